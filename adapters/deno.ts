@@ -1,0 +1,151 @@
+/** Deno: Deno.dlopen, its symbol table, and the calls. */
+
+import { UcredError } from "../core/errors.ts";
+import type { Abi } from "../ffi/abi.ts";
+import { ACCOUNT } from "../ffi/accounts.ts";
+import {
+  allocate,
+  cString,
+  type Libc,
+  type Memory,
+  NO_ERRNO,
+  noLibrary,
+  O_CLOEXEC,
+} from "./libc.ts";
+
+const symbols = {
+  // int getsockopt(int fd, int level, int name, void *value, socklen_t *size);
+  getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
+  // int getsockname(int fd, struct sockaddr *address, socklen_t *size);
+  getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  // int getpwuid_r(uid_t, struct passwd *, char *strings, size_t, struct passwd **result);
+  getpwuid_r: { parameters: ["u32", "buffer", "buffer", "usize", "buffer"], result: "i32" },
+  // int getgrgid_r(gid_t, struct group *, char *strings, size_t, struct group **result);
+  getgrgid_r: { parameters: ["u32", "buffer", "buffer", "usize", "buffer"], result: "i32" },
+  // void *memcpy(void *to, const void *from, size_t);
+  memcpy: { parameters: ["buffer", "usize", "usize"], result: "pointer" },
+  // int close(int fd);
+  close: { parameters: ["i32"], result: "i32" },
+  // ssize_t read(int fd, void *, size_t);
+  read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+const linuxSymbols = {
+  ...symbols,
+  // int *__errno_location(void);
+  errno: { name: "__errno_location", parameters: [], result: "usize" },
+  // int open(const char *path, int flags, ...); variadic, but on Linux called like any other
+  open: { parameters: ["buffer", "i32"], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+const bsdSymbols = {
+  ...symbols,
+  // int *__error(void);
+  errno: { name: "__error", parameters: [], result: "usize" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type Calls =
+  & Deno.DynamicLibrary<typeof bsdSymbols>["symbols"]
+  & Partial<Pick<Deno.DynamicLibrary<typeof linuxSymbols>["symbols"], "open">>;
+
+type DenoMemory = Memory & {
+  /** Views of the parts that `ACCOUNT` divides memory into, made once. */
+  readonly struct: Uint8Array<ArrayBuffer>;
+  readonly strings: Uint8Array<ArrayBuffer>;
+};
+
+/** Opens the C library with `Deno.dlopen`. */
+export function openDeno(abi: Abi, path?: string): Libc<DenoMemory> {
+  const calls = load(abi, path === undefined ? candidates(abi) : [path]);
+  const errnoAddress = calls.errno(); // the same for the life of this thread
+  const errno = allocate(8);
+  // memcpy, since a path-scoped --allow-ffi denies UnsafePointerView (denoland/deno 15511).
+  const failed = (): number => {
+    calls.memcpy(errno.bytes, errnoAddress, 4n);
+    return errno.words[0] || NO_ERRNO;
+  };
+  return {
+    memory(size) {
+      const memory = allocate(size);
+      const part = (start: number) => memory.bytes.subarray(Math.min(start, size));
+      return { ...memory, struct: part(ACCOUNT.struct), strings: part(ACCOUNT.strings) };
+    },
+    getsockopt: (fd, level, name, value, size) =>
+      calls.getsockopt(fd, level, name, value.bytes, size.bytes) === 0 ? 0 : failed(),
+    getsockname: (fd, address, size) =>
+      calls.getsockname(fd, address.bytes, size.bytes) === 0 ? 0 : failed(),
+    getpwuid_r: (uid, { bytes, struct, strings }) =>
+      calls.getpwuid_r(uid, struct, strings, BigInt(strings.length), bytes),
+    getgrgid_r: (gid, { bytes, struct, strings }) =>
+      calls.getgrgid_r(gid, struct, strings, BigInt(strings.length), bytes),
+    readFile(path, into) {
+      if (calls.open === undefined) return -NO_ERRNO;
+      const fd = calls.open(cString(path), O_CLOEXEC);
+      if (fd < 0) return -failed();
+      const length = Number(calls.read(fd, into.bytes, BigInt(into.bytes.length)));
+      const result = length < 0 ? -failed() : length;
+      calls.close(fd);
+      return result;
+    },
+  };
+}
+
+function load(abi: Abi, paths: readonly string[]): Calls {
+  let cause: unknown;
+  for (const path of paths) {
+    try {
+      return abi.os === "linux"
+        ? Deno.dlopen(path, linuxSymbols).symbols
+        : Deno.dlopen(path, bsdSymbols).symbols;
+    } catch (error) {
+      cause = error;
+      if (error instanceof Deno.errors.NotCapable) break;
+    }
+  }
+  if (cause instanceof Deno.errors.NotCapable) {
+    const flag = `--allow-ffi=${existing(paths.filter((path) => path.includes("/"))).join(",")}`;
+    throw new UcredError("ERR_UCRED_PERMISSION", "Cannot call libc: Deno denies FFI", {
+      hint: `Run Deno with ${flag}`,
+      cause,
+    });
+  }
+  throw noLibrary(paths, cause);
+}
+
+/**
+ * The paths to try. The bare name finds the library that the process runs on, wherever that is, but
+ * needs the permission for any path; with less, only paths that are granted are tried, or all of
+ * them where Deno would ask.
+ */
+function candidates(abi: Abi): readonly string[] {
+  if (Deno.permissions.querySync({ name: "ffi" }).state === "granted") {
+    return [abi.libraryName, ...pathsOf(abi)];
+  }
+  const paths = pathsOf(abi);
+  const granted = paths.filter((path) =>
+    Deno.permissions.querySync({ name: "ffi", path }).state === "granted"
+  );
+  return granted.length > 0 ? granted : paths;
+}
+
+/** A glibc process must not load musl, nor the other way round, where a system has both. */
+function pathsOf(abi: Abi): readonly string[] {
+  const musl = (Deno.build.env ?? "").startsWith("musl");
+  return abi.os === "linux"
+    ? abi.libraryPaths.filter((path) => path.includes("musl") === musl)
+    : abi.libraryPaths;
+}
+
+/** The path that exists, where we may look; otherwise all that differ, of which one will. */
+function existing(paths: readonly string[]): readonly string[] {
+  // "/usr/lib/…" is the same file as "/lib/…" since distributions merged /usr.
+  const found = paths.find((path) => {
+    try {
+      return Deno.permissions.querySync({ name: "read", path }).state === "granted" &&
+        Deno.statSync(path).isFile;
+    } catch {
+      return false; // not there
+    }
+  });
+  return found === undefined ? paths.filter((path) => !paths.includes(path.slice(4))) : [found];
+}

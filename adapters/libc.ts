@@ -1,0 +1,69 @@
+/** What every adapter gives: memory that C can write to, and the calls, each spelled as in C. */
+
+import { UcredError } from "../core/errors.ts";
+import type { Abi } from "../ffi/abi.ts";
+
+/**
+ * Memory that outlives the calls it is passed to. Allocated once and used again, because a fresh
+ * buffer per call costs two to five times the call itself.
+ */
+export interface Memory {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The same memory as 32-bit words in host byte order. */
+  readonly words: Uint32Array<ArrayBuffer>;
+}
+
+/**
+ * The C library through one runtime's FFI. `M` is that runtime's memory.
+ *
+ * Every call is synchronous. The result of a call that sets errno is 0 or that errno;
+ * {@link NO_ERRNO} where the call failed without setting one.
+ */
+export interface Libc<M extends Memory = Memory> {
+  /** Allocates `size` bytes, zeroed; a multiple of 8. */
+  memory(size: number): M;
+  /** `int getsockopt(int fd, int level, int name, void *value, socklen_t *size)` */
+  getsockopt(fd: number, level: number, name: number, value: M, size: M): number;
+  /** `int getsockname(int fd, struct sockaddr *address, socklen_t *size)` */
+  getsockname(fd: number, address: M, size: M): number;
+  /** `getpwuid_r(3)` into memory divided as `ACCOUNT` says; returns the error number itself. */
+  getpwuid_r(uid: number, memory: M): number;
+  /** `getgrgid_r(3)` into memory divided as `ACCOUNT` says; returns the error number itself. */
+  getgrgid_r(gid: number, memory: M): number;
+  /** Reads a small file from its beginning, at most `into` full; the length, or −errno. */
+  readFile(path: string, into: M): number;
+}
+
+/** A call failed, yet errno says nothing: still a failure, and never taken for success. */
+export const NO_ERRNO = 0x7fffffff;
+
+/** Opens the C library of `abi`, or another library at `path` in its stead (for tests). */
+export type OpenLibc = (abi: Abi, path?: string) => Libc;
+
+/** Allocates what is common to all adapters' memory. */
+export function allocate(size: number): Memory {
+  // An explicit ArrayBuffer: small typed arrays made by length live in the collector's heap and
+  // move, and a pointer taken before goes stale (in Bun silently: oven-sh/bun PR 32055).
+  const buffer = new ArrayBuffer(size);
+  return { bytes: new Uint8Array(buffer), words: new Uint32Array(buffer) };
+}
+
+/** The path as C wants it. */
+export function cString(path: string): Uint8Array<ArrayBuffer> {
+  const bytes = new TextEncoder().encode(`${path}\0`);
+  const copy = new Uint8Array(new ArrayBuffer(bytes.length));
+  copy.set(bytes);
+  return copy;
+}
+
+/** `O_RDONLY | O_CLOEXEC`, Linux <asm-generic/fcntl.h>, powerpc too. */
+export const O_CLOEXEC = 0o2000000;
+
+/** The C library could not be opened, or lacks a function. */
+export function noLibrary(paths: readonly string[], cause: unknown): UcredError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new UcredError("ERR_UCRED_UNSUPPORTED", `Cannot open the C library: ${why}`, {
+    hint: `Check that one of these is readable: ${paths.join(", ")}`,
+    cause,
+  });
+}

@@ -1,0 +1,132 @@
+/** Node ≥ 26.1: node:ffi, its symbol table, and the calls. */
+
+// @ts-ignore: Deno's own types have no node:ffi; TypeScript checks this file against Node's
+import type * as node from "node:ffi";
+import { UcredError } from "../core/errors.ts";
+import type { Abi } from "../ffi/abi.ts";
+import { ACCOUNT } from "../ffi/accounts.ts";
+import { builtinModule, host } from "./host.ts";
+import {
+  allocate,
+  cString,
+  type Libc,
+  type Memory,
+  NO_ERRNO,
+  noLibrary,
+  O_CLOEXEC,
+} from "./libc.ts";
+
+type NodeSymbols = NonNullable<Parameters<typeof node.dlopen>[1]>;
+
+const symbols = {
+  // int getsockopt(int fd, int level, int name, void *value, socklen_t *size);
+  // All "pointer", called with bigint: Node's fast path. As i32 and buffer it takes 3 × as long.
+  // A non-negative int has the same register value in either spelling.
+  getsockopt: { arguments: ["pointer", "pointer", "pointer", "pointer", "pointer"], return: "i32" },
+  // int getsockname(int fd, struct sockaddr *address, socklen_t *size);
+  getsockname: { arguments: ["i32", "pointer", "pointer"], return: "i32" },
+  // int getpwuid_r(uid_t, struct passwd *, char *strings, size_t, struct passwd **result);
+  getpwuid_r: { arguments: ["u32", "pointer", "pointer", "u64", "pointer"], return: "i32" },
+  // int getgrgid_r(gid_t, struct group *, char *strings, size_t, struct group **result);
+  getgrgid_r: { arguments: ["u32", "pointer", "pointer", "u64", "pointer"], return: "i32" },
+} as const satisfies NodeSymbols;
+
+const linuxSymbols = {
+  ...symbols,
+  // int *__errno_location(void);
+  __errno_location: { arguments: [], return: "pointer" },
+  // int open(const char *path, int flags, ...); variadic, but on Linux called like any other
+  open: { arguments: ["pointer", "i32"], return: "i32" },
+  // ssize_t read(int fd, void *, size_t);
+  read: { arguments: ["i32", "pointer", "u64"], return: "i64" },
+  // int close(int fd);
+  close: { arguments: ["i32"], return: "i32" },
+} as const satisfies NodeSymbols;
+
+const bsdSymbols = {
+  ...symbols,
+  // int *__error(void);
+  __error: { arguments: [], return: "pointer" },
+} as const satisfies NodeSymbols;
+
+type NodeMemory = Memory & { readonly address: bigint };
+
+/**
+ * Opens the C library with `node:ffi`: by default the one inside this very process, which is right
+ * on every distribution.
+ */
+export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory> {
+  const ffi = builtinModule("node:ffi") as typeof node | undefined;
+  if (ffi === undefined) {
+    throw new UcredError(
+      "ERR_UCRED_UNSUPPORTED",
+      `Cannot call libc: ${host().name} has no node:ffi`,
+      {
+        hint: "Use Node 26.1 or later without --no-experimental-ffi, or Deno, or Bun",
+      },
+    );
+  }
+  const { errno, linux, ...calls } = load(ffi, abi, path);
+  // The failed call is the statement before: nothing in between can have set errno anew.
+  const failed = (): number => errno[0] || NO_ERRNO;
+  const memoryAt = ({ bytes, words }: Memory): NodeMemory => ({
+    bytes,
+    words,
+    address: ffi.getRawPointer(bytes.buffer),
+  });
+  return {
+    memory: (size) => memoryAt(allocate(size)),
+    getsockopt(fd, level, name, value, size) {
+      const result = calls.getsockopt(big(fd), big(level), big(name), value.address, size.address);
+      return result === 0 ? 0 : failed();
+    },
+    getsockname: (fd, address, size) =>
+      calls.getsockname(fd, address.address, size.address) === 0 ? 0 : failed(),
+    getpwuid_r: (uid, memory) => calls.getpwuid_r(uid, ...parts(memory)),
+    getgrgid_r: (gid, memory) => calls.getgrgid_r(gid, ...parts(memory)),
+    readFile(path, into) {
+      if (linux === undefined) return -NO_ERRNO;
+      const name = cString(path);
+      const fd = linux.open(ffi.getRawPointer(name.buffer), O_CLOEXEC);
+      if (fd < 0) return -failed();
+      const length = Number(linux.read(fd, into.address, BigInt(into.bytes.length)));
+      const result = length < 0 ? -failed() : length;
+      linux.close(fd);
+      return result;
+    },
+  };
+}
+
+function parts({ address, bytes }: NodeMemory): [bigint, bigint, bigint, bigint] {
+  const length = BigInt(bytes.length - ACCOUNT.strings);
+  return [address + BigInt(ACCOUNT.struct), address + BigInt(ACCOUNT.strings), length, address];
+}
+
+/** Small numbers as bigint, made once: conversion would be a tenth of a lookup. */
+const BIG: readonly bigint[] = Array.from({ length: 1024 }, (_, number) => BigInt(number));
+function big(number: number): bigint {
+  return BIG[number] ?? BigInt(number);
+}
+
+function load(ffi: typeof node, abi: Abi, path: string | null) {
+  const view = (address: bigint) => {
+    if (address === 0n) throw new Error("it gives no address for errno");
+    return new Int32Array(ffi.toArrayBuffer(address, 4, false));
+  };
+  try {
+    if (abi.os === "linux") {
+      const calls = ffi.dlopen(path, linuxSymbols).functions;
+      return { ...calls, linux: calls, errno: view(calls.__errno_location()) };
+    }
+    const calls = ffi.dlopen(path, bsdSymbols).functions;
+    return { ...calls, linux: undefined, errno: view(calls.__error()) };
+  } catch (cause) {
+    if (cause instanceof Error && "code" in cause && cause.code === "ERR_ACCESS_DENIED") {
+      throw new UcredError("ERR_UCRED_PERMISSION", "Cannot call libc: Node denies FFI", {
+        hint: "Run Node with --allow-ffi",
+        cause,
+      });
+    }
+    throw noLibrary([path ?? "the process image"], cause);
+  }
+}

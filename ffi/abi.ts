@@ -1,0 +1,97 @@
+/** Operating system and CPU → the numbers, layouts and names of its C library. */
+
+import { decodeBsdFamily } from "./bsd.ts";
+import { DARWIN_ERRNO, type ErrnoNames, FREEBSD_ERRNO, LINUX_ERRNO } from "./errno.ts";
+import { decodeLinuxFamily, LINUX_OPTIONS, type LinuxOptions } from "./linux.ts";
+import { BSD_OPTIONS } from "./bsd.ts";
+
+/** What the C library of one system is like. */
+export type Abi = LinuxAbi | BsdAbi;
+
+interface AnyAbi {
+  /** As `process.arch` names it. */
+  readonly cpu: string;
+  readonly errnoNames: ErrnoNames;
+  /** EINTR is 4 and ERANGE 34 everywhere; these differ or matter by name. */
+  readonly options: { readonly SOL_SOCKET: number; readonly SO_ACCEPTCONN: number };
+  /** Reads `sa_family` from what getsockname(2) wrote. */
+  readonly family: (address: Uint8Array) => number;
+  /** Where the C library is, most specific first, where a bare name will not do. */
+  readonly libraryPaths: readonly string[];
+  /** The bare name by which the loader finds the library that is already loaded. */
+  readonly libraryName: string;
+}
+
+/** Linux, glibc or musl. */
+export interface LinuxAbi extends AnyAbi {
+  readonly os: "linux";
+  readonly options: LinuxOptions;
+}
+
+/** macOS or FreeBSD. */
+export interface BsdAbi extends AnyAbi {
+  readonly os: "darwin" | "freebsd";
+  readonly options: typeof BSD_OPTIONS;
+}
+
+/** `AF_UNIX`, <sys/socket.h>: 1 on every system. */
+export const AF_UNIX = 1;
+
+/** Systems on which {@link abiOf} has an answer, for error messages. */
+export const SUPPORTED =
+  "Linux (x64, arm64, riscv64, s390x, loong64, ppc64), macOS and FreeBSD (x64, arm64)";
+
+/** The ABI of an operating system and CPU as `process.platform` and `process.arch` name them. */
+export function abiOf(os: string, cpu: string): Abi | undefined {
+  if (os === "linux") return linux(cpu);
+  if (cpu !== "x64" && cpu !== "arm64") return undefined;
+  const bsd = { cpu, options: BSD_OPTIONS, family: decodeBsdFamily };
+  if (os === "darwin") {
+    const path = "/usr/lib/libSystem.B.dylib";
+    return { os, ...bsd, errnoNames: DARWIN_ERRNO, libraryPaths: [path], libraryName: path };
+  }
+  if (os === "freebsd") {
+    const name = "libc.so.7";
+    return {
+      os,
+      ...bsd,
+      errnoNames: FREEBSD_ERRNO,
+      libraryPaths: [`/lib/${name}`],
+      libraryName: name,
+    };
+  }
+  return undefined;
+}
+
+function linux(cpu: string): LinuxAbi | undefined {
+  const options = Object.hasOwn(LINUX_OPTIONS, cpu) ? LINUX_OPTIONS[cpu] : undefined;
+  if (options === undefined) return undefined;
+  const machine = MACHINES[cpu] ?? cpu;
+  return {
+    os: "linux",
+    cpu,
+    options,
+    errnoNames: LINUX_ERRNO,
+    family: decodeLinuxFamily,
+    libraryPaths: [
+      `/lib/${machine}-linux-gnu/libc.so.6`, //     Debian, Ubuntu
+      `/usr/lib/${machine}-linux-gnu/libc.so.6`, // the same file since they merged /usr
+      "/lib64/libc.so.6", //                        Fedora, RHEL, openSUSE, Arch
+      "/usr/lib64/libc.so.6",
+      "/usr/lib/libc.so.6", //                      Arch
+      "/lib/libc.so.6",
+      `/lib/ld-musl-${machine}.so.1`, //            Alpine: the loader is the C library
+      `/lib/libc.musl-${machine}.so.1`,
+    ],
+    // musl's loader answers to this name too (ldso/dynlink.c, "reserved" library names).
+    libraryName: "libc.so.6",
+  };
+}
+
+/** GNU's names of machines, where they differ from the runtimes'. */
+const MACHINES: { readonly [cpu: string]: string } = {
+  x64: "x86_64",
+  arm64: "aarch64",
+  loong64: "loongarch64",
+  ppc64: "powerpc64le",
+};

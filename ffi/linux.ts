@@ -1,0 +1,62 @@
+/** Linux: socket option numbers, struct ucred and struct sockaddr, as the kernel's headers give them. */
+
+import { type Credentials, credentials } from "../core/credentials.ts";
+
+/** The socket options of one CPU family, all at level `SOL_SOCKET`. */
+export interface LinuxOptions {
+  readonly SOL_SOCKET: number;
+  readonly SO_ACCEPTCONN: number;
+  readonly SO_PEERCRED: number;
+  readonly SO_PEERSEC: number;
+  readonly SO_PEERGROUPS: number;
+}
+
+/** Source: <asm-generic/socket.h> */
+const GENERIC: LinuxOptions = {
+  SOL_SOCKET: 1,
+  SO_ACCEPTCONN: 30,
+  SO_PEERCRED: 17,
+  SO_PEERSEC: 31,
+  SO_PEERGROUPS: 59,
+};
+
+/** Source: arch/powerpc/include/uapi/asm/socket.h, which then includes the generic header. */
+const POWERPC: LinuxOptions = { ...GENERIC, SO_PEERCRED: 21 };
+
+/**
+ * Options by CPU, as `process.arch` names it. Only 64-bit CPUs for which one of the runtimes has a
+ * foreign function interface; any other CPU is unsupported rather than guessed: on powerpc the
+ * generic 17 is SO_SNDLOWAT, and would be answered.
+ */
+export const LINUX_OPTIONS: { readonly [cpu: string]: LinuxOptions } = {
+  x64: GENERIC,
+  arm64: GENERIC,
+  riscv64: GENERIC,
+  s390x: GENERIC,
+  loong64: GENERIC,
+  ppc64: POWERPC,
+};
+
+/** `struct ucred`, <linux/socket.h>: three 4-byte fields, no padding, host byte order. */
+export const UCRED = {
+  size: 12, // bytes
+  pid: 0, //  pid_t, int32:  0 = the peer is outside our pid namespace
+  uid: 4, //  uid_t, uint32: 2³²−1 = the socket has no peer
+  gid: 8, //  gid_t, uint32
+} as const;
+
+/**
+ * Decodes a `struct ucred`.
+ *
+ * @param words The first {@link UCRED}.size bytes as the kernel left them, in host byte order.
+ * @returns `undefined` where they name no peer.
+ */
+export function decodeUcred(words: Uint32Array): Credentials | undefined {
+  const pid = words[UCRED.pid / 4]! | 0;
+  return credentials(pid, words[UCRED.uid / 4]!, words[UCRED.gid / 4]!);
+}
+
+/** `sa_family_t sa_family`, <linux/socket.h>: the first two bytes of every address. */
+export function decodeLinuxFamily(address: Uint8Array): number {
+  return new Uint16Array(address.buffer, address.byteOffset, 1)[0]!;
+}

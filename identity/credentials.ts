@@ -1,0 +1,138 @@
+/** Descriptor → credentials: one getsockopt, refused unless it surely speaks of a connection's peer. */
+
+import { type System, system } from "../adapters/select.ts";
+import { type Credentials, NO_ID } from "../core/credentials.ts";
+import { UcredError } from "../core/errors.ts";
+import { AF_UNIX, type BsdAbi, type LinuxAbi } from "../ffi/abi.ts";
+import { AUDIT_TOKEN, decodeTokenPid, decodeXucred, XUCRED, type Xucred } from "../ffi/bsd.ts";
+import { decodeUcred, UCRED } from "../ffi/linux.ts";
+import { failure, senseless } from "./failure.ts";
+import { fdOf, type UnixSocket } from "./fd.ts";
+
+/**
+ * Reads who connected to a Unix socket, as the kernel recorded it.
+ *
+ * The answer dates from connect(2): a peer that has since changed user, or handed its socket to
+ * another process, still shows who it was then. On a socket of your own that you connected it is
+ * the process that called listen(2), and on a socketpair the one that made the pair.
+ *
+ * @param socket A connected AF_UNIX socket. Borrowed: it stays open and is not read from.
+ * @returns Effective ids, as our own namespaces number them; `pid` is `undefined` when they cannot.
+ * Frozen. Where ids can be outside our user namespace they read 65534: see `identify()`.
+ * @throws {UcredError} `ERR_UCRED_NO_FD` if the socket is closed or the runtime hides its
+ * descriptor; `ERR_UCRED_NOT_UNIX` for TCP and the rest; `ERR_UCRED_NO_PEER` if it is not connected,
+ * or a listener; `ERR_UCRED_PERMISSION` and `ERR_UCRED_UNSUPPORTED` if libc cannot be called;
+ * `ERR_UCRED_SYSCALL` otherwise.
+ * @throws {TypeError} If `socket` is nothing like a socket.
+ * @throws {RangeError} If `socket` is a number and not an integer from 0 to 2³¹ − 1.
+ * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SO_PEERCRED
+ *
+ * @example Let root and one user in, nobody else
+ * ```ts
+ * import { createServer } from "node:net";
+ * import { peerCredentials } from "ucred";
+ *
+ * const allowed = new Set([0, process.getuid?.()]);
+ * createServer((socket) => {
+ *   const { uid, pid = "?" } = peerCredentials(socket);
+ *   console.log(`uid ${uid}, pid ${pid}`);
+ *   socket.end(allowed.has(uid) ? "welcome\n" : "no\n");
+ * }).listen("app.sock");
+ * ```
+ */
+export function peerCredentials(socket: UnixSocket): Credentials {
+  return readCredentials(system(), fdOf(socket));
+}
+
+/** {@link peerCredentials} of a descriptor, on a given system. */
+export function readCredentials(on: System, fd: number): Credentials {
+  if (on.abi.os === "linux") return readUcred(on, on.abi, fd);
+  const { credentials } = readXucred(on, on.abi, fd);
+  if (on.abi.os === "freebsd") return credentials;
+  return Object.freeze({ ...credentials, pid: readTokenPid(on, on.abi, fd, credentials) });
+}
+
+const what = (fd: number): string => `read peer credentials of fd ${fd}`;
+
+function readUcred(on: System, { options }: LinuxAbi, fd: number): Credentials {
+  const { libc, value: { words }, size, verified } = on;
+  // The kernel calls a short answer a success and leaves the rest of the memory alone: what it
+  // leaves must not be 0, which is root.
+  words[0] = words[1] = words[2] = NO_ID;
+  size.words[0] = UCRED.size;
+  const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_PEERCRED, on.value, size);
+  if (errno !== 0) throw failure(on, what(fd), "getsockopt", errno);
+  if (size.words[0] !== UCRED.size) throw wrongSize(fd, size.words[0]!, UCRED.size);
+
+  // What answers may also be a listener (with the credentials of whoever called listen(2)) or a
+  // socket of another family (Bluetooth answers with our own). Telling costs two more calls, so it
+  // is done once for each descriptor and peer: a number that is reused shows by another peer. Our
+  // own pid never counts as another peer, since those two kinds of socket carry it.
+  const before = verified[fd];
+  if (before?.pid === words[0] && before.uid === words[1] && before.gid === words[2]) return before;
+  const found = decodeUcred(words);
+  requireConnection(on, fd);
+  if (found === undefined) throw noPeer(fd, "it is not connected");
+  verified[fd] = found.pid === undefined || found.pid === on.pid ? undefined : found;
+  return found;
+}
+
+/** Reads `struct xucred` on macOS and FreeBSD: the credentials and the groups, both as of connect. */
+export function readXucred(on: System, { os, options }: BsdAbi, fd: number): Xucred {
+  const { libc, value, size } = on;
+  const expected = os === "darwin" ? XUCRED.darwinSize : XUCRED.freebsdSize;
+  value.words.fill(NO_ID);
+  size.words[0] = expected;
+  const errno = libc.getsockopt(fd, options.SOL_LOCAL, options.LOCAL_PEERCRED, value, size);
+  // Level 0 is IPPROTO_IP to a TCP socket, where option 1 is another one, with another size.
+  const answered = size.words[0]!;
+  const found = errno === 0 && answered === expected
+    ? decodeXucred(value.words.subarray(0, expected / 4))
+    : undefined;
+  requireConnection(on, fd);
+  if (errno !== 0) throw failure(on, what(fd), "getsockopt", errno);
+  if (answered !== expected) throw wrongSize(fd, answered, expected);
+  if (found === undefined) throw noPeer(fd, "it is not connected");
+  return found;
+}
+
+/** The pid of a macOS peer, where the system can tell it for certain. */
+function readTokenPid(on: System, { options }: BsdAbi, fd: number, of: Credentials) {
+  const { libc, value, size } = on;
+  value.words.fill(NO_ID);
+  size.words[0] = AUDIT_TOKEN.size;
+  const errno = libc.getsockopt(fd, options.SOL_LOCAL, options.LOCAL_PEERTOKEN, value, size);
+  return errno === 0 && size.words[0] === AUDIT_TOKEN.size
+    ? decodeTokenPid(value.words, of)
+    : undefined;
+}
+
+/** Refuses what is not an AF_UNIX socket, and what listens. */
+function requireConnection(on: System, fd: number): void {
+  const { libc, value, size, abi: { options, family } } = on;
+  value.words[0] = NO_ID;
+  size.words[0] = value.bytes.length;
+  const nameErrno = libc.getsockname(fd, value, size);
+  if (nameErrno !== 0) throw failure(on, what(fd), "getsockname", nameErrno);
+  if (family(value.bytes) !== AF_UNIX) {
+    throw new UcredError("ERR_UCRED_NOT_UNIX", `Cannot ${what(fd)}: it is not a Unix socket`, {
+      hint: "Listen on a Unix domain socket: only there does the kernel know the peer",
+    });
+  }
+  value.words[0] = NO_ID;
+  size.words[0] = 4;
+  const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_ACCEPTCONN, value, size);
+  if (errno !== 0) throw failure(on, what(fd), "getsockopt", errno);
+  if (size.words[0] !== 4) throw wrongSize(fd, size.words[0]!, 4);
+  if (value.words[0] !== 0) throw noPeer(fd, "it is a listening socket");
+}
+
+function noPeer(fd: number, why: string): UcredError {
+  return new UcredError("ERR_UCRED_NO_PEER", `Cannot ${what(fd)}: ${why}`, {
+    hint: "Pass a connection: one that was accepted, or one of your own once it is connected",
+  });
+}
+
+function wrongSize(fd: number, size: number, expected: number): UcredError {
+  return senseless(what(fd), "getsockopt", `${size} bytes where ${expected} were expected`);
+}

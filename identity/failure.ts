@@ -1,0 +1,39 @@
+/** Turns every failed call into an error: the one place that knows what an errno means for a socket. */
+
+import type { System } from "../adapters/select.ts";
+import { NO_ERRNO } from "../adapters/libc.ts";
+import { UcredError, type UcredErrorCode } from "../core/errors.ts";
+
+const ACCEPT = "Read credentials in the accept handler, before the socket closes";
+const CONNECTION = "Pass a connected Unix domain socket";
+
+/** What these errors mean, whichever call gave them; any other is `ERR_UCRED_SYSCALL`. */
+const MEANING: { readonly [name: string]: readonly [code: UcredErrorCode, hint: string] } = {
+  EBADF: ["ERR_UCRED_NO_FD", ACCEPT],
+  ENOTSOCK: ["ERR_UCRED_NOT_UNIX", CONNECTION],
+  ENOTCONN: ["ERR_UCRED_NO_PEER", CONNECTION],
+  ENODATA: ["ERR_UCRED_NO_PEER", CONNECTION],
+  ENOPROTOOPT: ["ERR_UCRED_UNSUPPORTED", "Use a kernel that has this socket option"],
+  ESRCH: ["ERR_UCRED_PEER_GONE", ACCEPT],
+};
+
+/** The error for a call that returned `errno`. `what` completes "Cannot …". */
+export function failure(on: System, what: string, syscall: string, errno: number): UcredError {
+  if (errno === NO_ERRNO) {
+    const hint = "Report this: the C library behaves as no supported one does";
+    const message = `Cannot ${what}: ${syscall} failed without an errno`;
+    return new UcredError("ERR_UCRED_SYSCALL", message, { syscall, hint });
+  }
+  const name = on.abi.errnoNames[errno] ?? `errno ${errno}`;
+  const [code, hint] = MEANING[name] ?? ["ERR_UCRED_SYSCALL", `See ${syscall} in the manual`];
+  const message = `Cannot ${what}: ${syscall} failed with ${name}`;
+  return new UcredError(code, message, { errno, syscall, hint });
+}
+
+/** The error for a call that succeeded with an answer that cannot be one. */
+export function senseless(what: string, syscall: string, why: string): UcredError {
+  return new UcredError("ERR_UCRED_SYSCALL", `Cannot ${what}: ${syscall} answered ${why}`, {
+    syscall,
+    hint: "Report this with your kernel's version; the answer was not used",
+  });
+}

@@ -1,0 +1,113 @@
+/**
+ * Socket → descriptor. The only file that touches undocumented fields of the runtimes; where each
+ * one keeps the number was checked on Deno 2.9.6, Bun 1.4.5 and Node 26.10, and is tested.
+ */
+
+import { host } from "../adapters/host.ts";
+import { UcredError } from "../core/errors.ts";
+
+/** A `net.Socket`, as far as it matters here. */
+export interface NetSocketLike {
+  readonly destroyed: boolean;
+  readonly connecting: boolean;
+  setKeepAlive(enable?: boolean): unknown;
+}
+
+/** An `http.IncomingMessage`, as far as it matters here. */
+export interface IncomingMessageLike {
+  readonly socket: NetSocketLike;
+}
+
+/** A `Bun.Socket`, as far as it matters here; Bun's types leave its `fd` out. */
+export interface BunSocketLike {
+  readonly readyState: number | string;
+  terminate(): void;
+  reload(options: never): void;
+}
+
+/**
+ * What has a peer: a descriptor number, anything with a numeric `fd`, a `net.Socket`, the
+ * `http.IncomingMessage` that came over one, or a `Bun.Socket`.
+ */
+export type UnixSocket =
+  | number
+  | { readonly fd: number }
+  | NetSocketLike
+  | IncomingMessageLike
+  | BunSocketLike;
+
+/** Every field that is looked at, on whatever was passed. */
+interface Fields {
+  readonly fd?: unknown;
+  readonly _handle?: { readonly fd?: unknown } | null;
+  readonly socket?: unknown;
+  readonly destroyed?: unknown;
+  readonly remoteFamily?: unknown;
+  readonly constructor?: { readonly name?: unknown };
+}
+
+/**
+ * The descriptor under a socket, now. It is borrowed: never kept, never closed.
+ *
+ * @throws {UcredError} `ERR_UCRED_NO_FD`, or `ERR_UCRED_NOT_UNIX` for what is known to be TCP.
+ * @throws {TypeError} If `socket` is nothing like a socket.
+ * @throws {RangeError} If it is a number and not an integer from 0 to 2³¹ − 1.
+ */
+export function fdOf(socket: UnixSocket): number {
+  if (typeof socket === "number") {
+    // Checked before the call, which would take only the low 32 bits.
+    if (Number.isInteger(socket) && socket >= 0 && socket <= 0x7fffffff) return socket;
+    throw new RangeError(`A descriptor is an integer from 0 to 2147483647, not ${socket}`);
+  }
+  if (typeof socket !== "object" || socket === null) {
+    throw new TypeError(`A socket is a descriptor number or an object, not ${typeof socket}`);
+  }
+  const fields: Fields = socket as Fields;
+  if ("_handle" in fields) return fdOfHandle(fields);
+  if (typeof fields.fd === "number") return fields.fd < 0 ? closed() : fdOf(fields.fd);
+  if (isObject(fields.socket) && "_handle" in fields.socket) return fdOfHandle(fields.socket);
+  return hidden(fields);
+}
+
+/** `net.Socket` and `net.Server`: the descriptor is on the handle, while there is one. */
+function fdOfHandle({ _handle, destroyed, remoteFamily }: Fields): number {
+  const fd = _handle?.fd;
+  if (typeof fd === "number" && fd >= 0) return fdOf(fd);
+  if (typeof remoteFamily === "string") { // Deno shows no descriptor of a TCP socket
+    throw new UcredError("ERR_UCRED_NOT_UNIX", "Cannot read peer credentials of a TCP socket", {
+      hint: "Listen on a Unix domain socket: only there does the kernel know the peer",
+    });
+  }
+  if (destroyed === true) return closed();
+  if (host().runtime === "bun" && fd === undefined) {
+    throw noFd(
+      "Bun's http server hides it, or the socket was never connected",
+      'Accept with net.createServer() and pass each socket on by server.emit("connection", socket)',
+    );
+  }
+  throw noFd("the socket is not connected yet", 'Wait for its "connect" event');
+}
+
+function isObject(value: unknown): value is Fields {
+  return typeof value === "object" && value !== null;
+}
+
+function closed(): never {
+  throw noFd("it is closed", "Read credentials in the accept handler, before the socket closes");
+}
+
+/** What hides its descriptor, by what it can be told by, and what to use instead. */
+function hidden(fields: Fields): never {
+  const name = fields.constructor?.name;
+  const instead =
+    "Accept with net.createServer() or http.createServer() from node:net or node:http";
+  if (name === "UnixConn") throw noFd("Deno.listen hides it", `${instead}, which work in Deno`);
+  if (name === "Request" || "remoteAddr" in fields || "requestIP" in fields) {
+    throw noFd("Deno.serve and Bun.serve hide it", instead);
+  }
+  throw new TypeError("A socket has a descriptor: this object is not one that is known to");
+}
+
+function noFd(why: string, hint: string): UcredError {
+  return new UcredError("ERR_UCRED_NO_FD", `Cannot find the socket's descriptor: ${why}`, { hint });
+}

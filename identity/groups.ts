@@ -1,0 +1,49 @@
+/** Descriptor → supplementary groups, as of connect. */
+
+import type { System } from "../adapters/select.ts";
+import { type Credentials, NO_ID } from "../core/credentials.ts";
+import { UcredError } from "../core/errors.ts";
+import { type Fact, known, unknown } from "../core/facts.ts";
+import type { LinuxAbi } from "../ffi/abi.ts";
+import { readXucred } from "./credentials.ts";
+import { readOption } from "./option.ts";
+
+/** The kernel's limit of 65536 groups (NGROUPS_MAX, <linux/limits.h>), in bytes. */
+const MOST_BYTES = 65536 * 4;
+
+const WHAT = "read the peer's groups";
+
+/**
+ * The peer's supplementary groups and its gid, ascending, each once.
+ *
+ * @see {@link https://man7.org/linux/man-pages/man7/socket.7.html socket(7)}, SO_PEERGROUPS
+ */
+export function readGroups(on: System, fd: number, of: Credentials): Fact<readonly number[]> {
+  try {
+    const groups = on.abi.os === "linux"
+      ? readPeerGroups(on, on.abi, fd)
+      : readXucred(on, on.abi, fd).groups;
+    if (groups === undefined) {
+      const hint = "Decide by uid and gid on this system";
+      const message = `Cannot ${WHAT}: struct xucred holds 16 and is full`;
+      return unknown(new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint }));
+    }
+    const all = [...new Set([...groups, of.gid])].sort((a, b) => a - b);
+    return known(Object.freeze(all), "kernel@connect");
+  } catch (error) {
+    if (error instanceof UcredError) return unknown(error);
+    throw error;
+  }
+}
+
+/** SO_PEERGROUPS leaves the gid out, and counts its length in bytes. */
+function readPeerGroups(on: System, { options }: LinuxAbi, fd: number): Uint32Array {
+  const bytes = readOption(on, fd, options.SO_PEERGROUPS, MOST_BYTES, WHAT);
+  const groups = new Uint32Array(bytes.buffer, 0, Math.floor(bytes.length / 4));
+  if (bytes.length % 4 !== 0 || groups.includes(NO_ID)) {
+    const hint = "Report this with your kernel's version; the answer was not used";
+    const message = `Cannot ${WHAT}: getsockopt answered what is no list of groups`;
+    throw new UcredError("ERR_UCRED_SYSCALL", message, { hint, syscall: "getsockopt" });
+  }
+  return groups;
+}

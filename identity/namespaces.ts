@@ -1,0 +1,42 @@
+/** Which ids may stand for "has no number in our user namespace". */
+
+import type { System } from "../adapters/select.ts";
+
+/** All ids but (uid_t) −1. */
+const EVERY_ID = 2 ** 32 - 1;
+
+/** The id that unmapped ones read as, unless the system sets another. <linux/highuid.h> */
+const DEFAULT_OVERFLOW_ID = 65534;
+
+/**
+ * Tells whether `id` proves nothing: it is the overflow id, and our user namespace leaves ids out.
+ * Where that cannot be read, it is assumed.
+ *
+ * @see {@link https://man7.org/linux/man-pages/man7/user_namespaces.7.html user_namespaces(7)}
+ */
+export function isAmbiguous(on: System, kind: "uid" | "gid", id: number): boolean {
+  if (on.abi.os !== "linux") return false; // no user namespaces there
+  return id === overflowId(on, kind) && !mapsEveryId(readText(on, `/proc/self/${kind}_map`));
+}
+
+const overflowIds = new WeakMap<System, { [kind in "uid" | "gid"]?: number }>();
+
+function overflowId(on: System, kind: "uid" | "gid"): number {
+  let ids = overflowIds.get(on);
+  if (ids === undefined) overflowIds.set(on, ids = {});
+  const id = ids[kind] ??= Number.parseInt(readText(on, `/proc/sys/kernel/overflow${kind}`), 10);
+  return Number.isNaN(id) ? DEFAULT_OVERFLOW_ID : id;
+}
+
+/** Lines of "first id inside, first id outside, how many"; they do not overlap. */
+export function mapsEveryId(map: string): boolean {
+  const counts = map.trimEnd().split("\n").map((line) => Number(line.trim().split(/\s+/)[2]));
+  return counts.reduce((sum, count) => sum + count, 0) === EVERY_ID;
+}
+
+/** The file's text, or "" where it cannot be read: through libc, so FFI is the only permission. */
+function readText(on: System, path: string): string {
+  const memory = on.libc.memory(16384); // a map has at most 340 lines
+  const length = on.libc.readFile(path, memory);
+  return length <= 0 ? "" : new TextDecoder().decode(memory.bytes.subarray(0, length));
+}

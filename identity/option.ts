@@ -1,0 +1,37 @@
+/** Reads a socket option of unknown length. */
+
+import type { System } from "../adapters/select.ts";
+import { failure, senseless } from "./failure.ts";
+
+/** ERANGE, <asm-generic/errno-base.h>, <errno.h>: the answer is longer than the memory. */
+export const ERANGE = 34;
+
+/**
+ * Reads one option at level SOL_SOCKET, with as much memory as it takes.
+ *
+ * @param most The longest answer that is accepted, in bytes.
+ * @param what Completes "Cannot …" in errors.
+ * @returns A view of the answer, valid until the next call on this system.
+ */
+export function readOption(
+  on: System,
+  fd: number,
+  option: number,
+  most: number,
+  what: string,
+): Uint8Array<ArrayBuffer> {
+  const { libc, size, abi: { options } } = on;
+  for (let value = on.value;;) {
+    const capacity = value.bytes.length;
+    value.bytes.fill(0xff);
+    size.words[0] = capacity;
+    const errno = libc.getsockopt(fd, options.SOL_SOCKET, option, value, size);
+    const length = size.words[0]!;
+    if (errno === 0 && length <= capacity) return value.bytes.subarray(0, length);
+    if (errno === 0) throw senseless(what, "getsockopt", `${length} bytes into ${capacity}`);
+    if (errno !== ERANGE || capacity >= most) throw failure(on, what, "getsockopt", errno);
+    // The kernel says how much it wants; whatever else answers may not.
+    const wanted = length > capacity && length <= most ? length : Math.min(capacity * 2, most);
+    value = libc.memory(Math.ceil(wanted / 8) * 8);
+  }
+}
