@@ -147,5 +147,7 @@ function existing(paths: readonly string[]): readonly string[] {
       return false; // not there
     }
   });
-  return found === undefined ? paths.filter((path) => !paths.includes(path.slice(4))) : [found];
+  return found === undefined
+    ? paths.filter((path) => !paths.includes(path.slice("/usr".length)))
+    : [found];
 }

@@ -1,0 +1,39 @@
+/** Builds the C programs and libraries that the tests use. */
+
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+
+/** A fresh folder that is removed when this process ends. Other users may enter it. */
+export function temporaryFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "ucred-"));
+  execFileSync("chmod", ["755", folder]);
+  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Compiles a program for this machine and returns its path. */
+export function compileProgram(source: URL): string {
+  return compile("cc", source, "", ["-pthread"]);
+}
+
+/** Compiles a shared library for the runtime under test and returns its path. */
+export function compileLibrary(source: URL, ...flags: string[]): string {
+  return compile(process.env["UCRED_LIBRARY_CC"] ?? "cc", source, ".so", [
+    "-shared",
+    "-fPIC",
+    ...flags,
+  ]);
+}
+
+function compile(compiler: string, source: URL, suffix: string, flags: string[]): string {
+  const file = fileURLToPath(source);
+  const output = join(temporaryFolder(), basename(file, ".c") + suffix);
+  execFileSync(compiler, ["-O1", "-Wall", "-Werror", ...flags, "-o", output, file], {
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  return output;
+}

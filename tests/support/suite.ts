@@ -1,0 +1,66 @@
+/** What a test may need of the machine, and how a test that lacks it says so. */
+
+import { execFileSync } from "node:child_process";
+import process from "node:process";
+import { test } from "node:test";
+import { host } from "../../adapters/host.ts";
+
+/** Something that not every machine or runtime has. */
+export interface Need {
+  readonly name: string;
+  readonly met: boolean;
+}
+
+const on = host();
+
+/** The runtime that this suite runs on. */
+export const runtime = on.runtime!;
+
+/** The suite runs on another CPU's build of the runtime, under user-mode emulation. */
+export const emulated = process.env["UCRED_EMULATED"] !== undefined;
+
+function succeeds(command: string, ...args: string[]): boolean {
+  try {
+    execFileSync(command, args, { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Everything that a test here can need. What a runtime cannot do is listed here and nowhere else. */
+export const needs = {
+  linux: { name: "Linux", met: on.os === "linux" },
+  macos: { name: "macOS", met: on.os === "darwin" },
+  root: { name: "root", met: process.getuid?.() === 0 },
+  cc: { name: "a C compiler", met: succeeds("cc", "--version") },
+  pidNamespace: { name: "leave to make pid namespaces", met: succeeds("unshare", "-fp", "true") },
+  userNamespace: { name: "leave to make user namespaces", met: succeeds("unshare", "-U", "true") },
+  deno: { name: "Deno", met: runtime === "deno" },
+  bun: { name: "Bun", met: runtime === "bun" },
+  node: { name: "Node", met: runtime === "node" },
+  denoOrNode: { name: "Deno or Node: Bun's http hides the descriptor", met: runtime !== "bun" },
+  native: {
+    name: "a kernel that is not emulated: qemu-user passes on one group at most",
+    met: !emulated,
+  },
+} as const satisfies { [key: string]: Need };
+
+/** A test that runs where its needs are met, and elsewhere skips, saying why in its name. */
+export function testWith(
+  list: readonly Need[],
+  name: string,
+  run: () => void | Promise<void>,
+): void {
+  const unmet = list.find((need) => !need.met);
+  if (unmet === undefined) test(name, run);
+  else test(`${name} [skipped: needs ${unmet.name}]`, { skip: `needs ${unmet.name}` }, () => {});
+}
+
+/** The command that starts a script on the runtime under test, flags included. */
+export function runtimeCommand(flags?: readonly string[]): [command: string, ...args: string[]] {
+  const [command = process.execPath, ...args] = JSON.parse(process.env["UCRED_RUNTIME"] ?? "[]");
+  if (runtime === "deno") return [command, ...args, "run", "--no-prompt", ...(flags ?? ["-A"])];
+  if (runtime === "bun") return [command, ...args, ...(flags ?? [])];
+  return [command, ...args, "--disable-warning=ExperimentalWarning", ...(flags ?? [])];
+}
