@@ -1,17 +1,21 @@
 /** Builds the C programs and libraries that the tests use. */
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import process from "node:process";
+import { after } from "node:test";
 import { fileURLToPath } from "node:url";
+
+const folders: string[] = [];
+after(() => folders.forEach((path) => rmSync(path, { recursive: true, force: true })));
 
 /** A fresh folder that is removed when this process ends. Other users may enter it. */
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), "ucred-"));
-  execFileSync("chmod", ["755", folder]);
-  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+  folders.push(folder);
+  chmodSync(folder, 0o755);
   return folder;
 }
 

@@ -1,0 +1,133 @@
+/** Brings a server and real processes of chosen identity together. */
+
+import assert from "node:assert/strict";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { chmodSync } from "node:fs";
+import { createServer, type Socket } from "node:net";
+import { join } from "node:path";
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { compileProgram, temporaryFolder } from "../support/compile.ts";
+import { needs, runtimeCommand } from "../support/suite.ts";
+
+/** What the client process says of itself, from its own namespaces. */
+export interface Self {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: readonly number[];
+}
+
+/** The compiled peer.c. */
+export const peerProgram: string = needs.cc.met && needs.linux.met
+  ? compileProgram(new URL("peer.c", import.meta.url))
+  : "";
+
+/** A socket path that nobody has used, in a folder that everyone may enter. */
+export function freshPath(name = "s"): string {
+  return join(temporaryFolder(), name);
+}
+
+/** A child process and the lines that it prints. */
+export class Child {
+  readonly process: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+  #errors = "";
+
+  constructor(command: string, args: readonly string[]) {
+    this.process = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] });
+    this.#lines = createInterface({ input: this.process.stdout! })[Symbol.asyncIterator]();
+    this.process.stderr!.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
+  }
+
+  /** The next line of its output, as JSON. */
+  async json<T>(): Promise<T> {
+    const { value, done } = await this.#lines.next();
+    if (done) throw new Error(`The child ended without an answer: ${this.#errors}`);
+    return JSON.parse(value) as T;
+  }
+
+  /** Ends its input, upon which it ends. */
+  async end(): Promise<void> {
+    if (this.process.exitCode !== null || this.process.signalCode !== null) return;
+    const ended = new Promise((resolve) => this.process.once("exit", resolve));
+    this.process.stdin!.end();
+    await ended;
+  }
+}
+
+/** Runs a script of this folder on the runtime under test, after `prefix` (`unshare …`, say). */
+export function startScript(prefix: readonly string[], script: string, ...args: string[]): Child {
+  const file = fileURLToPath(new URL(script, import.meta.url));
+  const [command, ...rest] = [...prefix, ...runtimeCommand(), file, ...args] as [string];
+  return new Child(command, rest);
+}
+
+/**
+ * Listens, lets peer.c connect with these options, and looks at the accepted socket.
+ *
+ * @param look Runs in the accept handler.
+ * @returns What `look` returned, and what the client says of itself.
+ */
+export async function meet<T>(
+  options: readonly string[],
+  look: (socket: Socket) => T,
+  path: string = freshPath(),
+): Promise<[T, Self]> {
+  const { promise: accepted, resolve, reject } = Promise.withResolvers<T>();
+  const server = createServer((socket) => {
+    try {
+      resolve(look(socket));
+    } catch (error) {
+      reject(error);
+    }
+    socket.on("error", () => {}).resume();
+  });
+  await listen(server, path);
+  const client = new Child(peerProgram, [...options, toName(path)]);
+  try {
+    const self = await client.json<Self>();
+    return [await accepted, self];
+  } finally {
+    await client.end();
+    await new Promise((done) => server.close(done));
+  }
+}
+
+/** Lets peer.c connect and end before the connection can be accepted, then looks at it. */
+export async function meetGone<T>(look: (socket: Socket) => T): Promise<T> {
+  const path = freshPath();
+  const { promise, resolve, reject } = Promise.withResolvers<T>();
+  const server = createServer((socket) => {
+    try {
+      resolve(look(socket));
+    } catch (error) {
+      reject(error);
+    }
+    socket.on("error", () => {}).resume();
+  });
+  await listen(server, path);
+  execFileSync(peerProgram, ["--exit", path]); // blocks this thread, which would accept
+  try {
+    return await promise;
+  } finally {
+    await new Promise((done) => server.close(done));
+  }
+}
+
+/** Starts listening where every user may connect. */
+export async function listen(server: ReturnType<typeof createServer>, path: string): Promise<void> {
+  await new Promise<void>((resolve, reject) => server.once("error", reject).listen(path, resolve));
+  if (!path.startsWith("\0")) chmodSync(path, 0o777);
+}
+
+/** As a command line spells an abstract name. */
+function toName(path: string): string {
+  return path.startsWith("\0") ? `@${path.slice(1)}` : path;
+}
+
+/** Fails unless the ids are those of this very process. */
+export function assertOurs(found: { uid: number; gid: number }): void {
+  assert.deepEqual([found.uid, found.gid], [process.geteuid!(), process.getegid!()]);
+}
