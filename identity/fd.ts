@@ -42,6 +42,7 @@ interface Fields {
   readonly _handle?: { readonly fd?: unknown } | null;
   readonly socket?: unknown;
   readonly destroyed?: unknown;
+  readonly connecting?: unknown;
   readonly remoteFamily?: unknown;
   readonly constructor?: { readonly name?: unknown };
 }
@@ -70,7 +71,7 @@ export function fdOf(socket: UnixSocket): number {
 }
 
 /** `net.Socket` and `net.Server`: the descriptor is on the handle, while there is one. */
-function fdOfHandle({ _handle, destroyed, remoteFamily }: Fields): number {
+function fdOfHandle({ _handle, destroyed, connecting, remoteFamily }: Fields): number {
   const fd = _handle?.fd;
   if (typeof fd === "number" && fd >= 0) return fdOf(fd);
   if (typeof remoteFamily === "string") { // Deno shows no descriptor of a TCP socket
@@ -79,7 +80,11 @@ function fdOfHandle({ _handle, destroyed, remoteFamily }: Fields): number {
     });
   }
   if (destroyed === true) return closed();
-  if (host().runtime === "bun" && fd === undefined) {
+  if (isObject(_handle) && connecting !== true) {
+    const hint = "Identify the socket that was accepted, before TLS wraps it";
+    throw noFd(`${host().name} hides it on this kind of socket`, hint);
+  }
+  if (host().runtime === "bun" && connecting !== true) {
     throw noFd(
       "Bun's http server hides it, or the socket was never connected",
       'Accept with net.createServer() and pass each socket on by server.emit("connection", socket)',

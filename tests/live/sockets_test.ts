@@ -1,0 +1,262 @@
+/** Every object that has a peer, on each runtime; and for those that hide it, what to use instead. */
+
+import assert from "node:assert/strict";
+import { createServer as createHttpServer, get, type IncomingMessage } from "node:http";
+import { connect, createServer, type Server, Socket } from "node:net";
+import { test } from "node:test";
+import { Worker } from "node:worker_threads";
+import { identify, peerCredentials, UcredError, type UcredErrorCode } from "../../mod.ts";
+import { needs, testWith } from "../support/suite.ts";
+import { assertOurs, freshPath } from "./harness.ts";
+
+function refuses(socket: unknown, code: UcredErrorCode, hint: RegExp): void {
+  for (const ask of [peerCredentials, identify]) {
+    assert.throws(() => ask(socket as never), (error) => {
+      assert.ok(error instanceof UcredError, String(error));
+      assert.equal(error.code, code);
+      assert.match(error.hint, hint);
+      return true;
+    });
+  }
+}
+
+function listening(server: Server, ...where: [string] | [number, string]): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(...(where as [string]), resolve);
+  });
+}
+
+/** Connects to a server of ours and hands the accepted and the connecting socket to `look`. */
+async function connected(
+  where: [string] | [number, string],
+  look: (accepted: Socket, client: Socket, server: Server) => void | Promise<void>,
+): Promise<void> {
+  const server = createServer();
+  await listening(server, ...where);
+  const address = server.address();
+  const accepted = new Promise<Socket>((resolve) => server.once("connection", resolve));
+  const client = typeof address === "object" && address !== null && "port" in address
+    ? connect(address.port, "127.0.0.1")
+    : connect(freshest(where));
+  client.on("error", () => {});
+  const both = [accepted, new Promise((resolve) => client.once("connect", resolve))] as const;
+  const [socket] = await Promise.all(both);
+  try {
+    await look(socket.on("error", () => {}), client, server);
+  } finally {
+    client.destroy();
+    socket.destroy();
+    await new Promise((resolve) => server.close(resolve));
+  }
+}
+
+const freshest = ([path]: [string] | [number, string]) => path as string;
+
+/** One request over a Unix socket to a node:http server, whose message is looked at. */
+async function requested(
+  look: (message: IncomingMessage) => void,
+  accept: "http" | "net" = "http",
+): Promise<void> {
+  const path = freshPath();
+  let failure: unknown;
+  const http = createHttpServer((message, response) => {
+    try {
+      look(message);
+    } catch (error) {
+      failure = error;
+    }
+    response.setHeader("connection", "close").end();
+  });
+  const front = accept === "http"
+    ? http
+    : createServer((socket) => void http.emit("connection", socket));
+  await listening(front, path);
+  await new Promise((resolve, reject) => {
+    get({ socketPath: path, agent: false }, (response) => response.resume().on("end", resolve))
+      .on("error", reject);
+  });
+  await new Promise((resolve) => front.close(resolve));
+  if (failure !== undefined) throw failure;
+}
+
+test("a net.Socket has a peer on both sides, and so have its descriptor and an object with it", async () => {
+  await connected([freshPath()], (accepted, client) => {
+    for (const socket of [accepted, client]) {
+      const fd = (socket as unknown as { _handle: { fd: number } })._handle.fd;
+      for (const spelling of [socket, fd, { fd }]) {
+        assertOurs(peerCredentials(spelling));
+        assertOurs(identify(spelling));
+      }
+    }
+  });
+});
+
+test("a closed net.Socket is refused", async () => {
+  await connected([freshPath()], (accepted) => {
+    const handle = (accepted as unknown as { _handle: { fd: number } })._handle;
+    accepted.destroy();
+    refuses(accepted, "ERR_UCRED_NO_FD", /accept handler/);
+    refuses(handle, "ERR_UCRED_NO_FD", /accept handler/);
+  });
+});
+
+test("a closed descriptor is refused", () => {
+  refuses(2147483647, "ERR_UCRED_NO_FD", /accept handler/);
+  refuses({ fd: -1 }, "ERR_UCRED_NO_FD", /accept handler/);
+});
+
+test("a net.Socket that was never connected is refused", () => {
+  refuses(new Socket(), "ERR_UCRED_NO_FD", /connect/);
+});
+
+test("a net.Server is refused: it listens, and the kernel would name ourselves", async () => {
+  const server = createServer();
+  await listening(server, freshPath());
+  refuses(server, "ERR_UCRED_NO_PEER", /accepted/);
+  await new Promise((resolve) => server.close(resolve));
+});
+
+test("a TCP socket is refused on both sides", async () => {
+  await connected([0, "127.0.0.1"], (accepted, client) => {
+    refuses(accepted, "ERR_UCRED_NOT_UNIX", /Unix domain socket/);
+    refuses(client, "ERR_UCRED_NOT_UNIX", /Unix domain socket/);
+  });
+});
+
+testWith([needs.denoOrNode], "an http.IncomingMessage has a peer", async () => {
+  await requested((message) => {
+    assertOurs(peerCredentials(message));
+    assertOurs(identify(message));
+  });
+});
+
+testWith(
+  [needs.bun],
+  "an http.IncomingMessage of Bun's own is refused, with the way out",
+  async () => {
+    await requested((message) => refuses(message, "ERR_UCRED_NO_FD", /emit\("connection"/));
+  },
+);
+
+test("an http.IncomingMessage over a socket that net accepted has a peer", async () => {
+  await requested((message) => assertOurs(peerCredentials(message)), "net");
+});
+
+testWith([needs.bun], "a Bun.Socket has a peer until it closes", async () => {
+  const path = freshPath();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const listener = Bun.listen({
+    unix: path,
+    socket: {
+      open(socket) {
+        try {
+          assertOurs(peerCredentials(socket));
+          assertOurs(identify(socket));
+          socket.terminate();
+          refuses(socket, "ERR_UCRED_NO_FD", /accept handler/);
+          resolve();
+        } catch (error) {
+          reject(error);
+        }
+      },
+      data() {},
+    },
+  });
+  const client = connect(path).on("error", () => {});
+  await promise;
+  client.destroy();
+  listener.stop(true);
+});
+
+testWith([needs.bun], "what Bun.serve gives is refused, with the way out", async () => {
+  const path = freshPath();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const server = Bun.serve({
+    unix: path,
+    fetch(request, server) {
+      try {
+        refuses(request, "ERR_UCRED_NO_FD", /net\.createServer/);
+        refuses(server, "ERR_UCRED_NO_FD", /net\.createServer/);
+        resolve();
+      } catch (error) {
+        reject(error);
+      }
+      return new Response();
+    },
+  });
+  await fetch("http://localhost/", { unix: path } as RequestInit);
+  await promise;
+  await server.stop(true);
+});
+
+testWith([needs.deno], "a Deno.UnixConn is refused, with the way out", async () => {
+  const path = freshPath();
+  const listener = Deno.listen({ transport: "unix", path });
+  const [conn, client] = await Promise.all([
+    listener.accept(),
+    Deno.connect({ transport: "unix", path }),
+  ]);
+  refuses(conn, "ERR_UCRED_NO_FD", /net\.createServer/);
+  conn.close();
+  client.close();
+  listener.close();
+});
+
+testWith([needs.deno], "what Deno.serve gives is refused, with the way out", async () => {
+  const path = freshPath();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const server = Deno.serve({ path, onListen() {} } as Deno.ServeUnixOptions, (request, info) => {
+    try {
+      refuses(request, "ERR_UCRED_NO_FD", /createServer/);
+      refuses(info, "ERR_UCRED_NO_FD", /createServer/);
+      resolve();
+    } catch (error) {
+      reject(error);
+    }
+    return new Response();
+  });
+  await new Promise((done) =>
+    get({ socketPath: path, agent: false }, (response) => response.resume().on("end", done))
+  );
+  await promise;
+  await server.shutdown();
+});
+
+test("what is no socket is the caller's mistake", () => {
+  for (const wrong of [undefined, null, "7", 7n, true, () => 7, {}, [], { fd: "7" }, Symbol("7")]) {
+    assert.throws(() => peerCredentials(wrong as never), TypeError);
+    assert.throws(() => identify(wrong as never), TypeError);
+  }
+  for (const wrong of [-1, 1.5, NaN, Infinity, 2 ** 31, 2 ** 32, { fd: 2 ** 32 }, { fd: 0.5 }]) {
+    assert.throws(() => peerCredentials(wrong), RangeError);
+  }
+});
+
+test("a worker thread reads its own errno", async () => {
+  const mod = new URL("../../mod.ts", import.meta.url).href;
+  const code = `
+    import { parentPort } from "node:worker_threads";
+    import { peerCredentials } from ${JSON.stringify(mod)};
+    try { peerCredentials(2147483647); } catch ({ code, errno }) { parentPort.postMessage({ code, errno }); }
+  `;
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(code)}`));
+  const answer = await new Promise((resolve, reject) => {
+    worker.once("message", resolve);
+    worker.once("error", reject);
+  });
+  assert.deepEqual(answer, { code: "ERR_UCRED_NO_FD", errno: 9 });
+  await worker.terminate();
+});
+
+test("console.log(peer) reads alike on the three runtimes", async () => {
+  const { inspect } = await import("node:util");
+  await connected([freshPath()], (accepted) => {
+    const peer = identify(accepted);
+    const text = inspect(peer).replaceAll(/\s+/g, " ");
+    assert.match(text, new RegExp(`^Peer \\{ pid: \\d+, uid: ${peer.uid}, gid: ${peer.gid}, `));
+    const spelled = { ...peer.toJSON(), pid: undefined, groups: undefined };
+    const json = { ...JSON.parse(JSON.stringify(peer)), pid: undefined, groups: undefined };
+    assert.deepEqual(json, spelled);
+  });
+});
