@@ -7,6 +7,7 @@ import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
+import { afterEach } from "node:test";
 import { fileURLToPath } from "node:url";
 import { compileProgram, temporaryFolder } from "../support/compile.ts";
 import { needs, runtimeCommand } from "../support/suite.ts";
@@ -29,6 +30,10 @@ export function freshPath(name = "s"): string {
   return join(temporaryFolder(), name);
 }
 
+const children = new Set<ChildProcess>();
+// A test that fails must not leave a child behind: the runner would wait for it for ever.
+afterEach(() => children.forEach((child) => child.kill("SIGKILL")));
+
 /** A child process and the lines that it prints. */
 export class Child {
   readonly process: ChildProcess;
@@ -37,6 +42,7 @@ export class Child {
 
   constructor(command: string, args: readonly string[]) {
     this.process = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] });
+    children.add(this.process.on("exit", () => children.delete(this.process)));
     this.#lines = createInterface({ input: this.process.stdout! })[Symbol.asyncIterator]();
     this.process.stderr!.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
   }
@@ -75,30 +81,28 @@ export async function meet<T>(
   look: (socket: Socket) => T,
   path: string = freshPath(),
 ): Promise<[T, Self]> {
-  const { promise: accepted, resolve, reject } = Promise.withResolvers<T>();
-  const server = createServer((socket) => {
-    try {
-      resolve(look(socket));
-    } catch (error) {
-      reject(error);
-    }
-    socket.on("error", () => {}).resume();
-  });
-  await listen(server, path);
+  const { seen, server } = await acceptOne(path, look);
   const client = new Child(peerProgram, [...options, toName(path)]);
-  try {
-    const self = await client.json<Self>();
-    return [await accepted, self];
-  } finally {
-    await client.end();
-    await new Promise((done) => server.close(done));
-  }
+  const self = await client.json<Self>();
+  const found = await seen;
+  await client.end();
+  server.close();
+  return [found, self];
 }
 
 /** Lets peer.c connect and end before the connection can be accepted, then looks at it. */
 export async function meetGone<T>(look: (socket: Socket) => T): Promise<T> {
   const path = freshPath();
-  const { promise, resolve, reject } = Promise.withResolvers<T>();
+  const { seen, server } = await acceptOne(path, look);
+  execFileSync(peerProgram, ["--exit", path]); // blocks this thread, which would accept
+  const found = await seen;
+  server.close();
+  return found;
+}
+
+/** Listens, and runs `look` in the accept handler. */
+async function acceptOne<T>(path: string, look: (socket: Socket) => T) {
+  const { promise: seen, resolve, reject } = Promise.withResolvers<T>();
   const server = createServer((socket) => {
     try {
       resolve(look(socket));
@@ -108,12 +112,8 @@ export async function meetGone<T>(look: (socket: Socket) => T): Promise<T> {
     socket.on("error", () => {}).resume();
   });
   await listen(server, path);
-  execFileSync(peerProgram, ["--exit", path]); // blocks this thread, which would accept
-  try {
-    return await promise;
-  } finally {
-    await new Promise((done) => server.close(done));
-  }
+  server.unref(); // so that a test that fails lets the process end
+  return { seen, server };
 }
 
 /** Starts listening where every user may connect. */

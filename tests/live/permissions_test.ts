@@ -1,0 +1,85 @@
+/** What happens without the permission to call native functions, and with just enough of it. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { type Abi, abiOf } from "../../ffi/abi.ts";
+import { host } from "../../adapters/host.ts";
+import { compileProgram } from "../support/compile.ts";
+import { needs, runtimeCommand, testWith } from "../support/suite.ts";
+
+const script = fileURLToPath(new URL("ask.ts", import.meta.url));
+const abi = abiOf(host().os, host().cpu) as Abi;
+const libraries = abi.libraryPaths.filter((path) => existsSync(path));
+const ours = { uid: process.geteuid?.() };
+
+/** Runs ask.ts with an inherited connection and these flags of the runtime. */
+function ask(flags: readonly string[]): { uid?: number; code?: string; hint?: string } {
+  const program = compileProgram(new URL("descriptors.c", import.meta.url));
+  const output = execFileSync(program, [...runtimeCommand(flags), script], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  return JSON.parse(output);
+}
+
+const linuxDeno = [needs.linux, needs.cc, needs.deno];
+const env = "--allow-env=UCRED_DESCRIPTORS";
+
+testWith(linuxDeno, "Deno without permission imports; the first call names the flag to add", () => {
+  const { code, hint } = ask([env]);
+  assert.equal(code, "ERR_UCRED_PERMISSION");
+  const flag = /^Run Deno with (--allow-ffi=\S+)$/.exec(hint ?? "")?.[1];
+  assert.ok(flag, `a flag in: ${hint}`);
+  assert.deepEqual(ask([env, flag]), ours, `${flag} is enough`);
+});
+
+testWith(linuxDeno, "Deno that may read gets a flag with the one path that exists", () => {
+  const { code, hint } = ask([env, "--allow-read"]);
+  assert.equal(code, "ERR_UCRED_PERMISSION");
+  assert.equal(hint, `Run Deno with --allow-ffi=${libraries[0]}`);
+  assert.deepEqual(ask([env, `--allow-ffi=${libraries[0]}`]), ours);
+});
+
+for (
+  const path of host().runtime === "deno" ? libraries.filter((path) => !path.includes("musl")) : []
+) {
+  testWith(linuxDeno, `Deno with --allow-ffi=${path} needs nothing more`, () => {
+    assert.deepEqual(ask([env, `--allow-ffi=${path}`]), ours);
+  });
+}
+
+testWith(linuxDeno, "Deno with --allow-ffi for any path works", () => {
+  assert.deepEqual(ask([env, "--allow-ffi"]), ours);
+});
+
+testWith(linuxDeno, "Deno with --deny-ffi is refused", () => {
+  assert.equal(ask([env, "--deny-ffi"]).code, "ERR_UCRED_PERMISSION");
+});
+
+testWith(
+  [needs.linux, needs.cc, needs.node],
+  "Node under --permission names the flag to add",
+  () => {
+    const permission = ["--permission", "--allow-fs-read=*"];
+    const denied = ask(permission);
+    assert.deepEqual(denied, { code: "ERR_UCRED_PERMISSION", hint: "Run Node with --allow-ffi" });
+    assert.deepEqual(ask([...permission, "--allow-ffi"]), ours);
+  },
+);
+
+testWith(
+  [needs.linux, needs.cc, needs.node],
+  "Node with --no-experimental-ffi is unsupported",
+  () => {
+    const { code, hint } = ask(["--no-experimental-ffi"]);
+    assert.equal(code, "ERR_UCRED_UNSUPPORTED");
+    assert.match(hint!, /without --no-experimental-ffi/);
+  },
+);
+
+testWith([needs.linux, needs.cc, needs.bun], "Bun has no such permission", () => {
+  assert.deepEqual(ask([]), ours);
+});

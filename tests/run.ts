@@ -1,0 +1,193 @@
+/** `npm test`: every check and the suite on the three runtimes, then one summary. */
+
+import { spawn } from "node:child_process";
+import { chmodSync, existsSync, globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { parseArgs } from "node:util";
+import { XMLParser } from "fast-xml-parser";
+
+const HELP = `Usage: npm test [-- --only STEP]...
+
+Runs every check and the test suite on Node, Deno and Bun. Ends with a line
+"N passed, N failed, N skipped"; exit code 1 if anything failed.
+
+  --only STEP   run only this step; may be given again
+  --help        show this text
+
+Steps: `;
+
+interface Step {
+  readonly name: string;
+  readonly command: readonly string[];
+  /** The JUnit report that the command writes; without one the command counts as one test. */
+  readonly report?: string;
+}
+
+interface Count {
+  passed: number;
+  failed: number;
+  /** Why, and how many. */
+  readonly skipped: Map<string, number>;
+}
+
+process.chdir(join(import.meta.dirname, ".."));
+const temporary = mkdtempSync(join(tmpdir(), "ucred-test-"));
+chmodSync(temporary, 0o755); // peers of other uids connect to sockets in it
+const report = (runtime: string) => join(temporary, `${runtime}.xml`);
+
+/** Run on every runtime; tests/project/ is about the project itself, and Node's alone. */
+const files = globSync("tests/{core,ffi,adapters,identity,live}/*_test.ts").sort();
+const projectFiles = globSync("tests/{project,examples}/*_test.ts").sort();
+
+const node = ["node", "--disable-warning=ExperimentalWarning"];
+const junit = [
+  "--test",
+  "--test-timeout=300000",
+  "--test-reporter=spec",
+  "--test-reporter-destination=stdout",
+];
+const nodeTest = (name: string) => [
+  ...node,
+  ...junit,
+  "--test-reporter=junit",
+  `--test-reporter-destination=${report(name)}`,
+];
+
+const STEPS: readonly Step[] = [
+  { name: "format", command: ["deno", "fmt", "--check"] },
+  { name: "lint", command: ["deno", "lint"] },
+  { name: "types", command: ["tsc"] },
+  { name: "build", command: ["tsup", "--silent"] },
+  { name: "publint", command: ["publint", "--strict"] },
+  { name: "attw", command: ["attw", "--pack", "--profile", "esm-only"] },
+  { name: "jsr", command: ["deno", "publish", "--dry-run", "--allow-dirty"] },
+  { name: "node", command: [...nodeTest("node"), ...files], report: report("node") },
+  {
+    name: "deno",
+    command: ["deno", "test", "-A", "--no-check", `--junit-path=${report("deno")}`, ...files],
+    report: report("deno"),
+  },
+  {
+    name: "bun",
+    command: [
+      "bun",
+      "test",
+      "--timeout=120000",
+      "--reporter=junit",
+      `--reporter-outfile=${report("bun")}`,
+      ...files.map((file) => `./${file}`),
+    ],
+    report: report("bun"),
+  },
+  {
+    name: "project",
+    command: [...nodeTest("project"), ...projectFiles],
+    report: report("project"),
+  },
+];
+
+const { values } = parseArgs({
+  options: { only: { type: "string", multiple: true }, help: { type: "boolean" } },
+});
+const names = STEPS.map(({ name }) => name);
+if (values.help) {
+  console.log(HELP + names.join(", "));
+  process.exit();
+}
+const wrong = values.only?.find((name) => !names.includes(name));
+if (wrong !== undefined) {
+  console.error(`No step "${wrong}". Steps: ${names.join(", ")}`);
+  process.exit(2);
+}
+
+/** Runs a command and returns its exit code and everything that it printed. */
+function run([command, ...args]: readonly string[]): Promise<[code: number, output: string]> {
+  // One folder for all that tests leave behind; bin of the packages that are pinned here.
+  const path = `${join(process.cwd(), "node_modules/.bin")}:${process.env["PATH"]}`;
+  const env = { ...process.env, TMPDIR: temporary, PATH: path, NO_COLOR: "1" };
+  const child = spawn(command!, args, { env, stdio: ["ignore", "pipe", "pipe"] });
+  running = child;
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding("utf8").on("data", (text: string) => output += text);
+  }
+  return new Promise((resolve) => {
+    child.once("error", (error) => resolve([1, `${error}\n`]));
+    child.once("close", (code) => resolve([code ?? 1, output]));
+  });
+}
+
+let running: ReturnType<typeof spawn> | undefined;
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.once(signal, () => {
+    running?.kill(signal);
+    cleanUp();
+    process.exit(128 + (signal === "SIGINT" ? 2 : 15));
+  });
+}
+
+function cleanUp(): void {
+  rmSync(temporary, { recursive: true, force: true, maxRetries: 3 });
+}
+
+/** Counts the cases of a JUnit report: every runner spells these three elements alike. */
+function countReport(file: string): Count {
+  const count: Count = { passed: 0, failed: 0, skipped: new Map() };
+  const parser = new XMLParser({ ignoreAttributes: false, attributeNamePrefix: "" });
+  const visit = (name: string, node: unknown): void => {
+    if (Array.isArray(node)) return node.forEach((item) => visit(name, item));
+    if (typeof node !== "object" || node === null) return;
+    if (name !== "testcase") return Object.entries(node).forEach(([key, item]) => visit(key, item));
+    const title = "name" in node ? String(node.name) : "";
+    if ("failure" in node || "error" in node) count.failed++;
+    else if ("skipped" in node) {
+      const why = /\[skipped: (.*)\]$/.exec(title)?.[1] ?? "no reason given";
+      count.skipped.set(why, (count.skipped.get(why) ?? 0) + 1);
+    } else count.passed++;
+  };
+  visit("", parser.parse(readFileSync(file, "utf8")));
+  return count;
+}
+
+const sum = (counts: Iterable<number>) => [...counts].reduce((total, count) => total + count, 0);
+
+function outcome(step: Step, code: number): Count {
+  if (step.report === undefined) {
+    return { passed: Number(code === 0), failed: Number(code !== 0), skipped: new Map() };
+  }
+  const count: Count = existsSync(step.report)
+    ? countReport(step.report)
+    : { passed: 0, failed: 0, skipped: new Map() };
+  // A runner that crashed, or found nothing to run, is a failure whatever its report says.
+  if (count.failed === 0 && (code !== 0 || count.passed === 0)) count.failed = 1;
+  return count;
+}
+
+const totals: Count = { passed: 0, failed: 0, skipped: new Map() };
+for (const step of STEPS.filter(({ name }) => values.only?.includes(name) ?? true)) {
+  const start = performance.now();
+  process.stdout.write(`${step.name.padEnd(8)} `);
+  const [code, output] = await run(step.command);
+  const { passed, failed, skipped } = outcome(step, code);
+  totals.passed += passed;
+  totals.failed += failed;
+  for (const [why, count] of skipped) {
+    totals.skipped.set(why, (totals.skipped.get(why) ?? 0) + count);
+  }
+  const cases = step.report === undefined
+    ? ""
+    : `, ${passed} passed, ${failed} failed, ${sum(skipped.values())} skipped`;
+  const seconds = ((performance.now() - start) / 1000).toFixed(1);
+  console.log(`${failed === 0 ? "ok" : "FAILED"} (${seconds} s${cases})`);
+  if (failed > 0) console.log(`\n$ ${step.command.join(" ")}\n${output}`);
+}
+cleanUp();
+
+if (totals.skipped.size > 0) console.log("\nSkipped:");
+for (const [why, count] of totals.skipped) console.log(`  ${count} × ${why}`);
+console.log(
+  `\n${totals.passed} passed, ${totals.failed} failed, ${sum(totals.skipped.values())} skipped`,
+);
+process.exitCode = totals.failed === 0 ? 0 : 1;
