@@ -21,7 +21,7 @@ export interface PeerFacts {
   /** `none`: no account has this uid. */
   readonly user: Fact<string>;
   /** `unknown` as soon as one of the lookups fails. */
-  readonly groupNames: Fact<readonly string[]>;
+  readonly groupNames: Fact<readonly (string | null)[]>;
 }
 
 /** A {@link Peer} as plain data. What is unknown is missing, and named in `unknown`. */
@@ -38,8 +38,8 @@ export interface PeerJSON {
   readonly label?: string;
   /** Missing where there is no such account. */
   readonly user?: string;
-  /** Missing where unknown. */
-  readonly groupNames?: readonly string[];
+  /** In the order of `groups`, `null` for one without a name. Missing where unknown. */
+  readonly groupNames?: readonly (string | null)[];
   /** Missing where every id is certain. */
   readonly ambiguous?: readonly AmbiguousId[];
   /** The facts that could not be read, and why; missing where all could. */
@@ -59,8 +59,11 @@ export interface Peer extends Credentials {
   readonly label: string | undefined;
   /** Name of the account with this uid. The lookup may block while a directory server answers. */
   readonly user: string | undefined;
-  /** Names of those groups that have one, in the order of `groups`; `undefined` where unknown. */
-  readonly groupNames: readonly string[] | undefined;
+  /**
+   * The names of `groups`, in the same order; `null` where a group has no name, or an ambiguous
+   * number. `undefined` where unknown.
+   */
+  readonly groupNames: readonly (string | null)[] | undefined;
   /**
    * Ids that read 65534 (the overflow id) while our user namespace does not map every id: they may
    * stand for any user or group outside it, and prove nothing. Empty in the usual case.

@@ -96,7 +96,7 @@ class CapturedPeer implements Peer {
     return valueOf(this.#facts.user);
   }
 
-  get groupNames(): readonly string[] | undefined {
+  get groupNames(): readonly (string | null)[] | undefined {
     return valueOf(this.#facts.groupNames);
   }
 
@@ -135,7 +135,7 @@ function valueOf<T>(fact: Fact<T>): T | undefined {
 function factsOf(on: System, capture: Capture, ambiguous: readonly AmbiguousId[]): PeerFacts {
   const { pid, uid, gid, groups, label } = capture;
   let user: Fact<string> | undefined;
-  let groupNames: Fact<readonly string[]> | undefined;
+  let groupNames: PeerFacts["groupNames"] | undefined;
   return Object.freeze({
     pid: pid === undefined ? none("kernel@connect") : known(pid, "kernel@connect"),
     uid: ambiguous.includes("uid") ? unmapped(uid) : known(uid, "kernel@connect"),
@@ -151,20 +151,19 @@ function factsOf(on: System, capture: Capture, ambiguous: readonly AmbiguousId[]
   });
 }
 
-/** Names of the groups that have one. An ambiguous gid's name would be a guess, and is left out. */
-function namesOf(on: System, groups: Fact<readonly number[]>): Fact<readonly string[]> {
+/** An ambiguous gid's name would be a guess, and is left out. */
+function namesOf(on: System, groups: Fact<readonly number[]>): PeerFacts["groupNames"] {
   if (groups.state !== "known") return groups;
   if (groups.value.length > MOST_GROUP_NAMES) {
     const message = `Cannot look up group names: more than ${MOST_GROUP_NAMES} groups`;
     const hint = "Decide by the numbers in groups, which are complete";
     return unknown(new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint }));
   }
-  const names: string[] = [];
+  const names: (string | null)[] = [];
   for (const gid of groups.value) {
-    if (isAmbiguous(on, "gid", gid)) continue;
-    const name = groupName(on, gid);
-    if (name.state === "unknown") return name;
-    if (name.state === "known") names.push(name.value);
+    const name = isAmbiguous(on, "gid", gid) ? undefined : groupName(on, gid);
+    if (name?.state === "unknown") return name;
+    names.push(name?.state === "known" ? name.value : null);
   }
   return known(Object.freeze(names), "accounts@now");
 }

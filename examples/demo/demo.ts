@@ -186,13 +186,11 @@ kernel who each one is, and ${rules}\n`;
 function describe({ runtime, version, error, connections, leftOut }: Report): string {
   const rows = connections.map(({ visitor, peer, exe, reason }) => {
     const { uid, pid, user, groups, groupNames } = peer;
-    // Names where every group has one: the list of names alone does not tell whose is missing.
-    const isNamed = groups !== undefined && groupNames?.length === groups.length;
     return [
       visitor,
       `${pid ?? "?"}`,
       user === undefined ? `${uid}` : `${user} (${uid})`,
-      (isNamed ? groupNames : groups)?.join(" ") ?? "?",
+      groups?.map((gid, index) => groupNames?.[index] ?? gid).join(" ") ?? "?",
       reason === undefined ? "no" : `yes, ${reason}`,
       exe ?? "-",
     ];

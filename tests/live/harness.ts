@@ -82,22 +82,27 @@ export async function meet<T>(
   path: string = freshPath(),
 ): Promise<[T, Self]> {
   const { seen, server } = await acceptOne(path, look);
-  const client = new Child(peerProgram, [...options, toName(path)]);
-  const self = await client.json<Self>();
-  const found = await seen;
-  await client.end();
-  server.close();
-  return [found, self];
+  try {
+    const client = new Child(peerProgram, [...options, toName(path)]);
+    const self = await client.json<Self>();
+    const found = await seen;
+    await client.end();
+    return [found, self];
+  } finally {
+    server.close();
+  }
 }
 
 /** Lets peer.c connect and end before the connection can be accepted, then looks at it. */
 export async function meetGone<T>(look: (socket: Socket) => T): Promise<T> {
   const path = freshPath();
   const { seen, server } = await acceptOne(path, look);
-  execFileSync(peerProgram, ["--exit", path]); // blocks this thread, which would accept
-  const found = await seen;
-  server.close();
-  return found;
+  try {
+    execFileSync(peerProgram, ["--exit", path]); // blocks this thread, which would accept
+    return await seen;
+  } finally {
+    server.close();
+  }
 }
 
 /** Listens, and runs `look` in the accept handler. */
@@ -112,7 +117,6 @@ async function acceptOne<T>(path: string, look: (socket: Socket) => T) {
     socket.on("error", () => {}).resume();
   });
   await listen(server, path);
-  server.unref(); // so that a test that fails lets the process end
   return { seen, server };
 }
 

@@ -5,11 +5,12 @@ import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import process from "node:process";
-import { after } from "node:test";
 import { fileURLToPath } from "node:url";
 
 const folders: string[] = [];
-after(() => folders.forEach((path) => rmSync(path, { recursive: true, force: true })));
+// Node's runner alone lets a process see its end: for the others, `npm test` clears the TMPDIR that it
+// sets. Not after(): Bun shares modules among test files and runs that hook after the first.
+process.on("exit", () => folders.forEach((path) => rmSync(path, { recursive: true, force: true })));
 
 /** A fresh folder that is removed when this process ends. Other users may enter it. */
 export function temporaryFolder(): string {

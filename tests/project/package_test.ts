@@ -1,0 +1,97 @@
+/** The package as others get it: built, its types, and that importing it does nothing. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { createContext, runInContext } from "node:vm";
+import { build } from "esbuild";
+import { temporaryFolder } from "../support/compile.ts";
+import { testWith } from "../support/suite.ts";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const run = (command: string, ...args: string[]) =>
+  execFileSync(command, args, { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+
+before(() => void run("tsup", "--silent"));
+
+test("package.json, deno.json and CHANGELOG.md agree on the version", () => {
+  const json = (name: string) => JSON.parse(readFileSync(join(root, name), "utf8"));
+  const { version } = json("package.json");
+  assert.equal(json("deno.json").version, version);
+  assert.ok(readFileSync(join(root, "CHANGELOG.md"), "utf8").includes(`## ${version}`));
+});
+
+test("the package has no dependency", () => {
+  const { dependencies, peerDependencies } = JSON.parse(
+    readFileSync(join(root, "package.json"), "utf8"),
+  );
+  assert.deepEqual([dependencies, peerDependencies], [undefined, undefined]);
+});
+
+test("published types name no runtime's types and check without them", () => {
+  const declarations = readdirSync(join(root, "dist")).filter((name) => name.endsWith(".d.ts"));
+  assert.ok(declarations.length > 0);
+  for (const name of declarations) {
+    const text = readFileSync(join(root, "dist", name), "utf8");
+    const code = text.replaceAll(/\/\*[\s\S]*?\*\//g, "");
+    assert.doesNotMatch(code, /reference types|\bDeno\.|\bBun\.|NodeJS\.|Buffer\b|from ["'](?!\.)/);
+  }
+  const folder = temporaryFolder();
+  writeFileSync(
+    join(folder, "user.ts"),
+    'import { peerCredentials } from "ucred";\nexport const uid: number = peerCredentials(3).uid;\n',
+  );
+  const options = {
+    ...{ strict: true, noEmit: true, types: [], lib: ["es2022"], skipLibCheck: false },
+    ...{ module: "nodenext", target: "es2022", paths: { ucred: [join(root, "dist/mod.d.ts")] } },
+  };
+  writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions: options }));
+  writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
+  run("tsc", "--project", folder);
+});
+
+test("Deno imports the source without any permission", () => {
+  const url = new URL("../../mod.ts", import.meta.url).href;
+  const folder = temporaryFolder();
+  const file = join(folder, "import.ts");
+  writeFileSync(file, `import * as ucred from "${url}"; console.log(Object.keys(ucred).join());`);
+  assert.equal(
+    run("deno", "run", "--no-prompt", file).trim(),
+    "UcredError,identify,peerCredentials",
+  );
+});
+
+const outside = process.env["npm_node_execpath"];
+const runsNpm = { name: "a Node that runs npm (start through npm)", met: outside !== undefined };
+
+testWith(
+  [runsNpm],
+  "the built package imports in the Node that runs npm; the call says what to use",
+  () => {
+    const url = new URL("../../dist/mod.js", import.meta.url).href;
+    const code = `import { peerCredentials } from "${url}";
+     try { console.log(typeof peerCredentials(0).uid); }
+     catch ({ code, hint }) { console.log(code, hint); }`;
+    const output = run(outside!, "--input-type=module", "--eval", code).trim();
+    // An older Node cannot call libc; a newer one can, and finds no Unix socket on fd 0.
+    assert.match(output, /^ERR_UCRED_UNSUPPORTED Use Node 26\.1 or later|^ERR_UCRED_NOT_UNIX/);
+  },
+);
+
+test("the built package imports in a browser bundle; the call says what to use", async () => {
+  const { outputFiles } = await build({
+    stdin: { contents: 'export * from "./dist/mod.js";', resolveDir: root },
+    ...{ bundle: true, write: false, platform: "browser", format: "iife", globalName: "ucred" },
+  });
+  const context = createContext({ TextEncoder, TextDecoder, performance });
+  runInContext(outputFiles[0]!.text, context);
+  const answer = runInContext(
+    "try { ucred.peerCredentials(0) } catch ({ code, message, hint }) { [code, message, hint].join('|') }",
+    context,
+  );
+  assert.match(answer, /^ERR_UCRED_UNSUPPORTED\|.*this runtime cannot.*\|Use Deno, Bun or Node 26/);
+});

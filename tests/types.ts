@@ -1,0 +1,23 @@
+/** Nothing here runs: the type check fails if a socket is wrongly accepted or refused. */
+
+import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
+import { identify, peerCredentials } from "../mod.ts";
+
+/** Every runtime's own sockets are arguments as they are. */
+export function accepted(a: Socket, b: IncomingMessage, c: Bun.Socket<undefined>): void {
+  for (const socket of [a, b, c, { fd: 3 }, 3]) {
+    peerCredentials(socket);
+    identify(socket);
+  }
+}
+
+/** What hides its descriptor is an error before the program runs. */
+export function refused(a: Deno.UnixConn, b: Request, c: string): void {
+  // @ts-expect-error: Deno.listen hides the descriptor
+  peerCredentials(a);
+  // @ts-expect-error: Deno.serve and Bun.serve hide it
+  peerCredentials(b);
+  // @ts-expect-error: no socket
+  identify(c);
+}
