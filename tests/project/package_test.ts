@@ -1,11 +1,11 @@
-/** The package as others get it: built, its types, and that importing it does nothing. */
+/** The package as others get it, from dist/: its types, and that importing it does nothing. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { before, test } from "node:test";
+import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { createContext, runInContext } from "node:vm";
 import { build } from "esbuild";
@@ -15,8 +15,6 @@ import { testWith } from "../support/suite.ts";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const run = (command: string, ...args: string[]) =>
   execFileSync(command, args, { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
-
-before(() => void run("tsup", "--silent"));
 
 test("package.json, deno.json and CHANGELOG.md agree on the version", () => {
   const json = (name: string) => JSON.parse(readFileSync(join(root, name), "utf8"));
