@@ -36,7 +36,8 @@ export function mapsEveryId(map: string): boolean {
 
 /** The file's text, or "" where it cannot be read: through libc, so FFI is the only permission. */
 function readText(on: System, path: string): string {
-  const memory = on.libc.memory(16384); // a map has at most 340 lines
+  // /proc gives a page per read. A longer map is cut off, adds up to less, and counts as partial.
+  const memory = on.libc.memory(4096);
   const length = on.libc.readFile(path, memory);
   return length <= 0 ? "" : new TextDecoder().decode(memory.bytes.subarray(0, length));
 }

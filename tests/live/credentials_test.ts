@@ -3,6 +3,9 @@
 import assert from "node:assert/strict";
 import { connect, createServer, type Socket } from "node:net";
 import process from "node:process";
+import { system } from "../../adapters/select.ts";
+import { LINUX_OPTIONS } from "../../ffi/linux.ts";
+import { fdOf } from "../../identity/fd.ts";
 import { identify, peerCredentials } from "../../mod.ts";
 import { needs, testWith } from "../support/suite.ts";
 import {
@@ -256,5 +259,24 @@ testWith(
     client.destroy();
     socket.destroy();
     await new Promise((resolve) => server.close(resolve));
+  },
+);
+
+testWith(
+  [...peers, needs.native],
+  "the kernel calls a short answer a success and leaves the rest: why memory is filled with 0xFF",
+  async () => {
+    const { SOL_SOCKET, SO_PEERCRED } = LINUX_OPTIONS[process.arch]!;
+    const { libc, value, size } = system();
+    for (const length of [0, 4, 8]) {
+      const [left] = await meet([], (socket) => {
+        value.bytes.fill(0xff);
+        size.words[0] = length;
+        assert.equal(libc.getsockopt(fdOf(socket), SOL_SOCKET, SO_PEERCRED, value, size), 0);
+        assert.equal(size.words[0], length);
+        return [...value.bytes.subarray(length, 16)];
+      });
+      assert.deepEqual(left, Array(16 - length).fill(0xff));
+    }
   },
 );
