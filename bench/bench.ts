@@ -1,0 +1,277 @@
+/** The benchmark: `npm run bench`. Conducts the contenders, and prints what they took. */
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
+import { constants, cpus, loadavg, machine, release, tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { clearLine, cursorTo } from "node:readline";
+import { parseArgs } from "node:util";
+import {
+  Contender,
+  ending,
+  type Lookup,
+  type Prepared,
+  SOCKET,
+  type Tool,
+  TOOLS,
+} from "./contenders.ts";
+import { markdown, text } from "./report.ts";
+import {
+  hasLeaked,
+  type Leak,
+  type Participant,
+  type Result,
+  rowsOf,
+  type Samples,
+  targetsOf,
+} from "./result.ts";
+
+const HELP = `Usage: npm run bench -- [options]
+
+Times peerCredentials() and identify() on Deno, Bun and Node against the same system calls in C,
+Rust, Go, Python and Java, as far as these are installed. C (cc) must be. Takes less than a minute.
+
+  --quick  fewer rounds, for a first impression
+  --json   print everything as JSON, every round's sample included (npm run --silent bench …)
+  --save   also write bench/results.md and bench/results.svg
+  --help   print this
+
+Exits with 1 if an answer is wrong or if lookups leak. Targets that are missed are only reported:
+they depend on the machine.
+`;
+
+const ROUNDS = 21;
+const QUICK_ROUNDS = 5;
+const ROUND = 40e6; // ns: short, so that each round finds the machine in one state
+const WARM_UP = 300e6; // ns: by then every compiler has settled, measured
+/** V8's heap grows by up to 130 MiB until then, and no further: measured over 6 million. */
+const SETTLING_LOOKUPS = 600_000;
+/** identify() takes ten times as long. */
+const LEAK_LOOKUPS: { readonly [lookup in Lookup]: number } = {
+  again: 1_000_000,
+  first: 1_000_000,
+  identify: 500_000,
+};
+
+async function main(args: readonly string[]): Promise<void> {
+  const options = parse(args);
+  if (options === undefined || options.help) {
+    (options ? process.stdout : process.stderr).write(HELP);
+    process.exitCode = options ? 0 : 2;
+    return;
+  }
+  if (process.platform !== "linux") {
+    const why = "every contender asks for SO_PEERCRED, which is Linux's";
+    throw new Error(`There is nothing to time on ${process.platform}: ${why}`);
+  }
+  const folder = mkdtempSync(join(tmpdir(), "ucred-bench-"));
+  process.env["TMPDIR"] = folder; // compilers that are interrupted leave their files behind
+  process.once("exit", () => {
+    ending.abort(new Error("The benchmark ends"));
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 }); // a compiler may still write
+  });
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.once(signal, () => process.exit(128 + constants.signals[signal]));
+  }
+  const result = await bench(folder, options);
+  if (options.save) await save(result);
+  process.stdout.write(options.json ? `${JSON.stringify(result, null, 2)}\n` : text(result));
+  if (result.leaks.some(({ hasLeaked }) => hasLeaked)) process.exitCode = 1;
+}
+
+interface Options {
+  readonly quick: boolean;
+  readonly json: boolean;
+  readonly save: boolean;
+  readonly help: boolean;
+}
+
+function parse(args: readonly string[]): Options | undefined {
+  const flag = { type: "boolean", default: false } as const;
+  try {
+    return parseArgs({
+      args: [...args],
+      options: { quick: flag, json: flag, save: flag, help: { ...flag, short: "h" } },
+    }).values;
+  } catch (error) {
+    console.error((error as Error).message);
+    return undefined;
+  }
+}
+
+async function bench(folder: string, { quick, save }: Options): Promise<Result> {
+  const flags = [quick ? "--quick" : [], save ? "--save" : []].flat();
+  const rounds = quick ? QUICK_ROUNDS : ROUNDS;
+  const before = {
+    command: ["npm run bench", ...(flags.length > 0 ? ["--"] : []), ...flags].join(" "),
+    date: new Date().toISOString().slice(0, 10),
+    machine: {
+      cpu: cpus()[0]?.model ?? "unknown CPU",
+      cores: cpus().length,
+      kernel: /^[\d.]+/.exec(release())?.[0] ?? release(), // what follows names who built it
+      architecture: machine(),
+      load: loadavg()[0]!,
+    },
+    rounds,
+  };
+  const { participants, prepared } = await prepare(folder);
+  const meeting = await meet(join(folder, SOCKET));
+  const contenders = [...prepared].flatMap(([tool, how]) =>
+    tool.lookups.map((lookup) => new Contender(tool, how, lookup, meeting.accepted))
+  );
+  await check(contenders);
+  const rows = rowsOf(await time(contenders, rounds));
+  const leaks = await leak(contenders);
+  progress();
+  await Promise.all(contenders.map((contender) => contender.end()));
+  meeting.end();
+  return { ...before, participants, rows, targets: targetsOf(rows), leaks };
+}
+
+/** Builds all contenders, and tells who is absent, and why. */
+async function prepare(
+  folder: string,
+): Promise<{ participants: Participant[]; prepared: Map<Tool, Prepared> }> {
+  progress("Building");
+  const outcomes = await Promise.allSettled(TOOLS.map((tool) => tool.prepare(folder)));
+  const prepared = new Map<Tool, Prepared>();
+  const participants = TOOLS.map((tool, index): Participant => {
+    const { name } = tool;
+    const outcome = outcomes[index]!;
+    if (outcome.status === "rejected") {
+      return { name, absent: (outcome.reason as Error).message };
+    }
+    prepared.set(tool, outcome.value);
+    return { name, version: outcome.value.version };
+  });
+  const why = participants[0]!.absent;
+  if (why !== undefined) throw new Error(`The baseline needs a C compiler: ${why}`);
+  return { participants, prepared };
+}
+
+/**
+ * Makes a connection whose peer is this process, so that to the contenders it is another: the
+ * library does not remember a descriptor whose peer is its own process.
+ */
+async function meet(path: string): Promise<{ accepted: Socket; end(): void }> {
+  const sockets: Socket[] = [];
+  const server = createServer({ pauseOnConnect: true }, (socket) => sockets.push(socket));
+  await once(server.listen(path), "listening");
+  const accepting = once(server, "connection");
+  sockets.push(connect(path));
+  const [accepted] = await accepting as [Socket];
+  return {
+    accepted,
+    end() {
+      server.close();
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+/** Fails unless every contender's answer is right: a wrong one is never timed. */
+async function check(contenders: readonly Contender[]): Promise<void> {
+  progress("Checking answers");
+  const ids = { pid: process.pid, uid: process.geteuid!(), gid: process.getegid!() };
+  const names = { user: nameOf("--user"), group: nameOf("--group") };
+  const groups = ascending(process.getgroups!());
+  let label: string | undefined;
+  for (const contender of contenders) {
+    const { tool, lookup } = contender;
+    const answer = await contender.answer();
+    // SO_PEERGROUPS leaves the gid out, unless it is among the supplementary groups as well.
+    if (answer.groups) answer.groups = ascending([...answer.groups, ids.gid]);
+    label ??= answer.label; // C's: no other source is the same under every security module
+    const expected = tool.tellsNames
+      ? names
+      : lookup === "identify"
+      ? { ...ids, groups, label }
+      : ids;
+    assert.deepEqual(
+      answer,
+      expected,
+      `${tool.name} answered ${JSON.stringify(answer)}, not ${JSON.stringify(expected)}`,
+    );
+  }
+}
+
+function ascending(numbers: readonly number[]): number[] {
+  return [...new Set(numbers)].sort((a, b) => a - b);
+}
+
+/** The name of our effective user or group; its number where it has no name, as in Java. */
+function nameOf(what: "--user" | "--group"): string {
+  return spawnSync("id", [what, "--name"], { encoding: "utf8" }).stdout.trim();
+}
+
+/** Lets the contenders take turns, round by round. */
+async function time(contenders: readonly Contender[], rounds: number): Promise<Samples[]> {
+  const entries = [];
+  for (const [index, contender] of contenders.entries()) {
+    progress("Warming up", `${index + 1} of ${contenders.length}`);
+    let [times, took, spent] = [100, 0, 0];
+    while (spent < WARM_UP) {
+      took = await contender.measure(times);
+      spent += took * times;
+      times = Math.ceil(ROUND / took);
+    }
+    entries.push({ contender, lookupsPerRound: times, samples: [] as number[] });
+  }
+  for (let round = 0; round < rounds; round++) {
+    progress("Timing", `round ${round + 1} of ${rounds}`);
+    // Each round begins with the next one, so that nobody's sample is always the first after a pause.
+    const next = round % entries.length;
+    const turn = [...entries.slice(next), ...entries.slice(0, next)];
+    for (const { contender, lookupsPerRound, samples } of turn) {
+      samples.push(await contender.measure(lookupsPerRound));
+    }
+  }
+  return entries.map(({ contender: { tool, lookup }, ...rest }) => ({ tool, lookup, ...rest }));
+}
+
+/** Compares what each runtime holds before and after many lookups of each kind, all at once. */
+function leak(contenders: readonly Contender[]): Promise<Leak[]> {
+  progress("Looking for leaks");
+  const ours = contenders.filter(({ tool }) => tool.isOurs);
+  return Promise.all(ours.map(async (contender) => {
+    const { tool: { name }, lookup } = contender;
+    const lookups = LEAK_LOOKUPS[lookup];
+    await contender.measure(SETTLING_LOOKUPS);
+    const before = await contender.usage();
+    await contender.measure(lookups);
+    const after = await contender.usage();
+    return { name, lookup, lookups, before, after, hasLeaked: hasLeaked(before, after) };
+  }));
+}
+
+async function save(result: Result): Promise<void> {
+  const { chart } = await import("./chart.ts"); // its library is large
+  writeFileSync(new URL("results.svg", import.meta.url), chart(result));
+  writeFileSync(new URL("results.md", import.meta.url), markdown(result));
+}
+
+let phase: string | undefined;
+
+/** Shows what is going on, on standard error; where that is no terminal, only each new phase. */
+function progress(now?: string, detail = ""): void {
+  if (process.stderr.isTTY) {
+    cursorTo(process.stderr, 0);
+    clearLine(process.stderr, 0);
+    if (now !== undefined) process.stderr.write(`${now} ${detail}`);
+  } else if (now !== undefined && now !== phase) {
+    process.stderr.write(`${now}\n`);
+  }
+  phase = now;
+}
+
+try {
+  await main(process.argv.slice(2));
+} catch (error) {
+  progress();
+  console.error((error as Error).message);
+  process.exit(1); // contenders may still run
+}

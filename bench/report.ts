@@ -1,0 +1,139 @@
+/** A result → text for the terminal, and Markdown. */
+
+import { styleText } from "node:util";
+import { type Lookup, LOOKUP_NAMES, LOOKUPS, type Usage } from "./contenders.ts";
+import type { Result, Spread } from "./result.ts";
+
+const METHOD: readonly string[] = [
+  "Contenders take turns, each a process of its own, on one connection whose peer is yet another",
+  "process. Every answer is checked. Numbers are medians of all rounds, ranges go from the least to",
+  "the most, and ratios are to C in the same round.",
+];
+
+const NAMES = "* tells names, which it looks up each time, and no pid";
+
+type Cells = readonly string[];
+
+/** Rows of one kind of lookup, heading first. */
+function table({ rows }: Result, lookup: Lookup): readonly Cells[] {
+  const hasOneCall = lookup !== "again"; // there C makes one call anyway
+  const last = (cell: string) => hasOneCall ? [cell] : [];
+  const shown = rows.filter((row) => row.lookup === lookup);
+  return [
+    ["", "ns", "range", "× C", "range", ...last("× C's one getsockopt")],
+    ...shown.map(({ name, tellsNames, nanoseconds, ratio, ratioToOneCall }) => [
+      `${name}${tellsNames ? "*" : ""}`,
+      ...numbers(nanoseconds, 0),
+      ...numbers(ratio, 2),
+      ...last(ratioToOneCall.median.toFixed(2)),
+    ]),
+  ];
+}
+
+function numbers({ median, least, most }: Spread, digits: number): Cells {
+  return [median.toFixed(digits), `${least.toFixed(digits)}–${most.toFixed(digits)}`];
+}
+
+function leakTable({ leaks }: Result): readonly Cells[] {
+  return [
+    ["", "lookups", "descriptors", "resident memory", ""],
+    ...leaks.map(({ name, lookup, lookups, before, after, hasLeaked }) => [
+      `${name}, ${LOOKUPS[lookup].title.toLowerCase()}`,
+      lookups.toLocaleString("en"),
+      `${before.descriptors} → ${after.descriptors}`,
+      `${mebibytes(before)} → ${mebibytes(after)} MiB`,
+      hasLeaked ? "LEAKS" : "no leak",
+    ]),
+  ];
+}
+
+function mebibytes({ bytes }: Usage): string {
+  return (bytes / 2 ** 20).toFixed(1);
+}
+
+function machine({ machine: { cpu, cores, kernel, architecture, load } }: Result): string {
+  return `${cpu}, ${cores} cores, Linux ${kernel} ${architecture}, load average ${load.toFixed(2)}`;
+}
+
+function tools({ participants }: Result): readonly string[] {
+  return participants.map(({ name, version, absent }) =>
+    `${name} ${version ?? `is absent: ${absent}`}`
+  );
+}
+
+/** For the terminal. */
+export function text(result: Result): string {
+  const bold = (line: string) => styleText("bold", line);
+  const dim = (line: string) => styleText("dim", line);
+  const blocks = [
+    [bold(machine(result)), ...tools(result).map((tool) => `  ${tool}`)],
+    ...LOOKUP_NAMES.map((lookup) => {
+      const { title, ours, c } = LOOKUPS[lookup];
+      const lines = aligned(table(result, lookup));
+      return [
+        bold(title),
+        dim(`  ucred  ${ours}`),
+        dim(`  C      ${c}`),
+        ...lines,
+        ...(lines.some((line) => line.includes("*")) ? [dim(`  ${NAMES}`)] : []),
+      ];
+    }),
+    [
+      bold("Targets for the same connection again"),
+      ...result.targets.map(({ text, found, isMet }) => {
+        const verdict = isMet ? styleText("green", "met") : styleText("red", "not met");
+        return `  ${text}: ${found.toFixed(2)} × C, ${verdict}`;
+      }),
+    ],
+    [bold("Leaks"), ...aligned(leakTable(result))],
+    [`${result.rounds} rounds.`, ...METHOD].map(dim),
+  ];
+  return `${blocks.map((lines) => lines.join("\n")).join("\n\n")}\n`;
+}
+
+/** The first column to the left, the others to the right. */
+function aligned(rows: readonly Cells[]): Cells {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  const cells = (row: Cells) =>
+    row.map((cell, column) =>
+      column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!)
+    );
+  return rows.map((row) => `  ${cells(row).join("  ")}`);
+}
+
+/** For bench/results.md. */
+export function markdown(result: Result): string {
+  const blocks = [
+    ["# Benchmark results"],
+    [`Made by \`${result.command}\` on ${result.date}, which writes this file anew.`],
+    ["![Time for each lookup as a multiple of C's; the tables below have the numbers](results.svg)"],
+    [`${machine(result)}.`, `${result.rounds} rounds.`, ...METHOD],
+    tools(result).map((tool) => `- ${tool}`),
+    ...LOOKUP_NAMES.flatMap((lookup) => {
+      const { title, ours, c } = LOOKUPS[lookup];
+      const rows = table(result, lookup);
+      const isStarred = rows.some(([name]) => name?.includes("*"));
+      return [
+        [`## ${title}`],
+        [`- ucred: ${ours}`, `- C: ${c}`],
+        piped(rows),
+        ...(isStarred ? [[`\\${NAMES}`]] : []),
+      ];
+    }),
+    ["## Targets"],
+    ["For the same connection again:"],
+    result.targets.map(({ text, found, isMet }) =>
+      `- ${text}: ${found.toFixed(2)} × C, **${isMet ? "met" : "not met"}**`
+    ),
+    ["## Leaks"],
+    ["Open descriptors and resident memory of each process, before the lookups and after:"],
+    piped(leakTable(result)),
+  ];
+  return `${blocks.map((lines) => lines.join("\n")).join("\n\n")}\n`;
+}
+
+function piped(rows: readonly Cells[]): Cells {
+  const [heading, ...others] = rows.map((row) => `| ${row.join(" | ").replaceAll("*", "\\*")} |`);
+  const rule = rows[0]!.map((_, column) => column === 0 ? "---" : "---:");
+  return [heading!, `| ${rule.join(" | ")} |`, ...others];
+}

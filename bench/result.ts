@@ -1,0 +1,141 @@
+/** What a run found: the samples, and what follows from them. */
+
+import { type Lookup, type Tool, TOOLS, type Usage } from "./contenders.ts";
+
+/** The middle and the ends of some samples. */
+export interface Spread {
+  readonly median: number;
+  readonly least: number;
+  readonly most: number;
+}
+
+/** One contender at one kind of lookup. */
+export interface Row {
+  readonly name: string;
+  readonly lookup: Lookup;
+  readonly isOurs: boolean;
+  readonly tellsNames: boolean;
+  readonly lookupsPerRound: number;
+  /** ns for each lookup, round by round. */
+  readonly samples: readonly number[];
+  readonly nanoseconds: Spread;
+  /** To C in the same round, doing the same system calls. */
+  readonly ratio: Spread;
+  /** To C in the same round, doing a single getsockopt(SO_PEERCRED). */
+  readonly ratioToOneCall: Spread;
+}
+
+/** A limit that the library sets itself. */
+export interface Target {
+  readonly text: string;
+  readonly found: number;
+  readonly isMet: boolean;
+}
+
+/** What a runtime held before and after many lookups. */
+export interface Leak {
+  readonly name: string;
+  readonly lookup: Lookup;
+  readonly lookups: number;
+  readonly before: Usage;
+  readonly after: Usage;
+  readonly hasLeaked: boolean;
+}
+
+/** Where the run took place. */
+export interface Machine {
+  readonly cpu: string;
+  readonly cores: number;
+  readonly kernel: string;
+  readonly architecture: string;
+  /** Load average over a minute, before the first round; the run itself adds one. */
+  readonly load: number;
+}
+
+/** A tool that took part, or the reason why it did not. */
+export interface Participant {
+  readonly name: string;
+  readonly version?: string;
+  readonly absent?: string;
+}
+
+/** Everything that a run found. */
+export interface Result {
+  /** The command that makes such a result. */
+  readonly command: string;
+  readonly date: string;
+  readonly machine: Machine;
+  readonly participants: readonly Participant[];
+  readonly rounds: number;
+  readonly rows: readonly Row[];
+  readonly targets: readonly Target[];
+  readonly leaks: readonly Leak[];
+}
+
+/** What a contender's rounds gave. */
+export interface Samples {
+  readonly tool: Tool;
+  readonly lookup: Lookup;
+  readonly lookupsPerRound: number;
+  readonly samples: readonly number[];
+}
+
+/** × C that each runtime may take for the same connection again. */
+const MOST: { readonly [name: string]: number } = { Deno: 1.3, Bun: 1.3, Node: 1.7 };
+
+/** Languages that each runtime should be faster than. */
+const SLOWER: readonly string[] = ["Go", "Python"];
+
+/** Resident memory comes and goes with the collector; a leaked 80-byte object each is 76 MiB. */
+const MOST_GROWTH = 32 * 2 ** 20; // bytes
+
+export function spread(samples: readonly number[]): Spread {
+  const sorted = samples.toSorted((a, b) => a - b);
+  const half = (sorted.length - 1) / 2;
+  return {
+    median: (sorted[Math.floor(half)]! + sorted[Math.ceil(half)]!) / 2,
+    least: sorted[0]!,
+    most: sorted.at(-1)!,
+  };
+}
+
+/** Compares each contender with C, the first of the tools. */
+export function rowsOf(all: readonly Samples[]): readonly Row[] {
+  const baseline = (lookup: Lookup): readonly number[] =>
+    all.find((other) => other.lookup === lookup && other.tool === TOOLS[0])!.samples;
+  return all.map(({ tool, lookup, lookupsPerRound, samples }) => {
+    // Round by round: what slows the machine down for a while slows both sides of each ratio.
+    const over = (others: readonly number[]) =>
+      spread(samples.map((sample, round) => sample / others[round]!));
+    return {
+      name: tool.name,
+      lookup,
+      isOurs: tool.isOurs ?? false,
+      tellsNames: tool.tellsNames ?? false,
+      lookupsPerRound,
+      samples,
+      nanoseconds: spread(samples),
+      ratio: over(baseline(lookup)),
+      ratioToOneCall: over(baseline("again")),
+    };
+  });
+}
+
+export function targetsOf(rows: readonly Row[]): readonly Target[] {
+  const again = rows.filter(({ lookup }) => lookup === "again");
+  return again.flatMap(({ name, ratio: { median } }) => {
+    const most = MOST[name];
+    if (most === undefined) return [];
+    return [
+      { text: `${name} at most ${most.toFixed(1)} × C`, found: median, isMet: median <= most },
+      ...again.filter((other) => SLOWER.includes(other.name)).map((other) => {
+        const text = `${name} faster than ${other.name} (${other.ratio.median.toFixed(2)} × C)`;
+        return { text, found: median, isMet: median < other.ratio.median };
+      }),
+    ];
+  });
+}
+
+export function hasLeaked(before: Usage, after: Usage): boolean {
+  return after.descriptors !== before.descriptors || after.bytes - before.bytes > MOST_GROWTH;
+}
