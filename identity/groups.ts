@@ -6,6 +6,7 @@ import { UcredError } from "../core/errors.ts";
 import { type Fact, known, unknown } from "../core/facts.ts";
 import type { LinuxAbi } from "../ffi/abi.ts";
 import { readXucred } from "./credentials.ts";
+import { failure, senseless } from "./failure.ts";
 import { readOption } from "./option.ts";
 
 /** The kernel's limit of 65536 groups (NGROUPS_MAX, <linux/limits.h>), in bytes. */
@@ -39,11 +40,10 @@ export function readGroups(on: System, fd: number, of: Credentials): Fact<readon
 /** SO_PEERGROUPS leaves the gid out, and counts its length in bytes. */
 function readPeerGroups(on: System, { options }: LinuxAbi, fd: number): Uint32Array {
   const bytes = readOption(on, fd, options.SO_PEERGROUPS, MOST_BYTES, WHAT);
+  if (typeof bytes === "number") throw failure(on, WHAT, "getsockopt", bytes);
   const groups = new Uint32Array(bytes.buffer, 0, Math.floor(bytes.length / 4));
   if (bytes.length % 4 !== 0 || groups.includes(NO_ID)) {
-    const hint = "Report this with your kernel's version; the answer was not used";
-    const message = `Cannot ${WHAT}: getsockopt answered what is no list of groups`;
-    throw new UcredError("ERR_UCRED_SYSCALL", message, { hint, syscall: "getsockopt" });
+    throw senseless(WHAT, "getsockopt", "what is no list of groups");
   }
   return groups;
 }

@@ -70,9 +70,14 @@ class CapturedPeer implements Peer {
   readonly groups: readonly number[] | undefined;
   readonly label: string | undefined;
   readonly ambiguous: readonly AmbiguousId[];
-  readonly #facts: PeerFacts;
+  readonly #on: System;
+  readonly #capture: Capture;
+  #facts: PeerFacts | undefined;
 
-  constructor(on: System, { pid, uid, gid, groups, label }: Capture) {
+  constructor(on: System, capture: Capture) {
+    const { pid, uid, gid, groups, label } = capture;
+    this.#on = on;
+    this.#capture = capture;
     this.pid = pid;
     this.uid = uid;
     this.gid = gid;
@@ -84,25 +89,24 @@ class CapturedPeer implements Peer {
     if (isUnsure(gid)) ambiguous.push("gid");
     if (this.groups?.some(isUnsure)) ambiguous.push("groups");
     this.ambiguous = Object.freeze(ambiguous);
-    this.#facts = factsOf(on, { pid, uid, gid, groups, label }, ambiguous);
     Object.freeze(this);
   }
 
   get facts(): PeerFacts {
-    return this.#facts;
+    return this.#facts ??= factsOf(this.#on, this.#capture, this.ambiguous);
   }
 
   get user(): string | undefined {
-    return valueOf(this.#facts.user);
+    return valueOf(this.facts.user);
   }
 
   get groupNames(): readonly (string | null)[] | undefined {
-    return valueOf(this.#facts.groupNames);
+    return valueOf(this.facts.groupNames);
   }
 
   toJSON(): PeerJSON {
     const { pid, uid, gid, groups, label, user, groupNames, ambiguous } = this;
-    const reasons = Object.entries(this.#facts).flatMap(([name, fact]: [string, Fact<unknown>]) =>
+    const reasons = Object.entries(this.facts).flatMap(([name, fact]: [string, Fact<unknown>]) =>
       fact.state === "unknown" ? [[name, fact.reason.message]] : []
     );
     return {

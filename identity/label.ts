@@ -3,6 +3,7 @@
 import type { System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { type Fact, known, none, unknown } from "../core/facts.ts";
+import { failure } from "./failure.ts";
 import { readOption } from "./option.ts";
 
 /** Longer than any security context: one page, as in <linux/limits.h> for names. */
@@ -18,18 +19,21 @@ export function readLabel(on: System, fd: number): Fact<string> {
   const what = "read the peer's security label";
   try {
     const bytes = readOption(on, fd, on.abi.options.SO_PEERSEC, MOST_BYTES, what);
-    const end = bytes.indexOf(0); // some modules count the final NUL, others do not
-    const label = new TextDecoder("utf-8", { fatal: true })
-      .decode(end === -1 ? bytes : bytes.subarray(0, end));
-    return label === "" ? none("kernel@connect") : known(label, "kernel@connect");
+    if (typeof bytes !== "number") return decode(bytes);
+    // No module labels sockets. Every kernel that is supported has the option itself.
+    if (on.abi.errnoNames[bytes] === "ENOPROTOOPT") return none("kernel@connect");
+    return unknown(failure(on, what, "getsockopt", bytes));
   } catch (error) {
-    if (!(error instanceof UcredError)) {
-      const hint = "Decide by other facts: two labels could look alike";
-      const message = `Cannot ${what}: it is not UTF-8`;
-      return unknown(new UcredError("ERR_UCRED_SYSCALL", message, { hint, cause: error }));
-    }
-    // ENOPROTOOPT: no module labels sockets. Every kernel here is newer than the option.
-    if (error.code === "ERR_UCRED_UNSUPPORTED") return none("kernel@connect");
-    return unknown(error);
+    if (error instanceof UcredError) return unknown(error);
+    const hint = "Decide by other facts: two such labels could look alike";
+    const message = `Cannot ${what}: it is not UTF-8`;
+    return unknown(new UcredError("ERR_UCRED_SYSCALL", message, { hint, cause: error }));
   }
+}
+
+function decode(bytes: Uint8Array): Fact<string> {
+  const end = bytes.indexOf(0); // some modules count the final NUL, others do not
+  const label = new TextDecoder("utf-8", { fatal: true })
+    .decode(end === -1 ? bytes : bytes.subarray(0, end));
+  return label === "" ? none("kernel@connect") : known(label, "kernel@connect");
 }

@@ -1,7 +1,7 @@
 /** Reads a socket option of unknown length. */
 
 import type { System } from "../adapters/select.ts";
-import { failure, senseless } from "./failure.ts";
+import { senseless } from "./failure.ts";
 
 /** ERANGE, <asm-generic/errno-base.h>, <errno.h>: the answer is longer than the memory. */
 export const ERANGE = 34;
@@ -11,7 +11,8 @@ export const ERANGE = 34;
  *
  * @param most The longest answer that is accepted, in bytes.
  * @param what Completes "Cannot …" in errors.
- * @returns A view of the answer, valid until the next call on this system.
+ * @returns A view of the answer, valid until the next call on this system; or the errno, which is no
+ * error yet: to learn from an exception that there is no label would triple the cost of identify().
  */
 export function readOption(
   on: System,
@@ -19,7 +20,7 @@ export function readOption(
   option: number,
   most: number,
   what: string,
-): Uint8Array<ArrayBuffer> {
+): Uint8Array<ArrayBuffer> | number {
   const { libc, size, abi: { options } } = on;
   for (let value = on.value;;) {
     const capacity = value.bytes.length;
@@ -29,7 +30,7 @@ export function readOption(
     const length = size.words[0]!;
     if (errno === 0 && length <= capacity) return value.bytes.subarray(0, length);
     if (errno === 0) throw senseless(what, "getsockopt", `${length} bytes into ${capacity}`);
-    if (errno !== ERANGE || capacity >= most) throw failure(on, what, "getsockopt", errno);
+    if (errno !== ERANGE || capacity >= most) return errno;
     // The kernel says how much it wants; whatever else answers may not.
     const wanted = length > capacity && length <= most ? length : Math.min(capacity * 2, most);
     value = libc.memory(Math.ceil(wanted / 8) * 8);
