@@ -3,17 +3,8 @@
 import type * as bun from "bun:ffi";
 import { UcredError } from "../core/errors.ts";
 import type { Abi } from "../ffi/abi.ts";
-import { ACCOUNT } from "../ffi/accounts.ts";
 import { builtinModule } from "./host.ts";
-import {
-  allocate,
-  cString,
-  type Libc,
-  type Memory,
-  NO_ERRNO,
-  noLibrary,
-  O_CLOEXEC,
-} from "./libc.ts";
+import { allocateDivided, type DividedMemory, type Libc, NO_ERRNO, noLibrary } from "./libc.ts";
 
 type BunSymbols = Parameters<typeof bun.dlopen>[1];
 
@@ -48,14 +39,8 @@ const bsdSymbols = {
   __error: { args: [], returns: "ptr" },
 } as const satisfies BunSymbols;
 
-type BunMemory = Memory & {
-  /** Views of the parts that `ACCOUNT` divides memory into, made once. */
-  readonly struct: Uint8Array<ArrayBuffer>;
-  readonly strings: Uint8Array<ArrayBuffer>;
-};
-
 /** Opens the C library with `bun:ffi`. */
-export function openBun(abi: Abi, path: string = abi.libraryName): Libc<BunMemory> {
+export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedMemory> {
   const ffi = builtinModule("bun:ffi") as typeof bun | undefined;
   if (ffi === undefined) {
     throw new UcredError("ERR_UCRED_UNSUPPORTED", "Cannot call libc: this Bun has no bun:ffi", {
@@ -65,12 +50,9 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<BunMemor
   const { errno, linux, ...calls } = load(ffi, abi, path);
   // The failed call is the statement before: nothing in between can have set errno anew.
   const failed = (): number => errno[0] || NO_ERRNO;
+  const orErrno = (result: number): number => result < 0 ? -failed() : result;
   return {
-    memory(size) {
-      const memory = allocate(size);
-      const part = (start: number) => memory.bytes.subarray(Math.min(start, size));
-      return { ...memory, struct: part(ACCOUNT.struct), strings: part(ACCOUNT.strings) };
-    },
+    memory: allocateDivided,
     getsockopt: (fd, level, name, value, size) =>
       calls.getsockopt(fd, level, name, value.bytes, size.bytes) === 0 ? 0 : failed(),
     getsockname: (fd, address, size) =>
@@ -79,14 +61,10 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<BunMemor
       calls.getpwuid_r(uid, struct, strings, strings.length, bytes),
     getgrgid_r: (gid, { bytes, struct, strings }) =>
       calls.getgrgid_r(gid, struct, strings, strings.length, bytes),
-    readFile(path, into) {
-      if (linux === undefined) return -NO_ERRNO;
-      const fd = linux.open(cString(path), O_CLOEXEC);
-      if (fd < 0) return -failed();
-      const length = Number(linux.read(fd, into.bytes, into.bytes.length));
-      const result = length < 0 ? -failed() : length;
-      linux.close(fd);
-      return result;
+    linux: linux && {
+      open: (path, flags) => orErrno(linux.open(path.bytes, flags)),
+      read: (fd, { bytes }) => orErrno(Number(linux.read(fd, bytes, bytes.length))),
+      close: (fd) => orErrno(linux.close(fd)),
     },
   };
 }

@@ -2,15 +2,13 @@
 
 import { UcredError } from "../core/errors.ts";
 import type { Abi } from "../ffi/abi.ts";
-import { ACCOUNT } from "../ffi/accounts.ts";
 import {
   allocate,
-  cString,
+  allocateDivided,
+  type DividedMemory,
   type Libc,
-  type Memory,
   NO_ERRNO,
   noLibrary,
-  O_CLOEXEC,
 } from "./libc.ts";
 
 const symbols = {
@@ -24,10 +22,6 @@ const symbols = {
   getgrgid_r: { parameters: ["u32", "buffer", "buffer", "usize", "buffer"], result: "i32" },
   // void *memcpy(void *to, const void *from, size_t);
   memcpy: { parameters: ["buffer", "usize", "usize"], result: "pointer" },
-  // int close(int fd);
-  close: { parameters: ["i32"], result: "i32" },
-  // ssize_t read(int fd, void *, size_t);
-  read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 const linuxSymbols = {
@@ -36,6 +30,10 @@ const linuxSymbols = {
   errno: { name: "__errno_location", parameters: [], result: "usize" },
   // int open(const char *path, int flags, ...); variadic, but on Linux called like any other
   open: { parameters: ["buffer", "i32"], result: "i32" },
+  // ssize_t read(int fd, void *, size_t);
+  read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+  // int close(int fd);
+  close: { parameters: ["i32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 const bsdSymbols = {
@@ -44,19 +42,9 @@ const bsdSymbols = {
   errno: { name: "__error", parameters: [], result: "usize" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-type Calls =
-  & Deno.DynamicLibrary<typeof bsdSymbols>["symbols"]
-  & Partial<Pick<Deno.DynamicLibrary<typeof linuxSymbols>["symbols"], "open">>;
-
-type DenoMemory = Memory & {
-  /** Views of the parts that `ACCOUNT` divides memory into, made once. */
-  readonly struct: Uint8Array<ArrayBuffer>;
-  readonly strings: Uint8Array<ArrayBuffer>;
-};
-
 /** Opens the C library with `Deno.dlopen`. */
-export function openDeno(abi: Abi, path?: string): Libc<DenoMemory> {
-  const calls = load(abi, path === undefined ? candidates(abi) : [path]);
+export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
+  const { calls, linux } = load(abi, path === undefined ? candidates(abi) : [path]);
   const errnoAddress = calls.errno(); // the same for the life of this thread
   const errno = allocate(8);
   // memcpy, since a path-scoped --allow-ffi denies UnsafePointerView (denoland/deno 15511).
@@ -64,12 +52,9 @@ export function openDeno(abi: Abi, path?: string): Libc<DenoMemory> {
     calls.memcpy(errno.bytes, errnoAddress, 4n);
     return errno.words[0] || NO_ERRNO;
   };
+  const orErrno = (result: number): number => result < 0 ? -failed() : result;
   return {
-    memory(size) {
-      const memory = allocate(size);
-      const part = (start: number) => memory.bytes.subarray(Math.min(start, size));
-      return { ...memory, struct: part(ACCOUNT.struct), strings: part(ACCOUNT.strings) };
-    },
+    memory: allocateDivided,
     getsockopt: (fd, level, name, value, size) =>
       calls.getsockopt(fd, level, name, value.bytes, size.bytes) === 0 ? 0 : failed(),
     getsockname: (fd, address, size) =>
@@ -78,25 +63,21 @@ export function openDeno(abi: Abi, path?: string): Libc<DenoMemory> {
       calls.getpwuid_r(uid, struct, strings, BigInt(strings.length), bytes),
     getgrgid_r: (gid, { bytes, struct, strings }) =>
       calls.getgrgid_r(gid, struct, strings, BigInt(strings.length), bytes),
-    readFile(path, into) {
-      if (calls.open === undefined) return -NO_ERRNO;
-      const fd = calls.open(cString(path), O_CLOEXEC);
-      if (fd < 0) return -failed();
-      const length = Number(calls.read(fd, into.bytes, BigInt(into.bytes.length)));
-      const result = length < 0 ? -failed() : length;
-      calls.close(fd);
-      return result;
+    linux: linux && {
+      open: (path, flags) => orErrno(linux.open(path.bytes, flags)),
+      read: (fd, { bytes }) => orErrno(Number(linux.read(fd, bytes, BigInt(bytes.length)))),
+      close: (fd) => orErrno(linux.close(fd)),
     },
   };
 }
 
-function load(abi: Abi, paths: readonly string[]): Calls {
+function load(abi: Abi, paths: readonly string[]) {
   let cause: unknown;
   for (const path of paths) {
     try {
-      return abi.os === "linux"
-        ? Deno.dlopen(path, linuxSymbols).symbols
-        : Deno.dlopen(path, bsdSymbols).symbols;
+      if (abi.os !== "linux") return { calls: Deno.dlopen(path, bsdSymbols).symbols };
+      const calls = Deno.dlopen(path, linuxSymbols).symbols;
+      return { calls, linux: calls };
     } catch (error) {
       cause = error;
       if (error instanceof Deno.errors.NotCapable) break;

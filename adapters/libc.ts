@@ -2,6 +2,7 @@
 
 import { UcredError } from "../core/errors.ts";
 import type { Abi } from "../ffi/abi.ts";
+import { ACCOUNT } from "../ffi/accounts.ts";
 
 /**
  * Memory that outlives the calls it is passed to. Allocated once and used again, because a fresh
@@ -30,8 +31,18 @@ export interface Libc<M extends Memory = Memory> {
   getpwuid_r(uid: number, memory: M): number;
   /** `getgrgid_r(3)` into memory divided as `ACCOUNT` says; returns the error number itself. */
   getgrgid_r(gid: number, memory: M): number;
-  /** Reads a small file from its beginning, at most `into` full; the length, or −errno. */
-  readFile(path: string, into: M): number;
+  /** Calls that only Linux needs. */
+  readonly linux: LinuxCalls<M> | undefined;
+}
+
+/** Calls on files. The result is that of the C function, or −errno. */
+export interface LinuxCalls<M extends Memory = Memory> {
+  /** `int open(const char *path, int flags)` */
+  open(path: M, flags: number): number;
+  /** `ssize_t read(int fd, void *into, size_t)`, at most `into` full */
+  read(fd: number, into: M): number;
+  /** `int close(int fd)` */
+  close(fd: number): number;
 }
 
 /** A call failed, yet errno says nothing: still a failure, and never taken for success. */
@@ -48,16 +59,18 @@ export function allocate(size: number): Memory {
   return { bytes: new Uint8Array(buffer), words: new Uint32Array(buffer) };
 }
 
-/** The path as C wants it. */
-export function cString(path: string): Uint8Array<ArrayBuffer> {
-  const bytes = new TextEncoder().encode(`${path}\0`);
-  const copy = new Uint8Array(new ArrayBuffer(bytes.length));
-  copy.set(bytes);
-  return copy;
+/** Memory for getpwuid_r and getgrgid_r where pointers are passed as views, which are made once. */
+export interface DividedMemory extends Memory {
+  readonly struct: Uint8Array<ArrayBuffer>;
+  readonly strings: Uint8Array<ArrayBuffer>;
 }
 
-/** `O_RDONLY | O_CLOEXEC`, Linux <asm-generic/fcntl.h>, powerpc too. */
-export const O_CLOEXEC = 0o2000000;
+/** {@link allocate}, divided as `ACCOUNT` says. */
+export function allocateDivided(size: number): DividedMemory {
+  const memory = allocate(size);
+  const part = (start: number) => memory.bytes.subarray(Math.min(start, size));
+  return { ...memory, struct: part(ACCOUNT.struct), strings: part(ACCOUNT.strings) };
+}
 
 /** The C library could not be opened, or lacks a function. */
 export function noLibrary(paths: readonly string[], cause: unknown): UcredError {

@@ -6,15 +6,7 @@ import { UcredError } from "../core/errors.ts";
 import type { Abi } from "../ffi/abi.ts";
 import { ACCOUNT } from "../ffi/accounts.ts";
 import { builtinModule, host } from "./host.ts";
-import {
-  allocate,
-  cString,
-  type Libc,
-  type Memory,
-  NO_ERRNO,
-  noLibrary,
-  O_CLOEXEC,
-} from "./libc.ts";
+import { allocate, type Libc, type Memory, NO_ERRNO, noLibrary } from "./libc.ts";
 
 type NodeSymbols = NonNullable<Parameters<typeof node.dlopen>[1]>;
 
@@ -69,6 +61,7 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
   const { errno, linux, ...calls } = load(ffi, abi, path);
   // The failed call is the statement before: nothing in between can have set errno anew.
   const failed = (): number => errno[0] || NO_ERRNO;
+  const orErrno = (result: number): number => result < 0 ? -failed() : result;
   const memoryAt = ({ bytes, words }: Memory): NodeMemory => ({
     bytes,
     words,
@@ -84,15 +77,10 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
       calls.getsockname(fd, address.address, size.address) === 0 ? 0 : failed(),
     getpwuid_r: (uid, memory) => calls.getpwuid_r(uid, ...parts(memory)),
     getgrgid_r: (gid, memory) => calls.getgrgid_r(gid, ...parts(memory)),
-    readFile(path, into) {
-      if (linux === undefined) return -NO_ERRNO;
-      const name = cString(path);
-      const fd = linux.open(ffi.getRawPointer(name.buffer), O_CLOEXEC);
-      if (fd < 0) return -failed();
-      const length = Number(linux.read(fd, into.address, BigInt(into.bytes.length)));
-      const result = length < 0 ? -failed() : length;
-      linux.close(fd);
-      return result;
+    linux: linux && {
+      open: (path, flags) => orErrno(linux.open(path.address, flags)),
+      read: (fd, into) => orErrno(Number(linux.read(fd, into.address, BigInt(into.bytes.length)))),
+      close: (fd) => orErrno(linux.close(fd)),
     },
   };
 }

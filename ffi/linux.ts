@@ -60,3 +60,6 @@ export function decodeUcred(words: Uint32Array): Credentials | undefined {
 export function decodeLinuxFamily(address: Uint8Array): number {
   return new Uint16Array(address.buffer, address.byteOffset, 1)[0]!;
 }
+
+/** `O_RDONLY | O_CLOEXEC`, <asm-generic/fcntl.h>, which every CPU above uses. */
+export const O_CLOEXEC = 0o2000000;

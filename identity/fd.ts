@@ -8,20 +8,27 @@ import { UcredError } from "../core/errors.ts";
 
 /** A `net.Socket`, as far as it matters here. */
 export interface NetSocketLike {
+  /** Whether it was closed. */
   readonly destroyed: boolean;
+  /** Whether it still connects. */
   readonly connecting: boolean;
+  /** Not called: it tells a socket from other streams. */
   setKeepAlive(enable?: boolean): unknown;
 }
 
 /** An `http.IncomingMessage`, as far as it matters here. */
 export interface IncomingMessageLike {
+  /** The connection that the request came over. */
   readonly socket: NetSocketLike;
 }
 
 /** A `Bun.Socket`, as far as it matters here; Bun's types leave its `fd` out. */
 export interface BunSocketLike {
+  /** Not read: with the methods it tells a socket from other objects. */
   readonly readyState: number | string;
+  /** Not called. */
   terminate(): void;
+  /** Not called. */
   reload(options: never): void;
 }
 

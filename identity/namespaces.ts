@@ -1,6 +1,7 @@
 /** Which ids may stand for "has no number in our user namespace". */
 
 import type { System } from "../adapters/select.ts";
+import { O_CLOEXEC } from "../ffi/linux.ts";
 
 /** All ids but (uid_t) −1. */
 const EVERY_ID = 2 ** 32 - 1;
@@ -35,9 +36,16 @@ export function mapsEveryId(map: string): boolean {
 }
 
 /** The file's text, or "" where it cannot be read: through libc, so FFI is the only permission. */
-function readText(on: System, path: string): string {
+function readText({ libc }: System, path: string): string {
+  const { linux } = libc;
+  if (linux === undefined) return "";
+  const name = libc.memory(Math.ceil((path.length + 1) / 8) * 8); // zeroed: it ends itself
+  new TextEncoder().encodeInto(path, name.bytes);
+  const fd = linux.open(name, O_CLOEXEC);
+  if (fd < 0) return "";
   // /proc gives a page per read. A longer map is cut off, adds up to less, and counts as partial.
-  const memory = on.libc.memory(4096);
-  const length = on.libc.readFile(path, memory);
-  return length <= 0 ? "" : new TextDecoder().decode(memory.bytes.subarray(0, length));
+  const text = libc.memory(4096);
+  const length = linux.read(fd, text);
+  linux.close(fd);
+  return length < 0 ? "" : new TextDecoder().decode(text.bytes.subarray(0, length));
 }

@@ -63,6 +63,7 @@ const STEPS: readonly Step[] = [
   { name: "publint", command: ["publint", "--strict"] },
   { name: "attw", command: ["attw", "--pack", "--profile", "esm-only"] },
   { name: "jsr", command: ["deno", "publish", "--dry-run", "--allow-dirty"] },
+  { name: "doc", command: ["deno", "doc", "--lint", "mod.ts"] },
   { name: "node", command: [...nodeTest("node"), ...files], report: report("node") },
   {
     name: "deno",
