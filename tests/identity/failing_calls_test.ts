@@ -1,0 +1,323 @@
+/** Linux calls that fail, answer short, or answer nonsense: an error each time, never an identity. */
+
+import assert from "node:assert/strict";
+import { constants } from "node:os";
+import { UcredError, type UcredErrorCode } from "../../core/errors.ts";
+import { LINUX_ERRNO } from "../../ffi/errno.ts";
+import { LINUX_OPTIONS } from "../../ffi/linux.ts";
+import { readCredentials } from "../../identity/credentials.ts";
+import { readGroups } from "../../identity/groups.ts";
+import { identifyFd } from "../../identity/identify.ts";
+import { readLabel } from "../../identity/label.ts";
+import type { Fact } from "../../core/facts.ts";
+import { needs, testWith } from "../support/suite.ts";
+import { type Answer, FakeLibc, option, words } from "./fake_libc.ts";
+
+const FD = 7;
+const AF_UNIX = 1, AF_INET = 2, AF_BLUETOOTH = 31;
+const { SOL_SOCKET, SO_PEERCRED, SO_ACCEPTCONN, SO_PEERGROUPS, SO_PEERSEC } =
+  LINUX_OPTIONS[process.arch] ?? LINUX_OPTIONS["x64"]!;
+const socketOption = (name: number) => option(SOL_SOCKET, name);
+
+const family = (number: number): Answer => ({
+  call: "getsockname",
+  size: 16,
+  bytes: new Uint8Array(new Uint16Array([number]).buffer),
+});
+const accepting = (value: number): Answer => ({
+  call: "getsockopt",
+  key: socketOption(SO_ACCEPTCONN),
+  bytes: words(value),
+});
+const connection = [family(AF_UNIX), accepting(0)];
+
+const peercred = (answer: Partial<Answer>): Answer => ({
+  call: "getsockopt",
+  key: socketOption(SO_PEERCRED),
+  ...answer,
+});
+const root = peercred({ bytes: words(42, 0, 0) });
+const alice = peercred({ bytes: words(42, 1000, 100) });
+
+const here = [needs.linux, needs.cc];
+const fake = needs.linux.met && needs.cc.met ? new FakeLibc() : undefined!;
+
+/** Expects this error of readCredentials(), asked twice: nothing wrong is remembered either. */
+function refused(answers: readonly Answer[], code: UcredErrorCode, errno?: number): void {
+  fake.answer(...answers);
+  const on = fake.open();
+  for (let time = 0; time < 2; time++) {
+    for (const ask of [readCredentials, identifyFd]) {
+      assert.throws(() => ask(on, FD), (error) => {
+        assert.ok(error instanceof UcredError, String(error));
+        assert.deepEqual([error.code, error.errno], [code, errno], error.message);
+        assert.ok(error.hint !== "" && error.message.startsWith("Cannot "));
+        return true;
+      });
+    }
+  }
+}
+
+testWith(here, "readCredentials() takes a whole answer of a connection", () => {
+  fake.answer(root, ...connection);
+  assert.deepEqual(readCredentials(fake.open(), FD), { pid: 42, uid: 0, gid: 0 });
+});
+
+const CODES: { readonly [name: string]: UcredErrorCode } = {
+  EBADF: "ERR_UCRED_NO_FD",
+  ENOTSOCK: "ERR_UCRED_NOT_UNIX",
+  ENOTCONN: "ERR_UCRED_NO_PEER",
+  ENODATA: "ERR_UCRED_NO_PEER",
+  ENOPROTOOPT: "ERR_UCRED_UNSUPPORTED",
+  ESRCH: "ERR_UCRED_PEER_GONE",
+};
+
+testWith(here, "readCredentials() gives each errno from 1 to 133 as it is, with its name", () => {
+  const numbers = constants.errno as { [name: string]: number };
+  const codes = new Map(Object.entries(CODES).map(([name, code]) => [numbers[name], code]));
+  const on = fake.open();
+  for (let error = 1; error <= 133; error++) {
+    // With an answer that would be root's, were the result not looked at.
+    fake.answer(peercred({ result: -1, error, bytes: words(1, 0, 0) }), ...connection);
+    assert.throws(() => readCredentials(on, FD), (thrown) => {
+      assert.ok(thrown instanceof UcredError);
+      assert.equal(thrown.errno, error);
+      assert.equal(thrown.syscall, "getsockopt");
+      assert.equal(thrown.code, codes.get(error) ?? "ERR_UCRED_SYSCALL");
+      assert.ok(thrown.message.endsWith(`with ${LINUX_ERRNO[error] ?? `errno ${error}`}`));
+      return true;
+    });
+  }
+});
+
+for (const result of [-1, -2, 1, 12, 0x7fffffff, -0x80000000]) {
+  testWith(here, `readCredentials() refuses the result ${result} without an errno`, () => {
+    refused([peercred({ result, bytes: words(1, 0, 0) }), ...connection], "ERR_UCRED_SYSCALL");
+  });
+}
+
+for (const size of [0, 4, 8, 11, 13, 16, 0xffffffff]) {
+  testWith(here, `readCredentials() refuses an answer that says it has ${size | 0} bytes`, () => {
+    const bytes = words(1, 0, 0).subarray(0, Math.min(size, 12));
+    // −1 tells the library to leave the size alone: one less stands for 2³² − 2.
+    const reported = size === 0xffffffff ? -2 : size;
+    refused([peercred({ size: reported, bytes }), ...connection], "ERR_UCRED_SYSCALL");
+  });
+}
+
+for (const length of [0, 4, 8]) {
+  testWith(here, `readCredentials() refuses 12 bytes of which ${length} were written`, () => {
+    const bytes = words(1, 0, 0).subarray(0, length);
+    refused([peercred({ size: 12, bytes }), ...connection], "ERR_UCRED_NO_PEER");
+  });
+}
+
+for (
+  const [name, ids] of [
+    ["no peer", [0, -1, -1]],
+    ["uid 2³² − 1", [1, -1, 0]],
+    ["gid 2³² − 1", [1, 0, -1]],
+    ["a negative pid", [-1, 0, 0]],
+    ["nothing but ones", [-1, -1, -1]],
+  ] as const
+) {
+  testWith(here, `readCredentials() refuses ${name}`, () => {
+    refused([peercred({ bytes: words(...ids) }), ...connection], "ERR_UCRED_NO_PEER");
+  });
+}
+
+for (
+  const [name, answers, code, errno] of [
+    ["a listener", [family(AF_UNIX), accepting(1)], "ERR_UCRED_NO_PEER"],
+    ["what may be a listener", [family(AF_UNIX), accepting(2)], "ERR_UCRED_NO_PEER"],
+    ["TCP", [family(AF_INET), accepting(0)], "ERR_UCRED_NOT_UNIX"],
+    ["Bluetooth, which answers", [family(AF_BLUETOOTH), accepting(0)], "ERR_UCRED_NOT_UNIX"],
+    ["a socket without a family", [{ call: "getsockname" }, accepting(0)], "ERR_UCRED_NOT_UNIX"],
+    [
+      "a socket whose name fails",
+      [{ call: "getsockname", result: -1, error: 12 }, accepting(0)],
+      "ERR_UCRED_SYSCALL",
+      12,
+    ],
+    [
+      "a socket that will not say if it listens",
+      [family(AF_UNIX), { ...accepting(0), result: -1, error: 22 }],
+      "ERR_UCRED_SYSCALL",
+      22,
+    ],
+    [
+      "half an answer if it listens",
+      [family(AF_UNIX), { ...accepting(0), size: 2 }],
+      "ERR_UCRED_SYSCALL",
+    ],
+    [
+      "an answer if it listens that was not written",
+      [family(AF_UNIX), { ...accepting(0), bytes: new Uint8Array() }],
+      "ERR_UCRED_NO_PEER",
+    ],
+  ] as readonly (readonly [string, readonly Answer[], UcredErrorCode, number?])[]
+) {
+  testWith(here, `readCredentials() refuses ${name}, whatever its credentials`, () => {
+    for (const answer of [root, alice]) refused([answer, ...answers], code, errno);
+  });
+}
+
+testWith(here, "readCredentials() verifies a descriptor again when another peer is on it", () => {
+  const on = fake.open();
+  fake.answer(alice, ...connection);
+  const first = readCredentials(on, FD);
+  assert.equal(readCredentials(on, FD), first);
+  assert.equal(fake.count("getsockname"), 1);
+  for (const ids of [[43, 1000, 100], [42, 0, 100], [42, 1000, 0]]) {
+    fake.answer(peercred({ bytes: words(...ids) }), family(AF_UNIX), accepting(1));
+    assert.throws(() => readCredentials(on, FD), { code: "ERR_UCRED_NO_PEER" });
+  }
+  fake.answer(alice, family(AF_UNIX), accepting(1));
+  assert.throws(() => readCredentials(on, FD + 1), { code: "ERR_UCRED_NO_PEER" });
+});
+
+for (const [name, pid] of [["our own pid", process.pid], ["no pid", 0]] as const) {
+  testWith(here, `readCredentials() verifies each time where a socket carries ${name}`, () => {
+    const on = fake.open();
+    for (const value of [0, 1]) {
+      fake.answer(peercred({ bytes: words(pid, 0, 0) }), family(AF_UNIX), accepting(value));
+      if (value === 0) assert.equal(readCredentials(on, FD).uid, 0);
+      else assert.throws(() => readCredentials(on, FD), { code: "ERR_UCRED_NO_PEER" });
+    }
+  });
+}
+
+const groups = (answer: Partial<Answer>): Answer => ({
+  call: "getsockopt",
+  key: socketOption(SO_PEERGROUPS),
+  ...answer,
+});
+const OF = { pid: 42, uid: 1000, gid: 100 };
+const many = Uint32Array.from({ length: 65536 }, (_, index) => index);
+
+for (
+  const [name, answer, expected] of [
+    ["none", { size: 0 }, [100]],
+    ["nine", { size: 36, bytes: words(1, 2, 3, 4, 5, 6, 7, 8, 9) }, [
+      1,
+      2,
+      3,
+      4,
+      5,
+      6,
+      7,
+      8,
+      9,
+      100,
+    ]],
+    ["32, which just fit", { size: 128, bytes: words(...many.subarray(200, 232)) }, [
+      100,
+      ...many.subarray(200, 232),
+    ]],
+    ["33, which do not", { need: 132, size: 132, bytes: words(...many.subarray(200, 233)) }, [
+      100,
+      ...many.subarray(200, 233),
+    ]],
+    ["65536", { need: 262144, size: 262144, bytes: words(...many) }, [...many]],
+    ["unsorted ones, some twice", { size: 16, bytes: words(9, 100, 3, 9) }, [3, 9, 100]],
+    ["ones above 2³¹", { size: 8, bytes: words(4294967294, 2147483648) }, [
+      100,
+      2147483648,
+      4294967294,
+    ]],
+  ] as readonly (readonly [string, Partial<Answer>, readonly number[]])[]
+) {
+  testWith(here, `readGroups() gives ${name}`, () => {
+    fake.answer(groups(answer));
+    const fact = readGroups(fake.open(), FD, OF);
+    assert.deepEqual(fact, { state: "known", value: expected, source: "kernel@connect" });
+  });
+}
+
+for (
+  const [name, answer, code] of [
+    ["an old kernel", { result: -1, error: 92 }, "ERR_UCRED_UNSUPPORTED"],
+    ["no data", { result: -1, error: 61 }, "ERR_UCRED_NO_PEER"],
+    ["another errno", { result: -1, error: 22 }, "ERR_UCRED_SYSCALL"],
+    ["no errno", { result: -1 }, "ERR_UCRED_SYSCALL"],
+    ["too long for ever", { result: -1, error: 34 }, "ERR_UCRED_SYSCALL"],
+    [
+      "too long, and a size that is no help",
+      { result: -1, error: 34, size: -2 },
+      "ERR_UCRED_SYSCALL",
+    ],
+    ["half a group", { size: 6, bytes: words(0, 0) }, "ERR_UCRED_SYSCALL"],
+    ["more than was asked for", { size: 4096, bytes: words(0) }, "ERR_UCRED_SYSCALL"],
+    ["groups that were not written", { size: 8, bytes: words(1) }, "ERR_UCRED_SYSCALL"],
+  ] as readonly (readonly [string, Partial<Answer>, UcredErrorCode])[]
+) {
+  testWith(here, `identify() has unknown groups, and the rest, after ${name}`, () => {
+    fake.answer(alice, ...connection, groups(answer));
+    const peer = identifyFd(fake.open(), FD);
+    assert.deepEqual([peer.pid, peer.uid, peer.gid], [42, 1000, 100]);
+    assert.equal(peer.groups, undefined);
+    assert.equal(peer.groupNames, undefined);
+    isUnknown(peer.facts.groups, code);
+    isUnknown(peer.facts.groupNames, code);
+  });
+}
+
+function isUnknown(fact: Fact<unknown>, code: UcredErrorCode): void {
+  assert.equal(fact.state, "unknown");
+  assert.equal(fact.state === "unknown" && fact.reason.code, code);
+}
+
+const label = (answer: Partial<Answer>): Answer => ({
+  call: "getsockopt",
+  key: socketOption(SO_PEERSEC),
+  ...answer,
+});
+const text = (value: string) => new TextEncoder().encode(value);
+const long = "system_u:system_r:".padEnd(1000, "x");
+
+for (
+  const [name, answer, expected] of [
+    ["without a final NUL", { size: 10, bytes: text("unconfined") }, "unconfined"],
+    ["with a final NUL", { size: 11, bytes: text("unconfined\0") }, "unconfined"],
+    ["that is long", { need: 1000, size: 1000, bytes: text(long) }, long],
+    ["beyond ASCII", { size: 5, bytes: text("fünf").subarray(0, 5) }, "fünf"],
+  ] as readonly (readonly [string, Partial<Answer>, string])[]
+) {
+  testWith(here, `readLabel() gives a label ${name}`, () => {
+    fake.answer(label(answer));
+    const fact = readLabel(fake.open(), FD);
+    assert.deepEqual(fact, { state: "known", value: expected, source: "kernel@connect" });
+  });
+}
+
+for (
+  const [name, answer] of [
+    ["no module labels sockets", { result: -1, error: 92 }],
+    ["the label is empty", { size: 0 }],
+    ["the label is a NUL", { size: 1, bytes: text("\0") }],
+  ] as readonly (readonly [string, Partial<Answer>])[]
+) {
+  testWith(here, `readLabel() knows that there is none where ${name}`, () => {
+    fake.answer(label(answer));
+    assert.equal(readLabel(fake.open(), FD).state, "none");
+  });
+}
+
+for (
+  const [name, answer, code] of [
+    ["another errno", { result: -1, error: 22 }, "ERR_UCRED_SYSCALL"],
+    ["no data", { result: -1, error: 61 }, "ERR_UCRED_NO_PEER"],
+    ["a label longer than a page", { need: 8192 }, "ERR_UCRED_SYSCALL"],
+    ["more than was asked for", { size: 4096, bytes: text("root") }, "ERR_UCRED_SYSCALL"],
+    ["what is no UTF-8", { size: 2, bytes: new Uint8Array([0x61, 0xff]) }, "ERR_UCRED_SYSCALL"],
+    ["a label that was not written", { size: 4 }, "ERR_UCRED_SYSCALL"],
+  ] as readonly (readonly [string, Partial<Answer>, UcredErrorCode])[]
+) {
+  testWith(here, `identify() has an unknown label, and the rest, after ${name}`, () => {
+    fake.answer(alice, ...connection, groups({ size: 0 }), label(answer));
+    const peer = identifyFd(fake.open(), FD);
+    assert.deepEqual([peer.uid, peer.label, peer.groups], [1000, undefined, [100]]);
+    isUnknown(peer.facts.label, code);
+    assert.ok("label" in peer.toJSON().unknown!);
+  });
+}
