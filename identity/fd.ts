@@ -1,6 +1,6 @@
 /**
  * Socket → descriptor. The only file that touches undocumented fields of the runtimes; where each
- * one keeps the number was checked on Deno 2.9.6, Bun 1.4.5 and Node 26.10, and is tested.
+ * one keeps the number was checked on Deno 2.9.5, Bun 1.4.5 and Node 26.10, and is tested.
  */
 
 import { host } from "../adapters/host.ts";
