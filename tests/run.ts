@@ -3,7 +3,7 @@
 import { spawn } from "node:child_process";
 import { chmodSync, existsSync, globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve as resolvePath } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { XMLParser } from "fast-xml-parser";
@@ -13,8 +13,10 @@ const HELP = `Usage: npm test [-- --only STEP]...
 Runs every check and the test suite on Node, Deno and Bun. Ends with a line
 "N passed, N failed, N skipped"; exit code 1 if anything failed.
 
-  --only STEP   run only this step; may be given again
-  --help        show this text
+  --only STEP      run only this step; may be given again
+  --emulate FOLDER start node, deno and bun by the scripts of this folder, which run another
+                   CPU's builds of them under user-mode emulation
+  --help           show this text
 
 Steps: `;
 
@@ -51,6 +53,8 @@ const junit = [
 const nodeTest = (name: string) => [
   ...node,
   ...junit,
+  // One process: Node starts others as itself, which an emulated build cannot do.
+  "--test-isolation=none",
   "--test-reporter=junit",
   `--test-reporter-destination=${report(name)}`,
 ];
@@ -90,7 +94,11 @@ const STEPS: readonly Step[] = [
 ];
 
 const { values } = parseArgs({
-  options: { only: { type: "string", multiple: true }, help: { type: "boolean" } },
+  options: {
+    only: { type: "string", multiple: true },
+    emulate: { type: "string" },
+    help: { type: "boolean" },
+  },
 });
 const names = STEPS.map(({ name }) => name);
 if (values.help) {
@@ -103,11 +111,18 @@ if (wrong !== undefined) {
   process.exit(2);
 }
 
+const path = [join(process.cwd(), "node_modules/.bin"), process.env["PATH"]];
+if (values.emulate !== undefined) path.unshift(resolvePath(values.emulate));
+const env = {
+  ...process.env,
+  TMPDIR: temporary, // one folder for all that tests leave behind
+  PATH: path.join(":"),
+  NO_COLOR: "1",
+  ...(values.emulate !== undefined && { UCRED_EMULATED: "1" }),
+};
+
 /** Runs a command and returns its exit code and everything that it printed. */
 function run([command, ...args]: readonly string[]): Promise<[code: number, output: string]> {
-  // One folder for all that tests leave behind; bin of the packages that are pinned here.
-  const path = `${join(process.cwd(), "node_modules/.bin")}:${process.env["PATH"]}`;
-  const env = { ...process.env, TMPDIR: temporary, PATH: path, NO_COLOR: "1" };
   const child = spawn(command!, args, { env, stdio: ["ignore", "pipe", "pipe"] });
   running = child;
   let output = "";

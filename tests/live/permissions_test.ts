@@ -36,12 +36,16 @@ testWith(linuxDeno, "Deno without permission imports; the first call names the f
   assert.deepEqual(ask([env, flag]), ours, `${flag} is enough`);
 });
 
-testWith(linuxDeno, "Deno that may read gets a flag with the one path that exists", () => {
-  const { code, hint } = ask([env, "--allow-read"]);
-  assert.equal(code, "ERR_UCRED_PERMISSION");
-  assert.equal(hint, `Run Deno with --allow-ffi=${libraries[0]}`);
-  assert.deepEqual(ask([env, `--allow-ffi=${libraries[0]}`]), ours);
-});
+testWith(
+  [...linuxDeno, needs.native],
+  "Deno that may read gets a flag with the one path that exists",
+  () => {
+    const { code, hint } = ask([env, "--allow-read"]);
+    assert.equal(code, "ERR_UCRED_PERMISSION");
+    assert.equal(hint, `Run Deno with --allow-ffi=${libraries[0]}`);
+    assert.deepEqual(ask([env, `--allow-ffi=${libraries[0]}`]), ours);
+  },
+);
 
 for (
   const path of host().runtime === "deno" ? libraries.filter((path) => !path.includes("musl")) : []

@@ -41,7 +41,7 @@ export const needs = {
   node: { name: "Node", met: runtime === "node" },
   denoOrNode: { name: "Deno or Node: Bun's http hides the descriptor", met: runtime !== "bun" },
   native: {
-    name: "a kernel that is not emulated: qemu-user passes on one group at most",
+    name: "no emulation: qemu-user passes on one group at most, and libc is not at its own path",
     met: !emulated,
   },
 } as const satisfies { [key: string]: Need };
@@ -59,8 +59,9 @@ export function testWith(
 
 /** The command that starts a script on the runtime under test, flags included. */
 export function runtimeCommand(flags?: readonly string[]): [command: string, ...args: string[]] {
-  const [command = process.execPath, ...args] = JSON.parse(process.env["UCRED_RUNTIME"] ?? "[]");
-  if (runtime === "deno") return [command, ...args, "run", "--no-prompt", ...(flags ?? ["-A"])];
-  if (runtime === "bun") return [command, ...args, ...(flags ?? [])];
-  return [command, ...args, "--disable-warning=ExperimentalWarning", ...(flags ?? [])];
+  // An emulated build cannot be started by its own path: PATH has a script that starts it.
+  const command = emulated ? runtime : process.execPath;
+  if (runtime === "deno") return [command, "run", "--no-prompt", ...(flags ?? ["-A"])];
+  if (runtime === "bun") return [command, ...(flags ?? [])];
+  return [command, "--disable-warning=ExperimentalWarning", ...(flags ?? [])];
 }
