@@ -1,0 +1,75 @@
+/** The numbers and layouts in ffi/ are those of this system's C headers. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { constants } from "node:os";
+import { host } from "../../adapters/host.ts";
+import { type Abi, abiOf, AF_UNIX } from "../../ffi/abi.ts";
+import { ACCOUNT } from "../../ffi/accounts.ts";
+import { AUDIT_TOKEN, XUCRED } from "../../ffi/bsd.ts";
+import { O_CLOEXEC, UCRED } from "../../ffi/linux.ts";
+import { compileProgram } from "../support/compile.ts";
+import { needs, testWith } from "../support/suite.ts";
+
+type Headers = { readonly [name: string]: number } & { readonly address: [number, number] };
+
+const here = [needs.cc];
+
+/** What the headers say, and what stands in ffi/, of every name that the program printed. */
+function compare(headers: Headers, ours: { readonly [name: string]: number }): void {
+  for (const [name, number] of Object.entries(ours)) assert.equal(number, headers[name], name);
+}
+
+function readHeaders(): Headers {
+  const program = compileProgram(new URL("headers.c", import.meta.url));
+  return JSON.parse(execFileSync(program, { encoding: "utf8" }));
+}
+
+/** Prefixes the keys, as the program does. */
+const section = (name: string, of: { readonly [key: string]: number }) =>
+  Object.fromEntries(Object.entries(of).map(([key, number]) => [`${name}.${key}`, number]));
+
+testWith(here, "socket options, layouts and the address family are those of the headers", () => {
+  const headers = readHeaders();
+  const abi = abiOf(host().os, host().cpu) as Abi;
+  assert.equal(AF_UNIX, headers["AF_UNIX"]);
+  assert.equal(abi.family(Uint8Array.from(headers.address)), AF_UNIX);
+  const { LOCAL_PEERTOKEN, ...options } = { LOCAL_PEERTOKEN: 0, ...abi.options };
+  compare(headers, section("options", options));
+  if (abi.os === "linux") {
+    compare(headers, section("ucred", UCRED));
+    compare(headers, { "open.O_CLOEXEC": O_CLOEXEC });
+    return;
+  }
+  const { version, uid, ngroups, groups, darwinSize, freebsdSize } = XUCRED;
+  const size = abi.os === "darwin" ? darwinSize : freebsdSize;
+  compare(headers, section("xucred", { version, uid, ngroups, groups, size }));
+  if (abi.os === "darwin") {
+    compare(headers, { "options.LOCAL_PEERTOKEN": LOCAL_PEERTOKEN });
+    compare(headers, { "token.size": AUDIT_TOKEN.size });
+  }
+});
+
+testWith(here, "struct passwd and struct group have name and id where ffi/ reads them", () => {
+  const headers = readHeaders();
+  const name = ACCOUNT.name - ACCOUNT.struct;
+  const id = ACCOUNT.id - ACCOUNT.struct;
+  compare(headers, section("account", { userName: name, userId: id }));
+  compare(headers, section("account", { groupName: name, groupId: id }));
+  const room = ACCOUNT.strings - ACCOUNT.struct;
+  assert.ok(headers["account.userSize"]! <= room && headers["account.groupSize"]! <= room);
+});
+
+testWith([], "the names of errors are the runtime's", () => {
+  const { errnoNames } = abiOf(host().os, host().cpu) as Abi;
+  const runtime = new Map<number, string[]>();
+  for (const [name, number] of Object.entries(constants.errno)) {
+    runtime.set(number, [...runtime.get(number) ?? [], name]);
+  }
+  assert.ok(Object.keys(errnoNames).length > 40);
+  for (const [number, name] of Object.entries(errnoNames)) {
+    // Not every runtime lists every number.
+    const names = runtime.get(Number(number)) ?? [name];
+    assert.ok(names.includes(name), `${number} is ${names}, not ${name}`);
+  }
+});
