@@ -19,7 +19,28 @@
 export type { Credentials } from "./core/credentials.ts";
 export { UcredError, type UcredErrorCode, type UcredErrorDetails } from "./core/errors.ts";
 export type { Fact, FactSource } from "./core/facts.ts";
-export type { AmbiguousId, Peer, PeerFacts, PeerJSON } from "./core/peer.ts";
+export type {
+  AmbiguousId,
+  Drift,
+  Ended,
+  LiveCredentials,
+  Peer,
+  PeerFacts,
+  PeerJSON,
+  PinKind,
+} from "./core/peer.ts";
+export type {
+  Capabilities,
+  Capability,
+  Namespace,
+  NamespaceKind,
+  Namespaces,
+  ProcessFacts,
+  ProcessJSON,
+  ProcessSnapshot,
+  ProcessValues,
+  SeccompMode,
+} from "./core/process.ts";
 export { peerCredentials } from "./identity/credentials.ts";
 export type {
   BunSocketLike,
@@ -27,4 +48,4 @@ export type {
   NetSocketLike,
   UnixSocket,
 } from "./identity/fd.ts";
-export { identify } from "./identity/identify.ts";
+export { identify, type IdentifyOptions } from "./identity/identify.ts";

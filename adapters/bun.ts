@@ -29,8 +29,24 @@ const linuxSymbols = {
   open: { args: ["buffer", "i32"], returns: "i32" },
   // ssize_t read(int fd, void *, size_t);
   read: { args: ["i32", "buffer", "usize"], returns: "i64" },
+  // ssize_t readlink(const char *path, char *into, size_t);
+  readlink: { args: ["buffer", "buffer", "usize"], returns: "i64" },
   // int close(int fd);
   close: { args: ["i32"], returns: "i32" },
+  // int fstatfs(int fd, struct statfs *);
+  fstatfs: { args: ["i32", "buffer"], returns: "i32" },
+  // int poll(struct pollfd *fds, nfds_t count, int timeout);
+  poll: { args: ["buffer", "usize", "i32"], returns: "i32" },
+  // int ioctl(int fd, unsigned long request, ...);
+  ioctl: { args: ["i32", "usize", "buffer"], returns: "i32" },
+  // long syscall(long number, ...);
+  syscall: { args: ["i64", "i64", "i64"], returns: "i64" },
+  // int epoll_create1(int flags);
+  epoll_create1: { args: ["i32"], returns: "i32" },
+  // int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
+  epoll_ctl: { args: ["i32", "i32", "i32", "buffer"], returns: "i32" },
+  // int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout);
+  epoll_wait: { args: ["i32", "buffer", "i32", "i32"], returns: "i32" },
 } as const satisfies BunSymbols;
 
 const bsdSymbols = {
@@ -64,7 +80,17 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
     linux: linux && {
       open: (path, flags) => orErrno(linux.open(path.bytes, flags)),
       read: (fd, { bytes }) => orErrno(Number(linux.read(fd, bytes, bytes.length))),
+      readlink: (path, into) =>
+        orErrno(Number(linux.readlink(path.bytes, into.bytes, into.bytes.length))),
       close: (fd) => orErrno(linux.close(fd)),
+      fstatfs: (fd, into) => orErrno(linux.fstatfs(fd, into.bytes)),
+      poll: (fds) => orErrno(linux.poll(fds.bytes, 1, 0)),
+      ioctl: (fd, request, argument) => orErrno(linux.ioctl(fd, request, argument.bytes)),
+      syscall: (number, first, second) => orErrno(Number(linux.syscall(number, first, second))),
+      epoll_create1: (flags) => orErrno(linux.epoll_create1(flags)),
+      epoll_ctl: (epoll, operation, fd, event) =>
+        orErrno(linux.epoll_ctl(epoll, operation, fd, event.bytes)),
+      epoll_wait: (epoll, events, most) => orErrno(linux.epoll_wait(epoll, events.bytes, most, 0)),
     },
   };
 }

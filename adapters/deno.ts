@@ -32,8 +32,24 @@ const linuxSymbols = {
   open: { parameters: ["buffer", "i32"], result: "i32" },
   // ssize_t read(int fd, void *, size_t);
   read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+  // ssize_t readlink(const char *path, char *into, size_t);
+  readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
   // int close(int fd);
   close: { parameters: ["i32"], result: "i32" },
+  // int fstatfs(int fd, struct statfs *);
+  fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
+  // int poll(struct pollfd *fds, nfds_t count, int timeout);
+  poll: { parameters: ["buffer", "usize", "i32"], result: "i32" },
+  // int ioctl(int fd, unsigned long request, ...);
+  ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" },
+  // long syscall(long number, ...);
+  syscall: { parameters: ["isize", "isize", "isize"], result: "isize" },
+  // int epoll_create1(int flags);
+  epoll_create1: { parameters: ["i32"], result: "i32" },
+  // int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
+  epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  // int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout);
+  epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 const bsdSymbols = {
@@ -66,7 +82,18 @@ export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
     linux: linux && {
       open: (path, flags) => orErrno(linux.open(path.bytes, flags)),
       read: (fd, { bytes }) => orErrno(Number(linux.read(fd, bytes, BigInt(bytes.length)))),
+      readlink: (path, into) =>
+        orErrno(Number(linux.readlink(path.bytes, into.bytes, BigInt(into.bytes.length)))),
       close: (fd) => orErrno(linux.close(fd)),
+      fstatfs: (fd, into) => orErrno(linux.fstatfs(fd, into.bytes)),
+      poll: (fds) => orErrno(linux.poll(fds.bytes, 1n, 0)),
+      ioctl: (fd, request, argument) => orErrno(linux.ioctl(fd, BigInt(request), argument.bytes)),
+      syscall: (number, first, second) =>
+        orErrno(Number(linux.syscall(BigInt(number), BigInt(first), BigInt(second)))),
+      epoll_create1: (flags) => orErrno(linux.epoll_create1(flags)),
+      epoll_ctl: (epoll, operation, fd, event) =>
+        orErrno(linux.epoll_ctl(epoll, operation, fd, event.bytes)),
+      epoll_wait: (epoll, events, most) => orErrno(linux.epoll_wait(epoll, events.bytes, most, 0)),
     },
   };
 }

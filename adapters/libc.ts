@@ -35,14 +35,33 @@ export interface Libc<M extends Memory = Memory> {
   readonly linux: LinuxCalls<M> | undefined;
 }
 
-/** Calls on files. The result is that of the C function, or −errno. */
+/**
+ * Calls that Linux alone has, or that ucred needs there alone. The result is that of the C function,
+ * or −errno.
+ */
 export interface LinuxCalls<M extends Memory = Memory> {
   /** `int open(const char *path, int flags)` */
   open(path: M, flags: number): number;
   /** `ssize_t read(int fd, void *into, size_t)`, at most `into` full */
   read(fd: number, into: M): number;
+  /** `ssize_t readlink(const char *path, char *into, size_t)`, at most `into` full */
+  readlink(path: M, into: M): number;
   /** `int close(int fd)` */
   close(fd: number): number;
+  /** `int fstatfs(int fd, struct statfs *into)` */
+  fstatfs(fd: number, into: M): number;
+  /** `int poll(struct pollfd *fds, nfds_t 1, int 0)`: one descriptor, without waiting */
+  poll(fds: M): number;
+  /** `int ioctl(int fd, unsigned long request, void *argument)` */
+  ioctl(fd: number, request: number, argument: M): number;
+  /** `long syscall(long number, …)` with two integers: for calls that not every libc has */
+  syscall(number: number, first: number, second: number): number;
+  /** `int epoll_create1(int flags)` */
+  epoll_create1(flags: number): number;
+  /** `int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)` */
+  epoll_ctl(epoll: number, operation: number, fd: number, event: M): number;
+  /** `int epoll_wait(int epoll, struct epoll_event *events, int most, int 0)`, without waiting */
+  epoll_wait(epoll: number, events: M, most: number): number;
 }
 
 /** A call failed, yet errno says nothing: still a failure, and never taken for success. */

@@ -31,8 +31,24 @@ const linuxSymbols = {
   open: { arguments: ["pointer", "i32"], return: "i32" },
   // ssize_t read(int fd, void *, size_t);
   read: { arguments: ["i32", "pointer", "u64"], return: "i64" },
+  // ssize_t readlink(const char *path, char *into, size_t);
+  readlink: { arguments: ["pointer", "pointer", "u64"], return: "i64" },
   // int close(int fd);
   close: { arguments: ["i32"], return: "i32" },
+  // int fstatfs(int fd, struct statfs *);
+  fstatfs: { arguments: ["i32", "pointer"], return: "i32" },
+  // int poll(struct pollfd *fds, nfds_t count, int timeout);
+  poll: { arguments: ["pointer", "u64", "i32"], return: "i32" },
+  // int ioctl(int fd, unsigned long request, ...);
+  ioctl: { arguments: ["i32", "u64", "pointer"], return: "i32" },
+  // long syscall(long number, ...);
+  syscall: { arguments: ["i64", "i64", "i64"], return: "i64" },
+  // int epoll_create1(int flags);
+  epoll_create1: { arguments: ["i32"], return: "i32" },
+  // int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
+  epoll_ctl: { arguments: ["i32", "i32", "i32", "pointer"], return: "i32" },
+  // int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout);
+  epoll_wait: { arguments: ["i32", "pointer", "i32", "i32"], return: "i32" },
 } as const satisfies NodeSymbols;
 
 const bsdSymbols = {
@@ -80,7 +96,19 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
     linux: linux && {
       open: (path, flags) => orErrno(linux.open(path.address, flags)),
       read: (fd, into) => orErrno(Number(linux.read(fd, into.address, BigInt(into.bytes.length)))),
+      readlink: (path, into) =>
+        orErrno(Number(linux.readlink(path.address, into.address, BigInt(into.bytes.length)))),
       close: (fd) => orErrno(linux.close(fd)),
+      fstatfs: (fd, into) => orErrno(linux.fstatfs(fd, into.address)),
+      poll: (fds) => orErrno(linux.poll(fds.address, 1n, 0)),
+      ioctl: (fd, request, argument) => orErrno(linux.ioctl(fd, BigInt(request), argument.address)),
+      syscall: (number, first, second) =>
+        orErrno(Number(linux.syscall(BigInt(number), BigInt(first), BigInt(second)))),
+      epoll_create1: (flags) => orErrno(linux.epoll_create1(flags)),
+      epoll_ctl: (epoll, operation, fd, event) =>
+        orErrno(linux.epoll_ctl(epoll, operation, fd, event.address)),
+      epoll_wait: (epoll, events, most) =>
+        orErrno(linux.epoll_wait(epoll, events.address, most, 0)),
     },
   };
 }

@@ -4,12 +4,14 @@
  * Why a call failed. Programs branch on this; people read `message` and `hint`.
  *
  * - `ERR_UCRED_UNSUPPORTED`: this operating system, CPU, kernel or runtime cannot do it.
- * - `ERR_UCRED_PERMISSION`: the runtime does not let the program call native functions.
+ * - `ERR_UCRED_PERMISSION`: the runtime does not let the program call native functions, or the system
+ *   does not let it look at the process.
  * - `ERR_UCRED_NO_FD`: the socket is closed, or the runtime hides its descriptor.
  * - `ERR_UCRED_NOT_UNIX`: TCP, a pipe, a file: anything but an AF_UNIX socket.
  * - `ERR_UCRED_NO_PEER`: not connected, a listener, or a datagram socket without a peer.
  * - `ERR_UCRED_SYSCALL`: the system call failed in another way; see `errno` and `syscall`.
  * - `ERR_UCRED_PEER_GONE`: the process at the other end has ended.
+ * - `ERR_UCRED_REFUSED`: the process at the other end is not the one that the program expects.
  * - `ERR_UCRED_POLICY`: a policy document is wrong.
  */
 export type UcredErrorCode =
@@ -20,6 +22,7 @@ export type UcredErrorCode =
   | "ERR_UCRED_NO_PEER"
   | "ERR_UCRED_SYSCALL"
   | "ERR_UCRED_PEER_GONE"
+  | "ERR_UCRED_REFUSED"
   | "ERR_UCRED_POLICY";
 
 /** What a {@link UcredError} carries beside its code and message. */

@@ -35,3 +35,8 @@ export function none(source: FactSource): Fact<never> {
 export function unknown(reason: UcredError): Fact<never> {
   return Object.freeze({ state: "unknown", reason });
 }
+
+/** The value where there is one: `undefined` for none and unknown alike. */
+export function valueOf<T>(fact: Fact<T>): T | undefined {
+  return fact.state === "known" ? fact.value : undefined;
+}

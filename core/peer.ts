@@ -1,10 +1,64 @@
 /** What a peer is: the credentials, and everything else that is known of who connected. */
 
 import type { Credentials } from "./credentials.ts";
-import type { Fact } from "./facts.ts";
+import type { Fact, FactSource } from "./facts.ts";
+import type { ProcessJSON, ProcessSnapshot } from "./process.ts";
 
 /** The ids of a {@link Peer} that may stand for "no number in our user namespace". */
 export type AmbiguousId = "uid" | "gid" | "groups";
+
+/**
+ * How a peer's process is pinned.
+ *
+ * - `connect`: the kernel told which process connected (Linux 6.5). It cannot be another one.
+ * - `accept`: by its pid and ids when it was identified. A process that took the place of the one
+ *   that connected, between then and accept, with the same user and group, would not be noticed.
+ */
+export type PinKind = "connect" | "accept";
+
+/** The ids that a process has now; see credentials(7). All unsigned 32-bit. */
+export interface LiveCredentials {
+  /** Whether the process still runs. */
+  readonly alive: true;
+  /** Effective uid, as {@link Credentials.uid} is; the same as `euid`. */
+  readonly uid: number;
+  /** Effective gid; the same as `egid`. */
+  readonly gid: number;
+  /** Real uid. */
+  readonly ruid: number;
+  /** Effective uid. */
+  readonly euid: number;
+  /** Saved uid: it can become the effective one again. */
+  readonly suid: number;
+  /** Uid for access to files. */
+  readonly fsuid: number;
+  /** Real gid. */
+  readonly rgid: number;
+  /** Effective gid. */
+  readonly egid: number;
+  /** Saved gid. */
+  readonly sgid: number;
+  /** Gid for access to files. */
+  readonly fsgid: number;
+  /** Where they were read. */
+  readonly source: FactSource;
+}
+
+/** A process that has ended, and has no ids any more. */
+export interface Ended {
+  /** Whether the process still runs. */
+  readonly alive: false;
+}
+
+/** One thing that is not as it was at connect. */
+export type Drift =
+  | { readonly fact: "alive"; readonly then: true; readonly now: false }
+  | { readonly fact: "uid" | "gid"; readonly then: number; readonly now: number }
+  | {
+    readonly fact: "groups";
+    readonly then: readonly number[];
+    readonly now: readonly number[];
+  };
 
 /** The facts of a {@link Peer}, each in its three states and with its provenance. */
 export interface PeerFacts {
@@ -22,6 +76,10 @@ export interface PeerFacts {
   readonly user: Fact<string>;
   /** `unknown` as soon as one of the lookups fails. */
   readonly groupNames: Fact<readonly (string | null)[]>;
+  /** `none`: it was not asked for. `unknown`: why the process could not be pinned. */
+  readonly pinned: Fact<PinKind>;
+  /** `unknown` without a pin. */
+  readonly key: Fact<string>;
 }
 
 /** A {@link Peer} as plain data. What is unknown is missing, and named in `unknown`. */
@@ -42,6 +100,14 @@ export interface PeerJSON {
   readonly groupNames?: readonly (string | null)[];
   /** Missing where every id is certain. */
   readonly ambiguous?: readonly AmbiguousId[];
+  /** Missing where the process is not pinned. */
+  readonly pinned?: PinKind;
+  /** Missing where the process is not pinned. */
+  readonly alive?: boolean;
+  /** Missing where the process is not pinned, or the key is unknown. */
+  readonly key?: string;
+  /** Missing where the process is not pinned, or has ended. */
+  readonly process?: ProcessJSON;
   /** The facts that could not be read, and why; missing where all could. */
   readonly unknown?: { readonly [fact: string]: string };
 }
@@ -71,6 +137,56 @@ export interface Peer extends Credentials {
   readonly ambiguous: readonly AmbiguousId[];
   /** Every fact with its state and provenance. */
   readonly facts: PeerFacts;
-  /** Plain data, for logs. Resolves the account names. */
+
+  /** How the process is pinned; `undefined` where it is not. */
+  readonly pinned: PinKind | undefined;
+  /**
+   * Facts of the process as it is now: a new snapshot each time it is asked for, so keep it while
+   * facts are to fit together. Without a pin every fact is unknown.
+   */
+  readonly process: ProcessSnapshot;
+  /**
+   * Whether the process still runs (a zombie does not); `undefined` where it is not pinned, or closed.
+   */
+  readonly alive: boolean | undefined;
+  /**
+   * Aborts when the process ends, within about 50 ms; `undefined` where it is not pinned, or closed.
+   * From when it is first asked for, the peer is to be closed: it is not collected before its
+   * process ends. It keeps no program running. All peers cost one system call each 50 ms together.
+   *
+   * @throws {UcredError} `ERR_UCRED_SYSCALL` where descriptors or watches have run out.
+   */
+  readonly signal: AbortSignal | undefined;
+  /**
+   * The same for two peers only if they are the same process, for rate limits and sessions: no
+   * process ever had it before or will have it again, on this machine or another. `undefined` where
+   * unknown.
+   */
+  readonly key: string | undefined;
+  /**
+   * The ids that the process has now.
+   *
+   * @throws {UcredError} Where they cannot be known: the process is not pinned, or closed, or we may
+   * not look.
+   */
+  live(): LiveCredentials | Ended;
+  /**
+   * What is not as it was at connect: effective uid and gid, groups, or that the process has ended.
+   * Empty where nothing is. A change that was undone meanwhile does not show, nor does one of a
+   * process that the socket was handed to.
+   *
+   * @throws {UcredError} Where it cannot be known: never an empty list for that.
+   */
+  drift(): readonly Drift[];
+  /**
+   * Gives the pidfd back, and ends the watch of `signal`. What was read stays. May be called again.
+   * The pinned peer of a `net.Socket` is closed when that closes; a second later if its `signal` was
+   * asked for, since a process that ends closes its connections first.
+   */
+  close(): void;
+  /** {@link Peer.close}, for `using`. */
+  [Symbol.dispose](): void;
+
+  /** Plain data, for logs. Resolves the account names and, of a pinned peer, the process's facts. */
   toJSON(): PeerJSON;
 }

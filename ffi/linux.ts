@@ -9,6 +9,7 @@ export interface LinuxOptions {
   readonly SO_PEERCRED: number;
   readonly SO_PEERSEC: number;
   readonly SO_PEERGROUPS: number;
+  readonly SO_PEERPIDFD: number;
 }
 
 /** Source: <asm-generic/socket.h> */
@@ -18,6 +19,7 @@ const GENERIC: LinuxOptions = {
   SO_PEERCRED: 17,
   SO_PEERSEC: 31,
   SO_PEERGROUPS: 59,
+  SO_PEERPIDFD: 77,
 };
 
 /** Source: arch/powerpc/include/uapi/asm/socket.h, which then includes the generic header. */

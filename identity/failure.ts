@@ -6,6 +6,7 @@ import { UcredError, type UcredErrorCode } from "../core/errors.ts";
 
 const ACCEPT = "Read credentials in the accept handler, before the socket closes";
 const CONNECTION = "Pass a connected Unix domain socket";
+const DENIED = "Run the server as root or as the peer's user, and look for a seccomp or LSM rule";
 
 /** What these errors mean, whichever call gave them; any other is `ERR_UCRED_SYSCALL`. */
 const MEANING: { readonly [name: string]: readonly [code: UcredErrorCode, hint: string] } = {
@@ -15,6 +16,10 @@ const MEANING: { readonly [name: string]: readonly [code: UcredErrorCode, hint: 
   ENODATA: ["ERR_UCRED_NO_PEER", CONNECTION],
   ENOPROTOOPT: ["ERR_UCRED_UNSUPPORTED", "Use a kernel that has this socket option"],
   ESRCH: ["ERR_UCRED_PEER_GONE", ACCEPT],
+  EPERM: ["ERR_UCRED_PERMISSION", DENIED],
+  EACCES: ["ERR_UCRED_PERMISSION", DENIED],
+  EMFILE: ["ERR_UCRED_SYSCALL", "Raise the limit on open files, or limit connections"],
+  ENFILE: ["ERR_UCRED_SYSCALL", "Raise the system's limit on open files, fs.file-max"],
 };
 
 /** The error for a call that returned `errno`. `what` completes "Cannot …". */

@@ -51,6 +51,7 @@ interface Fields {
   readonly destroyed?: unknown;
   readonly connecting?: unknown;
   readonly remoteFamily?: unknown;
+  readonly once?: unknown;
   readonly constructor?: { readonly name?: unknown };
 }
 
@@ -75,6 +76,13 @@ export function fdOf(socket: UnixSocket): number {
   if (typeof fields.fd === "number") return fields.fd < 0 ? closed() : fdOf(fields.fd);
   if (isObject(fields.socket) && "_handle" in fields.socket) return fdOfHandle(fields.socket);
   return hidden(fields);
+}
+
+/** Does something once when a `net.Socket`, or the one under a request, has closed; else nothing. */
+export function onClose(socket: UnixSocket, run: () => void): void {
+  if (!isObject(socket)) return;
+  const emitter = isObject(socket.socket) && !("_handle" in socket) ? socket.socket : socket;
+  if ("_handle" in emitter && typeof emitter.once === "function") emitter.once("close", run);
 }
 
 /** `net.Socket` and `net.Server`: the descriptor is on the handle, while there is one. */

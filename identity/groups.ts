@@ -29,12 +29,16 @@ export function readGroups(on: System, fd: number, of: Credentials): Fact<readon
       const message = `Cannot ${WHAT}: struct xucred holds 16 and is full`;
       return unknown(new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint }));
     }
-    const all = [...new Set([...groups, of.gid])].sort((a, b) => a - b);
-    return known(Object.freeze(all), "kernel@connect");
+    return known(withGid(groups, of.gid), "kernel@connect");
   } catch (error) {
     if (error instanceof UcredError) return unknown(error);
     throw error;
   }
+}
+
+/** Supplementary groups and the gid, ascending, each once. */
+export function withGid(groups: Iterable<number>, gid: number): readonly number[] {
+  return Object.freeze([...new Set([...groups, gid])].sort((a, b) => a - b));
 }
 
 /** SO_PEERGROUPS leaves the gid out, and counts its length in bytes. */

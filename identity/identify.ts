@@ -1,15 +1,25 @@
 /** Socket → peer: everything the kernel knows of it, captured at once. */
 
 import { type System, system } from "../adapters/select.ts";
+import type { Credentials } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
-import { type Fact, known, none, unknown } from "../core/facts.ts";
-import type { AmbiguousId, Peer, PeerFacts, PeerJSON } from "../core/peer.ts";
-import { groupName, userName } from "./accounts.ts";
+import type { Peer } from "../core/peer.ts";
 import { readCredentials } from "./credentials.ts";
-import { fdOf, type UnixSocket } from "./fd.ts";
+import { fdOf, onClose, type UnixSocket } from "./fd.ts";
 import { readGroups } from "./groups.ts";
 import { readLabel } from "./label.ts";
-import { isAmbiguous } from "./namespaces.ts";
+import { CapturedPeer } from "./peer.ts";
+import { pinPeer } from "./pin.ts";
+import type { Pinned } from "./process.ts";
+
+/** What {@link identify} is to do beyond reading. */
+export interface IdentifyOptions {
+  /**
+   * Whether to keep hold of the peer's process by a pidfd: for `process`, `live()`, `drift()`,
+   * `alive`, `signal` and `key`. It takes one descriptor until the peer is closed. By default `false`.
+   */
+  readonly pin?: boolean | undefined;
+}
 
 /**
  * Tells who is at the other end of a Unix socket: credentials, supplementary groups and security
@@ -38,143 +48,31 @@ import { isAmbiguous } from "./namespaces.ts";
  * }).listen("app.sock");
  * ```
  */
-export function identify(socket: UnixSocket): Peer {
-  return identifyFd(system(), fdOf(socket));
+export function identify(socket: UnixSocket, options: IdentifyOptions = {}): Peer {
+  const peer = identifyFd(system(), fdOf(socket), options);
+  if (peer.pinned !== undefined) onClose(socket, () => peer.afterConnection());
+  return peer;
 }
 
 /** {@link identify} for a descriptor, on a given system. */
-export function identifyFd(on: System, fd: number): Peer {
+export function identifyFd(
+  on: System,
+  fd: number,
+  { pin = false }: IdentifyOptions = {},
+): CapturedPeer {
   const credentials = readCredentials(on, fd);
-  return new CapturedPeer(on, {
-    ...credentials,
-    groups: readGroups(on, fd, credentials),
-    label: readLabel(on, fd),
-  });
+  const groups = readGroups(on, fd, credentials);
+  const label = readLabel(on, fd);
+  const pinned = pin ? tryToPin(on, fd, credentials) : undefined;
+  return new CapturedPeer(on, { ...credentials, groups, label, pinned });
 }
 
-interface Capture {
-  readonly pid: number | undefined;
-  readonly uid: number;
-  readonly gid: number;
-  readonly groups: Fact<readonly number[]>;
-  readonly label: Fact<string>;
-}
-
-/** As many groups as are looked up for names: a peer may bring 65536, at up to 40 µs each. */
-const MOST_GROUP_NAMES = 1024;
-
-class CapturedPeer implements Peer {
-  readonly pid: number | undefined;
-  readonly uid: number;
-  readonly gid: number;
-  readonly groups: readonly number[] | undefined;
-  readonly label: string | undefined;
-  readonly ambiguous: readonly AmbiguousId[];
-  readonly #on: System;
-  readonly #capture: Capture;
-  #facts: PeerFacts | undefined;
-
-  constructor(on: System, capture: Capture) {
-    const { pid, uid, gid, groups, label } = capture;
-    this.#on = on;
-    this.#capture = capture;
-    this.pid = pid;
-    this.uid = uid;
-    this.gid = gid;
-    this.groups = valueOf(groups);
-    this.label = valueOf(label);
-    const isUnsure = (gid: number) => isAmbiguous(on, "gid", gid);
-    const ambiguous: AmbiguousId[] = [];
-    if (isAmbiguous(on, "uid", uid)) ambiguous.push("uid");
-    if (isUnsure(gid)) ambiguous.push("gid");
-    if (this.groups?.some(isUnsure)) ambiguous.push("groups");
-    this.ambiguous = Object.freeze(ambiguous);
-    Object.freeze(this);
+/** What cannot be pinned is identified all the same; facts that need the pin say why they are unknown. */
+function tryToPin(on: System, fd: number, credentials: Credentials): Pinned {
+  try {
+    return pinPeer(on, fd, credentials);
+  } catch (error) {
+    if (error instanceof UcredError) return error;
+    throw error;
   }
-
-  get facts(): PeerFacts {
-    return this.#facts ??= factsOf(this.#on, this.#capture, this.ambiguous);
-  }
-
-  get user(): string | undefined {
-    return valueOf(this.facts.user);
-  }
-
-  get groupNames(): readonly (string | null)[] | undefined {
-    return valueOf(this.facts.groupNames);
-  }
-
-  toJSON(): PeerJSON {
-    const { pid, uid, gid, groups, label, user, groupNames, ambiguous } = this;
-    const reasons = Object.entries(this.facts).flatMap(([name, fact]: [string, Fact<unknown>]) =>
-      fact.state === "unknown" ? [[name, fact.reason.message]] : []
-    );
-    return {
-      ...(pid !== undefined && { pid }),
-      uid,
-      gid,
-      ...(groups && { groups }),
-      ...(label !== undefined && { label }),
-      ...(user !== undefined && { user }),
-      ...(groupNames && { groupNames }),
-      ...(ambiguous.length > 0 && { ambiguous }),
-      ...(reasons.length > 0 && { unknown: Object.fromEntries(reasons) }),
-    };
-  }
-
-  /** `console.log(peer)`, in Node, Bun and Deno alike. */
-  [Symbol.for("nodejs.util.inspect.custom")](
-    _depth: number,
-    options: unknown,
-    inspect: (value: unknown, options: unknown) => string,
-  ): string {
-    return `Peer ${inspect(this.toJSON(), options)}`;
-  }
-}
-
-function valueOf<T>(fact: Fact<T>): T | undefined {
-  return fact.state === "known" ? fact.value : undefined;
-}
-
-function factsOf(on: System, capture: Capture, ambiguous: readonly AmbiguousId[]): PeerFacts {
-  const { pid, uid, gid, groups, label } = capture;
-  let user: Fact<string> | undefined;
-  let groupNames: PeerFacts["groupNames"] | undefined;
-  return Object.freeze({
-    pid: pid === undefined ? none("kernel@connect") : known(pid, "kernel@connect"),
-    uid: ambiguous.includes("uid") ? unmapped(uid) : known(uid, "kernel@connect"),
-    gid: ambiguous.includes("gid") ? unmapped(gid) : known(gid, "kernel@connect"),
-    groups,
-    label,
-    get user() {
-      return user ??= ambiguous.includes("uid") ? unmapped(uid) : userName(on, uid);
-    },
-    get groupNames() {
-      return groupNames ??= namesOf(on, groups);
-    },
-  });
-}
-
-/** An ambiguous gid's name would be a guess, and is left out. */
-function namesOf(on: System, groups: Fact<readonly number[]>): PeerFacts["groupNames"] {
-  if (groups.state !== "known") return groups;
-  if (groups.value.length > MOST_GROUP_NAMES) {
-    const message = `Cannot look up group names: more than ${MOST_GROUP_NAMES} groups`;
-    const hint = "Decide by the numbers in groups, which are complete";
-    return unknown(new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint }));
-  }
-  const names: (string | null)[] = [];
-  for (const gid of groups.value) {
-    const name = isAmbiguous(on, "gid", gid) ? undefined : groupName(on, gid);
-    if (name?.state === "unknown") return name;
-    names.push(name?.state === "known" ? name.value : null);
-  }
-  return known(Object.freeze(names), "accounts@now");
-}
-
-function unmapped(id: number): Fact<never> {
-  const message =
-    `Cannot tell whose id ${id} is: it may stand for any id outside our user namespace`;
-  const hint = "Run the server outside the container, or map the peer's id into it";
-  return unknown(new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint }));
 }

@@ -1,7 +1,7 @@
 /** Which ids may stand for "has no number in our user namespace". */
 
 import type { System } from "../adapters/select.ts";
-import { O_CLOEXEC } from "../ffi/linux.ts";
+import { readText } from "./files.ts";
 
 /** All ids but (uid_t) −1. */
 const EVERY_ID = 2 ** 32 - 1;
@@ -17,7 +17,7 @@ const DEFAULT_OVERFLOW_ID = 65534;
  */
 export function isAmbiguous(on: System, kind: "uid" | "gid", id: number): boolean {
   if (on.abi.os !== "linux") return false; // no user namespaces there
-  return id === overflowId(on, kind) && !mapsEveryId(readText(on, `/proc/self/${kind}_map`));
+  return id === overflowId(on, kind) && !mapsEveryId(textOf(on, `/proc/self/${kind}_map`));
 }
 
 const overflowIds = new WeakMap<System, { [kind in "uid" | "gid"]?: number }>();
@@ -25,7 +25,7 @@ const overflowIds = new WeakMap<System, { [kind in "uid" | "gid"]?: number }>();
 function overflowId(on: System, kind: "uid" | "gid"): number {
   let ids = overflowIds.get(on);
   if (ids === undefined) overflowIds.set(on, ids = {});
-  const id = ids[kind] ??= Number.parseInt(readText(on, `/proc/sys/kernel/overflow${kind}`), 10);
+  const id = ids[kind] ??= Number.parseInt(textOf(on, `/proc/sys/kernel/overflow${kind}`), 10);
   return Number.isNaN(id) ? DEFAULT_OVERFLOW_ID : id;
 }
 
@@ -35,17 +35,9 @@ export function mapsEveryId(map: string): boolean {
   return counts.reduce((sum, count) => sum + count, 0) === EVERY_ID;
 }
 
-/** The file's text, or "" where it cannot be read: through libc, so FFI is the only permission. */
-function readText({ libc }: System, path: string): string {
-  const { linux } = libc;
-  if (linux === undefined) return "";
-  const name = libc.memory(Math.ceil((path.length + 1) / 8) * 8); // zeroed: it ends itself
-  new TextEncoder().encodeInto(path, name.bytes);
-  const fd = linux.open(name, O_CLOEXEC);
-  if (fd < 0) return "";
-  // /proc gives a page per read. A longer map is cut off, adds up to less, and counts as partial.
-  const text = libc.memory(4096);
-  const length = linux.read(fd, text);
-  linux.close(fd);
-  return length < 0 ? "" : new TextDecoder().decode(text.bytes.subarray(0, length));
+/** The file's text, or "" where it cannot be read. */
+function textOf(on: System, path: string): string {
+  const { linux } = on.libc;
+  const text = linux === undefined ? "" : readText(on, linux, path);
+  return typeof text === "string" ? text : "";
 }

@@ -33,6 +33,9 @@ int main(void) {
   NUMBER("options", SO_PEERCRED);
   NUMBER("options", SO_PEERSEC);
   NUMBER("options", SO_PEERGROUPS);
+#ifdef SO_PEERPIDFD /* headers of Linux 6.5 */
+  NUMBER("options", SO_PEERPIDFD);
+#endif
   NUMBER("open", O_CLOEXEC);
   printf(",\"ucred.size\":%zu", sizeof(struct ucred));
   FIELD("ucred", "pid", struct ucred, pid);

@@ -15,9 +15,12 @@ type Headers = { readonly [name: string]: number } & { readonly address: [number
 
 const here = [needs.cc];
 
-/** What the headers say, and what stands in ffi/, of every name that the program printed. */
+/** Compares what stands in ffi/ with what the headers say. */
 function compare(headers: Headers, ours: { readonly [name: string]: number }): void {
-  for (const [name, number] of Object.entries(ours)) assert.equal(number, headers[name], name);
+  for (const [name, number] of Object.entries(ours)) {
+    const isNewer = name === "options.SO_PEERPIDFD" && !(name in headers); // than these headers
+    if (!isNewer) assert.equal(number, headers[name], name);
+  }
 }
 
 function readHeaders(): Headers {

@@ -70,6 +70,8 @@ const CODES: { readonly [name: string]: UcredErrorCode } = {
   ENODATA: "ERR_UCRED_NO_PEER",
   ENOPROTOOPT: "ERR_UCRED_UNSUPPORTED",
   ESRCH: "ERR_UCRED_PEER_GONE",
+  EPERM: "ERR_UCRED_PERMISSION",
+  EACCES: "ERR_UCRED_PERMISSION",
 };
 
 testWith(here, "readCredentials() gives each errno from 1 to 133 as it is, with its name", () => {

@@ -130,7 +130,10 @@ int open(const char *path, int flags, ...)
 ssize_t read(int fd, void *into, size_t room)
 {
 	(void)fd;
-	const struct record *record = find(READ, opened ? strlen(opened) : 0);
+	if (!opened)
+		return 0; /* the end of the file, after one answer */
+	const struct record *record = find(READ, strlen(opened));
+	opened = NULL;
 	socklen_t size = room;
 	return answer(record, into, &size);
 }

@@ -1,0 +1,90 @@
+/** What a control group's path tells: the systemd units on it, and the container. */
+
+/** What a control group's path tells. `null`: known to be none. */
+export interface CgroupPlace {
+  /** Innermost slice above the unit, "system.slice". */
+  readonly slice: string | null;
+  /** The system manager's unit, "nginx.service", "session-2.scope". */
+  readonly unit: string | null;
+  /** The unit of a user's own manager, "foo.service" below "user@1000.service". */
+  readonly userUnit: string | null;
+  /** The login session's id, "2" in "session-2.scope". */
+  readonly session: string | null;
+  /** The container's id, 64 hexadecimal digits, where root's services made it. */
+  readonly container: string | null;
+  /** The same below a user's manager (rootless podman): that user alone vouches for it. */
+  readonly userContainer: string | null;
+}
+
+/**
+ * Reads a path as systemd and the container engines write them.
+ *
+ * What stands below a unit or a container was made by it: a service that may divide its own group
+ * (`Delegate=`), a user's manager and a container's root can give any name to what is inside. So the
+ * outermost unit and container count, and nothing below them overrides that.
+ *
+ * @param path As /proc/PID/cgroup gives it.
+ * @returns `undefined` where the group is outside our cgroup namespace, and its path cannot be told.
+ * @see {@link https://systemd.io/CGROUP_DELEGATION/ Control Group APIs and Delegation}
+ */
+export function placeOf(path: string): CgroupPlace | undefined {
+  const names = path.split("/").slice(1).map(unescape);
+  if (names.includes("..")) return undefined;
+  const { slice, unit, below } = unitOf(names);
+  const isManager = unit !== null && /^user@\d+\.service$/.test(unit);
+  const trusted = unit === null || ENGINES.has(unit);
+  return {
+    slice,
+    unit,
+    userUnit: isManager ? unitOf(below).unit : null,
+    session: /^session-([0-9a-z]+)\.scope$/.exec(unit ?? "")?.[1] ?? null,
+    container: containerOf(trusted ? names : [unit]),
+    userContainer: isManager ? containerOf(below) : null,
+  };
+}
+
+/** The unit on the path: what comes first after the slices. */
+function unitOf(names: readonly string[]) {
+  let at = 0;
+  while (names[at] !== undefined && isUnit(names[at]!, SLICE)) at++;
+  const name = names[at];
+  const unit = name !== undefined && isUnit(name, UNIT) ? name : null;
+  const slice = at > 0 ? names[at - 1]! : unit === null ? null : "-.slice";
+  return { slice, unit, below: unit === null ? [] : names.slice(at + 1) };
+}
+
+/** systemd puts "_" before a name that would mean something to the kernel. */
+const unescape = (name: string): string => name.startsWith("_") ? name.slice(1) : name;
+
+const SLICE = /\.slice$/;
+const UNIT = /\.(?:service|scope|mount|socket|swap)$/;
+
+/** Every character that a unit's name may have; systemd.unit(5). */
+const isUnit = (name: string, suffix: RegExp): boolean =>
+  suffix.test(name) && name.length < 256 && /^[A-Za-z0-9:_.\\@-]+$/.test(name) &&
+  !name.startsWith(".");
+
+/** Services of root that put containers into their own group. */
+const ENGINES: ReadonlySet<string> = new Set([
+  "containerd.service",
+  "crio.service",
+  "docker.service",
+  "k3s-agent.service",
+  "k3s.service",
+  "kubelet.service",
+]);
+
+/**
+ * The outermost container: "docker-ID.scope", "libpod-ID.scope", "cri-containerd-ID.scope",
+ * "crio-ID.scope", "kubepods-….slice:cri-containerd:ID", or the bare id as a group's whole name.
+ */
+function containerOf(names: readonly string[]): string | null {
+  for (const name of names) {
+    const id = CONTAINER.exec(name)?.[1];
+    if (id !== undefined) return id;
+  }
+  return null;
+}
+
+const CONTAINER =
+  /^(?:[\w.-]*:)?(?:(?:docker|libpod|cri-containerd|crio|containerd|nerdctl)[-:])?([0-9a-f]{64})(?:\.scope)?$/;

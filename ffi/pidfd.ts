@@ -1,0 +1,90 @@
+/** Linux: pidfds, and the two calls that wait for them, as the kernel's headers give them. */
+
+/** `pidfd_open(2)`: 434 on every CPU here, since all numbers after 402 are common. <asm/unistd.h> */
+export const SYS_PIDFD_OPEN = 434;
+
+/** `_IOWR(0xFF, 11, struct pidfd_info)` for the first 64 bytes, <linux/pidfd.h>; Linux 6.13. */
+export const PIDFD_GET_INFO = 0xc040ff0b;
+
+/** `struct pidfd_info`, <linux/pidfd.h>: its first version. Every id is 32 bits wide. */
+export const PIDFD_INFO = {
+  size: 64, //  bytes
+  mask: 0, //   u64: which parts are asked for, and then which ones were given
+  ppid: 24,
+  ruid: 28,
+  rgid: 32,
+  euid: 36,
+  egid: 40,
+  suid: 44,
+  sgid: 48,
+  fsuid: 52,
+  fsgid: 56,
+} as const;
+
+/** `PIDFD_INFO_CREDS`: without this bit in the answer its ids are 0, which is root. */
+const PIDFD_INFO_CREDS = 2;
+
+/** The ids of one process, as setresuid(2) and setresgid(2) name them. */
+export interface ProcessIds {
+  readonly ruid: number;
+  readonly euid: number;
+  readonly suid: number;
+  readonly fsuid: number;
+  readonly rgid: number;
+  readonly egid: number;
+  readonly sgid: number;
+  readonly fsgid: number;
+}
+
+/** Decodes what PIDFD_GET_INFO wrote; `undefined` where it did not give the ids. */
+export function decodePidfdIds(words: Uint32Array): ProcessIds | undefined {
+  const low = LITTLE_ENDIAN ? 0 : 1; // the half of the mask that has the bit
+  if ((words[PIDFD_INFO.mask / 4 + low]! & PIDFD_INFO_CREDS) === 0) return undefined;
+  const { ruid, euid, suid, fsuid, rgid, egid, sgid, fsgid } = PIDFD_INFO;
+  return {
+    ruid: words[ruid / 4]!,
+    euid: words[euid / 4]!,
+    suid: words[suid / 4]!,
+    fsuid: words[fsuid / 4]!,
+    rgid: words[rgid / 4]!,
+    egid: words[egid / 4]!,
+    sgid: words[sgid / 4]!,
+    fsgid: words[fsgid / 4]!,
+  };
+}
+
+/** What is asked for, as the mask's two words. */
+export function pidfdRequest(): readonly [number, number] {
+  return LITTLE_ENDIAN ? [PIDFD_INFO_CREDS, 0] : [0, PIDFD_INFO_CREDS];
+}
+
+/** `struct statfs`, <sys/statfs.h>: at most 120 bytes; the first 32 bits tell the file system. */
+export const STATFS = { size: 120, type: 0 } as const;
+
+/** `PIDFS_MAGIC`, <linux/magic.h>: pidfds with an inode of their own, on Linux 6.9 and later. */
+export const PIDFS_MAGIC = 0x50494446;
+
+/** `struct pollfd`, <poll.h>: descriptor, then two shorts. */
+export const POLLFD = { size: 8, fd: 0, events: 4, revents: 6 } as const;
+
+/** `POLLIN`, `EPOLLIN`: a pidfd says it from the moment that its process is a zombie. */
+export const POLLIN = 1;
+
+/** `POLLNVAL`: the descriptor is not open. */
+export const POLLNVAL = 0x20;
+
+/** `EPOLL_CTL_ADD`, `EPOLL_CTL_DEL`, <sys/epoll.h> */
+export const EPOLL_CTL = { add: 1, del: 2 } as const;
+
+/** `struct epoll_event`, <sys/epoll.h>: u32 events, then the u64 that comes back. */
+export interface EpollEvent {
+  readonly size: number;
+  readonly data: number;
+}
+
+/** The structure is packed on x86-64, and there alone. */
+export function epollEvent(cpu: string): EpollEvent {
+  return cpu === "x64" ? { size: 12, data: 4 } : { size: 16, data: 8 };
+}
+
+const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;

@@ -1,0 +1,180 @@
+/** Linux: the texts in /proc/PID → values. Sources: proc_pid_stat(5), proc_pid_status(5), cgroups(7) */
+
+import { NO_ID } from "../core/credentials.ts";
+import type { Capabilities, Capability, SeccompMode } from "../core/process.ts";
+import type { ProcessIds } from "./pidfd.ts";
+
+/** `USER_HZ`, the clock ticks per second of /proc: 100 on every CPU that is supported. */
+const TICKS_PER_SECOND = 100;
+
+/** Field 22 of /proc/PID/stat: milliseconds from boot to the process's start, in steps of 10. */
+export function parseStartTime(stat: string): number | undefined {
+  // Field 2, the name in parentheses, may itself contain ") S 1 (": only its last ")" counts.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return decimal(fields[22 - 3], (ticks) => ticks * (1000 / TICKS_PER_SECOND));
+}
+
+/** The lines of /proc/PID/status, by name. */
+export function parseStatus(status: string): ReadonlyMap<string, string> {
+  const lines = new Map<string, string>();
+  for (const line of status.split("\n")) {
+    const colon = line.indexOf(":");
+    const name = line.slice(0, colon);
+    // A process can put no newline into its name (it reads "\n"), but the first line of each name
+    // counts in any case.
+    if (colon > 0 && !lines.has(name)) lines.set(name, line.slice(colon + 1).trim());
+  }
+  return lines;
+}
+
+type Status = ReadonlyMap<string, string>;
+
+/** `Uid:` and `Gid:`: real, effective, saved, file system. */
+export function parseIds(status: Status): ProcessIds | undefined {
+  const uids = parseList(status.get("Uid"));
+  const gids = parseList(status.get("Gid"));
+  if (uids?.length !== 4 || gids?.length !== 4) return undefined;
+  const [ruid, euid, suid, fsuid] = uids as [number, number, number, number];
+  const [rgid, egid, sgid, fsgid] = gids as [number, number, number, number];
+  return { ruid, euid, suid, fsuid, rgid, egid, sgid, fsgid };
+}
+
+/** `Groups:`, the supplementary ones. */
+export function parseGroups(status: Status): readonly number[] | undefined {
+  const text = status.get("Groups");
+  return text === "" ? [] : parseList(text);
+}
+
+/** `NSpid:`, the process's numbers in each pid namespace, from that of this /proc inwards. */
+export function parsePidNumbers(status: Status): readonly number[] | undefined {
+  return parseList(status.get("NSpid"));
+}
+
+function parseList(text: string | undefined): readonly number[] | undefined {
+  const numbers = text?.split(/\s+/).map((part) => decimal(part));
+  return numbers?.every((number) => number !== undefined && number < NO_ID)
+    ? numbers as number[]
+    : undefined;
+}
+
+/** `CapInh:` and the four other sets: 64 bits in hexadecimal. */
+export function parseCapabilities(status: Status): Capabilities | undefined {
+  const set = (name: string): readonly Capability[] | undefined => {
+    const digits = status.get(name) ?? "";
+    if (!/^[0-9a-f]{1,16}$/.test(digits)) return undefined;
+    const bits = BigInt(`0x${digits}`);
+    const found: Capability[] = [];
+    for (let bit = 0; bit < 64; bit++) {
+      if ((bits >> BigInt(bit)) & 1n) found.push(CAPABILITIES[bit] ?? `CAP_${bit}`);
+    }
+    return Object.freeze(found);
+  };
+  const effective = set("CapEff"), permitted = set("CapPrm"), inheritable = set("CapInh");
+  const bounding = set("CapBnd"), ambient = set("CapAmb");
+  if (!effective || !permitted || !inheritable || !bounding || !ambient) return undefined;
+  return Object.freeze({ effective, permitted, inheritable, bounding, ambient });
+}
+
+/** `NoNewPrivs:` */
+export function parseNoNewPrivs(status: Status): boolean | undefined {
+  return ({ "0": false, "1": true } as const)[status.get("NoNewPrivs") as "0" | "1"];
+}
+
+/** `Seccomp:`, <linux/seccomp.h> */
+export function parseSeccomp(status: Status): SeccompMode | undefined {
+  return ({ "0": "off", "1": "strict", "2": "filter" } as const)[
+    status.get("Seccomp") as "0" | "1" | "2"
+  ];
+}
+
+/** /proc/PID/loginuid and sessionid: `null` where nobody logged in. */
+export function parseAuditId(text: string): number | null | undefined {
+  return decimal(text.trim(), (id) => id === NO_ID ? null : id);
+}
+
+/** /proc/PID/cmdline: strings that each end in NUL. */
+export function parseCmdline(text: string): readonly string[] {
+  return Object.freeze((text.endsWith("\0") ? text.slice(0, -1) : text).split("\0"));
+}
+
+/** The target of /proc/PID/exe; the kernel adds " (deleted)" where the name is gone. */
+export function parseExe(target: string): { readonly path: string; readonly deleted: boolean } {
+  const deleted = target.endsWith(DELETED);
+  return { path: deleted ? target.slice(0, -DELETED.length) : target, deleted };
+}
+
+const DELETED = " (deleted)";
+
+/**
+ * /proc/PID/cgroup → the path in the hierarchy that systemd uses: v2's, or on v1 the one named
+ * "systemd". Lines are "number:controllers:path".
+ */
+export function parseCgroup(text: string): string | undefined {
+  let unified: string | undefined;
+  for (const line of text.split("\n")) {
+    const [, controllers, path] = /^\d+:([^:]*):(\/.*)$/.exec(line) ?? [];
+    if (controllers === "name=systemd") return path; // with v2 beside it, v1 still has the processes
+    if (controllers === "") unified ??= path;
+  }
+  return unified;
+}
+
+/** The target of /proc/PID/ns/NAME, "NAME:[number]". */
+export function parseNamespace(target: string): number | undefined {
+  return decimal(/^[a-z_]+:\[(\d+)\]$/.exec(target)?.[1]);
+}
+
+/** `ino:` in /proc/self/fdinfo/FD: the descriptor's inode number. proc_pid_fdinfo(5) */
+export function parseInode(fdinfo: string): string | undefined {
+  return /^\d+$/.exec(parseStatus(fdinfo).get("ino") ?? "")?.[0]; // up to 64 bits: no number
+}
+
+function decimal<T = number>(text: string | undefined, to?: (number: number) => T): T | undefined {
+  if (text === undefined || !/^\d{1,15}$/.test(text)) return undefined;
+  return to === undefined ? Number(text) as T : to(Number(text));
+}
+
+/** By bit. Source: <linux/capability.h> */
+const CAPABILITIES: readonly Capability[] = [
+  "CAP_CHOWN",
+  "CAP_DAC_OVERRIDE",
+  "CAP_DAC_READ_SEARCH",
+  "CAP_FOWNER",
+  "CAP_FSETID",
+  "CAP_KILL",
+  "CAP_SETGID",
+  "CAP_SETUID",
+  "CAP_SETPCAP",
+  "CAP_LINUX_IMMUTABLE",
+  "CAP_NET_BIND_SERVICE",
+  "CAP_NET_BROADCAST",
+  "CAP_NET_ADMIN",
+  "CAP_NET_RAW",
+  "CAP_IPC_LOCK",
+  "CAP_IPC_OWNER",
+  "CAP_SYS_MODULE",
+  "CAP_SYS_RAWIO",
+  "CAP_SYS_CHROOT",
+  "CAP_SYS_PTRACE",
+  "CAP_SYS_PACCT",
+  "CAP_SYS_ADMIN",
+  "CAP_SYS_BOOT",
+  "CAP_SYS_NICE",
+  "CAP_SYS_RESOURCE",
+  "CAP_SYS_TIME",
+  "CAP_SYS_TTY_CONFIG",
+  "CAP_MKNOD",
+  "CAP_LEASE",
+  "CAP_AUDIT_WRITE",
+  "CAP_AUDIT_CONTROL",
+  "CAP_SETFCAP",
+  "CAP_MAC_OVERRIDE",
+  "CAP_MAC_ADMIN",
+  "CAP_SYSLOG",
+  "CAP_WAKE_ALARM",
+  "CAP_BLOCK_SUSPEND",
+  "CAP_AUDIT_READ",
+  "CAP_PERFMON",
+  "CAP_BPF",
+  "CAP_CHECKPOINT_RESTORE",
+];

@@ -1,0 +1,74 @@
+/** Reads files of /proc through libc, so that FFI is the only permission that is needed. */
+
+import type { System } from "../adapters/select.ts";
+import type { LinuxCalls, Memory } from "../adapters/libc.ts";
+import { O_CLOEXEC } from "../ffi/linux.ts";
+
+/** The file is longer than what is accepted: EFBIG, <asm-generic/errno-base.h> */
+const EFBIG = 27;
+
+interface Buffers {
+  readonly path: Memory;
+  readonly chunk: Memory;
+}
+
+const buffers = new WeakMap<System, Buffers>();
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+function buffersOf(on: System): Buffers {
+  let found = buffers.get(on);
+  if (found === undefined) {
+    // Paths here are ours and short. A link's target may be as long as a page.
+    found = { path: on.libc.memory(64), chunk: on.libc.memory(1 << 16) };
+    buffers.set(on, found);
+  }
+  return found;
+}
+
+/** Opens a file for reading; the descriptor is the caller's. */
+export function openFile(on: System, calls: LinuxCalls, path: string): number {
+  return calls.open(encode(buffersOf(on).path, path), O_CLOEXEC);
+}
+
+/**
+ * The file's text, or −errno. Bytes that are no UTF-8 become U+FFFD.
+ *
+ * @param most Longer files are refused with EFBIG, rather than cut off.
+ */
+export function readText(
+  on: System,
+  calls: LinuxCalls,
+  path: string,
+  most = 1 << 20,
+): string | number {
+  const fd = openFile(on, calls, path);
+  if (fd < 0) return fd;
+  const { chunk } = buffersOf(on);
+  const stream = new TextDecoder();
+  let text = "";
+  try {
+    for (let total = 0;;) {
+      const length = calls.read(fd, chunk);
+      if (length < 0) return length;
+      if (length === 0) return text + stream.decode();
+      if ((total += length) > most) return -EFBIG;
+      text += stream.decode(chunk.bytes.subarray(0, length), { stream: true });
+    }
+  } finally {
+    calls.close(fd);
+  }
+}
+
+/** The target of a symbolic link, or −errno. */
+export function readLink(on: System, calls: LinuxCalls, path: string): string | number {
+  const { path: name, chunk } = buffersOf(on);
+  const length = calls.readlink(encode(name, path), chunk);
+  return length < 0 ? length : decoder.decode(chunk.bytes.subarray(0, length));
+}
+
+function encode(into: Memory, path: string): Memory {
+  const { written } = encoder.encodeInto(path, into.bytes);
+  into.bytes[written] = 0;
+  return into;
+}

@@ -1,0 +1,284 @@
+/** What was captured of a peer, and what is read of it on demand. */
+
+import type { System } from "../adapters/select.ts";
+import { UcredError } from "../core/errors.ts";
+import { type Fact, known, none, unknown, valueOf } from "../core/facts.ts";
+import type {
+  AmbiguousId,
+  Drift,
+  Ended,
+  LiveCredentials,
+  Peer,
+  PeerFacts,
+  PeerJSON,
+  PinKind,
+} from "../core/peer.ts";
+import type { ProcessSnapshot } from "../core/process.ts";
+import { groupName, userName } from "./accounts.ts";
+import { afterwards, signalOf } from "./exit.ts";
+import { withGid } from "./groups.ts";
+import { INSPECT, type InspectArguments, inspectAs } from "./inspect.ts";
+import { keyOf } from "./key.ts";
+import { isAmbiguous } from "./namespaces.ts";
+import { Pin } from "./pin.ts";
+import { type Pinned, readGroupsNow, snapshotOf } from "./process.ts";
+
+/** What is read in the accept handler. */
+export interface Capture {
+  readonly pid: number | undefined;
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: Fact<readonly number[]>;
+  readonly label: Fact<string>;
+  /** `undefined` where no pin was asked for. */
+  readonly pinned: Pinned | undefined;
+}
+
+/** As many groups as are looked up for names: a peer may bring 65536, at up to 40 µs each. */
+const MOST_GROUP_NAMES = 1024;
+
+/** How long a watched pin is kept after its connection has closed, in ms. */
+const LINGER = 1000;
+
+/** The last resort for pins that nobody closed. */
+const forgotten = new FinalizationRegistry<Pin>((pin) => pin.close());
+
+/** A peer of a real socket. */
+export class CapturedPeer implements Peer {
+  readonly pid: number | undefined;
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: readonly number[] | undefined;
+  readonly label: string | undefined;
+  readonly ambiguous: readonly AmbiguousId[];
+  readonly #on: System;
+  readonly #capture: Capture;
+  #facts: PeerFacts | undefined;
+  #signal: AbortSignal | undefined;
+
+  constructor(on: System, capture: Capture) {
+    const { pid, uid, gid, groups, label, pinned } = capture;
+    this.#on = on;
+    this.#capture = capture;
+    this.pid = pid;
+    this.uid = uid;
+    this.gid = gid;
+    this.groups = valueOf(groups);
+    this.label = valueOf(label);
+    this.ambiguous = ambiguousIds(on, uid, gid, this.groups);
+    if (pinned instanceof Pin) forgotten.register(this, pinned);
+    Object.freeze(this);
+  }
+
+  get facts(): PeerFacts {
+    return this.#facts ??= factsOf(this.#on, this.#capture, this.ambiguous);
+  }
+
+  get user(): string | undefined {
+    return valueOf(this.facts.user);
+  }
+
+  get groupNames(): readonly (string | null)[] | undefined {
+    return valueOf(this.facts.groupNames);
+  }
+
+  get pinned(): PinKind | undefined {
+    return valueOf(this.facts.pinned);
+  }
+
+  get process(): ProcessSnapshot {
+    return snapshotOf(this.#capture.pinned ?? notPinned());
+  }
+
+  get alive(): boolean | undefined {
+    const { pinned } = this.#capture;
+    if (pinned instanceof Pin) return pinned.closed ? undefined : pinned.isAlive();
+    return pinned?.code === "ERR_UCRED_PEER_GONE" ? false : undefined;
+  }
+
+  get signal(): AbortSignal | undefined {
+    const { pinned } = this.#capture;
+    if (this.#signal !== undefined) return this.#signal;
+    if (pinned instanceof Pin) {
+      return pinned.closed ? undefined : this.#signal = signalOf(pinned, this);
+    }
+    const ended = pinned?.code === "ERR_UCRED_PEER_GONE";
+    return ended ? this.#signal = AbortSignal.abort(pinned) : undefined;
+  }
+
+  get key(): string | undefined {
+    return valueOf(this.facts.key);
+  }
+
+  live(): LiveCredentials | Ended {
+    const pin = this.#pin();
+    if (pin === undefined || !pin.isAlive()) return ENDED;
+    try {
+      const { ids, source } = pin.readIds();
+      return Object.freeze({ alive: true, uid: ids.euid, gid: ids.egid, ...ids, source });
+    } catch (error) {
+      if (error instanceof UcredError && error.code === "ERR_UCRED_PEER_GONE") return ENDED;
+      throw error;
+    }
+  }
+
+  drift(): readonly Drift[] {
+    const { groups: then } = this.#capture;
+    if (this.ambiguous.length > 0) throw unmapped(this.uid);
+    if (then.state === "unknown") throw then.reason;
+    const pin = this.#pin();
+    try {
+      const ids = this.live();
+      if (pin === undefined || !ids.alive) return ENDED_DRIFT;
+      const groups = withGid(readGroupsNow(pin), ids.gid);
+      if (ambiguousIds(this.#on, ids.uid, ids.gid, groups).length > 0) {
+        throw unmapped(ids.uid);
+      }
+      const drift: Drift[] = [];
+      if (ids.uid !== this.uid) drift.push({ fact: "uid", then: this.uid, now: ids.uid });
+      if (ids.gid !== this.gid) drift.push({ fact: "gid", then: this.gid, now: ids.gid });
+      const before = valueOf(then) ?? [];
+      if (groups.length !== before.length || groups.some((group, at) => group !== before[at])) {
+        drift.push({ fact: "groups", then: before, now: groups });
+      }
+      return drift;
+    } catch (error) {
+      if (error instanceof UcredError && error.code === "ERR_UCRED_PEER_GONE") return ENDED_DRIFT;
+      throw error;
+    }
+  }
+
+  close(): void {
+    const { pinned } = this.#capture;
+    if (pinned instanceof Pin) pinned.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /**
+   * The connection has closed. A process that ends closes its connections first, so a signal that
+   * somebody waits for gets the time to tell.
+   */
+  afterConnection(): void {
+    if (this.#signal === undefined || this.#signal.aborted) this.close();
+    else afterwards(() => this.close(), LINGER);
+  }
+
+  toJSON(): PeerJSON {
+    const { pid, uid, gid, groups, label, user, groupNames, ambiguous, pinned, alive } = this;
+    const facts = Object.entries(this.facts).filter(([name]) => name !== "key" || pinned);
+    const reasons = facts.flatMap(([name, fact]: [string, Fact<unknown>]) =>
+      fact.state === "unknown" ? [[name, fact.reason.message]] : []
+    );
+    return {
+      ...(pid !== undefined && { pid }),
+      uid,
+      gid,
+      ...(groups && { groups }),
+      ...(label !== undefined && { label }),
+      ...(user !== undefined && { user }),
+      ...(groupNames && { groupNames }),
+      ...(ambiguous.length > 0 && { ambiguous }),
+      ...(pinned && { pinned }),
+      ...(alive !== undefined && { alive }),
+      ...(pinned && this.key !== undefined && { key: this.key }),
+      ...(alive && { process: this.process.toJSON() }),
+      ...(reasons.length > 0 && { unknown: Object.fromEntries(reasons) }),
+    };
+  }
+
+  [INSPECT](...call: InspectArguments): string {
+    return inspectAs("Peer", this.toJSON(), call);
+  }
+
+  /** `undefined` where the process had ended before it could be pinned. */
+  #pin(): Pin | undefined {
+    const { pinned } = this.#capture;
+    if (pinned instanceof Pin) {
+      void pinned.fd; // throws once it was closed
+      return pinned;
+    }
+    const reason = pinned ?? notPinned();
+    if (reason.code === "ERR_UCRED_PEER_GONE") return undefined;
+    throw reason;
+  }
+}
+
+const ENDED: Ended = Object.freeze({ alive: false });
+const ENDED_DRIFT: readonly Drift[] = Object.freeze([
+  Object.freeze({ fact: "alive", then: true, now: false }),
+]);
+
+function ambiguousIds(
+  on: System,
+  uid: number,
+  gid: number,
+  groups: readonly number[] | undefined,
+): readonly AmbiguousId[] {
+  const isUnsure = (gid: number) => isAmbiguous(on, "gid", gid);
+  const ambiguous: AmbiguousId[] = [];
+  if (isAmbiguous(on, "uid", uid)) ambiguous.push("uid");
+  if (isUnsure(gid)) ambiguous.push("gid");
+  if (groups?.some(isUnsure)) ambiguous.push("groups");
+  return Object.freeze(ambiguous);
+}
+
+function factsOf(on: System, capture: Capture, ambiguous: readonly AmbiguousId[]): PeerFacts {
+  const { pid, uid, gid, groups, label, pinned } = capture;
+  let user: Fact<string> | undefined;
+  let groupNames: PeerFacts["groupNames"] | undefined;
+  let key: Fact<string> | undefined;
+  return Object.freeze({
+    pid: pid === undefined ? none("kernel@connect") : known(pid, "kernel@connect"),
+    uid: ambiguous.includes("uid") ? unknown(unmapped(uid)) : known(uid, "kernel@connect"),
+    gid: ambiguous.includes("gid") ? unknown(unmapped(gid)) : known(gid, "kernel@connect"),
+    groups,
+    label,
+    get user() {
+      return user ??= ambiguous.includes("uid") ? unknown(unmapped(uid)) : userName(on, uid);
+    },
+    get groupNames() {
+      return groupNames ??= namesOf(on, groups);
+    },
+    pinned: pinned === undefined
+      ? none("kernel@connect")
+      : pinned instanceof Pin
+      ? known(pinned.kind, pinned.kind === "connect" ? "kernel@connect" : "kernel@now")
+      : unknown(pinned),
+    get key() {
+      return key ??= keyOf(pinned ?? notPinned());
+    },
+  });
+}
+
+/** An ambiguous gid's name would be a guess, and is left out. */
+function namesOf(on: System, groups: Fact<readonly number[]>): PeerFacts["groupNames"] {
+  if (groups.state !== "known") return groups;
+  if (groups.value.length > MOST_GROUP_NAMES) {
+    const message = `Cannot look up group names: more than ${MOST_GROUP_NAMES} groups`;
+    const hint = "Decide by the numbers in groups, which are complete";
+    return unknown(new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint }));
+  }
+  const names: (string | null)[] = [];
+  for (const gid of groups.value) {
+    const name = isAmbiguous(on, "gid", gid) ? undefined : groupName(on, gid);
+    if (name?.state === "unknown") return name;
+    names.push(name?.state === "known" ? name.value : null);
+  }
+  return known(Object.freeze(names), "accounts@now");
+}
+
+function unmapped(id: number): UcredError {
+  const message =
+    `Cannot tell whose id ${id} is: it may stand for any id outside our user namespace`;
+  const hint = "Run the server outside the container, or map the peer's id into it";
+  return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+}
+
+function notPinned(): UcredError {
+  const message = "Cannot look at the peer's process: it is not pinned";
+  const hint = "Call identify(socket, { pin: true }) in the accept handler";
+  return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+}

@@ -1,0 +1,239 @@
+/** A pinned process → facts about it, each read when asked for and checked to be of that process. */
+
+import { builtinModule } from "../adapters/host.ts";
+import { type CgroupPlace, placeOf } from "../core/cgroup.ts";
+import { UcredError } from "../core/errors.ts";
+import { type Fact, known, none, unknown, valueOf } from "../core/facts.ts";
+import type {
+  Namespace,
+  NamespaceKind,
+  Namespaces,
+  ProcessJSON,
+  ProcessSnapshot,
+  ProcessValues,
+} from "../core/process.ts";
+import {
+  parseAuditId,
+  parseCapabilities,
+  parseCgroup,
+  parseCmdline,
+  parseExe,
+  parseGroups,
+  parseNamespace,
+  parseNoNewPrivs,
+  parseSeccomp,
+  parseStartTime,
+  parseStatus,
+} from "../ffi/proc.ts";
+import { failure, senseless } from "./failure.ts";
+import { openFile, readLink } from "./files.ts";
+import { INSPECT, type InspectArguments, inspectAs } from "./inspect.ts";
+import type { Pin } from "./pin.ts";
+
+/** Bytes of an executable that are hashed at most. */
+const MOST_EXE = 512 << 20;
+
+/** Where facts come from: a pin, or the reason why there is none. */
+export type Pinned = Pin | UcredError;
+
+type Name = keyof ProcessValues;
+
+/** Shared by several facts, and therefore read once. */
+interface Sources {
+  readonly exe: { readonly path: string; readonly deleted: boolean };
+  readonly status: ReadonlyMap<string, string>;
+  readonly cgroup: string;
+  readonly place: CgroupPlace;
+}
+
+/** What one snapshot reads from. */
+class Reader {
+  readonly pin: Pin;
+  readonly #sources = new Map<keyof Sources, unknown>();
+
+  constructor(pin: Pin) {
+    this.pin = pin;
+  }
+
+  get<K extends keyof Sources>(name: K): Sources[K] {
+    if (!this.#sources.has(name)) this.#sources.set(name, SOURCES[name](this));
+    return this.#sources.get(name) as Sources[K];
+  }
+}
+
+const SOURCES: { readonly [K in keyof Sources]: (from: Reader) => Sources[K] } = {
+  exe: ({ pin }) => parseExe(pin.readLink("exe", "read the peer's executable")),
+  status: ({ pin }) => parseStatus(pin.read("status", "read the peer's status")),
+  cgroup: ({ pin }) => {
+    const what = "read the peer's control group";
+    return sensible(parseCgroup(pin.read("cgroup", what)), what);
+  },
+  place: (from) => {
+    const place = placeOf(from.get("cgroup"));
+    if (place !== undefined) return place;
+    const message =
+      "Cannot tell the peer's unit: its control group is outside our cgroup namespace";
+    const hint = "Run the server in the host's cgroup namespace";
+    throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+  },
+};
+
+/** How each fact is read: its value, `null` where it is known to be none, or an error. */
+const READERS: { readonly [N in Name]: (from: Reader) => ProcessValues[N] | null } = {
+  exe: (from) => from.get("exe").path,
+  exeDeleted: (from) => from.get("exe").deleted,
+  exeSha256: hashExe,
+  comm: ({ pin }) => pin.read("comm", "read the peer's name").replace(/\n$/, ""),
+  cmdline: ({ pin }) => {
+    const text = pin.read("cmdline", "read the peer's arguments");
+    return text === "" ? null : parseCmdline(text);
+  },
+  startTime: ({ pin }) => {
+    const what = "read the peer's start time";
+    return sensible(parseStartTime(pin.read("stat", what)), what);
+  },
+  cgroup: (from) => from.get("cgroup"),
+  slice: (from) => from.get("place").slice,
+  unit: (from) => from.get("place").unit,
+  userUnit: (from) => from.get("place").userUnit,
+  container: (from) => from.get("place").container,
+  userContainer: (from) => from.get("place").userContainer,
+  session: (from) => from.get("place").session,
+  auditUid: ({ pin }) => auditId(pin, "loginuid", "read the peer's audit uid"),
+  auditSession: ({ pin }) => auditId(pin, "sessionid", "read the peer's audit session"),
+  capabilities: (from) =>
+    sensible(parseCapabilities(from.get("status")), "read the peer's capabilities"),
+  noNewPrivs: (from) => sensible(parseNoNewPrivs(from.get("status")), "read no_new_privs"),
+  seccomp: (from) => sensible(parseSeccomp(from.get("status")), "read the seccomp mode"),
+  namespaces: readNamespaces,
+};
+
+const NAMES = Object.keys(READERS) as readonly Name[];
+
+function sensible<T>(value: T | undefined, what: string): T {
+  if (value === undefined) throw senseless(what, "read", "what cannot be understood");
+  return value;
+}
+
+function auditId(pin: Pin, file: string, what: string): number | null {
+  return sensible(parseAuditId(pin.read(file, what)), what);
+}
+
+/** Supplementary groups of now. */
+export function readGroupsNow(pin: Pin): readonly number[] {
+  const what = "read the peer's groups of now";
+  return sensible(parseGroups(parseStatus(pin.read("status", what))), what);
+}
+
+/** From boot to the pinned process's start, in ms. */
+export function readStartTime(pin: Pin): number {
+  const what = "read the peer's start time";
+  return sensible(parseStartTime(pin.read("stat", what)), what);
+}
+
+const KINDS: readonly NamespaceKind[] = [
+  "cgroup",
+  "ipc",
+  "mnt",
+  "net",
+  "pid",
+  "time",
+  "user",
+  "uts",
+];
+
+function readNamespaces({ pin }: Reader): Namespaces {
+  const { on, calls } = pin;
+  const what = "read the peer's namespaces";
+  const found = pin.verified(what, "readlink", (folder) => {
+    const namespaces: { [kind: string]: Namespace } = {};
+    for (const kind of KINDS) {
+      const theirs = readLink(on, calls, `${folder}ns/${kind}`);
+      if (typeof theirs === "number") return theirs;
+      const ours = readLink(on, calls, `/proc/self/ns/${kind}`);
+      if (typeof ours === "number") return ours;
+      const id = sensible(parseNamespace(theirs), what);
+      namespaces[kind] = Object.freeze({ id, ours: theirs === ours });
+    }
+    return Object.freeze(namespaces);
+  });
+  return found as Namespaces;
+}
+
+interface Crypto {
+  createHash(algorithm: "sha256"): {
+    update(bytes: Uint8Array): unknown;
+    digest(encoding: "hex"): string;
+  };
+}
+
+/** Opens the file that runs, whatever now has its name, and reads it to its end. */
+function hashExe({ pin }: Reader): string {
+  const { on, calls } = pin;
+  const what = "read the peer's executable";
+  let fd = -1;
+  try {
+    pin.verified(what, "open", (folder) => {
+      fd = openFile(on, calls, `${folder}exe`);
+      return fd < 0 ? fd : undefined;
+    });
+    const { createHash } = builtinModule("node:crypto") as Crypto;
+    const hash = createHash("sha256");
+    const chunk = on.libc.memory(1 << 18);
+    for (let total = 0;;) {
+      const length = calls.read(fd, chunk);
+      if (length < 0) throw failure(on, what, "read", -length);
+      if (length === 0) return hash.digest("hex");
+      if ((total += length) > MOST_EXE) {
+        const hint = "Decide by another fact: no executable of this size is hashed";
+        const message = `Cannot ${what}: it is longer than ${MOST_EXE} bytes`;
+        throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+      }
+      hash.update(chunk.bytes.subarray(0, length));
+    }
+  } finally {
+    if (fd >= 0) calls.close(fd);
+  }
+}
+
+/** A snapshot that has read nothing yet. */
+export function snapshotOf(pinned: Pinned): ProcessSnapshot {
+  const read = new Map<Name, Fact<unknown>>();
+  const reader = pinned instanceof UcredError ? pinned : new Reader(pinned);
+  const factOf = (name: Name): Fact<unknown> => {
+    let fact = read.get(name);
+    if (fact === undefined) read.set(name, fact = readFact(reader, name));
+    return fact;
+  };
+  const toJSON = (): ProcessJSON => {
+    const json: { [name: string]: unknown } = {};
+    const reasons: { [name: string]: string } = {};
+    for (const name of NAMES) {
+      if (name === "exeSha256" && !read.has(name)) continue; // reads a whole file
+      const fact = factOf(name);
+      if (fact.state === "known") json[name] = fact.value;
+      if (fact.state === "unknown") reasons[name] = fact.reason.message;
+    }
+    return { ...json, ...(Object.keys(reasons).length > 0 && { unknown: reasons }) };
+  };
+  const getters = (get: (name: Name) => unknown) =>
+    Object.fromEntries(NAMES.map((name) => [name, { get: () => get(name), enumerable: true }]));
+  const facts = Object.freeze(Object.create(null, getters(factOf)));
+  return Object.freeze(Object.create(null, {
+    ...getters((name) => valueOf(factOf(name))),
+    facts: { value: facts },
+    toJSON: { value: toJSON },
+    [INSPECT]: { value: (...call: InspectArguments) => inspectAs("Process", toJSON(), call) },
+  }));
+}
+
+function readFact(from: Reader | UcredError, name: Name): Fact<unknown> {
+  if (from instanceof UcredError) return unknown(from);
+  try {
+    const value = READERS[name](from);
+    return value === null ? none("procfs@now") : known(value, "procfs@now");
+  } catch (error) {
+    if (error instanceof UcredError) return unknown(error);
+    throw error;
+  }
+}
