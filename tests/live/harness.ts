@@ -25,6 +25,11 @@ export const peerProgram: string = needs.cc.met && needs.linux.met
   ? compileProgram(new URL("peer.c", import.meta.url))
   : "";
 
+/** The compiled actor.c. */
+export const actorProgram: string = needs.cc.met && needs.linux.met
+  ? compileProgram(new URL("actor.c", import.meta.url))
+  : "";
+
 /** A socket path that nobody has used, in a folder that everyone may enter. */
 export function freshPath(name = "s"): string {
   return join(temporaryFolder(), name);
@@ -118,6 +123,68 @@ async function acceptOne<T>(path: string, look: (socket: Socket) => T) {
   });
   await listen(server, path);
   return { seen, server };
+}
+
+/** A process of actor.c, with our end of its connection. */
+export class Actor {
+  readonly #socket: Socket;
+  readonly #answers: AsyncIterator<string>;
+  /** The actor itself, or its parent. */
+  readonly child: Child;
+
+  constructor(socket: Socket, child: Child) {
+    this.#socket = socket;
+    this.#answers = createInterface({ input: socket })[Symbol.asyncIterator]();
+    this.child = child;
+  }
+
+  /** Has it do something, and waits until that is done. */
+  async tell(command: string): Promise<void> {
+    this.#socket.write(`${command}\n`);
+    const { value } = await this.#answers.next();
+    assert.equal(value, "ok", command);
+  }
+
+  /** Has it end, and waits until its connection is closed. */
+  async exit(): Promise<void> {
+    this.#socket.write("exit\n");
+    await this.#answers.next();
+  }
+
+  /** Closes our end, upon which it ends. */
+  hangUp(): void {
+    this.#socket.destroy();
+  }
+}
+
+/**
+ * Starts an actor, and looks at its connection in the accept handler.
+ *
+ * @param options Of actor.c.
+ * @param command What starts it, `unshare …`, say.
+ */
+export async function startActor<T>(
+  options: readonly string[],
+  look: (socket: Socket) => T,
+  [command, ...args]: readonly [string, ...string[]] = [actorProgram],
+): Promise<[T, Actor]> {
+  const path = freshPath();
+  const { promise, resolve, reject } = Promise.withResolvers<[T, Socket]>();
+  const server = createServer((socket) => {
+    try {
+      resolve([look(socket), socket.on("error", () => {})]);
+    } catch (error) {
+      reject(error);
+    }
+  });
+  await listen(server, path);
+  try {
+    const child = new Child(command, [...args, ...options, path]);
+    const [found, socket] = await promise;
+    return [found, new Actor(socket, child)];
+  } finally {
+    server.close();
+  }
 }
 
 /** Starts listening where every user may connect. */

@@ -1,6 +1,7 @@
 /** What a test may need of the machine, and how a test that lacks it says so. */
 
 import { execFileSync } from "node:child_process";
+import { release } from "node:os";
 import process from "node:process";
 import { test } from "node:test";
 import { host } from "../../adapters/host.ts";
@@ -28,9 +29,15 @@ function succeeds(command: string, ...args: string[]): boolean {
   }
 }
 
+function hasPeerPidfd(): boolean {
+  const [major = 0, minor = 0] = release().split(".").map(Number);
+  return on.os === "linux" && !emulated && (major > 6 || (major === 6 && minor >= 5));
+}
+
 /** Everything that a test here can need. What a runtime cannot do is listed here and nowhere else. */
 export const needs = {
   linux: { name: "Linux", met: on.os === "linux" },
+  peerPidfd: { name: "SO_PEERPIDFD: Linux 6.5, not emulated", met: hasPeerPidfd() },
   macos: { name: "macOS", met: on.os === "darwin" },
   root: { name: "root", met: process.getuid?.() === 0 },
   cc: { name: "a C compiler", met: succeeds("cc", "--version") },

@@ -1,0 +1,330 @@
+/** Processes that change, end, or give their pid away, after they connected. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { copyFileSync, readdirSync, readFileSync, readlinkSync, unlinkSync } from "node:fs";
+import { createServer, type Socket } from "node:net";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fdOf } from "../../identity/fd.ts";
+import { identify, type Peer, peerCredentials } from "../../mod.ts";
+import { needs, testWith } from "../support/suite.ts";
+import { temporaryFolder } from "../support/compile.ts";
+import { actorProgram, freshPath, listen, startActor } from "./harness.ts";
+
+const here = [needs.linux, needs.cc, needs.peerPidfd];
+const rootHere = [...here, needs.root];
+/** By number, so that the peer is not closed with the connection. */
+const pin = (socket: Socket): Peer => identify(fdOf(socket), { pin: true });
+const pinSocket = (socket: Socket): Peer => identify(socket, { pin: true });
+
+/** Waits until something is so; the runner's own limit ends the wait. */
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await sleep(5);
+}
+
+const openDescriptors = () => readdirSync("/proc/self/fd").length;
+
+testWith(
+  here,
+  "a pinned peer lives, and has the ids and groups that it connected with",
+  async () => {
+    const [peer, actor] = await startActor([], pin);
+    assert.equal(peer.pinned, "connect");
+    assert.equal(peer.alive, true);
+    const live = peer.live();
+    assert.ok(live.alive);
+    assert.deepEqual([live.uid, live.gid], [peer.uid, peer.gid]);
+    assert.deepEqual([live.ruid, live.suid, live.fsuid], [peer.uid, peer.uid, peer.uid]);
+    assert.deepEqual(peer.drift(), []);
+    assert.equal(peer.signal?.aborted, false);
+    peer.close();
+    actor.hangUp();
+  },
+);
+
+testWith(rootHere, "setresuid after connect shows in live() and drift(), not in uid", async () => {
+  const [peer, actor] = await startActor([], pin);
+  await actor.tell("setgroups 7,9");
+  await actor.tell("setresgid 30 31 32");
+  await actor.tell("setresuid 20 21 22");
+  assert.deepEqual([peer.uid, peer.gid], [0, 0]);
+  const { source, ...live } = peer.live() as { source: string };
+  assert.deepEqual(live, {
+    ...{ alive: true, uid: 21, gid: 31 },
+    ...{ ruid: 20, euid: 21, suid: 22, fsuid: 21 },
+    ...{ rgid: 30, egid: 31, sgid: 32, fsgid: 31 },
+  });
+  assert.match(source, /^(kernel|procfs)@now$/);
+  assert.deepEqual(peer.drift(), [
+    { fact: "uid", then: 0, now: 21 },
+    { fact: "gid", then: 0, now: 31 },
+    { fact: "groups", then: peer.groups, now: [7, 9, 31] },
+  ]);
+  actor.hangUp();
+});
+
+testWith(here, "exec after connect shows in exe, and leaves the rest", async () => {
+  const [peer, actor] = await startActor([], pin);
+  const before = peer.process;
+  assert.equal(before.exe, actorProgram);
+  const other = `${temporaryFolder()}/other`;
+  copyFileSync(actorProgram, other);
+  await actor.tell(`exec ${other}`);
+  assert.equal(before.exe, actorProgram, "a snapshot stays as it was");
+  assert.equal(peer.process.exe, other);
+  assert.equal(peer.process.exeDeleted, false);
+  assert.deepEqual(peer.drift(), []);
+  unlinkSync(other);
+  const { exe, exeDeleted, exeSha256, cmdline } = peer.process;
+  assert.deepEqual([exe, exeDeleted], [other, true]);
+  assert.equal(exeSha256, createHash("sha256").update(readFileSync(actorProgram)).digest("hex"));
+  assert.deepEqual(cmdline?.slice(0, 2), [other, "--go-on"]);
+  actor.hangUp();
+});
+
+testWith(here, "a thread that takes over the pid by exec is the same process", async () => {
+  const [peer, actor] = await startActor([], pin);
+  const { key, signal } = peer;
+  const other = `${temporaryFolder()}/other`;
+  copyFileSync(actorProgram, other);
+  await actor.tell(`thread-exec ${other}`);
+  await sleep(120); // more than two looks at the pidfd
+  assert.deepEqual([peer.alive, signal?.aborted, peer.key], [true, false, key]);
+  assert.equal(peer.process.exe, other);
+  assert.deepEqual(peer.drift(), []);
+  actor.hangUp();
+});
+
+testWith(here, "signal aborts when the process ends, and a zombie is not alive", async () => {
+  const [peer, actor] = await startActor(["--parent"], pin);
+  const { signal } = peer;
+  assert.ok(signal !== undefined && signal === peer.signal);
+  const snapshot = peer.process;
+  assert.equal(snapshot.exe, actorProgram);
+  await actor.exit();
+  await until(() => signal.aborted);
+  assert.equal(signal.reason.code, "ERR_UCRED_PEER_GONE");
+  const stat = readFileSync(`/proc/${peer.pid}/stat`, "utf8");
+  assert.match(stat, /\) Z /, "it is a zombie");
+  assertGone(peer);
+  actor.child.process.stdin!.write("reap\n");
+  assert.equal(await actor.child.json(), peer.pid);
+  assertGone(peer);
+  assert.equal(snapshot.exe, actorProgram, "what was read stays");
+  assert.equal(snapshot.facts.comm.state, "unknown", "what was not cannot be");
+  peer.close();
+  await actor.child.end();
+});
+
+/** The process has ended, and nothing of whoever may have its pid now is told as its own. */
+function assertGone(peer: Peer): void {
+  assert.equal(peer.alive, false);
+  assert.deepEqual(peer.live(), { alive: false });
+  assert.deepEqual(peer.drift(), [{ fact: "alive", then: true, now: false }]);
+  for (const [name, fact] of Object.entries(peer.process.facts)) {
+    assert.equal(fact.state, "unknown", name);
+    assert.equal(fact.reason.code, "ERR_UCRED_PEER_GONE", `${name}: ${fact.reason}`);
+  }
+  assert.equal(peer.toJSON().process, undefined);
+}
+
+testWith(here, "a killed process is gone", async () => {
+  const [peer, actor] = await startActor([], pin);
+  process.kill(peer.pid!, "SIGKILL");
+  await until(() => peer.alive === false);
+  assertGone(peer);
+  assert.equal(peer.signal?.aborted, true, "a signal that is asked for afterwards, too");
+  assert.ok(actor);
+});
+
+testWith(rootHere, "a pid that was reused before accept is not the peer", async () => {
+  const path = freshPath();
+  const { promise, resolve } = Promise.withResolvers<Peer>();
+  const server = createServer((socket) => resolve(pin(socket.on("error", () => {}))));
+  await listen(server, path);
+  // Blocks this thread, so nothing is accepted before another process has the number.
+  const other = Number(execFileSync(actorProgram, ["--reused", path], { encoding: "utf8" }));
+  try {
+    const peer = await promise;
+    assert.deepEqual([peer.pid, peer.uid], [other, 0]);
+    assertFooled(other);
+    assertGone(peer);
+    peer.close();
+  } finally {
+    process.kill(other, "SIGKILL");
+    server.close();
+  }
+});
+
+testWith(rootHere, "a pid that was reused after accept is not the peer", async () => {
+  const [peer, actor] = await startActor(["--parent"], pin);
+  const before = [peer.process.startTime, peer.key];
+  assert.ok(!before.includes(undefined));
+  await actor.exit();
+  actor.child.process.stdin!.write("reuse\n");
+  assert.equal(await actor.child.json(), peer.pid);
+  assertFooled(peer.pid!);
+  assertGone(peer);
+  peer.close();
+  await actor.child.end();
+});
+
+/** Who reads /proc by the number finds a living process with the right uid and the right name. */
+function assertFooled(pid: number): void {
+  const status = readFileSync(`/proc/${pid}/status`, "utf8");
+  assert.match(status, /^Uid:\t0\t/m);
+  assert.match(status, /^Name:\tactor$/m);
+  assert.match(status, /^State:\t[SR]/m);
+  assert.equal(readlinkSync(`/proc/${pid}/exe`), actorProgram);
+}
+
+testWith(here, "a child that keeps the connection is not the peer", async () => {
+  const look = (socket: Socket) => [pin(socket), socket] as const;
+  const [[peer, socket], actor] = await startActor([], look);
+  await actor.tell("leave"); // the child answers
+  await until(() => peer.alive === false);
+  assertGone(peer);
+  assert.deepEqual({ ...peerCredentials(socket) }, { pid: peer.pid, uid: peer.uid, gid: peer.gid });
+  // The number is free by now, so a pin that is made only now must not find another process.
+  const late = identify(socket, { pin: true });
+  assertGone(late);
+  late.close();
+  actor.hangUp();
+});
+
+testWith(
+  here,
+  "key is the process's own: two connections share it, two processes do not",
+  async () => {
+    const [first, one] = await startActor([], pin);
+    const [second, two] = await startActor([], (socket) => [pin(socket), pin(socket)] as const);
+    assert.equal(second[0].key, second[1].key);
+    assert.notEqual(first.key, second[0].key);
+    assert.match(first.key ?? "", /^[0-9a-f-]{36}-[\d-]+$/);
+    for (const peer of [first, ...second]) peer.close();
+    assert.equal(first.key, first.toJSON().key, "what was read stays");
+    one.hangUp();
+    two.hangUp();
+  },
+);
+
+testWith(here, "process facts are those of /proc, whatever the process calls itself", async () => {
+  const [peer, actor] = await startActor([], pin);
+  await actor.tell("comm x) S 1 (%nUid:");
+  await actor.tell("no-new-privs");
+  const proc = (name: string) => readFileSync(`/proc/${peer.pid}/${name}`, "utf8");
+  const { facts, ...now } = { facts: peer.process.facts, ...peer.process.toJSON() };
+  assert.equal(now.comm, "x) S 1 (\nUid:");
+  assert.equal(now.startTime, Number(proc("stat").split(") ").at(-1)!.split(" ")[19]) * 10);
+  assert.equal(now.noNewPrivs, true);
+  assert.equal(
+    now.seccomp,
+    ["off", "strict", "filter"][Number(/Seccomp:\t(\d)/.exec(proc("status"))![1])],
+  );
+  assert.deepEqual(now.cmdline, proc("cmdline").split("\0").slice(0, -1));
+  assert.ok(proc("cgroup").split("\n").some((line) => line.endsWith(`:${now.cgroup}`)));
+  for (const [kind, { id, ours }] of Object.entries(now.namespaces ?? {})) {
+    assert.equal(readlinkSync(`/proc/${peer.pid}/ns/${kind}`), `${kind}:[${id}]`);
+    assert.equal(ours, true, kind);
+  }
+  assert.equal(Object.keys(now.namespaces ?? {}).length, 8);
+  assert.equal(facts.exe.state === "known" && facts.exe.source, "procfs@now");
+  assert.deepEqual(peer.live().alive && peer.drift(), [], "the name is no line of status");
+  actor.hangUp();
+});
+
+testWith(rootHere, "capabilities are those of now", async () => {
+  const [peer, actor] = await startActor([], pin);
+  const before = peer.process.capabilities!;
+  assert.ok(before.effective.includes("CAP_SETUID") && before.permitted.includes("CAP_SETUID"));
+  await actor.tell("setresuid 5 5 5");
+  const { capabilities: after } = peer.process;
+  assert.deepEqual([after?.effective, after?.permitted], [[], []]);
+  assert.deepEqual(after?.bounding, before.bounding);
+  actor.hangUp();
+});
+
+testWith([...here, needs.userNamespace], "namespaces tell which are ours", async () => {
+  const command = ["-U", "-n", actorProgram];
+  const [peer, actor] = await startActor([], pin, ["unshare", ...command]);
+  const { namespaces } = peer.process;
+  assert.deepEqual(
+    Object.entries(namespaces ?? {}).flatMap(([kind, { ours }]) => ours ? [] : [kind]),
+    ["net", "user"],
+  );
+  actor.hangUp();
+});
+
+testWith(here, "without a pin nothing is said of the process", async () => {
+  const [peer, actor] = await startActor([], (socket) => identify(socket));
+  assert.deepEqual([peer.pinned, peer.alive, peer.signal, peer.key], [
+    undefined,
+    undefined,
+    undefined,
+    undefined,
+  ]);
+  for (const ask of [() => peer.live(), () => peer.drift()]) {
+    assert.throws(ask, { name: "UcredError", code: "ERR_UCRED_UNSUPPORTED", hint: /pin: true/ });
+  }
+  assert.equal(peer.process.exe, undefined);
+  assert.deepEqual([peer.toJSON().process, peer.toJSON().unknown], [undefined, undefined]);
+  assert.equal(peer.facts.pinned.state, "none");
+  peer.close();
+  actor.hangUp();
+});
+
+testWith(here, "a closed peer gives its descriptor back, and says no more", async () => {
+  const before = openDescriptors();
+  const [peer, actor] = await startActor([], pin);
+  const { signal } = peer;
+  {
+    using same = peer;
+    assert.equal(same.alive, true);
+  }
+  assert.deepEqual([peer.alive, signal?.aborted], [undefined, false]);
+  assert.throws(() => peer.live(), { code: "ERR_UCRED_NO_FD" });
+  assert.throws(() => peer.drift(), { code: "ERR_UCRED_NO_FD" });
+  const { exe } = peer.process.facts;
+  assert.equal(exe.state === "unknown" && exe.reason.code, "ERR_UCRED_NO_FD");
+  peer.close();
+  actor.hangUp();
+  await until(() => openDescriptors() <= before);
+});
+
+testWith(here, "a connection that closes gives the descriptor back", async () => {
+  const before = openDescriptors();
+  const [peer, actor] = await startActor([], pinSocket);
+  assert.equal(peer.alive, true);
+  actor.hangUp();
+  await until(() => peer.alive === undefined && openDescriptors() <= before);
+});
+
+testWith(
+  here,
+  "signal aborts when the process ends, although its connection closes first",
+  async () => {
+    const before = openDescriptors();
+    const [peer, actor] = await startActor([], pinSocket);
+    const { signal } = peer;
+    await actor.exit();
+    await until(() => signal!.aborted);
+    assert.equal(peer.alive, false);
+    await until(() => openDescriptors() <= before);
+    assert.equal(peer.alive, undefined);
+  },
+);
+
+testWith(here, "a peer that is forgotten gives its descriptor back", async () => {
+  const [socket, actor] = await startActor([], (socket) => socket);
+  const before = openDescriptors();
+  const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+  for (let i = 0; i < 50; i++) identify(fd, { pin: true }); // a number tells nobody when it closes
+  assert.ok(openDescriptors() > before);
+  await until(() => {
+    for (let i = 0; i < 50; i++) new Array(100_000).fill({}); // until the collector takes them
+    return openDescriptors() <= before;
+  });
+  actor.hangUp();
+});
