@@ -1,0 +1,206 @@
+/** Pinning where the kernel is older, or denies a call: the weaker kind, or a reason; never another process. */
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { constants } from "node:os";
+import process from "node:process";
+import { host } from "../../adapters/host.ts";
+import { openSystem, type System } from "../../adapters/select.ts";
+import type { UcredErrorCode } from "../../core/errors.ts";
+import type { Fact } from "../../core/facts.ts";
+import { fdOf } from "../../identity/fd.ts";
+import { identifyFd } from "../../identity/identify.ts";
+import { readCredentials } from "../../identity/credentials.ts";
+import type { Peer } from "../../mod.ts";
+import { actorProgram, startActor } from "../live/harness.ts";
+import { compileLibrary } from "../support/compile.ts";
+import { needs, testWith } from "../support/suite.ts";
+
+const here = [needs.linux, needs.cc, needs.peerPidfd];
+const errnos = constants.errno as { readonly [name: string]: number };
+const { ENOPROTOOPT, ENOTTY, EINVAL, ESRCH, EPERM, EMFILE, ENOSYS, ENOENT } = errnos;
+
+/** The real system, but for these calls. */
+function deny(calls: { readonly [call: string]: number | undefined }): System {
+  const flags = Object.entries(calls).map(([call, errno]) => `-D${call}=${errno}`);
+  const source = new URL("denying_libc.c", import.meta.url);
+  // Linked with libc whether it needs it or not: the calls that it lacks are found there.
+  return openSystem(host(), compileLibrary(source, "-Wl,--no-as-needed", ...flags));
+}
+
+/** Before 6.5, 6.9 and 6.13. */
+const OLD = { PEERPIDFD: ENOPROTOOPT, STATFS: 0, GET_INFO: ENOTTY };
+
+const on = (system: System) => (socket: Parameters<typeof fdOf>[0]) =>
+  identifyFd(system, fdOf(socket), { pin: true });
+
+const reasonOf = (fact: Fact<unknown>) => {
+  assert.equal(fact.state, "unknown");
+  return fact.reason;
+};
+
+testWith(
+  here,
+  "Linux before 6.5 gives the weaker pin, with everything that /proc tells",
+  async () => {
+    const [peer, actor] = await startActor([], on(deny(OLD)));
+    assert.equal(peer.pinned, "accept");
+    assert.equal(peer.alive, true);
+    const live = peer.live();
+    assert.ok(live.alive);
+    assert.deepEqual([live.uid, live.gid, live.source], [peer.uid, peer.gid, "procfs@now"]);
+    assert.deepEqual(peer.drift(), []);
+    assert.equal(peer.process.exe, actorProgram);
+    assert.match(
+      peer.key ?? "",
+      new RegExp(`^[0-9a-f-]{36}-${peer.pid}-${peer.process.startTime}$`),
+    );
+    peer.close();
+    actor.hangUp();
+  },
+);
+
+testWith([...here, needs.root], "the weaker pin follows changes of user", async () => {
+  const [peer, actor] = await startActor([], on(deny(OLD)));
+  await actor.tell("setresuid 20 21 22");
+  const live = peer.live();
+  assert.ok(live.alive);
+  assert.deepEqual([live.ruid, live.uid, live.suid, live.fsuid], [20, 21, 22, 21]);
+  assert.deepEqual(peer.drift(), [{ fact: "uid", then: 0, now: 21 }]);
+  peer.close();
+  actor.hangUp();
+});
+
+testWith([...here, needs.root], "the weaker pin refuses a process with other ids", async () => {
+  const before = readdirSync("/proc/self/fd").length;
+  const stranger = spawn("sleep", ["30"], { uid: 4321 });
+  const byNumber = { PEERPIDFD: ENOPROTOOPT, OTHER_PID: stranger.pid };
+  const [peer, actor] = await startActor([], on(deny(byNumber)));
+  const { code, message } = reasonOf(peer.facts.pinned);
+  assert.equal(code, "ERR_UCRED_UNSUPPORTED");
+  assert.match(message, /other ids/);
+  assert.deepEqual([peer.pinned, peer.alive, peer.uid], [undefined, undefined, 0]);
+  actor.hangUp();
+  stranger.kill();
+  await new Promise((resolve) => stranger.once("exit", resolve));
+  assert.ok(readdirSync("/proc/self/fd").length <= before + 2, "the pidfd was given back");
+});
+
+testWith(here, "the weaker pin finds no process where the pid is free", async () => {
+  const { pid } = spawnedAndGone();
+  const [peer, actor] = await startActor([], on(deny({ ...OLD, OTHER_PID: pid })));
+  assert.equal(reasonOf(peer.facts.pinned).code, "ERR_UCRED_PEER_GONE");
+  assert.equal(peer.alive, false);
+  assert.equal(peer.signal?.aborted, true);
+  assert.deepEqual(peer.live(), { alive: false });
+  assert.deepEqual(peer.drift(), [{ fact: "alive", then: true, now: false }]);
+  actor.hangUp();
+});
+
+/** The pid of a process that has ended. */
+function spawnedAndGone(): { readonly pid: number } {
+  return { pid: Number(execFileSync("sh", ["-c", "echo $$"], { encoding: "utf8" })) };
+}
+
+for (
+  const [name, calls, code, errno] of [
+    ["reaped, on Linux before 6.13", { PEERPIDFD: EINVAL }, "ERR_UCRED_PEER_GONE", undefined],
+    ["reaped", { PEERPIDFD: ESRCH }, "ERR_UCRED_PEER_GONE", ESRCH],
+    ["denied", { PEERPIDFD: EPERM }, "ERR_UCRED_PERMISSION", EPERM],
+    ["out of descriptors", { PEERPIDFD: EMFILE }, "ERR_UCRED_SYSCALL", EMFILE],
+    ["unsupported", { ...OLD, PIDFD_OPEN: ENOSYS }, "ERR_UCRED_SYSCALL", ENOSYS],
+    ["reaped, by number", { ...OLD, PIDFD_OPEN: ESRCH }, "ERR_UCRED_PEER_GONE", ESRCH],
+    ["reaped, now a thread's", { ...OLD, PIDFD_OPEN: EINVAL }, "ERR_UCRED_PEER_GONE", undefined],
+    ["reaped, now a thread's", { ...OLD, PIDFD_OPEN: ENOENT }, "ERR_UCRED_PEER_GONE", undefined],
+    ["denied, by number", { ...OLD, PIDFD_OPEN: EPERM }, "ERR_UCRED_PERMISSION", EPERM],
+    ["out of descriptors, by number", { ...OLD, PIDFD_OPEN: EMFILE }, "ERR_UCRED_SYSCALL", EMFILE],
+    ["without /proc", { ...OLD, OPEN: ENOENT }, "ERR_UCRED_UNSUPPORTED", undefined],
+  ] as readonly [string, Parameters<typeof deny>[0], UcredErrorCode, number?][]
+) {
+  testWith(
+    here,
+    `identify() tells a peer that is ${name} all the same, and why no pin`,
+    async () => {
+      const system = deny(calls);
+      const [peer, actor] = await startActor([], on(system));
+      assert.deepEqual([peer.uid, peer.gid], [process.geteuid!(), process.getegid!()]);
+      const reason = reasonOf(peer.facts.pinned);
+      assert.deepEqual([reason.code, reason.errno], [code, errno], reason.message);
+      assert.equal(peer.alive, code === "ERR_UCRED_PEER_GONE" ? false : undefined);
+      assert.equal(peer.signal?.aborted, code === "ERR_UCRED_PEER_GONE" ? true : undefined);
+      for (const [name, fact] of Object.entries(peer.process.facts)) {
+        assert.equal(reasonOf(fact), reason, name);
+      }
+      actor.hangUp();
+    },
+  );
+}
+
+testWith(here, "out of descriptors: peerCredentials() works", async () => {
+  const system = deny({ PEERPIDFD: EMFILE, OPEN: EMFILE, EPOLL_CREATE: EMFILE });
+  const [{ uid }, actor] = await startActor([], (socket) => readCredentials(system, fdOf(socket)));
+  assert.equal(uid, process.geteuid!());
+  actor.hangUp();
+});
+
+testWith(here, "an answer without ids is not taken for root's", async () => {
+  const [peer, actor] = await startActor([], on(deny({ GET_INFO: 0 })));
+  const live = peer.live();
+  assert.ok(live.alive && live.source === "procfs@now", "asked of /proc instead");
+  assert.equal(live.uid, peer.uid);
+  peer.close();
+  actor.hangUp();
+  const denied = deny({ GET_INFO: 0, OPEN: ENOENT });
+  const [other, second] = await startActor([], on(denied));
+  assert.throws(() => other.live(), { name: "UcredError" });
+  assert.throws(() => other.drift(), { name: "UcredError" });
+  other.close();
+  second.hangUp();
+});
+
+/** Nothing that rests on this call is answered. */
+const denied: readonly [string, (peer: Peer) => unknown][] = [
+  ["POLL", (peer) => peer.alive],
+  ["POLL", (peer) => peer.live()],
+  ["POLL", (peer) => peer.drift()],
+  ["EPOLL_CREATE", (peer) => peer.signal],
+  ["EPOLL_CTL", (peer) => peer.signal],
+  ["OPEN", (peer) => peer.drift()],
+];
+for (const [call, ask] of denied) {
+  testWith(here, `where ${call} fails, ${ask} throws`, async () => {
+    const [peer, actor] = await startActor([], on(deny({ [call]: EMFILE })));
+    assert.equal(peer.pinned, "connect");
+    const before = readdirSync("/proc/self/fd").length;
+    for (let i = 0; i < 5; i++) {
+      assert.throws(() => ask(peer), { name: "UcredError", code: /SYSCALL|UNSUPPORTED/ });
+    }
+    assert.ok(readdirSync("/proc/self/fd").length <= before);
+    peer.close();
+    actor.hangUp();
+  });
+}
+
+testWith(
+  here,
+  "where a file cannot be read, the facts in it are unknown, with the errno",
+  async () => {
+    const [peer, actor] = await startActor([], on(deny({ READLINK: EPERM })));
+    const { exe, exeDeleted, namespaces, comm } = peer.process.facts;
+    for (const fact of [exe, exeDeleted, namespaces]) {
+      assert.deepEqual([reasonOf(fact).code, reasonOf(fact).errno], [
+        "ERR_UCRED_PERMISSION",
+        EPERM,
+      ]);
+    }
+    assert.equal(comm.state, "known");
+    assert.deepEqual(Object.keys(peer.process.toJSON().unknown ?? {}), [
+      "exe",
+      "exeDeleted",
+      "namespaces",
+    ]);
+    peer.close();
+    actor.hangUp();
+  },
+);
