@@ -1,0 +1,148 @@
+/** The texts of /proc, as kernels write them and as processes try to bend them. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  parseAuditId,
+  parseCapabilities,
+  parseCgroup,
+  parseCmdline,
+  parseExe,
+  parseGroups,
+  parseIds,
+  parseInode,
+  parseNamespace,
+  parseNoNewPrivs,
+  parsePidNumbers,
+  parseSeccomp,
+  parseStartTime,
+  parseStatus,
+} from "../../ffi/proc.ts";
+import { decodePidfdIds, epollEvent, PIDFD_INFO, pidfdRequest } from "../../ffi/pidfd.ts";
+
+const stat = (comm: string) =>
+  `77 (${comm}) S 1 77 77 0 -1 4194560 131 0 0 0 0 0 0 0 20 0 1 0 7421 2990080 345 184467 1\n`;
+
+test("parseStartTime() is not misled by a name with parentheses and spaces", () => {
+  for (const comm of ["sh", "a) S 1 (", ") R 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 9 9", "", "((("]) {
+    assert.equal(parseStartTime(stat(comm)), 74210, comm);
+  }
+  for (const text of ["", "77 (sh) S 1 2", "77 sh", stat("x").replace("7421", "-1")]) {
+    assert.equal(parseStartTime(text), undefined, text);
+  }
+});
+
+const status = (fields: string) =>
+  parseStatus(`Name:\tsh\\nUid:\t9\t9\t9\t9\nUmask:\t0022\n${fields}`);
+
+test("ids and groups keep all 32 bits, and no process has the id -1", () => {
+  const full = status(
+    "Uid:\t0\t4000000000\t4294967294\t7\nGid:\t1\t2\t3\t4294967294\nGroups:\t4 5 \n",
+  );
+  assert.deepEqual(parseIds(full), {
+    ...{ ruid: 0, euid: 4000000000, suid: 4294967294, fsuid: 7 },
+    ...{ rgid: 1, egid: 2, sgid: 3, fsgid: 4294967294 },
+  });
+  assert.deepEqual(parseGroups(full), [4, 5]);
+  assert.deepEqual(parseGroups(status("Groups:\t \n")), []);
+  for (
+    const text of [
+      "",
+      "Uid:\t0\t0\t0\nGid:\t0\t0\t0\t0\n",
+      "Uid:\t0\t0\t0\t4294967295\nGid:\t0\t0\t0\t0\n",
+    ]
+  ) {
+    assert.equal(parseIds(status(text)), undefined, text);
+  }
+  for (const text of ["", "Groups:\t1 x\n", "Groups:\t-1\n", "Groups:\t1e3\n"]) {
+    assert.equal(parseGroups(status(text)), undefined, text);
+  }
+});
+
+test("the first line of a name counts", () => {
+  assert.equal(parseNoNewPrivs(parseStatus("NoNewPrivs:\t0\nNoNewPrivs:\t1\n")), false);
+});
+
+test("flags that are missing or new are unknown", () => {
+  assert.equal(parseNoNewPrivs(status("NoNewPrivs:\t1\n")), true);
+  assert.deepEqual(
+    ["0", "1", "2", "3", ""].map((mode) => parseSeccomp(status(`Seccomp:\t${mode}\n`))),
+    ["off", "strict", "filter", undefined, undefined],
+  );
+  assert.equal(parseNoNewPrivs(status("")), undefined);
+  assert.equal(parseNoNewPrivs(status("NoNewPrivs:\t2\n")), undefined);
+});
+
+test("capabilities have names, newer ones numbers", () => {
+  const text =
+    "CapInh:\t0\nCapPrm:\t00000000000000c0\nCapEff:\t8000000000000001\nCapBnd:\t0\nCapAmb:\t0\n";
+  const { permitted, effective, inheritable } = parseCapabilities(status(text))!;
+  assert.deepEqual(permitted, ["CAP_SETGID", "CAP_SETUID"]);
+  assert.deepEqual(effective, ["CAP_CHOWN", "CAP_63"]);
+  assert.deepEqual(inheritable, []);
+  assert.equal(parseCapabilities(status(text.replace("CapAmb", "CapX"))), undefined);
+  assert.equal(parseCapabilities(status(text.replace("c0", "zz"))), undefined);
+});
+
+test("parsePidNumbers() gives one number for each pid namespace", () => {
+  assert.deepEqual(parsePidNumbers(status("NSpid:\t4242\t7\t1\n")), [4242, 7, 1]);
+  assert.equal(parsePidNumbers(status("")), undefined);
+});
+
+test("parseCgroup() takes v2's path, or on v1 that of systemd", () => {
+  assert.equal(parseCgroup("0::/a:b/c d\n"), "/a:b/c d");
+  const v1 = "12:pids:/p\n1:name=systemd:/system.slice/x.service\n";
+  assert.equal(parseCgroup(v1), "/system.slice/x.service");
+  assert.equal(parseCgroup(`0::/y\n${v1}`), "/system.slice/x.service");
+  for (const text of ["", "1:cpu:/x\n", "garbage", "0::relative\n"]) {
+    assert.equal(parseCgroup(text), undefined, text);
+  }
+});
+
+test("parseCmdline() gives the strings, empty ones too", () => {
+  assert.deepEqual(parseCmdline("a\0\0b c\0"), ["a", "", "b c"]);
+  assert.deepEqual(parseCmdline("overwritten by the process"), ["overwritten by the process"]);
+});
+
+test("parseExe() takes off the kernel's mark, once", () => {
+  assert.deepEqual(parseExe("/bin/x"), { path: "/bin/x", deleted: false });
+  assert.deepEqual(parseExe("/bin/x (deleted)"), { path: "/bin/x", deleted: true });
+  assert.deepEqual(parseExe("/x (deleted) (deleted)"), { path: "/x (deleted)", deleted: true });
+});
+
+test("audit ids, namespaces and inodes are numbers or unknown", () => {
+  assert.deepEqual(["1000", "0\n", "4294967295", "", "-1"].map(parseAuditId), [
+    1000,
+    0,
+    null,
+    undefined,
+    undefined,
+  ]);
+  assert.equal(parseNamespace("user:[4026531837]"), 4026531837);
+  assert.equal(parseNamespace("anon_inode:[pidfd]"), undefined);
+  assert.equal(
+    parseInode("pos:\t0\nflags:\t02000002\nino:\t18446744073709551615\nPid:\t1\n"),
+    "18446744073709551615",
+  );
+  assert.equal(parseInode("pos:\t0\n"), undefined);
+});
+
+test("decodePidfdIds() takes nothing without the bit that says so", () => {
+  const words = new Uint32Array(PIDFD_INFO.size / 4);
+  assert.equal(decodePidfdIds(words), undefined, "all zero would be root");
+  words.set(pidfdRequest());
+  for (let at = PIDFD_INFO.ruid / 4; at <= PIDFD_INFO.fsgid / 4; at++) words[at] = 100 + at;
+  assert.deepEqual(decodePidfdIds(words), {
+    ...{ ruid: 107, rgid: 108, euid: 109, egid: 110 },
+    ...{ suid: 111, sgid: 112, fsuid: 113, fsgid: 114 },
+  });
+  words[PIDFD_INFO.mask / 4] = 0xc;
+  assert.equal(decodePidfdIds(words), undefined, "a reaped process");
+});
+
+test("struct epoll_event is packed on x86-64 alone", () => {
+  assert.deepEqual(epollEvent("x64"), { size: 12, data: 4 });
+  for (const cpu of ["arm64", "riscv64", "s390x"]) {
+    assert.deepEqual(epollEvent(cpu), { size: 16, data: 8 });
+  }
+});
