@@ -49,3 +49,4 @@ export type {
   UnixSocket,
 } from "./identity/fd.ts";
 export { identify, type IdentifyOptions } from "./identity/identify.ts";
+export { type ServerExpectation, verifyServer } from "./identity/verify.ts";

@@ -52,6 +52,9 @@ interface Fields {
   readonly connecting?: unknown;
   readonly remoteFamily?: unknown;
   readonly once?: unknown;
+  readonly destroy?: unknown;
+  readonly terminate?: unknown;
+  readonly close?: unknown;
   readonly constructor?: { readonly name?: unknown };
 }
 
@@ -80,9 +83,25 @@ export function fdOf(socket: UnixSocket): number {
 
 /** Does something once when a `net.Socket`, or the one under a request, has closed; else nothing. */
 export function onClose(socket: UnixSocket, run: () => void): void {
-  if (!isObject(socket)) return;
-  const emitter = isObject(socket.socket) && !("_handle" in socket) ? socket.socket : socket;
-  if ("_handle" in emitter && typeof emitter.once === "function") emitter.once("close", run);
+  const connection = connectionOf(socket);
+  if ("_handle" in connection && typeof connection.once === "function") {
+    connection.once("close", run);
+  }
+}
+
+/** Closes a socket at once, by the way that its runtime has for that; a number stays open. */
+export function closeSocket(socket: UnixSocket): void {
+  const connection = connectionOf(socket);
+  const { destroy, terminate, close } = connection;
+  for (const method of [destroy, terminate, close]) {
+    if (typeof method === "function") return void method.call(connection);
+  }
+}
+
+/** The socket itself, or the one under a request. */
+function connectionOf(socket: UnixSocket): Fields {
+  if (!isObject(socket)) return {};
+  return "_handle" in socket || !isObject(socket.socket) ? socket : socket.socket;
 }
 
 /** `net.Socket` and `net.Server`: the descriptor is on the handle, while there is one. */

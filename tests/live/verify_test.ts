@@ -1,0 +1,146 @@
+/** A client that makes sure of the server before it sends a byte. */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { chmodSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
+import process from "node:process";
+import { identify, type ServerExpectation, verifyServer } from "../../mod.ts";
+import { needs, testWith } from "../support/suite.ts";
+import { Child, freshPath, listen, peerProgram } from "./harness.ts";
+
+const here = [needs.linux];
+const [uid, gid] = [process.geteuid?.() ?? -1, process.getegid?.() ?? -1];
+
+/** Connects to a server of ours; gives the client's end, and what the server got when it ended. */
+async function connected(look: (client: Socket) => void): Promise<string> {
+  const server = createServer();
+  const path = freshPath();
+  await listen(server, path);
+  let received = "";
+  const ended = new Promise<void>((resolve) => {
+    server.once("connection", (socket) => {
+      socket.setEncoding("utf8").on("data", (text: string) => received += text);
+      socket.on("error", () => {}).on("close", () => resolve());
+    });
+  });
+  const client = connect(path).on("error", () => {});
+  await once(client, "connect");
+  try {
+    look(client);
+  } finally {
+    client.end();
+    await ended;
+    server.close();
+  }
+  return received;
+}
+
+testWith(
+  here,
+  "verifyServer() gives the server that is expected, and leaves the socket open",
+  async () => {
+    const received = await connected((client) => {
+      const { user, groupNames, groups } = identify(client);
+      const group = groupNames?.[groups?.indexOf(gid) ?? -1];
+      const right: readonly ServerExpectation[] = [
+        { uid },
+        { uid: [uid + 1, uid] },
+        { gid },
+        { uid, gid: [gid] },
+        ...(user === undefined ? [] : [{ user }, { user: ["nobody-at-all", user], uid }]),
+        ...(group ? [{ group }, { group: [group], gid }] : []),
+      ];
+      for (const expected of right) assert.equal(verifyServer(client, expected).uid, uid);
+      client.write("a secret");
+    });
+    assert.equal(received, "a secret");
+  },
+);
+
+for (
+  const expected of [
+    { uid: uid + 1 },
+    { gid: gid + 1 },
+    { uid, gid: gid + 1 },
+    { user: "nobody-at-all" },
+    { group: "nobody-at-all" },
+    { uid, user: ["nobody-at-all"] },
+    { uid: NaN },
+  ] as const
+) {
+  testWith(
+    here,
+    `verifyServer() closes where ${JSON.stringify(expected)} is expected`,
+    async () => {
+      const received = await connected((client) => {
+        assert.throws(() => verifyServer(client, expected), {
+          name: "UcredError",
+          code: "ERR_UCRED_REFUSED",
+          message: /^Cannot trust the server: \w+ .+ where .+ was expected$/,
+        });
+        assert.equal(client.destroyed, true);
+        client.write("a secret");
+      });
+      assert.equal(received, "");
+    },
+  );
+}
+
+testWith(
+  here,
+  "verifyServer() that expects nothing, or nonsense, is the caller's mistake",
+  async () => {
+    await connected((client) => {
+      const wrong = [{}, { uid: undefined }, { uid: "0" }, { user: 0 }, { uid: [] }, { pid: 1 }];
+      for (const expected of wrong) {
+        assert.throws(() => verifyServer(client, expected as never), TypeError);
+      }
+      assert.equal(client.destroyed, false);
+    });
+  },
+);
+
+testWith([], "verifyServer() closes what has no peer", async () => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const client = connect((server.address() as { port: number }).port, "127.0.0.1");
+  await once(client, "connect");
+  assert.throws(() => verifyServer(client, { uid }), { code: "ERR_UCRED_NOT_UNIX" });
+  assert.equal(client.destroyed, true);
+  server.close();
+});
+
+testWith(
+  [...here, needs.cc, needs.root],
+  "verifyServer() tells another user's server",
+  async () => {
+    const path = freshPath();
+    const ids = ["--listen", "--resgid", "0,0,0", "--resuid", "0,4000000000,0"];
+    const folder = path.slice(0, path.lastIndexOf("/"));
+    chmodSync(folder, 0o777);
+    const server = new Child(peerProgram, [...ids, path]);
+    await server.json();
+    const [trusted, deceived] = [connect(path), connect(path)];
+    await Promise.all([once(trusted, "connect"), once(deceived, "connect")]);
+    assert.equal(verifyServer(trusted, { uid: 4000000000 }).uid, 4000000000);
+    assert.throws(() => verifyServer(deceived, { uid: 0 }), {
+      message: "Cannot trust the server: uid 4000000000 where 0 was expected",
+    });
+    assert.deepEqual([trusted.destroyed, deceived.destroyed], [false, true]);
+    trusted.destroy();
+    await server.end();
+  },
+);
+
+testWith([...here, needs.bun], "verifyServer() closes a Bun.Socket", async () => {
+  const { Bun } = globalThis as unknown as { Bun: typeof import("bun") };
+  const path = freshPath();
+  const server = Bun.listen({ unix: path, socket: { data() {} } });
+  const { promise: closed, resolve } = Promise.withResolvers<void>();
+  const socket = { data() {}, close: () => resolve() };
+  const client = await Bun.connect({ unix: path, socket });
+  assert.throws(() => verifyServer(client, { uid: uid + 1 }), { code: "ERR_UCRED_REFUSED" });
+  await closed;
+  server.stop(true);
+});
