@@ -1,0 +1,63 @@
+/**
+ * A server under a low limit on descriptors, in a process of its own. Prints one line of JSON: what
+ * came of identify() with the limit reached, and afterwards.
+ */
+
+import { closeSync, openSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
+import process from "node:process";
+import { identify, peerCredentials, UcredError } from "../../mod.ts";
+
+const path = process.argv[2]!;
+const accepted: Socket[] = [];
+const server = createServer((socket) => void accepted.push(socket.on("error", () => {})));
+await new Promise<void>((resolve) => server.listen(path, resolve));
+
+/** Connects once more, and gives the server's end. */
+async function accept(): Promise<Socket> {
+  const before = accepted.length;
+  connect(path).on("error", () => {});
+  while (accepted.length === before) await new Promise((resolve) => setTimeout(resolve, 1));
+  return accepted.at(-1)!;
+}
+
+const code = (run: () => unknown) => {
+  try {
+    run();
+    return "ok";
+  } catch (error) {
+    return error instanceof UcredError ? `${error.code} ${error.errno}` : String(error);
+  }
+};
+
+const [socket, watched] = [await accept(), await accept()];
+const peer = identify(watched, { pin: true });
+peer.process.toJSON(); // what is loaded on the first call is loaded now
+
+const filled: number[] = [];
+try {
+  for (;;) filled.push(openSync("/dev/null", "r"));
+} catch {
+  // the limit
+}
+const { uid } = peerCredentials(socket);
+const starved = identify(socket, { pin: true });
+const { pinned } = starved.facts;
+const during = {
+  uid,
+  same: starved.uid === uid,
+  pinned: pinned.state === "unknown"
+    ? `${pinned.reason.code} ${pinned.reason.errno}`
+    : pinned.state,
+  alive: peer.alive,
+  live: code(() => peer.live()),
+  drift: code(() => peer.drift()),
+  signal: code(() => peer.signal),
+  exe: peer.process.facts.exe.state,
+  comm: peer.process.facts.comm.state,
+};
+for (const fd of filled) closeSync(fd);
+const next = identify(await accept(), { pin: true });
+const after = { pinned: next.pinned, signal: code(() => peer.signal), comm: peer.process.comm };
+console.log(JSON.stringify({ during, after }));
+process.exit();

@@ -1,0 +1,131 @@
+/** Many pinned peers, too few descriptors, and a server that may look at little. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { chmodSync, readdirSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
+import { dirname } from "node:path";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { identify, type Peer } from "../../mod.ts";
+import { needs, runtimeCommand, testWith } from "../support/suite.ts";
+import { Child, freshPath, listen, peerProgram, startScript } from "./harness.ts";
+
+const here = [needs.linux, needs.peerPidfd];
+const CONNECTIONS = 10_000;
+const AT_ONCE = 64;
+const MEBIBYTE = 2 ** 20;
+
+/** Opens connections to ourselves, pinned or not, and closes them in any order, by any way. */
+async function churn(pin: boolean): Promise<void> {
+  const path = freshPath();
+  const open: (readonly [Peer, Socket])[] = [];
+  let count = 0;
+  const server = createServer((socket) => {
+    const peer = identify(socket.on("error", () => {}), { pin });
+    open.push([peer, socket]);
+    assert.deepEqual([peer.pid, peer.pinned], [process.pid, pin ? "connect" : undefined]);
+    if (count % 3 === 0) assert.equal(peer.signal?.aborted, pin ? false : undefined);
+    if (count % 7 === 0) assert.equal(peer.process.comm !== undefined, pin);
+    count++;
+  });
+  await listen(server, path);
+  for (let started = 0; started < CONNECTIONS; started += AT_ONCE) {
+    const clients = Array.from({ length: AT_ONCE }, () => connect(path).on("error", () => {}));
+    while (count < started + AT_ONCE) await sleep(0);
+    while (open.length > AT_ONCE) {
+      close(...open.splice(Math.floor(Math.random() * open.length), 1)[0]!);
+    }
+    for (const client of clients) if (Math.random() < 0.5) client.destroy();
+  }
+  for (const connection of open) close(...connection);
+  await new Promise((resolve) => server.close(resolve));
+}
+
+function close(peer: Peer, socket: Socket): void {
+  if (Math.random() < 0.5) peer.close();
+  socket.destroy(); // which closes the peer, too
+}
+
+const descriptors = () => readdirSync("/proc/self/fd").length;
+
+testWith(
+  here,
+  `${CONNECTIONS} pinned connections leave descriptors and memory as they were`,
+  async () => {
+    const grownBy = async (pin: boolean): Promise<number> => {
+      const before = [descriptors(), process.memoryUsage().rss] as const;
+      await churn(pin);
+      while (descriptors() > before[0]) await sleep(20); // a second, where a signal was watched
+      return (process.memoryUsage().rss - before[1]) / MEBIBYTE;
+    };
+    await grownBy(true); // by then the runtime's own memory has grown to its size
+    // Deno's sockets cost memory that it keeps, so the same without pins is what to compare with.
+    const grown = await grownBy(true) - Math.max(await grownBy(false), 0);
+    assert.ok(grown < 64, `grew by ${grown.toFixed(1)} MiB`);
+  },
+);
+
+testWith(here, "out of descriptors, peers are identified, and pinned again afterwards", () => {
+  const script = fileURLToPath(new URL("pins.ts", import.meta.url));
+  const limited = [
+    "-c",
+    'ulimit -n 256; exec "$@"',
+    "sh",
+    ...runtimeCommand(),
+    script,
+    freshPath(),
+  ];
+  const { during, after } = JSON.parse(execFileSync("sh", limited, { encoding: "utf8" }));
+  const noDescriptors = "ERR_UCRED_SYSCALL 24";
+  assert.deepEqual(during, {
+    uid: process.geteuid!(),
+    same: true,
+    pinned: noDescriptors,
+    alive: true,
+    live: "ok",
+    drift: noDescriptors, // never an empty list
+    signal: noDescriptors,
+    exe: "known", // a link is read without a descriptor
+    comm: "unknown",
+  });
+  assert.equal(after.pinned, "connect");
+  assert.equal(after.signal, "ok");
+  assert.equal(typeof after.comm, "string");
+});
+
+testWith(
+  [...here, needs.cc, needs.root],
+  "a server without privileges knows of root's process what it may read, and the rest is unknown",
+  async () => {
+    const path = freshPath();
+    chmodSync(dirname(path), 0o777);
+    const user = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "env", `HOME=/tmp`];
+    const server = startScript(user, "look_at_root.ts", path);
+    assert.equal(await server.json(), "ready");
+    const client = new Child(peerProgram, [path]);
+    const { states, live, ...peer } = await server.json<{
+      uid: number;
+      pinned: string;
+      alive: boolean;
+      live: { [name: string]: unknown };
+      drift: unknown[];
+      states: { [name: string]: string };
+    }>();
+    await client.end();
+    await server.end();
+    assert.deepEqual(peer, { uid: 0, pinned: "connect", alive: true, drift: [] });
+    assert.deepEqual([live["uid"], live["suid"]], [0, 0]);
+    for (const name of ["exe", "exeDeleted", "exeSha256", "namespaces"]) {
+      assert.equal(states[name], "ERR_UCRED_PERMISSION", name);
+      delete states[name];
+    }
+    for (
+      const name of ["comm", "cmdline", "startTime", "cgroup", "capabilities", "seccomp", "key"]
+    ) {
+      assert.equal(states[name], "known", name);
+    }
+    for (const [name, state] of Object.entries(states)) assert.match(state, /^(known|none)$/, name);
+  },
+);
