@@ -42,6 +42,7 @@ export type {
   SeccompMode,
 } from "./core/process.ts";
 export { peerCredentials } from "./identity/credentials.ts";
+export { type Datagram, receive, type ReceiveOptions, type Receiver } from "./identity/datagram.ts";
 export type {
   BunSocketLike,
   IncomingMessageLike,

@@ -25,7 +25,7 @@ const linuxSymbols = {
   ...symbols,
   // int *__errno_location(void);
   __errno_location: { args: [], returns: "ptr" },
-  // int open(const char *path, int flags, ...); variadic, but on Linux called like any other
+  // int open(const char *path, int flags, ...); variadic, but on Linux x64 and arm64 called like any other
   open: { args: ["buffer", "i32"], returns: "i32" },
   // ssize_t read(int fd, void *, size_t);
   read: { args: ["i32", "buffer", "usize"], returns: "i64" },
@@ -47,6 +47,14 @@ const linuxSymbols = {
   epoll_ctl: { args: ["i32", "i32", "i32", "buffer"], returns: "i32" },
   // int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout);
   epoll_wait: { args: ["i32", "buffer", "i32", "i32"], returns: "i32" },
+  // int socket(int domain, int type, int protocol);
+  socket: { args: ["i32", "i32", "i32"], returns: "i32" },
+  // int bind(int fd, const struct sockaddr *address, socklen_t size);
+  bind: { args: ["i32", "buffer", "u32"], returns: "i32" },
+  // int setsockopt(int fd, int level, int name, const void *value, socklen_t size);
+  setsockopt: { args: ["i32", "i32", "i32", "buffer", "u32"], returns: "i32" },
+  // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
+  recvmsg: { args: ["i32", "buffer", "i32"], returns: "i64" },
 } as const satisfies BunSymbols;
 
 const bsdSymbols = {
@@ -91,6 +99,12 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
       epoll_ctl: (epoll, operation, fd, event) =>
         orErrno(linux.epoll_ctl(epoll, operation, fd, event.bytes)),
       epoll_wait: (epoll, events, most) => orErrno(linux.epoll_wait(epoll, events.bytes, most, 0)),
+      socket: (domain, type, protocol) => orErrno(linux.socket(domain, type, protocol)),
+      bind: (fd, address, size) => orErrno(linux.bind(fd, address.bytes, size)),
+      setsockopt: (fd, level, name, value) =>
+        orErrno(linux.setsockopt(fd, level, name, value.bytes, 4)),
+      recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.bytes, flags))),
+      address: ({ bytes }) => BigInt(ffi.ptr(bytes.buffer)),
     },
   };
 }

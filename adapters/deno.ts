@@ -28,7 +28,7 @@ const linuxSymbols = {
   ...symbols,
   // int *__errno_location(void);
   errno: { name: "__errno_location", parameters: [], result: "usize" },
-  // int open(const char *path, int flags, ...); variadic, but on Linux called like any other
+  // int open(const char *path, int flags, ...); variadic, but on Linux x64 and arm64 called like any other
   open: { parameters: ["buffer", "i32"], result: "i32" },
   // ssize_t read(int fd, void *, size_t);
   read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
@@ -50,6 +50,16 @@ const linuxSymbols = {
   epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
   // int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout);
   epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
+  // int socket(int domain, int type, int protocol);
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // int bind(int fd, const struct sockaddr *address, socklen_t size);
+  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  // int setsockopt(int fd, int level, int name, const void *value, socklen_t size);
+  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
+  // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
+  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+  // void *memcpy(void *to, const void *from, size_t); of no bytes, for the address of `to`
+  address: { name: "memcpy", parameters: ["buffer", "buffer", "usize"], result: "usize" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 const bsdSymbols = {
@@ -94,6 +104,12 @@ export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
       epoll_ctl: (epoll, operation, fd, event) =>
         orErrno(linux.epoll_ctl(epoll, operation, fd, event.bytes)),
       epoll_wait: (epoll, events, most) => orErrno(linux.epoll_wait(epoll, events.bytes, most, 0)),
+      socket: (domain, type, protocol) => orErrno(linux.socket(domain, type, protocol)),
+      bind: (fd, address, size) => orErrno(linux.bind(fd, address.bytes, size)),
+      setsockopt: (fd, level, name, value) =>
+        orErrno(linux.setsockopt(fd, level, name, value.bytes, 4)),
+      recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.bytes, flags))),
+      address: ({ bytes }) => linux.address(bytes, bytes, 0n),
     },
   };
 }
@@ -110,14 +126,17 @@ function load(abi: Abi, paths: readonly string[]) {
       if (error instanceof Deno.errors.NotCapable) break;
     }
   }
-  if (cause instanceof Deno.errors.NotCapable) {
-    const flag = `--allow-ffi=${existing(paths.filter((path) => path.includes("/"))).join(",")}`;
-    throw new UcredError("ERR_UCRED_PERMISSION", "Cannot call libc: Deno denies FFI", {
-      hint: `Run Deno with ${flag}`,
-      cause,
-    });
-  }
-  throw noLibrary(paths, cause);
+  const { state } = Deno.permissions.querySync({ name: "ffi" });
+  const named = paths.length === 1 && !abi.libraryPaths.includes(paths[0]!); // by a test
+  if (state === "granted" || named) throw noLibrary(paths, cause);
+  // Denied; or what is granted is a path that this system does not have.
+  const flag = `--allow-ffi=${existing(pathsOf(abi)).join(",")}`;
+  throw new UcredError("ERR_UCRED_PERMISSION", "Cannot call libc: Deno denies FFI", {
+    hint: state === "denied"
+      ? `Run Deno without --deny-ffi, with ${flag}`
+      : `Run Deno with ${flag}`,
+    cause,
+  });
 }
 
 /**

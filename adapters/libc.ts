@@ -62,6 +62,16 @@ export interface LinuxCalls<M extends Memory = Memory> {
   epoll_ctl(epoll: number, operation: number, fd: number, event: M): number;
   /** `int epoll_wait(int epoll, struct epoll_event *events, int most, int 0)`, without waiting */
   epoll_wait(epoll: number, events: M, most: number): number;
+  /** `int socket(int domain, int type, int protocol)` */
+  socket(domain: number, type: number, protocol: number): number;
+  /** `int bind(int fd, const struct sockaddr *address, socklen_t size)` */
+  bind(fd: number, address: M, size: number): number;
+  /** `int setsockopt(int fd, int level, int name, const int *value, socklen_t 4)` */
+  setsockopt(fd: number, level: number, name: number, value: M): number;
+  /** `ssize_t recvmsg(int fd, struct msghdr *message, int flags)` */
+  recvmsg(fd: number, message: M, flags: number): number;
+  /** Where memory is, for structures that point to it; it stays there as long as it is held. */
+  address(memory: M): bigint;
 }
 
 /** A call failed, yet errno says nothing: still a failure, and never taken for success. */

@@ -27,7 +27,7 @@ const linuxSymbols = {
   ...symbols,
   // int *__errno_location(void);
   __errno_location: { arguments: [], return: "pointer" },
-  // int open(const char *path, int flags, ...); variadic, but on Linux called like any other
+  // int open(const char *path, int flags, ...); variadic, but on Linux x64 and arm64 called like any other
   open: { arguments: ["pointer", "i32"], return: "i32" },
   // ssize_t read(int fd, void *, size_t);
   read: { arguments: ["i32", "pointer", "u64"], return: "i64" },
@@ -49,6 +49,14 @@ const linuxSymbols = {
   epoll_ctl: { arguments: ["i32", "i32", "i32", "pointer"], return: "i32" },
   // int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout);
   epoll_wait: { arguments: ["i32", "pointer", "i32", "i32"], return: "i32" },
+  // int socket(int domain, int type, int protocol);
+  socket: { arguments: ["i32", "i32", "i32"], return: "i32" },
+  // int bind(int fd, const struct sockaddr *address, socklen_t size);
+  bind: { arguments: ["i32", "pointer", "u32"], return: "i32" },
+  // int setsockopt(int fd, int level, int name, const void *value, socklen_t size);
+  setsockopt: { arguments: ["i32", "i32", "i32", "pointer", "u32"], return: "i32" },
+  // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
+  recvmsg: { arguments: ["i32", "pointer", "i32"], return: "i64" },
 } as const satisfies NodeSymbols;
 
 const bsdSymbols = {
@@ -109,6 +117,12 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
         orErrno(linux.epoll_ctl(epoll, operation, fd, event.address)),
       epoll_wait: (epoll, events, most) =>
         orErrno(linux.epoll_wait(epoll, events.address, most, 0)),
+      socket: (domain, type, protocol) => orErrno(linux.socket(domain, type, protocol)),
+      bind: (fd, address, size) => orErrno(linux.bind(fd, address.address, size)),
+      setsockopt: (fd, level, name, value) =>
+        orErrno(linux.setsockopt(fd, level, name, value.address, 4)),
+      recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.address, flags))),
+      address: ({ address }) => address,
     },
   };
 }

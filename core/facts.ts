@@ -6,11 +6,17 @@ import type { UcredError } from "./errors.ts";
  * Where a fact comes from, and from when it is.
  *
  * - `kernel@connect`: recorded by the kernel when the peer connected.
+ * - `kernel@send`: given by the kernel with a datagram.
  * - `kernel@now`: asked of the kernel when the fact was read.
  * - `procfs@now`: read from /proc when the fact was read.
  * - `accounts@now`: looked up in the account database (NSS) when the fact was read.
  */
-export type FactSource = "kernel@connect" | "kernel@now" | "procfs@now" | "accounts@now";
+export type FactSource =
+  | "kernel@connect"
+  | "kernel@send"
+  | "kernel@now"
+  | "procfs@now"
+  | "accounts@now";
 
 /**
  * One fact in its three states. `none` is an answer ("there is no such account"), `unknown` is not

@@ -10,7 +10,8 @@ export type AmbiguousId = "uid" | "gid" | "groups";
 /**
  * How a peer's process is pinned.
  *
- * - `connect`: the kernel told which process connected (Linux 6.5). It cannot be another one.
+ * - `connect`: the kernel told which process connected, or sent the datagram (Linux 6.5). It cannot
+ *   be another one.
  * - `accept`: by its pid and ids when it was identified. A process that took the place of the one
  *   that connected, between then and accept, with the same user and group, would not be noticed.
  */
@@ -158,9 +159,9 @@ export interface Peer extends Credentials {
    */
   readonly signal: AbortSignal | undefined;
   /**
-   * The same for two peers only if they are the same process, for rate limits and sessions: no
-   * process ever had it before or will have it again, on this machine or another. `undefined` where
-   * unknown.
+   * The same for two peers only if they are the same process, for rate limits and sessions: no other
+   * process has it, before or after, until the machine restarts or in another. (Two copies of one
+   * running virtual machine cannot be told apart.) `undefined` where unknown.
    */
   readonly key: string | undefined;
   /**

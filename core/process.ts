@@ -104,6 +104,9 @@ export type ProcessSnapshot =
   & {
     /** Every fact with its state and provenance. */
     readonly facts: ProcessFacts;
-    /** Plain data, for logs. Reads every fact but `exeSha256`, which is there if it was asked for. */
+    /**
+     * Plain data, for logs. Reads every fact but `exeSha256` (a whole file) and `cmdline` (it may hold
+     * secrets), which are there if they were asked for.
+     */
     toJSON(): ProcessJSON;
   };

@@ -1,9 +1,8 @@
 /** Operating system and CPU → the numbers, layouts and names of its C library. */
 
-import { decodeBsdFamily } from "./bsd.ts";
+import { BSD_OPTIONS, decodeBsdFamily } from "./bsd.ts";
 import { DARWIN_ERRNO, type ErrnoNames, FREEBSD_ERRNO, LINUX_ERRNO } from "./errno.ts";
 import { decodeLinuxFamily, LINUX_OPTIONS, type LinuxOptions } from "./linux.ts";
-import { BSD_OPTIONS } from "./bsd.ts";
 
 /** What the C library of one system is like. */
 export type Abi = LinuxAbi | BsdAbi;

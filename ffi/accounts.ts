@@ -30,7 +30,13 @@ export function decodeAccountName(memory: Uint8Array, id: number): string | null
   const start = Number(pointer(ACCOUNT.name) - pointer(ACCOUNT.result)) + ACCOUNT.struct;
   if (start < ACCOUNT.strings || start >= memory.byteLength) return undefined;
   const end = memory.indexOf(0, start);
-  return end <= start ? undefined : new TextDecoder().decode(memory.subarray(start, end));
+  if (end <= start) return undefined;
+  try {
+    return decoder.decode(memory.subarray(start, end));
+  } catch {
+    return undefined; // no UTF-8: read loosely, two accounts could have one name
+  }
 }
 
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;

@@ -8,6 +8,7 @@ export const BSD_OPTIONS = {
   SO_ACCEPTCONN: 0x2, // <sys/socket.h>, both
   SOL_LOCAL: 0, // <sys/un.h>, both
   LOCAL_PEERCRED: 1, // <sys/un.h>, both: as of connect
+  // Not LOCAL_PEERPID, 2: the pid of the last accessor, without the ids that tell whose pid it is.
   LOCAL_PEERTOKEN: 6, // macOS <sys/un.h>: the socket's last accessor, now
 } as const;
 

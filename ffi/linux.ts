@@ -10,6 +10,9 @@ export interface LinuxOptions {
   readonly SO_PEERSEC: number;
   readonly SO_PEERGROUPS: number;
   readonly SO_PEERPIDFD: number;
+  readonly SO_PASSCRED: number;
+  readonly SO_PASSPIDFD: number;
+  readonly SO_PASSRIGHTS: number;
 }
 
 /** Source: <asm-generic/socket.h> */
@@ -20,10 +23,13 @@ const GENERIC: LinuxOptions = {
   SO_PEERSEC: 31,
   SO_PEERGROUPS: 59,
   SO_PEERPIDFD: 77,
+  SO_PASSCRED: 16,
+  SO_PASSPIDFD: 76,
+  SO_PASSRIGHTS: 83,
 };
 
 /** Source: arch/powerpc/include/uapi/asm/socket.h, which then includes the generic header. */
-const POWERPC: LinuxOptions = { ...GENERIC, SO_PEERCRED: 21 };
+const POWERPC: LinuxOptions = { ...GENERIC, SO_PASSCRED: 20, SO_PEERCRED: 21 };
 
 /**
  * Options by CPU, as `process.arch` names it. Only 64-bit CPUs for which one of the runtimes has a

@@ -38,20 +38,18 @@ const WHY = "go on with the peer";
 const watches = new WeakMap<System, Watch>();
 
 /**
- * A signal that aborts when the pinned process ends, within about 50 ms. Until then its owner is
- * not collected. Closing the pin ends the watch, with an abort only if the process has ended.
+ * A signal that aborts when the pinned process ends, within about 50 ms. Closing the pin ends the
+ * watch, with an abort only if the process has ended.
  */
-export function signalOf(pin: Pin, owner: object): AbortSignal {
+export function signalOf(pin: Pin): AbortSignal {
   let watch = watches.get(pin.on);
   if (watch === undefined) watches.set(pin.on, watch = new Watch(pin));
-  return watch.add(pin, owner);
+  return pin.signal ??= watch.add(pin);
 }
 
 interface Watched {
   readonly pin: Pin;
   readonly controller: AbortController;
-  /** Held, so that the pin is not given back for want of an owner. */
-  readonly owner: object;
 }
 
 class Watch {
@@ -70,7 +68,7 @@ class Watch {
     this.#events = on.libc.memory(MOST_EVENTS * 16);
   }
 
-  add(pin: Pin, owner: object): AbortSignal {
+  add(pin: Pin): AbortSignal {
     const controller = new AbortController();
     if (!pin.isAlive()) {
       controller.abort(gone(WHY));
@@ -87,8 +85,8 @@ class Watch {
       this.#stopIfIdle();
       throw failure(this.#on, "watch the peer's process", "epoll_ctl", -result);
     }
-    this.#watched.set(token, { pin, controller, owner });
-    pin.beforeClose(() => pin.isAlive() ? this.#remove(token) : this.#end(token));
+    this.#watched.set(token, { pin, controller });
+    pin.watched(() => this.#end(token, surelyEnded(pin)));
     return controller.signal;
   }
 
@@ -108,22 +106,17 @@ class Watch {
       { length: Math.max(ready, 0) },
       (_, at) => view.getFloat64(at * size + data),
     );
-    for (const token of tokens) this.#end(token);
+    for (const token of tokens) this.#end(token, true);
   }
 
-  #end(token: number): void {
-    const { controller } = this.#watched.get(token) ?? {};
-    this.#remove(token);
-    controller?.abort(gone(WHY));
-  }
-
-  #remove(token: number): void {
-    const watched = this.#watched.get(token);
-    if (watched === undefined) return;
+  #end(token: number, abort: boolean): void {
+    const { pin, controller } = this.#watched.get(token) ?? {};
+    if (pin === undefined) return;
     this.#watched.delete(token);
-    watched.pin.beforeClose(() => {});
-    this.#calls.epoll_ctl(this.#epoll, EPOLL_CTL.del, watched.pin.fd, this.#events);
+    this.#calls.epoll_ctl(this.#epoll, EPOLL_CTL.del, pin.fd, this.#events);
     this.#stopIfIdle();
+    if (abort) controller?.abort(gone(WHY));
+    pin.unwatched();
   }
 
   /** Without peers there is no descriptor and no timer. */
@@ -133,5 +126,13 @@ class Watch {
     this.#calls.close(this.#epoll);
     this.#epoll = -1;
     this.#timer = undefined;
+  }
+}
+
+function surelyEnded(pin: Pin): boolean {
+  try {
+    return !pin.isAlive();
+  } catch {
+    return false;
   }
 }

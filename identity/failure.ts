@@ -6,21 +6,36 @@ import { UcredError, type UcredErrorCode } from "../core/errors.ts";
 
 const ACCEPT = "Read credentials in the accept handler, before the socket closes";
 const CONNECTION = "Pass a connected Unix domain socket";
-const DENIED = "Run the server as root or as the peer's user, and look for a seccomp or LSM rule";
+const DENIED =
+  "Look for a seccomp filter or security module; and only root may read all of another's process";
 
-/** What these errors mean, whichever call gave them; any other is `ERR_UCRED_SYSCALL`. */
-const MEANING: { readonly [name: string]: readonly [code: UcredErrorCode, hint: string] } = {
+type Meanings = { readonly [name: string]: readonly [code: UcredErrorCode, hint: string] };
+
+/** What these errors mean to calls on a socket. */
+const OF_SOCKET: Meanings = {
   EBADF: ["ERR_UCRED_NO_FD", ACCEPT],
   ENOTSOCK: ["ERR_UCRED_NOT_UNIX", CONNECTION],
   ENOTCONN: ["ERR_UCRED_NO_PEER", CONNECTION],
   ENODATA: ["ERR_UCRED_NO_PEER", CONNECTION],
   ENOPROTOOPT: ["ERR_UCRED_UNSUPPORTED", "Use a kernel that has this socket option"],
+};
+
+/** What these errors mean to calls on a socket or a process. */
+const OF_PEER: Meanings = {
   ESRCH: ["ERR_UCRED_PEER_GONE", ACCEPT],
+  ENOSYS: ["ERR_UCRED_UNSUPPORTED", "Use a kernel that has this call"],
   EPERM: ["ERR_UCRED_PERMISSION", DENIED],
   EACCES: ["ERR_UCRED_PERMISSION", DENIED],
-  EMFILE: ["ERR_UCRED_SYSCALL", "Raise the limit on open files, or limit connections"],
-  ENFILE: ["ERR_UCRED_SYSCALL", "Raise the system's limit on open files, fs.file-max"],
 };
+
+/** Everywhere. All others, and these, are `ERR_UCRED_SYSCALL`. */
+const LIMITS: { readonly [name: string]: string } = {
+  EMFILE: "Raise the limit on open files, or limit connections",
+  ENFILE: "Raise the system's limit on open files, fs.file-max",
+};
+
+const SOCKET_CALLS: ReadonlySet<string> = new Set(["getsockopt", "getsockname"]);
+const ACCOUNT_CALLS: ReadonlySet<string> = new Set(["getpwuid_r", "getgrgid_r"]);
 
 /** The error for a call that returned `errno`. `what` completes "Cannot …". */
 export function failure(on: System, what: string, syscall: string, errno: number): UcredError {
@@ -30,7 +45,9 @@ export function failure(on: System, what: string, syscall: string, errno: number
     return new UcredError("ERR_UCRED_SYSCALL", message, { syscall, hint });
   }
   const name = on.abi.errnoNames[errno] ?? `errno ${errno}`;
-  const [code, hint] = MEANING[name] ?? ["ERR_UCRED_SYSCALL", `See ${syscall} in the manual`];
+  const meaning = SOCKET_CALLS.has(syscall) ? OF_SOCKET[name] : undefined;
+  const [code, hint] = meaning ?? (ACCOUNT_CALLS.has(syscall) ? undefined : OF_PEER[name]) ??
+    ["ERR_UCRED_SYSCALL", LIMITS[name] ?? `See ${syscall} in the manual`];
   const message = `Cannot ${what}: ${syscall} failed with ${name}`;
   return new UcredError(code, message, { errno, syscall, hint });
 }

@@ -55,6 +55,9 @@ interface Fields {
   readonly destroy?: unknown;
   readonly terminate?: unknown;
   readonly close?: unknown;
+  readonly remoteAddr?: unknown;
+  readonly addr?: unknown;
+  readonly listening?: unknown;
   readonly constructor?: { readonly name?: unknown };
 }
 
@@ -68,11 +71,13 @@ interface Fields {
 export function fdOf(socket: UnixSocket): number {
   if (typeof socket === "number") {
     // Checked before the call, which would take only the low 32 bits.
-    if (Number.isInteger(socket) && socket >= 0 && socket <= 0x7fffffff) return socket;
+    if (Number.isInteger(socket) && socket >= 0 && socket <= 0x7fffffff) return socket | 0; // no −0
     throw new RangeError(`A descriptor is an integer from 0 to 2147483647, not ${socket}`);
   }
   if (typeof socket !== "object" || socket === null) {
-    throw new TypeError(`A socket is a descriptor number or an object, not ${typeof socket}`);
+    throw new TypeError(
+      `A socket is a descriptor number or an object, not ${socket === null ? null : typeof socket}`,
+    );
   }
   const fields: Fields = socket as Fields;
   if ("_handle" in fields) return fdOfHandle(fields);
@@ -81,17 +86,22 @@ export function fdOf(socket: UnixSocket): number {
   return hidden(fields);
 }
 
-/** Does something once when a `net.Socket`, or the one under a request, has closed; else nothing. */
-export function onClose(socket: UnixSocket, run: () => void): void {
-  const connection = connectionOf(socket);
-  if ("_handle" in connection && typeof connection.once === "function") {
-    connection.once("close", run);
-  }
+/** The `net.Socket`, or the one under a request: what tells when it closes. */
+export function connectionOf(socket: UnixSocket): Closable | undefined {
+  const connection = carrierOf(socket);
+  return "_handle" in connection && typeof connection.once === "function"
+    ? connection as unknown as Closable
+    : undefined;
+}
+
+/** What {@link connectionOf} gives. */
+export interface Closable {
+  once(event: "close", run: () => void): unknown;
 }
 
 /** Closes a socket at once, by the way that its runtime has for that; a number stays open. */
 export function closeSocket(socket: UnixSocket): void {
-  const connection = connectionOf(socket);
+  const connection = carrierOf(socket);
   const { destroy, terminate, close } = connection;
   for (const method of [destroy, terminate, close]) {
     if (typeof method === "function") return void method.call(connection);
@@ -99,21 +109,22 @@ export function closeSocket(socket: UnixSocket): void {
 }
 
 /** The socket itself, or the one under a request. */
-function connectionOf(socket: UnixSocket): Fields {
+function carrierOf(socket: UnixSocket): Fields {
   if (!isObject(socket)) return {};
   return "_handle" in socket || !isObject(socket.socket) ? socket : socket.socket;
 }
 
 /** `net.Socket` and `net.Server`: the descriptor is on the handle, while there is one. */
-function fdOfHandle({ _handle, destroyed, connecting, remoteFamily }: Fields): number {
+function fdOfHandle({ _handle, destroyed, connecting, remoteFamily, listening }: Fields): number {
   const fd = _handle?.fd;
   if (typeof fd === "number" && fd >= 0) return fdOf(fd);
   if (typeof remoteFamily === "string") { // Deno shows no descriptor of a TCP socket
-    throw new UcredError("ERR_UCRED_NOT_UNIX", "Cannot read peer credentials of a TCP socket", {
-      hint: "Listen on a Unix domain socket: only there does the kernel know the peer",
-    });
+    throw notUnix();
   }
   if (destroyed === true) return closed();
+  if (listening === false) {
+    throw noFd("it is a server that does not listen", "Pass a connection that it accepted");
+  }
   if (isObject(_handle) && connecting !== true) {
     const hint = "Identify the socket that was accepted, before TLS wraps it";
     throw noFd(`${host().name} hides it on this kind of socket`, hint);
@@ -137,14 +148,28 @@ function closed(): never {
 
 /** What hides its descriptor, by what it can be told by, and what to use instead. */
 function hidden(fields: Fields): never {
-  const name = fields.constructor?.name;
+  const { remoteAddr, addr, constructor } = fields;
   const instead =
     "Accept with net.createServer() or http.createServer() from node:net or node:http";
-  if (name === "UnixConn") throw noFd("Deno.listen hides it", `${instead}, which work in Deno`);
-  if (name === "Request" || "remoteAddr" in fields || "requestIP" in fields) {
-    throw noFd("Deno.serve and Bun.serve hide it", instead);
+  if (isObject(remoteAddr) && (remoteAddr as Address).transport === "tcp") throw notUnix();
+  if (constructor?.name === "UnixConn") {
+    throw noFd("Deno.listen hides it", `${instead}, which work in Deno`);
   }
-  throw new TypeError("A socket has a descriptor: this object is not one that is known to");
+  const isRequest = typeof Request === "function" && fields instanceof Request;
+  if (isRequest || "remoteAddr" in fields || "requestIP" in fields || isObject(addr)) {
+    throw noFd("Deno.listen, Deno.serve and Bun.serve hide it", instead);
+  }
+  throw new TypeError("This object is no socket: it has no descriptor");
+}
+
+interface Address {
+  readonly transport?: unknown;
+}
+
+function notUnix(): UcredError {
+  return new UcredError("ERR_UCRED_NOT_UNIX", "Cannot read peer credentials of a TCP socket", {
+    hint: "Listen on a Unix domain socket: only there does the kernel know the peer",
+  });
 }
 
 function noFd(why: string, hint: string): UcredError {

@@ -14,7 +14,9 @@ interface Buffers {
 
 const buffers = new WeakMap<System, Buffers>();
 const encoder = new TextEncoder();
-const decoder = new TextDecoder();
+/** A mark at the beginning is part of a name like any other character. */
+const newDecoder = () => new TextDecoder("utf-8", { ignoreBOM: true });
+const decoder = newDecoder();
 
 function buffersOf(on: System): Buffers {
   let found = buffers.get(on);
@@ -45,7 +47,7 @@ export function readText(
   const fd = openFile(on, calls, path);
   if (fd < 0) return fd;
   const { chunk } = buffersOf(on);
-  const stream = new TextDecoder();
+  const stream = newDecoder();
   let text = "";
   try {
     for (let total = 0;;) {

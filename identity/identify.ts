@@ -5,11 +5,12 @@ import type { Credentials } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
 import { readCredentials } from "./credentials.ts";
-import { fdOf, onClose, type UnixSocket } from "./fd.ts";
+import { afterwards } from "./exit.ts";
+import { type Closable, connectionOf, fdOf, type UnixSocket } from "./fd.ts";
 import { readGroups } from "./groups.ts";
 import { readLabel } from "./label.ts";
 import { CapturedPeer } from "./peer.ts";
-import { pinPeer } from "./pin.ts";
+import { Pin, pinPeer } from "./pin.ts";
 import type { Pinned } from "./process.ts";
 
 /** What {@link identify} is to do beyond reading. */
@@ -48,23 +49,65 @@ export interface IdentifyOptions {
  * }).listen("app.sock");
  * ```
  */
-export function identify(socket: UnixSocket, options: IdentifyOptions = {}): Peer {
-  const peer = identifyFd(system(), fdOf(socket), options);
-  if (peer.pinned !== undefined) onClose(socket, () => peer.afterConnection());
-  return peer;
+export function identify(socket: UnixSocket, { pin = false }: IdentifyOptions = {}): Peer {
+  const on = system();
+  const fd = fdOf(socket);
+  return pin ? pinned(on, fd, socket) : identifyFd(on, fd);
 }
 
 /** {@link identify} for a descriptor, on a given system. */
-export function identifyFd(
+export function identifyFd(on: System, fd: number, { pin = false }: IdentifyOptions = {}): Peer {
+  return capture(on, fd, pin ? (credentials) => tryToPin(on, fd, credentials) : undefined);
+}
+
+/** The pin of each connection: a server that identifies every request must not pin every request. */
+const pins = new WeakMap<object, { pin: Pin }>();
+
+/** How long a watched pin is kept after its connection has closed, in ms. */
+const LINGER = 1000;
+
+function pinned(on: System, fd: number, socket: UnixSocket): Peer {
+  const connection = connectionOf(socket);
+  return capture(on, fd, (credentials) => {
+    const held = connection && pins.get(connection);
+    if (held !== undefined && !held.pin.closed && held.pin.pid === credentials.pid) return held.pin;
+    const pin = tryToPin(on, fd, credentials);
+    if (pin instanceof Pin) {
+      if (held !== undefined) held.pin = pin;
+      else if (connection !== undefined) closeWith(connection, pin);
+    }
+    return pin;
+  });
+}
+
+function closeWith(connection: Closable, pin: Pin): void {
+  const held = { pin };
+  pins.set(connection, held);
+  connection.once("close", () => {
+    pins.delete(connection);
+    const { pin } = held;
+    // A process that ends closes its connections first: whoever waits for the signal is to get it.
+    if (pin.signal === undefined || pin.signal.aborted) pin.close();
+    else afterwards(() => pin.close(), LINGER);
+  });
+}
+
+function capture(
   on: System,
   fd: number,
-  { pin = false }: IdentifyOptions = {},
-): CapturedPeer {
+  pinOf: ((credentials: Credentials) => Pinned) | undefined,
+): Peer {
   const credentials = readCredentials(on, fd);
   const groups = readGroups(on, fd, credentials);
   const label = readLabel(on, fd);
-  const pinned = pin ? tryToPin(on, fd, credentials) : undefined;
-  return new CapturedPeer(on, { ...credentials, groups, label, pinned });
+  const source = "kernel@connect";
+  return new CapturedPeer(on, {
+    ...credentials,
+    groups,
+    label,
+    pinned: pinOf?.(credentials),
+    source,
+  });
 }
 
 /** What cannot be pinned is identified all the same; facts that need the pin say why they are unknown. */

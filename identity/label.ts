@@ -33,7 +33,7 @@ export function readLabel(on: System, fd: number): Fact<string> {
 
 function decode(bytes: Uint8Array): Fact<string> {
   const end = bytes.indexOf(0); // some modules count the final NUL, others do not
-  const label = new TextDecoder("utf-8", { fatal: true })
+  const label = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
     .decode(end === -1 ? bytes : bytes.subarray(0, end));
   return label === "" ? none("kernel@connect") : known(label, "kernel@connect");
 }

@@ -22,11 +22,16 @@ export function isAmbiguous(on: System, kind: "uid" | "gid", id: number): boolea
 
 const overflowIds = new WeakMap<System, { [kind in "uid" | "gid"]?: number }>();
 
+/** Read once, since a system sets it when it starts, if ever; a failure is not remembered. */
 function overflowId(on: System, kind: "uid" | "gid"): number {
   let ids = overflowIds.get(on);
   if (ids === undefined) overflowIds.set(on, ids = {});
-  const id = ids[kind] ??= Number.parseInt(textOf(on, `/proc/sys/kernel/overflow${kind}`), 10);
-  return Number.isNaN(id) ? DEFAULT_OVERFLOW_ID : id;
+  if (ids[kind] === undefined) {
+    const id = Number.parseInt(textOf(on, `/proc/sys/kernel/overflow${kind}`), 10);
+    if (Number.isNaN(id)) return DEFAULT_OVERFLOW_ID;
+    ids[kind] = id;
+  }
+  return ids[kind];
 }
 
 /** Lines of "first id inside, first id outside, how many"; they do not overlap. */

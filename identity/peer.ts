@@ -2,7 +2,7 @@
 
 import type { System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
-import { type Fact, known, none, unknown, valueOf } from "../core/facts.ts";
+import { type Fact, type FactSource, known, none, unknown, valueOf } from "../core/facts.ts";
 import type {
   AmbiguousId,
   Drift,
@@ -15,12 +15,12 @@ import type {
 } from "../core/peer.ts";
 import type { ProcessSnapshot } from "../core/process.ts";
 import { groupName, userName } from "./accounts.ts";
-import { afterwards, signalOf } from "./exit.ts";
+import { signalOf } from "./exit.ts";
 import { withGid } from "./groups.ts";
 import { INSPECT, type InspectArguments, inspectAs } from "./inspect.ts";
 import { keyOf } from "./key.ts";
 import { isAmbiguous } from "./namespaces.ts";
-import { Pin } from "./pin.ts";
+import { closed, Pin } from "./pin.ts";
 import { type Pinned, readGroupsNow, snapshotOf } from "./process.ts";
 
 /** What is read in the accept handler. */
@@ -32,16 +32,15 @@ export interface Capture {
   readonly label: Fact<string>;
   /** `undefined` where no pin was asked for. */
   readonly pinned: Pinned | undefined;
+  /** Where the ids come from. */
+  readonly source: FactSource;
 }
 
 /** As many groups as are looked up for names: a peer may bring 65536, at up to 40 µs each. */
 const MOST_GROUP_NAMES = 1024;
 
-/** How long a watched pin is kept after its connection has closed, in ms. */
-const LINGER = 1000;
-
 /** The last resort for pins that nobody closed. */
-const forgotten = new FinalizationRegistry<Pin>((pin) => pin.close());
+const forgotten = new FinalizationRegistry<Pin>((pin) => pin.release(true));
 
 /** A peer of a real socket. */
 export class CapturedPeer implements Peer {
@@ -54,7 +53,7 @@ export class CapturedPeer implements Peer {
   readonly #on: System;
   readonly #capture: Capture;
   #facts: PeerFacts | undefined;
-  #signal: AbortSignal | undefined;
+  #closed = false;
 
   constructor(on: System, capture: Capture) {
     const { pid, uid, gid, groups, label, pinned } = capture;
@@ -66,7 +65,7 @@ export class CapturedPeer implements Peer {
     this.groups = valueOf(groups);
     this.label = valueOf(label);
     this.ambiguous = ambiguousIds(on, uid, gid, this.groups);
-    if (pinned instanceof Pin) forgotten.register(this, pinned);
+    if (pinned instanceof Pin) forgotten.register(this, pinned.retain(), this);
     Object.freeze(this);
   }
 
@@ -87,23 +86,22 @@ export class CapturedPeer implements Peer {
   }
 
   get process(): ProcessSnapshot {
-    return snapshotOf(this.#capture.pinned ?? notPinned());
+    const { pinned = notPinned() } = this.#capture;
+    return snapshotOf(pinned instanceof Pin && !this.#isOpen(pinned) ? closed() : pinned);
   }
 
   get alive(): boolean | undefined {
     const { pinned } = this.#capture;
-    if (pinned instanceof Pin) return pinned.closed ? undefined : pinned.isAlive();
+    if (pinned instanceof Pin) return this.#isOpen(pinned) ? pinned.isAlive() : undefined;
     return pinned?.code === "ERR_UCRED_PEER_GONE" ? false : undefined;
   }
 
   get signal(): AbortSignal | undefined {
     const { pinned } = this.#capture;
-    if (this.#signal !== undefined) return this.#signal;
     if (pinned instanceof Pin) {
-      return pinned.closed ? undefined : this.#signal = signalOf(pinned, this);
+      return pinned.signal ?? (this.#isOpen(pinned) ? signalOf(pinned) : undefined);
     }
-    const ended = pinned?.code === "ERR_UCRED_PEER_GONE";
-    return ended ? this.#signal = AbortSignal.abort(pinned) : undefined;
+    return pinned?.code === "ERR_UCRED_PEER_GONE" ? AbortSignal.abort(pinned) : undefined;
   }
 
   get key(): string | undefined {
@@ -124,7 +122,7 @@ export class CapturedPeer implements Peer {
 
   drift(): readonly Drift[] {
     const { groups: then } = this.#capture;
-    if (this.ambiguous.length > 0) throw unmapped(this.uid);
+    if (this.ambiguous.length > 0) throw unmapped("the peer's ids");
     if (then.state === "unknown") throw then.reason;
     const pin = this.#pin();
     try {
@@ -132,7 +130,7 @@ export class CapturedPeer implements Peer {
       if (pin === undefined || !ids.alive) return ENDED_DRIFT;
       const groups = withGid(readGroupsNow(pin), ids.gid);
       if (ambiguousIds(this.#on, ids.uid, ids.gid, groups).length > 0) {
-        throw unmapped(ids.uid);
+        throw unmapped("the peer's ids of now");
       }
       const drift: Drift[] = [];
       if (ids.uid !== this.uid) drift.push({ fact: "uid", then: this.uid, now: ids.uid });
@@ -150,20 +148,14 @@ export class CapturedPeer implements Peer {
 
   close(): void {
     const { pinned } = this.#capture;
-    if (pinned instanceof Pin) pinned.close();
+    if (this.#closed || !(pinned instanceof Pin)) return;
+    this.#closed = true;
+    forgotten.unregister(this);
+    pinned.release();
   }
 
   [Symbol.dispose](): void {
     this.close();
-  }
-
-  /**
-   * The connection has closed. A process that ends closes its connections first, so a signal that
-   * somebody waits for gets the time to tell.
-   */
-  afterConnection(): void {
-    if (this.#signal === undefined || this.#signal.aborted) this.close();
-    else afterwards(() => this.close(), LINGER);
   }
 
   toJSON(): PeerJSON {
@@ -193,12 +185,16 @@ export class CapturedPeer implements Peer {
     return inspectAs("Peer", this.toJSON(), call);
   }
 
+  #isOpen(pin: Pin): boolean {
+    return !this.#closed && !pin.closed;
+  }
+
   /** `undefined` where the process had ended before it could be pinned. */
   #pin(): Pin | undefined {
     const { pinned } = this.#capture;
     if (pinned instanceof Pin) {
-      void pinned.fd; // throws once it was closed
-      return pinned;
+      if (this.#isOpen(pinned)) return pinned;
+      throw closed();
     }
     const reason = pinned ?? notPinned();
     if (reason.code === "ERR_UCRED_PEER_GONE") return undefined;
@@ -226,26 +222,28 @@ function ambiguousIds(
 }
 
 function factsOf(on: System, capture: Capture, ambiguous: readonly AmbiguousId[]): PeerFacts {
-  const { pid, uid, gid, groups, label, pinned } = capture;
+  const { pid, uid, gid, groups, label, pinned, source } = capture;
   let user: Fact<string> | undefined;
   let groupNames: PeerFacts["groupNames"] | undefined;
   let key: Fact<string> | undefined;
   return Object.freeze({
-    pid: pid === undefined ? none("kernel@connect") : known(pid, "kernel@connect"),
-    uid: ambiguous.includes("uid") ? unknown(unmapped(uid)) : known(uid, "kernel@connect"),
-    gid: ambiguous.includes("gid") ? unknown(unmapped(gid)) : known(gid, "kernel@connect"),
-    groups,
+    pid: pid === undefined ? none(source) : known(pid, source),
+    uid: ambiguous.includes("uid") ? unknown(unmapped(`uid ${uid}`)) : known(uid, source),
+    gid: ambiguous.includes("gid") ? unknown(unmapped(`gid ${gid}`)) : known(gid, source),
+    groups: ambiguous.includes("groups") ? unknown(unmapped("some groups")) : groups,
     label,
     get user() {
-      return user ??= ambiguous.includes("uid") ? unknown(unmapped(uid)) : userName(on, uid);
+      return user ??= ambiguous.includes("uid")
+        ? unknown(unmapped(`uid ${uid}`))
+        : userName(on, uid);
     },
     get groupNames() {
       return groupNames ??= namesOf(on, groups);
     },
     pinned: pinned === undefined
-      ? none("kernel@connect")
+      ? none(source)
       : pinned instanceof Pin
-      ? known(pinned.kind, pinned.kind === "connect" ? "kernel@connect" : "kernel@now")
+      ? known(pinned.kind, pinned.kind === "connect" ? source : "kernel@now")
       : unknown(pinned),
     get key() {
       return key ??= keyOf(pinned ?? notPinned());
@@ -270,9 +268,8 @@ function namesOf(on: System, groups: Fact<readonly number[]>): PeerFacts["groupN
   return known(Object.freeze(names), "accounts@now");
 }
 
-function unmapped(id: number): UcredError {
-  const message =
-    `Cannot tell whose id ${id} is: it may stand for any id outside our user namespace`;
+function unmapped(what: string): UcredError {
+  const message = `Cannot tell what ${what} stand for: 65534 may be any id outside our namespace`;
   const hint = "Run the server outside the container, or map the peer's id into it";
   return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }

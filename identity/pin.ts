@@ -33,9 +33,13 @@ export class Pin {
   readonly pid: number | undefined;
   readonly on: System;
   readonly calls: LinuxCalls;
+  /** Aborts when the process ends, once somebody has asked for it. */
+  signal: AbortSignal | undefined;
   #fd: number;
-  /** Run once, before the descriptor is given back. */
-  #onClose: (() => void) | undefined;
+  /** How many peers have it: all that were identified over one connection share one. */
+  #peers = 0;
+  /** Ends the watch for `signal`, while there is one. */
+  #endWatch: (() => void) | undefined;
 
   constructor(on: System, calls: LinuxCalls, fd: number, kind: PinKind, pid: number | undefined) {
     this.kind = kind;
@@ -47,11 +51,7 @@ export class Pin {
 
   /** The pidfd, borrowed. @throws {UcredError} Once it was given back. */
   get fd(): number {
-    if (this.#fd < 0) {
-      const message = "Cannot look at the peer's process: the peer was closed";
-      const hint = "Read facts of the process before close(), or before the connection ends";
-      throw new UcredError("ERR_UCRED_NO_FD", message, { hint });
-    }
+    if (this.#fd < 0) throw closed();
     return this.#fd;
   }
 
@@ -59,16 +59,40 @@ export class Pin {
     return this.#fd < 0;
   }
 
-  /** Sets what is to happen before the pidfd is given back. */
-  beforeClose(run: () => void): void {
-    this.#onClose = run;
+  /** One more peer has it. */
+  retain(): this {
+    this.#peers++;
+    return this;
   }
 
-  /** Gives the pidfd back. May be called again. */
+  /**
+   * One peer less has it.
+   *
+   * @param forgotten The peer was not closed, but collected: who waits for the signal still does.
+   */
+  release(forgotten = false): void {
+    this.#peers--;
+    if (this.#peers === 0 && !(forgotten && this.#endWatch !== undefined)) this.close();
+  }
+
+  /** The signal is watched for. */
+  watched(end: () => void): void {
+    this.#endWatch = end;
+  }
+
+  /** The signal is not watched for any more. */
+  unwatched(): void {
+    this.#endWatch = undefined;
+    if (this.#peers === 0) this.close();
+  }
+
+  /** Gives the pidfd back, whoever has it. May be called again. */
   close(): void {
     if (this.#fd < 0) return;
-    this.#onClose?.();
-    this.calls.close(this.#fd);
+    const end = this.#endWatch;
+    this.#endWatch = undefined;
+    end?.();
+    if (this.#fd >= 0) this.calls.close(this.#fd); // whom the end woke may have closed it
     this.#fd = -1;
   }
 
@@ -241,6 +265,13 @@ function fromNumber(on: System, calls: LinuxCalls, of: Credentials): Pin {
     pin.close();
     throw error;
   }
+}
+
+/** The error for a pin that was given back. */
+export function closed(): UcredError {
+  const message = "Cannot look at the peer's process: the peer was closed";
+  const hint = "Read facts of the process before close(), and before the connection closes";
+  return new UcredError("ERR_UCRED_NO_FD", message, { hint });
 }
 
 /** The error for a process that has ended. */

@@ -108,6 +108,9 @@ const READERS: { readonly [N in Name]: (from: Reader) => ProcessValues[N] | null
   namespaces: readNamespaces,
 };
 
+/** Left out of plain data: one reads a whole file, the other may hold secrets. */
+const ONLY_IF_ASKED: ReadonlySet<Name> = new Set(["exeSha256", "cmdline"]);
+
 const NAMES = Object.keys(READERS) as readonly Name[];
 
 function sensible<T>(value: T | undefined, what: string): T {
@@ -209,7 +212,7 @@ export function snapshotOf(pinned: Pinned): ProcessSnapshot {
     const json: { [name: string]: unknown } = {};
     const reasons: { [name: string]: string } = {};
     for (const name of NAMES) {
-      if (name === "exeSha256" && !read.has(name)) continue; // reads a whole file
+      if (ONLY_IF_ASKED.has(name) && !read.has(name)) continue;
       const fact = factOf(name);
       if (fact.state === "known") json[name] = fact.value;
       if (fact.state === "unknown") reasons[name] = fact.reason.message;

@@ -3,22 +3,43 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { constants } from "node:os";
+import process from "node:process";
 import { host } from "../../adapters/host.ts";
 import { type Abi, abiOf, AF_UNIX } from "../../ffi/abi.ts";
 import { ACCOUNT } from "../../ffi/accounts.ts";
 import { AUDIT_TOKEN, XUCRED } from "../../ffi/bsd.ts";
 import { O_CLOEXEC, UCRED } from "../../ffi/linux.ts";
+import {
+  CONTROL_SIZE,
+  DATAGRAM_SOCKET,
+  IOVEC,
+  MSG,
+  MSGHDR,
+  SOCKADDR_UN,
+} from "../../ffi/message.ts";
+import {
+  EPOLL_CTL,
+  epollEvent,
+  POLLFD,
+  POLLIN,
+  POLLNVAL,
+  STATFS,
+  SYS_PIDFD_OPEN,
+} from "../../ffi/pidfd.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";
 
-type Headers = { readonly [name: string]: number } & { readonly address: [number, number] };
+type Headers = { readonly [name: string]: number } & {
+  readonly address: [number, number];
+  readonly poll: [number, number, number];
+};
 
 const here = [needs.cc];
 
 /** Compares what stands in ffi/ with what the headers say. */
 function compare(headers: Headers, ours: { readonly [name: string]: number }): void {
   for (const [name, number] of Object.entries(ours)) {
-    const isNewer = name === "options.SO_PEERPIDFD" && !(name in headers); // than these headers
+    const isNewer = /SO_\w*(PIDFD|RIGHTS)$/.test(name) && !(name in headers); // than these headers
     if (!isNewer) assert.equal(number, headers[name], name);
   }
 }
@@ -42,6 +63,18 @@ testWith(here, "socket options, layouts and the address family are those of the 
   if (abi.os === "linux") {
     compare(headers, section("ucred", UCRED));
     compare(headers, { "open.O_CLOEXEC": O_CLOEXEC });
+    const { size, path } = SOCKADDR_UN;
+    compare(headers, section("sockaddr_un", { size, path }));
+    compare(headers, section("msghdr", MSGHDR));
+    compare(headers, section("iovec", IOVEC));
+    compare(headers, { control: CONTROL_SIZE, DATAGRAM_SOCKET, pidfd_open: SYS_PIDFD_OPEN });
+    const { TRUNC: MSG_TRUNC, CTRUNC: MSG_CTRUNC, CMSG_CLOEXEC: MSG_CMSG_CLOEXEC } = MSG;
+    compare(headers, section("msg", { MSG_TRUNC, MSG_CTRUNC, MSG_CMSG_CLOEXEC }));
+    compare(headers, section("statfs", STATFS));
+    compare(headers, section("pollfd", POLLFD));
+    compare(headers, section("epoll_event", { ...epollEvent(process.arch) }));
+    compare(headers, section("epoll_ctl", EPOLL_CTL));
+    assert.deepEqual(headers.poll, [POLLIN, POLLIN, POLLNVAL]);
     return;
   }
   const { version, uid, ngroups, groups, darwinSize, freebsdSize } = XUCRED;

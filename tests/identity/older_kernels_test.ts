@@ -109,7 +109,7 @@ for (
     ["reaped", { PEERPIDFD: ESRCH }, "ERR_UCRED_PEER_GONE", ESRCH],
     ["denied", { PEERPIDFD: EPERM }, "ERR_UCRED_PERMISSION", EPERM],
     ["out of descriptors", { PEERPIDFD: EMFILE }, "ERR_UCRED_SYSCALL", EMFILE],
-    ["unsupported", { ...OLD, PIDFD_OPEN: ENOSYS }, "ERR_UCRED_SYSCALL", ENOSYS],
+    ["unsupported", { ...OLD, PIDFD_OPEN: ENOSYS }, "ERR_UCRED_UNSUPPORTED", ENOSYS],
     ["reaped, by number", { ...OLD, PIDFD_OPEN: ESRCH }, "ERR_UCRED_PEER_GONE", ESRCH],
     ["reaped, now a thread's", { ...OLD, PIDFD_OPEN: EINVAL }, "ERR_UCRED_PEER_GONE", undefined],
     ["reaped, now a thread's", { ...OLD, PIDFD_OPEN: ENOENT }, "ERR_UCRED_PEER_GONE", undefined],

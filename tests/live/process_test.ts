@@ -223,7 +223,7 @@ testWith(here, "process facts are those of /proc, whatever the process calls its
     now.seccomp,
     ["off", "strict", "filter"][Number(/Seccomp:\t(\d)/.exec(proc("status"))![1])],
   );
-  assert.deepEqual(now.cmdline, proc("cmdline").split("\0").slice(0, -1));
+  assert.deepEqual(peer.process.cmdline, proc("cmdline").split("\0").slice(0, -1));
   assert.ok(proc("cgroup").split("\n").some((line) => line.endsWith(`:${now.cgroup}`)));
   for (const [kind, { id, ours }] of Object.entries(now.namespaces ?? {})) {
     assert.equal(readlinkSync(`/proc/${peer.pid}/ns/${kind}`), `${kind}:[${id}]`);
@@ -314,6 +314,39 @@ testWith(
     await until(() => peer.alive === undefined && openDescriptors() <= before);
   },
 );
+
+testWith(here, "peers of one connection share a descriptor, until the last is closed", async () => {
+  const [[first, second, socket], actor] = await startActor([], (socket) => {
+    return [pinSocket(socket), pinSocket(socket), socket] as const;
+  });
+  const [now, listeners] = [openDescriptors(), socket.listenerCount("close")];
+  for (let i = 0; i < 100; i++) {
+    using again = pinSocket(socket);
+    assert.ok(again.alive && again.signal === first.signal);
+  }
+  assert.equal(openDescriptors(), now + 1, "the epoll of the signal");
+  first.close();
+  first.close();
+  assert.deepEqual([first.alive, second.alive], [undefined, true]);
+  assert.throws(() => first.live(), { code: "ERR_UCRED_NO_FD" });
+  second.close();
+  assert.equal(openDescriptors(), now - 1, "neither pidfd nor epoll");
+  const third = pinSocket(socket);
+  assert.equal(third.alive, true);
+  assert.equal(socket.listenerCount("close"), listeners);
+  actor.hangUp();
+  await until(() => third.alive === undefined);
+});
+
+testWith(here, "whoever waits for a signal gets it, although the peer was forgotten", async () => {
+  const [signal, actor] = await startActor([], (socket) => pin(socket).signal!);
+  for (let i = 0; i < 20; i++) {
+    new Array(100_000).fill({});
+    await sleep(1);
+  }
+  await actor.exit();
+  await until(() => signal.aborted);
+});
 
 testWith(here, "a peer that is forgotten gives its descriptor back", async () => {
   const [socket, actor] = await startActor([], (socket) => socket);

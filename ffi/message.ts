@@ -1,0 +1,100 @@
+/** Linux: datagrams and what comes with them, as the kernel's headers give it. */
+
+/** `SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK`, <linux/net.h>, <asm-generic/fcntl.h> */
+export const DATAGRAM_SOCKET: number = 2 | 0o2000000 | 0o4000;
+
+/** `MSG_TRUNC`, `MSG_CTRUNC`, `MSG_CMSG_CLOEXEC`, <linux/socket.h> */
+export const MSG = { TRUNC: 0x20, CTRUNC: 0x8, CMSG_CLOEXEC: 0x40000000 } as const;
+
+/** `struct msghdr`, <sys/socket.h> of glibc and musl, 64-bit: pointers and lengths. */
+export const MSGHDR = {
+  size: 56, //          bytes
+  name: 0, //           void *
+  nameLength: 8, //     socklen_t
+  parts: 16, //         struct iovec *
+  partCount: 24, //     size_t
+  control: 32, //       void *
+  controlLength: 40, // size_t
+  flags: 48, //         int
+} as const;
+
+/** `struct iovec`, <bits/types/struct_iovec.h>: a pointer and a length. */
+export const IOVEC = { size: 16, base: 0, length: 8 } as const;
+
+/** `struct sockaddr_un`, <sys/un.h>. */
+export const SOCKADDR_UN = { size: 110, family: 0, path: 2, pathSize: 108 } as const;
+
+/** `struct cmsghdr`, <sys/socket.h>, 64-bit: each is followed by its data, and aligned to 8 bytes. */
+const CMSGHDR = { size: 16, length: 0, level: 8, type: 12 } as const;
+
+/** `SCM_RIGHTS`, <linux/socket.h>; also `SCM_CREDENTIALS` and `SCM_PIDFD`. */
+const SCM = { RIGHTS: 1, CREDENTIALS: 2, PIDFD: 4 } as const;
+
+/** `SCM_MAX_FD`, <net/scm.h>: as many descriptors as one message can bring. */
+const MOST_DESCRIPTORS = 253;
+
+/**
+ * Room for a `struct ucred`, the pidfd, and all that a sender can add: with less, passed descriptors
+ * would leave no room for the pidfd, which comes last.
+ */
+export const CONTROL_SIZE: number = (CMSGHDR.size + 16) + (CMSGHDR.size + 8) +
+  (CMSGHDR.size + Math.ceil(MOST_DESCRIPTORS / 2) * 8);
+
+/** What came beside a datagram. */
+export interface Control {
+  /** `struct ucred`: pid, uid, gid. */
+  readonly ucred: Uint32Array | undefined;
+  /** The sender's pidfd; below 0 where the kernel could give none. */
+  readonly pidfd: number | undefined;
+  /** Descriptors that the sender passed, which are now open here. */
+  readonly descriptors: readonly number[];
+}
+
+/** Takes apart the control data of one message, `length` bytes of it. */
+export function decodeControl(bytes: Uint8Array, length: number, level: number): Control {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, Math.min(length, bytes.length));
+  let ucred: Uint32Array | undefined;
+  let pidfd: number | undefined;
+  const descriptors: number[] = [];
+  for (let at = 0; at + CMSGHDR.size <= view.byteLength;) {
+    const size = Number(view.getBigUint64(at + CMSGHDR.length, LITTLE_ENDIAN));
+    if (size < CMSGHDR.size || at + size > view.byteLength) break;
+    const [start, count] = [at + CMSGHDR.size, Math.floor((size - CMSGHDR.size) / 4)];
+    const words = Uint32Array.from(
+      { length: count },
+      (_, index) => view.getUint32(start + index * 4, LITTLE_ENDIAN),
+    );
+    if (view.getInt32(at + CMSGHDR.level, LITTLE_ENDIAN) === level) {
+      const type = view.getInt32(at + CMSGHDR.type, LITTLE_ENDIAN);
+      if (type === SCM.CREDENTIALS && count === 3) ucred = words;
+      if (type === SCM.PIDFD && count === 1) pidfd = words[0]! | 0;
+      if (type === SCM.RIGHTS) descriptors.push(...words);
+    }
+    at += Math.ceil(size / 8) * 8;
+  }
+  return { ucred, pidfd, descriptors };
+}
+
+/**
+ * The address of a path, or of an abstract name if it begins with "\0".
+ *
+ * @returns The bytes of a `struct sockaddr_un`, as many as count; `undefined` if it is too long.
+ */
+export function encodeAddress(path: string): Uint8Array | undefined {
+  const name = new TextEncoder().encode(path.startsWith("\0") ? path : `${path}\0`);
+  if (name.length > SOCKADDR_UN.pathSize) return undefined;
+  const bytes = new Uint8Array(SOCKADDR_UN.path + name.length);
+  new Uint16Array(bytes.buffer, SOCKADDR_UN.family, 1)[0] = 1; // AF_UNIX
+  bytes.set(name, SOCKADDR_UN.path);
+  return bytes;
+}
+
+/** The path or abstract name in an address of `length` bytes; `undefined` where there is none. */
+export function decodeAddress(bytes: Uint8Array, length: number): string | undefined {
+  const name = bytes.subarray(SOCKADDR_UN.path, Math.min(length, bytes.length));
+  if (name.length === 0) return undefined;
+  const end = name[0] === 0 ? name.length : name.indexOf(0);
+  return new TextDecoder().decode(end === -1 ? name : name.subarray(0, end));
+}
+
+const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;

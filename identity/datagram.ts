@@ -1,0 +1,338 @@
+/** Datagrams, and who sent each: there is no peer to ask, so the kernel tells it with every message. */
+
+import { builtinModule } from "../adapters/host.ts";
+import type { LinuxCalls, Memory } from "../adapters/libc.ts";
+import { type System, system } from "../adapters/select.ts";
+import { type Credentials, NO_ID } from "../core/credentials.ts";
+import { UcredError } from "../core/errors.ts";
+import { unknown } from "../core/facts.ts";
+import type { Peer } from "../core/peer.ts";
+import { AF_UNIX } from "../ffi/abi.ts";
+import { decodeUcred } from "../ffi/linux.ts";
+import {
+  CONTROL_SIZE,
+  DATAGRAM_SOCKET,
+  decodeAddress,
+  decodeControl,
+  encodeAddress,
+  IOVEC,
+  MSG,
+  MSGHDR,
+  SOCKADDR_UN,
+} from "../ffi/message.ts";
+import { failure } from "./failure.ts";
+import { CapturedPeer } from "./peer.ts";
+import { gone, Pin } from "./pin.ts";
+
+/** Where to receive, and what to make of it. */
+export interface ReceiveOptions {
+  /**
+   * File mode of the socket, for who may send. By default as the umask has it, which most often is
+   * nobody but the owner. Not for abstract names, to which everyone may send.
+   */
+  readonly mode?: number | undefined;
+  /** Longer datagrams are cut off to so many bytes, and marked. By default 65,536. */
+  readonly maxBytes?: number | undefined;
+  /**
+   * Whether senders stay pinned: they are then yours to close. By default they are closed when the
+   * next datagram is asked for.
+   */
+  readonly pin?: boolean | undefined;
+}
+
+/** One datagram and its sender. */
+export interface Datagram {
+  /** A copy, which is yours. */
+  readonly data: Uint8Array<ArrayBuffer>;
+  /** Whether it was longer than `maxBytes`. */
+  readonly truncated: boolean;
+  /** The path, or abstract name with "\0" first, that the sender's socket is bound to, if any. */
+  readonly from: string | undefined;
+  /**
+   * The process that sent it: its real uid and gid, unless it chose another of its own ids. Root can
+   * name any process and any id, so nothing here proves that a sender is *not* root.
+   */
+  readonly sender: Peer;
+  /**
+   * Whether the ids are none that the process has (real, effective or saved): then root named
+   * somebody else, or the process has changed since. `undefined` where that cannot be told. `false`
+   * does not rule out that root named a process with its true ids.
+   */
+  readonly forged: boolean | undefined;
+}
+
+/** A datagram socket that tells who sends. Linux only. */
+export interface Receiver extends AsyncIterable<Datagram> {
+  /** The path or abstract name. */
+  readonly path: string;
+  /** Datagrams that were dropped because the kernel did not tell who sent them. */
+  readonly dropped: number;
+  /** The next datagram if there is one, without waiting. @throws {UcredError} Once closed. */
+  read(): Datagram | undefined;
+  /** The next datagram; `undefined` once the receiver is closed. Keeps the program running. */
+  next(): Promise<Datagram | undefined>;
+  /** Closes the socket and removes its file; who waits gets `undefined`. May be called again. */
+  close(): void;
+  /** {@link Receiver.close}, for `using`. */
+  [Symbol.dispose](): void;
+}
+
+/**
+ * Receives datagrams at a path or an abstract name, each with the process that sent it, as a service
+ * manager (sd_notify) or a syslog daemon needs it.
+ *
+ * Descriptors that a sender passes are not taken: since Linux 6.16 its sendmsg(2) fails with EPERM,
+ * before that they are closed.
+ *
+ * New datagrams are looked for at once while there are some, and otherwise at growing intervals, up
+ * to 20 ms.
+ *
+ * @param path Where to bind; nothing may be there. Abstract if it begins with "\0".
+ * @returns The receiver, which owns its socket: close it.
+ * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux, `ERR_UCRED_PERMISSION`,
+ * or `ERR_UCRED_SYSCALL` with the errno: EADDRINUSE where the path exists.
+ * @throws {RangeError} If the path is empty or longer than 107 bytes, or `maxBytes` is not from 1 to
+ * 2²⁴.
+ * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SCM_CREDENTIALS
+ *
+ * @example Print what is sent, and by whom
+ * ```ts
+ * import { receive } from "ucred";
+ *
+ * using receiver = receive("/tmp/example.sock", { mode: 0o666 });
+ * for (let datagram; (datagram = receiver.read()); ) {
+ *   console.log(datagram.sender.uid, new TextDecoder().decode(datagram.data));
+ * }
+ * ```
+ */
+export function receive(path: string, options: ReceiveOptions = {}): Receiver {
+  return receiveOn(system(), path, options);
+}
+
+/** {@link receive}, on a given system. */
+export function receiveOn(on: System, path: string, options: ReceiveOptions = {}): Receiver {
+  const { maxBytes = 65536 } = options;
+  if (!Number.isInteger(maxBytes) || maxBytes < 1 || maxBytes > 1 << 24) {
+    throw new RangeError(`maxBytes is an integer from 1 to ${1 << 24}, not ${maxBytes}`);
+  }
+  const address = encodeAddress(path);
+  if (address === undefined || path === "" || path.indexOf("\0", 1) !== -1) {
+    throw new RangeError(`A path has 1 to 107 bytes and no NUL: ${JSON.stringify(path)}`);
+  }
+  const { abi, libc: { linux } } = on;
+  if (abi.os !== "linux" || linux === undefined) {
+    const message = `Cannot receive datagrams with their senders: ${abi.os} does not tell them`;
+    const hint = "Use stream sockets, whose peers can be identified";
+    throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+  }
+  return new DatagramReceiver(on, linux, path, address, { ...options, maxBytes });
+}
+
+/** EAGAIN, <asm-generic/errno-base.h>: there is no datagram now. */
+const EAGAIN = 11;
+
+/** Milliseconds between two looks while nothing comes. */
+const LONGEST_WAIT = 20;
+
+interface Files {
+  chmodSync(path: string, mode: number): void;
+  lstatSync(path: string): { readonly ino: number; readonly dev: number };
+  unlinkSync(path: string): void;
+}
+
+const files = (): Files => builtinModule("node:fs") as Files;
+
+class DatagramReceiver implements Receiver {
+  readonly path: string;
+  dropped = 0;
+  readonly #on: System;
+  readonly #calls: LinuxCalls;
+  readonly #pin: boolean;
+  readonly #name: Memory;
+  readonly #data: Memory;
+  readonly #control: Memory;
+  readonly #message: Memory;
+  #fd = -1;
+  /** The socket's file as we made it: another one at this path is not ours to remove. */
+  #file: { readonly ino: number; readonly dev: number } | undefined;
+  #last: Peer | undefined;
+
+  constructor(
+    on: System,
+    calls: LinuxCalls,
+    path: string,
+    address: Uint8Array,
+    { mode, maxBytes, pin = false }: ReceiveOptions & { readonly maxBytes: number },
+  ) {
+    this.path = path;
+    this.#on = on;
+    this.#calls = calls;
+    this.#pin = pin;
+    const memory = (size: number) => on.libc.memory(Math.ceil(size / 8) * 8);
+    this.#name = memory(SOCKADDR_UN.size);
+    this.#data = on.libc.memory(Math.ceil(maxBytes / 8) * 8);
+    this.#control = memory(CONTROL_SIZE);
+    this.#message = memory(MSGHDR.size + IOVEC.size);
+    const view = new DataView(this.#message.bytes.buffer);
+    const point = (at: number, to: bigint) => view.setBigUint64(at, to, LITTLE_ENDIAN);
+    point(MSGHDR.name, calls.address(this.#name));
+    point(MSGHDR.parts, calls.address(this.#message) + BigInt(MSGHDR.size));
+    point(MSGHDR.partCount, 1n);
+    point(MSGHDR.control, calls.address(this.#control));
+    point(MSGHDR.size + IOVEC.base, calls.address(this.#data));
+    point(MSGHDR.size + IOVEC.length, BigInt(maxBytes));
+    try {
+      this.#open(address, mode);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  #open(address: Uint8Array, mode: number | undefined): void {
+    const { abi, value } = this.#on;
+    if (abi.os !== "linux") return;
+    const { SOL_SOCKET, SO_PASSCRED, SO_PASSPIDFD, SO_PASSRIGHTS } = abi.options;
+    const what = `receive datagrams at ${JSON.stringify(this.path)}`;
+    const orFail = (result: number, syscall: string): number => {
+      if (result < 0) throw failure(this.#on, what, syscall, -result);
+      return result;
+    };
+    this.#fd = orFail(this.#calls.socket(AF_UNIX, DATAGRAM_SOCKET, 0), "socket");
+    // Before bind, so that no datagram comes without its sender.
+    value.words[0] = 1;
+    orFail(this.#calls.setsockopt(this.#fd, SOL_SOCKET, SO_PASSCRED, value), "setsockopt");
+    value.words[0] = 1;
+    this.#calls.setsockopt(this.#fd, SOL_SOCKET, SO_PASSPIDFD, value); // since Linux 6.5
+    value.words[0] = 0;
+    this.#calls.setsockopt(this.#fd, SOL_SOCKET, SO_PASSRIGHTS, value); // since Linux 6.16
+    this.#name.bytes.set(address);
+    orFail(this.#calls.bind(this.#fd, this.#name, address.length), "bind");
+    if (this.path.startsWith("\0")) return;
+    this.#file = files().lstatSync(this.path);
+    if (mode !== undefined) files().chmodSync(this.path, mode);
+  }
+
+  read(): Datagram | undefined {
+    if (this.#fd < 0) {
+      const hint = "Read before close()";
+      const message = "Cannot receive datagrams: the receiver was closed";
+      throw new UcredError("ERR_UCRED_NO_FD", message, { hint });
+    }
+    if (!this.#pin) this.#last?.close();
+    this.#last = undefined;
+    for (;;) {
+      const view = new DataView(this.#message.bytes.buffer);
+      view.setUint32(MSGHDR.nameLength, SOCKADDR_UN.size, LITTLE_ENDIAN);
+      view.setBigUint64(MSGHDR.controlLength, BigInt(CONTROL_SIZE), LITTLE_ENDIAN);
+      this.#control.words.fill(NO_ID);
+      const length = this.#calls.recvmsg(this.#fd, this.#message, MSG.CMSG_CLOEXEC);
+      if (length === -EAGAIN) return undefined;
+      if (length < 0) throw failure(this.#on, "receive a datagram", "recvmsg", -length);
+      const datagram = this.#decode(view, length);
+      if (datagram !== undefined) return datagram;
+      this.dropped++;
+    }
+  }
+
+  /** `undefined` where the kernel did not tell who sent it. */
+  #decode(view: DataView, length: number): Datagram | undefined {
+    const { abi } = this.#on;
+    const flags = view.getInt32(MSGHDR.flags, LITTLE_ENDIAN);
+    const controlLength = Number(view.getBigUint64(MSGHDR.controlLength, LITTLE_ENDIAN));
+    const control = decodeControl(this.#control.bytes, controlLength, abi.options.SOL_SOCKET);
+    for (const fd of control.descriptors) this.#calls.close(fd); // an older kernel took them
+    const credentials = control.ucred && decodeUcred(control.ucred);
+    if (credentials === undefined) {
+      if (control.pidfd !== undefined && control.pidfd >= 0) this.#calls.close(control.pidfd);
+      return undefined;
+    }
+    const pinned = this.#pinOf(control.pidfd, credentials);
+    const sender = new CapturedPeer(this.#on, {
+      ...credentials,
+      groups: unknown(notTold("groups")),
+      label: unknown(notTold("label")),
+      pinned,
+      source: "kernel@send",
+    });
+    this.#last = sender;
+    return {
+      data: this.#data.bytes.slice(0, length),
+      truncated: (flags & MSG.TRUNC) !== 0,
+      from: decodeAddress(this.#name.bytes, view.getUint32(MSGHDR.nameLength, LITTLE_ENDIAN)),
+      sender,
+      forged: pinned instanceof Pin ? isForged(pinned, credentials) : undefined,
+    };
+  }
+
+  #pinOf(pidfd: number | undefined, { pid }: Credentials): Pin | UcredError {
+    if (pidfd !== undefined && pidfd >= 0) {
+      return new Pin(this.#on, this.#calls, pidfd, "connect", pid);
+    }
+    if (pidfd === undefined) {
+      const message = "Cannot pin the sender's process: the kernel gave no pidfd";
+      const hint = "Use Linux 6.5 or later, and see that descriptors have not run out";
+      return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+    }
+    const error = failure(this.#on, "pin the sender's process", "recvmsg", -pidfd);
+    return error.code === "ERR_UCRED_SYSCALL" ? error : gone("pin the sender's process");
+  }
+
+  async next(): Promise<Datagram | undefined> {
+    const { setImmediate, setTimeout } = builtinModule("node:timers") as Timers;
+    for (let wait = 0; this.#fd >= 0; wait = Math.min(wait * 2 || 1, LONGEST_WAIT)) {
+      const datagram = this.read();
+      if (datagram !== undefined) return datagram;
+      await new Promise<void>((resolve) => {
+        if (wait === 0) setImmediate(resolve);
+        else setTimeout(resolve, wait);
+      });
+    }
+    return undefined;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Datagram, void, void> {
+    for (let datagram; (datagram = await this.next()) !== undefined;) yield datagram;
+  }
+
+  close(): void {
+    if (this.#fd < 0) return;
+    if (!this.#pin) this.#last?.close();
+    this.#calls.close(this.#fd);
+    this.#fd = -1;
+    if (this.#file === undefined) return;
+    try {
+      const { ino, dev } = files().lstatSync(this.path);
+      if (ino === this.#file.ino && dev === this.#file.dev) files().unlinkSync(this.path);
+    } catch {
+      // somebody has removed it already, or its folder
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+interface Timers {
+  setImmediate(run: () => void): unknown;
+  setTimeout(run: () => void, ms: number): unknown;
+}
+
+/** Whether the ids are none of the process's own; `undefined` where that cannot be read. */
+function isForged(pin: Pin, { uid, gid }: Credentials): boolean | undefined {
+  try {
+    const { ruid, euid, suid, rgid, egid, sgid } = pin.readIds().ids;
+    return ![ruid, euid, suid].includes(uid) || ![rgid, egid, sgid].includes(gid);
+  } catch (error) {
+    if (error instanceof UcredError) return undefined;
+    throw error;
+  }
+}
+
+function notTold(fact: string): UcredError {
+  const message = `Cannot tell the sender's ${fact}: no kernel gives them with a datagram`;
+  return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint: "Decide by uid and gid" });
+}
+
+const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
