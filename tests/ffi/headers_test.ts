@@ -34,7 +34,7 @@ type Headers = { readonly [name: string]: number } & {
   readonly poll: [number, number, number];
 };
 
-const here = [needs.cc];
+const here = [needs.cc, needs.native];
 
 /** Compares what stands in ffi/ with what the headers say. */
 function compare(headers: Headers, ours: { readonly [name: string]: number }): void {

@@ -6,7 +6,9 @@
  *   PIDFD_OPEN    syscall(SYS_pidfd_open)
  *   GET_INFO      ioctl(PIDFD_GET_INFO); 0: succeeds, and gives no ids
  *   STATFS        fstatfs(); 0: succeeds, and says another file system
- *   POLL, EPOLL_CREATE, EPOLL_CTL, READLINK, OPEN
+ *   PASSPIDFD     setsockopt(SO_PASSPIDFD), and SO_PASSRIGHTS
+ *   PASSCRED      setsockopt(SO_PASSCRED); 0: succeeds, and does nothing
+ *   POLL, EPOLL_CREATE, EPOLL_CTL, READLINK, OPEN, SOCKET, BIND, RECVMSG
  *   OTHER_PID     not an errno: pidfd_open() opens this pid instead
  */
 #define _GNU_SOURCE
@@ -142,5 +144,46 @@ int open(const char *path, int flags, ...)
 {
 	(void)path, (void)flags;
 	DENY(OPEN);
+}
+#endif
+
+#if defined(PASSPIDFD) || defined(PASSCRED)
+int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+{
+#ifdef PASSPIDFD
+	if (name == 76 || name == 83)
+		DENY(PASSPIDFD);
+#endif
+#ifdef PASSCRED
+	if (name == SO_PASSCRED && PASSCRED == 0)
+		return 0;
+	if (name == SO_PASSCRED)
+		DENY(PASSCRED);
+#endif
+	return kernel(SYS_setsockopt, fd, level, name, (long)value, size);
+}
+#endif
+
+#ifdef SOCKET
+int socket(int domain, int type, int protocol)
+{
+	(void)domain, (void)type, (void)protocol;
+	DENY(SOCKET);
+}
+#endif
+
+#ifdef BIND
+int bind(int fd, const struct sockaddr *address, socklen_t size)
+{
+	(void)fd, (void)address, (void)size;
+	DENY(BIND);
+}
+#endif
+
+#ifdef RECVMSG
+ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+	(void)fd, (void)message, (void)flags;
+	DENY(RECVMSG);
 }
 #endif

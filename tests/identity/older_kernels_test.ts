@@ -2,24 +2,25 @@
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { constants } from "node:os";
 import process from "node:process";
 import { host } from "../../adapters/host.ts";
 import { openSystem, type System } from "../../adapters/select.ts";
 import type { UcredErrorCode } from "../../core/errors.ts";
 import type { Fact } from "../../core/facts.ts";
+import { receiveOn } from "../../identity/datagram.ts";
 import { fdOf } from "../../identity/fd.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import { readCredentials } from "../../identity/credentials.ts";
 import type { Peer } from "../../mod.ts";
-import { actorProgram, startActor } from "../live/harness.ts";
-import { compileLibrary } from "../support/compile.ts";
+import { actorProgram, freshPath, startActor } from "../live/harness.ts";
+import { compileLibrary, compileProgram } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";
 
 const here = [needs.linux, needs.cc, needs.peerPidfd];
 const errnos = constants.errno as { readonly [name: string]: number };
-const { ENOPROTOOPT, ENOTTY, EINVAL, ESRCH, EPERM, EMFILE, ENOSYS, ENOENT } = errnos;
+const { EACCES, ENOPROTOOPT, ENOTTY, EINVAL, ESRCH, EPERM, EMFILE, ENOSYS, ENOENT } = errnos;
 
 /** The real system, but for these calls. */
 function deny(calls: { readonly [call: string]: number | undefined }): System {
@@ -34,6 +35,10 @@ const OLD = { PEERPIDFD: ENOPROTOOPT, STATFS: 0, GET_INFO: ENOTTY };
 
 const on = (system: System) => (socket: Parameters<typeof fdOf>[0]) =>
   identifyFd(system, fdOf(socket), { pin: true });
+
+const senderProgram: string = needs.linux.met && needs.cc.met
+  ? compileProgram(new URL("../live/sender.c", import.meta.url))
+  : "";
 
 const reasonOf = (fact: Fact<unknown>) => {
   assert.equal(fact.state, "unknown");
@@ -202,5 +207,59 @@ testWith(
     ]);
     peer.close();
     actor.hangUp();
+  },
+);
+
+for (
+  const [call, errno] of [
+    ["SOCKET", EMFILE],
+    ["PASSCRED", ENOPROTOOPT],
+    ["BIND", EACCES],
+  ] as const
+) {
+  testWith(here, `receive() fails where ${call} fails, and leaves nothing behind`, () => {
+    const system = deny({ [call]: errno });
+    const before = readdirSync("/proc/self/fd").length;
+    const path = freshPath();
+    assert.throws(() => receiveOn(system, path), { name: "UcredError", errno });
+    assert.equal(readdirSync("/proc/self/fd").length, before);
+    assert.equal(existsSync(path), false);
+  });
+}
+
+testWith(here, "receive() fails where recvmsg fails", async () => {
+  using receiver = receiveOn(deny({ RECVMSG: EMFILE }), freshPath());
+  assert.throws(() => receiver.read(), { code: "ERR_UCRED_SYSCALL", errno: EMFILE });
+  await assert.rejects(() => receiver.next(), { errno: EMFILE });
+});
+
+testWith(here, "Linux before 6.5 tells the sender's ids, and nothing of its process", async () => {
+  using receiver = receiveOn(deny({ PASSPIDFD: ENOPROTOOPT }), freshPath());
+  execFileSync(senderProgram, [receiver.path, "hello"]);
+  const { sender, forged } = (await receiver.next())!;
+  assert.equal(sender.uid, process.getuid!());
+  assert.deepEqual([sender.pinned, sender.alive, forged], [undefined, undefined, undefined]);
+  assert.equal(reasonOf(sender.facts.pinned).code, "ERR_UCRED_UNSUPPORTED");
+  assert.equal(reasonOf(sender.process.facts.exe).code, "ERR_UCRED_UNSUPPORTED");
+});
+
+testWith(here, "Linux before 6.16: descriptors that are passed are closed", async () => {
+  using receiver = receiveOn(deny({ PASSPIDFD: ENOPROTOOPT }), freshPath());
+  const before = readdirSync("/proc/self/fd").length;
+  for (const count of ["1", "2", "253"]) {
+    execFileSync(senderProgram, ["--descriptors", count, receiver.path, "hello"]);
+    assert.equal((await receiver.next())!.sender.uid, process.getuid!());
+    assert.equal(readdirSync("/proc/self/fd").length, before);
+  }
+});
+
+testWith(
+  here,
+  "a datagram whose sender is not told is dropped and counted, not given to anybody",
+  () => {
+    using receiver = receiveOn(deny({ PASSCRED: 0, PASSPIDFD: ENOPROTOOPT }), freshPath());
+    execFileSync(senderProgram, ["--repeat", "3", receiver.path, "hello"]);
+    assert.equal(receiver.read(), undefined);
+    assert.equal(receiver.dropped, 3);
   },
 );

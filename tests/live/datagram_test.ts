@@ -1,0 +1,222 @@
+/** Datagrams of real processes, honest and not, each with the sender that the kernel tells. */
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { chmodSync, existsSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Datagram, receive, type ReceiveOptions, type Receiver } from "../../mod.ts";
+import { compileProgram } from "../support/compile.ts";
+import { needs, testWith } from "../support/suite.ts";
+import { Child, freshPath } from "./harness.ts";
+
+const here = [needs.linux, needs.cc, needs.peerPidfd];
+const rootHere = [...here, needs.root];
+const sender: string = needs.linux.met && needs.cc.met
+  ? compileProgram(new URL("sender.c", import.meta.url))
+  : "";
+
+const textOf = ({ data }: Datagram) => new TextDecoder().decode(data);
+const openDescriptors = () => readdirSync("/proc/self/fd").length;
+
+/** A receiver to which every user may send. */
+function open(options: ReceiveOptions = {}): Receiver {
+  const path = freshPath();
+  chmodSync(dirname(path), 0o777);
+  return receive(path, { mode: 0o666, ...options });
+}
+
+/** Sends one datagram and lets its sender wait until it is told to end. */
+async function send(receiver: Receiver, ...options: string[]): Promise<[Datagram, Child, number]> {
+  const path = receiver.path.replace(/^\0/, "@");
+  const child = new Child(sender, ["--wait", ...options, path, "hello"]);
+  const pid = await child.json<number>();
+  const datagram = await receiver.next();
+  assert.ok(datagram);
+  return [datagram, child, pid];
+}
+
+for (const path of ["a path", "\0ucred-datagram-test"]) {
+  testWith(here, `receive() at ${JSON.stringify(path)} tells the sender`, async () => {
+    using receiver = path === "a path" ? open() : receive(`${path}-${process.pid}`);
+    const [datagram, child, pid] = await send(receiver);
+    const { sender: peer, truncated, from, forged } = datagram;
+    assert.deepEqual([textOf(datagram), truncated, from, forged], [
+      "hello",
+      false,
+      undefined,
+      false,
+    ]);
+    assert.deepEqual([peer.pid, peer.uid, peer.gid], [pid, process.getuid!(), process.getgid!()]);
+    assert.deepEqual([peer.pinned, peer.alive, peer.process.exe], ["connect", true, sender]);
+    assert.equal(peer.facts.uid.state === "known" && peer.facts.uid.source, "kernel@send");
+    assert.deepEqual([peer.groups, peer.facts.groups.state], [undefined, "unknown"]);
+    assert.throws(() => peer.drift(), { name: "UcredError" }, "groups are not known");
+    assert.equal(receiver.read(), undefined);
+    assert.equal(peer.alive, undefined, "closed when the next was asked for");
+    await child.end();
+  });
+}
+
+testWith(
+  rootHere,
+  "receive() keeps ids as they are, and tells the name that the sender bound",
+  async () => {
+    using receiver = open();
+    for (const id of [1, 65534, 2147483648, 4294967294]) {
+      const [{ sender: peer, from, forged }, child] = await send(
+        receiver,
+        ...["--uid", String(id), "--bind", `@ucred-${process.pid}`],
+      );
+      assert.deepEqual([peer.uid, peer.gid, forged], [id, id, false]);
+      assert.equal(from, `\0ucred-${process.pid}`);
+      await child.end();
+    }
+  },
+);
+
+testWith(here, "receive() gives every datagram, in the order of its sender", async () => {
+  using receiver = open();
+  const count = 3000;
+  const children = ["a", "b"].map((text) => {
+    return spawn(sender, ["--repeat", String(count), receiver.path, text], { stdio: "ignore" });
+  });
+  const next: { [text: string]: number } = { a: 0, b: 0 };
+  const before = openDescriptors();
+  for await (const datagram of receiver) {
+    const [text, number] = [textOf(datagram)[0]!, Number(textOf(datagram).slice(1))];
+    assert.equal(number, next[text]!++, text);
+    assert.equal(datagram.sender.pid, children["ab".indexOf(text)]!.pid);
+    if (next["a"] === count && next["b"] === count) break;
+  }
+  assert.equal(receiver.dropped, 0);
+  assert.ok(openDescriptors() <= before + 1, "one sender at most is open");
+});
+
+testWith(here, "receive() marks what it cut off", async () => {
+  using receiver = open({ maxBytes: 1000 });
+  for (
+    const [size, truncated] of [[999, false], [1000, false], [1001, true], [50_000, true]] as const
+  ) {
+    const [datagram, child] = await send(receiver, "--size", String(size));
+    assert.deepEqual([datagram.data.length, datagram.truncated], [Math.min(size, 1000), truncated]);
+    await child.end();
+  }
+});
+
+testWith(
+  rootHere,
+  "receive() marks ids that are not those of the process that root named",
+  async () => {
+    using receiver = open();
+    const other = spawn("sleep", ["60"], { uid: 4321, gid: 4321 });
+    try {
+      const claim = async (claim: string) => {
+        const [{ sender: { pid, uid }, forged }, child] = await send(receiver, "--claim", claim);
+        await child.end();
+        return [pid, uid, forged];
+      };
+      assert.deepEqual(await claim(`${other.pid},0,0`), [other.pid, 0, true]);
+      assert.deepEqual(await claim(`${other.pid},4321,0`), [other.pid, 4321, true]);
+      assert.deepEqual(await claim(`${process.pid},4321,4321`), [process.pid, 4321, true]);
+      // Root may say that anybody sent it, and nothing shows it: as documented.
+      assert.deepEqual(await claim(`${other.pid},4321,4321`), [other.pid, 4321, false]);
+    } finally {
+      other.kill();
+    }
+  },
+);
+
+testWith(rootHere, "a sender without privileges cannot name others", () => {
+  using receiver = open();
+  for (const claim of [`${process.pid},4321,4321`, "1,0,0"]) {
+    const { status } = spawnSync(sender, ["--uid", "4321", "--claim", claim, receiver.path, "x"]);
+    assert.equal(status, 5, claim);
+  }
+  assert.equal(receiver.read(), undefined);
+});
+
+for (const count of [1, 2, 3, 253]) {
+  testWith(here, `receive() takes none of ${count} passed descriptors`, () => {
+    using receiver = open();
+    const before = openDescriptors();
+    const args = ["--descriptors", String(count), receiver.path, "x"];
+    const { status } = spawnSync(sender, args, { stdio: "ignore" });
+    const datagram = receiver.read();
+    if (status === 5) assert.equal(datagram, undefined); // Linux 6.16 refuses them for us
+    else assert.equal(datagram?.sender.uid, process.getuid!());
+    datagram?.sender.close();
+    assert.equal(openDescriptors(), before);
+  });
+}
+
+testWith(here, "a sender that has ended is still told", () => {
+  using receiver = open();
+  execFileSync(sender, [receiver.path, "gone"]);
+  const datagram = receiver.read();
+  assert.ok(datagram);
+  assert.equal(textOf(datagram), "gone");
+  assert.deepEqual([datagram.sender.uid, datagram.sender.alive], [process.getuid!(), false]);
+  assert.equal(datagram.forged, undefined);
+  assert.equal(datagram.sender.process.exe, undefined);
+});
+
+testWith(here, "with pin, senders are the caller's to close", async () => {
+  using receiver = open({ pin: true });
+  const [first, child] = await send(receiver);
+  assert.equal(receiver.read(), undefined);
+  assert.equal(first.sender.alive, true);
+  const { signal } = first.sender;
+  await child.end();
+  while (!signal?.aborted) await sleep(5);
+  first.sender.close();
+});
+
+testWith(here, "a closed receiver leaves nothing behind, and says so", async () => {
+  const before = openDescriptors();
+  const receiver = open();
+  const waiting = receiver.next();
+  receiver.close();
+  receiver.close();
+  assert.equal(await waiting, undefined);
+  assert.equal(await receiver.next(), undefined);
+  assert.throws(() => receiver.read(), { code: "ERR_UCRED_NO_FD" });
+  for await (const _ of receiver) assert.fail("nothing can come");
+  assert.equal(existsSync(receiver.path), false);
+  assert.equal(openDescriptors(), before);
+});
+
+testWith(here, "a file that somebody else put at the path is not removed", () => {
+  const receiver = open();
+  rmSync(receiver.path);
+  writeFileSync(receiver.path, "another's");
+  receiver.close();
+  assert.ok(existsSync(receiver.path));
+});
+
+testWith(here, "receive() sets the mode that is asked for", () => {
+  using receiver = open({ mode: 0o620 });
+  assert.equal(statSync(receiver.path).mode & 0o777, 0o620);
+});
+
+testWith(here, "receive() refuses a path where something is", () => {
+  using receiver = open();
+  const before = openDescriptors();
+  assert.throws(() => receive(receiver.path), {
+    name: "UcredError",
+    message: `Cannot receive datagrams at "${receiver.path}": bind failed with EADDRINUSE`,
+    code: "ERR_UCRED_SYSCALL",
+  });
+  assert.equal(openDescriptors(), before);
+  assert.ok(existsSync(receiver.path), "the other's file stays");
+});
+
+testWith([], "receive() refuses paths that no socket can have", () => {
+  for (const path of ["", "x".repeat(108), `\0${"x".repeat(108)}`, "a\0b", "ü".repeat(54)]) {
+    assert.throws(() => receive(path), RangeError);
+  }
+  for (const maxBytes of [0, -1, 1.5, NaN, 2 ** 25]) {
+    assert.throws(() => receive("/nowhere", { maxBytes }), RangeError);
+  }
+});
