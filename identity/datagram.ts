@@ -38,6 +38,13 @@ export interface ReceiveOptions {
    * next datagram is asked for.
    */
   readonly pin?: boolean | undefined;
+  /**
+   * Whether to take descriptors that senders pass, and close them at once: sd_notify's barrier waits
+   * for that. By default they are refused (EPERM for the sender) where the kernel can, since Linux
+   * 6.16; before, they are taken and closed in any case. To close a file of a FUSE file system waits
+   * for its server, which may be the sender's.
+   */
+  readonly closeDescriptors?: boolean | undefined;
 }
 
 /** One datagram and its sender. */
@@ -81,9 +88,6 @@ export interface Receiver extends AsyncIterable<Datagram> {
  * Receives datagrams at a path or an abstract name, each with the process that sent it, as a service
  * manager (sd_notify) or a syslog daemon needs it.
  *
- * Descriptors that a sender passes are not taken: since Linux 6.16 its sendmsg(2) fails with EPERM,
- * before that they are closed.
- *
  * New datagrams are looked for at once while there are some, and otherwise at growing intervals, up
  * to 20 ms.
  *
@@ -99,7 +103,8 @@ export interface Receiver extends AsyncIterable<Datagram> {
  * ```ts
  * import { receive } from "ucred";
  *
- * using receiver = receive("/tmp/example.sock", { mode: 0o666 });
+ * using receiver = receive("notify.sock", { mode: 0o666 });
+ * console.log(`receiving at ${receiver.path}`);
  * for (let datagram; (datagram = receiver.read()); ) {
  *   console.log(datagram.sender.uid, new TextDecoder().decode(datagram.data));
  * }
@@ -162,7 +167,7 @@ class DatagramReceiver implements Receiver {
     calls: LinuxCalls,
     path: string,
     address: Uint8Array,
-    { mode, maxBytes, pin = false }: ReceiveOptions & { readonly maxBytes: number },
+    { maxBytes, pin = false, ...options }: ReceiveOptions & { readonly maxBytes: number },
   ) {
     this.path = path;
     this.#on = on;
@@ -182,14 +187,14 @@ class DatagramReceiver implements Receiver {
     point(MSGHDR.size + IOVEC.base, calls.address(this.#data));
     point(MSGHDR.size + IOVEC.length, BigInt(maxBytes));
     try {
-      this.#open(address, mode);
+      this.#open(address, options);
     } catch (error) {
       this.close();
       throw error;
     }
   }
 
-  #open(address: Uint8Array, mode: number | undefined): void {
+  #open(address: Uint8Array, { mode, closeDescriptors = false }: ReceiveOptions): void {
     const { abi, value } = this.#on;
     if (abi.os !== "linux") return;
     const { SOL_SOCKET, SO_PASSCRED, SO_PASSPIDFD, SO_PASSRIGHTS } = abi.options;
@@ -204,7 +209,7 @@ class DatagramReceiver implements Receiver {
     orFail(this.#calls.setsockopt(this.#fd, SOL_SOCKET, SO_PASSCRED, value), "setsockopt");
     value.words[0] = 1;
     this.#calls.setsockopt(this.#fd, SOL_SOCKET, SO_PASSPIDFD, value); // since Linux 6.5
-    value.words[0] = 0;
+    value.words[0] = Number(closeDescriptors);
     this.#calls.setsockopt(this.#fd, SOL_SOCKET, SO_PASSRIGHTS, value); // since Linux 6.16
     this.#name.bytes.set(address);
     orFail(this.#calls.bind(this.#fd, this.#name, address.length), "bind");
@@ -241,7 +246,7 @@ class DatagramReceiver implements Receiver {
     const flags = view.getInt32(MSGHDR.flags, LITTLE_ENDIAN);
     const controlLength = Number(view.getBigUint64(MSGHDR.controlLength, LITTLE_ENDIAN));
     const control = decodeControl(this.#control.bytes, controlLength, abi.options.SOL_SOCKET);
-    for (const fd of control.descriptors) this.#calls.close(fd); // an older kernel took them
+    for (const fd of control.descriptors) this.#calls.close(fd);
     const credentials = control.ucred && decodeUcred(control.ucred);
     if (credentials === undefined) {
       if (control.pidfd !== undefined && control.pidfd >= 0) this.#calls.close(control.pidfd);

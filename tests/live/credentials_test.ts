@@ -238,7 +238,7 @@ testWith(
       uid: "unknown",
       gid: "unknown",
       user: "unknown",
-      groups: "known",
+      groups: "unknown",
     });
   },
 );

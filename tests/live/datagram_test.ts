@@ -138,17 +138,31 @@ testWith(rootHere, "a sender without privileges cannot name others", () => {
 });
 
 for (const count of [1, 2, 3, 253]) {
+  const args = ["--descriptors", String(count)];
   testWith(here, `receive() takes none of ${count} passed descriptors`, () => {
     using receiver = open();
     const before = openDescriptors();
-    const args = ["--descriptors", String(count), receiver.path, "x"];
-    const { status } = spawnSync(sender, args, { stdio: "ignore" });
+    const { status } = spawnSync(sender, [...args, receiver.path, "x"], { stdio: "ignore" });
     const datagram = receiver.read();
     if (status === 5) assert.equal(datagram, undefined); // Linux 6.16 refuses them for us
     else assert.equal(datagram?.sender.uid, process.getuid!());
     datagram?.sender.close();
     assert.equal(openDescriptors(), before);
   });
+
+  testWith(
+    here,
+    `receive() closes ${count} passed descriptors, where that is asked for`,
+    async () => {
+      using receiver = open({ closeDescriptors: true });
+      const before = openDescriptors();
+      const [{ sender: peer }, child, pid] = await send(receiver, ...args);
+      assert.deepEqual([peer.pid, peer.pinned, peer.process.exe], [pid, "connect", sender]);
+      peer.close();
+      await child.end();
+      while (openDescriptors() > before) await sleep(5); // the child's pipes
+    },
+  );
 }
 
 testWith(here, "a sender that has ended is still told", () => {

@@ -52,11 +52,16 @@ export class Child {
     this.process.stderr!.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
   }
 
-  /** The next line of its output, as JSON. */
-  async json<T>(): Promise<T> {
+  /** The next line of its output. */
+  async line(): Promise<string> {
     const { value, done } = await this.#lines.next();
     if (done) throw new Error(`The child ended without an answer: ${this.#errors}`);
-    return JSON.parse(value) as T;
+    return value;
+  }
+
+  /** The next line of its output, as JSON. */
+  async json<T>(): Promise<T> {
+    return JSON.parse(await this.line()) as T;
   }
 
   /** Ends its input, upon which it ends. */

@@ -43,6 +43,11 @@ export const needs = {
   cc: { name: "a C compiler", met: succeeds("cc", "--version") },
   pidNamespace: { name: "leave to make pid namespaces", met: succeeds("unshare", "-fp", "true") },
   userNamespace: { name: "leave to make user namespaces", met: succeeds("unshare", "-U", "true") },
+  systemdNotify: {
+    name: "systemd-notify (Debian: systemd)",
+    met: succeeds("systemd-notify", "--version"),
+  },
+  logger: { name: "logger (Debian: bsdutils)", met: succeeds("logger", "--version") },
   deno: { name: "Deno", met: runtime === "deno" },
   bun: { name: "Bun", met: runtime === "bun" },
   node: { name: "Node", met: runtime === "node" },
