@@ -7,7 +7,7 @@
  * import { peerCredentials } from "ucred";
  *
  * createServer((socket) => {
- *   const { uid, pid } = peerCredentials(socket);
+ *   const { uid, pid } = peerCredentials(socket.on("error", () => {}));
  *   socket.end(uid === 0 || uid === 1000 ? "welcome\n" : "no\n");
  *   console.log({ uid, pid });
  * }).listen("app.sock");

@@ -34,7 +34,7 @@ import { fdOf, type UnixSocket } from "./fd.ts";
  *
  * const allowed = new Set([0, process.getuid?.()]);
  * createServer((socket) => {
- *   const { uid, pid = "?" } = peerCredentials(socket);
+ *   const { uid, pid = "?" } = peerCredentials(socket.on("error", () => {}));
  *   console.log(`uid ${uid}, pid ${pid}`);
  *   socket.end(allowed.has(uid) ? "welcome\n" : "no\n");
  * }).listen("app.sock");

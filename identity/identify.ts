@@ -43,7 +43,7 @@ export interface IdentifyOptions {
  *
  * const OPERATORS = 0; // a gid
  * createServer((socket) => {
- *   const peer = identify(socket);
+ *   const peer = identify(socket.on("error", () => {}));
  *   console.log(peer);
  *   socket.end(peer.groups?.includes(OPERATORS) ? "welcome\n" : "no\n");
  * }).listen("app.sock");

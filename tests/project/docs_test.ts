@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, test } from "node:test";
@@ -89,9 +89,10 @@ async function play(runtime: string, file: string, socket: string | undefined): 
   if (socket !== undefined) {
     const path = join(cwd, socket);
     // The path appears at bind(2); until listen(2) it refuses.
-    while (child.exitCode === null && !(await converse(path, (text) => output += text))) {
-      await setTimeout(10);
-    }
+    while (child.exitCode === null && !(await converse(path, () => {}))) await setTimeout(10);
+    for (let i = 0; i < 50; i++) connect(path).on("error", () => {}).on("connect", leave);
+    await setTimeout(50);
+    assert.ok(await converse(path, (text) => output += text), "clients that leave do not end it");
     child.kill("SIGKILL");
     rmSync(path, { force: true });
     await ended;
@@ -99,6 +100,11 @@ async function play(runtime: string, file: string, socket: string | undefined): 
     assert.equal(await ended, 0, output);
   }
   return output;
+}
+
+/** Leaves before the server can answer. */
+function leave(this: Socket): void {
+  this.destroy();
 }
 
 /** Connects and reads to the end; false if nothing listens there. */
