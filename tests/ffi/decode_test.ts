@@ -110,6 +110,10 @@ test("decodeAccountName() tells no account from an answer without sense", () => 
   }
   assert.equal(decodeAccountName(account({ id: 0 }), 1000), undefined, "another account");
   assert.equal(decodeAccountName(account({ name: "" }), 1000), undefined, "an empty name");
+  const bytes = account({ name: "root" });
+  bytes[ACCOUNT.strings + 1] = 0xff;
+  assert.equal(decodeAccountName(bytes, 1000), undefined, "no UTF-8: others would read alike");
+  assert.equal(decodeAccountName(account({ name: "\ufeffroot" }), 1000), "\ufeffroot");
   const endless = account({ start: 390 }).fill(97, 390);
   assert.equal(decodeAccountName(endless, 1000), undefined, "a name without an end");
 });

@@ -59,8 +59,20 @@ testWith(linuxDeno, "Deno with --allow-ffi for any path works", () => {
   assert.deepEqual(ask([env, "--allow-ffi"]), ours);
 });
 
-testWith(linuxDeno, "Deno with --deny-ffi is refused", () => {
-  assert.equal(ask([env, "--deny-ffi"]).code, "ERR_UCRED_PERMISSION");
+testWith(linuxDeno, "Deno with --deny-ffi is refused, and told so", () => {
+  for (const flags of [[env, "--deny-ffi"], ["-A", "--deny-ffi"]]) {
+    const { code, hint } = ask(flags);
+    assert.equal(code, "ERR_UCRED_PERMISSION");
+    assert.match(hint ?? "", /^Run Deno without --deny-ffi, with --allow-ffi=\//);
+  }
+});
+
+testWith(linuxDeno, "Deno with another distribution's flag is told the right one", () => {
+  const missing = abi.libraryPaths.find((path) => !existsSync(path) && !path.includes("musl"));
+  const { code, hint } = ask([env, `--allow-ffi=${missing}`]);
+  assert.equal(code, "ERR_UCRED_PERMISSION");
+  const flag = /^Run Deno with (--allow-ffi=\S+)$/.exec(hint ?? "")?.[1];
+  assert.deepEqual(ask([env, flag!]), ours, `${flag} is enough`);
 });
 
 testWith(

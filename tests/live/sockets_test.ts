@@ -115,6 +115,7 @@ test("a net.Server is refused: it listens, and the kernel would name ourselves",
   await listening(server, freshPath());
   refuses(server, "ERR_UCRED_NO_PEER", /accepted/);
   await new Promise((resolve) => server.close(resolve));
+  refuses(createServer(), "ERR_UCRED_NO_FD", /connection that it accepted|connect/);
 });
 
 test("a TCP socket is refused on both sides", async () => {
@@ -198,6 +199,18 @@ testWith([needs.deno], "a Deno.UnixConn is refused, with the way out", async () 
     Deno.connect({ transport: "unix", path }),
   ]);
   refuses(conn, "ERR_UCRED_NO_FD", /net\.createServer/);
+  refuses(listener, "ERR_UCRED_NO_FD", /net\.createServer/);
+  conn.close();
+  client.close();
+  listener.close();
+});
+
+testWith([needs.deno], "a Deno.TcpConn is refused", async () => {
+  const listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  const { port } = listener.addr;
+  const client = await Deno.connect({ port, hostname: "127.0.0.1" });
+  const conn = await listener.accept();
+  refuses(conn, "ERR_UCRED_NOT_UNIX", /Unix domain socket/);
   conn.close();
   client.close();
   listener.close();
@@ -209,6 +222,7 @@ testWith([needs.deno], "what Deno.serve gives is refused, with the way out", asy
   const server = Deno.serve({ path, onListen() {} } as Deno.ServeUnixOptions, (request, info) => {
     try {
       refuses(request, "ERR_UCRED_NO_FD", /createServer/);
+      refuses(new (class Own extends Request {})(request), "ERR_UCRED_NO_FD", /createServer/);
       refuses(info, "ERR_UCRED_NO_FD", /createServer/);
       resolve();
     } catch (error) {
@@ -220,7 +234,19 @@ testWith([needs.deno], "what Deno.serve gives is refused, with the way out", asy
     get({ socketPath: path, agent: false }, (response) => response.resume().on("end", done))
   );
   await promise;
+  refuses(server, "ERR_UCRED_NO_FD", /createServer/);
   await server.shutdown();
+});
+
+test("a descriptor of −0 is 0", () => {
+  const outcome = (fd: number) => {
+    try {
+      return peerCredentials(fd);
+    } catch (error) {
+      return (error as UcredError).code;
+    }
+  };
+  assert.deepEqual(outcome(-0), outcome(0));
 });
 
 test("what is no socket is the caller's mistake", () => {
