@@ -7,8 +7,10 @@ import { CONTROL_SIZE, decodeAddress, decodeControl, encodeAddress } from "../..
 const SOL_SOCKET = 1;
 const little = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
+type Message = [level: number, type: number, ...words: number[]];
+
 /** Control messages one after another: level, type and 32-bit words. */
-function control(...messages: readonly [level: number, type: number, ...words: number[]][]) {
+function control(...messages: readonly Message[]) {
   const bytes = new Uint8Array(CONTROL_SIZE).fill(0xff);
   const view = new DataView(bytes.buffer);
   let at = 0;
@@ -32,12 +34,9 @@ const NOTHING = { ucred: undefined, pidfd: undefined, descriptors: [] };
 
 test("decodeControl() finds credentials, pidfd and descriptors in any order", () => {
   const found = { ucred: [7, 4000000000, 5], pidfd: 9, descriptors: [3, 4, 5] };
-  const parts = [[1, 2, 7, 4000000000, 5], [1, 1, 3, 4, 5], [1, 4, 9]] as const;
-  assert.deepEqual(decode(control(...parts.map((part) => [...part] as [number, number]))), found);
-  assert.deepEqual(
-    decode(control(...parts.toReversed().map((part) => [...part] as [number, number]))),
-    found,
-  );
+  const parts: Message[] = [[1, 2, 7, 4000000000, 5], [1, 1, 3, 4, 5], [1, 4, 9]];
+  assert.deepEqual(decode(control(...parts)), found);
+  assert.deepEqual(decode(control(...parts.toReversed())), found);
 });
 
 test("decodeControl() gives a pidfd that the kernel could not open as below 0", () => {
