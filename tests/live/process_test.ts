@@ -3,13 +3,22 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { copyFileSync, readdirSync, readFileSync, readlinkSync, unlinkSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  truncateSync,
+  unlinkSync,
+} from "node:fs";
 import { createServer, type Socket } from "node:net";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { fdOf } from "../../identity/fd.ts";
 import { identify, type Peer, peerCredentials } from "../../mod.ts";
-import { needs, testWith } from "../support/suite.ts";
+import { needs, runtimeCommand, testWith } from "../support/suite.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { actorProgram, freshPath, listen, startActor } from "./harness.ts";
 
@@ -273,6 +282,45 @@ testWith(here, "without a pin nothing is said of the process", async () => {
   assert.equal(peer.facts.pinned.state, "none");
   peer.close();
   actor.hangUp();
+});
+
+testWith(here, "a pidfd is not inherited by programs that are started", async () => {
+  const [peer, actor] = await startActor([], pin);
+  const infos = readdirSync("/proc/self/fd").map((fd) => `/proc/self/fdinfo/${fd}`);
+  const pidfds = infos.filter(existsSync).map((info) => readFileSync(info, "utf8")) // one is gone again
+    .filter((info) => info.includes(`\nPid:\t${peer.pid}\n`));
+  assert.ok(pidfds.length > 0);
+  for (const info of pidfds) {
+    const flags = Number.parseInt(/^flags:\t(\d+)$/m.exec(info)![1]!, 8);
+    assert.equal(flags & 0o2000000, 0o2000000, "O_CLOEXEC");
+  }
+  peer.close();
+  actor.hangUp();
+});
+
+testWith(here, "a watch keeps no program running", () => {
+  const script = fileURLToPath(new URL("watch_and_end.ts", import.meta.url));
+  const [command, ...args] = runtimeCommand();
+  const options = { encoding: "utf8", timeout: 30_000 } as const;
+  assert.equal(
+    execFileSync(command, [...args, script, freshPath()], options),
+    '{"aborted":false}\n',
+  );
+});
+
+testWith(here, "exeSha256 gives up on an executable that is too large, and says so", async () => {
+  const large = `${temporaryFolder()}/large`;
+  copyFileSync(actorProgram, large);
+  truncateSync(large, (512 << 20) + 1); // a hole, which takes no room
+  const before = openDescriptors();
+  const [peer, actor] = await startActor([], pin, [large]);
+  const { exeSha256 } = peer.process.facts;
+  assert.equal(exeSha256.state, "unknown");
+  assert.match(String(exeSha256.reason), /longer than 536870912 bytes/);
+  assert.equal(peer.process.exe, large);
+  peer.close();
+  actor.hangUp();
+  await until(() => openDescriptors() <= before);
 });
 
 testWith(here, "a closed peer gives its descriptor back, and says no more", async () => {
