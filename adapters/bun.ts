@@ -25,6 +25,8 @@ const linuxSymbols = {
   ...symbols,
   // int *__errno_location(void);
   __errno_location: { args: [], returns: "ptr" },
+  // int getpeername(int fd, struct sockaddr *address, socklen_t *size);
+  getpeername: { args: ["i32", "buffer", "buffer"], returns: "i32" },
   // int open(const char *path, int flags, ...); variadic, but on Linux x64 and arm64 called like any other
   open: { args: ["buffer", "i32"], returns: "i32" },
   // ssize_t read(int fd, void *, size_t);
@@ -86,6 +88,7 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
     getgrgid_r: (gid, { bytes, struct, strings }) =>
       calls.getgrgid_r(gid, struct, strings, strings.length, bytes),
     linux: linux && {
+      getpeername: (fd, address, size) => orErrno(linux.getpeername(fd, address.bytes, size.bytes)),
       open: (path, flags) => orErrno(linux.open(path.bytes, flags)),
       read: (fd, { bytes }) => orErrno(Number(linux.read(fd, bytes, bytes.length))),
       readlink: (path, into) =>

@@ -28,6 +28,8 @@ const linuxSymbols = {
   ...symbols,
   // int *__errno_location(void);
   errno: { name: "__errno_location", parameters: [], result: "usize" },
+  // int getpeername(int fd, struct sockaddr *address, socklen_t *size);
+  getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   // int open(const char *path, int flags, ...); variadic, but on Linux x64 and arm64 called like any other
   open: { parameters: ["buffer", "i32"], result: "i32" },
   // ssize_t read(int fd, void *, size_t);
@@ -90,6 +92,7 @@ export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
     getgrgid_r: (gid, { bytes, struct, strings }) =>
       calls.getgrgid_r(gid, struct, strings, BigInt(strings.length), bytes),
     linux: linux && {
+      getpeername: (fd, address, size) => orErrno(linux.getpeername(fd, address.bytes, size.bytes)),
       open: (path, flags) => orErrno(linux.open(path.bytes, flags)),
       read: (fd, { bytes }) => orErrno(Number(linux.read(fd, bytes, BigInt(bytes.length)))),
       readlink: (path, into) =>

@@ -40,6 +40,8 @@ export interface Libc<M extends Memory = Memory> {
  * or −errno.
  */
 export interface LinuxCalls<M extends Memory = Memory> {
+  /** `int getpeername(int fd, struct sockaddr *address, socklen_t *size)` */
+  getpeername(fd: number, address: M, size: M): number;
   /** `int open(const char *path, int flags)` */
   open(path: M, flags: number): number;
   /** `ssize_t read(int fd, void *into, size_t)`, at most `into` full */

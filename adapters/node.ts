@@ -27,6 +27,8 @@ const linuxSymbols = {
   ...symbols,
   // int *__errno_location(void);
   __errno_location: { arguments: [], return: "pointer" },
+  // int getpeername(int fd, struct sockaddr *address, socklen_t *size);
+  getpeername: { arguments: ["i32", "pointer", "pointer"], return: "i32" },
   // int open(const char *path, int flags, ...); variadic, but on Linux x64 and arm64 called like any other
   open: { arguments: ["pointer", "i32"], return: "i32" },
   // ssize_t read(int fd, void *, size_t);
@@ -102,6 +104,8 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
     getpwuid_r: (uid, memory) => calls.getpwuid_r(uid, ...parts(memory)),
     getgrgid_r: (gid, memory) => calls.getgrgid_r(gid, ...parts(memory)),
     linux: linux && {
+      getpeername: (fd, address, size) =>
+        orErrno(linux.getpeername(fd, address.address, size.address)),
       open: (path, flags) => orErrno(linux.open(path.address, flags)),
       read: (fd, into) => orErrno(Number(linux.read(fd, into.address, BigInt(into.bytes.length)))),
       readlink: (path, into) =>

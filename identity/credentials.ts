@@ -65,14 +65,16 @@ function readUcred(on: System, { options }: LinuxAbi, fd: number): Credentials {
   if (size.words[0] !== UCRED.size) throw wrongSize(fd, size.words[0]!, UCRED.size);
 
   // What answers may also be a listener (with the credentials of whoever called listen(2)) or a
-  // socket of another family (Bluetooth answers with our own). Telling costs two more calls, so it
-  // is done once for each descriptor and peer: a number that is reused shows by another peer. Our
-  // own pid never counts as another peer, since those two kinds of socket carry it.
+  // socket of another family (Bluetooth answers with our own). Telling costs another call, so it is
+  // done once for each descriptor and peer: a number that is reused shows by another peer. Our own
+  // pid never counts as another peer, since those two kinds of socket carry it.
   const before = verified[fd];
   if (before?.pid === words[0] && before.uid === words[1] && before.gid === words[2]) return before;
   const found = decodeUcred(words);
-  requireConnection(on, fd);
-  if (found === undefined) throw noPeer(fd, "it is not connected");
+  if (found === undefined || !hasPeerName(on, fd)) {
+    requireConnection(on, fd);
+    throw noPeer(fd, "it is not connected");
+  }
   verified[fd] = found.pid === undefined || found.pid === on.pid ? undefined : found;
   return found;
 }
@@ -105,6 +107,16 @@ function readTokenPid(on: System, { options }: BsdAbi, fd: number, of: Credentia
   return errno === 0 && size.words[0] === AUDIT_TOKEN.size
     ? decodeTokenPid(value.words, of)
     : undefined;
+}
+
+/**
+ * Whether it is an AF_UNIX socket that has a peer: a listener has none. On Linux alone that stays so
+ * when the peer has closed its end.
+ */
+function hasPeerName({ libc, value, size, abi }: System, fd: number): boolean {
+  value.words[0] = NO_ID;
+  size.words[0] = value.bytes.length;
+  return libc.linux?.getpeername(fd, value, size) === 0 && abi.family(value.bytes) === AF_UNIX;
 }
 
 /** Refuses what is not an AF_UNIX socket, and what listens. */

@@ -70,7 +70,7 @@ for (const [call, lookUp] of LOOKUPS) {
   );
 }
 
-const { SOL_SOCKET, SO_PEERCRED, SO_ACCEPTCONN, SO_PEERGROUPS } = LINUX_OPTIONS[process.arch] ??
+const { SOL_SOCKET, SO_PEERCRED, SO_PEERGROUPS } = LINUX_OPTIONS[process.arch] ??
   LINUX_OPTIONS["x64"]!;
 const socketOption = (name: number, bytes: Uint8Array): Answer => ({
   call: "getsockopt",
@@ -83,8 +83,7 @@ const socketOption = (name: number, bytes: Uint8Array): Answer => ({
 const peerWith = (uid: number, gid: number, ...groups: number[]): Answer[] => [
   socketOption(SO_PEERCRED, words(42, uid, gid)),
   socketOption(SO_PEERGROUPS, words(...groups)),
-  socketOption(SO_ACCEPTCONN, words(0)),
-  { call: "getsockname", size: 2, bytes: new Uint8Array(new Uint16Array([1]).buffer) },
+  { call: "getpeername", size: 2, bytes: new Uint8Array(new Uint16Array([1]).buffer) },
 ];
 
 testWith(here, "identify() tells a missing account from a failing lookup", () => {

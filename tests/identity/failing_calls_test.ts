@@ -19,8 +19,8 @@ const { SOL_SOCKET, SO_PEERCRED, SO_ACCEPTCONN, SO_PEERGROUPS, SO_PEERSEC } =
   LINUX_OPTIONS[process.arch] ?? LINUX_OPTIONS["x64"]!;
 const socketOption = (name: number) => option(SOL_SOCKET, name);
 
-const family = (number: number): Answer => ({
-  call: "getsockname",
+const family = (number: number, call: "getsockname" | "getpeername" = "getsockname"): Answer => ({
+  call,
   size: 16,
   bytes: new Uint8Array(new Uint16Array([number]).buffer),
 });
@@ -29,7 +29,8 @@ const accepting = (value: number): Answer => ({
   key: socketOption(SO_ACCEPTCONN),
   bytes: words(value),
 });
-const connection = [family(AF_UNIX), accepting(0)];
+const peerName = family(AF_UNIX, "getpeername");
+const connection = [peerName, family(AF_UNIX), accepting(0)];
 
 const peercred = (answer: Partial<Answer>): Answer => ({
   call: "getsockopt",
@@ -135,6 +136,20 @@ for (
     ["what may be a listener", [family(AF_UNIX), accepting(2)], "ERR_UCRED_NO_PEER"],
     ["TCP", [family(AF_INET), accepting(0)], "ERR_UCRED_NOT_UNIX"],
     ["Bluetooth, which answers", [family(AF_BLUETOOTH), accepting(0)], "ERR_UCRED_NOT_UNIX"],
+    ["TCP with a peer", [family(AF_INET, "getpeername"), family(AF_INET)], "ERR_UCRED_NOT_UNIX"],
+    [
+      "Bluetooth with a peer",
+      [family(AF_BLUETOOTH, "getpeername"), family(AF_BLUETOOTH), accepting(0)],
+      "ERR_UCRED_NOT_UNIX",
+    ],
+    ["a socket whose peer has no family", [
+      { ...peerName, bytes: new Uint8Array() },
+      ...[family(AF_UNIX), accepting(0)],
+    ], "ERR_UCRED_NO_PEER"],
+    ["a socket without a peer", [
+      { ...peerName, result: -1, error: 107 },
+      ...[family(AF_UNIX), accepting(0)],
+    ], "ERR_UCRED_NO_PEER"],
     ["a socket without a family", [{ call: "getsockname" }, accepting(0)], "ERR_UCRED_NOT_UNIX"],
     [
       "a socket whose name fails",
@@ -170,7 +185,7 @@ testWith(here, "readCredentials() verifies a descriptor again when another peer 
   fake.answer(alice, ...connection);
   const first = readCredentials(on, FD);
   assert.equal(readCredentials(on, FD), first);
-  assert.equal(fake.count("getsockname"), 1);
+  assert.deepEqual([fake.count("getpeername"), fake.count("getsockname")], [1, 0]);
   for (const ids of [[43, 1000, 100], [42, 0, 100], [42, 1000, 0]]) {
     fake.answer(peercred({ bytes: words(...ids) }), family(AF_UNIX), accepting(1));
     assert.throws(() => readCredentials(on, FD), { code: "ERR_UCRED_NO_PEER" });
@@ -183,7 +198,8 @@ for (const [name, pid] of [["our own pid", process.pid], ["no pid", 0]] as const
   testWith(here, `readCredentials() verifies each time where a socket carries ${name}`, () => {
     const on = fake.open();
     for (const value of [0, 1]) {
-      fake.answer(peercred({ bytes: words(pid, 0, 0) }), family(AF_UNIX), accepting(value));
+      const kind = value === 0 ? connection : [family(AF_UNIX), accepting(value)];
+      fake.answer(peercred({ bytes: words(pid, 0, 0) }), ...kind);
       if (value === 0) assert.equal(readCredentials(on, FD).uid, 0);
       else assert.throws(() => readCredentials(on, FD), { code: "ERR_UCRED_NO_PEER" });
     }

@@ -18,7 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { GETSOCKOPT = 1, GETSOCKNAME, GETPWUID_R, GETGRGID_R, OPEN, READ };
+enum { GETSOCKOPT = 1, GETSOCKNAME, GETPWUID_R, GETGRGID_R, OPEN, READ, GETPEERNAME };
 
 /* What to do with the pointer that the account calls give back. */
 enum { FOUND = 0, MISSING = 1, OUTSIDE = 2, OTHER_ID = 3 };
@@ -85,6 +85,12 @@ int getsockname(int fd, struct sockaddr *address, socklen_t *size)
 {
 	(void)fd;
 	return answer(find(GETSOCKNAME, 0), address, size);
+}
+
+int getpeername(int fd, struct sockaddr *address, socklen_t *size)
+{
+	(void)fd;
+	return answer(find(GETPEERNAME, 0), address, size);
 }
 
 static int account(const struct record *record, uint32_t id, void *structure, char **name,

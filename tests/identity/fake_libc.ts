@@ -14,6 +14,7 @@ const CALLS = {
   getgrgid_r: 4,
   open: 5,
   read: 6,
+  getpeername: 7,
 } as const;
 
 /** What becomes of the pointer that an account call gives back. */
