@@ -26,7 +26,10 @@ const COLOR = {
 };
 
 /** Panels in the same list share a scale, so that their bars can be compared. */
-const SCALES: readonly (readonly Lookup[])[] = [["again", "first"], ["identify"]];
+const SCALES: readonly (readonly Lookup[])[] = [
+  ["again", "first"],
+  ["identify", "pin", "live", "exe", "snapshot"],
+];
 
 /** The median ratio to C as a bar, and a line from the least to the most of all rounds. */
 export function chart(result: Result): string {

@@ -9,7 +9,15 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
 /** The kinds of lookup that are timed. */
-export const LOOKUP_NAMES = ["again", "first", "identify"] as const;
+export const LOOKUP_NAMES = [
+  "again",
+  "first",
+  "identify",
+  "pin",
+  "live",
+  "exe",
+  "snapshot",
+] as const;
 export type Lookup = typeof LOOKUP_NAMES[number];
 
 /** What each kind is, on both sides of its ratio. */
@@ -28,12 +36,32 @@ export const LOOKUPS: {
   first: {
     title: "First time on a descriptor",
     ours: "peerCredentials(fd), made to forget the descriptor before each call: a new object",
-    c: "the same 3 calls: getsockopt(SO_PEERCRED), getsockname, getsockopt(SO_ACCEPTCONN)",
+    c: "the same 2 calls: getsockopt(SO_PEERCRED), getpeername",
   },
   identify: {
     title: "Everything of the peer",
     ours: "identify(fd), descriptor verified before: credentials, sorted groups, label",
     c: "the same 3 calls: getsockopt of SO_PEERCRED, SO_PEERGROUPS, SO_PEERSEC; answers left raw",
+  },
+  pin: {
+    title: "Pinning, and closing",
+    ours: "identify(fd, { pin: true }).close()",
+    c: "the same 5 calls: getsockopt of those three and SO_PEERPIDFD, close",
+  },
+  live: {
+    title: "The ids of now",
+    ours: "peer.live()",
+    c: "the same 3 calls: poll, ioctl(PIDFD_GET_INFO), poll",
+  },
+  exe: {
+    title: "The executable",
+    ours: "peer.process.exe",
+    c: "the same 3 calls: poll, readlink(/proc/PID/exe), poll",
+  },
+  snapshot: {
+    title: "Every fact of the process",
+    ours: "peer.process.toJSON(), parsed",
+    c: "the same files and links of /proc, with a poll before and after each; left raw",
   },
 };
 
@@ -64,6 +92,7 @@ export interface Answer {
   readonly label?: string;
   readonly user?: string;
   readonly group?: string;
+  readonly exe?: string;
 }
 
 /** What a contender holds on to. */

@@ -79,7 +79,7 @@ export function text(result: Result): string {
       ];
     }),
     [
-      bold("Targets for the same connection again"),
+      bold("Targets"),
       ...result.targets.map(({ text, found, isMet }) => {
         const verdict = isMet ? styleText("green", "met") : styleText("red", "not met");
         return `  ${text}: ${found.toFixed(2)} × C, ${verdict}`;
@@ -121,7 +121,6 @@ export function markdown(result: Result): string {
       ];
     }),
     ["## Targets"],
-    ["For the same connection again:"],
     result.targets.map(({ text, found, isMet }) =>
       `- ${text}: ${found.toFixed(2)} × C, **${isMet ? "met" : "not met"}**`
     ),

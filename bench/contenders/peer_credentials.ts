@@ -7,25 +7,65 @@ import { readdirSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { system } from "../../adapters/select.ts";
-import { type Credentials, identify, type Peer, peerCredentials } from "../../mod.ts";
+import { identify, peerCredentials } from "../../mod.ts";
 
 const FD = 3;
 
 const { verified } = system();
+
+/** What a lookup finds, as far as it is checked. */
+interface Found {
+  readonly pid?: number | undefined;
+  readonly uid?: number;
+  readonly gid?: number;
+  readonly groups?: readonly number[] | undefined;
+  readonly label?: string | undefined;
+  readonly exe?: string;
+}
+
 // Each process is told one of these, so that a compiler can inline it into the loop.
-const LOOKUPS: { readonly [name: string]: () => Credentials & Partial<Peer> } = {
-  again: () => peerCredentials(FD),
-  first: () => {
+const LOOKUPS: { readonly [name: string]: () => () => Found } = {
+  again: () => () => peerCredentials(FD),
+  first: () => () => {
     verified[FD] = undefined; // as if the descriptor had never been seen
     return peerCredentials(FD);
   },
-  identify: () => identify(FD),
+  identify: () => () => identify(FD),
+  pin: () => () => {
+    const peer = identify(FD, { pin: true });
+    peer.close();
+    return peer;
+  },
+  live() {
+    const peer = identify(FD, { pin: true });
+    return () => {
+      const live = peer.live();
+      return live.alive ? live : {};
+    };
+  },
+  exe() {
+    const peer = identify(FD, { pin: true });
+    return () => ({ exe: peer.process.exe! });
+  },
+  snapshot() {
+    const peer = identify(FD, { pin: true });
+    return () => peer.process.toJSON();
+  },
+};
+
+/** What each lookup answers with. */
+const ANSWERS: { readonly [name: string]: (found: Found) => Found } = {
+  identify: ({ pid, uid, gid, groups, label = "" }) => ({ pid, uid, gid, groups, label } as Found),
+  live: ({ uid, gid }) => ({ uid, gid } as Found),
+  exe: ({ exe }) => ({ exe } as Found),
+  snapshot: ({ exe }) => ({ exe } as Found),
 };
 
 const name = process.argv[2] ?? "";
-const look = LOOKUPS[name]!;
-const { pid, uid, gid, groups, label = "" } = look();
-console.log(JSON.stringify({ pid, uid, gid, ...(name === "identify" && { groups, label }) }));
+const look = LOOKUPS[name]!();
+const expected = look();
+const { pid, uid, gid, exe } = expected;
+console.log(JSON.stringify((ANSWERS[name] ?? (() => ({ pid, uid, gid })))(expected)));
 
 for await (const line of createInterface({ input: process.stdin })) {
   console.log(line === "usage" ? JSON.stringify(usage()) : measure(Number(line)));
@@ -36,7 +76,7 @@ function measure(times: number): number {
   const start = process.hrtime.bigint();
   for (let i = 0; i < times; i++) {
     const found = look();
-    if (found.pid !== pid || found.uid !== uid || found.gid !== gid) wrong++;
+    if (found.pid !== pid || found.uid !== uid || found.gid !== gid || found.exe !== exe) wrong++;
   }
   const end = process.hrtime.bigint();
   if (wrong > 0) throw new Error(`${wrong} of ${times} answers were wrong`);
