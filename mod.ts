@@ -28,6 +28,7 @@ export type {
   PeerFacts,
   PeerJSON,
   PinKind,
+  ProcessIds,
 } from "./core/peer.ts";
 export type {
   Capabilities,

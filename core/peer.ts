@@ -17,14 +17,8 @@ export type AmbiguousId = "uid" | "gid" | "groups";
  */
 export type PinKind = "connect" | "accept";
 
-/** The ids that a process has now; see credentials(7). All unsigned 32-bit. */
-export interface LiveCredentials {
-  /** Whether the process still runs. */
-  readonly alive: true;
-  /** Effective uid, as {@link Credentials.uid} is; the same as `euid`. */
-  readonly uid: number;
-  /** Effective gid; the same as `egid`. */
-  readonly gid: number;
+/** The ids of one process, all unsigned 32-bit; see credentials(7). */
+export interface ProcessIds {
   /** Real uid. */
   readonly ruid: number;
   /** Effective uid. */
@@ -41,6 +35,16 @@ export interface LiveCredentials {
   readonly sgid: number;
   /** Gid for access to files. */
   readonly fsgid: number;
+}
+
+/** The ids that a process has now. */
+export interface LiveCredentials extends ProcessIds {
+  /** Whether the process still runs. */
+  readonly alive: true;
+  /** Effective uid, as {@link Credentials.uid} is; the same as `euid`. */
+  readonly uid: number;
+  /** Effective gid; the same as `egid`. */
+  readonly gid: number;
   /** Where they were read. */
   readonly source: FactSource;
 }

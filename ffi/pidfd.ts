@@ -1,5 +1,7 @@
 /** Linux: pidfds, and the two calls that wait for them, as the kernel's headers give them. */
 
+import type { ProcessIds } from "../core/peer.ts";
+
 /** `pidfd_open(2)`: 434 on every CPU here, since all numbers after 402 are common. <asm/unistd.h> */
 export const SYS_PIDFD_OPEN = 434;
 
@@ -23,18 +25,6 @@ export const PIDFD_INFO = {
 
 /** `PIDFD_INFO_CREDS`: without this bit in the answer its ids are 0, which is root. */
 const PIDFD_INFO_CREDS = 2;
-
-/** The ids of one process, as setresuid(2) and setresgid(2) name them. */
-export interface ProcessIds {
-  readonly ruid: number;
-  readonly euid: number;
-  readonly suid: number;
-  readonly fsuid: number;
-  readonly rgid: number;
-  readonly egid: number;
-  readonly sgid: number;
-  readonly fsgid: number;
-}
 
 /** Decodes what PIDFD_GET_INFO wrote; `undefined` where it did not give the ids. */
 export function decodePidfdIds(words: Uint32Array): ProcessIds | undefined {

@@ -1,8 +1,8 @@
 /** Linux: the texts in /proc/PID → values. Sources: proc_pid_stat(5), proc_pid_status(5), cgroups(7) */
 
 import { NO_ID } from "../core/credentials.ts";
+import type { ProcessIds } from "../core/peer.ts";
 import type { Capabilities, Capability, SeccompMode } from "../core/process.ts";
-import type { ProcessIds } from "./pidfd.ts";
 
 /** `USER_HZ`, the clock ticks per second of /proc: 100 on every CPU that is supported. */
 const TICKS_PER_SECOND = 100;

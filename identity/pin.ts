@@ -4,7 +4,7 @@ import type { LinuxCalls, Memory } from "../adapters/libc.ts";
 import type { System } from "../adapters/select.ts";
 import { type Credentials, NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
-import type { PinKind } from "../core/peer.ts";
+import type { PinKind, ProcessIds } from "../core/peer.ts";
 import type { LinuxAbi } from "../ffi/abi.ts";
 import {
   decodePidfdIds,
@@ -15,7 +15,6 @@ import {
   POLLFD,
   POLLIN,
   POLLNVAL,
-  type ProcessIds,
   STATFS,
   SYS_PIDFD_OPEN,
 } from "../ffi/pidfd.ts";
