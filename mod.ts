@@ -17,6 +17,15 @@
  */
 
 export type { Credentials } from "./core/credentials.ts";
+export type {
+  Accounts,
+  AnyOf,
+  Condition,
+  PolicyDocument,
+  RuleDocument,
+} from "./core/policy/document.ts";
+export type { DecideOptions, Decision, Policy } from "./core/policy/policy.ts";
+export type { FactName, PlainPeer, SubjectFacts } from "./core/policy/subject.ts";
 export { UcredError, type UcredErrorCode, type UcredErrorDetails } from "./core/errors.ts";
 export type { Fact, FactSource } from "./core/facts.ts";
 export type {
@@ -51,4 +60,5 @@ export type {
   UnixSocket,
 } from "./identity/fd.ts";
 export { identify, type IdentifyOptions } from "./identity/identify.ts";
+export { type DefineOptions, definePolicy } from "./identity/policy.ts";
 export { type ServerExpectation, verifyServer } from "./identity/verify.ts";

@@ -19,6 +19,12 @@ const symbols = {
   getpwuid_r: { args: ["u32", "buffer", "buffer", "usize", "buffer"], returns: "i32" },
   // int getgrgid_r(gid_t, struct group *, char *strings, size_t, struct group **result);
   getgrgid_r: { args: ["u32", "buffer", "buffer", "usize", "buffer"], returns: "i32" },
+  // int getpwnam_r(const char *, struct passwd *, char *strings, size_t, struct passwd **result);
+  getpwnam_r: { args: ["buffer", "buffer", "buffer", "usize", "buffer"], returns: "i32" },
+  // int getgrnam_r(const char *, struct group *, char *strings, size_t, struct group **result);
+  getgrnam_r: { args: ["buffer", "buffer", "buffer", "usize", "buffer"], returns: "i32" },
+  // uid_t geteuid(void);
+  geteuid: { args: [], returns: "u32" },
 } as const satisfies BunSymbols;
 
 const linuxSymbols = {
@@ -87,6 +93,11 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
       calls.getpwuid_r(uid, struct, strings, strings.length, bytes),
     getgrgid_r: (gid, { bytes, struct, strings }) =>
       calls.getgrgid_r(gid, struct, strings, strings.length, bytes),
+    getpwnam_r: (name, { bytes, struct, strings }) =>
+      calls.getpwnam_r(name.bytes, struct, strings, strings.length, bytes),
+    getgrnam_r: (name, { bytes, struct, strings }) =>
+      calls.getgrnam_r(name.bytes, struct, strings, strings.length, bytes),
+    geteuid: () => calls.geteuid(),
     linux: linux && {
       getpeername: (fd, address, size) => orErrno(linux.getpeername(fd, address.bytes, size.bytes)),
       open: (path, flags) => orErrno(linux.open(path.bytes, flags)),

@@ -20,6 +20,12 @@ const symbols = {
   getpwuid_r: { parameters: ["u32", "buffer", "buffer", "usize", "buffer"], result: "i32" },
   // int getgrgid_r(gid_t, struct group *, char *strings, size_t, struct group **result);
   getgrgid_r: { parameters: ["u32", "buffer", "buffer", "usize", "buffer"], result: "i32" },
+  // int getpwnam_r(const char *, struct passwd *, char *strings, size_t, struct passwd **result);
+  getpwnam_r: { parameters: ["buffer", "buffer", "buffer", "usize", "buffer"], result: "i32" },
+  // int getgrnam_r(const char *, struct group *, char *strings, size_t, struct group **result);
+  getgrnam_r: { parameters: ["buffer", "buffer", "buffer", "usize", "buffer"], result: "i32" },
+  // uid_t geteuid(void);
+  geteuid: { parameters: [], result: "u32" },
   // void *memcpy(void *to, const void *from, size_t);
   memcpy: { parameters: ["buffer", "usize", "usize"], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
@@ -91,6 +97,11 @@ export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
       calls.getpwuid_r(uid, struct, strings, BigInt(strings.length), bytes),
     getgrgid_r: (gid, { bytes, struct, strings }) =>
       calls.getgrgid_r(gid, struct, strings, BigInt(strings.length), bytes),
+    getpwnam_r: (name, { bytes, struct, strings }) =>
+      calls.getpwnam_r(name.bytes, struct, strings, BigInt(strings.length), bytes),
+    getgrnam_r: (name, { bytes, struct, strings }) =>
+      calls.getgrnam_r(name.bytes, struct, strings, BigInt(strings.length), bytes),
+    geteuid: () => calls.geteuid(),
     linux: linux && {
       getpeername: (fd, address, size) => orErrno(linux.getpeername(fd, address.bytes, size.bytes)),
       open: (path, flags) => orErrno(linux.open(path.bytes, flags)),

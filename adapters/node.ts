@@ -21,6 +21,12 @@ const symbols = {
   getpwuid_r: { arguments: ["u32", "pointer", "pointer", "u64", "pointer"], return: "i32" },
   // int getgrgid_r(gid_t, struct group *, char *strings, size_t, struct group **result);
   getgrgid_r: { arguments: ["u32", "pointer", "pointer", "u64", "pointer"], return: "i32" },
+  // int getpwnam_r(const char *, struct passwd *, char *strings, size_t, struct passwd **result);
+  getpwnam_r: { arguments: ["pointer", "pointer", "pointer", "u64", "pointer"], return: "i32" },
+  // int getgrnam_r(const char *, struct group *, char *strings, size_t, struct group **result);
+  getgrnam_r: { arguments: ["pointer", "pointer", "pointer", "u64", "pointer"], return: "i32" },
+  // uid_t geteuid(void);
+  geteuid: { arguments: [], return: "u32" },
 } as const satisfies NodeSymbols;
 
 const linuxSymbols = {
@@ -103,6 +109,9 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
       calls.getsockname(fd, address.address, size.address) === 0 ? 0 : failed(),
     getpwuid_r: (uid, memory) => calls.getpwuid_r(uid, ...parts(memory)),
     getgrgid_r: (gid, memory) => calls.getgrgid_r(gid, ...parts(memory)),
+    getpwnam_r: (name, memory) => calls.getpwnam_r(name.address, ...parts(memory)),
+    getgrnam_r: (name, memory) => calls.getgrnam_r(name.address, ...parts(memory)),
+    geteuid: () => calls.geteuid(),
     linux: linux && {
       getpeername: (fd, address, size) =>
         orErrno(linux.getpeername(fd, address.address, size.address)),

@@ -1,5 +1,7 @@
 /** struct passwd and struct group: where their name is, and how to read it without a foreign pointer. */
 
+import { NO_ID } from "../core/credentials.ts";
+
 /**
  * How the memory for one getpwuid_r(3) or getgrgid_r(3) is divided. The fields read here have the
  * same place in `struct passwd` and `struct group`, on every 64-bit system that is supported.
@@ -36,6 +38,17 @@ export function decodeAccountName(memory: Uint8Array, id: number): string | null
   } catch {
     return undefined; // no UTF-8: read loosely, two accounts could have one name
   }
+}
+
+/**
+ * Reads the id out of memory that getpwnam_r or getgrnam_r has filled; `null` if there is no such
+ * account, `undefined` where it is no id.
+ */
+export function decodeAccountId(memory: Uint8Array): number | null | undefined {
+  const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
+  if (view.getBigUint64(ACCOUNT.result, LITTLE_ENDIAN) === 0n) return null;
+  const id = view.getUint32(ACCOUNT.id, LITTLE_ENDIAN);
+  return id === NO_ID ? undefined : id;
 }
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

@@ -1,8 +1,10 @@
-/** Ids → names, through the system's account database (NSS, so LDAP and sssd accounts work). */
+/** Ids ↔ names, through the system's account database (NSS, so LDAP and sssd accounts work). */
 
+import type { Memory } from "../adapters/libc.ts";
 import type { System } from "../adapters/select.ts";
+import { UcredError } from "../core/errors.ts";
 import { type Fact, known, none, unknown } from "../core/facts.ts";
-import { decodeAccountName } from "../ffi/accounts.ts";
+import { decodeAccountId, decodeAccountName } from "../ffi/accounts.ts";
 import { failure, senseless } from "./failure.ts";
 import { ERANGE } from "./option.ts";
 
@@ -46,15 +48,52 @@ function remembered(on: System, lookup: Lookup, id: number): Fact<string> {
 
 function look(on: System, lookup: Lookup, id: number): Fact<string> {
   const what = `look up ${lookup === "getpwuid_r" ? "uid" : "gid"} ${id}`;
+  try {
+    const memory = call(on, what, lookup, (memory) => on.libc[lookup](id, memory));
+    const name = memory && decodeAccountName(memory.bytes, id);
+    if (name === undefined && memory !== undefined) {
+      return unknown(senseless(what, lookup, "with another account"));
+    }
+    return typeof name === "string" ? known(name, "accounts@now") : none("accounts@now");
+  } catch (error) {
+    if (error instanceof UcredError) return unknown(error);
+    throw error;
+  }
+}
+
+/** Calls with as much memory as it takes; `undefined` where there is no such account. */
+function call(
+  on: System,
+  what: string,
+  lookup: Lookup | NameLookup,
+  run: (memory: Memory) => number,
+): Memory | undefined {
   for (let size = 2048;; size *= 8) {
     const memory = on.libc.memory(size);
-    const errno = on.libc[lookup](id, memory);
+    const errno = run(memory);
     if (errno === ERANGE && size < MOST_BYTES) continue;
-    if (MISSING.has(errno)) return none("accounts@now");
-    if (errno !== 0) return unknown(failure(on, what, lookup, errno));
-    const name = decodeAccountName(memory.bytes, id);
-    if (name === null) return none("accounts@now");
-    if (name === undefined) return unknown(senseless(what, lookup, "with another account"));
-    return known(name, "accounts@now");
+    if (MISSING.has(errno)) return undefined;
+    if (errno !== 0) throw failure(on, what, lookup, errno);
+    return memory;
   }
+}
+
+type NameLookup = "getpwnam_r" | "getgrnam_r";
+
+/**
+ * The uid of a user or the gid of a group; `undefined` where there is no such name.
+ *
+ * @throws {UcredError} Where the lookup fails: whether there is such a name is then unknown.
+ */
+export function idOf(on: System, kind: "user" | "group", name: string): number | undefined {
+  const lookup = kind === "user" ? "getpwnam_r" : "getgrnam_r";
+  const bytes = new TextEncoder().encode(name);
+  if (bytes.length === 0 || bytes.includes(0)) return undefined;
+  const what = `look up ${kind} ${JSON.stringify(name)}`;
+  const text = on.libc.memory(Math.ceil((bytes.length + 1) / 8) * 8); // zeroed: it ends itself
+  text.bytes.set(bytes);
+  const memory = call(on, what, lookup, (memory) => on.libc[lookup](text, memory));
+  const id = memory && decodeAccountId(memory.bytes);
+  if (id === undefined && memory !== undefined) throw senseless(what, lookup, "with no id");
+  return id ?? undefined;
 }

@@ -35,7 +35,9 @@ const LIMITS: { readonly [name: string]: string } = {
 };
 
 const SOCKET_CALLS: ReadonlySet<string> = new Set(["getsockopt", "getsockname"]);
-const ACCOUNT_CALLS: ReadonlySet<string> = new Set(["getpwuid_r", "getgrgid_r"]);
+const ACCOUNT_CALLS: ReadonlySet<string> = new Set([
+  ...["getpwuid_r", "getgrgid_r", "getpwnam_r", "getgrnam_r"],
+]);
 
 /** The error for a call that returned `errno`. `what` completes "Cannot …". */
 export function failure(on: System, what: string, syscall: string, errno: number): UcredError {

@@ -1,8 +1,10 @@
 /** Names of accounts: found, missing, or unknown because the lookup failed; and ids that may be anyone's. */
 
 import assert from "node:assert/strict";
+import { UcredError } from "../../core/errors.ts";
 import { LINUX_OPTIONS } from "../../ffi/linux.ts";
-import { groupName, userName } from "../../identity/accounts.ts";
+import { system } from "../../adapters/select.ts";
+import { groupName, idOf, userName } from "../../identity/accounts.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import { isAmbiguous } from "../../identity/namespaces.ts";
 import { needs, testWith } from "../support/suite.ts";
@@ -176,4 +178,47 @@ testWith(here, "isAmbiguous() is false on systems without user namespaces", () =
   fake.answer();
   assert.equal(isAmbiguous(fake.open("darwin", "arm64"), "uid", 65534), false);
   assert.equal(isAmbiguous(fake.open("freebsd", "x64"), "gid", 65534), false);
+});
+
+for (const [kind, call] of [["user", "getpwnam_r"], ["group", "getgrnam_r"]] as const) {
+  const answer = (answer: Partial<Answer>): Answer => ({ call, key: 3, ...answer });
+  const ada = (fields: Partial<Answer> = {}) =>
+    answer({ bytes: words(4000000000), size: 0, ...fields });
+
+  testWith(here, `idOf() gives the id of a ${kind}, with as much memory as it takes`, () => {
+    for (const need of [0, 4000, 1 << 19]) {
+      fake.answer(ada({ need }));
+      assert.equal(idOf(fake.open(), kind, "ada"), 4000000000);
+    }
+  });
+
+  testWith(here, `idOf() tells no ${kind} of the name from a lookup that fails`, () => {
+    for (const result of [0, 2, 3]) {
+      fake.answer(answer({ result, size: ACCOUNT_ANSWER.missing }));
+      assert.equal(idOf(fake.open(), kind, "ada"), undefined);
+    }
+    fake.answer(ada());
+    for (const name of ["", "a\0a"]) assert.equal(idOf(fake.open(), kind, name), undefined);
+    for (
+      const [answer, errno] of [
+        [ada({ result: 5 }), 5],
+        [ada({ result: 13 }), 13],
+        [ada({ need: 1 << 24 }), 34],
+        [ada({ bytes: words(-1) }), undefined],
+      ] as const
+    ) {
+      fake.answer(answer);
+      assert.throws(() => idOf(fake.open(), kind, "ada"), (error) => {
+        assert.ok(error instanceof UcredError);
+        assert.deepEqual([error.code, error.errno], ["ERR_UCRED_SYSCALL", errno]);
+        return true;
+      });
+    }
+  });
+}
+
+testWith([], "idOf() knows root, and nobody of a name that nobody has", () => {
+  assert.equal(idOf(system(), "user", "root"), 0);
+  assert.equal(idOf(system(), "user", "nobody-of-this-name"), undefined);
+  assert.equal(idOf(system(), "group", "nobody-of-this-name"), undefined);
 });

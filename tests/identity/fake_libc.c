@@ -18,7 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { GETSOCKOPT = 1, GETSOCKNAME, GETPWUID_R, GETGRGID_R, OPEN, READ, GETPEERNAME };
+enum { GETSOCKOPT = 1, GETSOCKNAME, GETPWUID_R, GETGRGID_R, OPEN, READ, GETPEERNAME, GETPWNAM_R, GETGRNAM_R };
 
 /* What to do with the pointer that the account calls give back. */
 enum { FOUND = 0, MISSING = 1, OUTSIDE = 2, OTHER_ID = 3 };
@@ -120,6 +120,36 @@ int getgrgid_r(gid_t id, struct group *group, char *strings, size_t room, struct
 {
 	return account(find(GETGRGID_R, id), id, group, &group->gr_name, &group->gr_gid, strings, room,
 	               (void **)result);
+}
+
+/* By name: the key is the name's length, and the answer's first bytes are the id. */
+static int named(const struct record *record, void *structure, uint32_t *structure_id, size_t room,
+                 void **result)
+{
+	*result = NULL;
+	if (!record)
+		return ENOSYS;
+	if (record->need > 0 && (size_t)record->need > room)
+		return ERANGE;
+	if (record->size == MISSING)
+		return record->result;
+	memcpy(structure_id, record + 1, sizeof *structure_id);
+	*result = structure;
+	return record->result;
+}
+
+int getpwnam_r(const char *name, struct passwd *passwd, char *strings, size_t room,
+               struct passwd **result)
+{
+	(void)strings;
+	return named(find(GETPWNAM_R, strlen(name)), passwd, &passwd->pw_uid, room, (void **)result);
+}
+
+int getgrnam_r(const char *name, struct group *group, char *strings, size_t room,
+               struct group **result)
+{
+	(void)strings;
+	return named(find(GETGRNAM_R, strlen(name)), group, &group->gr_gid, room, (void **)result);
 }
 
 /* Files are told apart by the length of their names, which is all that the tests need. */

@@ -15,6 +15,8 @@ const CALLS = {
   open: 5,
   read: 6,
   getpeername: 7,
+  getpwnam_r: 8,
+  getgrnam_r: 9,
 } as const;
 
 /** What becomes of the pointer that an account call gives back. */

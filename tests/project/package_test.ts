@@ -64,7 +64,7 @@ test("Deno imports the source without any permission", () => {
   writeFileSync(file, `import * as ucred from "${url}"; console.log(Object.keys(ucred).join());`);
   assert.equal(
     run("deno", "run", "--no-prompt", file).trim(),
-    "UcredError,identify,peerCredentials,receive,verifyServer",
+    "UcredError,definePolicy,identify,peerCredentials,receive,verifyServer",
   );
 });
 

@@ -1,0 +1,149 @@
+/** A checked condition → a function of the facts, in three values. */
+
+import type { NamespaceKind } from "../process.ts";
+import { compileGlob } from "./glob.ts";
+import { hasId, type Range } from "./ids.ts";
+import type { FactName, Subject } from "./subject.ts";
+
+/** `undefined`: unknown. */
+export type Truth = boolean | undefined;
+
+/** A condition after it was checked: names are resolved, and lists are lists. */
+export type Checked =
+  | { readonly kind: "uid" | "gid" | "group"; readonly ranges: readonly Range[] }
+  | { readonly kind: TextField; readonly globs: readonly string[] }
+  | { readonly kind: "sameNamespaces"; readonly kinds: readonly NamespaceKind[] }
+  | { readonly kind: "unchanged"; readonly value: boolean }
+  | { readonly kind: "all" | "any"; readonly of: readonly Checked[] }
+  | { readonly kind: "not"; readonly of: Checked };
+
+/** Facts that are texts. */
+export const TEXT_FIELDS = ["label", "unit", "cgroup", "container", "exe", "exeSha256"] as const;
+export type TextField = typeof TEXT_FIELDS[number];
+
+/** Whether it holds for a peer. What it asks for in vain is noted in `subject.missing`. */
+export type Evaluate = (subject: Subject) => Truth;
+
+/** Compiles a condition; inside, what costs less is asked first. */
+export function compileCondition(checked: Checked): Evaluate {
+  switch (checked.kind) {
+    case "uid":
+    case "gid": {
+      const { kind, ranges } = checked;
+      return (subject) => {
+        const id = subject.get(kind);
+        return id === undefined || id === null ? missing(subject, kind) : hasId(ranges, id);
+      };
+    }
+    case "group":
+      return evaluateGroup(checked.ranges);
+    case "sameNamespaces":
+      return evaluateNamespaces(checked.kinds);
+    case "unchanged": {
+      const { value } = checked;
+      return (subject) => {
+        const found = subject.get("unchanged");
+        return found === undefined || found === null
+          ? missing(subject, "unchanged")
+          : found === value;
+      };
+    }
+    case "not": {
+      const evaluate = compileCondition(checked.of);
+      return (subject) => {
+        const truth = evaluate(subject);
+        return truth === undefined ? undefined : !truth;
+      };
+    }
+    case "all":
+    case "any":
+      return evaluateMany(checked.of, checked.kind === "any");
+  }
+  return evaluateText(checked.kind, checked.globs);
+}
+
+function missing(subject: Subject, fact: FactName): undefined {
+  (subject.missing ??= new Set()).add(fact);
+  return undefined;
+}
+
+/** Three-valued: `any` is true as soon as one is, `all` false as soon as one is. */
+function evaluateMany(conditions: readonly Checked[], decides: boolean): Evaluate {
+  const evaluates = conditions.toSorted((a, b) => costOf(a) - costOf(b)).map(compileCondition);
+  if (evaluates.length === 1) return evaluates[0]!;
+  return (subject) => {
+    let truth: Truth = !decides;
+    for (const evaluate of evaluates) {
+      const found = evaluate(subject);
+      if (found === decides) return decides;
+      if (found === undefined) truth = undefined;
+    }
+    return truth;
+  };
+}
+
+/** The gid or a supplementary group. A list that is known in part still tells who is in it. */
+function evaluateGroup(ranges: readonly Range[]): Evaluate {
+  return (subject) => {
+    const gid = subject.get("gid");
+    if (typeof gid === "number" && hasId(ranges, gid)) return true;
+    const groups = subject.get("groups");
+    if (groups === undefined || groups === null) return missing(subject, "groups");
+    const { lacksGroups } = subject;
+    if (groups.some((group) => hasId(ranges, group) && !(lacksGroups && group === OVERFLOW_ID))) {
+      return true;
+    }
+    if (lacksGroups) return missing(subject, "groups");
+    return typeof gid === "number" ? false : missing(subject, "gid");
+  };
+}
+
+/** What unmapped groups read as. */
+const OVERFLOW_ID = 65534;
+
+function evaluateNamespaces(kinds: readonly NamespaceKind[]): Evaluate {
+  return (subject) => {
+    const ours = subject.get("namespaces");
+    if (ours === undefined || ours === null) return missing(subject, "namespaces");
+    let truth: Truth = true;
+    for (const kind of kinds) {
+      if (ours[kind] === false) return false;
+      if (ours[kind] === undefined) truth = missing(subject, "namespaces");
+    }
+    return truth;
+  };
+}
+
+function evaluateText(field: TextField, globs: readonly string[]): Evaluate {
+  const tests = globs.map(compileGlob);
+  return (subject) => {
+    const text = subject.get(field);
+    if (text === undefined) return missing(subject, field);
+    return text !== null && tests.some((test) => test(text));
+  };
+}
+
+/** Ids are there, a label is read at connect, the rest is read from /proc, one is a whole file. */
+function costOf(condition: Checked): number {
+  switch (condition.kind) {
+    case "uid":
+    case "gid":
+      return 0;
+    case "group":
+      return 1;
+    case "label":
+      return 2;
+    case "not":
+      return costOf(condition.of);
+    case "all":
+    case "any":
+      return Math.max(0, ...condition.of.map(costOf));
+    case "exeSha256":
+      return 5;
+    case "unchanged":
+    case "sameNamespaces":
+      return 4;
+    default:
+      return 3;
+  }
+}

@@ -1,0 +1,77 @@
+/** What a policy is written as: plain data, as it stands in code or in a file. */
+
+import type { NamespaceKind } from "../process.ts";
+
+/** One value, or any of several. */
+export type AnyOf<T> = T | readonly T[];
+
+/**
+ * What must hold. All fields of one condition must; a list means any of it.
+ *
+ * Texts are anchored globs: `*` is any run of characters but "/", `**` any run at all. A condition on
+ * a fact that is unknown is unknown, and so is its opposite.
+ */
+export interface Condition {
+  /** Effective uid: a number, or a range, "1000-1999". */
+  readonly uid?: AnyOf<number | string>;
+  /** Effective gid: a number, or a range. */
+  readonly gid?: AnyOf<number | string>;
+  /** Name of the account with the uid. */
+  readonly user?: AnyOf<string>;
+  /** Name of a group, primary or supplementary. */
+  readonly group?: AnyOf<string>;
+  /** Whether the uid is the server's own. */
+  readonly sameUser?: boolean;
+  /** Path of the executable: advice, since whoever has the uid can make it run other code. */
+  readonly exe?: AnyOf<string>;
+  /** SHA-256 of the executable, 64 hexadecimal digits. */
+  readonly exeSha256?: AnyOf<string>;
+  /** systemd unit. */
+  readonly unit?: AnyOf<string>;
+  /** Path of the control group. */
+  readonly cgroup?: AnyOf<string>;
+  /** Container id. */
+  readonly container?: AnyOf<string>;
+  /** Security label. */
+  readonly label?: AnyOf<string>;
+  /** Namespaces that the process must share with the server, each of them. */
+  readonly sameNamespaces?: NamespaceKind | readonly NamespaceKind[];
+  /** Whether ids and groups are as they were at connect, and the process runs. */
+  readonly unchanged?: boolean;
+  /** At least one holds. */
+  readonly any?: readonly Condition[];
+  /** All hold. */
+  readonly all?: readonly Condition[];
+  /** It does not hold. */
+  readonly not?: Condition;
+}
+
+/** One rule: it has either `allow` or `deny`. */
+export interface RuleDocument {
+  /** Stands in decisions and logs; unique in its policy. */
+  readonly name: string;
+  /** Whom it is about; without, everyone. */
+  readonly when?: Condition;
+  /** Globs over the action, "GET /metrics"; without, every action, and decisions without one. */
+  readonly actions?: AnyOf<string>;
+  /** `true`, or the grants that it gives, names of your choosing. */
+  readonly allow?: true | AnyOf<string>;
+  /** `true`, or the reason that is given. */
+  readonly deny?: true | string;
+}
+
+/** A policy: the first rule that matches decides; where none does, the answer is no. */
+export interface PolicyDocument {
+  /** The version of this language. */
+  readonly version: 1;
+  /** In order. */
+  readonly rules: readonly RuleDocument[];
+}
+
+/** Names → ids. Each gives `undefined` where there is no such name. */
+export interface Accounts {
+  /** The uid of a user. */
+  uid(name: string): number | undefined;
+  /** The gid of a group. */
+  gid(name: string): number | undefined;
+}

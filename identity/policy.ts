@@ -1,0 +1,58 @@
+/** Policies whose names are those of this system. */
+
+import { system } from "../adapters/select.ts";
+import { UcredError } from "../core/errors.ts";
+import { checkPolicy, type Problem } from "../core/policy/check.ts";
+import type { Accounts, PolicyDocument } from "../core/policy/document.ts";
+import { compilePolicy, type Policy } from "../core/policy/policy.ts";
+import { idOf } from "./accounts.ts";
+
+/** What names in a policy are resolved with. */
+export interface DefineOptions {
+  /** Names → ids; by default the system's account database. */
+  readonly accounts?: Accounts | undefined;
+}
+
+/**
+ * Makes a policy of rules: the first one that matches decides, and where none does the answer is no.
+ *
+ * Names of users and groups are resolved now, through the system's account database unless `accounts`
+ * is given. A policy without names and without `sameUser` asks the system nothing.
+ *
+ * @param document The rules, as data. Not kept.
+ * @throws {UcredError} `ERR_UCRED_POLICY` if anything is wrong with the document, all of it in the
+ * message; as `identify()` does where a name cannot be looked up.
+ *
+ * @example Root may do everything, a user may read, nobody else
+ * ```ts
+ * import { definePolicy } from "ucred";
+ *
+ * const policy = definePolicy({
+ *   version: 1,
+ *   rules: [
+ *     { name: "root", when: { uid: 0 }, allow: ["read", "write"] },
+ *     { name: "reader", when: { uid: "1000-1999" }, actions: "GET /**", allow: "read" },
+ *   ],
+ * });
+ * const { allowed, grants, reason } = policy.decide({ uid: 1000 }, { action: "GET /status" });
+ * console.log(allowed, grants.join(), reason); // true read Rule "reader" allows it: read
+ * ```
+ */
+export function definePolicy(document: PolicyDocument, { accounts }: DefineOptions = {}): Policy {
+  const { rules, problems } = checkPolicy(document, {
+    uid: (name) => accounts === undefined ? idOf(system(), "user", name) : accounts.uid(name),
+    gid: (name) => accounts === undefined ? idOf(system(), "group", name) : accounts.gid(name),
+    ownUid: () => system().libc.geteuid(),
+  });
+  if (problems.length > 0) throw wrong(problems);
+  return compilePolicy(rules);
+}
+
+function wrong(problems: readonly Problem[]): UcredError {
+  const lines = problems.map(({ path, message }) => {
+    const where = path.map((key) => typeof key === "number" ? `[${key}]` : `.${key}`).join("");
+    return `${where.replace(/^\./, "") || "policy"}: ${message}`;
+  });
+  const message = `Cannot use the policy: ${lines.join("\n")}`;
+  return new UcredError("ERR_UCRED_POLICY", message, { hint: "Mend what the message names" });
+}

@@ -1,0 +1,388 @@
+/** Policies: what each condition means, and a search for disagreement with a naive evaluator. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { checkPolicy } from "../../core/policy/check.ts";
+import type { Condition, PolicyDocument, RuleDocument } from "../../core/policy/document.ts";
+import { compilePolicy, type Policy } from "../../core/policy/policy.ts";
+import type { PlainPeer } from "../../core/policy/subject.ts";
+
+const USERS: { readonly [name: string]: number } = { root: 0, ada: 1, ben: 5 };
+const GROUPS: { readonly [name: string]: number } = { wheel: 0, docker: 3, users: 6 };
+const OWN_UID = 2;
+
+const resolve = {
+  uid: (name: string) => USERS[name],
+  gid: (name: string) => GROUPS[name],
+  ownUid: () => OWN_UID,
+};
+
+function compile(...rules: readonly RuleDocument[]): Policy {
+  const { rules: checked, problems } = checkPolicy({ version: 1, rules }, resolve);
+  assert.deepEqual(problems, []);
+  return compilePolicy(checked);
+}
+
+const allows = (when: Condition, peer: PlainPeer) =>
+  compile({ name: "r", when, allow: true }).decide(peer).allowed;
+
+test("the first rule that matches decides; where none does, the answer is no", () => {
+  const policy = compile(
+    { name: "root", when: { uid: 0 }, allow: "full" },
+    { name: "contractors never", when: { group: "docker" }, deny: "Use the bastion" },
+    { name: "people", when: { uid: "1-5" }, allow: ["read", "write"] },
+  );
+  const root = policy.decide({ uid: 0, gid: 3, groups: [] });
+  assert.deepEqual([root.allowed, root.rule, root.grants], [true, "root", ["full"]]);
+  assert.equal(root.reason, 'Rule "root" allows it: full');
+  const contractor = policy.decide({ uid: 1, gid: 6, groups: [3] });
+  assert.deepEqual([contractor.allowed, contractor.rule], [false, "contractors never"]);
+  assert.equal(contractor.reason, 'Rule "contractors never" denies it: Use the bastion');
+  assert.deepEqual(policy.decide({ uid: 5, gid: 6, groups: [] }).grants, ["read", "write"]);
+  const stranger = policy.decide({ uid: 6, gid: 6, groups: [] });
+  assert.deepEqual([stranger.allowed, stranger.rule, stranger.grants], [false, undefined, []]);
+  assert.equal(stranger.reason, "No rule matches");
+  assert.ok(Object.isFrozen(root) && Object.isFrozen(root.grants));
+  assert.equal(compile().decide({ uid: 0 }).allowed, false, "no rules at all");
+});
+
+test("ids are unsigned 32-bit, and ranges have both ends in", () => {
+  for (const uid of [0, 4000000000, 4294967294]) assert.ok(allows({ uid }, { uid }));
+  for (const [uid, allowed] of [[999, false], [1000, true], [1999, true], [2000, false]] as const) {
+    assert.equal(allows({ uid: "1000-1999" }, { uid }), allowed, String(uid));
+    assert.equal(allows({ gid: ["7", "1000-1999"] }, { gid: uid }), allowed, String(uid));
+  }
+  assert.ok(!allows({ uid: 0 }, { uid: 4294967296 }));
+});
+
+test("group is the primary or a supplementary one; gid the primary alone", () => {
+  assert.ok(allows({ group: "docker" }, { gid: 3, groups: [] }));
+  assert.ok(allows({ group: "docker" }, { gid: 9, groups: [1, 3] }));
+  assert.ok(!allows({ group: "docker" }, { gid: 9, groups: [1] }));
+  assert.ok(!allows({ gid: 3 }, { gid: 9, groups: [3] }));
+});
+
+test("texts are anchored globs; a fact that is known to be none matches no text", () => {
+  const process = { exe: "/usr/bin/node", unit: null };
+  assert.ok(allows({ exe: "/usr/bin/*" }, { process }));
+  assert.ok(allows({ exe: "/usr/**" }, { process }));
+  for (const exe of ["/usr/*", "usr/bin/node", "/usr/bin/nod", "*", "/usr/bin/node/**"]) {
+    assert.ok(!allows({ exe }, { process }), exe);
+  }
+  assert.ok(!allows({ unit: "**" }, { process }));
+  assert.ok(allows({ not: { unit: "**" } }, { process }), "no unit is not any unit");
+  assert.ok(!allows({ not: { unit: "**" } }, { process: {} }), "an unknown unit may be any");
+});
+
+test("what is unknown does not allow, and does deny", () => {
+  const peer = { uid: 1, process: {} };
+  assert.ok(!allows({ exe: "**" }, peer));
+  assert.ok(!allows({ not: { exe: "/bin/evil" } }, peer));
+  const policy = compile(
+    { name: "never", when: { uid: 1, exe: "/bin/evil" }, deny: "No" },
+    { name: "all", allow: true },
+  );
+  const { allowed, rule, unknown, reason } = policy.decide(peer);
+  assert.deepEqual([allowed, rule, unknown], [false, "never", ["exe"]]);
+  assert.equal(reason, 'Rule "never" denies whom it may be about: No; unknown: exe');
+  assert.ok(policy.decide({ uid: 2, process: {} }).allowed, "it is not about uid 2");
+  assert.ok(!policy.decide({ process: {} }).allowed, "it may be about an unknown uid");
+});
+
+test("sameUser, sameNamespaces and unchanged", () => {
+  assert.ok(
+    allows({ sameUser: true }, { uid: OWN_UID }) && !allows({ sameUser: true }, { uid: 0 }),
+  );
+  assert.ok(!allows({ sameUser: false }, {}) && allows({ sameUser: false }, { uid: 0 }));
+  const both: Condition = { sameNamespaces: ["user", "pid"] };
+  const namespaces = { user: { ours: true }, pid: { ours: true } };
+  assert.ok(allows(both, { process: { namespaces } }));
+  assert.ok(!allows(both, { process: { namespaces: { ...namespaces, pid: { ours: false } } } }));
+  assert.ok(!allows(both, { process: { namespaces: { user: { ours: true } } } }), "unknown");
+  assert.ok(
+    !allows({ not: both }, { process: { namespaces: { user: { ours: true } } } }),
+    "unknown",
+  );
+  assert.ok(allows({ unchanged: true }, { unchanged: true }));
+  assert.ok(!allows({ unchanged: true }, {}) && !allows({ unchanged: true }, { unchanged: false }));
+});
+
+test("actions are globs; a rule with actions is about no decision without one", () => {
+  const policy = compile(
+    { name: "no secrets", actions: "GET /secrets/**", deny: true },
+    { name: "reader", when: { uid: 1 }, actions: ["GET /**", "HEAD /**"], allow: "read" },
+  );
+  const ask = (action?: string) => policy.decide({ uid: 1 }, { action }).allowed;
+  assert.deepEqual(["GET /x/y", "GET /secrets/x", "PUT /x", undefined].map(ask), [
+    true,
+    false,
+    false,
+    false,
+  ]);
+});
+
+test("admits() is false only where no action could be allowed", () => {
+  const policy = compile(
+    { name: "blocked", when: { uid: 3 }, deny: true },
+    { name: "one less", actions: "GET /x", deny: true },
+    { name: "reader", when: { uid: "1-3" }, actions: "GET /**", allow: "read" },
+  );
+  assert.deepEqual([0, 1, 3].map((uid) => policy.admits({ uid })), [false, true, false]);
+  assert.equal(compile({ name: "all", actions: "**", deny: true }).admits({ uid: 0 }), false);
+});
+
+test("everything that is wrong is said, with where and what instead", () => {
+  const { problems } = checkPolicy({
+    version: 2,
+    extra: 1,
+    rules: [
+      { name: "a", when: { usr: "x" }, allow: true },
+      { name: "a", when: {}, deny: "" },
+      { name: "b", when: { uid: [4294967295, "9-1", -1, "x"] } },
+      { name: "c", when: { user: "adaa", sameNamespaces: "usr" }, allow: true, deny: true },
+      { when: { any: [], all: 1, exeSha256: "AB", unchanged: "yes" }, allow: [] },
+      7,
+    ],
+  }, resolve);
+  assert.deepEqual(problems.map(({ path, message }) => `${path.join(".")}: ${message}`), [
+    'extra: no field "extra" here',
+    "version: version is 1, not 2",
+    'rules.0.when.usr: no field "usr" here; did you mean "user"?',
+    'rules.1.deny: deny is true or a reason, not ""',
+    "rules.1.when: a condition has at least one field",
+    'rules.1.name: two rules have the name "a"',
+    "rules.2: a rule has either allow or deny",
+    ...["4294967295", '"9-1"', "-1", '"x"'].map((id) =>
+      `rules.2.when.uid: uid is an id from 0 to 4294967294, or a range like "1000-1999", not ${id}`
+    ),
+    "rules.3: a rule has either allow or deny",
+    'rules.3.when.user: no user "adaa"',
+    'rules.3.when.sameNamespaces: no namespace "usr"; did you mean "user"?',
+    "rules.4.name: a rule has a name, not nothing",
+    "rules.4.when.any: any is a list of conditions, not []",
+    "rules.4.when.all: all is a list of conditions, not 1",
+    'rules.4.when.exeSha256: exeSha256 is 64 hexadecimal digits in lower case, not "AB"',
+    'rules.4.when.unchanged: unchanged is true or false, not "yes"',
+    "rules.4.allow: allow is at least one text, not []",
+    "rules.5: a rule is an object, not 7",
+  ]);
+  for (const document of [null, [], "x", 7, undefined]) {
+    assert.equal(checkPolicy(document, resolve).problems.length, 1);
+  }
+});
+
+test("a condition nests so deep and no deeper", () => {
+  const nest = (depth: number): Condition => depth === 0 ? { uid: 0 } : { not: nest(depth - 1) };
+  const problems = (depth: number) =>
+    checkPolicy({ version: 1, rules: [{ name: "r", when: nest(depth), allow: true }] }, resolve)
+      .problems.length;
+  assert.deepEqual([problems(32), problems(33), problems(1000)], [0, 1, 1]);
+});
+
+// The naive evaluator: every rule, every condition, straight from the document.
+
+type Truth = boolean | undefined;
+
+const not = (truth: Truth): Truth => truth === undefined ? undefined : !truth;
+const all = (truths: readonly Truth[]): Truth =>
+  truths.includes(false) ? false : truths.includes(undefined) ? undefined : true;
+const any = (truths: readonly Truth[]): Truth => not(all(truths.map(not)));
+const list = <T>(value: T | readonly T[]): readonly T[] =>
+  Array.isArray(value) ? value : [value as T];
+
+function inRange(range: number | string, id: number | undefined): Truth {
+  if (id === undefined) return undefined;
+  const [first, last = first] = String(range).split("-").map(Number) as [number, number?];
+  return id >= first && id <= last;
+}
+
+/** Globs by way of regular expressions, unlike the library. */
+function globMatches(glob: string, text: string | null | undefined): Truth {
+  if (text === undefined) return undefined;
+  if (text === null) return false;
+  const source = glob.replaceAll(
+    /\*\*+|[^*]|\*/g,
+    (part) =>
+      part === "*" ? "[^/]*" : part.startsWith("*") ? "[^]*" : part.replace(/[^\w]/g, "\\$&"),
+  );
+  return new RegExp(`^(?:${source})$`, "u").test(text);
+}
+
+function holds(condition: Condition, peer: PlainPeer): Truth {
+  const { uid, gid, groups, process } = peer;
+  const group = (id: number): Truth =>
+    any([gid === undefined ? undefined : gid === id, groups?.includes(id)]);
+  return all(
+    Object.entries(condition).map(([field, value]): Truth => {
+      switch (field) {
+        case "uid":
+          return any(list(value as string).map((range) => inRange(range, uid)));
+        case "gid":
+          return any(list(value as string).map((range) => inRange(range, gid)));
+        case "user":
+          return any(list(value as string).map((name) => inRange(USERS[name]!, uid)));
+        case "group":
+          return any(list(value as string).map((name) => group(GROUPS[name]!)));
+        case "sameUser":
+          return uid === undefined ? undefined : (uid === OWN_UID) === value;
+        case "unchanged":
+          return peer.unchanged === undefined ? undefined : peer.unchanged === value;
+        case "sameNamespaces":
+          return all(list(value as "user").map((kind) => process?.namespaces?.[kind]?.ours));
+        case "any":
+          return any((value as Condition[]).map((each) => holds(each, peer)));
+        case "all":
+          return all((value as Condition[]).map((each) => holds(each, peer)));
+        case "not":
+          return not(holds(value as Condition, peer));
+        case "label":
+          return any(list(value as string).map((glob) => globMatches(glob, peer.label)));
+      }
+      const text = process?.[field as "exe"];
+      return any(list(value as string).map((glob) => globMatches(glob, text)));
+    }),
+  );
+}
+
+function decideNaively({ rules }: PolicyDocument, peer: PlainPeer, action: string | undefined) {
+  for (const { name, when, actions, allow, deny } of rules) {
+    const about = actions === undefined ||
+      (action !== undefined && list(actions).some((glob) => globMatches(glob, action)));
+    if (!about) continue;
+    const truth = when === undefined ? true : holds(when, peer);
+    if (deny !== undefined && truth !== false) return { allowed: false, rule: name, grants: [] };
+    if (allow !== undefined && truth === true) {
+      return { allowed: true, rule: name, grants: allow === true ? [] : list(allow) };
+    }
+  }
+  return { allowed: false, rule: undefined, grants: [] };
+}
+
+// Small worlds, so that rules and peers meet.
+
+const id = fc.integer({ min: 0, max: 40 });
+const someOf = <T>(value: fc.Arbitrary<T>) =>
+  fc.oneof(value, fc.array(value, { minLength: 1, maxLength: 3 }));
+const range = fc.oneof(
+  id,
+  id.map(String),
+  fc.tuple(id, id).map(([a, b]) => `${Math.min(a, b)}-${Math.max(a, b)}`),
+);
+const glob = fc.array(fc.constantFrom("a", "b", "/", "*", "**"), { minLength: 1, maxLength: 5 })
+  .map((parts) => parts.join(""));
+const text = fc.array(fc.constantFrom("a", "b", "/"), { maxLength: 5 }).map((parts) =>
+  parts.join("")
+);
+const kind = fc.constantFrom("user", "pid", "net");
+
+function conditionOf(depth: number): fc.Arbitrary<Condition> {
+  const inner = depth > 0 ? conditionOf(depth - 1) : undefined;
+  const several = inner && fc.array(inner, { minLength: 1, maxLength: 3 });
+  const fields = fc.record({
+    uid: someOf(range),
+    gid: someOf(range),
+    user: someOf(fc.constantFrom(...Object.keys(USERS))),
+    group: someOf(fc.constantFrom(...Object.keys(GROUPS))),
+    sameUser: fc.boolean(),
+    exe: someOf(glob),
+    unit: someOf(glob),
+    label: someOf(glob),
+    sameNamespaces: someOf(kind),
+    unchanged: fc.boolean(),
+    ...(several && inner && { any: several, all: several, not: inner }),
+  });
+  // Most often one or two fields, as people write them.
+  return fc.tuple(fields, fc.shuffledSubarray(Object.keys(FIELDS), { minLength: 1, maxLength: 3 }))
+    .map(([fields, names]) =>
+      Object.fromEntries(Object.entries(fields).filter(([name]) => names.includes(name)))
+    ).filter((condition) => Object.keys(condition).length > 0);
+}
+
+const FIELDS: { readonly [name in keyof Condition]: true } = {
+  ...{ uid: true, gid: true, user: true, group: true, sameUser: true, exe: true, unit: true },
+  ...{ label: true, sameNamespaces: true, unchanged: true, any: true, all: true, not: true },
+};
+const condition = conditionOf(2);
+
+const rules = fc.array(
+  fc.record({
+    when: fc.option(condition, { nil: undefined }),
+    actions: fc.option(someOf(glob), { nil: undefined }),
+    effect: fc.oneof(
+      fc.constantFrom({ allow: true as const }, { deny: true as const }, { deny: "No" }),
+      fc.record({ allow: someOf(fc.constantFrom("read", "write")) }),
+    ),
+  }),
+  { maxLength: 12 },
+).map((all) =>
+  all.map(({ when, actions, effect }, index): RuleDocument => ({
+    name: `rule ${index}`,
+    ...(when && { when }),
+    ...(actions && { actions }),
+    ...effect,
+  }))
+);
+
+const fact = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: null });
+const peer = fc.record({
+  uid: id,
+  gid: id,
+  groups: fc.array(fc.constantFrom(0, 3, 6, 9), { maxLength: 3 }),
+  label: fact(text),
+  unchanged: fc.boolean(),
+  process: fc.record({
+    exe: fact(text),
+    unit: fact(text),
+    namespaces: fc.dictionary(kind, fc.record({ ours: fc.boolean() })),
+  }, { requiredKeys: [] }),
+}, { requiredKeys: [] }) as fc.Arbitrary<PlainPeer>;
+
+const RUNS = { numRuns: 2000 };
+
+test("decide() agrees with the naive evaluator", () => {
+  fc.assert(
+    fc.property(rules, peer, fc.option(text, { nil: undefined }), (rules, peer, action) => {
+      const { allowed, rule, grants } = compile(...rules).decide(peer, { action });
+      const expected = decideNaively({ version: 1, rules }, peer, action);
+      assert.deepEqual({ allowed, rule, grants }, expected);
+    }),
+    RUNS,
+  );
+});
+
+test("admits() is false only where decide() allows nothing", () => {
+  fc.assert(
+    fc.property(rules, peer, fc.array(text), (rules, peer, actions) => {
+      const policy = compile(...rules);
+      if (policy.admits(peer)) return;
+      for (const action of [undefined, ...actions]) {
+        assert.equal(policy.decide(peer, { action }).allowed, false);
+      }
+    }),
+    RUNS,
+  );
+});
+
+test("globs agree with regular expressions", () => {
+  fc.assert(
+    fc.property(glob, text, (glob, text) => {
+      const matched = allows({ label: glob }, { label: text });
+      assert.equal(matched, globMatches(glob, text));
+    }),
+    RUNS,
+  );
+});
+
+test("very many overlapping ranges are decided alike, in little memory", () => {
+  const rules = Array.from({ length: 3000 }, (_, at): RuleDocument => ({
+    name: `r${at}`,
+    when: { uid: `${at}-${100_000 - at}`, gid: at },
+    allow: true,
+  }));
+  const policy = compile(...rules);
+  for (const at of [0, 1, 1500, 2999]) {
+    assert.equal(policy.decide({ uid: 50_000, gid: at, groups: [] }).rule, `r${at}`);
+    assert.equal(policy.decide({ uid: at - 1, gid: at, groups: [] }).rule, undefined);
+  }
+});

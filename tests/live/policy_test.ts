@@ -1,0 +1,116 @@
+/** Policies over real peers: only what a decision needs is asked, and what cannot be known denies. */
+
+import assert from "node:assert/strict";
+import { readdirSync } from "node:fs";
+import process from "node:process";
+import { definePolicy, identify, type Peer, type PolicyDocument } from "../../mod.ts";
+import { fdOf } from "../../identity/fd.ts";
+import { needs, testWith } from "../support/suite.ts";
+import { actorProgram, meet, startActor } from "./harness.ts";
+
+const here = [needs.linux, needs.cc];
+const rootHere = [...here, needs.root];
+const ids = (
+  id: number,
+) => ["--groups", "7", "--resgid", `${id},${id},${id}`, "--resuid", `${id},${id},${id}`];
+
+testWith(rootHere, "root, an allowed uid, and nobody else", async () => {
+  const policy = definePolicy({
+    version: 1,
+    rules: [
+      { name: "root", when: { user: "root" }, allow: "full" },
+      { name: "allowed", when: { uid: 4000000000 }, allow: "read" },
+      { name: "mail", when: { group: "mail" }, allow: "mail" },
+    ],
+  });
+  const ask = async (options: string[]) =>
+    (await meet(options, (socket) => policy.decide(identify(socket))))[0];
+  assert.deepEqual((await ask([])).grants, ["full"]);
+  assert.deepEqual((await ask(ids(4000000000))).grants, ["read"]);
+  const stranger = await ask(ids(4000000001));
+  assert.deepEqual([stranger.allowed, stranger.reason], [false, "No rule matches"]);
+  assert.deepEqual((await ask(["--groups", "8", "--resuid", "9,9,9"])).grants, ["mail"], "gid 8");
+});
+
+testWith(here, "sameUser lets in whoever runs as the server does", async () => {
+  const policy = definePolicy({
+    version: 1,
+    rules: [{ name: "me", when: { sameUser: true }, allow: true }],
+  });
+  const [mine] = await meet([], (socket) => policy.decide(identify(socket)));
+  assert.equal(mine.allowed, true);
+  if (process.geteuid!() !== 0) return;
+  const [others] = await meet(ids(5), (socket) => policy.decide(identify(socket)));
+  assert.equal(others.allowed, false);
+});
+
+testWith(
+  [...here, needs.peerPidfd],
+  "only the facts that are needed are read, once each",
+  async () => {
+    const document: PolicyDocument = {
+      version: 1,
+      rules: [
+        { name: "other", when: { uid: 4294967294, exe: "**" }, deny: true },
+        { name: "never", when: { unchanged: false }, actions: "write", deny: true },
+        { name: "program", when: { exe: actorProgram, unit: "**" }, actions: "write", allow: true },
+        { name: "anyone", allow: "read" },
+      ],
+    };
+    const policy = definePolicy(document);
+    const asked: string[] = [];
+    const [peer, actor] = await startActor([], (socket) => identify(fdOf(socket), { pin: true }));
+    const watched = watch(peer, asked);
+    assert.deepEqual(policy.decide(watched, { action: "read" }).grants, ["read"]);
+    assert.deepEqual(asked, [], "ids decided");
+    const { rule } = policy.decide(watched, { action: "write" });
+    assert.equal(rule, "anyone");
+    assert.deepEqual(asked.toSorted(), ["drift", "exe", "unit"]);
+    peer.close();
+    const closed = policy.decide(peer, { action: "write" });
+    assert.deepEqual([closed.allowed, closed.rule, closed.unknown], [false, "never", [
+      "unchanged",
+    ]]);
+    actor.hangUp();
+  },
+);
+
+/** The peer, with a note of every fact that takes a system call. */
+function watch(peer: Peer, asked: string[]): Peer {
+  const noting = <T extends object>(of: T, names: boolean): T =>
+    new Proxy(of, {
+      get(target, name) {
+        const value = Reflect.get(target, name, target);
+        if (names) asked.push(String(name));
+        if (name === "drift") asked.push("drift");
+        if (name === "process") return { facts: noting((value as Peer["process"]).facts, true) };
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+  return noting(peer, false);
+}
+
+testWith(here, "decisions leave no descriptor open", async () => {
+  const policy = definePolicy({
+    version: 1,
+    rules: [{ name: "r", when: { exe: "/nowhere", unit: "x", container: "y" }, allow: true }],
+  });
+  const [before, after] = (await meet([], (socket) => {
+    const peer = identify(socket, { pin: true });
+    const before = readdirSync("/proc/self/fd").length;
+    for (let i = 0; i < 100; i++) assert.equal(policy.decide(peer).allowed, false);
+    return [before, readdirSync("/proc/self/fd").length] as const;
+  }))[0];
+  assert.equal(after, before);
+});
+
+testWith([], "definePolicy() says everything that is wrong, at once", () => {
+  const rules = [{ name: "a", when: { user: "nobody-of-this-name" }, allow: true }, { name: "b" }];
+  assert.throws(() => definePolicy({ version: 1, rules } as PolicyDocument), {
+    name: "UcredError",
+    code: "ERR_UCRED_POLICY",
+    message: 'Cannot use the policy: rules[0].when.user: no user "nobody-of-this-name"\n' +
+      "rules[1]: a rule has either allow or deny",
+  });
+  assert.throws(() => definePolicy(null as never), { code: "ERR_UCRED_POLICY" });
+});
