@@ -24,6 +24,7 @@ export type {
   PolicyDocument,
   RuleDocument,
 } from "./core/policy/document.ts";
+export type { ConditionExplanation, Explanation, RuleExplanation } from "./core/policy/explain.ts";
 export type { DecideOptions, Decision, Policy } from "./core/policy/policy.ts";
 export type { FactName, PlainPeer, SubjectFacts } from "./core/policy/subject.ts";
 export { UcredError, type UcredErrorCode, type UcredErrorDetails } from "./core/errors.ts";

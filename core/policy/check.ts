@@ -128,26 +128,28 @@ class Check {
   }
 
   #field(field: string, value: unknown, path: Path, depth: number): Checked | undefined {
+    const text = `${field} ${listOf(value).join(" or ")}`;
     switch (field) {
       case "uid":
       case "gid":
-        return { kind: field, ranges: this.#ranges(value, path) };
+        return { kind: field, ranges: this.#ranges(value, path), text };
       case "user":
       case "group": {
         const ranges = this.#texts(value, path).flatMap((name) => {
           const id = this.#id(field, name, path);
           return id === undefined ? [] : [{ first: id, last: id }];
         });
-        return { kind: field === "user" ? "uid" : "group", ranges };
+        return { kind: field === "user" ? "uid" : "group", ranges, text };
       }
       case "sameUser": {
         if (!this.#isBoolean(value, path)) return undefined;
         const own = this.#resolve.ownUid();
-        const same: Checked = { kind: "uid", ranges: [{ first: own, last: own }] };
+        const ranges = [{ first: own, last: own }];
+        const same: Checked = { kind: "uid", ranges, text: `uid ${own}, the server's own` };
         return value ? same : { kind: "not", of: same };
       }
       case "unchanged":
-        return this.#isBoolean(value, path) ? { kind: field, value } : undefined;
+        return this.#isBoolean(value, path) ? { kind: field, value, text } : undefined;
       case "sameNamespaces": {
         const kinds = this.#texts(value, path);
         for (const kind of kinds) {
@@ -155,7 +157,11 @@ class Check {
             this.#problem(path, `no namespace ${show(kind)}${suggest(kind, NAMESPACES)}`);
           }
         }
-        return { kind: field, kinds: kinds as NamespaceKind[] };
+        return {
+          kind: field,
+          kinds: kinds as NamespaceKind[],
+          text: `the server's namespaces: ${kinds.join(", ")}`,
+        };
       }
       case "any":
       case "all":
@@ -170,15 +176,15 @@ class Check {
       case "not":
         return { kind: field, of: this.#condition(value, path, depth + 1) };
     }
-    const text = TEXT_FIELDS.find((name) => name === field);
-    if (text === undefined) return undefined; // said already
+    const kind = TEXT_FIELDS.find((name) => name === field);
+    if (kind === undefined) return undefined; // said already
     const globs = this.#texts(value, path);
     for (const glob of globs) {
-      if (text === "exeSha256" && !/^[0-9a-f]{64}$/.test(glob)) {
+      if (kind === "exeSha256" && !/^[0-9a-f]{64}$/.test(glob)) {
         this.#problem(path, `exeSha256 is 64 hexadecimal digits in lower case, not ${show(glob)}`);
       }
     }
-    return { kind: text, globs };
+    return { kind, globs, text };
   }
 
   #id(field: "user" | "group", name: string, path: Path): number | undefined {

@@ -10,12 +10,22 @@ export type Truth = boolean | undefined;
 
 /** A condition after it was checked: names are resolved, and lists are lists. */
 export type Checked =
-  | { readonly kind: "uid" | "gid" | "group"; readonly ranges: readonly Range[] }
-  | { readonly kind: TextField; readonly globs: readonly string[] }
-  | { readonly kind: "sameNamespaces"; readonly kinds: readonly NamespaceKind[] }
-  | { readonly kind: "unchanged"; readonly value: boolean }
+  | CheckedFact
   | { readonly kind: "all" | "any"; readonly of: readonly Checked[] }
   | { readonly kind: "not"; readonly of: Checked };
+
+/** A condition on one fact. */
+export type CheckedFact =
+  & (
+    | { readonly kind: "uid" | "gid" | "group"; readonly ranges: readonly Range[] }
+    | { readonly kind: TextField; readonly globs: readonly string[] }
+    | { readonly kind: "sameNamespaces"; readonly kinds: readonly NamespaceKind[] }
+    | { readonly kind: "unchanged"; readonly value: boolean }
+  )
+  & {
+    /** As it is written: "group docker". */
+    readonly text: string;
+  };
 
 /** Facts that are texts. */
 export const TEXT_FIELDS = ["label", "unit", "cgroup", "container", "exe", "exeSha256"] as const;

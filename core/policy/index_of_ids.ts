@@ -15,7 +15,7 @@ export function guardOf(condition: Checked | undefined): Guard | undefined {
     case "uid":
     case "gid":
     case "group":
-      return condition as Guard;
+      return condition;
     case "all": {
       const guards = condition.of.map(guardOf).filter((guard) => guard !== undefined);
       return guards.find(({ kind }) => kind === "uid") ?? guards[0];

@@ -3,6 +3,7 @@
 import type { Peer } from "../peer.ts";
 import type { CheckedRule } from "./check.ts";
 import { compileCondition, type Evaluate, type Truth } from "./condition.ts";
+import { explain, type Explanation } from "./explain.ts";
 import { compileGlob } from "./glob.ts";
 import { guardOf, IdIndex, type Positions } from "./index_of_ids.ts";
 import { type FactName, type PlainPeer, Subject } from "./subject.ts";
@@ -37,6 +38,11 @@ export interface Policy {
   decide(peer: Peer | PlainPeer, options?: DecideOptions): Decision;
   /** Whether some action could be allowed, for a server's accept: `false` only if none could. */
   admits(peer: Peer | PlainPeer): boolean;
+  /**
+   * Decides, and tells why, rule by rule, with what came close. For people and tools, not for each
+   * request: it asks for every fact of every rule up to the one that decides.
+   */
+  explain(peer: Peer | PlainPeer, options?: DecideOptions): Explanation;
 }
 
 interface CompiledRule {
@@ -90,6 +96,7 @@ export function compilePolicy(rules: readonly CheckedRule[]): Policy {
 }
 
 class CompiledPolicy implements Policy {
+  readonly #checked: readonly CheckedRule[];
   readonly #rules: readonly CompiledRule[];
   readonly #byUid: IdIndex;
   readonly #byGid: IdIndex;
@@ -98,6 +105,7 @@ class CompiledPolicy implements Policy {
   readonly #others: Positions;
 
   constructor(rules: readonly CheckedRule[]) {
+    this.#checked = rules;
     this.#rules = rules.map(compileRule);
     const guards = rules.map(({ when }) => guardOf(when));
     const index = (kind: string) =>
@@ -113,8 +121,11 @@ class CompiledPolicy implements Policy {
     Object.freeze(this);
   }
 
-  decide(peer: Peer | PlainPeer, { action }: DecideOptions = {}): Decision {
-    const subject = new Subject(peer);
+  decide(peer: Peer | PlainPeer, options: DecideOptions = {}): Decision {
+    return this.#decide(new Subject(peer), options);
+  }
+
+  #decide(subject: Subject, { action }: DecideOptions): Decision {
     let unknown: Set<FactName> | undefined;
     const decided = this.#walk(subject, (rule) => {
       if (rule.actions !== undefined && !isAbout(rule.actions, action)) return undefined;
@@ -138,6 +149,11 @@ class CompiledPolicy implements Policy {
       if (rule.grants !== undefined) return truth === true ? true : undefined;
       return truth === false ? undefined : false;
     }) ?? false;
+  }
+
+  explain(peer: Peer | PlainPeer, options: DecideOptions = {}): Explanation {
+    const subject = new Subject(peer);
+    return explain(this.#checked, this.#decide(subject, options), subject, options);
   }
 
   /** Visits the rules that can be about the subject, in order, until one gives an answer. */

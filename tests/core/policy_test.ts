@@ -132,6 +132,56 @@ test("admits() is false only where no action could be allowed", () => {
   assert.equal(compile({ name: "all", actions: "**", deny: true }).admits({ uid: 0 }), false);
 });
 
+test("explain() tells rule by rule what held, what came close, and what is unknown", () => {
+  const policy = compile(
+    { name: "root", when: { uid: 0 }, allow: "full" },
+    { name: "writers", when: { uid: "1-5", group: "docker" }, actions: "PUT *", allow: "write" },
+    { name: "node", when: { uid: 1, exe: "/usr/bin/node" }, allow: "node" },
+    { name: "operators", when: { uid: "1-5", group: ["docker", "wheel"] }, allow: "read" },
+    { name: "rest", when: { not: { any: [{ uid: 9 }, { unit: "x" }] } }, deny: "No" },
+    { name: "never", allow: true },
+  );
+  const peer = { uid: 1, gid: 9, groups: [], process: { unit: null } };
+  const explanation = policy.explain(peer, { action: "GET /" });
+  assert.deepEqual(explanation.decision, policy.decide(peer, { action: "GET /" }));
+  assert.deepEqual(
+    explanation.rules.map(({ rule, outcome, nearMiss }) => [rule, outcome, nearMiss]),
+    [
+      ["root", "no match", "would match if uid 0 held"],
+      ["writers", "other action", undefined],
+      ["node", "unknown", "would match if it were known that exe /usr/bin/node holds"],
+      ["operators", "no match", "would match if group docker or wheel held"],
+      ["rest", "decided", undefined],
+      ["never", "not reached", undefined],
+    ],
+  );
+  assert.deepEqual(explanation.rules[2]!.conditions, [
+    { text: "uid 1", holds: true, unknown: [] },
+    { text: "exe /usr/bin/node", holds: undefined, unknown: ["exe"] },
+  ]);
+  assert.equal(
+    String(explanation),
+    [
+      "root       allow  no match",
+      "             uid 0: no",
+      "             would match if uid 0 held",
+      "writers    allow  other action",
+      "node       allow  unknown",
+      "             uid 1: yes",
+      "             exe /usr/bin/node: unknown (exe not known)",
+      "             would match if it were known that exe /usr/bin/node holds",
+      "operators  allow  no match",
+      "             uid 1-5: yes",
+      "             group docker or wheel: no",
+      "             would match if group docker or wheel held",
+      "rest       deny   decided",
+      "             not (any of (uid 9; unit x)): yes",
+      "never      allow  not reached",
+      'Denied: Rule "rest" denies it: No',
+    ].join("\n"),
+  );
+});
+
 test("everything that is wrong is said, with where and what instead", () => {
   const { problems } = checkPolicy({
     version: 2,
@@ -359,6 +409,22 @@ test("admits() is false only where decide() allows nothing", () => {
       for (const action of [undefined, ...actions]) {
         assert.equal(policy.decide(peer, { action }).allowed, false);
       }
+    }),
+    RUNS,
+  );
+});
+
+test("explain() names the rule that decides, and no other", () => {
+  fc.assert(
+    fc.property(rules, peer, fc.option(text, { nil: undefined }), (rules, peer, action) => {
+      const policy = compile(...rules);
+      const { decision, rules: explained } = policy.explain(peer, { action });
+      const decided = explained.filter(({ outcome }) => outcome === "decided");
+      assert.deepEqual(
+        decided.map(({ rule }) => rule),
+        decision.rule === undefined ? [] : [decision.rule],
+      );
+      assert.equal(explained.length, rules.length);
     }),
     RUNS,
   );
