@@ -129,3 +129,58 @@ testWith(
     for (const [name, state] of Object.entries(states)) assert.match(state, /^(known|none)$/, name);
   },
 );
+
+interface Inside {
+  readonly ours: number;
+  readonly pid?: number;
+  readonly pinned: string;
+  readonly alive: boolean;
+  readonly hasKey: boolean;
+  readonly exe: string;
+  readonly live: boolean | string;
+  readonly drift: unknown;
+}
+
+testWith(
+  [...here, needs.cc, needs.root, needs.pidNamespace],
+  "in a pid namespace, /proc of another one is not believed, and peers outside are pinned all the same",
+  async () => {
+    const path = freshPath();
+    // Without --mount-proc, /proc/1 is not the server but what started the machine.
+    const foreign = startScript(["unshare", "-fp", "--kill-child"], "look_inside.ts", path);
+    assert.equal(await foreign.json(), "ready");
+    foreign.process.stdin!.write("connect\n");
+    const self = await foreign.json<Inside>();
+    assert.deepEqual([self.ours, self.pid, self.pinned, self.alive], [1, 1, "connect", true]);
+    assert.deepEqual([self.exe, self.live, self.drift], [
+      "ERR_UCRED_UNSUPPORTED",
+      true,
+      "ERR_UCRED_UNSUPPORTED",
+    ]);
+
+    const client = new Child(peerProgram, [path]);
+    const outside = await foreign.json<Inside>();
+    assert.deepEqual([outside.pid, outside.pinned, outside.alive, outside.hasKey], [
+      undefined,
+      "connect",
+      true,
+      true,
+    ]);
+    assert.deepEqual([outside.exe, outside.live, outside.drift], [
+      "ERR_UCRED_UNSUPPORTED",
+      "ERR_UCRED_UNSUPPORTED",
+      "ERR_UCRED_UNSUPPORTED",
+    ]);
+    await client.end();
+    await foreign.end();
+
+    const own = ["unshare", "-fp", "--kill-child", "--mount-proc"];
+    const inside = startScript(own, "look_inside.ts", freshPath());
+    assert.equal(await inside.json(), "ready");
+    inside.process.stdin!.write("connect\n");
+    const seen = await inside.json<Inside>();
+    assert.deepEqual([seen.pid, seen.alive, seen.live, seen.drift], [1, true, true, []]);
+    assert.ok(seen.exe.startsWith("/"), seen.exe);
+    await inside.end();
+  },
+);

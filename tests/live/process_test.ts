@@ -20,7 +20,7 @@ import { fdOf } from "../../identity/fd.ts";
 import { identify, type Peer, peerCredentials } from "../../mod.ts";
 import { needs, runtimeCommand, testWith } from "../support/suite.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { actorProgram, freshPath, listen, startActor } from "./harness.ts";
+import { type Actor, actorProgram, freshPath, listen, startActor } from "./harness.ts";
 
 const here = [needs.linux, needs.cc, needs.peerPidfd];
 const rootHere = [...here, needs.root];
@@ -297,6 +297,28 @@ testWith(here, "a pidfd is not inherited by programs that are started", async ()
   peer.close();
   actor.hangUp();
 });
+
+testWith(
+  here,
+  "three hundred processes that end at once are all told, whoever closes whom meanwhile",
+  async () => {
+    const before = openDescriptors();
+    const all: (readonly [Peer, Actor])[] = [];
+    for (let i = 0; i < 300; i++) all.push(await startActor([], pin));
+    let ended = 0;
+    for (const [index, [peer]] of all.entries()) {
+      peer.signal!.addEventListener("abort", () => {
+        ended++;
+        peer.close();
+        all[(index + 1) % all.length]![0].close(); // whose own signal may not have fired yet
+      });
+    }
+    for (const [, actor] of all) actor.hangUp();
+    await until(() => all.every(([peer]) => peer.signal === undefined || peer.alive === undefined));
+    await until(() => openDescriptors() <= before);
+    assert.ok(ended > 0 && ended <= 300);
+  },
+);
 
 testWith(here, "a watch keeps no program running", () => {
   const script = fileURLToPath(new URL("watch_and_end.ts", import.meta.url));
