@@ -1,7 +1,9 @@
 import { defineConfig } from "tsup";
 
 export default defineConfig({
-  entry: ["mod.ts"],
+  entry: { mod: "mod.ts", policy: "policy/mod.ts" },
+  // Node's own modules: the runtimes have them, and mod.ts imports none.
+  external: [/^node:/],
   format: "esm",
   platform: "neutral",
   target: "es2023",

@@ -38,14 +38,23 @@ export interface DefineOptions {
  * console.log(allowed, grants.join(), reason); // true read Rule "reader" allows it: read
  * ```
  */
-export function definePolicy(document: PolicyDocument, { accounts }: DefineOptions = {}): Policy {
+export function definePolicy(document: PolicyDocument, options: DefineOptions = {}): Policy {
+  const checked = checkDocument(document, options);
+  if ("policy" in checked) return checked.policy;
+  throw wrong(checked.problems);
+}
+
+/** {@link definePolicy} for data from anywhere, with the problems where there are any. */
+export function checkDocument(
+  document: unknown,
+  { accounts }: DefineOptions,
+): { readonly policy: Policy } | { readonly problems: readonly Problem[] } {
   const { rules, problems } = checkPolicy(document, {
     uid: (name) => accounts === undefined ? idOf(system(), "user", name) : accounts.uid(name),
     gid: (name) => accounts === undefined ? idOf(system(), "group", name) : accounts.gid(name),
     ownUid: () => system().libc.geteuid(),
   });
-  if (problems.length > 0) throw wrong(problems);
-  return compilePolicy(rules);
+  return problems.length > 0 ? { problems } : { policy: compilePolicy(rules) };
 }
 
 function wrong(problems: readonly Problem[]): UcredError {

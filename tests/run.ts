@@ -40,7 +40,7 @@ chmodSync(temporary, 0o755); // peers of other uids connect to sockets in it
 const report = (runtime: string) => join(temporary, `${runtime}.xml`);
 
 /** Run on every runtime; tests/project/ is about the project itself, and Node's alone. */
-const files = globSync("tests/{core,ffi,adapters,identity,live}/*_test.ts").sort();
+const files = globSync("tests/{core,ffi,adapters,identity,policy,live}/*_test.ts").sort();
 const projectFiles = globSync("tests/{project,examples}/*_test.ts").sort();
 
 const node = ["node", "--disable-warning=ExperimentalWarning"];
@@ -67,7 +67,7 @@ const STEPS: readonly Step[] = [
   { name: "publint", command: ["publint", "--strict"] },
   { name: "attw", command: ["attw", "--pack", "--profile", "esm-only"] },
   { name: "jsr", command: ["deno", "publish", "--dry-run", "--allow-dirty"] },
-  { name: "doc", command: ["deno", "doc", "--lint", "mod.ts"] },
+  { name: "doc", command: ["deno", "doc", "--lint", "mod.ts", "policy/mod.ts"] },
   { name: "node", command: [...nodeTest("node"), ...files], report: report("node") },
   {
     name: "deno",

@@ -10,6 +10,8 @@ export interface Problem {
   readonly path: readonly (string | number)[];
   /** What is wrong, and what was expected. */
   readonly message: string;
+  /** It is the field itself that should not be there, not its value. */
+  readonly isField?: boolean;
 }
 
 /** One rule after it was checked. */
@@ -56,9 +58,13 @@ const NAMESPACES: readonly string[] = [
 /** Deeper conditions are refused: they would exhaust the stack. */
 const DEEPEST = 32;
 
+/** More conditions are refused: one that contains itself twice would never end. */
+const MOST_CONDITIONS = 1_000_000;
+
 class Check {
   readonly problems: Problem[] = [];
   readonly #resolve: Resolve;
+  #conditions = 0;
 
   constructor(resolve: Resolve) {
     this.#resolve = resolve;
@@ -116,6 +122,13 @@ class Check {
     if (!this.#isObject(condition, path, "a condition")) return nothing;
     if (depth > DEEPEST) {
       this.#problem(path, `conditions nest at most ${DEEPEST} deep`);
+      this.#conditions = MOST_CONDITIONS; // whatever nests so deep may have no end
+      return nothing;
+    }
+    if (this.#conditions++ >= MOST_CONDITIONS) {
+      if (this.#conditions === MOST_CONDITIONS + 1 && this.problems.length === 0) {
+        this.#problem(path, `there are at most ${MOST_CONDITIONS} conditions`);
+      }
       return nothing;
     }
     this.#onlyKeys(condition, CONDITION_FIELDS, path);
@@ -230,7 +243,8 @@ class Check {
   #onlyKeys(value: object, allowed: readonly string[], path: Path): void {
     for (const key of Object.keys(value)) {
       if (!allowed.includes(key)) {
-        this.#problem([...path, key], `no field ${show(key)} here${suggest(key, allowed)}`);
+        const message = `no field ${show(key)} here${suggest(key, allowed)}`;
+        this.problems.push({ path: [...path, key], message, isField: true });
       }
     }
   }
@@ -244,6 +258,9 @@ const listOf = (value: unknown): readonly unknown[] => Array.isArray(value) ? va
 
 /** A value in a message, cut off where it is long. */
 function show(value: unknown): string {
+  if (typeof value === "object" && value !== null && Object.keys(value).length > 0) {
+    return Array.isArray(value) ? "a list" : "an object"; // which may be large, or contain itself
+  }
   const text = value === undefined ? "nothing" : JSON.stringify(value) ?? String(value);
   return text.length > 60 ? `${text.slice(0, 57)}…` : text;
 }

@@ -18,7 +18,12 @@ interface Example {
   readonly code: string;
 }
 
-const SOURCES = ["README.md", "docs/**/*.md", "mod.ts", "{core,ffi,adapters,identity}/**/*.ts"];
+const SOURCES = [
+  "README.md",
+  "docs/**/*.md",
+  "mod.ts",
+  "{core,ffi,adapters,identity,policy}/**/*.ts",
+];
 
 /** Every fenced block that is marked `ts`, in Markdown or within a comment. */
 function examplesIn(file: string): Example[] {

@@ -23,11 +23,13 @@ test("package.json, deno.json and CHANGELOG.md agree on the version", () => {
   assert.ok(readFileSync(join(root, "CHANGELOG.md"), "utf8").includes(`## ${version}`));
 });
 
-test("the package has no dependency", () => {
+test("the package has one dependency, which mod.js does not import", () => {
   const { dependencies, peerDependencies } = JSON.parse(
     readFileSync(join(root, "package.json"), "utf8"),
   );
-  assert.deepEqual([dependencies, peerDependencies], [undefined, undefined]);
+  assert.deepEqual([Object.keys(dependencies), peerDependencies], [["yaml"], undefined]);
+  const imported = readFileSync(join(root, "dist/mod.js"), "utf8").match(/from ["'][^"']*["']/g);
+  assert.ok(imported?.every((from) => from.includes("./")) ?? true, String(imported));
 });
 
 test("published types name no runtime's types and check without them", () => {

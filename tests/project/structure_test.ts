@@ -15,13 +15,16 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
   ffi: ["core"],
   adapters: ["ffi", "core"],
   identity: ["adapters", "ffi", "core"],
+  policy: ["identity", "core"],
   ".": ["identity", "core"],
 };
 
-/** What may be imported beside our own files: types of the runtimes' own modules, nothing else. */
+/** What may be imported beside our own files: types of the runtimes' own modules, and what reads files. */
 const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "adapters/bun.ts": ["bun:ffi"],
   "adapters/node.ts": ["node:ffi"],
+  "policy/parse.ts": ["yaml"],
+  "policy/load.ts": ["node:fs", "node:process"],
 };
 
 interface Import {
