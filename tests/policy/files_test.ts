@@ -8,13 +8,15 @@ import fc from "fast-check";
 import { UcredError } from "../../mod.ts";
 import { loadPolicy, parsePolicy } from "../../policy/mod.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { needs, testWith } from "../support/suite.ts";
+import { emulated, needs, testWith } from "../support/suite.ts";
 
 const accounts = {
   uid: (name: string) => name === "deploy" ? 990 : undefined,
   gid: (name: string) => name === "docker" ? 970 : undefined,
 };
 const parse = (text: string) => parsePolicy(text, { file: "p.yaml", accounts });
+
+const RUNS = emulated ? 100 : 1500;
 
 const GOOD = `# Who may do what
 version: 1
@@ -169,10 +171,10 @@ test("whatever the text, there is a policy or a UcredError", () => {
       }
       check(text);
     }),
-    { numRuns: 1500 },
+    { numRuns: RUNS },
   );
   fc.assert(fc.property(fc.array(junk, { maxLength: 40 }), (text) => check(text.join(""))), {
-    numRuns: 1500,
+    numRuns: RUNS,
   });
 });
 
