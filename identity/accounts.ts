@@ -6,6 +6,7 @@ import { UcredError } from "../core/errors.ts";
 import { type Fact, known, none, unknown } from "../core/facts.ts";
 import { decodeAccountId, decodeAccountName } from "../ffi/accounts.ts";
 import { failure, senseless } from "./failure.ts";
+import { readText } from "./files.ts";
 import { ERANGE } from "./option.ts";
 
 type Lookup = "getpwuid_r" | "getgrgid_r";
@@ -76,6 +77,14 @@ function call(
     if (errno !== 0) throw failure(on, what, lookup, errno);
     return memory;
   }
+}
+
+/** The names in the system's own files: what a misspelt one may have meant. No directory is asked. */
+export function localNames(on: System, kind: "user" | "group"): readonly string[] {
+  const { linux } = on.libc;
+  const file = kind === "user" ? "/etc/passwd" : "/etc/group";
+  const text = linux === undefined ? "" : readText(on, linux, file);
+  return typeof text === "string" ? text.split("\n").map((line) => line.split(":", 1)[0]!) : [];
 }
 
 type NameLookup = "getpwnam_r" | "getgrnam_r";

@@ -5,7 +5,7 @@ import { UcredError } from "../core/errors.ts";
 import { checkPolicy, type Problem } from "../core/policy/check.ts";
 import type { Accounts, PolicyDocument } from "../core/policy/document.ts";
 import { compilePolicy, type Policy } from "../core/policy/policy.ts";
-import { idOf } from "./accounts.ts";
+import { idOf, localNames } from "./accounts.ts";
 
 /** What names in a policy are resolved with. */
 export interface DefineOptions {
@@ -52,6 +52,7 @@ export function checkDocument(
   const { rules, problems } = checkPolicy(document, {
     uid: (name) => accounts === undefined ? idOf(system(), "user", name) : accounts.uid(name),
     gid: (name) => accounts === undefined ? idOf(system(), "group", name) : accounts.gid(name),
+    names: (kind) => accounts === undefined ? localNames(system(), kind) : [],
     ownUid: () => system().libc.geteuid(),
   });
   return problems.length > 0 ? { problems } : { policy: compilePolicy(rules) };

@@ -31,6 +31,8 @@ export interface CheckedRule {
 export interface Resolve extends Accounts {
   /** The server's own effective uid. */
   ownUid(): number;
+  /** Names that exist, for suggestions; not all of them need be there. */
+  names(kind: "user" | "group"): Iterable<string>;
 }
 
 /** Checks a document. The rules are only to be used where there is no problem. */
@@ -202,7 +204,10 @@ class Check {
 
   #id(field: "user" | "group", name: string, path: Path): number | undefined {
     const id = field === "user" ? this.#resolve.uid(name) : this.#resolve.gid(name);
-    if (id === undefined) this.#problem(path, `no ${field} ${show(name)}`);
+    if (id === undefined) {
+      const meant = suggest(name, this.#resolve.names(field));
+      this.#problem(path, `no ${field} ${show(name)}${meant}`);
+    }
     return id;
   }
 

@@ -17,6 +17,7 @@ const resolve = {
   uid: (name: string) => USERS[name],
   gid: (name: string) => GROUPS[name],
   ownUid: () => OWN_UID,
+  names: (kind: "user" | "group") => Object.keys(kind === "user" ? USERS : GROUPS),
 };
 
 function compile(...rules: readonly RuleDocument[]): Policy {
@@ -208,7 +209,7 @@ test("everything that is wrong is said, with where and what instead", () => {
       `rules.2.when.uid: uid is an id from 0 to 4294967294, or a range like "1000-1999", not ${id}`
     ),
     "rules.3: a rule has either allow or deny",
-    'rules.3.when.user: no user "adaa"',
+    'rules.3.when.user: no user "adaa"; did you mean "ada"?',
     'rules.3.when.sameNamespaces: no namespace "usr"; did you mean "user"?',
     "rules.4.name: a rule has a name, not nothing",
     "rules.4.when.any: any is a list of conditions, not []",

@@ -3,7 +3,13 @@
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import process from "node:process";
-import { definePolicy, identify, type Peer, type PolicyDocument } from "../../mod.ts";
+import {
+  type Condition,
+  definePolicy,
+  identify,
+  type Peer,
+  type PolicyDocument,
+} from "../../mod.ts";
 import { fdOf } from "../../identity/fd.ts";
 import { needs, testWith } from "../support/suite.ts";
 import { actorProgram, meet, startActor } from "./harness.ts";
@@ -102,6 +108,13 @@ testWith(here, "decisions leave no descriptor open", async () => {
     return [before, readdirSync("/proc/self/fd").length] as const;
   }))[0];
   assert.equal(after, before);
+});
+
+testWith([needs.linux], "definePolicy() suggests what a misspelt name may have meant", () => {
+  const ask = (when: Condition) => () =>
+    definePolicy({ version: 1, rules: [{ name: "a", when, allow: true }] });
+  assert.throws(ask({ user: "rooot" }), { message: /: no user "rooot"; did you mean "root"\?$/ });
+  assert.throws(ask({ group: "rot" }), { message: /: no group "rot"; did you mean "root"\?$/ });
 });
 
 testWith([], "definePolicy() says everything that is wrong, at once", () => {
