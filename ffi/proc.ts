@@ -112,7 +112,7 @@ const DELETED = " (deleted)";
 export function parseCgroup(text: string): string | undefined {
   let unified: string | undefined;
   for (const line of text.split("\n")) {
-    const [, controllers, path] = /^\d+:([^:]*):(\/.*)$/.exec(line) ?? [];
+    const [, controllers, path] = /^\d+:([^:]*):(\/[^]*)$/.exec(line) ?? [];
     if (controllers === "name=systemd") return path; // with v2 beside it, v1 still has the processes
     if (controllers === "") unified ??= path;
   }

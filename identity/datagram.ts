@@ -56,8 +56,8 @@ export interface Datagram {
   /** The path, or abstract name with "\0" first, that the sender's socket is bound to, if any. */
   readonly from: string | undefined;
   /**
-   * The process that sent it: its real uid and gid, unless it chose another of its own ids. Root can
-   * name any process and any id, so nothing here proves that a sender is *not* root.
+   * The process that sent it: its real uid and gid, unless it chose another of its own ids. Whoever
+   * is privileged over a process (root; a container's root, for what is inside) can name that one.
    */
   readonly sender: Peer;
   /**
@@ -219,13 +219,12 @@ class DatagramReceiver implements Receiver {
   }
 
   read(): Datagram | undefined {
+    this.#closeLast(); // before the check: who is woken by that may close the receiver
     if (this.#fd < 0) {
       const hint = "Read before close()";
       const message = "Cannot receive datagrams: the receiver was closed";
       throw new UcredError("ERR_UCRED_NO_FD", message, { hint });
     }
-    if (!this.#pin) this.#last?.close();
-    this.#last = undefined;
     for (;;) {
       const view = new DataView(this.#message.bytes.buffer);
       view.setUint32(MSGHDR.nameLength, SOCKADDR_UN.size, LITTLE_ENDIAN);
@@ -283,9 +282,17 @@ class DatagramReceiver implements Receiver {
     return error.code === "ERR_UCRED_SYSCALL" ? error : gone("pin the sender's process");
   }
 
+  #closeLast(): void {
+    const last = this.#last;
+    this.#last = undefined;
+    if (!this.#pin) last?.close();
+  }
+
   async next(): Promise<Datagram | undefined> {
     const { setImmediate, setTimeout } = builtinModule("node:timers") as Timers;
     for (let wait = 0; this.#fd >= 0; wait = Math.min(wait * 2 || 1, LONGEST_WAIT)) {
+      this.#closeLast();
+      if (this.#fd < 0) break;
       const datagram = this.read();
       if (datagram !== undefined) return datagram;
       await new Promise<void>((resolve) => {
@@ -302,9 +309,10 @@ class DatagramReceiver implements Receiver {
 
   close(): void {
     if (this.#fd < 0) return;
-    if (!this.#pin) this.#last?.close();
-    this.#calls.close(this.#fd);
+    const fd = this.#fd;
     this.#fd = -1;
+    this.#calls.close(fd);
+    this.#closeLast();
     if (this.#file === undefined) return;
     try {
       const { ino, dev } = files().lstatSync(this.path);

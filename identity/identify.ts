@@ -66,6 +66,23 @@ const pins = new WeakMap<object, { pin: Pin }>();
 /** How long a watched pin is kept after its connection has closed, in ms. */
 const LINGER = 1000;
 
+/** How many are: one client that comes and goes must not use up all descriptors. */
+const MOST_LINGERING = 64;
+const lingering = new Set<Pin>();
+
+function linger(pin: Pin): void {
+  lingering.add(pin);
+  for (const oldest of lingering) {
+    if (lingering.size <= MOST_LINGERING) break;
+    lingering.delete(oldest);
+    oldest.close();
+  }
+  afterwards(() => {
+    lingering.delete(pin);
+    pin.close();
+  }, LINGER);
+}
+
 function pinned(on: System, fd: number, socket: UnixSocket): Peer {
   const connection = connectionOf(socket);
   return capture(on, fd, (credentials) => {
@@ -88,7 +105,7 @@ function closeWith(connection: Closable, pin: Pin): void {
     const { pin } = held;
     // A process that ends closes its connections first: whoever waits for the signal is to get it.
     if (pin.signal === undefined || pin.signal.aborted) pin.close();
-    else afterwards(() => pin.close(), LINGER);
+    else linger(pin);
   });
 }
 

@@ -37,6 +37,8 @@ export class Pin {
   #fd: number;
   /** How many peers have it: all that were identified over one connection share one. */
   #peers = 0;
+  /** How many of these were collected while somebody may wait for the signal. */
+  #forgotten = 0;
   /** Ends the watch for `signal`, while there is one. */
   #endWatch: (() => void) | undefined;
 
@@ -70,8 +72,12 @@ export class Pin {
    * @param forgotten The peer was not closed, but collected: who waits for the signal still does.
    */
   release(forgotten = false): void {
+    if (forgotten && this.#endWatch !== undefined) {
+      this.#forgotten++; // the watch has its share from now on
+      return;
+    }
     this.#peers--;
-    if (this.#peers === 0 && !(forgotten && this.#endWatch !== undefined)) this.close();
+    if (this.#peers === 0) this.close();
   }
 
   /** The signal is watched for. */
@@ -82,6 +88,8 @@ export class Pin {
   /** The signal is not watched for any more. */
   unwatched(): void {
     this.#endWatch = undefined;
+    this.#peers -= this.#forgotten;
+    this.#forgotten = 0;
     if (this.#peers === 0) this.close();
   }
 

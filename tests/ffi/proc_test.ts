@@ -94,6 +94,8 @@ test("parseCgroup() takes v2's path, or on v1 that of systemd", () => {
   const v1 = "12:pids:/p\n1:name=systemd:/system.slice/x.service\n";
   assert.equal(parseCgroup(v1), "/system.slice/x.service");
   assert.equal(parseCgroup(`0::/y\n${v1}`), "/system.slice/x.service");
+  const odd = "/a\u2028b\rc"; // a group's name can have everything but a newline
+  assert.equal(parseCgroup(`1:name=systemd:${odd}\n0::/\n`), odd);
   for (const text of ["", "1:cpu:/x\n", "garbage", "0::relative\n"]) {
     assert.equal(parseCgroup(text), undefined, text);
   }

@@ -408,6 +408,23 @@ testWith(here, "peers of one connection share a descriptor, until the last is cl
   await until(() => third.alive === undefined);
 });
 
+testWith(
+  here,
+  "a signal outlives the peer that was asked for it, and other peers that close",
+  async () => {
+    const [[signal, socket], actor] = await startActor([], (socket) => {
+      return [pinSocket(socket).signal!, socket] as const;
+    });
+    for (let i = 0; i < 20; i++) {
+      new Array(100_000).fill({}); // until the first peer is collected, most likely
+      await sleep(1);
+    }
+    pinSocket(socket).close();
+    await actor.exit();
+    await until(() => signal.aborted);
+  },
+);
+
 testWith(here, "whoever waits for a signal gets it, although the peer was forgotten", async () => {
   const [signal, actor] = await startActor([], (socket) => pin(socket).signal!);
   for (let i = 0; i < 20; i++) {
