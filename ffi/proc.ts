@@ -14,6 +14,19 @@ export function parseStartTime(stat: string): number | undefined {
   return decimal(fields[22 - 3], (ticks) => ticks * (1000 / TICKS_PER_SECOND));
 }
 
+/**
+ * Fields 3 and 9 of /proc/PID/stat: whether the main thread has ended or is ending. Then some files
+ * read as if there were nothing to tell: cmdline is empty, and cgroup v1 says "/".
+ */
+export function isEnding(stat: string): boolean {
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const flags = decimal(fields[9 - 3]);
+  return flags === undefined || (flags & PF_EXITING) !== 0 || /^[ZXx]/.test(fields[0]!);
+}
+
+/** <linux/sched.h> */
+const PF_EXITING = 0x4;
+
 /** The lines of /proc/PID/status, by name. */
 export function parseStatus(status: string): ReadonlyMap<string, string> {
   const lines = new Map<string, string>();

@@ -18,7 +18,7 @@ import {
   STATFS,
   SYS_PIDFD_OPEN,
 } from "../ffi/pidfd.ts";
-import { parseIds, parseInode, parsePidNumbers, parseStatus } from "../ffi/proc.ts";
+import { isEnding, parseIds, parseInode, parsePidNumbers, parseStatus } from "../ffi/proc.ts";
 import { readLink, readText } from "./files.ts";
 import { failure, senseless } from "./failure.ts";
 
@@ -146,6 +146,15 @@ export class Pin {
    */
   read(name: string, what: string): string {
     return this.verified(what, "read", (folder) => readText(this.on, this.calls, folder + name));
+  }
+
+  /** {@link Pin.read} for files that read as empty, or as another, once the main thread ends. */
+  readRunning(name: string, what: string): string {
+    const text = this.read(name, what);
+    if (!isEnding(this.read("stat", what))) return text;
+    const message = `Cannot ${what}: its main thread has ended`;
+    const hint = "Decide by its credentials as of connect, which stay true, or refuse it";
+    throw new UcredError("ERR_UCRED_PEER_GONE", message, { hint });
   }
 
   /** Reads a symbolic link in the process's folder, likewise. */

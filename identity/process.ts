@@ -67,7 +67,7 @@ const SOURCES: { readonly [K in keyof Sources]: (from: Reader) => Sources[K] } =
   status: ({ pin }) => parseStatus(pin.read("status", "read the peer's status")),
   cgroup: ({ pin }) => {
     const what = "read the peer's control group";
-    return sensible(parseCgroup(pin.read("cgroup", what)), what);
+    return sensible(parseCgroup(pin.readRunning("cgroup", what)), what);
   },
   place: (from) => {
     const place = placeOf(from.get("cgroup"));
@@ -86,7 +86,7 @@ const READERS: { readonly [N in Name]: (from: Reader) => ProcessValues[N] | null
   exeSha256: hashExe,
   comm: ({ pin }) => pin.read("comm", "read the peer's name").replace(/\n$/, ""),
   cmdline: ({ pin }) => {
-    const text = pin.read("cmdline", "read the peer's arguments");
+    const text = pin.readRunning("cmdline", "read the peer's arguments");
     return text === "" ? null : parseCmdline(text);
   },
   startTime: ({ pin }) => {

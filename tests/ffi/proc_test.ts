@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
+  isEnding,
   parseAuditId,
   parseCapabilities,
   parseCgroup,
@@ -30,6 +31,13 @@ test("parseStartTime() is not misled by a name with parentheses and spaces", () 
   for (const text of ["", "77 (sh) S 1 2", "77 sh", stat("x").replace("7421", "-1")]) {
     assert.equal(parseStartTime(text), undefined, text);
   }
+});
+
+test("isEnding() knows a process whose main thread ends, and takes nonsense for one", () => {
+  assert.equal(isEnding(stat("sh) Z 1 (")), false);
+  assert.equal(isEnding(stat("sh").replace(") S ", ") Z ")), true);
+  assert.equal(isEnding(stat("sh").replace(" 4194560 ", " 4194564 ")), true);
+  assert.equal(isEnding("77 (sh) S 1"), true);
 });
 
 const status = (fields: string) =>

@@ -11,6 +11,7 @@
  *   comm NAME           sets the process's name, %n in it being a newline
  *   no-new-privs
  *   leave               a child keeps the connection, this process ends
+ *   main-thread-exit    the main thread ends, another one goes on
  *   exit                ends, without an answer
  *
  * The parent reads commands from its input, and answers with a line:
@@ -63,6 +64,17 @@ static void *become(void *argument)
 	err(1, "exec %s", job->file);
 }
 
+static void obey(int fd);
+
+static void *go_on(void *fd)
+{
+	usleep(50000); /* until the main thread has ended */
+	if (write((intptr_t)fd, "ok\n", 3) != 3)
+		err(1, "answer");
+	obey((intptr_t)fd);
+	return NULL;
+}
+
 static void obey(int fd)
 {
 	FILE *in = fdopen(dup(fd), "r");
@@ -109,6 +121,11 @@ static void obey(int fd)
 			pid_t child = fork();
 			if (child != 0)
 				_exit(child < 0);
+		} else if (!strcmp(word, "main-thread-exit")) {
+			pthread_t thread;
+			if (pthread_create(&thread, NULL, go_on, (void *)(intptr_t)fd) != 0)
+				errx(1, "thread");
+			pthread_exit(NULL);
 		} else if (!strcmp(word, "exit")) {
 			_exit(0);
 		} else {

@@ -425,6 +425,24 @@ testWith(
   },
 );
 
+testWith(
+  here,
+  "what a process without its main thread seems to lack is unknown, not none",
+  async () => {
+    const [peer, actor] = await startActor([], pin);
+    assert.equal(peer.process.facts.cmdline.state, "known");
+    await actor.tell("main-thread-exit");
+    assert.equal(peer.alive, true, "another thread goes on");
+    const { facts } = peer.process;
+    for (const name of ["cmdline", "cgroup", "unit", "container", "session", "exe"] as const) {
+      assert.equal(facts[name].state, "unknown", name);
+    }
+    assert.equal(peer.uid, process.geteuid!());
+    peer.close();
+    actor.hangUp();
+  },
+);
+
 testWith(here, "whoever waits for a signal gets it, although the peer was forgotten", async () => {
   const [signal, actor] = await startActor([], (socket) => pin(socket).signal!);
   for (let i = 0; i < 20; i++) {
