@@ -10,8 +10,11 @@ export interface CgroupPlace {
   readonly userUnit: string | null;
   /** The login session's id, "2" in "session-2.scope". */
   readonly session: string | null;
-  /** The container's id, 64 hexadecimal digits, where root's services made it. */
-  readonly container: string | null;
+  /**
+   * The container's id, 64 hexadecimal digits, where root's services made it; `undefined` where one is
+   * named below a unit that may give any name to what is inside it.
+   */
+  readonly container: string | null | undefined;
   /** The same below a user's manager (rootless podman): that user alone vouches for it. */
   readonly userContainer: string | null;
 }
@@ -38,7 +41,8 @@ export function placeOf(path: string): CgroupPlace | undefined {
     unit,
     userUnit: isManager ? unitOf(below).unit : null,
     session: /^session-([0-9a-z]+)\.scope$/.exec(unit ?? "")?.[1] ?? null,
-    container: containerOf(trusted ? names : [unit]),
+    container: containerOf(trusted ? names : [unit]) ??
+      (isManager || containerOf(below) === null ? null : undefined),
     userContainer: isManager ? containerOf(below) : null,
   };
 }

@@ -40,6 +40,11 @@ export function mapsEveryId(map: string): boolean {
   return counts.reduce((sum, count) => sum + count, 0) === EVERY_ID;
 }
 
+/** Whether every uid has a number here. */
+export function mapsEveryUid(on: System): boolean {
+  return mapsEveryId(textOf(on, "/proc/self/uid_map"));
+}
+
 /** The file's text, or "" where it cannot be read. */
 function textOf(on: System, path: string): string {
   const { linux } = on.libc;

@@ -29,6 +29,7 @@ import {
 import { failure, senseless } from "./failure.ts";
 import { openFile, readLink } from "./files.ts";
 import { INSPECT, type InspectArguments, inspectAs } from "./inspect.ts";
+import { mapsEveryUid } from "./namespaces.ts";
 import type { Pin } from "./pin.ts";
 
 /** Bytes of an executable that are hashed at most. */
@@ -70,14 +71,19 @@ const SOURCES: { readonly [K in keyof Sources]: (from: Reader) => Sources[K] } =
     return sensible(parseCgroup(pin.readRunning("cgroup", what)), what);
   },
   place: (from) => {
-    const place = placeOf(from.get("cgroup"));
+    const { on, calls } = from.pin;
+    // In another namespace paths begin anew, and a container's root gives the names.
+    const isHost = readLink(on, calls, "/proc/self/ns/cgroup") === INITIAL_CGROUP_NAMESPACE;
+    const place = isHost ? placeOf(from.get("cgroup")) : undefined;
     if (place !== undefined) return place;
-    const message =
-      "Cannot tell the peer's unit: its control group is outside our cgroup namespace";
+    const message = "Cannot tell the peer's unit: we are not in the host's cgroup namespace";
     const hint = "Run the server in the host's cgroup namespace";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   },
 };
+
+/** PROC_CGROUP_INIT_INO, <linux/proc_ns.h> */
+const INITIAL_CGROUP_NAMESPACE = "cgroup:[4026531835]";
 
 /** How each fact is read: its value, `null` where it is known to be none, or an error. */
 const READERS: { readonly [N in Name]: (from: Reader) => ProcessValues[N] | null } = {
@@ -97,7 +103,13 @@ const READERS: { readonly [N in Name]: (from: Reader) => ProcessValues[N] | null
   slice: (from) => from.get("place").slice,
   unit: (from) => from.get("place").unit,
   userUnit: (from) => from.get("place").userUnit,
-  container: (from) => from.get("place").container,
+  container: (from) => {
+    const { container } = from.get("place");
+    if (container !== undefined) return container;
+    const message = "Cannot tell the peer's container: a service that may give any name made it";
+    const hint = "Decide by the unit";
+    throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+  },
   userContainer: (from) => from.get("place").userContainer,
   session: (from) => from.get("place").session,
   auditUid: ({ pin }) => auditId(pin, "loginuid", "read the peer's audit uid"),
@@ -120,7 +132,11 @@ function sensible<T>(value: T | undefined, what: string): T {
 }
 
 function auditId(pin: Pin, file: string, what: string): number | null {
-  return sensible(parseAuditId(pin.read(file, what)), what);
+  const id = sensible(parseAuditId(pin.read(file, what)), what);
+  if (id !== null || file !== "loginuid" || mapsEveryUid(pin.on)) return id;
+  const message = `Cannot ${what}: whoever logged in may have no number in our user namespace`;
+  const hint = "Run the server outside the container";
+  throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }
 
 /** Supplementary groups of now. */

@@ -58,12 +58,17 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
     userContainer: ID,
   },
   [`${manager}/system.slice/root.service`]: { ...inManager, userUnit: "root.service" },
-  [`/system.slice/foo.service/docker-${ID}.scope`]: { ...system, unit: "foo.service" },
+  [`/system.slice/foo.service/docker-${ID}.scope`]: {
+    ...system,
+    unit: "foo.service",
+    container: undefined,
+  },
   [`/system.slice/foo.service/system.slice/nginx.service`]: { ...system, unit: "foo.service" },
   [`/user.slice/user-1000.slice/session-2.scope/docker/${ID}`]: {
     slice: "user-1000.slice",
     unit: "session-2.scope",
     session: "2",
+    container: undefined,
   },
   [`/docker/${ID}/docker/${OTHER}`]: { container: ID },
   [`/system.slice/docker-${ID}.scope/system.slice/docker-${OTHER}.scope`]: {
