@@ -202,8 +202,9 @@ testWith(
     }
     assert.equal(comm.state, "known");
     assert.deepEqual(Object.keys(peer.process.toJSON().unknown ?? {}), [
-      "exe",
-      "exeDeleted",
+      ...["exe", "exeDeleted"],
+      // Whether we are in the host's cgroup namespace is told by a link, too.
+      ...["slice", "unit", "userUnit", "container", "userContainer", "session"],
       "namespaces",
     ]);
     peer.close();
