@@ -34,6 +34,7 @@ export type {
   Drift,
   Ended,
   LiveCredentials,
+  LiveId,
   Peer,
   PeerFacts,
   PeerJSON,

@@ -42,6 +42,29 @@ export function host(): Host {
   return found(undefined, "this runtime");
 }
 
+/** A timer of `node:timers`: an object on all three runtimes, where Deno's own are numbers. */
+export interface Timer {
+  /** Lets the program end while it runs. */
+  unref(): unknown;
+}
+
+/** What is used of `node:timers`. */
+export interface Timers {
+  /** Runs it again and again. */
+  setInterval(run: () => void, ms: number): Timer;
+  /** Runs it once. */
+  setTimeout(run: () => void, ms: number): Timer;
+  /** Runs it once what has happened is dealt with. */
+  setImmediate(run: () => void): unknown;
+  /** Stops one. */
+  clearInterval(timer: Timer | undefined): void;
+}
+
+/** The runtime's timers. */
+export function timers(): Timers {
+  return builtinModule("node:timers") as Timers;
+}
+
 /** A module of the runtime's own, if it has it; no import, so that bundlers have nothing to resolve. */
 export function builtinModule(id: string): unknown {
   return globals.process?.getBuiltinModule?.(id);

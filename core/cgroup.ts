@@ -11,12 +11,12 @@ export interface CgroupPlace {
   /** The login session's id, "2" in "session-2.scope". */
   readonly session: string | null;
   /**
-   * The container's id, 64 hexadecimal digits, where root's services made it; `undefined` where one is
-   * named below a unit that may give any name to what is inside it.
+   * The container's id, 64 hexadecimal digits, where root's services made it; `undefined` where there
+   * may be one that has no id, or is named below a unit that may give any name to what is inside it.
    */
   readonly container: string | null | undefined;
   /** The same below a user's manager (rootless podman): that user alone vouches for it. */
-  readonly userContainer: string | null;
+  readonly userContainer: string | null | undefined;
 }
 
 /**
@@ -35,15 +35,13 @@ export function placeOf(path: string): CgroupPlace | undefined {
   if (names.includes("..")) return undefined;
   const { slice, unit, below } = unitOf(names);
   const isManager = unit !== null && /^user@\d+\.service$/.test(unit);
-  const trusted = unit === null || ENGINES.has(unit);
   return {
     slice,
     unit,
     userUnit: isManager ? unitOf(below).unit : null,
     session: /^session-([0-9a-z]+)\.scope$/.exec(unit ?? "")?.[1] ?? null,
-    container: containerOf(trusted ? names : [unit]) ??
-      (isManager || containerOf(below) === null ? null : undefined),
-    userContainer: isManager ? containerOf(below) : null,
+    container: isManager ? null : containerIn(unit, below),
+    userContainer: isManager ? mentioned(below) : null,
   };
 }
 
@@ -54,7 +52,7 @@ function unitOf(names: readonly string[]) {
   const name = names[at];
   const unit = name !== undefined && isUnit(name, UNIT) ? name : null;
   const slice = at > 0 ? names[at - 1]! : unit === null ? null : "-.slice";
-  return { slice, unit, below: unit === null ? [] : names.slice(at + 1) };
+  return { slice, unit, below: names.slice(unit === null ? at : at + 1).filter(Boolean) };
 }
 
 /** systemd puts "_" before a name that would mean something to the kernel. */
@@ -68,6 +66,26 @@ const isUnit = (name: string, suffix: RegExp): boolean =>
   suffix.test(name) && name.length < 256 && /^[A-Za-z0-9:_.\\@-]+$/.test(name) &&
   !name.startsWith(".");
 
+/** The container on a path; `undefined` where there may be one that nobody trustworthy names. */
+function containerIn(unit: string | null, below: readonly string[]): string | null | undefined {
+  const own = idIn(unit ?? below[0] ?? "");
+  if (own !== undefined) return own;
+  // Below an engine's own group, and below what is no unit, everything may be a container.
+  if (unit === null || ENGINES.has(unit)) {
+    if (below.length === 0) return null;
+    const trusted = unit !== null || PARENTS.has(below[0]!);
+    return trusted ? below.map(idIn).find((id) => id !== undefined) : undefined;
+  }
+  if (MACHINE.test(unit)) return undefined;
+  return mentioned(below) === null ? null : undefined;
+}
+
+/** The outermost container; `undefined` where something else looks like one. */
+function mentioned(names: readonly string[]): string | null | undefined {
+  const found = names.find((name) => /[0-9a-f]{64}/.test(name));
+  return found === undefined ? null : idIn(found);
+}
+
 /** Services of root that put containers into their own group. */
 const ENGINES: ReadonlySet<string> = new Set([
   "containerd.service",
@@ -78,17 +96,24 @@ const ENGINES: ReadonlySet<string> = new Set([
   "kubelet.service",
 ]);
 
+/** Groups that such services make where systemd does not make them. */
+const PARENTS: ReadonlySet<string> = new Set([
+  "default", //       containerd's namespaces
+  "docker",
+  "ecs",
+  "k8s.io",
+  "kubepods",
+  "libpod_parent",
+]);
+
+/** Containers whose names are not ids: systemd-nspawn, LXC. */
+const MACHINE = /^(?:machine-.*\.scope|systemd-nspawn@.*\.service|lxc.*)$/;
+
 /**
- * The outermost container: "docker-ID.scope", "libpod-ID.scope", "cri-containerd-ID.scope",
- * "crio-ID.scope", "kubepods-….slice:cri-containerd:ID", or the bare id as a group's whole name.
+ * The id in a group's name: "docker-ID.scope", "libpod-ID.scope", "cri-containerd-ID.scope",
+ * "crio-ID.scope", "kubepods-….slice:cri-containerd:ID", or the bare id.
  */
-function containerOf(names: readonly string[]): string | null {
-  for (const name of names) {
-    const id = CONTAINER.exec(name)?.[1];
-    if (id !== undefined) return id;
-  }
-  return null;
-}
+const idIn = (name: string): string | undefined => CONTAINER.exec(name)?.[1];
 
 const CONTAINER =
   /^(?:[\w.-]*:)?(?:(?:docker|libpod|cri-containerd|crio|containerd|nerdctl)[-:])?([0-9a-f]{64})(?:\.scope)?$/;

@@ -13,7 +13,8 @@ export type AmbiguousId = "uid" | "gid" | "groups";
  * - `connect`: the kernel told which process connected, or sent the datagram (Linux 6.5). It cannot
  *   be another one.
  * - `accept`: by its pid and ids when it was identified. A process that took the place of the one
- *   that connected, between then and accept, with the same user and group, would not be noticed.
+ *   that connected, between then and accept, with the same user and group, would not be noticed:
+ *   such kernels do not tell when a connection was made, so no start time can be compared with that.
  */
 export type PinKind = "connect" | "accept";
 
@@ -37,6 +38,9 @@ export interface ProcessIds {
   readonly fsgid: number;
 }
 
+/** The name of an id in {@link LiveCredentials}. */
+export type LiveId = "uid" | "gid" | keyof ProcessIds;
+
 /** The ids that a process has now. */
 export interface LiveCredentials extends ProcessIds {
   /** Whether the process still runs. */
@@ -45,6 +49,8 @@ export interface LiveCredentials extends ProcessIds {
   readonly uid: number;
   /** Effective gid; the same as `egid`. */
   readonly gid: number;
+  /** Those that may stand for "no number in our user namespace", as {@link Peer.ambiguous} has it. */
+  readonly ambiguous: readonly LiveId[];
   /** Where they were read. */
   readonly source: FactSource;
 }
@@ -146,8 +152,8 @@ export interface Peer extends Credentials {
   /** How the process is pinned; `undefined` where it is not. */
   readonly pinned: PinKind | undefined;
   /**
-   * Facts of the process as it is now: a new snapshot each time it is asked for, so keep it while
-   * facts are to fit together. Without a pin every fact is unknown.
+   * Facts of the process as it is now: a new snapshot each time it is asked for, so keep it where
+   * one answer is to be used twice. Without a pin every fact is unknown.
    */
   readonly process: ProcessSnapshot;
   /**
@@ -155,7 +161,8 @@ export interface Peer extends Credentials {
    */
   readonly alive: boolean | undefined;
   /**
-   * Aborts when the process ends, within about 50 ms; `undefined` where it is not pinned, or closed.
+   * Aborts when the process ends, within about 50 ms; `undefined` where it is not pinned, or was
+   * closed before anybody asked for it.
    * From when it is first asked for, the peer is to be closed: it is not collected before its
    * process ends. It keeps no program running. All peers cost one system call each 50 ms together.
    *
@@ -165,7 +172,8 @@ export interface Peer extends Credentials {
   /**
    * The same for two peers only if they are the same process, for rate limits and sessions: no other
    * process has it, before or after, until the machine restarts or in another. (Two copies of one
-   * running virtual machine cannot be told apart.) `undefined` where unknown.
+   * running virtual machine cannot be told apart; before Linux 6.9, nor two processes with one pid that
+   * started within 10 ms.) `undefined` where unknown.
    */
   readonly key: string | undefined;
   /**

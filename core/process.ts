@@ -41,15 +41,23 @@ export interface ProcessValues {
   /**
    * Path of the executable, in the process's own mount namespace. Advice, not a boundary: whoever
    * runs as the same user can make the process run other code (ptrace, LD_PRELOAD, an interpreter).
+   * Bytes of a path that are no UTF-8 read as U+FFFD.
    */
   readonly exe: string;
-  /** Whether the executable's name is gone, as after an upgrade. */
+  /** Whether the executable's name is gone, as after an upgrade, or itself ends in " (deleted)". */
   readonly exeDeleted: boolean;
-  /** SHA-256 of the executable, hexadecimal; of the very file that runs, even if it is deleted. */
+  /**
+   * SHA-256 of the executable, hexadecimal; of the very file that runs, even if it is deleted. Reads
+   * the whole file, of up to 512 MiB, on this thread: ask it only of peers whose uid you let in. If
+   * the file is in a FUSE file system that the peer's user mounted, the read may take for ever.
+   */
   readonly exeSha256: string;
   /** The name, at most 15 bytes. The process chooses it. */
   readonly comm: string;
-  /** The arguments. The process can overwrite them. */
+  /**
+   * The arguments. The process can overwrite them; and it can place them in a file of a FUSE file
+   * system, whose user can then make the read take for ever: ask it only of peers whose uid you let in.
+   */
   readonly cmdline: readonly string[];
   /** From boot to the process's start, in milliseconds, in steps of 10. */
   readonly startTime: number;
@@ -61,7 +69,7 @@ export interface ProcessValues {
   readonly unit: string;
   /** systemd: the unit of the user's own manager; that user alone vouches for it. */
   readonly userUnit: string;
-  /** The container's id, where root's services made it. */
+  /** The container's id, 64 hexadecimal digits, where root's services made it. */
   readonly container: string;
   /** The id of a container below a user's manager; that user alone vouches for it. */
   readonly userContainer: string;

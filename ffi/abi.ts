@@ -33,6 +33,9 @@ export interface BsdAbi extends AnyAbi {
   readonly options: typeof BSD_OPTIONS;
 }
 
+/** The byte order of this machine. */
+export const LITTLE_ENDIAN: boolean = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+
 /** `AF_UNIX`, <sys/socket.h>: 1 on every system. */
 export const AF_UNIX = 1;
 

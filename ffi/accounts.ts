@@ -1,6 +1,7 @@
 /** struct passwd and struct group: where their name is, and how to read it without a foreign pointer. */
 
 import { NO_ID } from "../core/credentials.ts";
+import { LITTLE_ENDIAN } from "./abi.ts";
 
 /**
  * How the memory for one getpwuid_r(3) or getgrgid_r(3) is divided. The fields read here have the
@@ -52,4 +53,3 @@ export function decodeAccountId(memory: Uint8Array): number | null | undefined {
 }
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;

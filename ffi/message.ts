@@ -1,5 +1,7 @@
 /** Linux: datagrams and what comes with them, as the kernel's headers give it. */
 
+import { LITTLE_ENDIAN } from "./abi.ts";
+
 /** `SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK`, <linux/net.h>, <asm-generic/fcntl.h> */
 export const DATAGRAM_SOCKET: number = 2 | 0o2000000 | 0o4000;
 
@@ -89,12 +91,15 @@ export function encodeAddress(path: string): Uint8Array | undefined {
   return bytes;
 }
 
-/** The path or abstract name in an address of `length` bytes; `undefined` where there is none. */
+/**
+ * The path or abstract name in an address of `length` bytes; `undefined` where there is none. Bytes
+ * that are no UTF-8 become U+FFFD.
+ */
 export function decodeAddress(bytes: Uint8Array, length: number): string | undefined {
   const name = bytes.subarray(SOCKADDR_UN.path, Math.min(length, bytes.length));
   if (name.length === 0) return undefined;
   const end = name[0] === 0 ? name.length : name.indexOf(0);
-  return new TextDecoder().decode(end === -1 ? name : name.subarray(0, end));
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(
+    end === -1 ? name : name.subarray(0, end),
+  );
 }
-
-const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;

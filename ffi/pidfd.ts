@@ -1,6 +1,7 @@
 /** Linux: pidfds, and the two calls that wait for them, as the kernel's headers give them. */
 
 import type { ProcessIds } from "../core/peer.ts";
+import { LITTLE_ENDIAN } from "./abi.ts";
 
 /** `pidfd_open(2)`: 434 on every CPU here, since all numbers after 402 are common. <asm/unistd.h> */
 export const SYS_PIDFD_OPEN = 434;
@@ -12,7 +13,6 @@ export const PIDFD_GET_INFO = 0xc040ff0b;
 export const PIDFD_INFO = {
   size: 64, //  bytes
   mask: 0, //   u64: which parts are asked for, and then which ones were given
-  ppid: 24,
   ruid: 28,
   rgid: 32,
   euid: 36,
@@ -76,5 +76,3 @@ export interface EpollEvent {
 export function epollEvent(cpu: string): EpollEvent {
   return cpu === "x64" ? { size: 12, data: 4 } : { size: 16, data: 8 };
 }
-
-const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;

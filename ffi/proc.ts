@@ -110,7 +110,10 @@ export function parseCmdline(text: string): readonly string[] {
   return Object.freeze((text.endsWith("\0") ? text.slice(0, -1) : text).split("\0"));
 }
 
-/** The target of /proc/PID/exe; the kernel adds " (deleted)" where the name is gone. */
+/**
+ * The target of /proc/PID/exe; the kernel adds " (deleted)" where the name is gone. A file whose own
+ * name ends so cannot be told from that, and counts as deleted.
+ */
 export function parseExe(target: string): { readonly path: string; readonly deleted: boolean } {
   const deleted = target.endsWith(DELETED);
   return { path: deleted ? target.slice(0, -DELETED.length) : target, deleted };

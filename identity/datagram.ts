@@ -1,13 +1,13 @@
 /** Datagrams, and who sent each: there is no peer to ask, so the kernel tells it with every message. */
 
-import { builtinModule } from "../adapters/host.ts";
+import { builtinModule, timers } from "../adapters/host.ts";
 import type { LinuxCalls, Memory } from "../adapters/libc.ts";
 import { type System, system } from "../adapters/select.ts";
 import { type Credentials, NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import { unknown } from "../core/facts.ts";
 import type { Peer } from "../core/peer.ts";
-import { AF_UNIX } from "../ffi/abi.ts";
+import { AF_UNIX, type LinuxAbi, LITTLE_ENDIAN } from "../ffi/abi.ts";
 import { decodeUcred } from "../ffi/linux.ts";
 import {
   CONTROL_SIZE,
@@ -130,7 +130,7 @@ export function receiveOn(on: System, path: string, options: ReceiveOptions = {}
     const hint = "Use stream sockets, whose peers can be identified";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   }
-  return new DatagramReceiver(on, linux, path, address, { ...options, maxBytes });
+  return new DatagramReceiver(on, abi, linux, path, address, { ...options, maxBytes });
 }
 
 /** EAGAIN, <asm-generic/errno-base.h>: there is no datagram now. */
@@ -164,6 +164,7 @@ class DatagramReceiver implements Receiver {
 
   constructor(
     on: System,
+    abi: LinuxAbi,
     calls: LinuxCalls,
     path: string,
     address: Uint8Array,
@@ -187,16 +188,19 @@ class DatagramReceiver implements Receiver {
     point(MSGHDR.size + IOVEC.base, calls.address(this.#data));
     point(MSGHDR.size + IOVEC.length, BigInt(maxBytes));
     try {
-      this.#open(address, options);
+      this.#open(abi, address, options);
     } catch (error) {
       this.close();
       throw error;
     }
   }
 
-  #open(address: Uint8Array, { mode, closeDescriptors = false }: ReceiveOptions): void {
-    const { abi, value } = this.#on;
-    if (abi.os !== "linux") return;
+  #open(
+    abi: LinuxAbi,
+    address: Uint8Array,
+    { mode, closeDescriptors = false }: ReceiveOptions,
+  ): void {
+    const { value } = this.#on;
     const { SOL_SOCKET, SO_PASSCRED, SO_PASSPIDFD, SO_PASSRIGHTS } = abi.options;
     const what = `receive datagrams at ${JSON.stringify(this.path)}`;
     const orFail = (result: number, syscall: string): number => {
@@ -289,7 +293,7 @@ class DatagramReceiver implements Receiver {
   }
 
   async next(): Promise<Datagram | undefined> {
-    const { setImmediate, setTimeout } = builtinModule("node:timers") as Timers;
+    const { setImmediate, setTimeout } = timers();
     for (let wait = 0; this.#fd >= 0; wait = Math.min(wait * 2 || 1, LONGEST_WAIT)) {
       this.#closeLast();
       if (this.#fd < 0) break;
@@ -327,11 +331,6 @@ class DatagramReceiver implements Receiver {
   }
 }
 
-interface Timers {
-  setImmediate(run: () => void): unknown;
-  setTimeout(run: () => void, ms: number): unknown;
-}
-
 /** Whether the ids are none of the process's own; `undefined` where that cannot be read. */
 function isForged(pin: Pin, { uid, gid }: Credentials): boolean | undefined {
   try {
@@ -347,5 +346,3 @@ function notTold(fact: string): UcredError {
   const message = `Cannot tell the sender's ${fact}: no kernel gives them with a datagram`;
   return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint: "Decide by uid and gid" });
 }
-
-const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;

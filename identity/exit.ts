@@ -1,6 +1,6 @@
 /** Pidfds → abort signals: one epoll for all peers of a thread, looked at by one timer. */
 
-import { builtinModule } from "../adapters/host.ts";
+import { type Timer, timers } from "../adapters/host.ts";
 import type { LinuxCalls, Memory } from "../adapters/libc.ts";
 import type { System } from "../adapters/select.ts";
 import { EPOLL_CTL, epollEvent, POLLIN } from "../ffi/pidfd.ts";
@@ -11,21 +11,8 @@ import { gone, type Pin } from "./pin.ts";
 /** Milliseconds between two looks. Each is one system call, however many peers there are. */
 const TICK = 50;
 
-/** Processes whose end one look can tell; if more have ended, the next look tells. */
-const MOST_EVENTS = 256;
-
-interface Timer {
-  unref(): unknown;
-}
-
-interface Timers {
-  setInterval(run: () => void, ms: number): Timer;
-  setTimeout(run: () => void, ms: number): Timer;
-  clearInterval(timer: Timer | undefined): void;
-}
-
-/** Deno's own timers are numbers; these are objects on all three. */
-const timers = (): Timers => builtinModule("node:timers") as Timers;
+/** Processes whose end one look can tell, with 64 KiB; if more have ended, the next look tells. */
+const MOST_EVENTS = 4096;
 
 /** Does something later, unless the program ends before. */
 export function afterwards(run: () => void, ms: number): void {

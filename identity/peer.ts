@@ -8,6 +8,7 @@ import type {
   Drift,
   Ended,
   LiveCredentials,
+  LiveId,
   Peer,
   PeerFacts,
   PeerJSON,
@@ -87,7 +88,7 @@ export class CapturedPeer implements Peer {
 
   get process(): ProcessSnapshot {
     const { pinned = notPinned() } = this.#capture;
-    return snapshotOf(pinned instanceof Pin && !this.#isOpen(pinned) ? closed() : pinned);
+    return snapshotOf(pinned instanceof Pin && !this.#isOpen(pinned) ? closed() : pinned, this);
   }
 
   get alive(): boolean | undefined {
@@ -113,7 +114,9 @@ export class CapturedPeer implements Peer {
     if (pin === undefined || !pin.isAlive()) return ENDED;
     try {
       const { ids, source } = pin.readIds();
-      return Object.freeze({ alive: true, uid: ids.euid, gid: ids.egid, ...ids, source });
+      const all = { uid: ids.euid, gid: ids.egid, ...ids };
+      const ambiguous = ambiguousNames(this.#on, all);
+      return Object.freeze({ alive: true, ...all, ambiguous, source });
     } catch (error) {
       if (error instanceof UcredError && error.code === "ERR_UCRED_PEER_GONE") return ENDED;
       throw error;
@@ -122,12 +125,13 @@ export class CapturedPeer implements Peer {
 
   drift(): readonly Drift[] {
     const { groups: then } = this.#capture;
+    const pin = this.#pin();
+    if (pin === undefined || !pin.isAlive()) return ENDED_DRIFT;
     if (this.ambiguous.length > 0) throw unmapped("the peer's ids");
     if (then.state === "unknown") throw then.reason;
-    const pin = this.#pin();
     try {
       const ids = this.live();
-      if (pin === undefined || !ids.alive) return ENDED_DRIFT;
+      if (!ids.alive) return ENDED_DRIFT;
       const groups = withGid(readGroupsNow(pin), ids.gid);
       if (ambiguousIds(this.#on, ids.uid, ids.gid, groups).length > 0) {
         throw unmapped("the peer's ids of now");
@@ -207,6 +211,14 @@ const ENDED_DRIFT: readonly Drift[] = Object.freeze([
   Object.freeze({ fact: "alive", then: true, now: false }),
 ]);
 
+/** Of ids by name, those that may stand for others. */
+function ambiguousNames(on: System, ids: { readonly [name in LiveId]: number }): readonly LiveId[] {
+  const names = Object.keys(ids) as LiveId[];
+  const isUnsure = (name: LiveId) =>
+    isAmbiguous(on, name.endsWith("uid") ? "uid" : "gid", ids[name]);
+  return Object.freeze(names.filter(isUnsure));
+}
+
 function ambiguousIds(
   on: System,
   uid: number,
@@ -246,7 +258,8 @@ function factsOf(on: System, capture: Capture, ambiguous: readonly AmbiguousId[]
       ? known(pinned.kind, pinned.kind === "connect" ? source : "kernel@now")
       : unknown(pinned),
     get key() {
-      return key ??= keyOf(pinned ?? notPinned());
+      if (key?.state !== "known") key = keyOf(pinned ?? notPinned()); // what stood in its way may pass
+      return key;
     },
   });
 }

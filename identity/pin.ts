@@ -198,7 +198,11 @@ export class Pin {
     if (result < 0) throw failure(this.on, what, "fstatfs", -result);
     if (statfs.words[STATFS.type / 4] !== PIDFS_MAGIC) return undefined;
     const text = readText(this.on, this.calls, `/proc/self/fdinfo/${this.fd}`);
-    return typeof text === "string" ? parseInode(text) : undefined;
+    if (typeof text === "number") throw failure(this.on, what, "read", -text);
+    const inode = parseInode(text);
+    // No other kind of key instead: one process would have two.
+    if (inode === undefined) throw senseless(what, "read", "no inode number");
+    return inode;
   }
 }
 

@@ -51,10 +51,13 @@ interface Sources {
 /** What one snapshot reads from. */
 class Reader {
   readonly pin: Pin;
+  /** Whose pin it is, which is given back when nobody holds that any more. */
+  readonly holder: object;
   readonly #sources = new Map<keyof Sources, unknown>();
 
-  constructor(pin: Pin) {
+  constructor(pin: Pin, holder: object) {
     this.pin = pin;
+    this.holder = holder;
   }
 
   get<K extends keyof Sources>(name: K): Sources[K] {
@@ -95,22 +98,13 @@ const READERS: { readonly [N in Name]: (from: Reader) => ProcessValues[N] | null
     const text = pin.readRunning("cmdline", "read the peer's arguments");
     return text === "" ? null : parseCmdline(text);
   },
-  startTime: ({ pin }) => {
-    const what = "read the peer's start time";
-    return sensible(parseStartTime(pin.read("stat", what)), what);
-  },
+  startTime: ({ pin }) => readStartTime(pin),
   cgroup: (from) => from.get("cgroup"),
   slice: (from) => from.get("place").slice,
   unit: (from) => from.get("place").unit,
   userUnit: (from) => from.get("place").userUnit,
-  container: (from) => {
-    const { container } = from.get("place");
-    if (container !== undefined) return container;
-    const message = "Cannot tell the peer's container: a service that may give any name made it";
-    const hint = "Decide by the unit";
-    throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
-  },
-  userContainer: (from) => from.get("place").userContainer,
+  container: (from) => told(from.get("place").container),
+  userContainer: (from) => told(from.get("place").userContainer),
   session: (from) => from.get("place").session,
   auditUid: ({ pin }) => auditId(pin, "loginuid", "read the peer's audit uid"),
   auditSession: ({ pin }) => auditId(pin, "sessionid", "read the peer's audit session"),
@@ -136,6 +130,13 @@ function auditId(pin: Pin, file: string, what: string): number | null {
   if (id !== null || file !== "loginuid" || mapsEveryUid(pin.on)) return id;
   const message = `Cannot ${what}: whoever logged in may have no number in our user namespace`;
   const hint = "Run the server outside the container";
+  throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+}
+
+function told(container: string | null | undefined): string | null {
+  if (container !== undefined) return container;
+  const message = "Cannot tell the peer's container: no known engine gave its control group's name";
+  const hint = "Decide by the unit or the control group";
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }
 
@@ -216,9 +217,13 @@ function hashExe({ pin }: Reader): string {
   }
 }
 
-/** A snapshot that has read nothing yet. */
-export function snapshotOf(pinned: Pinned): ProcessSnapshot {
-  return new Snapshot(pinned) as Snapshot & ProcessSnapshot;
+/**
+ * A snapshot that has read nothing yet.
+ *
+ * @param holder The peer, which is not to be collected before its snapshot is.
+ */
+export function snapshotOf(pinned: Pinned, holder: object): ProcessSnapshot {
+  return new Snapshot(pinned, holder) as Snapshot & ProcessSnapshot;
 }
 
 /** What {@link ProcessSnapshot} describes. */
@@ -238,8 +243,8 @@ class Snapshot {
   readonly #read = new Map<Name, Fact<unknown>>();
   #facts: ProcessFacts | undefined;
 
-  constructor(pinned: Pinned) {
-    this.#from = pinned instanceof UcredError ? pinned : new Reader(pinned);
+  constructor(pinned: Pinned, holder: object) {
+    this.#from = pinned instanceof UcredError ? pinned : new Reader(pinned, holder);
     Object.freeze(this);
   }
 

@@ -26,7 +26,7 @@ export interface ServerExpectation {
  * tell is who accepts: that may be any process that the listening socket was given to.
  *
  * @param socket A connected AF_UNIX socket, the client's end. Not read from; closed if the server is
- * another one, or if that cannot be told. A descriptor number is not closed.
+ * another one, or if that cannot be told, and in any case of error. A descriptor number is not closed.
  * @param expected At least one of the fields.
  * @returns The server, as `identify()` gives it.
  * @throws {UcredError} `ERR_UCRED_REFUSED` if the server is another one; what is unknown never
@@ -50,8 +50,8 @@ export interface ServerExpectation {
  * ```
  */
 export function verifyServer(socket: UnixSocket, expected: ServerExpectation): Peer {
-  const checks = checksOf(expected);
   try {
+    const checks = checksOf(expected);
     const peer = identify(socket);
     const failed = checks.find(({ holds }) => !holds(peer));
     if (failed === undefined) return peer;

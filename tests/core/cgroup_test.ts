@@ -115,13 +115,44 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
   },
 
   // No ids, no units.
-  [`/docker/${ID.slice(1)}`]: {},
-  [`/docker/${ID}0`]: {},
-  [`/docker/${ID.toUpperCase()}`]: {},
+  [`/docker/${ID.slice(1)}`]: { container: undefined },
+  [`/docker/${ID}0`]: { container: undefined },
+  [`/docker/${ID.toUpperCase()}`]: { container: undefined },
   [`/x-${ID}.scope`]: { slice: "-.slice", unit: `x-${ID}.scope` },
-  "/foo.service.d": {},
-  "/.service": {},
-  "/a b.service": {},
+  "/foo.service.d": { container: undefined },
+  "/.service": { container: undefined },
+  "/a b.service": { container: undefined },
+
+  // Containers that have no ids, or that nobody trustworthy names, are neither told nor told to be none.
+  "/machine.slice/machine-debian.scope/payload": {
+    slice: "machine.slice",
+    unit: "machine-debian.scope",
+    container: undefined,
+  },
+  "/machine.slice/systemd-nspawn@debian.service/payload": {
+    slice: "machine.slice",
+    unit: "systemd-nspawn@debian.service",
+    container: undefined,
+  },
+  [`/lxc/debian/docker/${ID}`]: { container: undefined },
+  [`/lxc.payload.debian/docker/${ID}`]: { container: undefined },
+  [`/anything/${ID}`]: { container: undefined },
+  "/system.slice/containerd.service/run": {
+    ...system,
+    unit: "containerd.service",
+    container: undefined,
+  },
+  "/system.slice/containerd.service": { ...system, unit: "containerd.service" },
+  [`/system.slice/web.service/libpod-payload-${ID}`]: {
+    ...system,
+    unit: "web.service",
+    container: undefined,
+  },
+  [`${manager}/app.slice/web.service/libpod-payload-${ID}`]: {
+    ...inManager,
+    userUnit: "web.service",
+    userContainer: undefined,
+  },
 };
 
 for (const [path, place] of Object.entries(places)) {

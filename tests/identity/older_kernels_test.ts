@@ -143,6 +143,20 @@ for (
   );
 }
 
+testWith(here, "a process has one key or none, and gets it when it can be read", async () => {
+  const limited = deny({ OPEN: EMFILE });
+  const [[peer, sound], actor] = await startActor([], (socket) => {
+    return [on(limited)(socket), on(deny({}))(socket)] as const;
+  });
+  assert.equal(peer.pinned, "connect");
+  assert.equal(reasonOf(peer.facts.key).errno, EMFILE);
+  assert.match(sound.key ?? "", /^[0-9a-f-]{36}-\d+$/);
+  assert.equal(peer.key, undefined, "not the weaker kind");
+  peer.close();
+  sound.close();
+  actor.hangUp();
+});
+
 testWith(here, "out of descriptors: peerCredentials() works", async () => {
   const system = deny({ PEERPIDFD: EMFILE, OPEN: EMFILE, EPOLL_CREATE: EMFILE });
   const [{ uid }, actor] = await startActor([], (socket) => readCredentials(system, fdOf(socket)));

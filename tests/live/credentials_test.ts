@@ -200,14 +200,19 @@ testWith(rootPeers, "65534 is a plain id where every id is mapped", async () => 
 });
 
 /** Lets peer.c connect to serve.ts, which runs after `prefix`. */
-async function meetInside(prefix: string[], options: string[]) {
+async function meetInside(prefix: string[], options: string[], pin?: "pin") {
   const path = freshPath();
-  const server = startScript(prefix, "serve.ts", path);
+  const server = startScript(prefix, "serve.ts", path, ...(pin ? [pin] : []));
   assert.equal(await server.json(), "ready");
   const client = new Child(peerProgram, [...options, path]);
   const self = await client.json<Self>();
   const seen = await server.json<
-    Self & { ambiguous: string[]; states: { [fact: string]: string }; user?: string }
+    Self & {
+      ambiguous: string[];
+      states: { [fact: string]: string };
+      user?: string;
+      live?: { uid: number; ambiguous: string[] };
+    }
   >();
   await client.end();
   await server.end();
@@ -222,6 +227,18 @@ testWith(
     assert.equal(seen.pid, undefined);
     assert.equal(seen.states["pid"], "none");
     assert.equal(seen.uid, self.uid);
+  },
+);
+
+testWith(
+  [...rootPeers, needs.userNamespace, needs.peerPidfd],
+  "ids of now from outside our user namespace are marked, each by its name",
+  async () => {
+    const ids = ["--resgid", "0,12,12", "--resuid", "0,1000,0"];
+    const [{ live }] = await meetInside(["unshare", "--user", "--map-root-user"], ids, "pin");
+    assert.equal(live?.uid, 65534);
+    const marked = ["uid", "gid", "euid", "fsuid", "egid", "sgid", "fsgid"];
+    assert.deepEqual(live.ambiguous.toSorted(), marked.toSorted());
   },
 );
 

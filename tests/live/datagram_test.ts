@@ -53,9 +53,10 @@ for (const path of ["a path", "\0ucred-datagram-test"]) {
     assert.equal(peer.facts.uid.state === "known" && peer.facts.uid.source, "kernel@send");
     assert.deepEqual([peer.groups, peer.facts.groups.state], [undefined, "unknown"]);
     assert.throws(() => peer.drift(), { name: "UcredError" }, "groups are not known");
+    await child.end();
+    assert.deepEqual(peer.drift(), [{ fact: "alive", then: true, now: false }]);
     assert.equal(receiver.read(), undefined);
     assert.equal(peer.alive, undefined, "closed when the next was asked for");
-    await child.end();
   });
 }
 

@@ -64,6 +64,7 @@ testWith(rootHere, "setresuid after connect shows in live() and drift(), not in 
     ...{ alive: true, uid: 21, gid: 31 },
     ...{ ruid: 20, euid: 21, suid: 22, fsuid: 21 },
     ...{ rgid: 30, egid: 31, sgid: 32, fsgid: 31 },
+    ambiguous: [],
   });
   assert.match(source, /^(kernel|procfs)@now$/);
   assert.deepEqual(peer.drift(), [
@@ -451,6 +452,19 @@ testWith(here, "whoever waits for a signal gets it, although the peer was forgot
   }
   await actor.exit();
   await until(() => signal.aborted);
+});
+
+testWith(here, "a snapshot tells more although its peer was forgotten", async () => {
+  const [snapshot, actor] = await startActor([], (socket) => {
+    const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+    return identify(fd, { pin: true }).process;
+  });
+  for (let i = 0; i < 20; i++) {
+    new Array(100_000).fill({});
+    await sleep(1);
+  }
+  assert.equal(snapshot.exe, actorProgram);
+  actor.hangUp();
 });
 
 testWith(here, "a peer that is forgotten gives its descriptor back", async () => {

@@ -7,9 +7,10 @@ import { identify } from "../../mod.ts";
 
 const path = process.argv[2]!;
 const server = createServer((socket) => {
-  const peer = identify(socket);
+  const peer = identify(socket, { pin: process.argv[3] === "pin" });
   const states = Object.entries(peer.facts).map(([name, fact]) => [name, fact.state]);
-  console.log(JSON.stringify({ ...peer, states: Object.fromEntries(states) }));
+  const live = peer.pinned && peer.live();
+  console.log(JSON.stringify({ ...peer, states: Object.fromEntries(states), live }));
   socket.on("error", () => {}).resume();
 });
 server.listen(path, () => {

@@ -62,6 +62,14 @@ test("there are examples", () => {
   assert.ok(examples.length >= 5);
 });
 
+test("no document has a heading twice", () => {
+  for (const file of globSync(["*.md", "docs/**/*.md"], { cwd: root })) {
+    if (file === "CHANGELOG.md") continue; // each release has the same ones
+    const headings = readFileSync(join(root, file), "utf8").match(/^#+ .+$/gm) ?? [];
+    assert.deepEqual(headings, [...new Set(headings)], file);
+  }
+});
+
 test("every example passes the type check", () => {
   const config = { extends: "../tsconfig.json", include: ["*/example.ts"] };
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(config));
