@@ -23,10 +23,28 @@ export type {
   Condition,
   PolicyDocument,
   RuleDocument,
+  TestDocument,
+  TestPeer,
 } from "./core/policy/document.ts";
+export type { Counterexample } from "./core/policy/equivalent.ts";
 export type { ConditionExplanation, Explanation, RuleExplanation } from "./core/policy/explain.ts";
-export type { DecideOptions, Decision, Policy } from "./core/policy/policy.ts";
+export type { Finding, FindingKind, LintOptions } from "./core/policy/lint.ts";
+export {
+  type DecideOptions,
+  type Decision,
+  equivalent,
+  type Policy,
+} from "./core/policy/policy.ts";
+export {
+  type ShadowCase,
+  type ShadowDifference,
+  type ShadowedPolicy,
+  type ShadowOptions,
+  shadowPolicy,
+} from "./core/policy/shadow.ts";
 export type { FactName, PlainPeer, SubjectFacts } from "./core/policy/subject.ts";
+export type { TestReport, TestResult } from "./core/policy/test.ts";
+export type { PeerIds, Who, WhoClause } from "./core/policy/who.ts";
 export { UcredError, type UcredErrorCode, type UcredErrorDetails } from "./core/errors.ts";
 export type { Fact, FactSource } from "./core/facts.ts";
 export type {

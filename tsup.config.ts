@@ -1,4 +1,6 @@
+import { writeFileSync } from "node:fs";
 import { defineConfig } from "tsup";
+import { policySchema } from "./core/policy/definition.ts";
 
 export default defineConfig({
   entry: { mod: "mod.ts", policy: "policy/mod.ts" },
@@ -9,4 +11,8 @@ export default defineConfig({
   target: "es2023",
   dts: true,
   clean: true,
+  // For editors; the definition that checks policies also makes their schema.
+  onSuccess: async () => {
+    writeFileSync("dist/policy.schema.json", `${JSON.stringify(policySchema(), null, 2)}\n`);
+  },
 });

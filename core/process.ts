@@ -25,6 +25,18 @@ export type SeccompMode = "off" | "strict" | "filter";
 /** The kinds of namespaces(7). */
 export type NamespaceKind = "cgroup" | "ipc" | "mnt" | "net" | "pid" | "time" | "user" | "uts";
 
+/** All of them. */
+export const NAMESPACE_KINDS: readonly NamespaceKind[] = Object.freeze([
+  "cgroup",
+  "ipc",
+  "mnt",
+  "net",
+  "pid",
+  "time",
+  "user",
+  "uts",
+]);
+
 /** One namespace of a process. */
 export interface Namespace {
   /** Its inode number. */

@@ -2,7 +2,13 @@
 
 import { system } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
-import { checkPolicy, type Problem } from "../core/policy/check.ts";
+import {
+  checkPolicy,
+  type Named,
+  type Path,
+  type Problem,
+  type Resolve,
+} from "../core/policy/check.ts";
 import type { Accounts, PolicyDocument } from "../core/policy/document.ts";
 import { compilePolicy, type Policy } from "../core/policy/policy.ts";
 import { idOf, localNames } from "./accounts.ts";
@@ -44,18 +50,29 @@ export function definePolicy(document: PolicyDocument, options: DefineOptions = 
   throw wrong(checked.problems);
 }
 
-/** {@link definePolicy} for data from anywhere, with the problems where there are any. */
+/**
+ * {@link definePolicy} for data from anywhere, with the problems where there are any.
+ *
+ * @param where Path in the document → "file:line:column".
+ */
 export function checkDocument(
   document: unknown,
   { accounts }: DefineOptions,
+  where?: (path: Path) => string,
 ): { readonly policy: Policy } | { readonly problems: readonly Problem[] } {
-  const { rules, problems } = checkPolicy(document, {
+  const resolve: Resolve = {
     uid: (name) => accounts === undefined ? idOf(system(), "user", name) : accounts.uid(name),
     gid: (name) => accounts === undefined ? idOf(system(), "group", name) : accounts.gid(name),
     names: (kind) => accounts === undefined ? localNames(system(), kind) : [],
     ownUid: () => system().libc.geteuid(),
-  });
-  return problems.length > 0 ? { problems } : { policy: compilePolicy(rules) };
+  };
+  const result = checkPolicy(document, resolve);
+  if ("problems" in result) return result;
+  const namesakes = ({ kind, id }: Named) => {
+    const idOf = (name: string) => kind === "user" ? resolve.uid(name) : resolve.gid(name);
+    return [...resolve.names(kind)].filter((name) => idOf(name) === id);
+  };
+  return { policy: compilePolicy(result.checked, { namesakes, where }) };
 }
 
 function wrong(problems: readonly Problem[]): UcredError {

@@ -4,14 +4,14 @@ import { builtinModule } from "../adapters/host.ts";
 import { type CgroupPlace, placeOf } from "../core/cgroup.ts";
 import { UcredError } from "../core/errors.ts";
 import { type Fact, known, none, unknown, valueOf } from "../core/facts.ts";
-import type {
-  Namespace,
-  NamespaceKind,
-  Namespaces,
-  ProcessFacts,
-  ProcessJSON,
-  ProcessSnapshot,
-  ProcessValues,
+import {
+  type Namespace,
+  NAMESPACE_KINDS,
+  type Namespaces,
+  type ProcessFacts,
+  type ProcessJSON,
+  type ProcessSnapshot,
+  type ProcessValues,
 } from "../core/process.ts";
 import {
   parseAuditId,
@@ -152,23 +152,12 @@ export function readStartTime(pin: Pin): number {
   return sensible(parseStartTime(pin.read("stat", what)), what);
 }
 
-const KINDS: readonly NamespaceKind[] = [
-  "cgroup",
-  "ipc",
-  "mnt",
-  "net",
-  "pid",
-  "time",
-  "user",
-  "uts",
-];
-
 function readNamespaces({ pin }: Reader): Namespaces {
   const { on, calls } = pin;
   const what = "read the peer's namespaces";
   const found = pin.verified(what, "readlink", (folder) => {
     const namespaces: { [kind: string]: Namespace } = {};
-    for (const kind of KINDS) {
+    for (const kind of NAMESPACE_KINDS) {
       const theirs = readLink(on, calls, `${folder}ns/${kind}`);
       if (typeof theirs === "number") return theirs;
       const ours = readLink(on, calls, `/proc/self/ns/${kind}`);

@@ -14,8 +14,14 @@
 
 export { type LoadOptions, loadPolicy } from "./load.ts";
 export { type ParseOptions, parsePolicy } from "./parse.ts";
+export { type WatchedPolicy, type WatchOptions, watchPolicy } from "./watch.ts";
 export type { DefineOptions } from "../identity/policy.ts";
 export type { Accounts } from "../core/policy/document.ts";
+export { policySchema } from "../core/policy/definition.ts";
+export type { Finding, FindingKind, LintOptions } from "../core/policy/lint.ts";
+export type { JsonSchema } from "../core/policy/shape.ts";
+export type { TestReport, TestResult } from "../core/policy/test.ts";
+export type { PeerIds, Who, WhoClause } from "../core/policy/who.ts";
 export type { DecideOptions, Decision, Policy } from "../core/policy/policy.ts";
 export type { ConditionExplanation, Explanation, RuleExplanation } from "../core/policy/explain.ts";
 export type { FactName, PlainPeer, SubjectFacts } from "../core/policy/subject.ts";

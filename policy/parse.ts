@@ -60,7 +60,10 @@ export function parsePolicy(text: string, options: ParseOptions = {}): Policy {
   } catch (error) {
     fail([{ offset: 0, message: firstLine((error as Error).message) }]);
   }
-  const checked = checkDocument(data, options);
+  const checked = checkDocument(data, options, (path) => {
+    const { line, col } = lines.linePos(offsetOf(document, { path }));
+    return `${file}:${line}:${col}`;
+  });
   return "policy" in checked ? checked.policy : fail(checked.problems.map((problem) => ({
     offset: offsetOf(document, problem),
     message: problem.message,
@@ -91,7 +94,10 @@ function parse(
 }
 
 /** Where a problem is: at the wrong value, or at the field that should not be there. */
-function offsetOf(document: Document.Parsed, { path, isField = false }: Problem): number {
+function offsetOf(
+  document: Document.Parsed,
+  { path, isField = false }: Pick<Problem, "path" | "isField">,
+): number {
   // What is missing has no place of its own: then where it should be.
   for (let length = path.length; length > 0; length--) {
     const parent = length === 1

@@ -100,11 +100,10 @@ function evaluateGroup(ranges: readonly Range[]): Evaluate {
     const groups = subject.get("groups");
     if (groups === undefined || groups === null) return missing(subject, "groups");
     const { lacksGroups } = subject;
-    if (groups.some((group) => hasId(ranges, group) && !(lacksGroups && group === OVERFLOW_ID))) {
-      return true;
+    for (const group of groups) {
+      if (hasId(ranges, group) && !(lacksGroups && group === OVERFLOW_ID)) return true;
     }
-    if (lacksGroups) return missing(subject, "groups");
-    return typeof gid === "number" ? false : missing(subject, "gid");
+    return lacksGroups ? missing(subject, "groups") : false;
   };
 }
 

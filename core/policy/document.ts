@@ -1,6 +1,7 @@
 /** What a policy is written as: plain data, as it stands in code or in a file. */
 
 import type { NamespaceKind } from "../process.ts";
+import type { PlainPeer } from "./subject.ts";
 
 /** One value, or any of several. */
 export type AnyOf<T> = T | readonly T[];
@@ -60,12 +61,43 @@ export interface RuleDocument {
   readonly deny?: true | string;
 }
 
+/** A peer in a test: plain data, in which names may stand for ids. */
+export interface TestPeer extends Omit<PlainPeer, "groups"> {
+  /** Name of the account with the uid, instead of `uid`. */
+  readonly user?: string;
+  /** Name of the primary group, instead of `gid`. */
+  readonly group?: string;
+  /** All groups, by gid or by name; the primary one counts in any case. */
+  readonly groups?: readonly (number | string)[];
+}
+
+/** A case, and what the policy must say of it. */
+export interface TestDocument {
+  /** What it is about, for reports. */
+  readonly name?: string;
+  /** Who asks. A fact that is missing is unknown. */
+  readonly peer: TestPeer;
+  /** For what; without, a decision without an action. */
+  readonly action?: string;
+  /** What the policy says: either `allow` or `deny`. */
+  readonly expect: {
+    /** `true`, or exactly these grants. */
+    readonly allow?: true | AnyOf<string>;
+    /** It is denied. */
+    readonly deny?: true;
+    /** The rule that decides; `null`: none matches. */
+    readonly rule?: string | null;
+  };
+}
+
 /** A policy: the first rule that matches decides; where none does, the answer is no. */
 export interface PolicyDocument {
   /** The version of this language. */
   readonly version: 1;
   /** In order. */
   readonly rules: readonly RuleDocument[];
+  /** What it must say, for `policy.test()`. */
+  readonly tests?: readonly TestDocument[];
 }
 
 /** Names → ids. Each gives `undefined` where there is no such name. */

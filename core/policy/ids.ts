@@ -10,7 +10,8 @@ export interface Range {
 
 /** Whether any of the ranges has the id. */
 export function hasId(ranges: readonly Range[], id: number): boolean {
-  return ranges.some(({ first, last }) => first <= id && id <= last);
+  for (const { first, last } of ranges) if (first <= id && id <= last) return true; // a fast path
+  return false;
 }
 
 /** "1000", "1000-1999" or a number → a range; `undefined` where it is none. */
@@ -18,4 +19,48 @@ export function parseRange(text: number | string): Range | undefined {
   const [, first, last = first] = /^(\d{1,10})(?:-(\d{1,10}))?$/.exec(String(text)) ?? [];
   const range = { first: Number(first), last: Number(last) };
   return range.first <= range.last && range.last < NO_ID ? range : undefined;
+}
+
+/** The same ids in ascending ranges that neither overlap nor touch. */
+export function unite(ranges: readonly Range[]): readonly Range[] {
+  const united: Range[] = [];
+  for (const range of ranges.toSorted((a, b) => a.first - b.first)) {
+    const before = united.at(-1);
+    if (before === undefined || range.first > before.last + 1) united.push(range);
+    else if (range.last > before.last) {
+      united[united.length - 1] = { first: before.first, last: range.last };
+    }
+  }
+  return united;
+}
+
+/** The ids in both, of sets that {@link unite} made. */
+export function intersect(a: readonly Range[], b: readonly Range[]): readonly Range[] {
+  const common: Range[] = [];
+  for (let i = 0, j = 0; i < a.length && j < b.length;) {
+    const [left, right] = [a[i]!, b[j]!];
+    const [first, last] = [Math.max(left.first, right.first), Math.min(left.last, right.last)];
+    if (first <= last) common.push({ first, last });
+    if (left.last < right.last) i++;
+    else j++;
+  }
+  return common;
+}
+
+/** The ids that are not in a set that {@link unite} made. */
+export function others(ranges: readonly Range[]): readonly Range[] {
+  const gaps: Range[] = [];
+  let next = 0;
+  for (const { first, last } of ranges) {
+    if (first > next) gaps.push({ first: next, last: first - 1 });
+    next = last + 1;
+  }
+  if (next < NO_ID) gaps.push({ first: next, last: NO_ID - 1 });
+  return gaps;
+}
+
+/** "0, 1000-1999". */
+export function writeRanges(ranges: readonly Range[]): string {
+  return ranges.map(({ first, last }) => first === last ? `${first}` : `${first}-${last}`)
+    .join(", ");
 }

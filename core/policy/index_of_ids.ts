@@ -40,6 +40,9 @@ export class IdIndex {
   /** Where each piece of the wide ranges begins, and the rules about it. */
   readonly #starts: Float64Array;
   readonly #pieces: readonly Positions[];
+  /** Ids in stripes of one width, and the piece that each begins in. */
+  readonly #stripe: number;
+  readonly #stripes: Uint32Array;
   /** Rules whose ranges overlap so much that to list them piece by piece would take too much memory. */
   readonly #overlapping: number[] = [];
 
@@ -55,6 +58,15 @@ export class IdIndex {
     }
     const edges = wide.flatMap(([, { first, last }]) => [first, last + 1]);
     this.#starts = Float64Array.from(new Set([0, ...edges])).sort();
+    const end = this.#starts.at(-1)! + 1;
+    this.#stripe = end / this.#starts.length;
+    // The last piece that begins before each stripe does, or with it.
+    const stripes = new Uint32Array(this.#starts.length + 1);
+    for (let stripe = 1, piece = 0; stripe < stripes.length; stripe++) {
+      while (this.#starts[piece + 1]! <= stripe * this.#stripe) piece++;
+      stripes[stripe] = piece;
+    }
+    this.#stripes = stripes;
     const pieces = Array.from(this.#starts, (): number[] => []);
     let room = 4096 + 64 * rules.length;
     for (const [position, { first, last }] of wide) {
@@ -90,12 +102,15 @@ export class IdIndex {
     if (piece.length > 0) lists.push(piece);
   }
 
-  /** The piece that the id is in, by halving. */
+  /** The piece that the id is in: by its stripe, and there by halving. */
   #pieceOf(id: number): number {
-    let [low, high] = [0, this.#starts.length - 1];
+    const starts = this.#starts;
+    const stripe = Math.min(Math.floor(id / this.#stripe), this.#stripes.length - 2);
+    let low = this.#stripes[stripe]!;
+    let high = this.#stripes[stripe + 1]!;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
-      if (this.#starts[middle]! <= id) low = middle;
+      if (starts[middle]! <= id) low = middle;
       else high = middle - 1;
     }
     return low;

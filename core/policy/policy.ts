@@ -1,12 +1,16 @@
 /** Rules → decisions: the first rule that matches decides, and where none does the answer is no. */
 
 import type { Peer } from "../peer.ts";
-import type { CheckedRule } from "./check.ts";
+import type { CheckedPolicy, CheckedRule, Named, Path } from "./check.ts";
 import { compileCondition, type Evaluate, type Truth } from "./condition.ts";
 import { explain, type Explanation } from "./explain.ts";
+import { type Counterexample, difference } from "./equivalent.ts";
 import { compileGlob } from "./glob.ts";
 import { guardOf, IdIndex, type Positions } from "./index_of_ids.ts";
+import { type Finding, type LintOptions, lintRules } from "./lint.ts";
 import { type FactName, type PlainPeer, Subject } from "./subject.ts";
+import { runTests, type TestReport } from "./test.ts";
+import { type Who, whoCan } from "./who.ts";
 
 /** What a policy says of a peer and an action. Frozen. */
 export interface Decision {
@@ -43,6 +47,30 @@ export interface Policy {
    * request: it asks for every fact of every rule up to the one that decides.
    */
   explain(peer: Peer | PlainPeer, options?: DecideOptions): Explanation;
+  /**
+   * Finds what is doubtful: rules that never decide, that let everybody in, that can be fooled. Exact
+   * where it says so: "never" is a proof, and an example is one.
+   *
+   * @throws {UcredError} `ERR_UCRED_POLICY` if one rule's conditions can be combined in too many ways.
+   */
+  lint(options?: LintOptions): readonly Finding[];
+  /**
+   * Who can do something: all of them, as sets of ids and what else must be so.
+   *
+   * @param action What; without, who is allowed where no action is told.
+   * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways.
+   */
+  who(action?: string): Who;
+  /** Runs the document's tests, and tells which rules none of them is decided by. */
+  test(): TestReport;
+}
+
+/** What a policy needs beside its checked rules. */
+export interface PolicyContext {
+  /** Other accounts with the same id as a name has. */
+  readonly namesakes?: (named: Named) => readonly string[];
+  /** Path in the document → "file:line:column". */
+  readonly where?: ((path: Path) => string) | undefined;
 }
 
 interface CompiledRule {
@@ -90,13 +118,35 @@ class MadeDecision implements Decision {
   }
 }
 
-/** Compiles rules that were checked. */
-export function compilePolicy(rules: readonly CheckedRule[]): Policy {
-  return new CompiledPolicy(rules);
+/** Compiles a document that was checked. */
+export function compilePolicy(checked: CheckedPolicy, context: PolicyContext = {}): Policy {
+  return new CompiledPolicy(checked, context);
+}
+
+/**
+ * A case that two policies decide otherwise; `undefined` where there is none: then the second may take
+ * the place of the first. Exact, unknown facts included. Reasons and names of rules do not count.
+ *
+ * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways.
+ * @throws {TypeError} If one of them is not of `definePolicy()`, `parsePolicy()` or `loadPolicy()`.
+ */
+export function equivalent(before: Policy, after: Policy): Counterexample | undefined {
+  return CompiledPolicy.compare(before, after);
 }
 
 class CompiledPolicy implements Policy {
-  readonly #checked: readonly CheckedRule[];
+  static compare(before: Policy, after: Policy): Counterexample | undefined {
+    if (!(before instanceof CompiledPolicy) || !(after instanceof CompiledPolicy)) {
+      throw new TypeError("equivalent() compares policies of definePolicy() or parsePolicy()");
+    }
+    const found = difference(before.#checked.rules, after.#checked.rules);
+    if (found === undefined) return undefined;
+    const [first, second] = [before, after].map((policy) => policy.decide(found.peer, found));
+    return { ...found, before: first!, after: second! };
+  }
+
+  readonly #checked: CheckedPolicy;
+  readonly #context: PolicyContext;
   readonly #rules: readonly CompiledRule[];
   readonly #byUid: IdIndex;
   readonly #byGid: IdIndex;
@@ -104,8 +154,10 @@ class CompiledPolicy implements Policy {
   /** Rules that no id rules out. */
   readonly #others: Positions;
 
-  constructor(rules: readonly CheckedRule[]) {
-    this.#checked = rules;
+  constructor(checked: CheckedPolicy, context: PolicyContext) {
+    const { rules } = checked;
+    this.#checked = checked;
+    this.#context = context;
     this.#rules = rules.map(compileRule);
     const guards = rules.map(({ when }) => guardOf(when));
     const index = (kind: string) =>
@@ -153,7 +205,29 @@ class CompiledPolicy implements Policy {
 
   explain(peer: Peer | PlainPeer, options: DecideOptions = {}): Explanation {
     const subject = new Subject(peer);
-    return explain(this.#checked, this.#decide(subject, options), subject, options);
+    return explain(this.#checked.rules, this.#decide(subject, options), subject, options);
+  }
+
+  lint(options: LintOptions = {}): readonly Finding[] {
+    return lintRules(this.#checked.rules, {
+      ...options,
+      decide: ({ peer, action }) => this.decide(peer, { action }).rule,
+      named: this.#checked.named,
+      namesakes: this.#context.namesakes ?? (() => []),
+      where: this.#context.where,
+    });
+  }
+
+  who(action?: string): Who {
+    return whoCan(this.#checked.rules, action);
+  }
+
+  test(): TestReport {
+    return runTests(
+      this.#checked,
+      this.#context.where,
+      (peer, options) => this.decide(peer, options),
+    );
   }
 
   /** Visits the rules that can be about the subject, in order, until one gives an answer. */
@@ -191,10 +265,10 @@ class CompiledPolicy implements Policy {
     if (this.#byGid.all.length > 0) collect(this.#byGid, gid, lists);
     if (this.#byGroup.all.length > 0) {
       const groups = subject.get("groups");
-      if (groups === undefined || groups === null || gid === undefined || subject.lacksGroups) {
+      if (groups === undefined || groups === null || subject.lacksGroups) {
         lists.push(this.#byGroup.all);
       } else {
-        collect(this.#byGroup, gid, lists);
+        if (typeof gid === "number") this.#byGroup.collect(gid, lists);
         for (const group of groups) if (group !== gid) this.#byGroup.collect(group, lists);
       }
     }

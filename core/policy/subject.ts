@@ -1,7 +1,7 @@
 /** A peer, or a plain object of its shape → the facts that conditions ask for, each read once. */
 
 import { UcredError } from "../errors.ts";
-import type { Drift, Peer } from "../peer.ts";
+import type { AmbiguousId, Drift, Peer } from "../peer.ts";
 import type { NamespaceKind, ProcessSnapshot } from "../process.ts";
 
 /** The facts that conditions can ask for. */
@@ -10,7 +10,7 @@ export interface SubjectFacts {
   readonly uid: number;
   /** Effective gid. */
   readonly gid: number;
-  /** Primary and supplementary. */
+  /** Supplementary; the primary one may be missing. */
   readonly groups: readonly number[];
   /** Security label. */
   readonly label: string;
@@ -41,10 +41,12 @@ export interface PlainPeer {
   readonly uid?: number;
   /** Effective gid. */
   readonly gid?: number;
-  /** Supplementary groups; the gid may be among them. */
+  /** All groups, as {@link Peer.groups} has them; the gid counts in any case. */
   readonly groups?: readonly number[];
   /** Security label. */
   readonly label?: string | null;
+  /** Ids that read 65534 and may stand for others, as {@link Peer.ambiguous} has it. */
+  readonly ambiguous?: readonly AmbiguousId[];
   /** Whether nothing has changed since connect. */
   readonly unchanged?: boolean;
   /** Facts of its process. */
@@ -74,6 +76,8 @@ export class Subject {
   /** The fact; `null` where it is known to be none, `undefined` where it is unknown. */
   get<N extends FactName>(name: N): SubjectFacts[N] | null | undefined {
     if (name === "uid" || name === "gid") return this.#id(name) as SubjectFacts[N] | undefined;
+    // Of these too there is nothing to keep: they are there. The gid may be missing among them.
+    if (name === "groups") return this.#peer.groups as SubjectFacts[N] | undefined;
     const known = this.#known ??= new Map();
     let value = known.get(name);
     if (value === undefined && !known.has(name)) {
@@ -88,14 +92,11 @@ export class Subject {
   /** Not through `facts`, which a decision by ids alone need not make. */
   #id(name: "uid" | "gid"): number | undefined {
     const peer = this.#peer;
-    return isPeer(peer) && peer.ambiguous.includes(name) ? undefined : peer[name];
+    return peer.ambiguous?.includes(name) ? undefined : peer[name];
   }
 
-  #ofPeer(peer: Peer, name: Exclude<FactName, "uid" | "gid">): unknown {
+  #ofPeer(peer: Peer, name: Exclude<FactName, "uid" | "gid" | "groups">): unknown {
     switch (name) {
-      case "groups":
-        // What stands for an unmapped group is no group; the others are certain, but not all.
-        return peer.groups;
       case "label":
         return valueOf(peer.facts.label);
       case "unchanged":
@@ -108,7 +109,7 @@ export class Subject {
 
   /** Whether `groups` may lack some that the peer has. */
   get lacksGroups(): boolean {
-    return isPeer(this.#peer) && this.#peer.ambiguous.includes("groups");
+    return this.#peer.ambiguous?.includes("groups") ?? false;
   }
 }
 
@@ -134,10 +135,8 @@ function isUnchanged(peer: Peer): boolean | undefined {
 }
 
 function ofPlain(peer: PlainPeer, name: FactName): unknown {
-  const { groups, gid, label, unchanged, process } = peer;
+  const { label, unchanged, process } = peer;
   switch (name) {
-    case "groups":
-      return groups && gid !== undefined ? [...groups, gid] : groups;
     case "label":
       return label;
     case "unchanged":

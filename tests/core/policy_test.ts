@@ -3,27 +3,25 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { checkPolicy } from "../../core/policy/check.ts";
-import type { Condition, PolicyDocument, RuleDocument } from "../../core/policy/document.ts";
-import { compilePolicy, type Policy } from "../../core/policy/policy.ts";
+import { checkPolicy, type Problem } from "../../core/policy/check.ts";
+import type { Condition, RuleDocument } from "../../core/policy/document.ts";
 import type { PlainPeer } from "../../core/policy/subject.ts";
-import { emulated } from "../support/suite.ts";
+import {
+  compile,
+  decideNaively,
+  glob,
+  globMatches,
+  OWN_UID,
+  peer,
+  resolve,
+  rules,
+  RUNS,
+  text,
+} from "./policies.ts";
 
-const USERS: { readonly [name: string]: number } = { root: 0, ada: 1, ben: 5 };
-const GROUPS: { readonly [name: string]: number } = { wheel: 0, docker: 3, users: 6 };
-const OWN_UID = 2;
-
-const resolve = {
-  uid: (name: string) => USERS[name],
-  gid: (name: string) => GROUPS[name],
-  ownUid: () => OWN_UID,
-  names: (kind: "user" | "group") => Object.keys(kind === "user" ? USERS : GROUPS),
-};
-
-function compile(...rules: readonly RuleDocument[]): Policy {
-  const { rules: checked, problems } = checkPolicy({ version: 1, rules }, resolve);
-  assert.deepEqual(problems, []);
-  return compilePolicy(checked);
+function problemsOf(document: unknown): readonly Problem[] {
+  const result = checkPolicy(document, resolve);
+  return "problems" in result ? result.problems : [];
 }
 
 const allows = (when: Condition, peer: PlainPeer) =>
@@ -185,7 +183,7 @@ test("explain() tells rule by rule what held, what came close, and what is unkno
 });
 
 test("everything that is wrong is said, with where and what instead", () => {
-  const { problems } = checkPolicy({
+  const problems = problemsOf({
     version: 2,
     extra: 1,
     rules: [
@@ -196,201 +194,56 @@ test("everything that is wrong is said, with where and what instead", () => {
       { when: { any: [], all: 1, exeSha256: "AB", unchanged: "yes" }, allow: [] },
       7,
     ],
-  }, resolve);
+  });
   assert.deepEqual(problems.map(({ path, message }) => `${path.join(".")}: ${message}`), [
     'extra: no field "extra" here',
     "version: version is 1, not 2",
     'rules.0.when.usr: no field "usr" here; did you mean "user"?',
-    'rules.1.deny: deny is true or a reason, not ""',
     "rules.1.when: a condition has at least one field",
-    'rules.1.name: two rules have the name "a"',
-    "rules.2: a rule has either allow or deny",
-    ...["4294967295", '"9-1"', "-1", '"x"'].map((id) =>
-      `rules.2.when.uid: uid is an id from 0 to 4294967294, or a range like "1000-1999", not ${id}`
+    'rules.1.deny: deny is true or a reason, not ""',
+    ...["4294967295", '"9-1"', "-1", '"x"'].map((id, index) =>
+      `rules.2.when.uid.${index}: uid is an id from 0 to 4294967294, or a range like "1000-1999", not ${id}`
     ),
-    "rules.3: a rule has either allow or deny",
+    "rules.2: a rule has either allow or deny",
     'rules.3.when.user: no user "adaa"; did you mean "ada"?',
     'rules.3.when.sameNamespaces: no namespace "usr"; did you mean "user"?',
-    "rules.4.name: a rule has a name, not nothing",
-    "rules.4.when.any: any is a list of conditions, not []",
-    "rules.4.when.all: all is a list of conditions, not 1",
+    "rules.3: a rule has either allow or deny",
+    "rules.4.name: name is a text, not nothing",
     'rules.4.when.exeSha256: exeSha256 is 64 hexadecimal digits in lower case, not "AB"',
     'rules.4.when.unchanged: unchanged is true or false, not "yes"',
+    "rules.4.when.any: any is a list of conditions, not []",
+    "rules.4.when.all: all is a list of conditions, not 1",
     "rules.4.allow: allow is at least one text, not []",
     "rules.5: a rule is an object, not 7",
+    'rules.1.name: two rules have the name "a"',
   ]);
   for (const document of [null, [], "x", 7, undefined]) {
-    assert.equal(checkPolicy(document, resolve).problems.length, 1);
+    assert.equal(problemsOf(document).length, 1);
+  }
+});
+
+test("a field without a value is an error, never a condition less", () => {
+  const wrong: object[] = [
+    { name: "r", when: undefined, allow: true },
+    { name: "r", when: { uid: undefined }, allow: true },
+    { name: "r", when: { uid: 0, exe: undefined }, allow: true },
+    { name: "r", when: { uid: [] }, allow: true },
+    { name: "r", when: { any: [{ uid: 0 }, { user: undefined }] }, allow: true },
+    { name: "r", when: { uid: 0 }, actions: undefined, allow: true },
+    { name: "r", when: { uid: 0 }, actions: [], allow: true },
+    { name: "r", when: Object.create({ uid: 0 }), allow: true },
+  ];
+  for (const rule of wrong) {
+    assert.equal(problemsOf({ version: 1, rules: [rule] }).length, 1, JSON.stringify(rule));
   }
 });
 
 test("a condition nests so deep and no deeper", () => {
   const nest = (depth: number): Condition => depth === 0 ? { uid: 0 } : { not: nest(depth - 1) };
   const problems = (depth: number) =>
-    checkPolicy({ version: 1, rules: [{ name: "r", when: nest(depth), allow: true }] }, resolve)
-      .problems.length;
+    problemsOf({ version: 1, rules: [{ name: "r", when: nest(depth), allow: true }] }).length;
   assert.deepEqual([problems(32), problems(33), problems(1000)], [0, 1, 1]);
 });
-
-// The naive evaluator: every rule, every condition, straight from the document.
-
-type Truth = boolean | undefined;
-
-const not = (truth: Truth): Truth => truth === undefined ? undefined : !truth;
-const all = (truths: readonly Truth[]): Truth =>
-  truths.includes(false) ? false : truths.includes(undefined) ? undefined : true;
-const any = (truths: readonly Truth[]): Truth => not(all(truths.map(not)));
-const list = <T>(value: T | readonly T[]): readonly T[] =>
-  Array.isArray(value) ? value : [value as T];
-
-function inRange(range: number | string, id: number | undefined): Truth {
-  if (id === undefined) return undefined;
-  const [first, last = first] = String(range).split("-").map(Number) as [number, number?];
-  return id >= first && id <= last;
-}
-
-/** Globs by way of regular expressions, unlike the library. */
-function globMatches(glob: string, text: string | null | undefined): Truth {
-  if (text === undefined) return undefined;
-  if (text === null) return false;
-  const source = glob.replaceAll(
-    /\*\*+|[^*]|\*/g,
-    (part) =>
-      part === "*" ? "[^/]*" : part.startsWith("*") ? "[^]*" : part.replace(/[^\w]/g, "\\$&"),
-  );
-  return new RegExp(`^(?:${source})$`, "u").test(text);
-}
-
-function holds(condition: Condition, peer: PlainPeer): Truth {
-  const { uid, gid, groups, process } = peer;
-  const group = (id: number): Truth =>
-    any([gid === undefined ? undefined : gid === id, groups?.includes(id)]);
-  return all(
-    Object.entries(condition).map(([field, value]): Truth => {
-      switch (field) {
-        case "uid":
-          return any(list(value as string).map((range) => inRange(range, uid)));
-        case "gid":
-          return any(list(value as string).map((range) => inRange(range, gid)));
-        case "user":
-          return any(list(value as string).map((name) => inRange(USERS[name]!, uid)));
-        case "group":
-          return any(list(value as string).map((name) => group(GROUPS[name]!)));
-        case "sameUser":
-          return uid === undefined ? undefined : (uid === OWN_UID) === value;
-        case "unchanged":
-          return peer.unchanged === undefined ? undefined : peer.unchanged === value;
-        case "sameNamespaces":
-          return all(list(value as "user").map((kind) => process?.namespaces?.[kind]?.ours));
-        case "any":
-          return any((value as Condition[]).map((each) => holds(each, peer)));
-        case "all":
-          return all((value as Condition[]).map((each) => holds(each, peer)));
-        case "not":
-          return not(holds(value as Condition, peer));
-        case "label":
-          return any(list(value as string).map((glob) => globMatches(glob, peer.label)));
-      }
-      const text = process?.[field as "exe"];
-      return any(list(value as string).map((glob) => globMatches(glob, text)));
-    }),
-  );
-}
-
-function decideNaively({ rules }: PolicyDocument, peer: PlainPeer, action: string | undefined) {
-  for (const { name, when, actions, allow, deny } of rules) {
-    const about = actions === undefined ||
-      (action !== undefined && list(actions).some((glob) => globMatches(glob, action)));
-    if (!about) continue;
-    const truth = when === undefined ? true : holds(when, peer);
-    if (deny !== undefined && truth !== false) return { allowed: false, rule: name, grants: [] };
-    if (allow !== undefined && truth === true) {
-      return { allowed: true, rule: name, grants: allow === true ? [] : list(allow) };
-    }
-  }
-  return { allowed: false, rule: undefined, grants: [] };
-}
-
-// Small worlds, so that rules and peers meet.
-
-const id = fc.integer({ min: 0, max: 40 });
-const someOf = <T>(value: fc.Arbitrary<T>) =>
-  fc.oneof(value, fc.array(value, { minLength: 1, maxLength: 3 }));
-const range = fc.oneof(
-  id,
-  id.map(String),
-  fc.tuple(id, id).map(([a, b]) => `${Math.min(a, b)}-${Math.max(a, b)}`),
-);
-const glob = fc.array(fc.constantFrom("a", "b", "/", "*", "**"), { minLength: 1, maxLength: 5 })
-  .map((parts) => parts.join(""));
-const text = fc.array(fc.constantFrom("a", "b", "/"), { maxLength: 5 }).map((parts) =>
-  parts.join("")
-);
-const kind = fc.constantFrom("user", "pid", "net");
-
-function conditionOf(depth: number): fc.Arbitrary<Condition> {
-  const inner = depth > 0 ? conditionOf(depth - 1) : undefined;
-  const several = inner && fc.array(inner, { minLength: 1, maxLength: 3 });
-  const fields = fc.record({
-    uid: someOf(range),
-    gid: someOf(range),
-    user: someOf(fc.constantFrom(...Object.keys(USERS))),
-    group: someOf(fc.constantFrom(...Object.keys(GROUPS))),
-    sameUser: fc.boolean(),
-    exe: someOf(glob),
-    unit: someOf(glob),
-    label: someOf(glob),
-    sameNamespaces: someOf(kind),
-    unchanged: fc.boolean(),
-    ...(several && inner && { any: several, all: several, not: inner }),
-  });
-  // Most often one or two fields, as people write them.
-  return fc.tuple(fields, fc.shuffledSubarray(Object.keys(FIELDS), { minLength: 1, maxLength: 3 }))
-    .map(([fields, names]) =>
-      Object.fromEntries(Object.entries(fields).filter(([name]) => names.includes(name)))
-    ).filter((condition) => Object.keys(condition).length > 0);
-}
-
-const FIELDS: { readonly [name in keyof Condition]: true } = {
-  ...{ uid: true, gid: true, user: true, group: true, sameUser: true, exe: true, unit: true },
-  ...{ label: true, sameNamespaces: true, unchanged: true, any: true, all: true, not: true },
-};
-const condition = conditionOf(2);
-
-const rules = fc.array(
-  fc.record({
-    when: fc.option(condition, { nil: undefined }),
-    actions: fc.option(someOf(glob), { nil: undefined }),
-    effect: fc.oneof(
-      fc.constantFrom({ allow: true as const }, { deny: true as const }, { deny: "No" }),
-      fc.record({ allow: someOf(fc.constantFrom("read", "write")) }),
-    ),
-  }),
-  { maxLength: 12 },
-).map((all) =>
-  all.map(({ when, actions, effect }, index): RuleDocument => ({
-    name: `rule ${index}`,
-    ...(when && { when }),
-    ...(actions && { actions }),
-    ...effect,
-  }))
-);
-
-const fact = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: null });
-const peer = fc.record({
-  uid: id,
-  gid: id,
-  groups: fc.array(fc.constantFrom(0, 3, 6, 9), { maxLength: 3 }),
-  label: fact(text),
-  unchanged: fc.boolean(),
-  process: fc.record({
-    exe: fact(text),
-    unit: fact(text),
-    namespaces: fc.dictionary(kind, fc.record({ ours: fc.boolean() })),
-  }, { requiredKeys: [] }),
-}, { requiredKeys: [] }) as fc.Arbitrary<PlainPeer>;
-
-const RUNS = { numRuns: emulated ? 100 : 2000 }; // no CPU changes what is searched for
 
 test("decide() agrees with the naive evaluator", () => {
   fc.assert(

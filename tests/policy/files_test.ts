@@ -4,9 +4,11 @@ import assert from "node:assert/strict";
 import { chmodSync, chownSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { Ajv2020 } from "ajv/dist/2020.js";
 import fc from "fast-check";
+import { parse as parseYaml } from "yaml";
 import { UcredError } from "../../mod.ts";
-import { loadPolicy, parsePolicy } from "../../policy/mod.ts";
+import { loadPolicy, parsePolicy, policySchema } from "../../policy/mod.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { emulated, needs, testWith } from "../support/suite.ts";
 
@@ -98,8 +100,8 @@ for (
     ]],
     ["everything at once", "version: 1\nrules:\n  - { nme: a, allow: 1 }\n  - 7\n", [
       'p.yaml:3:7: no field "nme" here; did you mean "name"?',
-      "p.yaml:3:5: a rule has a name, not nothing",
-      "p.yaml:3:22: allow is a text or a list of them, not 1",
+      "p.yaml:3:5: name is a text, not nothing",
+      "p.yaml:3:22: allow is true, a text or a list of them, not 1",
       "p.yaml:4:5: a rule is an object, not 7",
     ]],
     [
@@ -146,10 +148,12 @@ test("texts that are made to exhaust the reader are refused", () => {
   for (const text of hostile) assert.ok(problems(text).length > 0);
 });
 
-test("whatever the text, there is a policy or a UcredError", () => {
+test("whatever the text, there is a policy that the schema accepts, or a UcredError", () => {
+  const isRight = new Ajv2020({ strictRequired: false }).compile(policySchema());
   const check = (text: string) => {
     try {
       parse(text);
+      assert.ok(isRight(parseYaml(text)), text);
     } catch (error) {
       assert.ok(error instanceof UcredError && error.code === "ERR_UCRED_POLICY", String(error));
       assert.match(error.message, /p\.yaml:\d+:\d+: ./);

@@ -9,6 +9,7 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { createContext, runInContext } from "node:vm";
 import { build } from "esbuild";
+import { policySchema } from "../../policy/mod.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { testWith } from "../support/suite.ts";
 
@@ -30,6 +31,11 @@ test("the package has one dependency, which mod.js does not import", () => {
   assert.deepEqual([Object.keys(dependencies), peerDependencies], [["yaml"], undefined]);
   const imported = readFileSync(join(root, "dist/mod.js"), "utf8").match(/from ["'][^"']*["']/g);
   assert.ok(imported?.every((from) => from.includes("./")) ?? true, String(imported));
+});
+
+test("the package has the schema of policies that the source makes", () => {
+  const built = JSON.parse(readFileSync(join(root, "dist/policy.schema.json"), "utf8"));
+  assert.deepEqual(built, JSON.parse(JSON.stringify(policySchema())));
 });
 
 test("published types name no runtime's types and check without them", () => {
@@ -66,7 +72,7 @@ test("Deno imports the source without any permission", () => {
   writeFileSync(file, `import * as ucred from "${url}"; console.log(Object.keys(ucred).join());`);
   assert.equal(
     run("deno", "run", "--no-prompt", file).trim(),
-    "UcredError,definePolicy,identify,peerCredentials,receive,verifyServer",
+    "UcredError,definePolicy,equivalent,identify,peerCredentials,receive,shadowPolicy,verifyServer",
   );
 });
 

@@ -25,6 +25,7 @@ const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "adapters/node.ts": ["node:ffi"],
   "policy/parse.ts": ["yaml"],
   "policy/load.ts": ["node:fs", "node:process"],
+  "policy/watch.ts": ["node:fs/promises", "node:process", "node:timers"],
 };
 
 interface Import {

@@ -1,0 +1,213 @@
+/** What a policy document must look like: the one definition that checks it and makes its schema. */
+
+import { NAMESPACE_KINDS } from "../process.ts";
+import { NO_ID } from "../credentials.ts";
+import type { NamedKind } from "./check.ts";
+import { parseRange } from "./ids.ts";
+import {
+  anyOf,
+  either,
+  type Field,
+  isObject,
+  type JsonSchema,
+  list,
+  nested,
+  object,
+  type Shape,
+  show,
+  suggest,
+  value,
+} from "./shape.ts";
+
+const isText = (value: unknown): boolean => typeof value === "string" && value !== "";
+const TEXT = { type: "string", minLength: 1 };
+const text = value("a text", isText, TEXT);
+const texts = anyOf(value("a text or a list of them", isText, TEXT));
+const flag = value("true or false", (value) => typeof value === "boolean", { type: "boolean" });
+
+const isId = (value: unknown): boolean =>
+  typeof value === "number" && Number.isInteger(value) && value >= 0 && value < NO_ID;
+const ID = { type: "integer", minimum: 0, maximum: NO_ID - 1 };
+const id = value(`an id from 0 to ${NO_ID - 1}`, isId, ID);
+
+const ids = anyOf(
+  value(
+    `an id from 0 to ${NO_ID - 1}, or a range like "1000-1999"`,
+    (value) =>
+      (typeof value === "number" || typeof value === "string") && parseRange(value) !== undefined,
+    { anyOf: [ID, { type: "string", pattern: "^[0-9]{1,10}(-[0-9]{1,10})?$" }] },
+  ),
+  "at least one id",
+);
+
+/** The name of an account, which must exist. */
+const name = (kind: NamedKind): Shape => ({
+  schema: TEXT,
+  check: (value, path, report) => {
+    if (isText(value)) report.name(kind, value as string, path);
+    else report.problem(path, `${kind} is a name or a list of them, not ${show(value)}`);
+  },
+});
+
+const SHA256 = "^[0-9a-f]{64}$";
+const sha256 = value(
+  "64 hexadecimal digits in lower case",
+  (value) => typeof value === "string" && new RegExp(SHA256).test(value),
+  { type: "string", pattern: SHA256 },
+);
+
+const namespaceKind: Shape = {
+  schema: { enum: NAMESPACE_KINDS },
+  check: (value, path, report) => {
+    if ((NAMESPACE_KINDS as readonly unknown[]).includes(value)) return;
+    const meant = typeof value === "string" ? suggest(value, NAMESPACE_KINDS) : "";
+    report.problem(path, `no namespace ${show(value)}${meant}`);
+  },
+};
+
+const condition = nested("condition", () => CONDITION);
+const conditions = list(condition, "conditions", 1);
+const field = (shape: Shape, about: string): Field => ({ shape, about });
+const required = (shape: Shape, about: string): Field => ({ shape, about, isRequired: true });
+
+const CONDITION = object("a condition", {
+  uid: field(ids, 'Effective uid: a number, or a range, "1000-1999".'),
+  gid: field(ids, "Effective gid: a number, or a range."),
+  user: field(anyOf(name("user"), "at least one name"), "Name of the account with the uid."),
+  group: field(
+    anyOf(name("group"), "at least one name"),
+    "Name of a group, primary or supplementary.",
+  ),
+  sameUser: field(flag, "Whether the uid is the server's own."),
+  label: field(texts, "Security label: a glob."),
+  unit: field(texts, "systemd unit: a glob."),
+  cgroup: field(texts, "Path of the control group: a glob."),
+  container: field(texts, "Container id: a glob."),
+  exe: field(texts, "Path of the executable, advice and no boundary: a glob."),
+  exeSha256: field(anyOf(sha256), "SHA-256 of the executable."),
+  sameNamespaces: field(
+    anyOf(namespaceKind),
+    "Namespaces that the process must share with the server, each of them.",
+  ),
+  unchanged: field(flag, "Whether ids and groups are as they were at connect."),
+  any: field(conditions, "At least one of these holds."),
+  all: field(conditions, "All of these hold."),
+  not: field(condition, "This does not hold."),
+}, {
+  schema: { minProperties: 1 },
+  check: (value, path, report) => {
+    if (isObject(value) && Object.keys(value).length === 0) {
+      report.problem(path, "a condition has at least one field");
+    }
+  },
+});
+
+/** Of `allow` and `deny`, one and only one. */
+const allowOrDeny = (what: string) => ({
+  schema: { oneOf: [{ required: ["allow"] }, { required: ["deny"] }] },
+  check: ((value, path, report) => {
+    const { allow, deny } = value as { allow?: unknown; deny?: unknown };
+    if ((allow === undefined) === (deny === undefined)) {
+      report.problem(path, `${what} has either allow or deny`);
+    }
+  }) satisfies Shape["check"],
+});
+
+const grants = either(true, anyOf(value("true, a text or a list of them", isText, TEXT)));
+
+const RULE = object("a rule", {
+  name: required(text, "Stands in decisions and logs; unique in its policy."),
+  when: field(condition, "Whom it is about; without, everyone."),
+  actions: field(texts, 'Globs over the action, "GET /metrics"; without, every action.'),
+  allow: field(grants, "true, or the grants that it gives."),
+  deny: field(either(true, value("true or a reason", isText, TEXT)), "true, or the reason."),
+}, allowOrDeny("a rule"));
+
+const textOrNone = (shape: Shape): Shape => either(null, shape);
+const PEER = object("a peer", {
+  uid: field(id, "Effective uid."),
+  gid: field(id, "Effective gid."),
+  user: field(name("user"), "Name of the account with the uid, instead of uid."),
+  group: field(name("group"), "Name of the primary group, instead of gid."),
+  groups: field(
+    list({
+      schema: { anyOf: [ID, TEXT] },
+      check: (value, path, report) => {
+        if (isText(value)) report.name("group", value as string, path);
+        else id.check(value, path, report);
+      },
+    }, "gids and names"),
+    "All groups, by gid or by name; the primary one counts in any case.",
+  ),
+  label: field(textOrNone(text), "Security label; null: there is none."),
+  unchanged: field(flag, "Whether nothing has changed since connect."),
+  process: field(
+    object("a process", {
+      exe: field(textOrNone(text), "Path of the executable."),
+      exeSha256: field(textOrNone(sha256), "SHA-256 of the executable."),
+      unit: field(textOrNone(text), "systemd unit; null: there is none."),
+      cgroup: field(textOrNone(text), "Path of the control group."),
+      container: field(textOrNone(text), "Container id; null: there is none."),
+      namespaces: field(
+        object(
+          "namespaces",
+          Object.fromEntries(NAMESPACE_KINDS.map((kind) => [
+            kind,
+            field(
+              object("a namespace", { ours: required(flag, "Whether it is the server's.") }),
+              "",
+            ),
+          ])),
+        ),
+        "Of each kind, whether it is the server's too.",
+      ),
+    }),
+    "Facts of its process.",
+  ),
+}, {
+  schema: { not: { anyOf: [{ required: ["uid", "user"] }, { required: ["gid", "group"] }] } },
+  check: (value, path, report) => {
+    for (const [id, name] of [["uid", "user"], ["gid", "group"]] as const) {
+      if (isObject(value) && value[id] !== undefined && value[name] !== undefined) {
+        report.problem([...path, name], `a peer has either ${id} or ${name}`);
+      }
+    }
+  },
+});
+
+const TEST = object("a test", {
+  name: field(text, "What it is about, for reports."),
+  peer: required(PEER, "Who asks. A fact that is missing is unknown."),
+  action: field(text, "For what; without, a decision without an action."),
+  expect: required(
+    object("an expectation", {
+      allow: field(grants, "true, or exactly these grants."),
+      deny: field(value("true", (value) => value === true, { const: true }), "It is denied."),
+      rule: field(textOrNone(text), "The rule that decides; null: none matches."),
+    }, allowOrDeny("an expectation")),
+    "What the policy says.",
+  ),
+});
+
+/** A policy document. */
+export const POLICY: Shape = object("a policy", {
+  version: required(
+    value("1", (value) => value === 1, { const: 1 }),
+    "The version of this language.",
+  ),
+  rules: required(
+    list(RULE, "rules"),
+    "In order: the first that matches decides; where none does, the answer is no.",
+  ),
+  tests: field(list(TEST, "tests"), "What the policy must say, to be run with it."),
+});
+
+/** The JSON Schema (2020-12) of policy documents. */
+export function policySchema(): JsonSchema {
+  return {
+    $schema: "https://json-schema.org/draft/2020-12/schema",
+    title: "ucred policy",
+    ...POLICY.schema,
+    $defs: { condition: CONDITION.schema },
+  };
+}

@@ -1,0 +1,277 @@
+/** What is doubtful about a policy: rules that never decide, that let everybody in, that can be fooled. */
+
+import type { CheckedRule, Named, Path } from "./check.ts";
+import type { Checked } from "./condition.ts";
+import { outcomeOf } from "./equivalent.ts";
+import { hasId, type Range } from "./ids.ts";
+import { type Budget, OutOfBudget } from "./language.ts";
+import { matches, Reach, withinBudget } from "./reach.ts";
+import {
+  both,
+  EVERYTHING,
+  type Example,
+  exampleIn,
+  type FactKey,
+  Ids,
+  isEmpty,
+  type Region,
+  Truths,
+  whereKnown,
+} from "./region.ts";
+
+/**
+ * What a finding is about.
+ *
+ * - `contradiction`: nobody can meet the conditions.
+ * - `never`: the rule decides nothing, since earlier rules do.
+ * - `only-unknown`: it decides only where facts are unknown.
+ * - `shadowed`: an earlier rule that says otherwise decides for some whom it is about.
+ * - `everyone`: an allowing rule whose conditions everybody meets.
+ * - `forgeable`: it rests on what other processes of the same user can take on.
+ * - `container`: it lets in uid 0 of containers that see the socket.
+ * - `overflow`: it names 65534.
+ * - `same-id`: two names stand for one id.
+ * - `unsettled`: it could not be found out in reasonable time.
+ */
+export type FindingKind =
+  | "contradiction"
+  | "never"
+  | "only-unknown"
+  | "shadowed"
+  | "everyone"
+  | "forgeable"
+  | "container"
+  | "overflow"
+  | "same-id"
+  | "unsettled";
+
+/** Something doubtful about a policy. */
+export interface Finding {
+  /** What it is about. */
+  readonly kind: FindingKind;
+  /** `error`: surely a mistake. `warning`: probably. `note`: to be known. */
+  readonly level: "error" | "warning" | "note";
+  /** The rule's name. */
+  readonly rule: string;
+  /** A sentence or two for a person. */
+  readonly message: string;
+  /** A case that shows it, where there is one. */
+  readonly example: Example | undefined;
+  /** Where it stands in the document. */
+  readonly path: Path;
+  /** Where it stands in the file, "file:line:column"; `undefined` for a policy that is from none. */
+  readonly where: string | undefined;
+}
+
+/** What the policy is for. */
+export interface LintOptions {
+  /**
+   * Whether the socket's name is abstract: containers that share the network namespace reach it. By
+   * default `false`.
+   */
+  readonly abstractSocket?: boolean | undefined;
+}
+
+/** What {@link lintRules} needs beside the rules. */
+export interface LintContext extends LintOptions {
+  /** The rule that decides. */
+  readonly decide: (example: Example) => string | undefined;
+  /** The names that were resolved. */
+  readonly named: readonly Named[];
+  /** Other accounts with the same id as a name has. */
+  readonly namesakes: (named: Named) => readonly string[];
+  /** Path in the document → "file:line:column". */
+  readonly where: ((path: Path) => string) | undefined;
+}
+
+/** Finds what is doubtful. Exact: a rule that is said never to decide does not, and the other way. */
+export function lintRules(rules: readonly CheckedRule[], context: LintContext): readonly Finding[] {
+  const { abstractSocket = false, where } = context;
+  const reach = withinBudget("analyse the policy", (budget) => new Reach(rules, budget));
+  return rules.flatMap((rule, position) => {
+    const findings: Finding[] = [];
+    const say: Say = (kind, level, message, { example, path = ["rules", position] } = {}) => {
+      const found = { kind, level, rule: rule.name, message, example, path };
+      findings.push({ ...found, where: where?.(path) });
+    };
+    for (const look of [lintReach, lintEveryone, ...(abstractSocket ? [lintContainer] : [])]) {
+      try {
+        look({ reach, position, rule, context, budget: { left: STEPS } }, say);
+      } catch (error) {
+        if (!(error instanceof OutOfBudget)) throw error;
+        say("unsettled", "note", `Not all was found out about rule "${rule.name}": ${TOO_MANY}`);
+      }
+    }
+    lintExe(rule, say);
+    lintOverflow(rule, say);
+    lintNames(position, context, say);
+    return findings;
+  });
+}
+
+interface Look {
+  readonly reach: Reach;
+  readonly position: number;
+  readonly rule: CheckedRule;
+  readonly context: LintContext;
+  readonly budget: Budget;
+}
+
+type Say = (
+  kind: FindingKind,
+  level: Finding["level"],
+  message: string,
+  more?: { readonly example?: Example | undefined; readonly path?: Path },
+) => void;
+
+/** Steps for one rule and one question. */
+const STEPS = 500_000;
+const TOO_MANY = "its conditions and those before it can be combined in too many ways";
+
+/** Whether the rule ever decides, and which earlier rule takes some of its cases. */
+function lintReach({ reach, position, rule, context, budget }: Look, say: Say): void {
+  const { facts, rules } = reach;
+  const known = matches(rule, "true", budget).map((region) => whereKnown(region, facts))
+    .filter((region) => !isEmpty(region, budget));
+  if (known.length === 0) {
+    say("contradiction", "error", `Nobody can meet the conditions of rule "${rule.name}"`);
+    return;
+  }
+  const example = exampleIn(known[0]!, facts, budget);
+  const isDecided = context.decide(example) === rule.name ||
+    known.some((region) => first(reach.leftOf(region, budget, position)) !== undefined);
+  if (!isDecided) {
+    const taken = `Rule "${context.decide(example)}" decides for ${inShort(example)}, and so on`;
+    for (const region of reach.regionsOf(position)) {
+      const left = first(reach.leftOf(region, budget, position));
+      if (left === undefined) continue;
+      const message = `Rule "${rule.name}" decides only where facts are unknown: ` +
+        `whom it is about, earlier rules decide for. ${taken}`;
+      say("only-unknown", "warning", message, { example: exampleIn(left, [], budget) });
+      return;
+    }
+    say("never", "error", `Rule "${rule.name}" never decides. ${taken}`, { example });
+    return;
+  }
+  const outcome = outcomeOf(rule);
+  for (const region of known) {
+    for (const [part, before] of reach.meeting(region, budget, position)) {
+      if (outcomeOf(rules[before]) === outcome) continue;
+      const taken = first(reach.leftOf(part, budget, before));
+      if (taken === undefined) continue;
+      const example = exampleIn(taken, facts, budget);
+      const message = `Of those whom rule "${rule.name}" is about, the earlier rule ` +
+        `"${rules[before]!.name}" decides for some, and says otherwise: ${inShort(example)}`;
+      say("shadowed", "note", message, { example });
+      return;
+    }
+  }
+}
+
+/** An allowing rule whose conditions everybody meets. */
+function lintEveryone({ reach, rule, budget }: Look, say: Say): void {
+  const { grants, when, name, actions } = rule;
+  if (grants === undefined) return;
+  const isMissed = matches({ ...rule, actions: undefined }, "not true", budget)
+    .some((region) => both(region, whereKnown(EVERYTHING, reach.facts), budget) !== undefined);
+  if (isMissed) return;
+  const what = actions === undefined ? "everything" : actions.join(", ");
+  const why = when === undefined ? "it has no condition" : "everybody meets its conditions";
+  say("everyone", "warning", `Rule "${name}" allows ${what} to everybody: ${why}`);
+}
+
+/** Root of a container that shares our user and network namespace, and nothing else. */
+const CONTAINER_ROOT: Region = new Map<FactKey, Ids | Truths>([
+  ["uid", new Ids([{ first: 0, last: 0 }], false)],
+  ["namespace user", Truths.of(true)],
+  ["namespace net", Truths.of(true)],
+  ...(["pid", "mnt", "ipc", "uts", "cgroup"] as const).map((kind) =>
+    [`namespace ${kind}`, Truths.of(false)] as const
+  ),
+]);
+
+/** An allowing rule that lets in a container's root through an abstract socket. */
+function lintContainer({ reach, rule, position, budget }: Look, say: Say): void {
+  if (rule.grants === undefined) return;
+  for (const region of reach.regionsOf(position)) {
+    const inside = both(region, CONTAINER_ROOT, budget);
+    const left = inside && first(reach.leftOf(inside, budget, position));
+    if (left === undefined) continue;
+    const message = `Rule "${rule.name}" lets in uid 0 of containers that share the network and ` +
+      "user namespace, which reach an abstract socket: add sameNamespaces: [pid, mnt]";
+    say("container", "warning", message, { example: exampleIn(left, [], budget) });
+    return;
+  }
+}
+
+/** Rules that rest on which program it is. */
+function lintExe({ name, when, grants }: CheckedRule, say: Say): void {
+  const facts = when === undefined ? [] : partsOf(when);
+  if (!facts.some(({ kind }) => kind === "exe" || kind === "exeSha256")) return;
+  if (grants === undefined) {
+    const message = `Rule "${name}" denies by the program: whom it is about can run a copy of it ` +
+      "that has another name or another byte";
+    say("forgeable", "warning", message);
+    return;
+  }
+  const asksWho = facts.some(({ kind }) => ["uid", "gid", "group"].includes(kind));
+  const message = `Rule "${name}" allows by the program: whoever has the same uid can make that ` +
+    "program run other code" + (asksWho ? "" : ", and the rule asks for no uid or group");
+  say("forgeable", asksWho ? "note" : "warning", message);
+}
+
+const OVERFLOW_ID = 65534;
+
+/** Rules on the id that stands for all that have none here. */
+function lintOverflow({ name, when }: CheckedRule, say: Say): void {
+  const has = (ranges: readonly Range[]) => hasId(ranges, OVERFLOW_ID);
+  for (const fact of when === undefined ? [] : partsOf(when)) {
+    if (!("ranges" in fact) || !has(fact.ranges)) continue;
+    const isAlone = fact.ranges.some(({ first, last }) => first === last && first === OVERFLOW_ID);
+    const message =
+      `Rule "${name}" is about ${OVERFLOW_ID}: in a user namespace every id without ` +
+      "a number there reads so, and the rule is then unknown; elsewhere unrelated programs share it";
+    say("overflow", isAlone ? "warning" : "note", message);
+    return;
+  }
+}
+
+/** Names that stand for an id which has other names too. */
+function lintNames(position: number, { named, namesakes }: LintContext, say: Say): void {
+  for (const one of named) {
+    if (one.path[1] !== position) continue;
+    const { kind, name, id, path } = one;
+    const same = named.filter((other) => other.kind === kind && other.id === id)
+      .map((other) => other.name);
+    const others = new Set([...same, ...namesakes(one)].filter((other) => other !== name));
+    if (others.size === 0) continue;
+    const list = [...others].map((other) => JSON.stringify(other)).join(", ");
+    const what = kind === "user" ? "uid" : "gid";
+    const message =
+      `The ${kind} ${JSON.stringify(name)} has the ${what} of ${list} as well, ${id}: ` +
+      "the kernel does not tell them apart";
+    say("same-id", "warning", message, { path });
+  }
+}
+
+/** The conditions on single facts. */
+function partsOf(condition: Checked): readonly Exclude<Checked, { readonly of: unknown }>[] {
+  switch (condition.kind) {
+    case "not":
+      return partsOf(condition.of);
+    case "all":
+    case "any":
+      return condition.of.flatMap(partsOf);
+  }
+  return [condition];
+}
+
+/** A case in one line: `{"uid":1000} "GET /x"`. */
+function inShort({ peer, action }: Example): string {
+  return JSON.stringify(peer) + (action === undefined ? "" : ` ${JSON.stringify(action)}`);
+}
+
+function first<T>(values: Iterable<T>): T | undefined {
+  for (const value of values) return value;
+  return undefined;
+}

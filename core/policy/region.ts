@@ -1,0 +1,474 @@
+/**
+ * Sets of (peer, action) pairs: what a rule is about, and what is left of it after others.
+ *
+ * A region is a product of one set for each fact: uids, groups with the gid, texts, truths. Such sets
+ * can be intersected and subtracted exactly, unknown facts included, and an example found in each.
+ */
+
+import type { NamespaceKind } from "../process.ts";
+import type { Checked, CheckedFact, TextField } from "./condition.ts";
+import { hasId, intersect, others, type Range, unite } from "./ids.ts";
+import { type Budget, findText, spend, type Texts } from "./language.ts";
+import type { PlainPeer } from "./subject.ts";
+
+/** A set of values of one fact. Of the methods' arguments, each is of the same class. */
+interface Values<S> {
+  /** What is in both. */
+  and(other: S): S;
+  /** What is not in the other: sets that do not overlap, some of them perhaps empty. */
+  without(other: S): readonly S[];
+  /** Only known facts. */
+  known(): S;
+  isEmpty(budget: Budget): boolean;
+}
+
+const EVERY_ID: readonly Range[] = others([]);
+
+/** Uids. */
+export class Ids implements Values<Ids> {
+  readonly ranges: readonly Range[];
+  /** Whether an unknown id is among them. */
+  readonly unknown: boolean;
+
+  constructor(ranges: readonly Range[], unknown: boolean) {
+    this.ranges = ranges;
+    this.unknown = unknown;
+  }
+
+  and({ ranges, unknown }: Ids): Ids {
+    return new Ids(intersect(this.ranges, ranges), this.unknown && unknown);
+  }
+
+  without({ ranges, unknown }: Ids): readonly Ids[] {
+    return [new Ids(intersect(this.ranges, others(ranges)), this.unknown && !unknown)];
+  }
+
+  known(): Ids {
+    return new Ids(this.ranges, false);
+  }
+
+  isEmpty(): boolean {
+    return this.ranges.length === 0 && !this.unknown;
+  }
+
+  /** An id; a person's, if there is one. `undefined`: unknown. */
+  example(): number | undefined {
+    return hasId(this.ranges, 1000) ? 1000 : this.ranges[0]?.first;
+  }
+}
+
+const ALL_IDS = new Ids(EVERY_ID, true);
+
+/** What unmapped groups read as: never one that a list which lacks some has for certain. */
+const OVERFLOW_ID = 65534;
+const NOT_OVERFLOW = others([{ first: OVERFLOW_ID, last: OVERFLOW_ID }]);
+
+/** The gid, and the list of all groups, which has it if it is known. */
+export class Groups implements Values<Groups> {
+  readonly gid: Ids;
+  /** Whether lists are among them that are known whole, and that may lack some. */
+  readonly whole: boolean;
+  readonly partial: boolean;
+  /** Of each of these sets, the list has one group at least. */
+  readonly hits: readonly (readonly Range[])[];
+  /** Of this set it has none. */
+  readonly avoids: readonly Range[];
+
+  /** What is not given is not limited. */
+  constructor(
+    { gid = ALL_IDS, whole = true, partial = true, hits = [], avoids = [] }: Partial<
+      Pick<Groups, "gid" | "whole" | "partial" | "hits" | "avoids">
+    >,
+  ) {
+    this.gid = gid;
+    this.whole = whole;
+    this.partial = partial;
+    this.hits = hits;
+    this.avoids = avoids;
+  }
+
+  and({ gid, whole, partial, hits, avoids }: Groups): Groups {
+    return new Groups({
+      gid: this.gid.and(gid),
+      whole: this.whole && whole,
+      partial: this.partial && partial,
+      hits: [...this.hits, ...hits],
+      avoids: unite([...this.avoids, ...avoids]),
+    });
+  }
+
+  without({ gid, whole, partial, hits, avoids }: Groups): readonly Groups[] {
+    const rest: Groups[] = [];
+    let left: Groups = this; // what is in all limits so far
+    const cut = (outside: readonly Groups[], inside: Groups) => {
+      rest.push(...outside.map((part) => left.and(part)));
+      left = left.and(inside);
+    };
+    cut(ALL_IDS.without(gid).map((gid) => new Groups({ gid })), new Groups({ gid }));
+    cut([new Groups({ whole: !whole, partial: !partial })], new Groups({ whole, partial }));
+    for (const hit of hits) cut([new Groups({ avoids: hit })], new Groups({ hits: [hit] }));
+    if (avoids.length > 0) cut([new Groups({ hits: [avoids] })], new Groups({ avoids }));
+    return rest;
+  }
+
+  known(): Groups {
+    return this.and(new Groups({ gid: ALL_IDS.known(), partial: false }));
+  }
+
+  isEmpty(): boolean {
+    return this.example() === undefined;
+  }
+
+  /** A gid and a list; `undefined` where there is none. */
+  example(): Pick<PlainPeer, "gid" | "groups" | "ambiguous"> | undefined {
+    return this.whole && this.#list(true) || this.partial && this.#list(false) || undefined;
+  }
+
+  #list(whole: boolean): Pick<PlainPeer, "gid" | "groups" | "ambiguous"> | undefined {
+    const open = others(this.avoids);
+    const gids = intersect(this.gid.ranges, open);
+    const certain = whole ? open : intersect(open, NOT_OVERFLOW);
+    const wants = this.hits.map((hit) => intersect(hit, certain));
+    // A gid of 65534 is certain, if it is known at all.
+    const mustBeOverflow = wants.some((want) => want.length === 0);
+    let gid: number | undefined;
+    if (mustBeOverflow) {
+      if (!hasId(gids, OVERFLOW_ID)) return undefined;
+      if (wants.some((want, at) => want.length === 0 && !hasId(this.hits[at]!, OVERFLOW_ID))) {
+        return undefined;
+      }
+      gid = OVERFLOW_ID;
+    } else {
+      gid = (wants[0] && intersect(gids, wants[0])[0]?.first) ?? new Ids(gids, false).example();
+      if (gid === undefined && !this.gid.unknown) return undefined;
+    }
+    const groups = new Set(gid === undefined ? [] : [gid]);
+    for (const want of wants) {
+      if (want.length > 0 && ![...groups].some((group) => hasId(want, group))) {
+        groups.add(want[0]!.first);
+      }
+    }
+    const list = [...groups].sort((a, b) => a - b);
+    return {
+      ...(gid !== undefined && { gid }),
+      ...((whole || list.length > 0) && { groups: list }),
+      ...(!whole && list.length > 0 && { ambiguous: ["groups"] }),
+    };
+  }
+}
+
+const ALL_GROUPS = new Groups({});
+
+/** Texts, or none, or unknown. */
+export class TextValues implements Values<TextValues> {
+  readonly texts: Texts | undefined;
+  /** Whether "known to be none" is among them. */
+  readonly none: boolean;
+  readonly unknown: boolean;
+
+  constructor(texts: Texts | undefined, none: boolean, unknown: boolean) {
+    this.texts = texts;
+    this.none = none;
+    this.unknown = unknown;
+  }
+
+  and({ texts, none, unknown }: TextValues): TextValues {
+    const both = this.texts && texts && {
+      in: [...this.texts.in, ...texts.in],
+      out: [...this.texts.out, ...texts.out],
+    };
+    return new TextValues(both, this.none && none, this.unknown && unknown);
+  }
+
+  without({ texts, none, unknown }: TextValues): readonly TextValues[] {
+    const rest = [
+      new TextValues(
+        texts === undefined ? this.texts : undefined,
+        this.none && !none,
+        this.unknown && !unknown,
+      ),
+    ];
+    if (this.texts === undefined || texts === undefined) return rest;
+    let left = new TextValues(this.texts, false, false);
+    const only = (set: Texts) => new TextValues(set, false, false);
+    for (const globs of texts.in) {
+      rest.push(left.and(only({ in: [], out: globs })));
+      left = left.and(only({ in: [globs], out: [] }));
+    }
+    if (texts.out.length > 0) rest.push(left.and(only({ in: [texts.out], out: [] })));
+    return rest;
+  }
+
+  known(): TextValues {
+    return new TextValues(this.texts, this.none, false);
+  }
+
+  isEmpty(budget: Budget): boolean {
+    return !this.none && !this.unknown &&
+      (this.texts === undefined || findText(this.texts, budget) === undefined);
+  }
+
+  /** A text, `null` for none, `undefined` for unknown. */
+  example(budget: Budget, beginning = ""): string | null | undefined {
+    if (this.texts !== undefined) {
+      const { in: wanted, out } = this.texts;
+      const text = findText({ in: [...wanted, [`${beginning}**`]], out }, budget) ??
+        findText(this.texts, budget);
+      if (text !== undefined) return text;
+    }
+    return this.none ? null : undefined;
+  }
+}
+
+/** Some of true, false and unknown. */
+export class Truths implements Values<Truths> {
+  readonly bits: number;
+
+  constructor(bits: number) {
+    this.bits = bits;
+  }
+
+  and({ bits }: Truths): Truths {
+    return new Truths(this.bits & bits);
+  }
+
+  without({ bits }: Truths): readonly Truths[] {
+    return [new Truths(this.bits & ~bits)];
+  }
+
+  known(): Truths {
+    return this.and(new Truths(YES | NO));
+  }
+
+  isEmpty(): boolean {
+    return this.bits === 0;
+  }
+
+  /** One of the two. */
+  static of(truth: boolean): Truths {
+    return new Truths(truth ? YES : NO);
+  }
+
+  /** Whether it may be true as well as false. */
+  isOpen(): boolean {
+    return (this.bits & (YES | NO)) === (YES | NO);
+  }
+
+  example(): boolean | undefined {
+    return (this.bits & YES) !== 0 ? true : (this.bits & NO) !== 0 ? false : undefined;
+  }
+}
+
+const YES = 1;
+const NO = 2;
+const UNKNOWN = 4;
+
+/** The name of a fact here. The gid is one of the groups. */
+export type FactKey =
+  | "uid"
+  | "groups"
+  | "action"
+  | "unchanged"
+  | TextField
+  | `namespace ${NamespaceKind}`;
+type AnyValues = Ids | Groups | TextValues | Truths;
+
+/** For each fact the values that are in it; a fact that is missing has any. */
+export type Region = ReadonlyMap<FactKey, AnyValues>;
+
+/** Everybody and everything. */
+export const EVERYTHING: Region = new Map();
+
+/** One fact's values, and any of all others. */
+const only = (fact: FactKey, values: AnyValues): Region => new Map([[fact, values]]);
+
+/** What is in both; `undefined` where that is nothing. */
+export function both(a: Region, b: Region, budget: Budget): Region | undefined {
+  spend(budget);
+  let common: Map<FactKey, AnyValues> | undefined;
+  for (const [fact, values] of b) {
+    const mine = a.get(fact);
+    const shared = mine === undefined ? values : mine.and(values as never);
+    if (mine !== undefined && shared.isEmpty(budget)) return undefined;
+    (common ??= new Map(a)).set(fact, shared);
+  }
+  return common ?? a;
+}
+
+/** What is in `a` and not in `b`, as regions that do not overlap. */
+export function without(a: Region, b: Region, budget: Budget): readonly Region[] {
+  const rest: Region[] = [];
+  const left = new Map(a);
+  for (const [fact, values] of b) {
+    const mine = left.get(fact) ?? everything(fact);
+    for (const outside of mine.without(values as never)) {
+      spend(budget);
+      if (!outside.isEmpty(budget)) rest.push(new Map(left).set(fact, outside));
+    }
+    const inside = mine.and(values as never);
+    if (inside.isEmpty(budget)) return [a];
+    left.set(fact, inside);
+  }
+  return rest;
+}
+
+/** Any value of a fact. */
+function everything(fact: FactKey): AnyValues {
+  if (fact === "uid") return ALL_IDS;
+  if (fact === "groups") return ALL_GROUPS;
+  if (fact === "action") return ANY_ACTION;
+  if (fact === "unchanged" || fact.startsWith("namespace ")) return new Truths(YES | NO | UNKNOWN);
+  return ANY_TEXT;
+}
+
+const ANY_TEXT = new TextValues({ in: [], out: [] }, true, true);
+const ANY_ACTION = new TextValues({ in: [], out: [] }, true, false);
+
+/** Of these facts, only known values. */
+export function whereKnown(region: Region, facts: Iterable<FactKey>): Region {
+  const known = new Map(region);
+  for (const fact of facts) known.set(fact, (region.get(fact) ?? everything(fact)).known());
+  return known;
+}
+
+/** Whether nothing is in it. */
+export function isEmpty(region: Region, budget: Budget): boolean {
+  return [...region.values()].some((values) => values.isEmpty(budget));
+}
+
+/** A peer and an action. */
+export interface Example {
+  readonly peer: PlainPeer;
+  /** `undefined`: a decision without one. */
+  readonly action: string | undefined;
+}
+
+/** An example in a region that has one; of these facts, with a value, also where any would do. */
+export function exampleIn(region: Region, facts: Iterable<FactKey>, budget: Budget): Example {
+  const process: { [field: string]: unknown } = {};
+  const namespaces: { [kind: string]: { ours: boolean } } = {};
+  const peer: { [field: string]: unknown } = {};
+  let action: string | undefined;
+  for (const fact of new Set([...region.keys(), ...facts])) {
+    const values = region.get(fact) ?? everything(fact);
+    if (values instanceof Ids) {
+      const uid = values.example();
+      if (uid !== undefined) peer["uid"] = uid;
+    } else if (values instanceof Groups) {
+      Object.assign(peer, values.example());
+    } else if (values instanceof Truths) {
+      const truth = values.example();
+      if (truth === undefined) continue;
+      if (fact === "unchanged") peer[fact] = truth;
+      else namespaces[fact.slice("namespace ".length)] = { ours: truth };
+    } else {
+      const isPath = fact === "exe" || fact === "cgroup";
+      const text = values.example(budget, isPath ? "/" : "");
+      if (fact === "action") action = text ?? undefined;
+      else if (text !== undefined) (fact === "label" ? peer : process)[fact] = text;
+    }
+  }
+  if (Object.keys(namespaces).length > 0) process["namespaces"] = namespaces;
+  if (Object.keys(process).length > 0) peer["process"] = process;
+  return { peer: peer as PlainPeer, action };
+}
+
+/** How a condition may turn out. */
+export type Outcome = "true" | "false" | "not true" | "not false";
+
+const OPPOSITE: { readonly [outcome in Outcome]: Outcome } = {
+  "true": "false",
+  "false": "true",
+  "not true": "not false",
+  "not false": "not true",
+};
+
+/** Where a condition turns out so: the regions may overlap. */
+export function regionsOf(condition: Checked, outcome: Outcome, budget: Budget): readonly Region[] {
+  switch (condition.kind) {
+    case "not":
+      return regionsOf(condition.of, OPPOSITE[outcome], budget);
+    case "all":
+    case "any": {
+      const each = condition.of.map((part) => regionsOf(part, outcome, budget));
+      const isHolding = outcome === "true" || outcome === "not false";
+      if ((condition.kind === "all") !== isHolding) return each.flat();
+      return each.reduce<readonly Region[]>(
+        (sofar, part) => sofar.flatMap((a) => part.flatMap((b) => both(a, b, budget) ?? [])),
+        [EVERYTHING],
+      );
+    }
+  }
+  return regionsOfFact(condition, outcome).filter((region) => !isEmpty(region, budget));
+}
+
+function regionsOfFact(condition: CheckedFact, outcome: Outcome): readonly Region[] {
+  const isHolding = outcome === "true" || outcome === "not false";
+  const unknown = outcome.startsWith("not ");
+  switch (condition.kind) {
+    case "uid":
+    case "gid": {
+      const inside = unite(condition.ranges);
+      const ids = new Ids(isHolding ? inside : others(inside), unknown);
+      return [
+        condition.kind === "uid" ? only("uid", ids) : only("groups", new Groups({ gid: ids })),
+      ];
+    }
+    case "group":
+      return regionsOfGroup(unite(condition.ranges), outcome);
+    case "unchanged":
+      return [
+        only(
+          "unchanged",
+          new Truths((condition.value === isHolding ? YES : NO) | (unknown ? UNKNOWN : 0)),
+        ),
+      ];
+    case "sameNamespaces": {
+      const bits = (isHolding ? YES : NO) | (unknown ? UNKNOWN : 0);
+      const each = condition.kinds.map((kind) => [`namespace ${kind}`, new Truths(bits)] as const);
+      return isHolding ? [new Map(each)] : each.map(([fact, truths]) => only(fact, truths));
+    }
+  }
+  const { kind, globs } = condition;
+  return [
+    only(
+      kind,
+      isHolding
+        ? new TextValues({ in: [globs], out: [] }, false, unknown)
+        : new TextValues({ in: [], out: globs }, true, unknown),
+    ),
+  ];
+}
+
+function regionsOfGroup(ranges: readonly Range[], outcome: Outcome): readonly Region[] {
+  const lists = (limits: ConstructorParameters<typeof Groups>[0]) =>
+    only("groups", new Groups(limits));
+  switch (outcome) {
+    case "true":
+      return [lists({ hits: [ranges] })];
+    case "not true":
+      return [lists({ avoids: ranges })];
+    case "false":
+      return [lists({ partial: false, avoids: ranges })];
+    case "not false":
+      return [lists({ hits: [ranges] }), lists({ whole: false, avoids: ranges })];
+  }
+}
+
+/** The facts that a condition asks for. */
+export function factsOf(condition: Checked | undefined): readonly FactKey[] {
+  if (condition === undefined) return [];
+  switch (condition.kind) {
+    case "not":
+      return factsOf(condition.of);
+    case "all":
+    case "any":
+      return condition.of.flatMap(factsOf);
+    case "gid":
+    case "group":
+      return ["groups"];
+    case "sameNamespaces":
+      return condition.kinds.map((kind): FactKey => `namespace ${kind}`);
+  }
+  return [condition.kind];
+}

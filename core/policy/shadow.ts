@@ -1,0 +1,133 @@
+/** A candidate policy beside the active one: it decides nothing, and its differences are counted. */
+
+import type { Peer } from "../peer.ts";
+import { ForwardingPolicy } from "./forward.ts";
+import type { DecideOptions, Decision, Policy } from "./policy.ts";
+import type { PlainPeer } from "./subject.ts";
+
+/** Decisions in which two policies differed, of one pair of rules. */
+export interface ShadowDifference {
+  /** The rule that decided; `undefined`: none matched. */
+  readonly active: string | undefined;
+  /** The rule that would have. */
+  readonly candidate: string | undefined;
+  /** Whether it was allowed, and would not have been (`true`), or the other way (`false`). */
+  readonly wasAllowed: boolean;
+  /** How many decisions. */
+  readonly count: number;
+  /** The first of them. */
+  readonly first: ShadowCase;
+}
+
+/** One decision in which two policies differed. */
+export interface ShadowCase {
+  /** The uid of who asked, if known. */
+  readonly uid: number | undefined;
+  /** For what. */
+  readonly action: string | undefined;
+  /** What was decided. */
+  readonly active: Decision;
+  /** What the candidate would have decided. */
+  readonly candidate: Decision;
+}
+
+/** The active policy, with a candidate beside it. */
+export interface ShadowedPolicy extends Policy {
+  /** Decisions so far. */
+  readonly decisions: number;
+  /** Those in which the candidate differed: in yes or no, or in grants. */
+  readonly differing: number;
+  /** Those in which the candidate or `onDifference` threw. */
+  readonly failed: number;
+  /** What differed, by pair of rules, most often first: the first thousand pairs. */
+  readonly differences: readonly ShadowDifference[];
+}
+
+/** What to do with differences. */
+export interface ShadowOptions {
+  /** Called for each, after the decision was made; it cannot change it. */
+  readonly onDifference?: ((difference: ShadowCase) => void) | undefined;
+}
+
+/**
+ * Tries a policy out: each decision is the active policy's, and the candidate is asked too. It costs
+ * a second decision, and reads facts of the peer again that both ask for.
+ *
+ * @example Count whom a stricter policy would refuse
+ * ```ts
+ * import { definePolicy, shadowPolicy } from "ucred";
+ *
+ * const rules = (uid: string) => [{ name: "people", when: { uid }, allow: true }] as const;
+ * const active = definePolicy({ version: 1, rules: rules("1000-1999") });
+ * const policy = shadowPolicy(active, definePolicy({ version: 1, rules: rules("1000-1499") }));
+ * for (const uid of [1000, 1600, 1700]) policy.decide({ uid });
+ * console.log(policy.decisions, policy.differing); // 3 2
+ * ```
+ */
+export function shadowPolicy(
+  active: Policy,
+  candidate: Policy,
+  options: ShadowOptions = {},
+): ShadowedPolicy {
+  return new Shadow(active, candidate, options);
+}
+
+/** Of more pairs of rules only the number of differences is kept. */
+const MOST_PAIRS = 1000;
+
+class Shadow extends ForwardingPolicy implements ShadowedPolicy {
+  decisions = 0;
+  differing = 0;
+  failed = 0;
+  /** The active one. */
+  readonly current: Policy;
+  readonly #candidate: Policy;
+  readonly #options: ShadowOptions;
+  readonly #pairs = new Map<string, ShadowDifference>();
+
+  constructor(active: Policy, candidate: Policy, options: ShadowOptions) {
+    super();
+    this.current = active;
+    this.#candidate = candidate;
+    this.#options = options;
+  }
+
+  get differences(): readonly ShadowDifference[] {
+    return [...this.#pairs.values()].sort((a, b) => b.count - a.count);
+  }
+
+  override decide(peer: Peer | PlainPeer, options: DecideOptions = {}): Decision {
+    const active = this.current.decide(peer, options);
+    this.decisions++;
+    try {
+      this.#compare(active, peer, options);
+    } catch {
+      this.failed++; // nothing that the candidate does counts
+    }
+    return active;
+  }
+
+  #compare(active: Decision, peer: Peer | PlainPeer, options: DecideOptions): void {
+    const candidate = this.#candidate.decide(peer, options);
+    if (active.allowed === candidate.allowed && isSame(active.grants, candidate.grants)) return;
+    this.differing++;
+    const { uid } = peer;
+    const difference: ShadowCase = { uid, action: options.action, active, candidate };
+    const wasAllowed = active.allowed;
+    const key = JSON.stringify([active.rule ?? null, candidate.rule ?? null]);
+    const pair = this.#pairs.get(key);
+    if (pair !== undefined || this.#pairs.size < MOST_PAIRS) {
+      this.#pairs.set(key, {
+        ...{ active: active.rule, candidate: candidate.rule, wasAllowed, first: difference },
+        ...pair,
+        count: (pair?.count ?? 0) + 1,
+      });
+    }
+    this.#options.onDifference?.(difference);
+  }
+}
+
+function isSame(a: readonly string[], b: readonly string[]): boolean {
+  const [left, right] = [new Set(a), new Set(b)];
+  return left.size === right.size && a.every((grant) => right.has(grant));
+}

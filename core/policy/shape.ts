@@ -1,0 +1,184 @@
+/** What data must look like, said once: for checking it, and as a JSON Schema for editors. */
+
+import type { NamedKind, Path } from "./check.ts";
+
+/** Where problems go, and what names are looked up with. */
+export interface Report {
+  /** Something is wrong. */
+  problem(path: Path, message: string): void;
+  /** A field should not be there at all. */
+  unexpectedField(path: Path, message: string): void;
+  /** Looks a name up, and reports it if it does not exist. */
+  name(kind: NamedKind, name: string, path: Path): void;
+  /** Whether to go on into a nested condition: not for ever. */
+  enters(path: Path): boolean;
+  /** That is done. */
+  leaves(): void;
+}
+
+/** A schema, as JSON. */
+export type JsonSchema = { readonly [key: string]: unknown };
+
+/** What a value must look like. */
+export interface Shape {
+  /** Reports everything that is wrong with a value. */
+  check(value: unknown, path: Path, report: Report): void;
+  /** The same as JSON Schema, as far as that can say it. */
+  readonly schema: JsonSchema;
+}
+
+/** A value that a test accepts. */
+export function value(
+  expected: string,
+  test: (value: unknown) => boolean,
+  schema: JsonSchema,
+): Shape {
+  return {
+    schema,
+    check: (value, path, report) => {
+      if (!test(value)) report.problem(path, `${subject(path)} is ${expected}, not ${show(value)}`);
+    },
+  };
+}
+
+/** One value of a shape, or a list of at least one. */
+export function anyOf(one: Shape, expected = "at least one text"): Shape {
+  return {
+    schema: { anyOf: [one.schema, { type: "array", items: one.schema, minItems: 1 }] },
+    check: (value, path, report) => {
+      if (!Array.isArray(value)) return one.check(value, path, report);
+      if (value.length === 0) report.problem(path, `${subject(path)} is ${expected}, not []`);
+      for (const [index, each] of value.entries()) one.check(each, [...path, index], report);
+    },
+  };
+}
+
+/** A list. */
+export function list(of: Shape, what: string, atLeast = 0): Shape {
+  return {
+    schema: { type: "array", items: of.schema, ...(atLeast > 0 && { minItems: atLeast }) },
+    check: (value, path, report) => {
+      if (!Array.isArray(value) || value.length < atLeast) {
+        report.problem(path, `${subject(path)} is a list of ${what}, not ${show(value)}`);
+      } else {
+        for (const [index, each] of value.entries()) of.check(each, [...path, index], report);
+      }
+    },
+  };
+}
+
+/** A constant, or else another shape. */
+export function either(constant: unknown, otherwise: Shape): Shape {
+  return {
+    schema: { anyOf: [{ const: constant }, otherwise.schema] },
+    check: (value, path, report) => {
+      if (value !== constant) otherwise.check(value, path, report);
+    },
+  };
+}
+
+/** A field of an object. */
+export interface Field {
+  readonly shape: Shape;
+  /** For people, in an editor. */
+  readonly about: string;
+  readonly isRequired?: boolean;
+}
+
+/** An object with these fields, and no others. */
+export function object(
+  what: string,
+  fields: { readonly [name: string]: Field },
+  /** What is to be true of the whole. */
+  whole: { check?: Shape["check"]; schema?: JsonSchema } = {},
+): Shape {
+  const entries = Object.entries(fields);
+  const required = entries.filter(([, { isRequired }]) => isRequired).map(([name]) => name);
+  return {
+    get schema() {
+      const properties = entries.map(([name, { shape, about }]) =>
+        [name, { description: about, ...shape.schema }] as const
+      );
+      return {
+        type: "object",
+        properties: Object.fromEntries(properties),
+        additionalProperties: false,
+        ...(required.length > 0 && { required }),
+        ...whole.schema,
+      };
+    },
+    check: (value, path, report) => {
+      if (!isObject(value)) return report.problem(path, `${what} is an object, not ${show(value)}`);
+      for (const name of Object.keys(value)) {
+        if (!Object.hasOwn(fields, name)) {
+          const meant = suggest(name, Object.keys(fields));
+          report.unexpectedField([...path, name], `no field ${show(name)} here${meant}`);
+        }
+      }
+      for (const [name, { shape, isRequired = false }] of entries) {
+        // One that is there without a value is a mistake: to drop it would widen the condition.
+        const field = Object.hasOwn(value, name) ? value[name] : undefined;
+        if (isRequired || Object.hasOwn(value, name)) shape.check(field, [...path, name], report);
+      }
+      whole.check?.(value, path, report);
+    },
+  };
+}
+
+/** A shape that is named in the schema, so that it may contain itself. */
+export function nested(name: string, shape: () => Shape): Shape {
+  return {
+    schema: { $ref: `#/$defs/${name}` },
+    check: (value, path, report) => {
+      if (!report.enters(path)) return;
+      shape().check(value, path, report);
+      report.leaves();
+    },
+  };
+}
+
+/** Whether it is an object with fields. */
+export function isObject(value: unknown): value is { readonly [key: string]: unknown } {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** What a message is about: the field's name. */
+const subject = (path: Path): string =>
+  String(path.findLast((key) => typeof key === "string") ?? "it");
+
+/** A value in a message, cut off where it is long. */
+export function show(value: unknown): string {
+  if (typeof value === "object" && value !== null && Object.keys(value).length > 0) {
+    return Array.isArray(value) ? "a list" : "an object"; // which may be large, or contain itself
+  }
+  const text = value === undefined ? "nothing" : JSON.stringify(value) ?? String(value);
+  return text.length > 60 ? `${text.slice(0, 57)}…` : text;
+}
+
+/** "; did you mean …?" where something similar exists. */
+export function suggest(wrong: string, right: Iterable<string>): string {
+  let [best, least] = ["", Math.max(2, Math.floor(wrong.length / 3)) + 1];
+  for (const candidate of right) {
+    const changes = distance(wrong, candidate);
+    if (changes < least) [best, least] = [candidate, changes];
+  }
+  return best === "" ? "" : `; did you mean ${show(best)}?`;
+}
+
+/** Insertions, deletions, replacements and swaps of neighbours between two words. */
+function distance(a: string, b: string): number {
+  if (Math.max(a.length, b.length) > 64) return Infinity;
+  let [before, row] = [[] as number[], Array.from({ length: b.length + 1 }, (_, at) => at)];
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const differs = a[i - 1] === b[j - 1] ? 0 : 1;
+      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + differs);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
+        next[j] = Math.min(next[j]!, before[j - 2]! + 1);
+      }
+    }
+    [before, row] = [row, next];
+  }
+  return row[b.length]!;
+}

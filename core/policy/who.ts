@@ -1,0 +1,154 @@
+/** Action → who can do it: the ids as a set. */
+
+import type { CheckedRule } from "./check.ts";
+import { compileGlob } from "./glob.ts";
+import { hasId, others, type Range, unite, writeRanges } from "./ids.ts";
+import { Reach, withinBudget } from "./reach.ts";
+import {
+  EVERYTHING,
+  exampleIn,
+  type FactKey,
+  Groups,
+  Ids,
+  type Region,
+  TextValues,
+  Truths,
+  whereKnown,
+} from "./region.ts";
+import type { PlainPeer } from "./subject.ts";
+
+/** Some of those who can do something. */
+export interface WhoClause {
+  /** The rule that lets them. */
+  readonly rule: string;
+  /** What it grants. */
+  readonly grants: readonly string[];
+  /** Their uids; `undefined`: any. */
+  readonly uids: readonly Range[] | undefined;
+  /** Their gids; `undefined`: any. */
+  readonly gids: readonly Range[] | undefined;
+  /** Of each of these sets they have one group at least, the primary one included. */
+  readonly groups: readonly (readonly Range[])[];
+  /** They have none of these groups. */
+  readonly notGroups: readonly Range[];
+  /** What else must be so, in words. */
+  readonly also: readonly string[];
+  /** One of them. */
+  readonly example: PlainPeer;
+}
+
+/** Ids of somebody. */
+export interface PeerIds {
+  /** Effective uid. */
+  readonly uid: number;
+  /** Effective gid. */
+  readonly gid: number;
+  /** All groups; the gid counts in any case. */
+  readonly groups: readonly number[];
+}
+
+/** Who can do something, where every fact is known: unknown ones take away, and never add. */
+export interface Who {
+  /** All of them; nobody is in two, with the same other facts. */
+  readonly clauses: readonly WhoClause[];
+  /** Whether somebody with these ids can, if everything else is right. */
+  includes(ids: PeerIds): boolean;
+  /** Lines of text, one for each clause; "nobody" where there is none. */
+  toString(): string;
+}
+
+/** Who can do this by these rules; without an action, who is allowed where none is told. */
+export function whoCan(rules: readonly CheckedRule[], action: string | undefined): Who {
+  // Which rules are about the action is settled here, and does not matter any more.
+  const about = rules.filter(({ actions }) =>
+    actions === undefined ||
+    (action !== undefined && actions.some((glob) => compileGlob(glob)(action)))
+  ).map((rule) => ({ ...rule, actions: undefined }));
+  const clauses = withinBudget("tell who can", (budget) => {
+    const reach = new Reach(about, budget);
+    const parts = new Map<string, Part>();
+    for (const [region, rule] of reach.divide(whereKnown(EVERYTHING, reach.facts), budget)) {
+      if (rule === undefined || about[rule]!.grants === undefined) continue;
+      const uids = region.get("uid") as Ids | undefined;
+      // Parts that differ in their uids alone are one.
+      const key = JSON.stringify([rule, ...[...region].filter(([fact]) => fact !== "uid").sort()]);
+      const same = parts.get(key);
+      const ranges = [...same?.ranges ?? [], ...uids?.ranges ?? others([])];
+      parts.set(key, { rule, region: same?.region ?? region, ranges });
+    }
+    return [...parts.values()].sort((a, b) => a.rule - b.rule).map(({ rule, region, ranges }) =>
+      clauseOf(about[rule]!, region, unite(ranges), exampleIn(region, reach.facts, budget).peer)
+    );
+  });
+  return {
+    clauses,
+    includes: (ids) => clauses.some((clause) => has(clause, ids)),
+    toString: () => clauses.map(textOf).join("\n") || "nobody",
+  };
+}
+
+interface Part {
+  readonly rule: number;
+  readonly region: Region;
+  readonly ranges: readonly Range[];
+}
+
+function clauseOf(
+  { name, grants = [] }: CheckedRule,
+  region: Region,
+  uids: readonly Range[],
+  example: PlainPeer,
+): WhoClause {
+  const { gid, hits, avoids } = region.get("groups") as Groups | undefined ?? new Groups({});
+  const isAny = (ranges: readonly Range[]) => others(ranges).length === 0;
+  return {
+    rule: name,
+    grants,
+    uids: isAny(uids) ? undefined : uids,
+    gids: isAny(gid.ranges) ? undefined : gid.ranges,
+    groups: hits,
+    notGroups: avoids,
+    also: [...region].flatMap(([fact, values]) => describe(fact, values)),
+    example,
+  };
+}
+
+/** What a fact must be, in words; nothing where it may be anything. */
+function describe(fact: FactKey, values: unknown): readonly string[] {
+  if (values instanceof Truths) {
+    const truth = values.example();
+    if (values.isOpen()) return [];
+    if (fact === "unchanged") return [truth === true ? "unchanged" : "changed since connect"];
+    return [`${truth === true ? "our" : "another"} ${fact.slice("namespace ".length)} namespace`];
+  }
+  if (!(values instanceof TextValues)) return [];
+  const { texts, none } = values;
+  if (texts === undefined) return [`no ${fact}`];
+  const { in: matched, out } = texts;
+  if (none) return out.length === 0 ? [] : [`${fact} not ${out.join(" or ")}`];
+  return [
+    ...(matched.length === 0 ? [`some ${fact}`] : []),
+    ...matched.map((globs) => `${fact} ${globs.join(" or ")}`),
+    ...(out.length === 0 ? [] : [`${fact} not ${out.join(" or ")}`]),
+  ];
+}
+
+function has({ uids, gids, groups, notGroups }: WhoClause, ids: PeerIds): boolean {
+  const all = [ids.gid, ...ids.groups];
+  return (uids === undefined || hasId(uids, ids.uid)) &&
+    (gids === undefined || hasId(gids, ids.gid)) &&
+    groups.every((set) => all.some((group) => hasId(set, group))) &&
+    !all.some((group) => hasId(notGroups, group));
+}
+
+function textOf({ rule, grants, uids, gids, groups, notGroups, also }: WhoClause): string {
+  const who = [
+    uids === undefined ? "any uid" : `uid ${writeRanges(uids)}`,
+    ...(gids === undefined ? [] : [`gid ${writeRanges(gids)}`]),
+    ...groups.map((set) => `in group ${writeRanges(set)}`),
+    ...(notGroups.length === 0 ? [] : [`not in group ${writeRanges(notGroups)}`]),
+    ...also,
+  ];
+  const given = grants.length === 0 ? "" : `: ${grants.join(", ")}`;
+  return `${who.join("; ")} (rule "${rule}"${given})`;
+}

@@ -1,0 +1,194 @@
+/** Random small policies and peers, and a naive evaluator to compare with. */
+
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { checkPolicy } from "../../core/policy/check.ts";
+import type { Condition, PolicyDocument, RuleDocument } from "../../core/policy/document.ts";
+import { compilePolicy, type Policy } from "../../core/policy/policy.ts";
+import type { PlainPeer } from "../../core/policy/subject.ts";
+import { emulated } from "../support/suite.ts";
+
+export const USERS: { readonly [name: string]: number } = { root: 0, ada: 1, ben: 5 };
+export const GROUPS: { readonly [name: string]: number } = { wheel: 0, docker: 3, users: 6 };
+export const OWN_UID = 2;
+
+export const resolve = {
+  uid: (name: string) => USERS[name],
+  gid: (name: string) => GROUPS[name],
+  ownUid: () => OWN_UID,
+  names: (kind: "user" | "group") => Object.keys(kind === "user" ? USERS : GROUPS),
+};
+
+/** Makes a policy of rules that are right. */
+export function compile(...rules: readonly RuleDocument[]): Policy {
+  const result = checkPolicy({ version: 1, rules }, resolve);
+  assert.ok("checked" in result, "problems" in result ? JSON.stringify(result.problems) : "");
+  return compilePolicy(result.checked);
+}
+
+// The naive evaluator: every rule, every condition, straight from the document.
+
+type Truth = boolean | undefined;
+
+const not = (truth: Truth): Truth => truth === undefined ? undefined : !truth;
+const all = (truths: readonly Truth[]): Truth =>
+  truths.includes(false) ? false : truths.includes(undefined) ? undefined : true;
+const any = (truths: readonly Truth[]): Truth => not(all(truths.map(not)));
+export const list = <T>(value: T | readonly T[]): readonly T[] =>
+  Array.isArray(value) ? value : [value as T];
+
+function inRange(range: number | string, id: number | undefined): Truth {
+  if (id === undefined) return undefined;
+  const [first, last = first] = String(range).split("-").map(Number) as [number, number?];
+  return id >= first && id <= last;
+}
+
+/** Globs by way of regular expressions, unlike the library. */
+export function globMatches(glob: string, text: string | null | undefined): Truth {
+  if (text === undefined) return undefined;
+  if (text === null) return false;
+  const source = glob.replaceAll(
+    /\*\*+|[^*]|\*/g,
+    (part) =>
+      part === "*" ? "[^/]*" : part.startsWith("*") ? "[^]*" : part.replace(/[^\w]/g, "\\$&"),
+  );
+  return new RegExp(`^(?:${source})$`, "u").test(text);
+}
+
+export function holds(condition: Condition, peer: PlainPeer): Truth {
+  const { uid, gid, groups, process } = peer;
+  const group = (id: number): Truth => gid === id || groups?.includes(id);
+  return all(
+    Object.entries(condition).map(([field, value]): Truth => {
+      switch (field) {
+        case "uid":
+          return any(list(value as string).map((range) => inRange(range, uid)));
+        case "gid":
+          return any(list(value as string).map((range) => inRange(range, gid)));
+        case "user":
+          return any(list(value as string).map((name) => inRange(USERS[name]!, uid)));
+        case "group":
+          return any(list(value as string).map((name) => group(GROUPS[name]!)));
+        case "sameUser":
+          return uid === undefined ? undefined : (uid === OWN_UID) === value;
+        case "unchanged":
+          return peer.unchanged === undefined ? undefined : peer.unchanged === value;
+        case "sameNamespaces":
+          return all(list(value as "user").map((kind) => process?.namespaces?.[kind]?.ours));
+        case "any":
+          return any((value as Condition[]).map((each) => holds(each, peer)));
+        case "all":
+          return all((value as Condition[]).map((each) => holds(each, peer)));
+        case "not":
+          return not(holds(value as Condition, peer));
+        case "label":
+          return any(list(value as string).map((glob) => globMatches(glob, peer.label)));
+      }
+      const text = process?.[field as "exe"];
+      return any(list(value as string).map((glob) => globMatches(glob, text)));
+    }),
+  );
+}
+
+export function decideNaively(
+  { rules }: PolicyDocument,
+  peer: PlainPeer,
+  action: string | undefined,
+) {
+  for (const { name, when, actions, allow, deny } of rules) {
+    const about = actions === undefined ||
+      (action !== undefined && list(actions).some((glob) => globMatches(glob, action)));
+    if (!about) continue;
+    const truth = when === undefined ? true : holds(when, peer);
+    if (deny !== undefined && truth !== false) return { allowed: false, rule: name, grants: [] };
+    if (allow !== undefined && truth === true) {
+      return { allowed: true, rule: name, grants: allow === true ? [] : list(allow) };
+    }
+  }
+  return { allowed: false, rule: undefined, grants: [] };
+}
+
+// Small worlds, so that rules and peers meet.
+
+const id = fc.integer({ min: 0, max: 40 });
+const someOf = <T>(value: fc.Arbitrary<T>) =>
+  fc.oneof(value, fc.array(value, { minLength: 1, maxLength: 3 }));
+const range = fc.oneof(
+  id,
+  id.map(String),
+  fc.tuple(id, id).map(([a, b]) => `${Math.min(a, b)}-${Math.max(a, b)}`),
+);
+export const glob = fc.array(fc.constantFrom("a", "b", "/", "*", "**"), {
+  minLength: 1,
+  maxLength: 5,
+})
+  .map((parts) => parts.join(""));
+export const text = fc.array(fc.constantFrom("a", "b", "/"), { maxLength: 5 }).map((parts) =>
+  parts.join("")
+);
+const kind = fc.constantFrom("user", "pid", "net");
+
+function conditionOf(depth: number): fc.Arbitrary<Condition> {
+  const inner = depth > 0 ? conditionOf(depth - 1) : undefined;
+  const several = inner && fc.array(inner, { minLength: 1, maxLength: 3 });
+  const fields = fc.record({
+    uid: someOf(range),
+    gid: someOf(range),
+    user: someOf(fc.constantFrom(...Object.keys(USERS))),
+    group: someOf(fc.constantFrom(...Object.keys(GROUPS))),
+    sameUser: fc.boolean(),
+    exe: someOf(glob),
+    unit: someOf(glob),
+    label: someOf(glob),
+    sameNamespaces: someOf(kind),
+    unchanged: fc.boolean(),
+    ...(several && inner && { any: several, all: several, not: inner }),
+  });
+  // Most often one or two fields, as people write them.
+  return fc.tuple(fields, fc.shuffledSubarray(Object.keys(FIELDS), { minLength: 1, maxLength: 3 }))
+    .map(([fields, names]) =>
+      Object.fromEntries(Object.entries(fields).filter(([name]) => names.includes(name)))
+    ).filter((condition) => Object.keys(condition).length > 0);
+}
+
+const FIELDS: { readonly [name in keyof Condition]: true } = {
+  ...{ uid: true, gid: true, user: true, group: true, sameUser: true, exe: true, unit: true },
+  ...{ label: true, sameNamespaces: true, unchanged: true, any: true, all: true, not: true },
+};
+export const condition = conditionOf(2);
+
+export const rules = fc.array(
+  fc.record({
+    when: fc.option(condition, { nil: undefined }),
+    actions: fc.option(someOf(glob), { nil: undefined }),
+    effect: fc.oneof(
+      fc.constantFrom({ allow: true as const }, { deny: true as const }, { deny: "No" }),
+      fc.record({ allow: someOf(fc.constantFrom("read", "write")) }),
+    ),
+  }),
+  { maxLength: 12 },
+).map((all) =>
+  all.map(({ when, actions, effect }, index): RuleDocument => ({
+    name: `rule ${index}`,
+    ...(when && { when }),
+    ...(actions && { actions }),
+    ...effect,
+  }))
+);
+
+const fact = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: null });
+export const peer = fc.record({
+  uid: id,
+  gid: id,
+  groups: fc.array(fc.constantFrom(0, 3, 6, 9), { maxLength: 3 }),
+  label: fact(text),
+  unchanged: fc.boolean(),
+  process: fc.record({
+    exe: fact(text),
+    unit: fact(text),
+    namespaces: fc.dictionary(kind, fc.record({ ours: fc.boolean() })),
+  }, { requiredKeys: [] }),
+}, { requiredKeys: [] }) as fc.Arbitrary<PlainPeer>;
+
+/** How often a property is tried. */
+export const RUNS = { numRuns: emulated ? 100 : 1000 }; // no CPU changes what is searched for

@@ -1,0 +1,311 @@
+/** What is said about policies: each claim is checked by deciding, and by a search for a counterexample. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import type { UcredError } from "../../core/errors.ts";
+import { checkPolicy } from "../../core/policy/check.ts";
+import type { PolicyDocument, RuleDocument } from "../../core/policy/document.ts";
+import type { Finding } from "../../core/policy/lint.ts";
+import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy.ts";
+import { Reach } from "../../core/policy/reach.ts";
+import { EVERYTHING, exampleIn, whereKnown } from "../../core/policy/region.ts";
+import type { PlainPeer } from "../../core/policy/subject.ts";
+import { compile, peer, resolve, rules, RUNS, text } from "./policies.ts";
+
+const about = (findings: readonly Finding[]) => findings.map(({ kind, rule }) => `${kind} ${rule}`);
+
+const rule = (name: string, rest: Omit<RuleDocument, "name">): RuleDocument => ({ name, ...rest });
+
+/** Peers of whom every fact is known. */
+const knownPeer = fc.tuple(peer, peer).map(([{ process, ...peer }, other]) => ({
+  ...{ uid: 3, gid: 4, groups: [9], label: null, unchanged: true, ...other, ...peer },
+  process: {
+    ...{ exe: null, unit: "a", ...process },
+    namespaces: Object.fromEntries(["user", "pid", "net"].map((kind) => [
+      kind,
+      { ours: process?.namespaces?.[kind as "user"]?.ours ?? true },
+    ])),
+  },
+})) as fc.Arbitrary<PlainPeer & { uid: number; gid: number; groups: number[] }>;
+
+const action = fc.option(text, { nil: undefined });
+
+// With every rule of random policies, and all that the analysis rests on.
+
+test("regions: an example of each part is decided by the rule that the part is said to be of", () => {
+  fc.assert(
+    fc.property(rules, fc.boolean(), (rules, isKnown) => {
+      const policy = compile(...rules);
+      const { checked } = checkPolicy({ version: 1, rules }, resolve) as {
+        checked: Parameters<typeof compilePolicy>[0];
+      };
+      const budget = { left: 100_000 };
+      try {
+        const reach = new Reach(checked.rules, budget);
+        const world = isKnown ? whereKnown(EVERYTHING, reach.facts) : EVERYTHING;
+        for (const [part, at] of reach.divide(world, budget)) {
+          const { peer, action } = exampleIn(part, isKnown ? reach.facts : [], budget);
+          const decision = policy.decide(peer, { action });
+          assert.equal(decision.rule, at === undefined ? undefined : rules[at]!.name);
+          if (isKnown) assert.deepEqual(decision.unknown, []);
+        }
+      } catch (error) {
+        if (budget.left >= 0) throw error; // very nested ones are left out
+      }
+    }),
+    { numRuns: RUNS.numRuns / 5 },
+  );
+});
+
+test("lint() says never where a search finds nobody, and nothing where it finds somebody", () => {
+  fc.assert(
+    fc.property(
+      rules,
+      fc.array(fc.tuple(peer, action), { minLength: 50, maxLength: 50 }),
+      fc.array(fc.tuple(knownPeer, action), { minLength: 50, maxLength: 50 }),
+      (rules, cases, known) => {
+        const policy = compile(...rules);
+        const findings = policy.lint();
+        const kindsOf = (name: string) =>
+          findings.filter(({ rule }) => rule === name).map(({ kind }) => kind);
+        for (const [peer, action] of [...cases, ...known]) {
+          const { rule, unknown } = policy.decide(peer, { action });
+          if (rule === undefined) continue;
+          assert.ok(!kindsOf(rule).includes("never"), rule);
+          if (unknown.length === 0 && known.some(([each]) => each === peer)) {
+            assert.ok(!kindsOf(rule).includes("only-unknown"), rule);
+            assert.ok(!kindsOf(rule).includes("contradiction"), rule);
+          }
+        }
+        for (const { kind, rule, example } of findings) {
+          if (kind !== "only-unknown" && kind !== "shadowed" && kind !== "never") continue;
+          const decided = policy.decide(example!.peer, example!).rule;
+          assert.equal(decided === rule, kind === "only-unknown", kind);
+        }
+      },
+    ),
+    { numRuns: RUNS.numRuns / 10 },
+  );
+});
+
+test("lint() says that everybody is allowed only where everybody is", () => {
+  fc.assert(
+    fc.property(rules, fc.array(knownPeer, { minLength: 20 }), (rules, peers) => {
+      const everyone = compile(...rules).lint().filter(({ kind }) => kind === "everyone");
+      for (const { rule } of everyone) {
+        const { actions: _, ...alone } = rules.find(({ name }) => name === rule)!;
+        for (const peer of peers) assert.ok(compile(alone).decide(peer).allowed);
+      }
+    }),
+    { numRuns: RUNS.numRuns / 10 },
+  );
+});
+
+test("who() has everybody who is allowed, with an example of each clause", () => {
+  fc.assert(
+    fc.property(
+      rules,
+      action,
+      fc.array(knownPeer, { minLength: 50, maxLength: 50 }),
+      (rules, action, peers) => {
+        const policy = compile(...rules);
+        const who = policy.who(action);
+        for (const { rule, grants, example } of who.clauses) {
+          const decision = policy.decide(example, { action });
+          assert.deepEqual([decision.rule, decision.grants], [rule, grants]);
+          assert.ok(decision.allowed);
+        }
+        for (const peer of peers) {
+          if (policy.decide(peer, { action }).allowed) assert.ok(who.includes(peer));
+        }
+      },
+    ),
+    { numRuns: RUNS.numRuns / 5 },
+  );
+});
+
+/** A policy, and another one that came of it by a small edit. */
+const edit = fc.tuple(rules, fc.nat(), fc.nat(), fc.constantFrom("swap", "drop", "copy", "same"))
+  .map(([rules, a, b, how]): [RuleDocument[], RuleDocument[]] => {
+    const edited = [...rules];
+    const [at, to] = [a % (rules.length || 1), b % (rules.length || 1)];
+    if (how === "swap" && rules.length > 0) [edited[at], edited[to]] = [edited[to]!, edited[at]!];
+    if (how === "drop") edited.splice(at, 1);
+    if (how === "copy" && rules.length > 0) edited.push({ ...edited[at]!, name: "copy" });
+    return [[...rules], edited];
+  });
+
+test("equivalent() finds a case that differs, or none is found by a search", () => {
+  let [same, different, tooMany] = [0, 0, 0];
+  fc.assert(
+    fc.property(
+      edit,
+      fc.array(fc.tuple(peer, action), { minLength: 50, maxLength: 50 }),
+      ([before, after], cases) => {
+        const [a, b] = [compile(...before), compile(...after)];
+        const outcome = (policy: Policy, peer: PlainPeer, action: string | undefined) => {
+          const { allowed, grants } = policy.decide(peer, { action });
+          return { allowed, grants: [...new Set(grants)].sort() };
+        };
+        let found: ReturnType<typeof equivalent>;
+        try {
+          found = equivalent(a, b);
+        } catch (error) {
+          if ((error as UcredError).code !== "ERR_UCRED_POLICY") throw error;
+          tooMany++;
+          return;
+        }
+        if (found !== undefined) {
+          different++;
+          const { peer, action } = found;
+          assert.deepEqual(found.before, a.decide(peer, { action }));
+          assert.deepEqual(found.after, b.decide(peer, { action }));
+          assert.notDeepEqual(outcome(a, peer, action), outcome(b, peer, action));
+        } else {
+          same++;
+          for (const [peer, action] of cases) {
+            assert.deepEqual(outcome(a, peer, action), outcome(b, peer, action));
+          }
+        }
+      },
+    ),
+    { numRuns: RUNS.numRuns / 5 },
+  );
+  assert.ok(same > 10 && different > 10 && tooMany < 10, `${same} ${different} ${tooMany}`);
+});
+
+test("lint() names what is doubtful, with a case that shows it", () => {
+  const findings = compile(
+    rule("people", { when: { uid: "0-20" }, allow: "read" }),
+    rule("late deny", { when: { uid: 5 }, deny: true }),
+    rule("late allow", { when: { uid: 5 }, allow: "read" }),
+    rule("nobody", { when: { uid: 1, any: [{ uid: 2 }, { uid: 3 }] }, allow: true }),
+    rule("program", { when: { exe: "/usr/bin/node" }, allow: true }),
+    rule("program of ada", { when: { exe: "/usr/bin/node", uid: 30 }, allow: true }),
+    rule("bad program", { when: { exe: "/opt/old" }, deny: true }),
+    rule("overflow", { when: { gid: 65534 }, allow: "x" }),
+    rule("half", { when: { uid: "20-40" }, allow: "write" }),
+    rule("all", { when: { any: [{ unit: "a" }, { not: { unit: "a" } }] }, allow: true }),
+  ).lint();
+  assert.deepEqual(about(findings).filter((each) => !each.startsWith("shadowed")), [
+    "only-unknown late deny",
+    "never late allow",
+    "contradiction nobody",
+    "forgeable program",
+    "never program of ada",
+    "forgeable program of ada",
+    "forgeable bad program",
+    "overflow overflow",
+    "everyone all",
+  ]);
+  const shadowed = findings.find(({ kind, rule }) => kind === "shadowed" && rule === "half")!;
+  assert.equal(shadowed.example?.peer.uid, 20);
+  assert.match(shadowed.message, /the earlier rule "people" decides for some/);
+  assert.deepEqual(shadowed.path, ["rules", 8]);
+  const levels = findings.filter(({ kind }) => kind === "forgeable").map(({ level }) => level);
+  assert.deepEqual(levels, ["warning", "note", "warning"]);
+  const late = findings.find(({ rule }) => rule === "late deny")!;
+  assert.equal(late.example?.peer.uid, undefined);
+  assert.match(late.message, /decides only where facts are unknown.*Rule "people" decides/);
+});
+
+test("lint() of a policy that is as it should be finds nothing", () => {
+  const policy = compile(
+    rule("root", { when: { uid: 0, sameNamespaces: ["pid", "mnt"] }, allow: "full" }),
+    rule("docker", { when: { group: "docker", not: { uid: 0 } }, allow: "full" }),
+    rule("reader", {
+      when: { user: "ada", not: { group: "docker" } },
+      actions: "GET /**",
+      allow: "read",
+    }),
+  );
+  assert.deepEqual(policy.lint({ abstractSocket: true }), []);
+});
+
+test("lint() tells container roots apart where the socket is abstract", () => {
+  const root = compile(rule("root", { when: { uid: 0 }, allow: true }));
+  assert.deepEqual(root.lint(), []);
+  const [finding] = root.lint({ abstractSocket: true });
+  assert.equal(finding?.kind, "container");
+  const { uid, process } = finding!.example!.peer;
+  assert.deepEqual([uid, process?.namespaces?.pid, process?.namespaces?.user], [
+    0,
+    { ours: false },
+    { ours: true },
+  ]);
+  const blocked = compile(
+    rule("containers", { when: { not: { sameNamespaces: "mnt" } }, deny: true }),
+    rule("root", { when: { uid: 0 }, allow: true }),
+  );
+  assert.deepEqual(about(blocked.lint({ abstractSocket: true })), ["shadowed root"]);
+});
+
+test("lint() tells names that stand for one id", () => {
+  const twins = { ...resolve, uid: (name: string) => name === "toor" ? 0 : resolve.uid(name) };
+  const document: PolicyDocument = {
+    version: 1,
+    rules: [rule("both", { when: { user: ["root", "toor"] }, allow: true })],
+  };
+  const result = checkPolicy(document, twins);
+  assert.ok("checked" in result);
+  const inDocument = compilePolicy(result.checked).lint();
+  assert.deepEqual(inDocument.map(({ kind, path }) => [kind, path.join(".")]), [
+    ["same-id", "rules.0.when.user.0"],
+    ["same-id", "rules.0.when.user.1"],
+  ]);
+  const namesakes = ({ name }: { name: string }) => name === "root" ? ["root", "admin"] : [];
+  const [first] = compilePolicy(result.checked, { namesakes }).lint();
+  assert.match(first!.message, /The user "root" has the uid of "toor", "admin" as well, 0/);
+});
+
+test("lint() and who() of ten thousand rules", () => {
+  const many = Array.from({ length: 10_000 }, (_, at): RuleDocument =>
+    rule(`rule ${at}`, {
+      when: at % 3 === 0 ? { uid: at } : { uid: 20_000 + at, gid: at },
+      ...(at % 2 === 0 ? { allow: "x" } : { deny: true }),
+    }));
+  const policy = compile(...many, rule("again", { when: { uid: 3 }, allow: "y" }));
+  const found = policy.lint().filter(({ kind }) => kind === "only-unknown" || kind === "never");
+  assert.deepEqual(about(found), ["never again"]);
+  assert.equal(policy.who().clauses.length > 3000, true);
+});
+
+test("what can be combined in too many ways is said to be so, and does not hang", () => {
+  const any = (field: "exe" | "unit" | "cgroup" | "label", at: number) =>
+    Array.from({ length: 12 }, (_, i) => ({ [field]: `**${at}*${i}**x*` }));
+  const hard = Array.from({ length: 12 }, (_, at): RuleDocument =>
+    rule(`hard ${at}`, {
+      when: {
+        any: any("exe", at),
+        all: [{ any: any("unit", at) }, { any: any("cgroup", at) }, {
+          not: { any: any("label", at) },
+        }],
+      },
+      deny: true,
+    }));
+  const policy = compile(...hard, rule("last", { when: { uid: 1 }, allow: true }));
+  assert.throws(() => equivalent(policy, compile()), { code: "ERR_UCRED_POLICY" });
+});
+
+test("who() reads well", () => {
+  const policy = compile(
+    rule("blocked", { when: { group: "users" }, deny: true }),
+    rule("root", { when: { uid: 0 }, allow: "full" }),
+    rule("web", {
+      when: { uid: ["10-12", 14], unit: "web.service" },
+      actions: "GET /**",
+      allow: "read",
+    }),
+  );
+  assert.equal(
+    String(policy.who("GET /status")),
+    [
+      'uid 0; not in group 6 (rule "root": full)',
+      'uid 10-12, 14; not in group 6; unit web.service (rule "web": read)',
+    ].join("\n"),
+  );
+  assert.equal(String(policy.who("PUT /")), 'uid 0; not in group 6 (rule "root": full)');
+  assert.equal(policy.who("GET /").includes({ uid: 11, gid: 1, groups: [6] }), false);
+  assert.equal(String(compile().who()), "nobody");
+});

@@ -1,0 +1,562 @@
+/** Policies that follow their files: what is noticed, and what never takes the place of a good one. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  lchownSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { UcredError } from "../../mod.ts";
+import { readPolicyFile, stampOf } from "../../policy/load.ts";
+import { loadPolicy, parsePolicy, type WatchOptions, watchPolicy } from "../../policy/mod.ts";
+import { temporaryFolder } from "../support/compile.ts";
+import { needs, runtime, runtimeCommand, testWith } from "../support/suite.ts";
+
+/** A policy that lets in one uid, of four digits. */
+const only = (uid: number) =>
+  `version: 1\nrules: [{ name: "${uid}", when: { uid: ${uid} }, allow: true }]\n`;
+
+/** A folder with `policy.yaml` that lets in uid 1001. */
+function policyFile(): string {
+  const path = join(temporaryFolder(), "policy.yaml");
+  writeFileSync(path, only(1001));
+  return path;
+}
+
+/** Replaces it as one should. */
+function replace(path: string, text: string): void {
+  writeFileSync(`${path}.new`, text);
+  renameSync(`${path}.new`, path);
+}
+
+async function until(condition: () => unknown): Promise<void> {
+  while (!condition()) await sleep(10);
+}
+
+/** Watches, and counts what is told. */
+function watched(path: string, options: WatchOptions = {}) {
+  const errors: string[] = [];
+  let reloads = 0;
+  const policy = watchPolicy(path, {
+    onReload: (policy) => {
+      assert.equal(policy, watch.policy.current);
+      reloads++;
+    },
+    onError: (error) => {
+      assert.ok(error instanceof UcredError && error.code === "ERR_UCRED_POLICY");
+      assert.equal(error, watch.policy.error);
+      errors.push(error.message.replace(/^Cannot use the policy: \S+: /, ""));
+    },
+    ...options,
+  });
+  const watch = {
+    policy,
+    errors,
+    reloads: () => reloads,
+    admitted: () =>
+      [1001, 1002, 1003].filter((uid) => {
+        const { allowed } = policy.decide({ uid });
+        assert.equal(policy.admits({ uid }), allowed);
+        assert.equal(policy.explain({ uid }).decision.allowed, allowed);
+        assert.equal(policy.current.decide({ uid }).allowed, allowed);
+        return allowed;
+      }).join(),
+    [Symbol.dispose]: () => policy.close(),
+  };
+  return watch;
+}
+
+/** What the process is warned of while something runs. */
+async function warningsOf(run: (warnings: readonly string[]) => Promise<void>): Promise<void> {
+  const warnings: string[] = [];
+  const listen = ({ name, message }: Error) => {
+    if (name === "UcredWarning") warnings.push(message);
+  };
+  process.on("warning", listen);
+  try {
+    await run(warnings);
+  } finally {
+    process.removeListener("warning", listen);
+  }
+}
+
+const descriptors = () => readdirSync("/proc/self/fd").length;
+
+for (
+  const [name, change] of [
+    ["another file is renamed to it", (path) => replace(path, only(1002))],
+    ["it is written to", (path) => writeFileSync(path, only(1002))],
+    ["it is written to and its time put back", (path) => {
+      const { atime, mtime } = statSync(path);
+      writeFileSync(path, only(1002));
+      utimesSync(path, atime, mtime);
+    }],
+    ["it is deleted and made again at once", (path) => {
+      rmSync(path);
+      writeFileSync(path, only(1002));
+    }],
+    ["it becomes a link", (path) => {
+      const target = join(temporaryFolder(), "elsewhere.yaml");
+      writeFileSync(target, only(1002));
+      symlinkSync(target, `${path}.new`);
+      renameSync(`${path}.new`, path);
+    }],
+    ["its folder is replaced", (path) => {
+      const folder = dirname(path);
+      mkdirSync(`${folder}.new`);
+      writeFileSync(join(`${folder}.new`, "policy.yaml"), only(1002));
+      renameSync(folder, `${folder}.old`);
+      renameSync(`${folder}.new`, folder);
+    }],
+  ] as readonly (readonly [string, (path: string) => void])[]
+) {
+  test(`a watched policy follows its file when ${name}`, async () => {
+    const folder = join(temporaryFolder(), "conf");
+    mkdirSync(folder);
+    const path = join(folder, "policy.yaml");
+    writeFileSync(path, only(1001));
+    using watch = watched(path);
+    assert.equal(watch.admitted(), "1001");
+    change(path);
+    await until(() => watch.reloads() > 0);
+    assert.equal(watch.admitted(), "1002");
+    assert.deepEqual([watch.errors, watch.policy.error], [[], undefined]);
+  });
+}
+
+test("a watched policy follows a link to a folder, as Kubernetes swaps it", async () => {
+  const folder = temporaryFolder();
+  const publish = (version: string, text: string) => {
+    mkdirSync(join(folder, version));
+    writeFileSync(join(folder, version, "policy.yaml"), text);
+    symlinkSync(version, join(folder, "..data_tmp"));
+    renameSync(join(folder, "..data_tmp"), join(folder, "..data"));
+  };
+  publish("..1", only(1001));
+  const path = join(folder, "policy.yaml");
+  symlinkSync(join("..data", "policy.yaml"), path);
+  using watch = watched(path);
+  for (const [round, uid] of [1002, 1003].entries()) {
+    publish(`..${round + 2}`, only(uid));
+    rmSync(join(folder, `..${round + 1}`), { recursive: true });
+    await until(() => watch.reloads() > round);
+    assert.equal(watch.admitted(), `${uid}`);
+  }
+  publish("..4", "version: 2\nrules: []\n");
+  await until(() => watch.policy.error);
+  assert.equal(watch.admitted(), "1003");
+});
+
+test("a deleted policy stays in force, and its return is noticed", async () => {
+  const path = policyFile();
+  using watch = watched(path);
+  renameSync(path, `${path}.away`);
+  await until(() => watch.policy.error);
+  assert.equal(watch.admitted(), "1001");
+  assert.match(watch.errors.join(), /^[^,]*(ENOENT|os error 2)/);
+  renameSync(`${path}.away`, path);
+  await until(() => watch.reloads() === 1);
+  assert.deepEqual([watch.admitted(), watch.policy.error], ["1001", undefined]);
+  assert.equal(watch.errors.length, 1);
+});
+
+test("a bad file never replaces a good policy, and is told once", async () => {
+  const path = policyFile();
+  using watch = watched(path);
+  const bad = [
+    ["", /a policy is an object, not null/],
+    ["\0\x01\x02", /./],
+    ["version: 1\nrules: [", /./],
+    ["version: 1\nrules: [{ name: a, when: { uidd: 1 }, allow: true }]\n", /no field "uidd"/],
+    [Uint8Array.of(0x23, 0xff, 0x0a), /it is not in UTF-8/],
+    ["version: 1\nrules: [{ name: a, when: { user: ucred-nobody }, allow: true }]\n", /no user/],
+  ] as const;
+  for (const [round, [text, expected]] of bad.entries()) {
+    writeFileSync(path, text);
+    await until(() => watch.errors.length > round);
+    assert.match(watch.errors[round]!, expected);
+    const { error } = watch.policy;
+    assert.deepEqual([watch.policy.reload(), watch.policy.reload()], [false, false]);
+    assert.equal(watch.policy.error, error);
+    assert.equal(watch.admitted(), "1001");
+  }
+  await sleep(2500); // it is tried again
+  assert.equal(watch.errors.length, bad.length, watch.errors.join("\n"));
+  writeFileSync(path, only(1002));
+  await until(() => watch.reloads() > 0);
+  assert.deepEqual([watch.admitted(), watch.policy.error], ["1002", undefined]);
+  // What was mended and comes back is told again.
+  writeFileSync(path, "");
+  await until(() => watch.errors.length > bad.length);
+  assert.equal(watch.errors.at(-1), watch.errors[0]);
+});
+
+test("a file that is being written is not taken half-written, and is told if that goes on", async () => {
+  const path = policyFile();
+  using watch = watched(path);
+  const [start, end] = [
+    "version: 1\nrules:\n  - name: few\n    allow: true\n",
+    "    when: { uid: 1002 }\n",
+  ];
+  let text = start;
+  writeFileSync(path, text);
+  while (watch.policy.error === undefined) {
+    assert.equal(
+      parsePolicy(text).decide({ uid: 1003 }).allowed,
+      true,
+      "half of it lets in anyone",
+    );
+    assert.equal(watch.admitted(), "1001");
+    await sleep(20);
+    appendFileSync(path, "    # one of many\n");
+    text += "    # one of many\n";
+  }
+  assert.deepEqual(watch.errors, ["it is being changed"]);
+  appendFileSync(path, end.slice(0, -6));
+  await sleep(20);
+  appendFileSync(path, end.slice(-6));
+  await until(() => watch.reloads() > 0);
+  assert.deepEqual([watch.admitted(), watch.policy.error], ["1002", undefined]);
+  assert.deepEqual([watch.reloads(), watch.errors.length], [1, 1]);
+});
+
+test("a file is not read as another one than was looked at", () => {
+  const path = policyFile();
+  const stamp = stampOf(statSync(path, { bigint: true }));
+  assert.deepEqual(readPolicyFile(path, {}, stamp), { text: only(1001), stamp });
+  replace(path, only(1001));
+  assert.equal(readPolicyFile(path, {}, stamp), undefined);
+});
+
+test("a file that others can write to is not taken, until that is mended", async () => {
+  const path = policyFile();
+  using watch = watched(path);
+  writeFileSync(path, only(1002));
+  chmodSync(path, 0o666);
+  await until(() => watch.errors.length === 1);
+  assert.deepEqual([watch.admitted(), watch.errors], ["1001", ["it may be written by others"]]);
+  chmodSync(path, 0o644);
+  await until(() => watch.reloads() === 1);
+  assert.equal(watch.admitted(), "1002");
+
+  // The file alone tells nothing of its folder: it is tried again.
+  chmodSync(dirname(path), 0o777);
+  writeFileSync(path, only(1003));
+  await until(() => watch.errors.length === 2);
+  assert.match(watch.errors[1]!, /^its folder .* may be written by others$/);
+  assert.equal(watch.admitted(), "1002");
+  chmodSync(dirname(path), 0o755);
+  await until(() => watch.reloads() === 2);
+  assert.deepEqual([watch.admitted(), watch.policy.error], ["1003", undefined]);
+
+  using other = watched(path, { anyOwner: true });
+  chmodSync(path, 0o666);
+  await until(() => other.reloads() === 1);
+  assert.equal(other.policy.error, undefined);
+});
+
+testWith([needs.root], "a file that is given to others is not taken", async () => {
+  const path = policyFile();
+  using watch = watched(path);
+  writeFileSync(path, only(1002));
+  chownSync(path, 4321, 0);
+  await until(() => watch.policy.error);
+  assert.deepEqual([watch.admitted(), watch.errors], ["1001", ["it belongs to uid 4321"]]);
+  chownSync(path, 0, 0);
+  await until(() => watch.reloads() === 1);
+  assert.equal(watch.admitted(), "1002");
+});
+
+test("loadPolicy() looks at the folder of each link, and of the file", () => {
+  const [first, second, third] = [temporaryFolder(), temporaryFolder(), temporaryFolder()];
+  writeFileSync(join(third, "real.yaml"), only(1001));
+  symlinkSync(join(third, "real.yaml"), join(second, "middle.yaml"));
+  symlinkSync(join(second, "middle.yaml"), join(first, "policy.yaml"));
+  const path = join(first, "policy.yaml");
+  assert.ok(loadPolicy(path));
+  for (const folder of [first, second, third]) {
+    chmodSync(folder, 0o775);
+    const message = `Cannot use the policy: ${path}: its folder ${folder} may be written by others`;
+    assert.throws(() => loadPolicy(path), { code: "ERR_UCRED_POLICY", message });
+    assert.throws(() => watchPolicy(path), { code: "ERR_UCRED_POLICY", message });
+    assert.ok(loadPolicy(path, { anyOwner: true }));
+    chmodSync(folder, 0o755);
+  }
+});
+
+testWith([needs.root], "loadPolicy() refuses another's link in a folder that all write to", () => {
+  const target = policyFile();
+  const folder = temporaryFolder();
+  chmodSync(folder, 0o1777);
+  const path = join(folder, "policy.yaml");
+  symlinkSync(target, path);
+  assert.ok(loadPolicy(path));
+  lchownSync(path, 4321, 0);
+  assert.throws(() => loadPolicy(path), { message: /: the link \S+ belongs to uid 4321$/ });
+});
+
+test("loadPolicy() waits for nobody: a pipe is no policy", () => {
+  const path = join(temporaryFolder(), "pipe");
+  execFileSync("mkfifo", [path]);
+  assert.throws(() => loadPolicy(path), { message: /: it is no regular file$/ });
+});
+
+test("a callback that throws or rejects ends nothing, and is told", async () => {
+  await warningsOf(async (warnings) => {
+    const path = policyFile();
+    let calls = 0;
+    using policy = watchPolicy(path, {
+      onReload: () => {
+        if (++calls === 2) return Promise.reject(new Error("late")) as unknown as void;
+        throw new Error("at once");
+      },
+      onError: () => {
+        throw new Error("of errors");
+      },
+    });
+    replace(path, only(1002));
+    await until(() => warnings.length === 1);
+    replace(path, only(1003));
+    await until(() => warnings.length === 2);
+    assert.equal(policy.decide({ uid: 1003 }).allowed, true);
+    rmSync(path);
+    await until(() => warnings.length === 3);
+    assert.equal(policy.reload(), false);
+    const told = (name: string, what: string) =>
+      `${name} failed, of the watch of ${path}: Error: ${what}`;
+    assert.deepEqual(warnings, [
+      told("onReload", "at once"),
+      told("onReload", "late"),
+      told("onError", "of errors"),
+    ]);
+    writeFileSync(path, only(1002));
+    assert.equal(policy.reload(), true);
+    await until(() => warnings.length === 4);
+  });
+});
+
+test("without onError a process warning tells the problem, once", async () => {
+  await warningsOf(async (warnings) => {
+    const path = policyFile();
+    using policy = watchPolicy(path);
+    writeFileSync(path, "version: 2\nrules: []\n");
+    await until(() => warnings.length > 0);
+    assert.deepEqual([policy.reload(), policy.reload()], [false, false]);
+    rmSync(path);
+    await until(() => warnings.length > 1);
+    assert.equal(warnings[0], `Cannot use the policy: ${path}:1:10: version is 1, not 2`);
+    assert.equal(warnings[1], policy.error?.message);
+  });
+});
+
+test("watchPolicy() throws as loadPolicy() does where the file is bad from the start", () => {
+  const path = policyFile();
+  writeFileSync(path, "version: 2\nrules: []\n");
+  const error = {
+    code: "ERR_UCRED_POLICY",
+    message: `Cannot use the policy: ${path}:1:10: version is 1, not 2`,
+  };
+  assert.throws(() => loadPolicy(path), error);
+  assert.throws(() => watchPolicy(path), error);
+});
+
+test("reload() takes the file at once, and whatever an `accounts` throws is reported", async () => {
+  const path = policyFile();
+  let admins: number | undefined = 1001;
+  const accounts = {
+    uid: () => {
+      if (admins === undefined) throw new TypeError("no directory");
+      return admins;
+    },
+    gid: () => undefined,
+  };
+  writeFileSync(path, "version: 1\nrules: [{ name: a, when: { user: admin }, allow: true }]\n");
+  using watch = watched(path, { accounts });
+  assert.equal(watch.admitted(), "1001");
+  admins = 1002;
+  assert.equal(watch.policy.reload(), true);
+  assert.deepEqual([watch.admitted(), watch.reloads()], ["1002", 1]);
+  // The same text in a file that was touched.
+  admins = 1003;
+  utimesSync(path, 1, 1);
+  await until(() => watch.reloads() === 2);
+  assert.equal(watch.admitted(), "1003");
+  admins = undefined;
+  assert.equal(watch.policy.reload(), false);
+  assert.deepEqual([watch.admitted(), watch.errors], ["1003", ["no directory"]]);
+  admins = 1001;
+  await until(() => watch.reloads() === 3);
+  assert.equal(watch.admitted(), "1001");
+});
+
+test("a decision is made by one policy", () => {
+  const path = policyFile();
+  const both = (uid: number, gid: number) =>
+    `version: 1\nrules: [{ name: a, when: { uid: ${uid}, gid: ${gid} }, allow: true }]\n`;
+  writeFileSync(path, both(1, 1));
+  using policy = watchPolicy(path);
+  let reloaded = false;
+  const peer = {
+    get uid() {
+      writeFileSync(path, both(2, 2));
+      reloaded = policy.reload();
+      return 1;
+    },
+    get gid() {
+      return reloaded ? 2 : 1;
+    },
+  };
+  assert.equal(policy.decide(peer).allowed, false);
+  assert.equal(reloaded, true);
+});
+
+test("a relative path stays what it was", () => {
+  const path = policyFile();
+  const before = process.cwd();
+  process.chdir(dirname(path));
+  try {
+    using policy = watchPolicy("policy.yaml");
+    process.chdir(before);
+    writeFileSync(path, only(1002));
+    assert.equal(policy.reload(), true);
+    assert.equal(policy.decide({ uid: 1002 }).allowed, true);
+  } finally {
+    process.chdir(before);
+  }
+});
+
+testWith([needs.linux], "close() ends the watch, and no descriptor is left", async () => {
+  const path = policyFile();
+  const [witness, closed] = [watched(path), watched(path)];
+  const before = descriptors();
+  const many = Array.from({ length: 100 }, () => watched(path));
+  for (const { policy } of [closed, ...many]) {
+    policy.close();
+    policy[Symbol.dispose]();
+  }
+  for (let i = 0; i < 300; i++) assert.equal(witness.policy.reload(), true);
+  replace(path, only(1002));
+  await until(() => witness.admitted() === "1002");
+  rmSync(path);
+  await until(() => witness.policy.error);
+  witness.policy.close();
+  assert.equal(witness.reloads(), 301);
+  for (const { policy, reloads, errors, admitted } of [closed, ...many]) {
+    assert.equal(policy.reload(), false);
+    assert.deepEqual([admitted(), reloads(), errors.length, policy.error], [
+      "1001",
+      0,
+      0,
+      undefined,
+    ]);
+  }
+  await until(() => descriptors() <= before);
+});
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+/** Runs a program that may use `watchPolicy`, and `path`, and returns what it printed. */
+function program(code: string, flags: readonly string[] = [], before: readonly string[] = []) {
+  const path = policyFile();
+  const script = join(temporaryFolder(), "program.ts");
+  const imports = [
+    'import { appendFileSync, writeFileSync } from "node:fs";',
+    'import { setTimeout as sleep } from "node:timers/promises";',
+    `import { watchPolicy } from ${JSON.stringify(join(root, "policy/mod.ts"))};`,
+    `const path: string = ${JSON.stringify(path)};`,
+  ];
+  writeFileSync(script, [...imports, code].join("\n"));
+  const own = runtime === "deno" ? ["-A", "--config", join(root, "deno.json")] : [];
+  const [command, ...args] = [...before, ...runtimeCommand([...own, ...flags]), script];
+  return execFileSync(command!, args, { encoding: "utf8", timeout: 60_000 });
+}
+
+test("a watch keeps no program running", () => {
+  const output = program(`
+    const policy = watchPolicy(path);
+    await sleep(700); // it has looked
+    console.log(policy.decide({ uid: 1001 }).allowed);`);
+  assert.equal(output, "true\n");
+});
+
+test("policies that were replaced are given back", () => {
+  const flags = {
+    node: ["--expose-gc"],
+    deno: ["--v8-flags=--expose-gc"],
+    bun: ["--expose-gc"],
+  }[runtime];
+  const output = program(
+    `
+    const policy = watchPolicy(path, { onError: () => {} });
+    const refs: WeakRef<object>[] = [];
+    for (let i = 0; i < 400; i++) {
+      refs.push(new WeakRef(policy.current));
+      policy.reload();
+    }
+    writeFileSync(path, "");
+    for (let i = 0; i < 400; i++) policy.reload();
+    const left = () => refs.filter((ref) => ref.deref() !== undefined).length;
+    while (left() > 40) { // what is on the stack may stay
+      await sleep(10);
+      (globalThis as unknown as { gc(): void }).gc();
+    }
+    console.log("given back");`,
+    flags,
+  );
+  assert.equal(output, "given back\n");
+});
+
+const privateMounts = [needs.root, needs.pidNamespace, needs.native];
+
+testWith(privateMounts, "a reload finds a user who was just added", () => {
+  const passwd = join(temporaryFolder(), "passwd");
+  writeFileSync(passwd, readFileSync("/etc/passwd"));
+  const mount = ["-m", "sh", "-c", 'mount --bind "$0" /etc/passwd && exec "$@"', passwd];
+  const output = program(
+    `
+    let tells = (_: string) => {};
+    const told = () => new Promise<string>((resolve) => tells = resolve);
+    const policy = watchPolicy(path, {
+      onReload: () => tells("reloaded"),
+      onError: ({ message }) => tells(message.slice(message.lastIndexOf(": ") + 2)),
+    });
+    const wait = setInterval(() => {}, 1000);
+    const write = (user: string) =>
+      writeFileSync(path, \`version: 1\\nrules: [{ name: a, when: { user: \${user} }, allow: true }]\\n\`);
+    const add = (user: string, uid: number) =>
+      appendFileSync("/etc/passwd", \`\${user}:x:\${uid}:\${uid}::/:/bin/false\\n\`);
+    write("ucred-a");
+    console.log(policy.reload(), policy.error?.message.includes("no user"));
+    add("ucred-a", 54321);
+    console.log(policy.reload(), policy.decide({ uid: 54321 }).allowed);
+    write("ucred-b");
+    console.log(await told());
+    add("ucred-b", 54322);
+    console.log(await told(), policy.decide({ uid: 54322 }).allowed);
+    clearInterval(wait);`,
+    [],
+    ["unshare", ...mount],
+  );
+  assert.deepEqual(output.trim().split("\n"), [
+    "false true",
+    "true true",
+    'no user "ucred-b"; did you mean "ucred-a"?',
+    "reloaded true",
+  ]);
+});
