@@ -121,9 +121,17 @@ const env = {
   ...(values.emulate !== undefined && { UCRED_EMULATED: "1" }),
 };
 
+/** Above what any step takes, even under emulation: a test that hangs is a failure. */
+const STEP_LIMIT_MS = 20 * 60_000;
+
 /** Runs a command and returns its exit code and everything that it printed. */
 function run([command, ...args]: readonly string[]): Promise<[code: number, output: string]> {
-  const child = spawn(command!, args, { env, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(command!, args, {
+    env,
+    stdio: ["ignore", "pipe", "pipe"],
+    timeout: STEP_LIMIT_MS,
+    killSignal: "SIGKILL",
+  });
   running = child;
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
@@ -131,7 +139,10 @@ function run([command, ...args]: readonly string[]): Promise<[code: number, outp
   }
   return new Promise((resolve) => {
     child.once("error", (error) => resolve([1, `${error}\n`]));
-    child.once("close", (code) => resolve([code ?? 1, output]));
+    child.once("close", (code, signal) => {
+      if (signal !== null) output += `\nEnded by ${signal}; a step may take ${STEP_LIMIT_MS} ms.\n`;
+      resolve([code ?? 1, output]);
+    });
   });
 }
 

@@ -45,6 +45,9 @@ function replace(path: string, text: string): void {
   renameSync(`${path}.new`, path);
 }
 
+/** Adds to a file, and gives its mode: Deno's appendFileSync makes it 0666 where none is given. */
+const append = (path: string, text: string) => appendFileSync(path, text, { mode: 0o644 });
+
 async function until(condition: () => unknown): Promise<void> {
   while (!condition()) await sleep(10);
 }
@@ -224,13 +227,13 @@ test("a file that is being written is not taken half-written, and is told if tha
     );
     assert.equal(watch.admitted(), "1001");
     await sleep(20);
-    appendFileSync(path, "    # one of many\n");
+    append(path, "    # one of many\n");
     text += "    # one of many\n";
   }
   assert.deepEqual(watch.errors, ["it is being changed"]);
-  appendFileSync(path, end.slice(0, -6));
+  append(path, end.slice(0, -6));
   await sleep(20);
-  appendFileSync(path, end.slice(-6));
+  append(path, end.slice(-6));
   await until(() => watch.reloads() > 0);
   assert.deepEqual([watch.admitted(), watch.policy.error], ["1002", undefined]);
   assert.deepEqual([watch.reloads(), watch.errors.length], [1, 1]);
