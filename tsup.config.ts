@@ -12,7 +12,8 @@ export default defineConfig({
   dts: true,
   clean: true,
   // For editors; the definition that checks policies also makes their schema.
-  onSuccess: async () => {
+  onSuccess: () => {
     writeFileSync("dist/policy.schema.json", `${JSON.stringify(policySchema(), null, 2)}\n`);
+    return Promise.resolve();
   },
 });

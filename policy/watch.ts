@@ -61,7 +61,6 @@ export interface WatchedPolicy extends Policy {
  * @example A server's policy
  * ```ts
  * import { renameSync, writeFileSync } from "node:fs";
- * import process from "node:process";
  * import { watchPolicy } from "ucred/policy";
  *
  * function write(uids: string): void {

@@ -1,7 +1,7 @@
 /** Two policies → whether they decide alike, or a case in which they do not. */
 
 import { exampleIn, isEmpty, type Region, whereKnown } from "./region.ts";
-import { type Budget } from "./language.ts";
+import type { Budget } from "./language.ts";
 import { Reach, withinBudget } from "./reach.ts";
 import type { CheckedRule } from "./check.ts";
 import type { Decision } from "./policy.ts";

@@ -8,7 +8,7 @@ import {
   EVERYTHING,
   type FactKey,
   factsOf,
-  Ids,
+  type Ids,
   type Outcome,
   type Region,
   regionsOf,

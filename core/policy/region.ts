@@ -99,7 +99,7 @@ export class Groups implements Values<Groups> {
 
   without({ gid, whole, partial, hits, avoids }: Groups): readonly Groups[] {
     const rest: Groups[] = [];
-    let left: Groups = this; // what is in all limits so far
+    let left: Groups = new Groups(this); // what is in all limits so far
     const cut = (outside: readonly Groups[], inside: Groups) => {
       rest.push(...outside.map((part) => left.and(part)));
       left = left.and(inside);

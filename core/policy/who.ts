@@ -9,7 +9,7 @@ import {
   exampleIn,
   type FactKey,
   Groups,
-  Ids,
+  type Ids,
   type Region,
   TextValues,
   Truths,
