@@ -26,6 +26,9 @@ export type {
   TestDocument,
   TestPeer,
 } from "./core/policy/document.ts";
+export type { DocumentPath } from "./core/policy/check.ts";
+export type { IdRange } from "./core/policy/ids.ts";
+export type { PolicyCase } from "./core/policy/region.ts";
 export type { Counterexample } from "./core/policy/equivalent.ts";
 export type { ConditionExplanation, Explanation, RuleExplanation } from "./core/policy/explain.ts";
 export type { Finding, FindingKind, LintOptions } from "./core/policy/lint.ts";

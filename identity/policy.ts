@@ -4,8 +4,8 @@ import { system } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import {
   checkPolicy,
+  type DocumentPath,
   type Named,
-  type Path,
   type Problem,
   type Resolve,
 } from "../core/policy/check.ts";
@@ -58,7 +58,7 @@ export function definePolicy(document: PolicyDocument, options: DefineOptions = 
 export function checkDocument(
   document: unknown,
   { accounts }: DefineOptions,
-  where?: (path: Path) => string,
+  where?: (path: DocumentPath) => string,
 ): { readonly policy: Policy } | { readonly problems: readonly Problem[] } {
   const resolve: Resolve = {
     uid: (name) => accounts === undefined ? idOf(system(), "user", name) : accounts.uid(name),

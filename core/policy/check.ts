@@ -15,7 +15,7 @@ import { isObject, type Report, show, suggest } from "./shape.ts";
 import type { PlainPeer } from "./subject.ts";
 
 /** A place in a document: the keys and indexes that lead there. */
-export type Path = readonly (string | number)[];
+export type DocumentPath = readonly (string | number)[];
 
 /** What a name is of. */
 export type NamedKind = "user" | "group";
@@ -25,12 +25,12 @@ export interface Named {
   readonly kind: NamedKind;
   readonly name: string;
   readonly id: number;
-  readonly path: Path;
+  readonly path: DocumentPath;
 }
 
 /** Something wrong, and where. */
 export interface Problem {
-  readonly path: Path;
+  readonly path: DocumentPath;
   /** What is wrong, and what was expected. */
   readonly message: string;
   /** It is the field itself that should not be there, not its value. */
@@ -59,7 +59,7 @@ export interface CheckedTest {
   readonly grants: readonly string[] | true | undefined;
   /** The rule that is to decide; `null` for none, `undefined` for whichever. */
   readonly rule: string | null | undefined;
-  readonly path: Path;
+  readonly path: DocumentPath;
 }
 
 /** A document that was checked. */
@@ -139,15 +139,15 @@ class Check implements Report {
     this.resolve = resolve;
   }
 
-  problem(path: Path, message: string): void {
+  problem(path: DocumentPath, message: string): void {
     this.problems.push({ path, message });
   }
 
-  unexpectedField(path: Path, message: string): void {
+  unexpectedField(path: DocumentPath, message: string): void {
     this.problems.push({ path, message, isField: true });
   }
 
-  name(kind: NamedKind, name: string, path: Path): void {
+  name(kind: NamedKind, name: string, path: DocumentPath): void {
     const id = this.id(kind, name);
     if (id !== undefined) {
       this.named.push({ kind, name, id, path });
@@ -164,7 +164,7 @@ class Check implements Report {
     return this.#ids.get(key);
   }
 
-  enters(path: Path): boolean {
+  enters(path: DocumentPath): boolean {
     if (this.#depth >= DEEPEST) {
       this.problem(path, `conditions nest at most ${DEEPEST} deep`);
       this.#conditions = MOST_CONDITIONS; // whatever nests so deep may have no end
@@ -242,7 +242,7 @@ function factOf(field: string, value: unknown, check: Check): Checked {
 
 function testOf(
   { name, peer, action, expect }: TestDocument,
-  path: Path,
+  path: DocumentPath,
   check: Check,
 ): CheckedTest {
   const { user, group, groups, ...facts } = peer;

@@ -2,7 +2,7 @@
 
 import type { NamespaceKind } from "../process.ts";
 import { compileGlob } from "./glob.ts";
-import { hasId, type Range } from "./ids.ts";
+import { hasId, type IdRange } from "./ids.ts";
 import type { FactName, Subject } from "./subject.ts";
 
 /** `undefined`: unknown. */
@@ -17,7 +17,7 @@ export type Checked =
 /** A condition on one fact. */
 export type CheckedFact =
   & (
-    | { readonly kind: "uid" | "gid" | "group"; readonly ranges: readonly Range[] }
+    | { readonly kind: "uid" | "gid" | "group"; readonly ranges: readonly IdRange[] }
     | { readonly kind: TextField; readonly globs: readonly string[] }
     | { readonly kind: "sameNamespaces"; readonly kinds: readonly NamespaceKind[] }
     | { readonly kind: "unchanged"; readonly value: boolean }
@@ -93,7 +93,7 @@ function evaluateMany(conditions: readonly Checked[], decides: boolean): Evaluat
 }
 
 /** The gid or a supplementary group. A list that is known in part still tells who is in it. */
-function evaluateGroup(ranges: readonly Range[]): Evaluate {
+function evaluateGroup(ranges: readonly IdRange[]): Evaluate {
   return (subject) => {
     const gid = subject.get("gid");
     if (typeof gid === "number" && hasId(ranges, gid)) return true;

@@ -3,27 +3,29 @@
 import { NO_ID } from "../credentials.ts";
 
 /** Ids from `first` to `last`, both in. */
-export interface Range {
+export interface IdRange {
+  /** The least id. */
   readonly first: number;
+  /** The greatest. */
   readonly last: number;
 }
 
 /** Whether any of the ranges has the id. */
-export function hasId(ranges: readonly Range[], id: number): boolean {
+export function hasId(ranges: readonly IdRange[], id: number): boolean {
   for (const { first, last } of ranges) if (first <= id && id <= last) return true; // a fast path
   return false;
 }
 
 /** "1000", "1000-1999" or a number → a range; `undefined` where it is none. */
-export function parseRange(text: number | string): Range | undefined {
+export function parseRange(text: number | string): IdRange | undefined {
   const [, first, last = first] = /^(\d{1,10})(?:-(\d{1,10}))?$/.exec(String(text)) ?? [];
   const range = { first: Number(first), last: Number(last) };
   return range.first <= range.last && range.last < NO_ID ? range : undefined;
 }
 
 /** The same ids in ascending ranges that neither overlap nor touch. */
-export function unite(ranges: readonly Range[]): readonly Range[] {
-  const united: Range[] = [];
+export function unite(ranges: readonly IdRange[]): readonly IdRange[] {
+  const united: IdRange[] = [];
   for (const range of ranges.toSorted((a, b) => a.first - b.first)) {
     const before = united.at(-1);
     if (before === undefined || range.first > before.last + 1) united.push(range);
@@ -35,8 +37,8 @@ export function unite(ranges: readonly Range[]): readonly Range[] {
 }
 
 /** The ids in both, of sets that {@link unite} made. */
-export function intersect(a: readonly Range[], b: readonly Range[]): readonly Range[] {
-  const common: Range[] = [];
+export function intersect(a: readonly IdRange[], b: readonly IdRange[]): readonly IdRange[] {
+  const common: IdRange[] = [];
   for (let i = 0, j = 0; i < a.length && j < b.length;) {
     const [left, right] = [a[i]!, b[j]!];
     const [first, last] = [Math.max(left.first, right.first), Math.min(left.last, right.last)];
@@ -48,8 +50,8 @@ export function intersect(a: readonly Range[], b: readonly Range[]): readonly Ra
 }
 
 /** The ids that are not in a set that {@link unite} made. */
-export function others(ranges: readonly Range[]): readonly Range[] {
-  const gaps: Range[] = [];
+export function others(ranges: readonly IdRange[]): readonly IdRange[] {
+  const gaps: IdRange[] = [];
   let next = 0;
   for (const { first, last } of ranges) {
     if (first > next) gaps.push({ first: next, last: first - 1 });
@@ -60,7 +62,7 @@ export function others(ranges: readonly Range[]): readonly Range[] {
 }
 
 /** "0, 1000-1999". */
-export function writeRanges(ranges: readonly Range[]): string {
+export function writeRanges(ranges: readonly IdRange[]): string {
   return ranges.map(({ first, last }) => first === last ? `${first}` : `${first}-${last}`)
     .join(", ");
 }

@@ -1,12 +1,12 @@
 /** Rules by the ids that they are about, so that a decision looks at those alone. */
 
 import type { Checked } from "./condition.ts";
-import type { Range } from "./ids.ts";
+import type { IdRange } from "./ids.ts";
 
 /** What ids a rule needs, so that it cannot match a peer with others. */
 export interface Guard {
   readonly kind: "uid" | "gid" | "group";
-  readonly ranges: readonly Range[];
+  readonly ranges: readonly IdRange[];
 }
 
 /** A guard that follows from a condition, if there is one. */
@@ -47,9 +47,9 @@ export class IdIndex {
   readonly #overlapping: number[] = [];
 
   /** @param rules Positions, ascending, with the ids that each is about. */
-  constructor(rules: readonly (readonly [position: number, ranges: readonly Range[]])[]) {
+  constructor(rules: readonly (readonly [position: number, ranges: readonly IdRange[]])[]) {
     this.all = rules.map(([position]) => position);
-    const wide: (readonly [number, Range])[] = [];
+    const wide: (readonly [number, IdRange])[] = [];
     for (const [position, ranges] of rules) {
       for (const range of ranges) {
         if (range.last - range.first >= NARROW) wide.push([position, range]);
@@ -84,7 +84,7 @@ export class IdIndex {
     this.#pieces = pieces;
   }
 
-  #addSingles(position: number, { first, last }: Range): void {
+  #addSingles(position: number, { first, last }: IdRange): void {
     for (let id = first; id <= last; id++) {
       const list = this.#single.get(id);
       if (list === undefined) this.#single.set(id, [position]);

@@ -1,19 +1,19 @@
 /** What is doubtful about a policy: rules that never decide, that let everybody in, that can be fooled. */
 
-import type { CheckedRule, Named, Path } from "./check.ts";
+import type { CheckedRule, DocumentPath, Named } from "./check.ts";
 import type { Checked } from "./condition.ts";
 import { outcomeOf } from "./equivalent.ts";
-import { hasId, type Range } from "./ids.ts";
+import { hasId, type IdRange } from "./ids.ts";
 import { type Budget, OutOfBudget } from "./language.ts";
 import { matches, Reach, withinBudget } from "./reach.ts";
 import {
   both,
   EVERYTHING,
-  type Example,
   exampleIn,
   type FactKey,
   Ids,
   isEmpty,
+  type PolicyCase,
   type Region,
   Truths,
   whereKnown,
@@ -56,9 +56,9 @@ export interface Finding {
   /** A sentence or two for a person. */
   readonly message: string;
   /** A case that shows it, where there is one. */
-  readonly example: Example | undefined;
+  readonly example: PolicyCase | undefined;
   /** Where it stands in the document. */
-  readonly path: Path;
+  readonly path: DocumentPath;
   /** Where it stands in the file, "file:line:column"; `undefined` for a policy that is from none. */
   readonly where: string | undefined;
 }
@@ -75,13 +75,13 @@ export interface LintOptions {
 /** What {@link lintRules} needs beside the rules. */
 export interface LintContext extends LintOptions {
   /** The rule that decides. */
-  readonly decide: (example: Example) => string | undefined;
+  readonly decide: (example: PolicyCase) => string | undefined;
   /** The names that were resolved. */
   readonly named: readonly Named[];
   /** Other accounts with the same id as a name has. */
   readonly namesakes: (named: Named) => readonly string[];
   /** Path in the document → "file:line:column". */
-  readonly where: ((path: Path) => string) | undefined;
+  readonly where: ((path: DocumentPath) => string) | undefined;
 }
 
 /** Finds what is doubtful. Exact: a rule that is said never to decide does not, and the other way. */
@@ -121,7 +121,7 @@ type Say = (
   kind: FindingKind,
   level: Finding["level"],
   message: string,
-  more?: { readonly example?: Example | undefined; readonly path?: Path },
+  more?: { readonly example?: PolicyCase | undefined; readonly path?: DocumentPath },
 ) => void;
 
 /** Steps for one rule and one question. */
@@ -224,7 +224,7 @@ const OVERFLOW_ID = 65534;
 
 /** Rules on the id that stands for all that have none here. */
 function lintOverflow({ name, when }: CheckedRule, say: Say): void {
-  const has = (ranges: readonly Range[]) => hasId(ranges, OVERFLOW_ID);
+  const has = (ranges: readonly IdRange[]) => hasId(ranges, OVERFLOW_ID);
   for (const fact of when === undefined ? [] : partsOf(when)) {
     if (!("ranges" in fact) || !has(fact.ranges)) continue;
     const isAlone = fact.ranges.some(({ first, last }) => first === last && first === OVERFLOW_ID);
@@ -267,7 +267,7 @@ function partsOf(condition: Checked): readonly Exclude<Checked, { readonly of: u
 }
 
 /** A case in one line: `{"uid":1000} "GET /x"`. */
-function inShort({ peer, action }: Example): string {
+function inShort({ peer, action }: PolicyCase): string {
   return JSON.stringify(peer) + (action === undefined ? "" : ` ${JSON.stringify(action)}`);
 }
 

@@ -1,7 +1,7 @@
 /** Rules → decisions: the first rule that matches decides, and where none does the answer is no. */
 
 import type { Peer } from "../peer.ts";
-import type { CheckedPolicy, CheckedRule, Named, Path } from "./check.ts";
+import type { CheckedPolicy, CheckedRule, DocumentPath, Named } from "./check.ts";
 import { compileCondition, type Evaluate, type Truth } from "./condition.ts";
 import { explain, type Explanation } from "./explain.ts";
 import { type Counterexample, difference } from "./equivalent.ts";
@@ -70,7 +70,7 @@ export interface PolicyContext {
   /** Other accounts with the same id as a name has. */
   readonly namesakes?: (named: Named) => readonly string[];
   /** Path in the document → "file:line:column". */
-  readonly where?: ((path: Path) => string) | undefined;
+  readonly where?: ((path: DocumentPath) => string) | undefined;
 }
 
 interface CompiledRule {

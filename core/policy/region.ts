@@ -7,7 +7,7 @@
 
 import type { NamespaceKind } from "../process.ts";
 import type { Checked, CheckedFact, TextField } from "./condition.ts";
-import { hasId, intersect, others, type Range, unite } from "./ids.ts";
+import { hasId, type IdRange, intersect, others, unite } from "./ids.ts";
 import { type Budget, findText, spend, type Texts } from "./language.ts";
 import type { PlainPeer } from "./subject.ts";
 
@@ -22,15 +22,15 @@ interface Values<S> {
   isEmpty(budget: Budget): boolean;
 }
 
-const EVERY_ID: readonly Range[] = others([]);
+const EVERY_ID: readonly IdRange[] = others([]);
 
 /** Uids. */
 export class Ids implements Values<Ids> {
-  readonly ranges: readonly Range[];
+  readonly ranges: readonly IdRange[];
   /** Whether an unknown id is among them. */
   readonly unknown: boolean;
 
-  constructor(ranges: readonly Range[], unknown: boolean) {
+  constructor(ranges: readonly IdRange[], unknown: boolean) {
     this.ranges = ranges;
     this.unknown = unknown;
   }
@@ -70,9 +70,9 @@ export class Groups implements Values<Groups> {
   readonly whole: boolean;
   readonly partial: boolean;
   /** Of each of these sets, the list has one group at least. */
-  readonly hits: readonly (readonly Range[])[];
+  readonly hits: readonly (readonly IdRange[])[];
   /** Of this set it has none. */
-  readonly avoids: readonly Range[];
+  readonly avoids: readonly IdRange[];
 
   /** What is not given is not limited. */
   constructor(
@@ -337,14 +337,15 @@ export function isEmpty(region: Region, budget: Budget): boolean {
 }
 
 /** A peer and an action. */
-export interface Example {
+export interface PolicyCase {
+  /** Facts that it lacks are unknown. */
   readonly peer: PlainPeer;
   /** `undefined`: a decision without one. */
   readonly action: string | undefined;
 }
 
 /** An example in a region that has one; of these facts, with a value, also where any would do. */
-export function exampleIn(region: Region, facts: Iterable<FactKey>, budget: Budget): Example {
+export function exampleIn(region: Region, facts: Iterable<FactKey>, budget: Budget): PolicyCase {
   const process: { [field: string]: unknown } = {};
   const namespaces: { [kind: string]: { ours: boolean } } = {};
   const peer: { [field: string]: unknown } = {};
@@ -440,7 +441,7 @@ function regionsOfFact(condition: CheckedFact, outcome: Outcome): readonly Regio
   ];
 }
 
-function regionsOfGroup(ranges: readonly Range[], outcome: Outcome): readonly Region[] {
+function regionsOfGroup(ranges: readonly IdRange[], outcome: Outcome): readonly Region[] {
   const lists = (limits: ConstructorParameters<typeof Groups>[0]) =>
     only("groups", new Groups(limits));
   switch (outcome) {

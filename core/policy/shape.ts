@@ -1,17 +1,17 @@
 /** What data must look like, said once: for checking it, and as a JSON Schema for editors. */
 
-import type { NamedKind, Path } from "./check.ts";
+import type { DocumentPath, NamedKind } from "./check.ts";
 
 /** Where problems go, and what names are looked up with. */
 export interface Report {
   /** Something is wrong. */
-  problem(path: Path, message: string): void;
+  problem(path: DocumentPath, message: string): void;
   /** A field should not be there at all. */
-  unexpectedField(path: Path, message: string): void;
+  unexpectedField(path: DocumentPath, message: string): void;
   /** Looks a name up, and reports it if it does not exist. */
-  name(kind: NamedKind, name: string, path: Path): void;
+  name(kind: NamedKind, name: string, path: DocumentPath): void;
   /** Whether to go on into a nested condition: not for ever. */
-  enters(path: Path): boolean;
+  enters(path: DocumentPath): boolean;
   /** That is done. */
   leaves(): void;
 }
@@ -22,7 +22,7 @@ export type JsonSchema = { readonly [key: string]: unknown };
 /** What a value must look like. */
 export interface Shape {
   /** Reports everything that is wrong with a value. */
-  check(value: unknown, path: Path, report: Report): void;
+  check(value: unknown, path: DocumentPath, report: Report): void;
   /** The same as JSON Schema, as far as that can say it. */
   readonly schema: JsonSchema;
 }
@@ -143,7 +143,7 @@ export function isObject(value: unknown): value is { readonly [key: string]: unk
 }
 
 /** What a message is about: the field's name. */
-const subject = (path: Path): string =>
+const subject = (path: DocumentPath): string =>
   String(path.findLast((key) => typeof key === "string") ?? "it");
 
 /** A value in a message, cut off where it is long. */

@@ -1,6 +1,6 @@
 /** A policy's own tests → what came of each, and which rules no test is decided by. */
 
-import type { CheckedPolicy, CheckedTest, Path } from "./check.ts";
+import type { CheckedPolicy, CheckedTest, DocumentPath } from "./check.ts";
 import { outcomeOf } from "./equivalent.ts";
 import type { DecideOptions, Decision } from "./policy.ts";
 import type { PlainPeer } from "./subject.ts";
@@ -16,7 +16,7 @@ export interface TestResult {
   /** What the policy said. */
   readonly decision: Decision;
   /** Where it stands in the document. */
-  readonly path: Path;
+  readonly path: DocumentPath;
   /** Where it stands in the file, "file:line:column"; `undefined` for a policy that is from none. */
   readonly where: string | undefined;
 }
@@ -36,7 +36,7 @@ export interface TestReport {
 /** Runs the tests of a document. */
 export function runTests(
   { rules, tests }: CheckedPolicy,
-  where: ((path: Path) => string) | undefined,
+  where: ((path: DocumentPath) => string) | undefined,
   decide: (peer: PlainPeer, options: DecideOptions) => Decision,
 ): TestReport {
   const results = tests.map((test, index): TestResult => {

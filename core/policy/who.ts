@@ -2,7 +2,7 @@
 
 import type { CheckedRule } from "./check.ts";
 import { compileGlob } from "./glob.ts";
-import { hasId, others, type Range, unite, writeRanges } from "./ids.ts";
+import { hasId, type IdRange, others, unite, writeRanges } from "./ids.ts";
 import { Reach, withinBudget } from "./reach.ts";
 import {
   EVERYTHING,
@@ -24,13 +24,13 @@ export interface WhoClause {
   /** What it grants. */
   readonly grants: readonly string[];
   /** Their uids; `undefined`: any. */
-  readonly uids: readonly Range[] | undefined;
+  readonly uids: readonly IdRange[] | undefined;
   /** Their gids; `undefined`: any. */
-  readonly gids: readonly Range[] | undefined;
+  readonly gids: readonly IdRange[] | undefined;
   /** Of each of these sets they have one group at least, the primary one included. */
-  readonly groups: readonly (readonly Range[])[];
+  readonly groups: readonly (readonly IdRange[])[];
   /** They have none of these groups. */
-  readonly notGroups: readonly Range[];
+  readonly notGroups: readonly IdRange[];
   /** What else must be so, in words. */
   readonly also: readonly string[];
   /** One of them. */
@@ -90,17 +90,17 @@ export function whoCan(rules: readonly CheckedRule[], action: string | undefined
 interface Part {
   readonly rule: number;
   readonly region: Region;
-  readonly ranges: readonly Range[];
+  readonly ranges: readonly IdRange[];
 }
 
 function clauseOf(
   { name, grants = [] }: CheckedRule,
   region: Region,
-  uids: readonly Range[],
+  uids: readonly IdRange[],
   example: PlainPeer,
 ): WhoClause {
   const { gid, hits, avoids } = region.get("groups") as Groups | undefined ?? new Groups({});
-  const isAny = (ranges: readonly Range[]) => others(ranges).length === 0;
+  const isAny = (ranges: readonly IdRange[]) => others(ranges).length === 0;
   return {
     rule: name,
     grants,
