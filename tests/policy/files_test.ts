@@ -10,7 +10,7 @@ import { parse as parseYaml } from "yaml";
 import { UcredError } from "../../mod.ts";
 import { loadPolicy, parsePolicy, policySchema } from "../../policy/mod.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { emulated, needs, testWith } from "../support/suite.ts";
+import { needs, testWith } from "../support/suite.ts";
 
 const accounts = {
   uid: (name: string) => name === "deploy" ? 990 : undefined,
@@ -18,7 +18,7 @@ const accounts = {
 };
 const parse = (text: string) => parsePolicy(text, { file: "p.yaml", accounts });
 
-const RUNS = emulated ? 100 : 1500;
+const RUNS = 1500;
 
 const GOOD = `# Who may do what
 version: 1
