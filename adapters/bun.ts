@@ -25,6 +25,8 @@ const symbols = {
   getgrnam_r: { args: ["buffer", "buffer", "buffer", "usize", "buffer"], returns: "i32" },
   // uid_t geteuid(void);
   geteuid: { args: [], returns: "u32" },
+  // int flock(int fd, int operation);
+  flock: { args: ["i32", "i32"], returns: "i32" },
 } as const satisfies BunSymbols;
 
 const linuxSymbols = {
@@ -63,6 +65,10 @@ const linuxSymbols = {
   setsockopt: { args: ["i32", "i32", "i32", "buffer", "u32"], returns: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
   recvmsg: { args: ["i32", "buffer", "i32"], returns: "i64" },
+  // int fcntl(int fd, int command, ...);
+  fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
+  // ssize_t sendto(int fd, const void *, size_t, int flags, const struct sockaddr *to, socklen_t size);
+  sendto: { args: ["i32", "buffer", "usize", "i32", "buffer", "u32"], returns: "i64" },
 } as const satisfies BunSymbols;
 
 const bsdSymbols = {
@@ -98,6 +104,7 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
     getgrnam_r: (name, { bytes, struct, strings }) =>
       calls.getgrnam_r(name.bytes, struct, strings, strings.length, bytes),
     geteuid: () => calls.geteuid(),
+    flock: (fd, operation) => calls.flock(fd, operation) === 0 ? 0 : failed(),
     linux: linux && {
       getpeername: (fd, address, size) => orErrno(linux.getpeername(fd, address.bytes, size.bytes)),
       open: (path, flags) => orErrno(linux.open(path.bytes, flags)),
@@ -118,6 +125,9 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
       setsockopt: (fd, level, name, value) =>
         orErrno(linux.setsockopt(fd, level, name, value.bytes, 4)),
       recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.bytes, flags))),
+      fcntl: (fd, command, argument) => orErrno(linux.fcntl(fd, command, argument)),
+      sendto: (fd, { bytes }, length, to, size) =>
+        orErrno(Number(linux.sendto(fd, bytes, length, 0, to.bytes, size))),
       address: ({ bytes }) => BigInt(ffi.ptr(bytes.buffer)),
     },
   };

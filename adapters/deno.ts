@@ -26,6 +26,8 @@ const symbols = {
   getgrnam_r: { parameters: ["buffer", "buffer", "buffer", "usize", "buffer"], result: "i32" },
   // uid_t geteuid(void);
   geteuid: { parameters: [], result: "u32" },
+  // int flock(int fd, int operation);
+  flock: { parameters: ["i32", "i32"], result: "i32" },
   // void *memcpy(void *to, const void *from, size_t);
   memcpy: { parameters: ["buffer", "usize", "usize"], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
@@ -66,6 +68,10 @@ const linuxSymbols = {
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+  // int fcntl(int fd, int command, ...);
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // ssize_t sendto(int fd, const void *, size_t, int flags, const struct sockaddr *to, socklen_t size);
+  sendto: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "u32"], result: "isize" },
   // void *memcpy(void *to, const void *from, size_t); of no bytes, for the address of `to`
   address: { name: "memcpy", parameters: ["buffer", "buffer", "usize"], result: "usize" },
 } as const satisfies Deno.ForeignLibraryInterface;
@@ -102,6 +108,7 @@ export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
     getgrnam_r: (name, { bytes, struct, strings }) =>
       calls.getgrnam_r(name.bytes, struct, strings, BigInt(strings.length), bytes),
     geteuid: () => calls.geteuid(),
+    flock: (fd, operation) => calls.flock(fd, operation) === 0 ? 0 : failed(),
     linux: linux && {
       getpeername: (fd, address, size) => orErrno(linux.getpeername(fd, address.bytes, size.bytes)),
       open: (path, flags) => orErrno(linux.open(path.bytes, flags)),
@@ -123,6 +130,9 @@ export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
       setsockopt: (fd, level, name, value) =>
         orErrno(linux.setsockopt(fd, level, name, value.bytes, 4)),
       recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.bytes, flags))),
+      fcntl: (fd, command, argument) => orErrno(linux.fcntl(fd, command, argument)),
+      sendto: (fd, { bytes }, length, to, size) =>
+        orErrno(Number(linux.sendto(fd, bytes, BigInt(length), 0, to.bytes, size))),
       address: ({ bytes }) => linux.address(bytes, bytes, 0n),
     },
   };

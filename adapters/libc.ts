@@ -37,6 +37,8 @@ export interface Libc<M extends Memory = Memory> {
   getgrnam_r(name: M, memory: M): number;
   /** `uid_t geteuid(void)` */
   geteuid(): number;
+  /** `int flock(int fd, int operation)` */
+  flock(fd: number, operation: number): number;
   /** Calls that only Linux needs. */
   readonly linux: LinuxCalls<M> | undefined;
 }
@@ -78,6 +80,10 @@ export interface LinuxCalls<M extends Memory = Memory> {
   setsockopt(fd: number, level: number, name: number, value: M): number;
   /** `ssize_t recvmsg(int fd, struct msghdr *message, int flags)` */
   recvmsg(fd: number, message: M, flags: number): number;
+  /** `int fcntl(int fd, int command, int argument)` */
+  fcntl(fd: number, command: number, argument: number): number;
+  /** `ssize_t sendto(int fd, const void *data, size_t length, int 0, const struct sockaddr *to, socklen_t size)` */
+  sendto(fd: number, data: M, length: number, to: M, size: number): number;
   /** Where memory is, for structures that point to it; it stays there as long as it is held. */
   address(memory: M): bigint;
 }

@@ -27,6 +27,8 @@ const symbols = {
   getgrnam_r: { arguments: ["pointer", "pointer", "pointer", "u64", "pointer"], return: "i32" },
   // uid_t geteuid(void);
   geteuid: { arguments: [], return: "u32" },
+  // int flock(int fd, int operation);
+  flock: { arguments: ["i32", "i32"], return: "i32" },
 } as const satisfies NodeSymbols;
 
 const linuxSymbols = {
@@ -65,6 +67,10 @@ const linuxSymbols = {
   setsockopt: { arguments: ["i32", "i32", "i32", "pointer", "u32"], return: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
   recvmsg: { arguments: ["i32", "pointer", "i32"], return: "i64" },
+  // int fcntl(int fd, int command, ...);
+  fcntl: { arguments: ["i32", "i32", "i32"], return: "i32" },
+  // ssize_t sendto(int fd, const void *, size_t, int flags, const struct sockaddr *to, socklen_t size);
+  sendto: { arguments: ["i32", "pointer", "u64", "i32", "pointer", "u32"], return: "i64" },
 } as const satisfies NodeSymbols;
 
 const bsdSymbols = {
@@ -112,6 +118,7 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
     getpwnam_r: (name, memory) => calls.getpwnam_r(name.address, ...parts(memory)),
     getgrnam_r: (name, memory) => calls.getgrnam_r(name.address, ...parts(memory)),
     geteuid: () => calls.geteuid(),
+    flock: (fd, operation) => calls.flock(fd, operation) === 0 ? 0 : failed(),
     linux: linux && {
       getpeername: (fd, address, size) =>
         orErrno(linux.getpeername(fd, address.address, size.address)),
@@ -135,6 +142,9 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
       setsockopt: (fd, level, name, value) =>
         orErrno(linux.setsockopt(fd, level, name, value.address, 4)),
       recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.address, flags))),
+      fcntl: (fd, command, argument) => orErrno(linux.fcntl(fd, command, argument)),
+      sendto: (fd, { address }, length, to, size) =>
+        orErrno(Number(linux.sendto(fd, address, BigInt(length), 0, to.address, size))),
       address: ({ address }) => address,
     },
   };

@@ -13,6 +13,7 @@
  * - `ERR_UCRED_PEER_GONE`: the process at the other end has ended.
  * - `ERR_UCRED_REFUSED`: the process at the other end is not the one that the program expects.
  * - `ERR_UCRED_POLICY`: a policy document is wrong.
+ * - `ERR_UCRED_LISTEN`: a server cannot listen there, or not safely.
  */
 export type UcredErrorCode =
   | "ERR_UCRED_UNSUPPORTED"
@@ -23,7 +24,8 @@ export type UcredErrorCode =
   | "ERR_UCRED_SYSCALL"
   | "ERR_UCRED_PEER_GONE"
   | "ERR_UCRED_REFUSED"
-  | "ERR_UCRED_POLICY";
+  | "ERR_UCRED_POLICY"
+  | "ERR_UCRED_LISTEN";
 
 /** What a {@link UcredError} carries beside its code and message. */
 export interface UcredErrorDetails {

@@ -39,6 +39,9 @@ export const LITTLE_ENDIAN: boolean = new Uint8Array(new Uint16Array([1]).buffer
 /** `AF_UNIX`, <sys/socket.h>: 1 on every system. */
 export const AF_UNIX = 1;
 
+/** Operations of flock(2), <sys/file.h>: the same on every system. */
+export const FLOCK = { EX: 2, NB: 4 } as const;
+
 /** Systems on which {@link abiOf} has an answer, for error messages. */
 export const SUPPORTED =
   "Linux (x64, arm64, riscv64, s390x, loong64, ppc64), macOS and FreeBSD (x64, arm64)";

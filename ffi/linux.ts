@@ -5,11 +5,13 @@ import { type Credentials, credentials } from "../core/credentials.ts";
 /** The socket options of one CPU family, all at level `SOL_SOCKET`. */
 export interface LinuxOptions {
   readonly SOL_SOCKET: number;
+  readonly SO_TYPE: number;
   readonly SO_ACCEPTCONN: number;
   readonly SO_PEERCRED: number;
   readonly SO_PEERSEC: number;
   readonly SO_PEERGROUPS: number;
   readonly SO_PEERPIDFD: number;
+  readonly SO_COOKIE: number;
   readonly SO_PASSCRED: number;
   readonly SO_PASSPIDFD: number;
   readonly SO_PASSRIGHTS: number;
@@ -18,11 +20,13 @@ export interface LinuxOptions {
 /** Source: <asm-generic/socket.h> */
 const GENERIC: LinuxOptions = {
   SOL_SOCKET: 1,
+  SO_TYPE: 3,
   SO_ACCEPTCONN: 30,
   SO_PEERCRED: 17,
   SO_PEERSEC: 31,
   SO_PEERGROUPS: 59,
   SO_PEERPIDFD: 77,
+  SO_COOKIE: 57,
   SO_PASSCRED: 16,
   SO_PASSPIDFD: 76,
   SO_PASSRIGHTS: 83,
@@ -68,6 +72,15 @@ export function decodeUcred(words: Uint32Array): Credentials | undefined {
 export function decodeLinuxFamily(address: Uint8Array): number {
   return new Uint16Array(address.buffer, address.byteOffset, 1)[0]!;
 }
+
+/** `SOCK_STREAM`, <linux/net.h>: 1 on every CPU above. */
+export const SOCK_STREAM = 1;
+
+/** Commands of fcntl(2): `F_SETFD` <asm-generic/fcntl.h>, `F_DUPFD_CLOEXEC` <linux/fcntl.h>. */
+export const FCNTL = { SETFD: 2, DUPFD_CLOEXEC: 1030 } as const;
+
+/** `FD_CLOEXEC`, <asm-generic/fcntl.h> */
+export const FD_CLOEXEC = 1;
 
 /** `O_RDONLY | O_CLOEXEC`, <asm-generic/fcntl.h>, which every CPU above uses. */
 export const O_CLOEXEC = 0o2000000;

@@ -1,7 +1,7 @@
 /** Ids ↔ names, through the system's account database (NSS, so LDAP and sssd accounts work). */
 
 import type { Memory } from "../adapters/libc.ts";
-import type { System } from "../adapters/select.ts";
+import { type System, system } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { type Fact, known, none, unknown } from "../core/facts.ts";
 import { decodeAccountId, decodeAccountName } from "../ffi/accounts.ts";
@@ -85,6 +85,16 @@ export function localNames(on: System, kind: "user" | "group"): readonly string[
   const file = kind === "user" ? "/etc/passwd" : "/etc/group";
   const text = linux === undefined ? "" : readText(on, linux, file);
   return typeof text === "string" ? text.split("\n").map((line) => line.split(":", 1)[0]!) : [];
+}
+
+/** Our own effective uid. */
+export function ownUid(): number {
+  return system().libc.geteuid();
+}
+
+/** {@link idOf} on this system; an id stands for itself. */
+export function accountId(kind: "user" | "group", account: number | string): number | undefined {
+  return typeof account === "number" ? account : idOf(system(), kind, account);
 }
 
 type NameLookup = "getpwnam_r" | "getgrnam_r";

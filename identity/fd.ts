@@ -5,6 +5,7 @@
 
 import { host } from "../adapters/host.ts";
 import { UcredError } from "../core/errors.ts";
+import { claimOf } from "./accepted.ts";
 
 /** A `net.Socket`, as far as it matters here. */
 export interface NetSocketLike {
@@ -83,12 +84,14 @@ export function fdOf(socket: UnixSocket): number {
   if ("_handle" in fields) return fdOfHandle(fields);
   if (typeof fields.fd === "number") return fields.fd < 0 ? closed() : fdOf(fields.fd);
   if (isObject(fields.socket) && "_handle" in fields.socket) return fdOfHandle(fields.socket);
-  return hidden(fields);
+  return fdOfClaim(socket) ?? hidden(fields);
 }
 
 /** The `net.Socket`, or the one under a request: what tells when it closes. */
 export function connectionOf(socket: UnixSocket): Closable | undefined {
   const connection = carrierOf(socket);
+  const claim = claimOf(connection);
+  if (claim !== undefined) return claim;
   return "_handle" in connection && typeof connection.once === "function"
     ? connection as unknown as Closable
     : undefined;
@@ -115,9 +118,12 @@ function carrierOf(socket: UnixSocket): Fields {
 }
 
 /** `net.Socket` and `net.Server`: the descriptor is on the handle, while there is one. */
-function fdOfHandle({ _handle, destroyed, connecting, remoteFamily, listening }: Fields): number {
+function fdOfHandle(connection: Fields): number {
+  const { _handle, destroyed, connecting, remoteFamily, listening } = connection;
   const fd = _handle?.fd;
   if (typeof fd === "number" && fd >= 0) return fdOf(fd);
+  const found = fdOfClaim(connection);
+  if (found !== undefined) return found;
   if (typeof remoteFamily === "string") { // Deno shows no descriptor of a TCP socket
     throw notUnix();
   }
@@ -136,6 +142,13 @@ function fdOfHandle({ _handle, destroyed, connecting, remoteFamily, listening }:
     );
   }
   throw noFd("the socket is not connected yet", 'Wait for its "connect" event');
+}
+
+/** Of a connection that hides its descriptor, and for which it was found when it was accepted. */
+function fdOfClaim(connection: object): number | undefined {
+  const claim = claimOf(connection);
+  if (claim === undefined) return undefined;
+  return claim.isOpen() ? claim.fd : closed();
 }
 
 function isObject(value: unknown): value is Fields {

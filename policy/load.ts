@@ -12,7 +12,9 @@ import {
   statSync,
 } from "node:fs";
 import process from "node:process";
+import { NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
+import { isSticky, type Ownership, whoElseReplaces, whoElseWrites } from "../core/ownership.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { type ParseOptions, parsePolicy } from "./parse.ts";
 
@@ -122,26 +124,24 @@ function decode(path: string, bytes: Uint8Array): string {
   }
 }
 
-/** Group and others may not write. */
-const WRITABLE = 0o022n;
-const STICKY = 0o1000n;
-
 /** As many links as Linux follows. */
 const MOST_LINKS = 40;
 
 /** Throws if others can replace the file or write to it; `false` if the path leads elsewhere now. */
 function isSafe(path: string, file: BigIntStats): boolean {
-  requireSafe(path, "it", path, file.uid, file.mode);
+  const ownUid = process.geteuid?.() ?? NO_ID;
+  requireSafe(path, "it", path, whoElseWrites(ownershipOf(file), ownUid));
   let at = path;
   for (let links = 0; links <= MOST_LINKS; links++) {
     const folder = at.includes("/") ? at.slice(0, at.lastIndexOf("/")) || "/" : ".";
-    const { uid, mode } = statSync(folder, { bigint: true });
+    const inside = ownershipOf(statSync(folder, { bigint: true }));
     const entry = lstatSync(at, { bigint: true });
     const isLink = entry.isSymbolicLink();
-    // In a sticky folder (/tmp) others can add files, but replace none that are not theirs.
-    const isSticky = (mode & STICKY) !== 0n;
-    requireSafe(path, `its folder ${folder}`, folder, uid, isSticky ? 0n : mode);
-    if (isLink && isSticky) requireSafe(path, `the link ${at}`, at, entry.uid, 0n);
+    requireSafe(path, `its folder ${folder}`, folder, whoElseReplaces(inside, ownUid));
+    if (isLink && isSticky(inside)) {
+      const link = { uid: Number(entry.uid), mode: 0 }; // a link's own mode says nothing
+      requireSafe(path, `the link ${at}`, at, whoElseWrites(link, ownUid));
+    }
     if (!isLink) return entry.dev === file.dev && entry.ino === file.ino;
     const target = readlinkSync(at);
     at = target.startsWith("/") ? target : `${folder}/${target}`;
@@ -149,10 +149,12 @@ function isSafe(path: string, file: BigIntStats): boolean {
   return false;
 }
 
-function requireSafe(path: string, what: string, name: string, uid: bigint, mode: bigint): void {
-  const isForeign = uid !== 0n && Number(uid) !== process.geteuid?.();
-  if (!isForeign && (mode & WRITABLE) === 0n) return;
-  const why = isForeign ? `belongs to uid ${uid}` : "may be written by others";
+function ownershipOf({ uid, mode }: BigIntStats): Ownership {
+  return { uid: Number(uid), mode: Number(mode) };
+}
+
+function requireSafe(path: string, what: string, name: string, why: string | undefined): void {
+  if (why === undefined) return;
   const hint = `Run chown root and chmod go-w on ${name}, or set anyOwner`;
   throw because(path, `${what} ${why}`, hint);
 }

@@ -132,6 +132,24 @@ function evaluateText(field: TextField, globs: readonly string[]): Evaluate {
   };
 }
 
+/** Whether a condition asks for facts that only a pinned peer has. */
+export function needsPin(condition: Checked | undefined): boolean {
+  switch (condition?.kind) {
+    case undefined:
+    case "uid":
+    case "gid":
+    case "group":
+    case "label":
+      return false;
+    case "not":
+      return needsPin(condition.of);
+    case "all":
+    case "any":
+      return condition.of.some(needsPin);
+  }
+  return true;
+}
+
 /** Ids are there, a label is read at connect, the rest is read from /proc, one is a whole file. */
 function costOf(condition: Checked): number {
   switch (condition.kind) {

@@ -9,6 +9,10 @@ export abstract class ForwardingPolicy implements Policy {
   /** The policy in force. */
   abstract get current(): Policy;
 
+  get needsPin(): boolean {
+    return this.current.needsPin;
+  }
+
   decide(peer: Peer | PlainPeer, options?: DecideOptions): Decision {
     return this.current.decide(peer, options);
   }

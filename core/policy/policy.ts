@@ -2,7 +2,7 @@
 
 import type { Peer } from "../peer.ts";
 import type { CheckedPolicy, CheckedRule, DocumentPath, Named } from "./check.ts";
-import { compileCondition, type Evaluate, type Truth } from "./condition.ts";
+import { compileCondition, type Evaluate, needsPin, type Truth } from "./condition.ts";
 import { explain, type Explanation } from "./explain.ts";
 import { type Counterexample, difference } from "./equivalent.ts";
 import { compileGlob } from "./glob.ts";
@@ -34,6 +34,8 @@ export interface DecideOptions {
 
 /** Rules that decide who may do what. */
 export interface Policy {
+  /** Whether some rule asks for facts that only a pinned peer has: exe, unit, namespaces and so on. */
+  readonly needsPin: boolean;
   /**
    * Decides. Asks the peer only for the facts that rules still standing need, each at most once.
    *
@@ -135,6 +137,7 @@ export function equivalent(before: Policy, after: Policy): Counterexample | unde
 }
 
 class CompiledPolicy implements Policy {
+  readonly needsPin: boolean;
   static compare(before: Policy, after: Policy): Counterexample | undefined {
     if (!(before instanceof CompiledPolicy) || !(after instanceof CompiledPolicy)) {
       throw new TypeError("equivalent() compares policies of definePolicy() or parsePolicy()");
@@ -156,6 +159,7 @@ class CompiledPolicy implements Policy {
 
   constructor(checked: CheckedPolicy, context: PolicyContext) {
     const { rules } = checked;
+    this.needsPin = rules.some(({ when }) => needsPin(when));
     this.#checked = checked;
     this.#context = context;
     this.#rules = rules.map(compileRule);

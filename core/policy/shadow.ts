@@ -92,6 +92,10 @@ class Shadow extends ForwardingPolicy implements ShadowedPolicy {
     this.#options = options;
   }
 
+  override get needsPin(): boolean {
+    return this.current.needsPin || this.#candidate.needsPin;
+  }
+
   get differences(): readonly ShadowDifference[] {
     return [...this.#pairs.values()].sort((a, b) => b.count - a.count);
   }

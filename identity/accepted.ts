@@ -1,0 +1,208 @@
+/**
+ * Connections whose descriptor the runtime hides → the descriptor, found among all of the process by
+ * what the kernel tells of each: Deno.listen, and the http server of Bun.
+ */
+
+import type { LinuxCalls } from "../adapters/libc.ts";
+import { type System, system } from "../adapters/select.ts";
+import { NO_ID } from "../core/credentials.ts";
+import { UcredError } from "../core/errors.ts";
+import type { LinuxAbi } from "../ffi/abi.ts";
+import { FCNTL } from "../ffi/linux.ts";
+import { encodeAddress, SOCKADDR_UN } from "../ffi/message.ts";
+import { failure } from "./failure.ts";
+
+/** A connection that was found: while the cookie under the number is the same, it is this one. */
+export class Claim {
+  readonly fd: number;
+  readonly #cookie: number;
+  readonly #acceptor: Acceptor;
+  #isClosed = false;
+  readonly #onClose: (() => void)[] = [];
+
+  constructor(acceptor: Acceptor, fd: number, cookie: number) {
+    this.#acceptor = acceptor;
+    this.fd = fd;
+    this.#cookie = cookie;
+  }
+
+  /** Whether the connection is open, and still under this number. */
+  isOpen(): boolean {
+    return !this.#isClosed && this.#acceptor.cookieOf(this.fd) === this.#cookie;
+  }
+
+  /** Runs when the connection is closed, as `net.Socket` has it. */
+  once(_event: "close", run: () => void): void {
+    this.#onClose.push(run);
+  }
+
+  /** Whoever owns the connection says that it is closed. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#acceptor.freed(this.fd);
+    for (const run of this.#onClose.splice(0)) run();
+  }
+}
+
+const claims = new WeakMap<object, Claim>();
+
+/** What was found for a connection. */
+export function claimOf(connection: object): Claim | undefined {
+  return claims.get(connection);
+}
+
+/**
+ * The cookie of the connection that was last found under each number. One table for all listeners of
+ * a thread; it is never emptied, so that nothing that was found is found again. It is as long as the
+ * process has had descriptors at once.
+ */
+const cookies = new Map<number, number>();
+
+/** Numbers of connections that were closed, where the next ones are likely; a hint, no more. */
+const MOST_FREED = 1024;
+
+/** Closed since a connection was accepted: as many numbers that are free are passed by, looking upwards. */
+const MOST_HOLES = 8192;
+
+/**
+ * Finds the descriptor of each connection that one listener accepts.
+ *
+ * A connection is new if its own address is the listener's, it does not listen, and its SO_COOKIE
+ * (which the kernel gives once) was not seen before. So that the one that is found is the one that was
+ * accepted, nothing else may accept on this address in this thread, and each connection must be
+ * looked for before the next one is accepted.
+ */
+export class Acceptor {
+  readonly #on: System;
+  readonly #abi: LinuxAbi;
+  readonly #calls: LinuxCalls;
+  readonly #address: Uint8Array;
+  #expected = -1;
+  #freed: number[] = [];
+
+  /**
+   * @param path What the listener was bound to, "\0" first if abstract. What is there already counts
+   * as seen.
+   * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux.
+   */
+  constructor(path: string, on: System = system()) {
+    const { abi, libc: { linux } } = on;
+    if (abi.os !== "linux" || linux === undefined) {
+      const message = `Cannot find accepted connections: ${abi.os} has no SO_COOKIE`;
+      const hint = "Use ucred/net or ucred/http, whose sockets show their descriptor";
+      throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+    }
+    const address = encodeAddress(path);
+    if (address === undefined) throw new RangeError(`Too long for a socket's path: ${path}`);
+    this.#on = on;
+    this.#abi = abi;
+    this.#calls = linux;
+    this.#address = address;
+    const end = this.#lowestFree();
+    for (let fd = end, holes = 0; holes < MOST_HOLES; fd++) holes += Number(!this.#see(fd));
+    for (let fd = end - 1; fd >= 0; fd--) this.#see(fd);
+  }
+
+  /** To be called right before each accept, where that is known. */
+  expect(): void {
+    this.#expected = this.#lowestFree();
+  }
+
+  /**
+   * The connection that was accepted last; to be called before another one can be.
+   *
+   * @param connection What the runtime calls it. It is closed by {@link Claim.close}.
+   * @throws {UcredError} `ERR_UCRED_NO_FD` if none is found: then refuse the connection.
+   */
+  take(connection: object): Claim {
+    const fd = this.#find();
+    if (fd === undefined) {
+      const message = "Cannot find the accepted connection among this process's descriptors";
+      const hint = "Let nothing else accept on this socket: no other listener, no other library";
+      throw new UcredError("ERR_UCRED_NO_FD", message, { hint });
+    }
+    const claim = new Claim(this, fd, cookies.get(fd)!);
+    claims.set(connection, claim);
+    return claim;
+  }
+
+  /** A hint: this number may be given to the next connection. */
+  freed(fd: number): void {
+    if (this.#freed.length < MOST_FREED) this.#freed.push(fd);
+  }
+
+  /** What the kernel calls the socket under this number; `undefined` where there is none. */
+  cookieOf(fd: number): number | undefined {
+    const { libc, value, size } = this.#on;
+    const { SOL_SOCKET, SO_COOKIE } = this.#abi.options;
+    value.words[0] = value.words[1] = NO_ID;
+    size.words[0] = 8;
+    if (libc.getsockopt(fd, SOL_SOCKET, SO_COOKIE, value, size) !== 0) return undefined;
+    if (size.words[0] !== 8) return undefined;
+    const cookie = value.words[0]! + value.words[1]! * 2 ** 32; // counted from 1: never near 2⁵³
+    return Number.isSafeInteger(cookie) ? cookie : undefined;
+  }
+
+  /** Where a new connection is likely, most likely first; then everywhere. */
+  #find(): number | undefined {
+    if (this.#expected >= 0 && this.#isNew(this.#expected)) return this.#expected;
+    // The lowest free number is given first, so the lowest that was freed is the likeliest.
+    this.#freed.sort((a, b) => a - b);
+    for (let at = 0; at < this.#freed.length; at++) {
+      const fd = this.#freed[at]!;
+      if (!this.#isNew(fd)) continue;
+      this.#freed.splice(0, at + 1); // what is below is taken, too, or will be found by number
+      return fd;
+    }
+    this.#freed = [];
+    const end = this.#lowestFree();
+    for (let fd = end - 1; fd >= 0; fd--) if (this.#isNew(fd)) return fd;
+    for (let fd = end, holes = 0; holes < MOST_HOLES; fd++) {
+      if (this.#isNew(fd)) return fd;
+      if (this.#nameLength(fd) < 0) holes++;
+    }
+    return undefined;
+  }
+
+  /** Whether there is a connection of the listener's under this number that was not seen before. */
+  #isNew(fd: number): boolean {
+    const seen = cookies.get(fd);
+    return this.#see(fd) && cookies.get(fd) !== seen && !this.#listens(fd);
+  }
+
+  /** Notes what is under this number if its address is the listener's; `false` if there is nothing. */
+  #see(fd: number): boolean {
+    const length = this.#nameLength(fd);
+    if (length !== this.#address.length) return length >= 0;
+    const { bytes } = this.#on.value;
+    for (let at = 0; at < length; at++) if (bytes[at] !== this.#address[at]) return true;
+    const cookie = this.cookieOf(fd);
+    if (cookie !== undefined) cookies.set(fd, cookie);
+    return true;
+  }
+
+  /** The length of the address that `value` then has; −1 where there is no socket. */
+  #nameLength(fd: number): number {
+    const { libc, value, size } = this.#on;
+    size.words[0] = SOCKADDR_UN.size;
+    return libc.getsockname(fd, value, size) === 0 ? size.words[0]! : -1;
+  }
+
+  #listens(fd: number): boolean {
+    const { libc, value, size } = this.#on;
+    const { SOL_SOCKET, SO_ACCEPTCONN } = this.#abi.options;
+    value.words[0] = NO_ID;
+    size.words[0] = 4;
+    return libc.getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, value, size) !== 0 ||
+      value.words[0] !== 0;
+  }
+
+  /** The number that the next descriptor gets. */
+  #lowestFree(): number {
+    const fd = this.#calls.fcntl(0, FCNTL.DUPFD_CLOEXEC, 0);
+    if (fd < 0) throw failure(this.#on, "find accepted connections", "fcntl", -fd);
+    this.#calls.close(fd);
+    return fd;
+  }
+}

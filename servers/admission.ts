@@ -1,0 +1,231 @@
+/** Connection → let in, with its peer, or refused: what all servers have in common. */
+
+import process from "node:process";
+import { UcredError } from "../core/errors.ts";
+import type { Peer } from "../core/peer.ts";
+import type { Decision, Policy } from "../core/policy/policy.ts";
+import type { UnixSocket } from "../identity/fd.ts";
+import { identify } from "../identity/identify.ts";
+import { definePolicy } from "../identity/policy.ts";
+import type { AuditLog } from "./audit.ts";
+import { isWatched, publish, type Refusal, type ServerEvent } from "./events.ts";
+import { type Limits, UserLimits } from "./limits.ts";
+
+/** Who may connect. */
+export interface AdmissionOptions {
+  /**
+   * Who may do what. Without, root and the server's own user may do everything, and nobody else
+   * anything; `"anyone"` lets everybody in.
+   */
+  readonly policy?: Policy | "anyone" | undefined;
+  /**
+   * Whether peers are pinned, for `peer.process`, `drift()` and the like; it takes a descriptor for
+   * each. By default where the policy asks for facts that need it.
+   */
+  readonly pin?: boolean | undefined;
+  /** How many connections there may be. */
+  readonly limits?: Limits | undefined;
+  /** Where to write what happens. */
+  readonly audit?: AuditLog | undefined;
+}
+
+/** What a server has seen. */
+export interface ServerStats {
+  /** Connections that are open now. */
+  readonly open: number;
+  /** Connections that were let in. */
+  readonly accepted: number;
+  /** Connections that were refused: by the policy, by a limit, or since the peer was not known. */
+  readonly refused: {
+    readonly policy: number;
+    readonly limits: number;
+    readonly unidentified: number;
+  };
+  /** Requests that were allowed. */
+  readonly allowed: number;
+  /** Requests that were denied. */
+  readonly denied: number;
+  /** Connections and requests whose handler threw. */
+  readonly failed: number;
+  /** Lines that the audit log could not write. */
+  readonly unaudited: number;
+}
+
+/** A connection that was let in. */
+export interface Admitted {
+  readonly id: number;
+  readonly peer: Peer;
+  /** What the policy says of the connection, without an action. */
+  readonly decision: Decision;
+  readonly since: number;
+}
+
+/** A connection that was refused. */
+export interface Refused {
+  readonly why: Refusal;
+  /** `undefined` if it is not known. */
+  readonly peer: Peer | undefined;
+  /** The policy's, if it was asked. */
+  readonly decision: Decision | undefined;
+}
+
+const OWN_USER_AND_ROOT = {
+  version: 1,
+  rules: [
+    { name: "root", when: { uid: 0 }, allow: true },
+    { name: "the server's own user", when: { sameUser: true }, allow: true },
+  ],
+} as const;
+
+const ANYONE = { version: 1, rules: [{ name: "anyone", allow: true }] } as const;
+
+/** Lets connections in, and decides what they may do. */
+export class Admission {
+  /** Where the server listens, for events; set by the server. */
+  server = "";
+  readonly policy: Policy;
+  readonly #pin: boolean | undefined;
+  readonly #limits: UserLimits;
+  readonly #audit: AuditLog | undefined;
+  /** Whether it is enough that some action could be allowed. */
+  readonly #isPerAction: boolean;
+  #accepted = 0;
+  readonly #refused = { policy: 0, limits: 0, unidentified: 0 };
+  #allowed = 0;
+  #denied = 0;
+  #failed = 0;
+
+  /**
+   * @param isPerAction Whether the server decides each action, so that a connection of which some
+   * action could be allowed is let in.
+   * @throws {TypeError} If the policy is none.
+   */
+  constructor(options: AdmissionOptions, isPerAction: boolean) {
+    const { policy, pin, limits, audit } = options;
+    this.policy = policyOf(policy);
+    this.#pin = pin;
+    this.#limits = new UserLimits(limits);
+    this.#audit = audit;
+    this.#isPerAction = isPerAction;
+  }
+
+  /**
+   * Identifies a connection, asks the policy, and counts it. Whatever goes wrong refuses it.
+   *
+   * @param socket Just accepted.
+   */
+  admit(socket: UnixSocket): Admitted | Refused {
+    let peer: Peer | undefined;
+    try {
+      peer = identify(socket, { pin: this.#pins() });
+      if (!this.policy.admits(peer)) return this.#refuse("policy", peer, this.policy.decide(peer));
+      const decision = this.policy.decide(peer);
+      if (!this.#isPerAction && !decision.allowed) return this.#refuse("policy", peer, decision);
+      const limit = this.#limits.take(peer.uid);
+      if (limit !== undefined) return this.#refuse(limit, peer, decision);
+      const id = ++this.#accepted;
+      if (this.#isHeard("accepted")) {
+        this.tell({ type: "accepted", server: this.server, connection: id, peer, decision });
+      }
+      return { id, peer, decision, since: performance.now() };
+    } catch (error) {
+      // Also what an account lookup or a policy of another make throws: nobody is let in by an error.
+      return this.#refuse("unidentified", peer, undefined, errorOf(error));
+    }
+  }
+
+  /** Decides one request of a connection that was let in. */
+  decide({ id, peer }: Admitted, action: string): Decision {
+    const decision = this.policy.decide(peer, { action });
+    if (decision.allowed) this.#allowed++;
+    else this.#denied++;
+    if (this.#isHeard("decided")) {
+      const { server } = this;
+      this.tell({ type: "decided", server, connection: id, peer, action, decision });
+    }
+    return decision;
+  }
+
+  /** A connection that was let in has ended. */
+  ended({ id, peer, since }: Admitted, why?: "drift" | "ended"): void {
+    this.#limits.give(peer.uid);
+    if (this.#isHeard("closed")) {
+      const milliseconds = performance.now() - since;
+      this.tell({ type: "closed", server: this.server, connection: id, peer, milliseconds, why });
+    }
+  }
+
+  /** The author's handler threw. Told as a process warning if nobody watches failures. */
+  failed({ id, peer }: Admitted, error: unknown): void {
+    this.#failed++;
+    const { server } = this;
+    if (!isWatched("failed")) warn(`A handler of the server at ${server} failed: ${error}`, error);
+    this.tell({ type: "failed", server, connection: id, peer, error });
+  }
+
+  stats(): ServerStats {
+    return {
+      open: this.#limits.open,
+      accepted: this.#accepted,
+      refused: { ...this.#refused },
+      allowed: this.#allowed,
+      denied: this.#denied,
+      failed: this.#failed,
+      unaudited: this.#audit?.dropped ?? 0,
+    };
+  }
+
+  #pins(): boolean {
+    // A policy that follows its file may ask for more from one connection to the next.
+    return this.#pin ?? this.policy.needsPin;
+  }
+
+  #refuse(
+    why: Refusal,
+    peer: Peer | undefined,
+    decision: Decision | undefined,
+    error?: UcredError,
+  ): Refused {
+    if (why === "policy" || why === "unidentified") this.#refused[why]++;
+    else this.#refused.limits++;
+    if (this.#isHeard("refused")) {
+      this.tell({ type: "refused", server: this.server, why, peer, decision, error });
+    }
+    peer?.close();
+    return { why, peer, decision };
+  }
+
+  #isHeard(type: ServerEvent["type"]): boolean {
+    return this.#audit !== undefined || isWatched(type);
+  }
+
+  tell(event: ServerEvent): void {
+    this.#audit?.write(event);
+    publish(event);
+  }
+}
+
+/** Whether a connection was let in. */
+export function isAdmitted(answer: Admitted | Refused): answer is Admitted {
+  return "id" in answer;
+}
+
+function policyOf(policy: Policy | "anyone" | undefined): Policy {
+  if (policy === undefined) return definePolicy(OWN_USER_AND_ROOT);
+  if (policy === "anyone") return definePolicy(ANYONE);
+  if (typeof policy === "object" && typeof policy?.decide === "function") return policy;
+  throw new TypeError('policy is one of definePolicy() or "ucred/policy", or "anyone"');
+}
+
+function errorOf(error: unknown): UcredError {
+  if (error instanceof UcredError) return error;
+  const message = `Cannot tell who connected: ${error}`;
+  const hint = "Mend the policy, or what it asks";
+  return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint, cause: error });
+}
+
+/** Tells the program of what went wrong and ends nothing. */
+export function warn(message: string, error: unknown): void {
+  const detail = error instanceof Error ? error.stack ?? "" : "";
+  process.emitWarning(message, { type: "UcredWarning", detail });
+}

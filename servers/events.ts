@@ -1,0 +1,108 @@
+/** What happens at a server, for who watches: on `node:diagnostics_channel`, and in the audit log. */
+
+import { type Channel, channel } from "node:diagnostics_channel";
+import type { UcredError } from "../core/errors.ts";
+import type { Peer } from "../core/peer.ts";
+import type { Decision } from "../core/policy/policy.ts";
+import type { Limit } from "./limits.ts";
+
+/**
+ * Why a connection was refused: the policy lets none of the peer's actions through; a limit is
+ * reached; or it could not be found out who the peer is.
+ */
+export type Refusal = "policy" | Limit | "unidentified";
+
+/** A connection was let in. On `ucred:accepted`. */
+export interface AcceptedEvent {
+  readonly type: "accepted";
+  /** Where the server listens. */
+  readonly server: string;
+  /** Counts the server's connections. */
+  readonly connection: number;
+  readonly peer: Peer;
+  readonly decision: Decision;
+}
+
+/** A connection was refused. On `ucred:refused`. */
+export interface RefusedEvent {
+  readonly type: "refused";
+  /** Where the server listens. */
+  readonly server: string;
+  readonly why: Refusal;
+  /** `undefined` if it is not known. */
+  readonly peer: Peer | undefined;
+  /** The policy's, if it was asked. */
+  readonly decision: Decision | undefined;
+  /** What kept the peer from being identified. */
+  readonly error: UcredError | undefined;
+}
+
+/** A request was decided. On `ucred:decided`. */
+export interface DecidedEvent {
+  readonly type: "decided";
+  /** Where the server listens. */
+  readonly server: string;
+  readonly connection: number;
+  readonly peer: Peer;
+  /** What was asked for. Of the client's choosing: escape it where you print it. */
+  readonly action: string;
+  readonly decision: Decision;
+}
+
+/** A connection that was let in has ended. On `ucred:closed`. */
+export interface ClosedEvent {
+  readonly type: "closed";
+  /** Where the server listens. */
+  readonly server: string;
+  readonly connection: number;
+  readonly peer: Peer;
+  /** How long it was open. */
+  readonly milliseconds: number;
+  /** Why the server ended it, if it did: the peer is not who it was, or its process has ended. */
+  readonly why: "drift" | "ended" | undefined;
+}
+
+/** A handler of the server's author threw. The peer's connection was closed. On `ucred:failed`. */
+export interface FailedEvent {
+  readonly type: "failed";
+  /** Where the server listens. */
+  readonly server: string;
+  readonly connection: number;
+  readonly peer: Peer;
+  readonly error: unknown;
+}
+
+/** Anything that happens at a server. */
+export type ServerEvent =
+  | AcceptedEvent
+  | RefusedEvent
+  | DecidedEvent
+  | ClosedEvent
+  | FailedEvent;
+
+/** The names of the channels. */
+export const CHANNELS: { readonly [type in ServerEvent["type"]]: string } = {
+  accepted: "ucred:accepted",
+  refused: "ucred:refused",
+  decided: "ucred:decided",
+  closed: "ucred:closed",
+  failed: "ucred:failed",
+};
+
+const channels: { readonly [type in ServerEvent["type"]]: Channel } = {
+  accepted: channel(CHANNELS.accepted),
+  refused: channel(CHANNELS.refused),
+  decided: channel(CHANNELS.decided),
+  closed: channel(CHANNELS.closed),
+  failed: channel(CHANNELS.failed),
+};
+
+/** Whether anybody watches events of a type. */
+export function isWatched(type: ServerEvent["type"]): boolean {
+  return channels[type].hasSubscribers;
+}
+
+/** Tells who watches. */
+export function publish(event: ServerEvent): void {
+  channels[event.type].publish(event);
+}

@@ -1,0 +1,224 @@
+/**
+ * Servers of node:net that know who connects: `ucred/net`. The same on Deno, Bun and Node.
+ *
+ * @example Root and the server's own user get in, nobody else
+ * ```ts
+ * import { createServer } from "ucred/net";
+ *
+ * const server = createServer({}, (socket, peer) => {
+ *   socket.end(`welcome, uid ${peer.uid}\n`);
+ * });
+ * server.listen("app.sock");
+ * ```
+ *
+ * @module
+ */
+
+import { Server, type ServerOpts, type Socket } from "node:net";
+import type { Peer } from "../core/peer.ts";
+import type { Decision } from "../core/policy/policy.ts";
+import {
+  Admission,
+  type AdmissionOptions,
+  type Admitted,
+  isAdmitted,
+  type Refused,
+  type ServerStats,
+  warn,
+} from "./admission.ts";
+import {
+  type CloseOptions,
+  type ListenArguments,
+  Listening,
+  parseListen,
+  type SafeServer,
+} from "./listening.ts";
+
+export type { AdmissionOptions, Refused, ServerStats } from "./admission.ts";
+export { type AuditLog, auditLog, type AuditOptions } from "./audit.ts";
+export {
+  type AcceptedEvent,
+  CHANNELS,
+  type ClosedEvent,
+  type DecidedEvent,
+  type FailedEvent,
+  type Refusal,
+  type RefusedEvent,
+  type ServerEvent,
+} from "./events.ts";
+export type { Limit, Limits } from "./limits.ts";
+export type {
+  AnyListenOptions,
+  CloseOptions,
+  ListenOptions,
+  PathListenOptions,
+  SafeServer,
+  SystemdListenOptions,
+} from "./listening.ts";
+export type { PlaceOptions } from "./place.ts";
+export { notify } from "../identity/notify.ts";
+
+/** Who may connect, and how sockets are to be; see `net.createServer()` for the latter. */
+export interface NetServerOptions extends AdmissionOptions, ServerOpts {
+  /**
+   * Whether the handler decides each thing that a peer asks for by `policy.decide(peer, { action })`.
+   * Then all are let in of whom some action could be allowed, whatever `decision` says of the
+   * connection as such. By default `false`: a connection is let in if the policy allows it without
+   * an action.
+   */
+  readonly perAction?: boolean | undefined;
+  /** What is sent to whom is refused, before the connection is closed. */
+  readonly refusal?: string | ((refused: Refused) => string) | undefined;
+}
+
+/** Serves one connection. If it throws, or its promise rejects, that connection is closed. */
+export type ConnectionHandler = (socket: Socket, peer: Peer, decision: Decision) => unknown;
+
+/** A `net.Server` that lets in whom its policy lets in. */
+export type NetServer = Server & SafeServer;
+
+/**
+ * Makes a server that identifies each connection before its handler runs, asks the policy, and counts
+ * connections of each user. Who is refused never gets to the handler.
+ *
+ * `listen()` takes a path or an abstract name, or a socket of the service manager's, and makes the
+ * path safe: see {@link PathListenOptions}. The rest is `net.Server`'s own.
+ *
+ * @param handler Runs when a connection was let in. Errors of the socket end that connection only,
+ * whether anybody listens to them or not.
+ * @throws {TypeError} If an option is wrong.
+ *
+ * @example A policy; whom it refuses is told why
+ * ```ts
+ * import { definePolicy } from "ucred";
+ * import { createServer } from "ucred/net";
+ *
+ * const policy = definePolicy({
+ *   version: 1,
+ *   rules: [
+ *     { name: "root", when: { uid: 0 }, allow: "full" },
+ *     { name: "people", when: { uid: "1000-59999" }, allow: "read" },
+ *   ],
+ * });
+ * const server = createServer(
+ *   { policy, refusal: ({ decision }) => `${decision?.reason}\n` },
+ *   (socket, peer, { grants }) => void socket.end(`welcome, uid ${peer.uid}: ${grants}\n`),
+ * );
+ * server.listen({ path: "app.sock", mode: 0o666 });
+ * ```
+ */
+export function createServer(options: NetServerOptions, handler?: ConnectionHandler): NetServer {
+  return new AdmittingServer(options, handler) as unknown as NetServer;
+}
+
+/** How long a last message may take to be sent, in ms. */
+const FAREWELL = 1000;
+
+class AdmittingServer extends Server {
+  readonly #admission: Admission;
+  readonly #listening: Listening;
+  readonly #refusal: NetServerOptions["refusal"];
+  readonly #sockets = new Map<Socket, Admitted>();
+
+  constructor(
+    { policy, pin, limits, audit, perAction = false, refusal, ...options }: NetServerOptions,
+    handler?: ConnectionHandler,
+  ) {
+    super(options);
+    this.#admission = new Admission({ policy, pin, limits, audit }, perAction);
+    this.#refusal = refusal;
+    this.#listening = new Listening({
+      listen: (where, backlog) => super.listen({ ...where, backlog }),
+      close: (done) => super.close(done),
+      address: () => super.address(),
+      closeIdle: () => {}, // the handler alone knows which are idle
+      cut: () => this.#sockets.forEach((_, socket) => socket.destroy()),
+      emit: (event: string, error?: unknown) => void super.emit(event, error),
+    }, (path) => this.#admission.server = path);
+    if (handler !== undefined) {
+      this.on("connection", (socket: Socket) => this.#serve(socket, handler));
+    }
+  }
+
+  override emit(event: string | symbol, ...args: unknown[]): boolean {
+    if (event === "connection") return this.#admit(args[0] as Socket);
+    return this.#listening.intercept(event, args[0]) || super.emit(event as string, ...args);
+  }
+
+  override listen(...args: unknown[]): this {
+    const { options, onListening } = parseListen(args as unknown as ListenArguments);
+    if (onListening !== undefined) this.once("listening", onListening);
+    this.#listening.start(options);
+    return this;
+  }
+
+  override close(how?: CloseOptions | ((error?: Error) => void)): this {
+    if (typeof how !== "object") {
+      this.#listening.close({}, how ?? (() => {}));
+      return this;
+    }
+    return new Promise<void>((resolve, reject) => {
+      this.#listening.close(how, (error) => error === undefined ? resolve() : reject(error));
+    }) as unknown as this;
+  }
+
+  override address(): string | null {
+    return this.#listening.path ?? null;
+  }
+
+  stats(): ServerStats {
+    return this.#admission.stats();
+  }
+
+  #admit(socket: Socket): boolean {
+    socket.on("error", () => {}); // a peer that leaves ends its own connection only
+    const answer = this.#admission.admit(socket);
+    if (!isAdmitted(answer)) {
+      this.#refuse(socket, answer);
+      return true;
+    }
+    this.#sockets.set(socket, answer);
+    socket.once("close", () => {
+      this.#sockets.delete(socket);
+      this.#admission.ended(answer);
+    });
+    try {
+      return super.emit("connection", socket);
+    } catch (error) {
+      this.#fail(socket, answer, error);
+      return true;
+    }
+  }
+
+  #refuse(socket: Socket, refused: Refused): void {
+    const text = this.#farewell(refused);
+    if (text === undefined) return void socket.destroy();
+    const timer = setTimeout(() => socket.destroy(), FAREWELL);
+    socket.once("close", () => clearTimeout(timer));
+    socket.resume().end(text, () => socket.destroy());
+  }
+
+  #farewell(refused: Refused): string | undefined {
+    if (typeof this.#refusal !== "function") return this.#refusal;
+    try {
+      return String(this.#refusal(refused));
+    } catch (error) {
+      warn(`The refusal of the server at ${this.#admission.server} failed: ${error}`, error);
+      return undefined;
+    }
+  }
+
+  async #serve(socket: Socket, handler: ConnectionHandler): Promise<void> {
+    const admitted = this.#sockets.get(socket)!;
+    try {
+      await handler(socket, admitted.peer, admitted.decision);
+    } catch (error) {
+      this.#fail(socket, admitted, error);
+    }
+  }
+
+  #fail(socket: Socket, admitted: Admitted, error: unknown): void {
+    this.#admission.failed(admitted, error);
+    socket.destroy();
+  }
+}
