@@ -3,7 +3,17 @@ import { defineConfig } from "tsup";
 import { policySchema } from "./core/policy/definition.ts";
 
 export default defineConfig({
-  entry: { mod: "mod.ts", policy: "policy/mod.ts" },
+  entry: {
+    mod: "mod.ts",
+    policy: "policy/mod.ts",
+    net: "servers/net.ts",
+    http: "servers/http.ts",
+    deno: "servers/deno.ts",
+    bun: "servers/bun_listen.ts",
+    hono: "servers/hono.ts",
+    client: "servers/client.ts",
+    otel: "servers/otel.ts",
+  },
   // Node's own modules: the runtimes have them, and mod.ts imports none.
   external: [/^node:/],
   format: "esm",

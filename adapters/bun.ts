@@ -65,6 +65,8 @@ const linuxSymbols = {
   setsockopt: { args: ["i32", "i32", "i32", "buffer", "u32"], returns: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
   recvmsg: { args: ["i32", "buffer", "i32"], returns: "i64" },
+  // int shutdown(int fd, int how);
+  shutdown: { args: ["i32", "i32"], returns: "i32" },
   // int fcntl(int fd, int command, ...);
   fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
   // ssize_t sendto(int fd, const void *, size_t, int flags, const struct sockaddr *to, socklen_t size);
@@ -125,6 +127,7 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
       setsockopt: (fd, level, name, value) =>
         orErrno(linux.setsockopt(fd, level, name, value.bytes, 4)),
       recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.bytes, flags))),
+      shutdown: (fd, how) => orErrno(linux.shutdown(fd, how)),
       fcntl: (fd, command, argument) => orErrno(linux.fcntl(fd, command, argument)),
       sendto: (fd, { bytes }, length, to, size) =>
         orErrno(Number(linux.sendto(fd, bytes, length, 0, to.bytes, size))),

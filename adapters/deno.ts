@@ -68,6 +68,8 @@ const linuxSymbols = {
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+  // int shutdown(int fd, int how);
+  shutdown: { parameters: ["i32", "i32"], result: "i32" },
   // int fcntl(int fd, int command, ...);
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // ssize_t sendto(int fd, const void *, size_t, int flags, const struct sockaddr *to, socklen_t size);
@@ -130,6 +132,7 @@ export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
       setsockopt: (fd, level, name, value) =>
         orErrno(linux.setsockopt(fd, level, name, value.bytes, 4)),
       recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.bytes, flags))),
+      shutdown: (fd, how) => orErrno(linux.shutdown(fd, how)),
       fcntl: (fd, command, argument) => orErrno(linux.fcntl(fd, command, argument)),
       sendto: (fd, { bytes }, length, to, size) =>
         orErrno(Number(linux.sendto(fd, bytes, BigInt(length), 0, to.bytes, size))),

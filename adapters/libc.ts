@@ -80,6 +80,8 @@ export interface LinuxCalls<M extends Memory = Memory> {
   setsockopt(fd: number, level: number, name: number, value: M): number;
   /** `ssize_t recvmsg(int fd, struct msghdr *message, int flags)` */
   recvmsg(fd: number, message: M, flags: number): number;
+  /** `int shutdown(int fd, int how)` */
+  shutdown(fd: number, how: number): number;
   /** `int fcntl(int fd, int command, int argument)` */
   fcntl(fd: number, command: number, argument: number): number;
   /** `ssize_t sendto(int fd, const void *data, size_t length, int 0, const struct sockaddr *to, socklen_t size)` */

@@ -67,6 +67,8 @@ const linuxSymbols = {
   setsockopt: { arguments: ["i32", "i32", "i32", "pointer", "u32"], return: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
   recvmsg: { arguments: ["i32", "pointer", "i32"], return: "i64" },
+  // int shutdown(int fd, int how);
+  shutdown: { arguments: ["i32", "i32"], return: "i32" },
   // int fcntl(int fd, int command, ...);
   fcntl: { arguments: ["i32", "i32", "i32"], return: "i32" },
   // ssize_t sendto(int fd, const void *, size_t, int flags, const struct sockaddr *to, socklen_t size);
@@ -142,6 +144,7 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
       setsockopt: (fd, level, name, value) =>
         orErrno(linux.setsockopt(fd, level, name, value.address, 4)),
       recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.address, flags))),
+      shutdown: (fd, how) => orErrno(linux.shutdown(fd, how)),
       fcntl: (fd, command, argument) => orErrno(linux.fcntl(fd, command, argument)),
       sendto: (fd, { address }, length, to, size) =>
         orErrno(Number(linux.sendto(fd, address, BigInt(length), 0, to.address, size))),

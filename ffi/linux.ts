@@ -76,6 +76,9 @@ export function decodeLinuxFamily(address: Uint8Array): number {
 /** `SOCK_STREAM`, <linux/net.h>: 1 on every CPU above. */
 export const SOCK_STREAM = 1;
 
+/** `SHUT_RDWR`, <sys/socket.h>: nothing is received or sent any more. */
+export const SHUT_RDWR = 2;
+
 /** Commands of fcntl(2): `F_SETFD` <asm-generic/fcntl.h>, `F_DUPFD_CLOEXEC` <linux/fcntl.h>. */
 export const FCNTL = { SETFD: 2, DUPFD_CLOEXEC: 1030 } as const;
 

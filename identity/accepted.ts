@@ -8,7 +8,7 @@ import { type System, system } from "../adapters/select.ts";
 import { NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import type { LinuxAbi } from "../ffi/abi.ts";
-import { FCNTL } from "../ffi/linux.ts";
+import { FCNTL, SHUT_RDWR } from "../ffi/linux.ts";
 import { encodeAddress, SOCKADDR_UN } from "../ffi/message.ts";
 import { failure } from "./failure.ts";
 
@@ -29,6 +29,11 @@ export class Claim {
   /** Whether the connection is open, and still under this number. */
   isOpen(): boolean {
     return !this.#isClosed && this.#acceptor.cookieOf(this.fd) === this.#cookie;
+  }
+
+  /** Ends the connection, whoever owns it: to both sides it is as if the other had closed it. */
+  cut(): void {
+    if (this.isOpen()) this.#acceptor.shutdown(this.fd);
   }
 
   /** Runs when the connection is closed, as `net.Socket` has it. */
@@ -130,6 +135,11 @@ export class Acceptor {
   /** A hint: this number may be given to the next connection. */
   freed(fd: number): void {
     if (this.#freed.length < MOST_FREED) this.#freed.push(fd);
+  }
+
+  /** Ends what is under this number. It has ended already if that fails. */
+  shutdown(fd: number): void {
+    this.#calls.shutdown(fd, SHUT_RDWR);
   }
 
   /** What the kernel calls the socket under this number; `undefined` where there is none. */

@@ -144,6 +144,20 @@ function fdOfHandle(connection: Fields): number {
   throw noFd("the socket is not connected yet", 'Wait for its "connect" event');
 }
 
+/**
+ * Whether connections of the runtime's `http.Server` hide their descriptor: in Bun, until it has
+ * oven-sh/bun PR 29599.
+ */
+export function httpHidesFd(): boolean {
+  return host().runtime === "bun";
+}
+
+/** Whether a connection of an `http.Server` hides its descriptor. */
+export function hidesFd(connection: NetSocketLike): boolean {
+  const { _handle, fd } = connection as Fields;
+  return typeof _handle?.fd !== "number" && typeof fd !== "number";
+}
+
 /** Of a connection that hides its descriptor, and for which it was found when it was accepted. */
 function fdOfClaim(connection: object): number | undefined {
   const claim = claimOf(connection);

@@ -60,8 +60,12 @@ export interface Admitted {
   readonly since: number;
 }
 
+/** Why a server ends a connection: the peer is not who it was, or its process has ended. */
+export type Ending = "drift" | "ended";
+
 /** A connection that was refused. */
 export interface Refused {
+  /** Why. */
   readonly why: Refusal;
   /** `undefined` if it is not known. */
   readonly peer: Peer | undefined;
@@ -134,9 +138,23 @@ export class Admission {
     }
   }
 
+  /** Refuses a connection whose peer could not be told. */
+  unidentified(error: unknown): Refused {
+    return this.#refuse("unidentified", undefined, undefined, errorOf(error));
+  }
+
   /** Decides one request of a connection that was let in. */
-  decide({ id, peer }: Admitted, action: string): Decision {
-    const decision = this.policy.decide(peer, { action });
+  decide(admitted: Admitted, action: string): Decision {
+    return this.#told(admitted, action, this.policy.decide(admitted.peer, { action }));
+  }
+
+  /** Denies a request that the policy need not be asked about. */
+  deny(admitted: Admitted, action: string, reason: string): Decision {
+    const rest = { rule: undefined, grants: [], unknown: [], message: reason };
+    return this.#told(admitted, action, { allowed: false, reason, ...rest });
+  }
+
+  #told({ id, peer }: Admitted, action: string, decision: Decision): Decision {
     if (decision.allowed) this.#allowed++;
     else this.#denied++;
     if (this.#isHeard("decided")) {
@@ -147,7 +165,7 @@ export class Admission {
   }
 
   /** A connection that was let in has ended. */
-  ended({ id, peer, since }: Admitted, why?: "drift" | "ended"): void {
+  ended({ id, peer, since }: Admitted, why?: Ending): void {
     this.#limits.give(peer.uid);
     if (this.#isHeard("closed")) {
       const milliseconds = performance.now() - since;

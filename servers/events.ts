@@ -14,20 +14,25 @@ export type Refusal = "policy" | Limit | "unidentified";
 
 /** A connection was let in. On `ucred:accepted`. */
 export interface AcceptedEvent {
+  /** What happened. */
   readonly type: "accepted";
   /** Where the server listens. */
   readonly server: string;
-  /** Counts the server's connections. */
+  /** Counts the connections of the server. */
   readonly connection: number;
+  /** Who it is. */
   readonly peer: Peer;
+  /** What the policy said. */
   readonly decision: Decision;
 }
 
 /** A connection was refused. On `ucred:refused`. */
 export interface RefusedEvent {
+  /** What happened. */
   readonly type: "refused";
   /** Where the server listens. */
   readonly server: string;
+  /** Why. */
   readonly why: Refusal;
   /** `undefined` if it is not known. */
   readonly peer: Peer | undefined;
@@ -39,22 +44,29 @@ export interface RefusedEvent {
 
 /** A request was decided. On `ucred:decided`. */
 export interface DecidedEvent {
+  /** What happened. */
   readonly type: "decided";
   /** Where the server listens. */
   readonly server: string;
+  /** Counts the connections of the server. */
   readonly connection: number;
+  /** Who it is. */
   readonly peer: Peer;
   /** What was asked for. Of the client's choosing: escape it where you print it. */
   readonly action: string;
+  /** What the policy said. */
   readonly decision: Decision;
 }
 
 /** A connection that was let in has ended. On `ucred:closed`. */
 export interface ClosedEvent {
+  /** What happened. */
   readonly type: "closed";
   /** Where the server listens. */
   readonly server: string;
+  /** Counts the connections of the server. */
   readonly connection: number;
+  /** Who it is. */
   readonly peer: Peer;
   /** How long it was open. */
   readonly milliseconds: number;
@@ -64,11 +76,15 @@ export interface ClosedEvent {
 
 /** A handler of the server's author threw. The peer's connection was closed. On `ucred:failed`. */
 export interface FailedEvent {
+  /** What happened. */
   readonly type: "failed";
   /** Where the server listens. */
   readonly server: string;
+  /** Counts the connections of the server. */
   readonly connection: number;
+  /** Who it is. */
   readonly peer: Peer;
+  /** What was thrown. */
   readonly error: unknown;
 }
 

@@ -19,6 +19,7 @@ export interface AnyListenOptions {
 
 /** Listens at a path or an abstract name. */
 export interface PathListenOptions extends AnyListenOptions, PlaceOptions {
+  /** Another way to listen. */
   readonly systemd?: undefined;
 }
 
@@ -26,6 +27,7 @@ export interface PathListenOptions extends AnyListenOptions, PlaceOptions {
 export interface SystemdListenOptions extends AnyListenOptions {
   /** Its name, as `FileDescriptorName=` has it; `true`: the only one that is left. */
   readonly systemd: true | string;
+  /** Another way to listen. */
   readonly path?: undefined;
 }
 
@@ -197,7 +199,7 @@ export function parseListen(
   const onListening = rest.find((each) => typeof each === "function");
   const backlog = rest.find((each) => typeof each === "number");
   const given: unknown = typeof where === "string" ? { path: where } : where;
-  if (typeof given !== "object" || given === null || "_handle" in given) throw notUnix();
+  if (typeof given !== "object" || given === null) throw notUnix();
   const options = given as ListenOptions & { readonly port?: unknown; readonly fd?: unknown };
   if (options.port !== undefined || options.fd !== undefined) throw notUnix();
   if ((options.path === undefined) === (options.systemd === undefined)) {

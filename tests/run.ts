@@ -72,6 +72,9 @@ const nodeTest = (name: string) => [
   `--test-reporter-destination=${report(name)}`,
 ];
 
+const servers = ["net", "http", "deno", "bun_listen", "hono", "client", "otel"]
+  .map((name) => `servers/${name}.ts`);
+
 const STEPS: readonly Step[] = [
   { name: "format", command: ["deno", "fmt", "--check"] },
   { name: "lint", command: ["deno", "lint"] },
@@ -80,7 +83,7 @@ const STEPS: readonly Step[] = [
   { name: "publint", command: ["publint", "--strict"] },
   { name: "attw", command: ["attw", "--pack", "--profile", "esm-only"] },
   { name: "jsr", command: ["deno", "publish", "--dry-run", "--allow-dirty"] },
-  { name: "doc", command: ["deno", "doc", "--lint", "mod.ts", "policy/mod.ts"] },
+  { name: "doc", command: ["deno", "doc", "--lint", "mod.ts", "policy/mod.ts", ...servers] },
   { name: "node", command: [...nodeTest("node"), ...files], report: report("node") },
   {
     name: "deno",

@@ -22,8 +22,10 @@ export interface Decision {
   readonly grants: readonly string[];
   /** Facts that could not be known, and on which the answer may have hung. */
   readonly unknown: readonly FactName[];
-  /** Why, in a sentence. */
+  /** Why, in a sentence, for logs: it names the rule. */
   readonly reason: string;
+  /** What the denying rule's author wants the peer to be told; `undefined` for nothing. */
+  readonly message: string | undefined;
 }
 
 /** What is decided beside who asks. */
@@ -91,7 +93,7 @@ class MadeDecision implements Decision {
   readonly rule: string | undefined;
   readonly grants: readonly string[];
   readonly unknown: readonly FactName[];
-  readonly #why: string | undefined;
+  readonly message: string | undefined;
   readonly #truth: Truth;
 
   constructor(rule: CompiledRule | undefined, truth: Truth, unknown: readonly FactName[]) {
@@ -99,7 +101,7 @@ class MadeDecision implements Decision {
     this.rule = rule?.name;
     this.grants = rule?.grants ?? NO_GRANTS;
     this.unknown = unknown;
-    this.#why = rule?.why;
+    this.message = rule?.why;
     this.#truth = truth;
     Object.freeze(this);
   }
@@ -113,7 +115,7 @@ class MadeDecision implements Decision {
     if (allowed) {
       return `Rule "${rule}" allows it${grants.length > 0 ? `: ${grants.join(", ")}` : ""}`;
     }
-    const because = this.#why === undefined ? "" : `: ${this.#why}`;
+    const because = this.message === undefined ? "" : `: ${this.message}`;
     return this.#truth === undefined
       ? `Rule "${rule}" denies whom it may be about${because}; unknown: ${facts}`
       : `Rule "${rule}" denies it${because}`;

@@ -1,0 +1,219 @@
+/**
+ * HTTP by Deno's own engine, one connection at a time, so that each is identified before it is served.
+ *
+ * The one hook that takes a connection is not documented: `Deno[Deno.internal].serveHttpOnConnection`,
+ * checked on Deno 2.9.5. Where it is missing, `serve()` takes node:http.
+ */
+
+import { clearInterval, setInterval } from "node:timers";
+import { Acceptor } from "../identity/accepted.ts";
+import { Admission } from "./admission.ts";
+import { type DenoConnection, type DenoListener, Peers } from "./deno_listen.ts";
+import type { CloseOptions } from "./listening.ts";
+import { notify } from "../identity/notify.ts";
+import { occupy } from "./place.ts";
+import {
+  admittedOf,
+  belongsTo,
+  type Connection,
+  decided,
+  decideRequest,
+  headersOf,
+  isProblem,
+  onEnd,
+  type Problem,
+} from "./request.ts";
+import type { HttpListening, ServeOptions } from "./serve.ts";
+
+/** Serves the requests of one connection, which it then owns. */
+type ServeOnConnection = (
+  connection: DenoConnection,
+  signal: AbortSignal,
+  handler: (request: Request, info: { readonly completed: Promise<void> }) => unknown,
+  onError: (error: unknown) => Response,
+  onListen: () => void,
+) => { readonly finished: Promise<void>; shutdown(): Promise<void> };
+
+interface DenoGlobal {
+  listen(options: { transport: "unix"; path: string }): DenoListener<DenoConnection>;
+  readonly internal?: symbol;
+  readonly [internal: symbol]: { readonly serveHttpOnConnection?: ServeOnConnection } | undefined;
+}
+
+/** The hook, where there is one. */
+export function nativeHttp(): ServeOnConnection | undefined {
+  const { Deno } = globalThis as unknown as { readonly Deno?: DenoGlobal };
+  return Deno?.internal && Deno[Deno.internal]?.serveHttpOnConnection;
+}
+
+const NEVER = new AbortController().signal;
+
+/** As `http.Server` has it by default: until the first request, and between two of them, in ms. */
+const HEADERS_TIMEOUT = 10_000;
+const KEEP_ALIVE_TIMEOUT = 5000;
+
+/** How often is looked for connections that take longer. */
+const SWEEP = 1000;
+
+/** {@link serve}, by Deno's engine. */
+export async function serveNatively(options: ServeOptions): Promise<HttpListening> {
+  const { policy, pin, limits, audit, revalidate = false } = options;
+  const admission = new Admission(
+    { policy, pin: pin ?? (revalidate || undefined), limits, audit },
+    true,
+  );
+  const { Deno } = globalThis as unknown as { readonly Deno: DenoGlobal };
+  if (options.path === undefined) throw new TypeError("Deno's engine listens at a path only");
+  let peers: Peers<DenoConnection> | undefined;
+  try {
+    const place = await occupy(options, (path) => {
+      const acceptor = new Acceptor(path);
+      peers = new Peers(Deno.listen({ transport: "unix", path }), acceptor, admission);
+      return Promise.resolve();
+    });
+    admission.server = place.path;
+    const server = new DenoHttp(peers!, admission, options, revalidate);
+    if (options.notify === true) notify("READY=1");
+    const close = async ({ timeout = Infinity }: CloseOptions = {}) => {
+      place.remove();
+      if (options.notify === true) notify("STOPPING=1");
+      await server.close(timeout);
+    };
+    return {
+      path: place.path,
+      engine: "deno",
+      stats: () => admission.stats(),
+      close,
+      [Symbol.asyncDispose]: () => close(),
+    };
+  } catch (error) {
+    peers?.close();
+    throw error;
+  }
+}
+
+/** A connection that is being served. */
+interface Served extends Connection {
+  cut(): void;
+  shutdown(): Promise<void>;
+  /** Requests that are being answered. */
+  pending: number;
+  /** Since when there are none. */
+  idleSince: number;
+}
+
+class DenoHttp {
+  readonly #peers: Peers<DenoConnection>;
+  readonly #admission: Admission;
+  readonly #fetch: ServeOptions["fetch"];
+  readonly #revalidate: boolean;
+  readonly #served = new Set<Served>();
+  readonly #sweeper: ReturnType<typeof setInterval>;
+  #onEmpty: (() => void) | undefined;
+
+  constructor(
+    peers: Peers<DenoConnection>,
+    admission: Admission,
+    { fetch }: ServeOptions,
+    revalidate: boolean,
+  ) {
+    this.#peers = peers;
+    this.#admission = admission;
+    this.#fetch = fetch;
+    this.#revalidate = revalidate;
+    this.#sweeper = setInterval(() => this.#sweep(), SWEEP).unref();
+    void this.#accept();
+  }
+
+  async close(timeout: number): Promise<void> {
+    this.#peers.close();
+    const empty = new Promise<void>((resolve) => this.#onEmpty = resolve);
+    for (const served of this.#served) void served.shutdown();
+    if (this.#served.size === 0) this.#onEmpty!();
+    const timer = timeout === Infinity
+      ? undefined
+      : setTimeout(() => this.#served.forEach((served) => served.cut()), timeout);
+    await empty;
+    clearTimeout(timer);
+    clearInterval(this.#sweeper);
+  }
+
+  async #accept(): Promise<void> {
+    for await (const { conn } of this.#peers) this.#serve(conn);
+  }
+
+  #serve(conn: DenoConnection): void {
+    const served: Served = {
+      admitted: admittedOf(conn)!,
+      hasAsked: false,
+      why: undefined,
+      // Not by the signal: that throws where nobody can catch it if the connection has just ended.
+      cut: () => this.#peers.cut(conn),
+      shutdown: () => shutdown(),
+      pending: 0,
+      idleSince: performance.now(),
+    };
+    const { finished, shutdown } = nativeHttp()!(
+      conn,
+      NEVER,
+      (request, info) => this.#handle(served, request, info.completed),
+      (error) => this.#failed(served, error),
+      () => {},
+    );
+    this.#served.add(served);
+    const ended = () => {
+      this.#served.delete(served);
+      this.#peers.closed(conn, served.why);
+      if (this.#served.size === 0) this.#onEmpty?.();
+    };
+    finished.then(ended, ended); // it rejects when the peer leaves early
+    if (this.#revalidate) {
+      onEnd(served.admitted.peer, () => {
+        served.why ??= "ended";
+        served.cut();
+      });
+    }
+  }
+
+  #handle(
+    served: Served,
+    request: Request,
+    completed: Promise<void>,
+  ): Response | Promise<Response> {
+    served.pending++;
+    const done = () => {
+      served.pending--;
+      served.idleSince = performance.now();
+    };
+    completed.then(done, done);
+    const { method, url } = request;
+    const outcome = decideRequest(this.#admission, served, method, url, this.#revalidate);
+    if (isProblem(outcome)) return this.#refuse(served, outcome);
+    const path = url.indexOf("/", url.indexOf("://") + 3);
+    const decidedAbout = url.endsWith(outcome.url) && url.length - outcome.url.length === path
+      ? request
+      : new Request(url.slice(0, path === -1 ? url.length : path) + outcome.url, request);
+    const { admitted } = served;
+    belongsTo(decidedAbout, admitted);
+    decided(decidedAbout, outcome.decision);
+    return this.#fetch(decidedAbout, { peer: admitted.peer, decision: outcome.decision });
+  }
+
+  #refuse(served: Served, problem: Problem): Response {
+    if (problem.isLast) void served.shutdown();
+    return new Response(problem.body, { status: problem.status, headers: headersOf(problem) });
+  }
+
+  #failed(served: Served, error: unknown): Response {
+    this.#admission.failed(served.admitted, error);
+    return new Response(null, { status: 500 });
+  }
+
+  #sweep(): void {
+    const now = performance.now();
+    for (const served of this.#served) {
+      const limit = served.hasAsked ? KEEP_ALIVE_TIMEOUT : HEADERS_TIMEOUT;
+      if (served.pending === 0 && now - served.idleSince > limit) served.cut();
+    }
+  }
+}

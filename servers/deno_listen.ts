@@ -1,0 +1,222 @@
+/** Deno.listen: each connection is found, identified and asked about before anybody gets it. */
+
+import { clearInterval, setInterval } from "node:timers";
+import { setTimeout } from "node:timers/promises";
+import type { Peer } from "../core/peer.ts";
+import type { Decision } from "../core/policy/policy.ts";
+import { Acceptor, type Claim } from "../identity/accepted.ts";
+import type { UnixSocket } from "../identity/fd.ts";
+import {
+  Admission,
+  type AdmissionOptions,
+  type Admitted,
+  type Ending,
+  isAdmitted,
+  type Refused,
+  type ServerStats,
+} from "./admission.ts";
+import { belongsTo } from "./request.ts";
+
+/** A `Deno.UnixConn`, as far as it matters here. */
+export interface DenoConnection {
+  /** Ends it. */
+  close(): void;
+}
+
+/** A listener of `Deno.listen({ transport: "unix" })`, as far as it matters here. */
+export interface DenoListener<C extends DenoConnection> {
+  /** Where it listens. */
+  readonly addr: { readonly transport: string };
+  /** The next connection. */
+  accept(): Promise<C>;
+  /** Listens no longer. */
+  close(): void;
+}
+
+/** Who may connect. */
+export interface WithPeersOptions extends AdmissionOptions {
+  /** Whether who handles the connection decides each action; see `ucred/net`. */
+  readonly perAction?: boolean | undefined;
+}
+
+/** A connection that was let in. */
+export interface PeerConnection<C> {
+  /** Close it when you are done. */
+  readonly conn: C;
+  /** Who it is. */
+  readonly peer: Peer;
+  /** What the policy says of the connection, without an action. */
+  readonly decision: Decision;
+}
+
+/** Connections that were let in, one after the other. Its `close()` closes the listener. */
+export interface PeerListener<C> extends AsyncIterableIterator<PeerConnection<C>, undefined> {
+  /** What it has seen. */
+  stats(): ServerStats;
+  /** Listens no longer; connections that are open stay so. */
+  close(): void;
+  /** {@link PeerListener.close}, for `using`. */
+  [Symbol.dispose](): void;
+}
+
+/**
+ * Identifies each connection of a Unix listener, and lets in whom the policy lets in.
+ *
+ * From now on nothing else may accept on this listener or another one of the same path. A connection
+ * counts as open until `conn.close()`, or for up to a second after its streams have closed it.
+ *
+ * @param listener Is closed when the iteration ends.
+ * @throws {TypeError} If it is no Unix listener.
+ * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux.
+ */
+export function withPeers<C extends DenoConnection>(
+  listener: DenoListener<C>,
+  { perAction = false, ...options }: WithPeersOptions = {},
+): PeerListener<C> {
+  const { transport, path } = listener.addr as { transport: string; path?: unknown };
+  if (transport !== "unix" || typeof path !== "string") {
+    throw new TypeError('withPeers() takes a listener of Deno.listen({ transport: "unix", path })');
+  }
+  const admission = new Admission(options, perAction);
+  admission.server = path;
+  return new Peers(listener, new Acceptor(path), admission);
+}
+
+/** How often is looked for connections that were closed behind our back, in ms. */
+const SWEEP = 1000;
+
+/** How long to wait when accept(2) fails, as it does when descriptors have run out, in ms. */
+const RETRY = 50;
+
+interface Open {
+  readonly admitted: Admitted;
+  readonly claim: Claim;
+  /** Why we ended it, if we did. */
+  why?: Ending;
+}
+
+/** {@link withPeers}, with an admission and an acceptor of the caller's. */
+export class Peers<C extends DenoConnection> implements PeerListener<C> {
+  readonly #listener: DenoListener<C>;
+  readonly #acceptor: Acceptor;
+  readonly #admission: Admission;
+  readonly #open = new Map<C, Open>();
+  #sweeper: ReturnType<typeof setInterval> | undefined;
+  #last: Promise<unknown> = Promise.resolve();
+  #isClosed = false;
+
+  constructor(listener: DenoListener<C>, acceptor: Acceptor, admission: Admission) {
+    this.#listener = listener;
+    this.#acceptor = acceptor;
+    this.#admission = admission;
+  }
+
+  next(): Promise<IteratorResult<PeerConnection<C>, undefined>> {
+    // One accept at a time: what is found after it is what it accepted.
+    const next = this.#last.then(() => this.#next());
+    this.#last = next;
+    return next;
+  }
+
+  return(): Promise<IteratorResult<PeerConnection<C>, undefined>> {
+    this.close();
+    return Promise.resolve({ done: true, value: undefined });
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  stats(): ServerStats {
+    return this.#admission.stats();
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#listener.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  async #next(): Promise<IteratorResult<PeerConnection<C>, undefined>> {
+    while (!this.#isClosed) {
+      this.#acceptor.expect();
+      let conn: C;
+      try {
+        conn = await this.#listener.accept();
+      } catch (error) {
+        if (isClosing(error)) break;
+        await setTimeout(RETRY);
+        continue;
+      }
+      const answer = this.#admit(conn);
+      if (isAdmitted(answer)) {
+        const { peer, decision } = answer;
+        return { done: false, value: { conn, peer, decision } };
+      }
+      conn.close();
+    }
+    this.#isClosed = true;
+    return { done: true, value: undefined };
+  }
+
+  /** Ends a connection that somebody else has taken over. */
+  cut(conn: C): void {
+    this.#open.get(conn)?.claim.cut();
+  }
+
+  /** Somebody else has closed it. */
+  closed(conn: C, why: Ending | undefined): void {
+    const open = this.#open.get(conn);
+    if (open === undefined) return;
+    if (why !== undefined) open.why = why;
+    open.claim.close();
+  }
+
+  /** Synchronously after accept: until then nothing else can have been accepted. */
+  #admit(conn: C): Admitted | Refused {
+    let claim: Claim;
+    try {
+      claim = this.#acceptor.take(conn);
+    } catch (error) {
+      return this.#admission.unidentified(error);
+    }
+    const answer = this.#admission.admit(conn as unknown as UnixSocket);
+    if (!isAdmitted(answer)) {
+      claim.close();
+      return answer;
+    }
+    belongsTo(conn, answer);
+    const open: Open = { admitted: answer, claim };
+    this.#open.set(conn, open);
+    claim.once("close", () => this.#ended(conn, open));
+    const close = conn.close.bind(conn);
+    conn.close = () => {
+      claim.close();
+      close();
+    };
+    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
+    return answer;
+  }
+
+  /** Deno's streams close a connection without a word. */
+  #sweep(): void {
+    for (const { claim } of this.#open.values()) if (!claim.isOpen()) claim.close();
+  }
+
+  #ended(conn: C, { admitted, why }: Open): void {
+    this.#open.delete(conn);
+    this.#admission.ended(admitted, why);
+    if (this.#open.size > 0) return;
+    clearInterval(this.#sweeper);
+    this.#sweeper = undefined;
+  }
+}
+
+/** Whether accept() failed since the listener was closed. */
+function isClosing(error: unknown): boolean {
+  return error instanceof Error && /^(BadResource|Interrupted)$/.test(error.name);
+}

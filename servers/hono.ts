@@ -1,0 +1,74 @@
+/**
+ * Hono: who asks, as a variable of the context. `ucred/hono`.
+ *
+ * @example A route for some
+ * ```ts
+ * import { Hono } from "hono";
+ * import { definePolicy } from "ucred";
+ * import { type PeerEnv, requirePeer } from "ucred/hono";
+ * import { serve } from "ucred/http";
+ *
+ * const admins = definePolicy({
+ *   version: 1,
+ *   rules: [{ name: "root", when: { uid: 0 }, allow: true }],
+ * });
+ * const app = new Hono<PeerEnv>();
+ * app.use(requirePeer());
+ * app.get("/", (context) => context.text(`welcome, uid ${context.get("peer").uid}\n`));
+ * app.use("/admin/*", requirePeer(admins));
+ * app.get("/admin/users", (context) => context.text("…\n"));
+ *
+ * const server = await serve({ path: "app.sock", fetch: (request) => app.fetch(request) });
+ * console.log(`at ${server.path}`);
+ * await server.close();
+ * ```
+ *
+ * @module
+ */
+
+import type { MiddlewareHandler } from "hono";
+import type { Peer } from "../core/peer.ts";
+import type { Decision, Policy } from "../core/policy/policy.ts";
+import { actionOf, decisionOf, forbidden, headersOf, peerOf } from "./request.ts";
+
+export type { MiddlewareHandler } from "hono";
+
+/** What the middleware adds to the context. */
+export interface PeerEnv {
+  /** Variables of the context. */
+  Variables: {
+    /** Who asks. */
+    peer: Peer;
+    /** What was decided: by `requirePeer()`'s own policy if it has one, or by the server's. */
+    decision: Decision;
+  };
+}
+
+/**
+ * Puts the peer into the context. With a policy, also decides by it, beside the server's own: what it
+ * denies is answered with 403.
+ *
+ * @param policy Asked about `METHOD /path`, as the server's policy is.
+ * @returns Middleware that throws a `UcredError` (`ERR_UCRED_NO_PEER`) if the application is not
+ * served by `ucred/http`: the answer is then 500.
+ */
+export function requirePeer(policy?: Policy): MiddlewareHandler<PeerEnv> {
+  return async (context, next) => {
+    // Under other bridges from node:http to fetch the incoming message is in the environment.
+    const { incoming } = (context.env ?? {}) as { readonly incoming?: object };
+    const request = incoming ?? context.req.raw;
+    const peer = peerOf(request);
+    const { method, url } = context.req.raw;
+    const decision = policy === undefined
+      ? decisionOf(request)
+      : policy.decide(peer, { action: actionOf(method, url) });
+    if (!decision.allowed) {
+      const problem = forbidden(decision);
+      return new Response(problem.body, { status: problem.status, headers: headersOf(problem) });
+    }
+    context.set("peer", peer);
+    context.set("decision", decision);
+    await next();
+    return undefined;
+  };
+}

@@ -1,0 +1,64 @@
+/**
+ * HTTP servers that know who asks: `ucred/http`. The same on Deno, Bun and Node.
+ *
+ * @example Every request is decided by "METHOD /path"
+ * ```ts
+ * import { definePolicy } from "ucred";
+ * import { serve } from "ucred/http";
+ *
+ * const policy = definePolicy({
+ *   version: 1,
+ *   rules: [
+ *     { name: "root", when: { uid: 0 }, allow: true },
+ *     { name: "people read", when: { uid: "1000-59999" }, actions: "GET /**", allow: true },
+ *   ],
+ * });
+ * const server = await serve({
+ *   path: "app.sock",
+ *   mode: 0o666,
+ *   policy,
+ *   fetch: (request, { peer }) => new Response(`welcome, uid ${peer.uid}\n`),
+ * });
+ * console.log(`at ${server.path}, by ${server.engine}`);
+ * ```
+ *
+ * @module
+ */
+
+export {
+  createServer,
+  type HttpServer,
+  type HttpServerOptions,
+  type RequestOptions,
+} from "./node_http.ts";
+export {
+  type Engine,
+  type FetchContext,
+  type HttpListening,
+  serve,
+  type ServeOptions,
+} from "./serve.ts";
+export { decisionOf, peerOf, type RequestLike } from "./request.ts";
+export type { AdmissionOptions, ServerStats } from "./admission.ts";
+export { type AuditLog, auditLog, type AuditOptions } from "./audit.ts";
+export {
+  type AcceptedEvent,
+  CHANNELS,
+  type ClosedEvent,
+  type DecidedEvent,
+  type FailedEvent,
+  type Refusal,
+  type RefusedEvent,
+  type ServerEvent,
+} from "./events.ts";
+export type { Limit, Limits } from "./limits.ts";
+export type {
+  AnyListenOptions,
+  CloseOptions,
+  ListenOptions,
+  PathListenOptions,
+  SafeServer,
+  SystemdListenOptions,
+} from "./listening.ts";
+export type { PlaceOptions } from "./place.ts";
+export { notify } from "../identity/notify.ts";

@@ -1,0 +1,278 @@
+/** Servers of node:http: identified in their "connection" event, decided before anybody hears of a request. */
+
+import {
+  type IncomingMessage,
+  type RequestListener,
+  Server,
+  type ServerOptions,
+  type ServerResponse,
+} from "node:http";
+import { createServer as createNetServer, type Server as NetServer, type Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { Acceptor } from "../identity/accepted.ts";
+import { hidesFd, httpHidesFd } from "../identity/fd.ts";
+import {
+  Admission,
+  type AdmissionOptions,
+  type Admitted,
+  isAdmitted,
+  type Refused,
+  type ServerStats,
+} from "./admission.ts";
+import {
+  type CloseOptions,
+  type ListenArguments,
+  Listening,
+  parseListen,
+  type SafeServer,
+} from "./listening.ts";
+import {
+  admittedOf,
+  belongsTo,
+  type Connection,
+  decided,
+  decideRequest,
+  DRIFTED,
+  headersOf,
+  isProblem,
+  onEnd,
+  type Problem,
+} from "./request.ts";
+
+/** Who may ask for what. */
+export interface RequestOptions extends AdmissionOptions {
+  /**
+   * Whether a connection ends as soon as its peer is not what it was when it connected: each request
+   * asks `drift()`, and the end of the peer's process ends the connection at once, which aborts what
+   * still handles its requests. Peers are then pinned. By default `false`.
+   */
+  readonly revalidate?: boolean | undefined;
+}
+
+/** Who may ask for what, and the options of `http.createServer()`. */
+export interface HttpServerOptions extends RequestOptions, ServerOptions {}
+
+/** An `http.Server` that answers whom its policy lets in. */
+export type HttpServer = Server & SafeServer;
+
+/**
+ * Makes an HTTP server that identifies each connection, and decides each request and each upgrade by
+ * `METHOD /path` before anybody hears of it. What is denied is answered with 403.
+ *
+ * The path that is decided about is decoded and without `//`, `.` and `..`, and it is the one that
+ * the application gets as `request.url`. What can be read in two ways (an encoded slash, say) is
+ * answered with 400. The query takes no part.
+ *
+ * It is an `http.Server`, for whatever takes one: Express, Fastify (`serverFactory`), Koa, `ws`.
+ * Without options of yours, headers have to come within 10 s and a request within 5 minutes.
+ *
+ * @param app Handles what was allowed. If it throws, or its promise rejects, the answer is 500.
+ * @throws {TypeError} If an option is wrong.
+ *
+ * @example Who asked
+ * ```ts
+ * import { createServer, decisionOf, peerOf } from "ucred/http";
+ *
+ * const server = createServer({}, (request, response) => {
+ *   const { rule } = decisionOf(request);
+ *   response.end(`welcome, uid ${peerOf(request).uid}, by rule ${rule}\n`);
+ * });
+ * server.listen("app.sock");
+ * ```
+ */
+export function createServer(options: HttpServerOptions, app?: RequestListener): HttpServer {
+  return new AdmittingServer(options, app) as unknown as HttpServer;
+}
+
+/** Limits that a peer may be held to which is on the same machine. */
+const DEFAULTS: ServerOptions = { headersTimeout: 10_000, connectionsCheckingInterval: 2000 };
+
+class AdmittingServer extends Server {
+  readonly #admission: Admission;
+  readonly #listening: Listening;
+  readonly #revalidate: boolean;
+  readonly #connections = new Map<Duplex, Connection>();
+  /** Finds the descriptors that Bun's sockets hide. */
+  #acceptor: Acceptor | undefined;
+  /** Listens on a descriptor where `http.Server` cannot. */
+  #inner: NetServer | undefined;
+
+  constructor(
+    { policy, pin, limits, audit, revalidate = false, ...options }: HttpServerOptions,
+    app?: RequestListener,
+  ) {
+    super({ ...DEFAULTS, ...options });
+    this.#admission = new Admission({
+      policy,
+      pin: pin ?? (revalidate || undefined),
+      limits,
+      audit,
+    }, true);
+    this.#revalidate = revalidate;
+    this.#listening = new Listening({
+      listen: (where, backlog) => this.#listen(where, backlog),
+      close: (done) => this.#close(done),
+      address: () => (this.#inner ?? { address: () => super.address() }).address(),
+      closeIdle: () => this.#closeIdle(),
+      cut: () => this.#connections.forEach((_, socket) => socket.destroy()),
+      emit: (event: string, error?: unknown) => void super.emit(event, error),
+    }, (path, boundTo) => {
+      this.#admission.server = path;
+      if (httpHidesFd()) this.#acceptor ??= new Acceptor(boundTo);
+    });
+    if (app !== undefined) {
+      this.on("request", (request: IncomingMessage, response: ServerResponse) => {
+        void this.#serve(app, request, response);
+      });
+    }
+  }
+
+  /** Whoever listens to these events hears only of what was allowed. */
+  override emit(event: string | symbol, ...args: unknown[]): boolean {
+    switch (event) {
+      case "request":
+      case "checkContinue":
+      case "checkExpectation": {
+        const [request, response] = args as [IncomingMessage, ServerResponse];
+        const problem = this.#decide(request);
+        if (problem === undefined) return super.emit(event, ...args);
+        answer(request, response, problem);
+        return true;
+      }
+      case "upgrade":
+      case "connect": {
+        const [request, socket] = args as [IncomingMessage, Duplex];
+        const problem = this.#decide(request);
+        if (problem === undefined) return super.emit(event, ...args);
+        answerRaw(socket, problem);
+        return true;
+      }
+      case "connection":
+        return this.#admit(args[0] as Socket);
+    }
+    return this.#listening.intercept(event, args[0]) || super.emit(event as string, ...args);
+  }
+
+  override listen(...args: unknown[]): this {
+    const { options, onListening } = parseListen(args as unknown as ListenArguments);
+    if (onListening !== undefined) this.once("listening", onListening);
+    this.#listening.start(options);
+    return this;
+  }
+
+  override close(how?: CloseOptions | ((error?: Error) => void)): this {
+    if (typeof how !== "object") {
+      this.#listening.close({}, how ?? (() => {}));
+      return this;
+    }
+    return new Promise<void>((resolve, reject) => {
+      this.#listening.close(how, (error) => error === undefined ? resolve() : reject(error));
+    }) as unknown as this;
+  }
+
+  override address(): string | null {
+    return this.#listening.path ?? null;
+  }
+
+  stats(): ServerStats {
+    return this.#admission.stats();
+  }
+
+  #listen(where: { readonly path: string } | { readonly fd: number }, backlog: number): void {
+    // Bun's http.Server takes a descriptor for "any TCP port" (oven-sh/bun 22559).
+    if (!("fd" in where && httpHidesFd())) return void super.listen({ ...where, backlog });
+    this.#inner = createNetServer((socket) => this.emit("connection", socket));
+    for (const event of ["listening", "error"]) {
+      this.#inner.on(event, (error) => this.#listening.intercept(event, error));
+    }
+    this.#inner.listen({ ...where, backlog });
+  }
+
+  #close(done: (error?: Error) => void): void {
+    const inner = this.#inner;
+    this.#inner = undefined;
+    if (inner === undefined) super.close(done);
+    else inner.close(done);
+  }
+
+  #closeIdle(): void {
+    super.closeIdleConnections();
+    // Deno leaves those open that have asked for nothing yet.
+    for (const [socket, { hasAsked }] of this.#connections) if (!hasAsked) socket.destroy();
+  }
+
+  #admit(socket: Socket): boolean {
+    socket.on("error", () => {}); // a peer that leaves ends its own connection only
+    const answer = this.#identify(socket);
+    if (!isAdmitted(answer)) {
+      socket.destroy();
+      return true;
+    }
+    const connection: Connection = { admitted: answer, hasAsked: false, why: undefined };
+    this.#connections.set(socket, connection);
+    belongsTo(socket, answer);
+    socket.once("close", () => {
+      this.#connections.delete(socket);
+      this.#admission.ended(answer, connection.why);
+    });
+    if (this.#revalidate) {
+      onEnd(answer.peer, () => {
+        connection.why ??= "ended";
+        socket.destroy();
+      });
+    }
+    return super.emit("connection", socket);
+  }
+
+  #identify(socket: Socket): Admitted | Refused {
+    if (this.#acceptor !== undefined && hidesFd(socket)) {
+      try {
+        const claim = this.#acceptor.take(socket);
+        socket.once("close", () => claim.close());
+      } catch (error) {
+        return this.#admission.unidentified(error);
+      }
+    }
+    return this.#admission.admit(socket);
+  }
+
+  /** What keeps a request from being handled; `undefined` if nothing does. */
+  #decide(request: IncomingMessage): Problem | undefined {
+    const connection = this.#connections.get(request.socket);
+    if (connection === undefined) return DRIFTED; // over none that was let in
+    const { method = "", url = "" } = request;
+    const outcome = decideRequest(this.#admission, connection, method, url, this.#revalidate);
+    if (isProblem(outcome)) return outcome;
+    if (url !== outcome.url) request.url = outcome.url;
+    decided(request, outcome.decision);
+    return undefined;
+  }
+
+  async #serve(app: RequestListener, request: IncomingMessage, response: ServerResponse) {
+    try {
+      await app(request, response);
+    } catch (error) {
+      this.#admission.failed(admittedOf(request)!, error);
+      if (response.headersSent) response.destroy();
+      else response.writeHead(500, { connection: "close" }).end();
+    }
+  }
+}
+
+function answer(request: IncomingMessage, response: ServerResponse, problem: Problem): void {
+  const { "content-length": length, "transfer-encoding": coding, expect } = request.headers;
+  // A body that nobody reads would be taken for the next request.
+  const hasBody = coding !== undefined || expect !== undefined || Number(length ?? 0) !== 0;
+  response.writeHead(problem.status, {
+    ...headersOf(problem),
+    ...((hasBody || problem.isLast) && { connection: "close" }),
+  });
+  response.end(problem.body);
+}
+
+function answerRaw(socket: Duplex, problem: Problem): void {
+  const lines = Object.entries({ ...headersOf(problem), connection: "close" });
+  const head = lines.map(([name, value]) => `${name}: ${value}\r\n`).join("");
+  socket.on("error", () => {});
+  socket.end(`HTTP/1.1 ${problem.status} ${problem.title}\r\n${head}\r\n${problem.body}`);
+}

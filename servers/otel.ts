@@ -1,0 +1,80 @@
+/**
+ * OpenTelemetry metrics of all servers of this process: `ucred/otel`. Takes `@opentelemetry/api`.
+ *
+ * @example Count what is refused
+ * ```ts
+ * import { measureServers } from "ucred/otel";
+ *
+ * const stop = measureServers(); // reports through whatever provider the program has set up
+ * console.log(typeof stop);
+ * stop();
+ * ```
+ *
+ * @module
+ */
+
+import { type Meter, metrics } from "@opentelemetry/api";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { CHANNELS, type ServerEvent } from "./events.ts";
+
+export type { Meter } from "@opentelemetry/api";
+
+/**
+ * Records what the servers of this process do:
+ *
+ * - `ucred.server.connections.open` (up-down counter), by `server`
+ * - `ucred.server.connections` (counter), by `server` and `outcome`: "accepted", or why it was refused
+ * - `ucred.server.decisions` (counter), by `server`, `allowed` and `rule`
+ * - `ucred.server.connection.duration` (histogram, s), by `server`
+ * - `ucred.server.failures` (counter), by `server`: handlers that threw
+ *
+ * No attribute has a value of a client's choosing.
+ *
+ * @param meter By default the one named "ucred" of the program's provider.
+ * @returns Stops it.
+ */
+export function measureServers(meter: Meter = metrics.getMeter("ucred")): () => void {
+  const open = meter.createUpDownCounter("ucred.server.connections.open", {
+    description: "Connections that are open",
+    unit: "{connection}",
+  });
+  const connections = meter.createCounter("ucred.server.connections", {
+    description: "Connections, let in and refused",
+    unit: "{connection}",
+  });
+  const decisions = meter.createCounter("ucred.server.decisions", {
+    description: "Requests that were decided",
+    unit: "{request}",
+  });
+  const duration = meter.createHistogram("ucred.server.connection.duration", {
+    description: "How long connections were open",
+    unit: "s",
+  });
+  const failures = meter.createCounter("ucred.server.failures", {
+    description: "Handlers that threw",
+    unit: "{failure}",
+  });
+  const record = (message: unknown) => {
+    const event = message as ServerEvent;
+    const { server } = event;
+    switch (event.type) {
+      case "accepted":
+        open.add(1, { server });
+        return connections.add(1, { server, outcome: "accepted" });
+      case "refused":
+        return connections.add(1, { server, outcome: event.why });
+      case "decided": {
+        const { allowed, rule = "" } = event.decision;
+        return decisions.add(1, { server, allowed, rule });
+      }
+      case "closed":
+        open.add(-1, { server });
+        return duration.record(event.milliseconds / 1000, { server });
+      case "failed":
+        return failures.add(1, { server });
+    }
+  };
+  const names = Object.values(CHANNELS);
+  for (const name of names) subscribe(name, record);
+  return () => names.forEach((name) => unsubscribe(name, record));
+}

@@ -1,0 +1,176 @@
+/** Request → the peer that it came from, and what was decided: for whoever handles it downstream. */
+
+import { UcredError } from "../core/errors.ts";
+import type { Peer } from "../core/peer.ts";
+import type { Decision } from "../core/policy/policy.ts";
+import { targetOf } from "./action.ts";
+import type { Admission, Admitted, Ending } from "./admission.ts";
+
+/** A request of node:http, or a `Request` that `serve()` gave to its handler, or a connection. */
+export type RequestLike = object;
+
+// Not WeakMaps: a property costs a tenth of one, and these are written for each request.
+const ADMITTED = Symbol("ucred.admitted");
+const DECISION = Symbol("ucred.decision");
+
+interface Marked {
+  [ADMITTED]?: Admitted;
+  [DECISION]?: Decision;
+  readonly socket?: Marked | null;
+}
+
+/** Notes whose connection or request it is. */
+export function belongsTo(carrier: object, admitted: Admitted): void {
+  (carrier as Marked)[ADMITTED] = admitted;
+}
+
+/** Notes what was decided about a request. */
+export function decided(request: RequestLike, decision: Decision): void {
+  (request as Marked)[DECISION] = decision;
+}
+
+/**
+ * The peer that a request came from, anywhere downstream of a server of `ucred/http`.
+ *
+ * @param request An `http.IncomingMessage`, or the very `Request` that the handler was given (no copy
+ * of it), or the connection.
+ * @throws {UcredError} `ERR_UCRED_NO_PEER` if it did not come over such a server.
+ */
+export function peerOf(request: RequestLike): Peer {
+  const found = admittedOf(request);
+  if (found !== undefined) return found.peer;
+  throw notOurs("tell the peer of a request");
+}
+
+/**
+ * What the policy said of a request.
+ *
+ * @throws {UcredError} `ERR_UCRED_NO_PEER` if it did not come over a server of `ucred/http`.
+ */
+export function decisionOf(request: RequestLike): Decision {
+  const decision = (request as Marked)[DECISION];
+  if (decision !== undefined) return decision;
+  throw notOurs("tell the decision about a request");
+}
+
+/** The connection that a request came over; `undefined` if it was not let in by us. */
+export function admittedOf(request: RequestLike): Admitted | undefined {
+  return (request as Marked)[ADMITTED] ?? (request as Marked).socket?.[ADMITTED];
+}
+
+function notOurs(what: string): UcredError {
+  const message = `Cannot ${what}: it did not come over a server of ucred/http`;
+  const hint = "Pass the request that the handler was given, not a copy of it";
+  return new UcredError("ERR_UCRED_NO_PEER", message, { hint });
+}
+
+/** A connection over which requests come. */
+export interface Connection {
+  readonly admitted: Admitted;
+  /** Whether it has asked for something. */
+  hasAsked: boolean;
+  /** Why we end it, if we do. */
+  why: Ending | undefined;
+}
+
+/**
+ * The action of a request that the server has let through.
+ *
+ * @param url Of a `Request`, or a request target.
+ */
+export function actionOf(method: string, url: string): string | undefined {
+  return targetOf(method, url)?.action;
+}
+
+/** What became of a request. */
+export type Outcome = Problem | { readonly decision: Decision; readonly url: string };
+
+/** Whether a request is to be answered with a problem. */
+export function isProblem(outcome: Outcome): outcome is Problem {
+  return "status" in outcome;
+}
+
+/**
+ * Decides a request by its method and target, as the client sent them.
+ *
+ * @param revalidate Whether the peer has to be who it was.
+ */
+export function decideRequest(
+  admission: Admission,
+  connection: Connection,
+  method: string,
+  url: string,
+  revalidate: boolean,
+): Outcome {
+  const { admitted } = connection;
+  connection.hasAsked = true;
+  if (revalidate && hasDrifted(admitted.peer)) {
+    connection.why ??= "drift";
+    admission.deny(admitted, `${method} ${url}`, "The process is not as it was when it connected");
+    return DRIFTED;
+  }
+  const target = targetOf(method, url);
+  if (target === undefined) {
+    admission.deny(admitted, `${method} ${url}`, "The path can be read in more than one way");
+    return BAD_TARGET;
+  }
+  const decision = admission.decide(admitted, target.action);
+  return decision.allowed ? { decision, url: target.url } : forbidden(decision);
+}
+
+/** An answer that denies, in the words of RFC 9457. */
+export interface Problem {
+  readonly status: 400 | 403;
+  readonly title: string;
+  readonly body: string;
+  /** Whether the connection ends with it. */
+  readonly isLast: boolean;
+}
+
+/** The request target can be read in two ways, or in none. */
+const BAD_TARGET: Problem = problem(400, "Bad Request", "The path is ambiguous");
+
+/** The peer is not who it was when it connected. */
+export const DRIFTED: Problem = {
+  ...problem(403, "Forbidden", "The process is not as it was when it connected"),
+  isLast: true,
+};
+
+/** The policy says no. The peer is told what a rule's author has for it, and no more. */
+export function forbidden({ message }: Decision): Problem {
+  return problem(403, "Forbidden", message ?? "The policy does not allow it");
+}
+
+function problem(status: Problem["status"], title: string, detail: string): Problem {
+  const body = JSON.stringify({ type: "about:blank", title, status, detail });
+  return { status, title, body, isLast: false };
+}
+
+/** The headers of such an answer. */
+export function headersOf({ body }: Problem): { readonly [name: string]: string } {
+  const length = String(new TextEncoder().encode(body).length);
+  const type = "application/problem+json";
+  return { "content-type": type, "content-length": length, "cache-control": "no-store" };
+}
+
+/** Whether a peer is not as it was when it connected, or that cannot be told. */
+function hasDrifted(peer: Peer): boolean {
+  try {
+    return peer.drift().length > 0;
+  } catch (error) {
+    if (error instanceof UcredError) return true;
+    throw error;
+  }
+}
+
+/** Runs when the peer's process ends; at once if that cannot be watched. */
+export function onEnd(peer: Peer, run: () => void): void {
+  let signal: AbortSignal | undefined;
+  try {
+    signal = peer.signal;
+  } catch (error) {
+    if (!(error instanceof UcredError)) throw error;
+  }
+  if (signal === undefined || signal.aborted) run();
+  else signal.addEventListener("abort", run);
+}

@@ -1,0 +1,105 @@
+/** Fetch-style HTTP servers, on the fastest engine that tells who connected. */
+
+import type { Peer } from "../core/peer.ts";
+import type { Decision } from "../core/policy/policy.ts";
+import { NodeRequest, sendNodeResponse } from "srvx/node";
+import { nativeHttp, serveNatively } from "./deno_http.ts";
+import type { ServerStats } from "./admission.ts";
+import type { CloseOptions, ListenOptions } from "./listening.ts";
+import { createServer, type RequestOptions } from "./node_http.ts";
+import { admittedOf, belongsTo, decided, decisionOf } from "./request.ts";
+
+/** Who asks, and what was decided. */
+export interface FetchContext {
+  /** Who asks. */
+  readonly peer: Peer;
+  /** What the policy said of the request. */
+  readonly decision: Decision;
+}
+
+/** What answers requests: the runtime's own `node:http`, or in Deno the engine of `Deno.serve`. */
+export type Engine = "node:http" | "deno";
+
+/** Where to listen, who may ask for what, and what answers. */
+export type ServeOptions = ListenOptions & RequestOptions & {
+  /** Answers what was allowed. If it throws, or its promise rejects, the answer is 500. */
+  readonly fetch: (request: Request, context: FetchContext) => Response | Promise<Response>;
+  /**
+   * By default "deno" in Deno, where it is there and a path is given, and "node:http" otherwise.
+   * `Bun.serve` hides who connects (oven-sh/bun 29597): Bun has "node:http" only.
+   */
+  readonly engine?: Engine | undefined;
+};
+
+/** A server that listens. */
+export interface HttpListening {
+  /** The path or abstract name. */
+  readonly path: string;
+  /** What answers requests. */
+  readonly engine: Engine;
+  /** What it has seen. */
+  stats(): ServerStats;
+  /** Stops to listen, lets requests finish, and cuts them once `timeout` is over. */
+  close(options?: CloseOptions): Promise<void>;
+  /** {@link HttpListening.close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Serves HTTP on a Unix socket: for Hono and all that has a `fetch`, and for plain handlers. Each
+ * request is decided as `createServer()` of this module does it.
+ *
+ * @returns Once the server listens.
+ * @throws {UcredError} `ERR_UCRED_LISTEN` if it cannot listen there.
+ * @throws {TypeError} If an option is wrong, or the engine is not to be had.
+ *
+ * @example A Hono application, or anything with a fetch
+ * ```ts
+ * import { Hono } from "hono";
+ * import { peerOf, serve } from "ucred/http";
+ *
+ * const app = new Hono();
+ * app.get("/", (context) => context.text(`welcome, uid ${peerOf(context.req.raw).uid}\n`));
+ * const server = await serve({ path: "app.sock", fetch: (request) => app.fetch(request) });
+ * console.log(`at ${server.path}`);
+ * await server.close();
+ * ```
+ */
+export function serve(options: ServeOptions): Promise<HttpListening> {
+  const isNative = options.systemd === undefined && nativeHttp() !== undefined;
+  const { engine = isNative ? "deno" : "node:http" } = options;
+  if (typeof options.fetch !== "function") throw new TypeError("fetch is a function");
+  if (engine === "node:http") return serveByNode(options);
+  if (engine === "deno" && isNative) return serveNatively(options);
+  throw new TypeError(`Engine ${JSON.stringify(engine)} is not to be had here`);
+}
+
+function serveByNode(options: ServeOptions): Promise<HttpListening> {
+  const { fetch, policy, pin, limits, audit, revalidate, engine: _, ...where } = options;
+  const server = createServer(
+    { policy, pin, limits, audit, revalidate },
+    async (incoming, response) => {
+      const request = new NodeRequest({ req: incoming, res: response });
+      const admitted = admittedOf(incoming)!;
+      const decision = decisionOf(incoming);
+      belongsTo(request, admitted);
+      decided(request, decision);
+      const answer = await fetch(request, { peer: admitted.peer, decision });
+      await sendNodeResponse(response, answer);
+    },
+  );
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(where, () => {
+      server.off("error", reject);
+      const close = ({ timeout }: CloseOptions = {}) => server.close({ timeout });
+      resolve({
+        path: server.address() as string,
+        engine: "node:http",
+        stats: () => server.stats(),
+        close,
+        [Symbol.asyncDispose]: () => close(),
+      });
+    });
+  });
+}
