@@ -31,8 +31,6 @@ import type { Peer } from "../core/peer.ts";
 import type { Decision, Policy } from "../core/policy/policy.ts";
 import { actionOf, decisionOf, forbidden, headersOf, peerOf } from "./request.ts";
 
-export type { MiddlewareHandler } from "hono";
-
 /** What the middleware adds to the context. */
 export interface PeerEnv {
   /** Variables of the context. */

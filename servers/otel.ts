@@ -17,8 +17,6 @@ import { type Meter, metrics } from "@opentelemetry/api";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { CHANNELS, type ServerEvent } from "./events.ts";
 
-export type { Meter } from "@opentelemetry/api";
-
 /**
  * Records what the servers of this process do:
  *
