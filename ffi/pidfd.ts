@@ -60,6 +60,9 @@ export const POLLFD = { size: 8, fd: 0, events: 4, revents: 6 } as const;
 /** `POLLIN`, `EPOLLIN`: a pidfd says it from the moment that its process is a zombie. */
 export const POLLIN = 1;
 
+/** `POLLHUP`: a socket whose both directions are closed. */
+export const POLLHUP = 0x10;
+
 /** `POLLNVAL`: the descriptor is not open. */
 export const POLLNVAL = 0x20;
 

@@ -5,6 +5,7 @@ import { UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision, Policy } from "../core/policy/policy.ts";
 import type { UnixSocket } from "../identity/fd.ts";
+import { isHungUp } from "../identity/hangup.ts";
 import { identify } from "../identity/identify.ts";
 import { definePolicy } from "../identity/policy.ts";
 import type { AuditLog } from "./audit.ts";
@@ -90,6 +91,8 @@ export class Admission {
   readonly policy: Policy;
   readonly #pin: boolean | undefined;
   readonly #limits: UserLimits;
+  /** What counts as open. */
+  readonly #open = new Map<Admitted, UnixSocket>();
   readonly #audit: AuditLog | undefined;
   /** Whether it is enough that some action could be allowed. */
   readonly #isPerAction: boolean;
@@ -108,7 +111,7 @@ export class Admission {
     const { policy, pin, limits, audit } = options;
     this.policy = policyOf(policy);
     this.#pin = pin;
-    this.#limits = new UserLimits(limits);
+    this.#limits = new UserLimits(limits, () => this.#reap());
     this.#audit = audit;
     this.#isPerAction = isPerAction;
   }
@@ -131,7 +134,9 @@ export class Admission {
       if (this.#isHeard("accepted")) {
         this.tell({ type: "accepted", server: this.server, connection: id, peer, decision });
       }
-      return { id, peer, decision, since: performance.now() };
+      const admitted: Admitted = { id, peer, decision, since: performance.now() };
+      this.#open.set(admitted, socket);
+      return admitted;
     } catch (error) {
       // Also what an account lookup or a policy of another make throws: nobody is let in by an error.
       return this.#refuse("unidentified", peer, undefined, errorOf(error));
@@ -165,8 +170,9 @@ export class Admission {
   }
 
   /** A connection that was let in has ended. */
-  ended({ id, peer, since }: Admitted, why?: Ending): void {
-    this.#limits.give(peer.uid);
+  ended(admitted: Admitted, why?: Ending): void {
+    this.#uncount(admitted);
+    const { id, peer, since } = admitted;
     if (this.#isHeard("closed")) {
       const milliseconds = performance.now() - since;
       this.tell({ type: "closed", server: this.server, connection: id, peer, milliseconds, why });
@@ -191,6 +197,14 @@ export class Admission {
       failed: this.#failed,
       unaudited: this.#audit?.dropped ?? 0,
     };
+  }
+
+  #uncount(admitted: Admitted): void {
+    if (this.#open.delete(admitted)) this.#limits.give(admitted.peer.uid);
+  }
+
+  #reap(): void {
+    for (const [admitted, socket] of this.#open) if (isHungUp(socket)) this.#uncount(admitted);
   }
 
   #pins(): boolean {

@@ -15,6 +15,9 @@ export interface Limits {
 /** Which limit a connection would exceed. */
 export type Limit = "connections" | "connectionsPerUser" | "acceptsPerSecond";
 
+/** How often connections are counted again while a limit is reached, in ms. */
+const REAP = 10;
+
 interface User {
   open: number;
   /** Accepts that are left, as of `at`. */
@@ -34,8 +37,16 @@ export class UserLimits {
   readonly #users = new Map<number, User>();
   #open = 0;
 
-  /** @throws {RangeError} If a limit is no number above 0. */
-  constructor(limits: Limits = {}) {
+  readonly #reap: () => void;
+  #reapAt = 0;
+
+  /**
+   * @param reap Gives back those that have ended without our having been told yet: Bun accepts as long
+   * as somebody connects, and tells of no end before that.
+   * @throws {RangeError} If a limit is no number above 0.
+   */
+  constructor(limits: Limits = {}, reap: () => void = () => {}) {
+    this.#reap = reap;
     for (const [name, limit] of Object.entries(limits)) {
       if (limit === undefined || (typeof limit === "number" && limit > 0)) continue;
       throw new RangeError(`limits.${name} is a number above 0, not ${limit}`);
@@ -61,6 +72,7 @@ export class UserLimits {
     }
     // Refused ones take their share of the rate, too: who hammers is let in no sooner.
     if (this.#rate !== Infinity && !this.#spend(user, now)) return "acceptsPerSecond";
+    if (user.open >= this.#perUser || this.#open >= this.#connections) this.#recount(now);
     if (user.open >= this.#perUser) return "connectionsPerUser";
     if (this.#open >= this.#connections) return "connections";
     user.open++;
@@ -74,6 +86,12 @@ export class UserLimits {
     if (user === undefined || user.open === 0) return;
     user.open--;
     this.#open--;
+  }
+
+  #recount(now: number): void {
+    if (now < this.#reapAt) return;
+    this.#reap();
+    this.#reapAt = now + REAP; // it looks at each connection, so not for each that is refused
   }
 
   #spend(user: User, now: number): boolean {
