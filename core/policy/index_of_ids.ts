@@ -1,7 +1,9 @@
 /** Rules by the ids that they are about, so that a decision looks at those alone. */
 
+import { type Candidates, OpenLists, type Positions, Standing } from "./candidates.ts";
 import type { Checked } from "./condition.ts";
 import type { IdRange } from "./ids.ts";
+import { SingleIds } from "./single_ids.ts";
 
 /** What ids a rule needs, so that it cannot match a peer with others. */
 export interface Guard {
@@ -24,10 +26,20 @@ export function guardOf(condition: Checked | undefined): Guard | undefined {
   return undefined;
 }
 
-/** Positions of rules, ascending. */
-export type Positions = readonly number[];
+/** Whether the guard is all that the condition asks for. */
+export function isGuardAlone(condition: Checked | undefined): boolean {
+  return condition?.kind === "all"
+    ? condition.of.length === 1 && isGuardAlone(condition.of[0])
+    : guardOf(condition) !== undefined;
+}
 
-const NOBODY: Positions = [];
+/** A rule to be found by its ids. */
+export interface Guarded {
+  readonly position: number;
+  readonly ranges: readonly IdRange[];
+  /** Whether it asks for nothing else. */
+  readonly isMet: boolean;
+}
 
 /** Ranges of so many ids or fewer are stored id by id. */
 const NARROW = 16;
@@ -36,30 +48,42 @@ const NARROW = 16;
 export class IdIndex {
   /** Every rule in it, for peers whose id is unknown. */
   readonly all: Positions;
-  readonly #single = new Map<number, number[]>();
-  /** Where each piece of the wide ranges begins, and the rules about it. */
+  readonly #single: SingleIds;
+  /** Where each piece of the wide ranges begins. */
   readonly #starts: Float64Array;
-  readonly #pieces: readonly Positions[];
+  /** For each piece: the first rule met, and the rules to be asked. */
+  readonly #pieces: Uint32Array;
+  readonly #lists = new OpenLists();
   /** Ids in stripes of one width, and the piece that each begins in. */
   readonly #stripe: number;
   readonly #stripes: Uint32Array;
   /** Rules whose ranges overlap so much that to list them piece by piece would take too much memory. */
   readonly #overlapping: number[] = [];
 
-  /** @param rules Positions, ascending, with the ids that each is about. */
-  constructor(rules: readonly (readonly [position: number, ranges: readonly IdRange[]])[]) {
-    this.all = rules.map(([position]) => position);
-    const wide: (readonly [number, IdRange])[] = [];
-    for (const [position, ranges] of rules) {
-      for (const range of ranges) {
-        if (range.last - range.first >= NARROW) wide.push([position, range]);
-        else this.#addSingles(position, range);
+  /**
+   * @param rules In order.
+   * @param end The position behind the last rule of the policy.
+   */
+  constructor(rules: readonly Guarded[], end: number) {
+    this.all = rules.map(({ position }) => position);
+    const single = new Map<number, Standing>();
+    const wide: (readonly [Guarded, IdRange])[] = [];
+    for (const rule of rules) {
+      for (const range of rule.ranges) {
+        if (range.last - range.first >= NARROW) {
+          wide.push([rule, range]);
+          continue;
+        }
+        for (let id = range.first; id <= range.last; id++) {
+          const standing = single.get(id) ?? new Standing(end);
+          single.set(id, standing);
+          standing.add(rule.position, rule.isMet);
+        }
       }
     }
     const edges = wide.flatMap(([, { first, last }]) => [first, last + 1]);
     this.#starts = Float64Array.from(new Set([0, ...edges])).sort();
-    const end = this.#starts.at(-1)! + 1;
-    this.#stripe = end / this.#starts.length;
+    this.#stripe = (this.#starts.at(-1)! + 1) / this.#starts.length;
     // The last piece that begins before each stripe does, or with it.
     const stripes = new Uint32Array(this.#starts.length + 1);
     for (let stripe = 1, piece = 0; stripe < stripes.length; stripe++) {
@@ -67,39 +91,32 @@ export class IdIndex {
       stripes[stripe] = piece;
     }
     this.#stripes = stripes;
-    const pieces = Array.from(this.#starts, (): number[] => []);
+    const pieces = Array.from(this.#starts, () => new Standing(end));
     let room = 4096 + 64 * rules.length;
-    for (const [position, { first, last }] of wide) {
+    for (const [{ position, isMet }, { first, last }] of wide) {
       const begin = this.#pieceOf(first);
       room -= this.#pieceOf(last) - begin + 1;
       if (room < 0) {
         this.#overlapping.push(position);
         continue;
       }
-      for (let at = begin; this.#starts[at]! <= last; at++) {
-        const piece = pieces[at]!;
-        if (piece.at(-1) !== position) piece.push(position);
-      }
+      for (let at = begin; this.#starts[at]! <= last; at++) pieces[at]!.add(position, isMet);
     }
-    this.#pieces = pieces;
+    this.#single = new SingleIds(single);
+    this.#pieces = Uint32Array.from(
+      pieces.flatMap((standing) => [standing.first, this.#lists.numberOf(standing)]),
+    );
   }
 
-  #addSingles(position: number, { first, last }: IdRange): void {
-    for (let id = first; id <= last; id++) {
-      const list = this.#single.get(id);
-      if (list === undefined) this.#single.set(id, [position]);
-      else if (list.at(-1) !== position) list.push(position);
-    }
-  }
-
-  /** Adds to `lists` the rules about this id. */
-  collect(id: number, lists: Positions[]): void {
-    const single = this.#single.get(id);
-    if (single !== undefined) lists.push(single);
-    if (this.#overlapping.length > 0) lists.push(this.#overlapping);
+  /** Adds the rules about this id. */
+  collect(id: number, candidates: Candidates): void {
+    if (id >>> 0 !== id) return; // no id, and so nobody's
+    this.#single.collect(id, candidates);
+    if (this.#overlapping.length > 0) candidates.ask(this.#overlapping);
     if (this.#starts.length === 1) return;
-    const piece = this.#pieces[this.#pieceOf(id)] ?? NOBODY;
-    if (piece.length > 0) lists.push(piece);
+    const piece = 2 * this.#pieceOf(id);
+    candidates.meet(this.#pieces[piece]!);
+    this.#lists.ask(this.#pieces[piece + 1]!, candidates);
   }
 
   /** The piece that the id is in: by its stripe, and there by halving. */

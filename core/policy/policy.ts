@@ -1,18 +1,19 @@
 /** Rules → decisions: the first rule that matches decides, and where none does the answer is no. */
 
 import type { Peer } from "../peer.ts";
+import { Candidates, Standing } from "./candidates.ts";
 import type { CheckedPolicy, CheckedRule, DocumentPath, Named } from "./check.ts";
 import { compileCondition, type Evaluate, needsPin, type Truth } from "./condition.ts";
 import { explain, type Explanation } from "./explain.ts";
 import { type Counterexample, difference } from "./equivalent.ts";
 import { compileGlob } from "./glob.ts";
-import { guardOf, IdIndex, type Positions } from "./index_of_ids.ts";
+import { guardOf, IdIndex, isGuardAlone } from "./index_of_ids.ts";
 import { type Finding, type LintOptions, lintRules } from "./lint.ts";
 import { type FactName, type PlainPeer, Subject } from "./subject.ts";
 import { runTests, type TestReport } from "./test.ts";
 import { type Who, whoCan } from "./who.ts";
 
-/** What a policy says of a peer and an action. Frozen. */
+/** What a policy says of a peer and an action. Frozen; what is said again may be the same object. */
 export interface Decision {
   /** Whether it may. */
   readonly allowed: boolean;
@@ -153,11 +154,13 @@ class CompiledPolicy implements Policy {
   readonly #checked: CheckedPolicy;
   readonly #context: PolicyContext;
   readonly #rules: readonly CompiledRule[];
+  /** What each rule decides where nothing is unknown, and then, what is decided where none matches. */
+  readonly #decisions: readonly Decision[];
   readonly #byUid: IdIndex;
   readonly #byGid: IdIndex;
   readonly #byGroup: IdIndex;
   /** Rules that no id rules out. */
-  readonly #others: Positions;
+  readonly #others: Standing;
 
   constructor(checked: CheckedPolicy, context: PolicyContext) {
     const { rules } = checked;
@@ -165,17 +168,29 @@ class CompiledPolicy implements Policy {
     this.#checked = checked;
     this.#context = context;
     this.#rules = rules.map(compileRule);
+    this.#decisions = [...this.#rules, undefined].map((rule) =>
+      new MadeDecision(rule, true, NOTHING_UNKNOWN)
+    );
+    const end = rules.length;
     const guards = rules.map(({ when }) => guardOf(when));
     const index = (kind: string) =>
       new IdIndex(
-        guards.flatMap((guard, position) =>
-          guard?.kind === kind ? [[position, guard.ranges] as const] : []
-        ),
+        guards.flatMap((guard, position) => {
+          if (guard?.kind !== kind) return [];
+          const { when, actions } = rules[position]!;
+          const isMet = actions === undefined && isGuardAlone(when);
+          return [{ position, ranges: guard.ranges, isMet }];
+        }),
+        end,
       );
     this.#byUid = index("uid");
     this.#byGid = index("gid");
     this.#byGroup = index("group");
-    this.#others = guards.flatMap((guard, position) => guard === undefined ? [position] : []);
+    this.#others = new Standing(end);
+    for (const [position, { when, actions }] of rules.entries()) {
+      if (guards[position] !== undefined) continue;
+      this.#others.add(position, when === undefined && actions === undefined);
+    }
     Object.freeze(this);
   }
 
@@ -184,29 +199,44 @@ class CompiledPolicy implements Policy {
   }
 
   #decide(subject: Subject, { action }: DecideOptions): Decision {
+    const candidates = this.#candidates(subject);
+    const { first } = candidates;
     let unknown: Set<FactName> | undefined;
-    const decided = this.#walk(subject, (rule) => {
-      if (rule.actions !== undefined && !isAbout(rule.actions, action)) return undefined;
+    for (let position = candidates.next(); position < first; position = candidates.next()) {
+      const rule = this.#rules[position]!;
+      if (rule.actions !== undefined && !isAbout(rule.actions, action)) continue;
       const truth = evaluate(rule, subject);
       if (truth === undefined) {
         unknown ??= new Set();
         for (const fact of subject.missing ?? []) unknown.add(fact);
       }
       const matches = truth ?? rule.grants === undefined; // unknown denies
-      return matches ? new MadeDecision(rule, truth, listOf(unknown)) : undefined;
-    });
-    return decided ?? new MadeDecision(undefined, false, listOf(unknown));
+      if (matches) return this.#decision(position, truth, unknown);
+    }
+    return this.#decision(first, true, unknown);
+  }
+
+  /** What is decided at a position; one behind the last rule: that none matches. */
+  #decision(position: number, truth: Truth, unknown: Set<FactName> | undefined): Decision {
+    return unknown === undefined
+      ? this.#decisions[position]!
+      : new MadeDecision(this.#rules[position], truth, Object.freeze([...unknown]));
   }
 
   admits(peer: Peer | PlainPeer): boolean {
     const subject = new Subject(peer);
-    return this.#walk(subject, (rule) => {
+    const candidates = this.#candidates(subject);
+    const { first } = candidates;
+    for (let position = candidates.next(); position < first; position = candidates.next()) {
+      const rule = this.#rules[position]!;
       // A rule with actions, "**" even, is not about decisions without one.
-      if (rule.grants === undefined && rule.actions !== undefined) return undefined;
+      if (rule.grants === undefined && rule.actions !== undefined) continue;
       const truth = evaluate(rule, subject);
-      if (rule.grants !== undefined) return truth === true ? true : undefined;
-      return truth === false ? undefined : false;
-    }) ?? false;
+      if (rule.grants === undefined ? truth !== false : truth === true) {
+        return rule.grants !== undefined;
+      }
+    }
+    return this.#decisions[first]!.allowed;
   }
 
   explain(peer: Peer | PlainPeer, options: DecideOptions = {}): Explanation {
@@ -236,55 +266,29 @@ class CompiledPolicy implements Policy {
     );
   }
 
-  /** Visits the rules that can be about the subject, in order, until one gives an answer. */
-  #walk<T>(subject: Subject, visit: (rule: CompiledRule) => T | undefined): T | undefined {
-    const lists = this.#candidates(subject);
-    if (lists.length === 1) {
-      for (const position of lists[0]!) {
-        const answer = visit(this.#rules[position]!);
-        if (answer !== undefined) return answer;
-      }
-      return undefined;
-    }
-    const next = lists.map(() => 0);
-    for (let last = -1;;) {
-      let least = Infinity;
-      for (let list = 0; list < lists.length; list++) {
-        const positions = lists[list]!;
-        let at = next[list]!;
-        while (at < positions.length && positions[at]! <= last) at++;
-        next[list] = at;
-        if (at < positions.length && positions[at]! < least) least = positions[at]!;
-      }
-      if (least === Infinity) return undefined;
-      last = least;
-      const answer = visit(this.#rules[last]!);
-      if (answer !== undefined) return answer;
-    }
-  }
-
-  #candidates(subject: Subject): Positions[] {
-    const lists: Positions[] = [];
-    if (this.#others.length > 0) lists.push(this.#others);
-    if (this.#byUid.all.length > 0) collect(this.#byUid, subject.get("uid"), lists);
+  #candidates(subject: Subject): Candidates {
+    const candidates = new Candidates(this.#others);
+    if (this.#byUid.all.length > 0) collect(this.#byUid, subject.get("uid"), candidates);
     const gid = subject.get("gid");
-    if (this.#byGid.all.length > 0) collect(this.#byGid, gid, lists);
+    if (this.#byGid.all.length > 0) collect(this.#byGid, gid, candidates);
     if (this.#byGroup.all.length > 0) {
       const groups = subject.get("groups");
       if (groups === undefined || groups === null || subject.lacksGroups) {
-        lists.push(this.#byGroup.all);
+        candidates.ask(this.#byGroup.all);
       } else {
-        if (typeof gid === "number") this.#byGroup.collect(gid, lists);
-        for (const group of groups) if (group !== gid) this.#byGroup.collect(group, lists);
+        if (typeof gid === "number") this.#byGroup.collect(gid, candidates);
+        for (const group of groups) {
+          if (group !== gid) this.#byGroup.collect(group, candidates);
+        }
       }
     }
-    return lists;
+    return candidates;
   }
 }
 
-function collect(index: IdIndex, id: number | null | undefined, lists: Positions[]): void {
-  if (id === undefined || id === null) lists.push(index.all);
-  else index.collect(id, lists);
+function collect(index: IdIndex, id: number | null | undefined, candidates: Candidates): void {
+  if (id === undefined || id === null) candidates.ask(index.all);
+  else index.collect(id, candidates);
 }
 
 function compileRule({ name, when, actions, grants, reason }: CheckedRule): CompiledRule {
@@ -305,8 +309,4 @@ function evaluate(rule: CompiledRule, subject: Subject): Truth {
   if (rule.evaluate === undefined) return true;
   subject.missing = undefined;
   return rule.evaluate(subject);
-}
-
-function listOf(facts: Set<FactName> | undefined): readonly FactName[] {
-  return facts === undefined ? NOTHING_UNKNOWN : Object.freeze([...facts]);
 }

@@ -64,6 +64,8 @@ export interface PlainPeer {
 /** Reads facts of one peer for one decision. */
 export class Subject {
   readonly #peer: Peer | PlainPeer;
+  /** `undefined` in the usual case that none is. */
+  readonly #ambiguous: readonly AmbiguousId[] | undefined;
   #known: Map<FactName, unknown> | undefined;
   /** Facts that a condition asked for in vain, since this was last emptied. */
   missing: Set<FactName> | undefined;
@@ -71,6 +73,8 @@ export class Subject {
 
   constructor(peer: Peer | PlainPeer) {
     this.#peer = peer;
+    const { ambiguous } = peer;
+    this.#ambiguous = ambiguous?.length === 0 ? undefined : ambiguous;
   }
 
   /** The fact; `null` where it is known to be none, `undefined` where it is unknown. */
@@ -91,8 +95,7 @@ export class Subject {
 
   /** Not through `facts`, which a decision by ids alone need not make. */
   #id(name: "uid" | "gid"): number | undefined {
-    const peer = this.#peer;
-    return peer.ambiguous?.includes(name) ? undefined : peer[name];
+    return this.#ambiguous?.includes(name) ? undefined : this.#peer[name];
   }
 
   #ofPeer(peer: Peer, name: Exclude<FactName, "uid" | "gid" | "groups">): unknown {
@@ -109,7 +112,7 @@ export class Subject {
 
   /** Whether `groups` may lack some that the peer has. */
   get lacksGroups(): boolean {
-    return this.#peer.ambiguous?.includes("groups") ?? false;
+    return this.#ambiguous?.includes("groups") ?? false;
   }
 }
 
