@@ -267,14 +267,7 @@ function fromNumber(on: System, calls: LinuxCalls, of: Credentials): Pin {
     const hint = "Use Linux 6.5 or later, or run the server in the host's pid namespace";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   }
-  const pidfd = calls.syscall(SYS_PIDFD_OPEN, of.pid, 0);
-  if (pidfd < 0) {
-    const name = on.abi.errnoNames[-pidfd];
-    // The number is by now only a thread's: EINVAL, or ENOENT since Linux 6.16.
-    if (name === "EINVAL" || name === "ENOENT") throw gone(WHAT);
-    throw failure(on, WHAT, "pidfd_open", -pidfd);
-  }
-  const pin = new Pin(on, calls, pidfd, "accept", of.pid);
+  const pin = open(on, calls, of.pid);
   try {
     const { ids } = pin.readIds();
     if (ids.euid === of.uid && ids.egid === of.gid) return pin;
@@ -285,6 +278,27 @@ function fromNumber(on: System, calls: LinuxCalls, of: Credentials): Pin {
     pin.close();
     throw error;
   }
+}
+
+function open(on: System, calls: LinuxCalls, pid: number): Pin {
+  const pidfd = calls.syscall(SYS_PIDFD_OPEN, pid, 0);
+  if (pidfd >= 0) return new Pin(on, calls, pidfd, "accept", pid);
+  const name = on.abi.errnoNames[-pidfd];
+  // The number is by now only a thread's: EINVAL, or ENOENT since Linux 6.16.
+  if (name === "EINVAL" || name === "ENOENT") throw gone(WHAT);
+  throw failure(on, WHAT, "pidfd_open", -pidfd);
+}
+
+/**
+ * Pins whichever process has this number now.
+ *
+ * @throws {UcredError} `ERR_UCRED_PEER_GONE` if there is none.
+ */
+export function pinPid(on: System, pid: number): Pin {
+  const { linux } = on.libc;
+  if (linux !== undefined) return open(on, linux, pid);
+  const message = `Cannot ${WHAT}: ${on.abi.os} has no pidfds`;
+  throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint: "Decide by uid and gid" });
 }
 
 /** The error for a pin that was given back. */

@@ -1,0 +1,115 @@
+/** Linux: the dump of Unix sockets that sock_diag(7) gives, as the kernel's headers have it. */
+
+import { LITTLE_ENDIAN } from "./abi.ts";
+
+/** `AF_NETLINK`, <linux/socket.h>; `NETLINK_SOCK_DIAG`, <linux/netlink.h>. */
+export const AF_NETLINK = 16;
+export const NETLINK_SOCK_DIAG = 4;
+
+/** `SOCK_DGRAM | SOCK_CLOEXEC`, <linux/net.h>: the kernel answers at once, so it need not wait. */
+export const NETLINK_SOCKET: number = 2 | 0o2000000;
+
+/** `struct sockaddr_nl`, <linux/netlink.h>: the kernel is port 0. */
+export const KERNEL_ADDRESS: Uint8Array = new Uint8Array(
+  new Uint16Array([AF_NETLINK, 0, 0, 0, 0, 0]).buffer,
+);
+
+/** Messages of netlink, <linux/netlink.h>. */
+const NLMSG = { header: 16, ERROR: 2, DONE: 3 } as const;
+
+/** `SOCK_DIAG_BY_FAMILY`, <linux/sock_diag.h> */
+const SOCK_DIAG_BY_FAMILY = 20;
+
+/** `NLM_F_REQUEST | NLM_F_DUMP`, <linux/netlink.h> */
+const REQUEST_DUMP = 0x301;
+
+/** `UDIAG_SHOW_VFS | UDIAG_SHOW_PEER`, <linux/unix_diag.h> */
+const SHOW = 2 | 4;
+
+/** Attributes of an answer, <linux/unix_diag.h>. */
+const ATTRIBUTE = { VFS: 1, PEER: 2 } as const;
+
+/** States of a socket, <net/tcp_states.h>. */
+export const STATE = { ESTABLISHED: 1, LISTEN: 10 } as const;
+
+/** One Unix socket of the network namespace. */
+export interface DiagSocket {
+  /** Number of the socket, as /proc/PID/fd has it: "socket:[4711]". */
+  readonly inode: number;
+  readonly state: number;
+  /** The file that it is bound to, if any: inode, and device as the kernel numbers it. */
+  readonly file: { readonly inode: number; readonly device: number } | undefined;
+  /** The socket at its other end, if there is one. */
+  readonly peer: number | undefined;
+}
+
+/** `struct nlmsghdr` and `struct unix_diag_req`: all Unix sockets. */
+export function diagRequest(): Uint8Array {
+  const bytes = new Uint8Array(NLMSG.header + 24);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, bytes.length, LITTLE_ENDIAN);
+  view.setUint16(4, SOCK_DIAG_BY_FAMILY, LITTLE_ENDIAN);
+  view.setUint16(6, REQUEST_DUMP, LITTLE_ENDIAN);
+  view.setUint8(NLMSG.header, 1); // AF_UNIX
+  view.setUint32(NLMSG.header + 4, 0xffffffff, LITTLE_ENDIAN); // any state
+  view.setUint32(NLMSG.header + 12, SHOW, LITTLE_ENDIAN);
+  view.setUint32(NLMSG.header + 16, 0xffffffff, LITTLE_ENDIAN); // no cookie
+  view.setUint32(NLMSG.header + 20, 0xffffffff, LITTLE_ENDIAN);
+  return bytes;
+}
+
+/** What one read of the answer says. */
+export interface DiagPart {
+  readonly sockets: readonly DiagSocket[];
+  /** Whether it was the last. */
+  readonly isLast: boolean;
+  /** The errno with which the kernel refused. */
+  readonly errno: number | undefined;
+}
+
+/** Decodes what one read(2) gave; `undefined` if it is no such answer. */
+export function decodeDiag(bytes: Uint8Array): DiagPart | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const sockets: DiagSocket[] = [];
+  for (let at = 0; at + NLMSG.header <= view.byteLength;) {
+    const length = view.getUint32(at, LITTLE_ENDIAN);
+    const type = view.getUint16(at + 4, LITTLE_ENDIAN);
+    if (length < NLMSG.header || at + length > view.byteLength) return undefined;
+    const body = at + NLMSG.header;
+    if (type === NLMSG.DONE) return { sockets, isLast: true, errno: undefined };
+    if (type === NLMSG.ERROR) {
+      if (length < NLMSG.header + 4) return undefined;
+      return { sockets, isLast: true, errno: -view.getInt32(body, LITTLE_ENDIAN) };
+    }
+    if (type === SOCK_DIAG_BY_FAMILY) {
+      if (length < NLMSG.header + 16) return undefined;
+      sockets.push(decodeSocket(view, body, at + length));
+    }
+    at += Math.ceil(length / 4) * 4;
+  }
+  return { sockets, isLast: false, errno: undefined };
+}
+
+/** `struct unix_diag_msg`, and its attributes up to `end`. */
+function decodeSocket(view: DataView, at: number, end: number): DiagSocket {
+  let file: DiagSocket["file"];
+  let peer: number | undefined;
+  for (let attribute = at + 16; attribute + 4 <= end;) {
+    const length = view.getUint16(attribute, LITTLE_ENDIAN);
+    const type = view.getUint16(attribute + 2, LITTLE_ENDIAN);
+    if (length < 4 || attribute + length > end) break;
+    const word = (offset: number) => view.getUint32(attribute + 4 + offset, LITTLE_ENDIAN);
+    if (type === ATTRIBUTE.VFS && length >= 12) file = { inode: word(0), device: word(4) };
+    if (type === ATTRIBUTE.PEER && length >= 8) peer = word(0);
+    attribute += Math.ceil(length / 4) * 4;
+  }
+  const inode = view.getUint32(at + 4, LITTLE_ENDIAN);
+  return { inode, state: view.getUint8(at + 2), file, peer };
+}
+
+/** A device as the kernel numbers it (`MKDEV`, <linux/kdev_t.h>), from stat(2)'s `st_dev`. */
+export function kernelDevice(device: bigint): number {
+  const major = (device >> 8n & 0xfffn) | (device >> 32n & ~0xfffn);
+  const minor = (device & 0xffn) | (device >> 12n & ~0xffn);
+  return Number(major << 20n | minor);
+}

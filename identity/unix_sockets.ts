@@ -1,0 +1,149 @@
+/** A socket's file → the sockets behind it, and the processes that hold those: what `ss -xp` tells. */
+
+import { builtinModule } from "../adapters/host.ts";
+import { type System, system } from "../adapters/select.ts";
+import { UcredError } from "../core/errors.ts";
+import { known, unknown } from "../core/facts.ts";
+import type { Peer } from "../core/peer.ts";
+import {
+  AF_NETLINK,
+  decodeDiag,
+  diagRequest,
+  type DiagSocket,
+  KERNEL_ADDRESS,
+  kernelDevice,
+  NETLINK_SOCK_DIAG,
+  NETLINK_SOCKET,
+  STATE,
+} from "../ffi/diag.ts";
+import { failure, senseless } from "./failure.ts";
+import { withGid } from "./groups.ts";
+import { CapturedPeer } from "./peer.ts";
+import { pinPid } from "./pin.ts";
+import { readGroupsNow } from "./process.ts";
+
+/** What is behind a socket's file, by the numbers that /proc/PID/fd shows. */
+export interface SocketsAt {
+  readonly listeners: readonly number[];
+  /** Open connections: our side of each, and the other. */
+  readonly connections: readonly { readonly server: number; readonly client: number }[];
+}
+
+const WHAT = "list Unix sockets";
+
+/**
+ * The sockets that are bound to a file, wherever it was renamed to since.
+ *
+ * @param file As stat(2) has it.
+ * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` where the kernel does not list sockets.
+ */
+export function socketsAt(
+  file: { readonly dev: bigint; readonly ino: bigint },
+  on: System = system(),
+): SocketsAt {
+  const device = kernelDevice(file.dev);
+  const inode = Number(file.ino & 0xffffffffn); // as many bits as the kernel tells
+  const bound = listSockets(on).filter((socket) =>
+    socket.file?.inode === inode && socket.file.device === device
+  );
+  return {
+    listeners: bound.filter(({ state }) => state === STATE.LISTEN).map(({ inode }) => inode),
+    connections: bound.flatMap(({ state, inode, peer }) =>
+      state === STATE.ESTABLISHED && peer !== undefined ? [{ server: inode, client: peer }] : []
+    ),
+  };
+}
+
+/** Every Unix socket of our network namespace. */
+function listSockets(on: System): readonly DiagSocket[] {
+  const { libc: { linux, memory } } = on;
+  if (linux === undefined) {
+    const hint = "Use the system's own tools";
+    throw new UcredError("ERR_UCRED_UNSUPPORTED", `Cannot ${WHAT}: Linux alone tells`, { hint });
+  }
+  const fd = linux.socket(AF_NETLINK, NETLINK_SOCKET, NETLINK_SOCK_DIAG);
+  if (fd < 0) throw failure(on, WHAT, "socket", -fd);
+  try {
+    const [request, address, answer] = [memory(64), memory(16), memory(1 << 16)];
+    request.bytes.set(diagRequest());
+    address.bytes.set(KERNEL_ADDRESS);
+    const { length } = diagRequest();
+    const sent = linux.sendto(fd, request, length, address, KERNEL_ADDRESS.length);
+    if (sent < 0) throw failure(on, WHAT, "sendto", -sent);
+    const sockets: DiagSocket[] = [];
+    for (;;) {
+      const got = linux.read(fd, answer);
+      if (got <= 0) throw failure(on, WHAT, "read", -got);
+      const part = decodeDiag(answer.bytes.subarray(0, got));
+      if (part === undefined) throw senseless(WHAT, "read", "what is no list of sockets");
+      if (part.errno !== undefined) throw failure(on, WHAT, "sendto", part.errno);
+      sockets.push(...part.sockets);
+      if (part.isLast) return sockets;
+    }
+  } finally {
+    linux.close(fd);
+  }
+}
+
+interface Files {
+  readdirSync(path: string): readonly string[];
+  readlinkSync(path: string): string;
+}
+
+/**
+ * The processes that hold sockets, as far as we may look: root sees all, others their own.
+ *
+ * @returns Pids by the socket's number.
+ */
+export function holdersOf(sockets: Iterable<number>): ReadonlyMap<number, readonly number[]> {
+  const files = builtinModule("node:fs") as Files;
+  const wanted = new Map([...sockets].map((socket) => [`socket:[${socket}]`, socket]));
+  const holders = new Map<number, number[]>();
+  for (const pid of files.readdirSync("/proc").filter((name) => /^[0-9]+$/.test(name))) {
+    const folder = `/proc/${pid}/fd`;
+    for (const fd of orNone(() => files.readdirSync(folder)) ?? []) {
+      const socket = wanted.get(orNone(() => files.readlinkSync(`${folder}/${fd}`)) ?? "");
+      if (socket === undefined) continue;
+      const pids = holders.get(socket) ?? [];
+      if (pids.at(-1) !== Number(pid)) pids.push(Number(pid));
+      holders.set(socket, pids);
+    }
+  }
+  return holders;
+}
+
+/** `undefined` for what has gone, or is not ours to see. */
+function orNone<T>(look: () => T): T | undefined {
+  try {
+    return look();
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * A process by its number, pinned from now on, in the shape of a peer: its ids are those of now.
+ *
+ * @returns To be closed.
+ * @throws {UcredError} `ERR_UCRED_PEER_GONE` if there is none, and as `identify()` does.
+ */
+export function peerOfPid(pid: number, on: System = system()): Peer {
+  const pin = pinPid(on, pid);
+  try {
+    const { ids: { euid: uid, egid: gid }, source } = pin.readIds();
+    const groups = withGid(readGroupsNow(pin), gid);
+    const reason = new UcredError(
+      "ERR_UCRED_UNSUPPORTED",
+      "Cannot tell the label of a process: a socket has one",
+      { hint: "Identify a connection" },
+    );
+    return new CapturedPeer(on, {
+      ...{ pid, uid, gid, groups: known(groups, "procfs@now"), label: unknown(reason) },
+      pinned: pin,
+      source,
+    });
+  } catch (error) {
+    pin.close();
+    throw error;
+  }
+}
