@@ -11,6 +11,7 @@ import type {
   TestDocument,
 } from "./document.ts";
 import { parseRange } from "./ids.ts";
+import { plain } from "./plain.ts";
 import { isObject, type Report, show, suggest } from "./shape.ts";
 import type { PlainPeer } from "./subject.ts";
 
@@ -78,16 +79,18 @@ export interface Resolve extends Accounts {
   names(kind: NamedKind): Iterable<string>;
 }
 
-/** Checks a document. */
+/** Checks a document. Of what is returned, nothing is shared with it. */
 export function checkPolicy(
   document: unknown,
   resolve: Resolve,
 ): { readonly checked: CheckedPolicy } | { readonly problems: readonly Problem[] } {
+  const data = plain(document);
+  if ("problem" in data) return { problems: [data.problem] };
   const check = new Check(resolve);
-  POLICY.check(document, [], check);
-  checkNames(document, check);
+  POLICY.check(data.copy, [], check);
+  checkNames(data.copy, check);
   if (check.problems.length > 0) return { problems: check.problems };
-  const { rules, tests = [] } = document as PolicyDocument;
+  const { rules, tests = [] } = data.copy as PolicyDocument;
   return {
     checked: {
       rules: rules.map((rule) => ruleOf(rule, check)),
@@ -120,20 +123,12 @@ function checkNames(document: unknown, check: Check): void {
   }
 }
 
-/** Deeper conditions are refused: they would exhaust the stack. */
-const DEEPEST = 32;
-
-/** More conditions are refused: one that contains itself twice would never end. */
-const MOST_CONDITIONS = 1_000_000;
-
 /** Gathers problems, and resolves names, each once. */
 class Check implements Report {
   readonly problems: Problem[] = [];
   readonly named: Named[] = [];
   readonly resolve: Resolve;
   readonly #ids = new Map<string, number | undefined>();
-  #depth = -1;
-  #conditions = 0;
 
   constructor(resolve: Resolve) {
     this.resolve = resolve;
@@ -163,26 +158,6 @@ class Check implements Report {
     }
     return this.#ids.get(key);
   }
-
-  enters(path: DocumentPath): boolean {
-    if (this.#depth >= DEEPEST) {
-      this.problem(path, `conditions nest at most ${DEEPEST} deep`);
-      this.#conditions = MOST_CONDITIONS; // whatever nests so deep may have no end
-      return false;
-    }
-    if (this.#conditions++ >= MOST_CONDITIONS) {
-      if (this.#conditions === MOST_CONDITIONS + 1 && this.problems.length === 0) {
-        this.problem(path, `there are at most ${MOST_CONDITIONS} conditions`);
-      }
-      return false;
-    }
-    this.#depth++;
-    return true;
-  }
-
-  leaves(): void {
-    this.#depth--;
-  }
 }
 
 // From here on, documents have the shape that they must have.
@@ -192,7 +167,7 @@ function ruleOf({ name, when, actions, allow, deny }: RuleDocument, check: Check
     name,
     when: when && conditionOf(when, check),
     actions: actions === undefined ? undefined : listOf(actions),
-    grants: allow === undefined ? undefined : allow === true ? [] : listOf(allow),
+    grants: allow === undefined ? undefined : Object.freeze(allow === true ? [] : listOf(allow)),
     reason: typeof deny === "string" ? deny : undefined,
   };
 }
@@ -203,6 +178,13 @@ function conditionOf(condition: Condition, check: Check): Checked {
 }
 
 function factOf(field: string, value: unknown, check: Check): Checked {
+  switch (field) {
+    case "any":
+    case "all":
+      return { kind: field, of: (value as Condition[]).map((each) => conditionOf(each, check)) };
+    case "not":
+      return { kind: field, of: conditionOf(value as Condition, check) };
+  }
   const text = `${field} ${listOf(value).join(" or ")}`;
   switch (field) {
     case "uid":
@@ -230,11 +212,6 @@ function factOf(field: string, value: unknown, check: Check): Checked {
       const kinds = listOf(value as NamespaceKind);
       return { kind: field, kinds, text: `the server's namespaces: ${kinds.join(", ")}` };
     }
-    case "any":
-    case "all":
-      return { kind: field, of: (value as Condition[]).map((each) => conditionOf(each, check)) };
-    case "not":
-      return { kind: field, of: conditionOf(value as Condition, check) };
   }
   if (!(TEXT_FIELDS as readonly string[]).includes(field)) throw new TypeError(`No field ${field}`);
   return { kind: field as TextField, globs: listOf(value as string), text };

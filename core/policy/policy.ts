@@ -296,7 +296,7 @@ function compileRule({ name, when, actions, grants, reason }: CheckedRule): Comp
     name,
     evaluate: when && compileCondition(when),
     actions: actions?.map(compileGlob),
-    grants: grants && Object.freeze([...grants]),
+    grants,
     why: reason,
   };
 }

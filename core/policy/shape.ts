@@ -10,10 +10,6 @@ export interface Report {
   unexpectedField(path: DocumentPath, message: string): void;
   /** Looks a name up, and reports it if it does not exist. */
   name(kind: NamedKind, name: string, path: DocumentPath): void;
-  /** Whether to go on into a nested condition: not for ever. */
-  enters(path: DocumentPath): boolean;
-  /** That is done. */
-  leaves(): void;
 }
 
 /** A schema, as JSON. */
@@ -129,11 +125,7 @@ export function object(
 export function nested(name: string, shape: () => Shape): Shape {
   return {
     schema: { $ref: `#/$defs/${name}` },
-    check: (value, path, report) => {
-      if (!report.enters(path)) return;
-      shape().check(value, path, report);
-      report.leaves();
-    },
+    check: (value, path, report) => shape().check(value, path, report),
   };
 }
 
@@ -149,10 +141,18 @@ const subject = (path: DocumentPath): string =>
 /** A value in a message, cut off where it is long. */
 export function show(value: unknown): string {
   if (typeof value === "object" && value !== null && Object.keys(value).length > 0) {
-    return Array.isArray(value) ? "a list" : "an object"; // which may be large, or contain itself
+    return Array.isArray(value) ? "a list" : "an object";
   }
-  const text = value === undefined ? "nothing" : JSON.stringify(value) ?? String(value);
+  const text = inShort(value);
   return text.length > 60 ? `${text.slice(0, 57)}…` : text;
+}
+
+function inShort(value: unknown): string {
+  if (value === undefined) return "nothing";
+  if (typeof value === "bigint") return `${value}n`;
+  return typeof value === "string" || typeof value === "object"
+    ? JSON.stringify(value)
+    : String(value);
 }
 
 /** "; did you mean …?" where something similar exists. */
