@@ -150,6 +150,7 @@ export function show(value: unknown): string {
 function inShort(value: unknown): string {
   if (value === undefined) return "nothing";
   if (typeof value === "bigint") return `${value}n`;
+  if (typeof value === "function") return "a function";
   return typeof value === "string" || typeof value === "object"
     ? JSON.stringify(value)
     : String(value);
