@@ -16,8 +16,14 @@ export interface Target {
 /** Paths that are as they should be, which most are: no percent signs, and no segment begins with a dot. */
 const PLAIN = /^(?:\/[\w~!$&'()*+,;=:@-][\w~!$&'()*+,;=:@.-]*)+\/?$/;
 
-/** Any scheme and authority, as a proxy is asked: RFC 9112, 3.2.2. */
-const ABSOLUTE = /^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i;
+/** Others are "GET" to whoever does not mind case, and methods are told apart by it: RFC 9110, 9.1. */
+const METHOD = /^[A-Z][A-Z\d_-]*$/;
+
+/** Any scheme and host, as a proxy is asked: RFC 9112, 3.2.2. */
+const ABSOLUTE = /^[a-z][a-z\d+.-]*:\/\/[\w!$%&'()*+,.:;=[\]~-]+(?=\/|$)/i;
+
+/** Host and port, of what RFC 3986 lets them consist of: 3.2.2. Go's net/http takes the same. */
+const HOST = /^[\w!$%&'()*+,.:;=[\]~-]*$/;
 
 /** What may stand in a path that is not encoded: printable ASCII but "#", "?" and "\\". */
 const ALLOWED = /^[!-"$->@-[\]-~]*$/;
@@ -43,12 +49,13 @@ const DOTS_AND_PARAMETERS = /^\.{1,2};/;
  * @returns `undefined` if the target can be read in more than one way, or in none.
  */
 export function targetOf(method: string, url: string): Target | undefined {
+  // A fragment has no place in a target: RFC 9112, 3.2. Some cut it off, with all that comes after.
+  if (!METHOD.test(method) || url.includes("#")) return undefined;
   const query = url.indexOf("?");
   const path = query === -1 ? url : url.slice(0, query);
   if (PLAIN.test(path) || path === "/") return { action: `${method} ${path}`, url };
   const isOther = method === "CONNECT" ? AUTHORITY.test(url) : method === "OPTIONS" && url === "*";
   if (isOther) return { action: `${method} ${url}`, url };
-  if (url.includes("#")) return undefined;
   const scheme = ABSOLUTE.exec(path)?.[0];
   const decoded = decode(scheme === undefined ? path : path.slice(scheme.length) || "/");
   if (decoded?.startsWith("/") !== true) return undefined;
@@ -56,6 +63,14 @@ export function targetOf(method: string, url: string): Target | undefined {
   if (plain === undefined) return undefined;
   const search = query === -1 ? "" : url.slice(query);
   return { action: `${method} ${plain}`, url: encode(plain) + search };
+}
+
+/**
+ * Whether a Host header is a host and no more: applications put it before the path to make a URL, and
+ * "x/admin?" there would make another path of it.
+ */
+export function isHost(text: string): boolean {
+  return HOST.test(text);
 }
 
 /** `undefined` for what has more than one reading. */
@@ -72,15 +87,18 @@ function decode(path: string): string | undefined {
 
 /** Without empty segments, "." and "..": RFC 3986, 5.2.4. */
 function withoutDots(path: string): string | undefined {
-  const segments = path.split("/");
+  const segments = path.slice(1).split("/");
   const kept: string[] = [];
   for (const segment of segments) {
     if (DOTS_AND_PARAMETERS.test(segment)) return undefined;
-    if (segment === "..") kept.pop();
-    else if (segment !== "" && segment !== ".") kept.push(segment);
+    if (segment === "..") {
+      // "/a//.." is "/a/" to URLs, and "/" to file systems.
+      if (kept.pop() === "") return undefined;
+    } else if (segment !== ".") kept.push(segment);
   }
+  const names = kept.filter((segment) => segment !== "");
   const isFolder = ["", ".", ".."].includes(segments.at(-1)!);
-  return kept.length === 0 ? "/" : `/${kept.join("/")}${isFolder ? "/" : ""}`;
+  return names.length === 0 ? "/" : `/${names.join("/")}${isFolder ? "/" : ""}`;
 }
 
 function encode(path: string): string {

@@ -7,6 +7,7 @@
 
 import { clearInterval, setInterval } from "node:timers";
 import { Acceptor } from "../identity/accepted.ts";
+import { isHost } from "./action.ts";
 import { Admission } from "./admission.ts";
 import { type DenoConnection, type DenoListener, Peers } from "./deno_listen.ts";
 import type { CloseOptions } from "./listening.ts";
@@ -14,6 +15,7 @@ import { notify } from "../identity/notify.ts";
 import { occupy } from "./place.ts";
 import {
   admittedOf,
+  BAD_TARGET,
   belongsTo,
   type Connection,
   decided,
@@ -187,12 +189,24 @@ class DenoHttp {
     };
     completed.then(done, done);
     const { method, url } = request;
-    const outcome = decideRequest(this.#admission, served, method, url, this.#revalidate);
+    const host = url.indexOf("://") + 3;
+    const slash = url.indexOf("/", host);
+    const path = slash === -1 ? url.length : slash; // "http+unix://x:80" where CONNECT asks for that
+    const target = url.slice(path);
+    const hasHost = isHost(url.slice(host, path));
+    const outcome = decideRequest(
+      this.#admission,
+      served,
+      method,
+      target,
+      hasHost,
+      this.#revalidate,
+    );
     if (isProblem(outcome)) return this.#refuse(served, outcome);
-    const path = url.indexOf("/", url.indexOf("://") + 3);
-    const decidedAbout = url.endsWith(outcome.url) && url.length - outcome.url.length === path
+    const decidedAbout = target === outcome.url
       ? request
-      : new Request(url.slice(0, path === -1 ? url.length : path) + outcome.url, request);
+      : rewritten(request, url.slice(0, path) + outcome.url);
+    if (decidedAbout === undefined) return this.#refuse(served, BAD_TARGET);
     const { admitted } = served;
     belongsTo(decidedAbout, admitted);
     decided(decidedAbout, outcome.decision);
@@ -215,5 +229,14 @@ class DenoHttp {
       const limit = served.hasAsked ? KEEP_ALIVE_TIMEOUT : HEADERS_TIMEOUT;
       if (served.pending === 0 && now - served.idleSince > limit) served.cut();
     }
+  }
+}
+
+/** `undefined` where `Request` cannot be made: of a TRACE, and of a GET that has a body. */
+function rewritten(request: Request, url: string): Request | undefined {
+  try {
+    return new Request(url, request);
+  } catch {
+    return undefined;
   }
 }

@@ -11,6 +11,7 @@ import { createServer as createNetServer, type Server as NetServer, type Socket 
 import type { Duplex } from "node:stream";
 import { Acceptor } from "../identity/accepted.ts";
 import { hidesFd, httpHidesFd } from "../identity/fd.ts";
+import { isHost } from "./action.ts";
 import {
   Admission,
   type AdmissionOptions,
@@ -241,7 +242,14 @@ class AdmittingServer extends Server {
     const connection = this.#connections.get(request.socket);
     if (connection === undefined) return DRIFTED; // over none that was let in
     const { method = "", url = "" } = request;
-    const outcome = decideRequest(this.#admission, connection, method, url, this.#revalidate);
+    const outcome = decideRequest(
+      this.#admission,
+      connection,
+      method,
+      url,
+      hasHost(request),
+      this.#revalidate,
+    );
     if (isProblem(outcome)) return outcome;
     if (url !== outcome.url) request.url = outcome.url;
     decided(request, outcome.decision);
@@ -257,6 +265,17 @@ class AdmittingServer extends Server {
       else response.writeHead(500, { connection: "close" }).end();
     }
   }
+}
+
+/** At most one Host header, and that a host. */
+function hasHost({ rawHeaders }: IncomingMessage): boolean {
+  let hosts = 0;
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = rawHeaders[at]!;
+    if (name.length !== 4 || name.toLowerCase() !== "host") continue;
+    if (++hosts > 1 || !isHost(rawHeaders[at + 1]!)) return false;
+  }
+  return true;
 }
 
 function answer(request: IncomingMessage, response: ServerResponse, problem: Problem): void {

@@ -93,6 +93,7 @@ export function isProblem(outcome: Outcome): outcome is Problem {
 /**
  * Decides a request by its method and target, as the client sent them.
  *
+ * @param hasHost Whether its Host header is one host, or there is none.
  * @param revalidate Whether the peer has to be who it was.
  */
 export function decideRequest(
@@ -100,6 +101,7 @@ export function decideRequest(
   connection: Connection,
   method: string,
   url: string,
+  hasHost: boolean,
   revalidate: boolean,
 ): Outcome {
   const { admitted } = connection;
@@ -108,6 +110,10 @@ export function decideRequest(
     connection.why ??= "drift";
     admission.deny(admitted, `${method} ${url}`, "The process is not as it was when it connected");
     return DRIFTED;
+  }
+  if (!hasHost) {
+    admission.deny(admitted, `${method} ${url}`, "The Host header is no host");
+    return BAD_HOST;
   }
   const target = targetOf(method, url);
   if (target === undefined) {
@@ -128,7 +134,10 @@ export interface Problem {
 }
 
 /** The request target can be read in two ways, or in none. */
-const BAD_TARGET: Problem = problem(400, "Bad Request", "The path is ambiguous");
+export const BAD_TARGET: Problem = problem(400, "Bad Request", "The path is ambiguous");
+
+/** The Host header is no host, or there are several. */
+const BAD_HOST: Problem = problem(400, "Bad Request", "The Host header is no host");
 
 /** The peer is not who it was when it connected. */
 export const DRIFTED: Problem = {

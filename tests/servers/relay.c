@@ -1,0 +1,93 @@
+/*
+ * A process of a chosen user that passes bytes on: from its input to a Unix socket, and back.
+ *
+ *   relay [option]... PATH
+ *
+ *   --uid N    be this user, with the group of the same number and no others, before connecting
+ *   --later N  become this user when SIGUSR1 comes; the saved uid is left as it was for that
+ *   --child    connect, and leave the connection to a child: this process only waits
+ *
+ * The end of the input is passed on as the end of what is sent; the end of what comes ends the process.
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <grp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int connection;
+static uid_t later;
+
+static void become_another(int signal)
+{
+	(void)signal;
+	if (seteuid(0) != 0 || setresuid(later, later, later) != 0)
+		_exit(3);
+}
+
+static int pass(int from, int to)
+{
+	static _Thread_local char bytes[1 << 16];
+	ssize_t length = read(from, bytes, sizeof bytes);
+	for (ssize_t done = 0, sent; done < length; done += sent)
+		if ((sent = write(to, bytes + done, length - done)) < 0)
+			return 0;
+	return length > 0;
+}
+
+static void *send_all(void *nothing)
+{
+	while (pass(0, connection))
+		;
+	shutdown(connection, SHUT_WR);
+	return nothing;
+}
+
+int main(int argc, char **argv)
+{
+	int child = 0, i = 1;
+	const char *uid_text = NULL, *later_text = NULL;
+	for (; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
+		if (!strcmp(argv[i], "--child")) child = 1;
+		else if (!strcmp(argv[i], "--uid")) uid_text = argv[++i];
+		else if (!strcmp(argv[i], "--later")) later_text = argv[++i];
+		else errx(2, "no option %s", argv[i]);
+	}
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	if (i != argc - 1 || strlen(argv[i]) >= sizeof address.sun_path)
+		errx(2, "usage: relay [option]... PATH");
+	strcpy(address.sun_path, argv[i]);
+	if (uid_text) {
+		uid_t uid = strtoul(uid_text, NULL, 10);
+		if (setgroups(0, NULL) != 0 || setresgid(uid, uid, uid) != 0 ||
+		    setresuid(uid, uid, later_text ? 0 : uid) != 0)
+			err(3, "become uid %s", uid_text);
+	}
+	if (later_text) {
+		later = strtoul(later_text, NULL, 10);
+		signal(SIGUSR1, become_another);
+	}
+	signal(SIGPIPE, SIG_IGN);
+	connection = socket(AF_UNIX, SOCK_STREAM, 0);
+	if (connect(connection, (struct sockaddr *)&address, sizeof address) != 0)
+		err(1, "connect to %s", argv[i]);
+	if (child && fork() != 0) {
+		close(connection);
+		close(0);
+		close(1);
+		alarm(60);
+		pause();
+		_exit(0);
+	}
+	pthread_t sender;
+	if (pthread_create(&sender, NULL, send_all, NULL) != 0)
+		errx(1, "thread");
+	while (pass(connection, 1))
+		;
+	_exit(0);
+}
