@@ -3,7 +3,7 @@
 import type { Memory } from "../adapters/libc.ts";
 import { type System, system } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
-import { type Fact, known, none, unknown } from "../core/facts.ts";
+import { type Fact, known, none, unknown, valueOf } from "../core/facts.ts";
 import { decodeAccountId, decodeAccountName } from "../ffi/accounts.ts";
 import { failure, senseless } from "./failure.ts";
 import { readText } from "./files.ts";
@@ -90,6 +90,11 @@ export function localNames(on: System, kind: "user" | "group"): readonly string[
 /** Our own effective uid. */
 export function ownUid(): number {
   return system().libc.geteuid();
+}
+
+/** The name of an account on this system; `undefined` where there is none, or that is unknown. */
+export function accountName(kind: "user" | "group", id: number): string | undefined {
+  return valueOf(kind === "user" ? userName(system(), id) : groupName(system(), id));
 }
 
 /** {@link idOf} on this system; an id stands for itself. */

@@ -1,0 +1,221 @@
+/** `ucred doctor`: what this runtime, kernel and system can do, found out by trying. */
+
+import { lstatSync, mkdtempSync, rmSync } from "node:fs";
+import { connect, createServer, Socket } from "node:net";
+import { release, tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { host } from "../adapters/host.ts";
+import { UcredError } from "../core/errors.ts";
+import type { Fact } from "../core/facts.ts";
+import type { Peer } from "../core/peer.ts";
+import { identify } from "../identity/identify.ts";
+import { socketsAt } from "../identity/unix_sockets.ts";
+import { serve } from "../servers/http.ts";
+import { columns, type ExitCode, paint, print, printable, printJson } from "./output.ts";
+
+/** One thing that can be done here, or cannot. */
+interface Capability {
+  readonly name: string;
+  readonly ok: boolean;
+  /** How, or why not. */
+  readonly detail: string;
+  /** What is lost where it cannot be done. */
+  readonly without: string;
+}
+
+/** What is tried, in order; `detail` says how, and what is thrown why not. */
+type Trial = readonly [name: string, without: string, detail: (self: Peer) => string];
+
+const TRIALS: readonly Trial[] = [
+  [
+    "peer credentials",
+    "everything",
+    ({ uid, gid }) => `uid ${uid}, gid ${gid} of our own connection`,
+  ],
+  ["pids", "peer.pid; process facts", ({ facts }) => known(facts.pid, String)],
+  [
+    "groups",
+    "rules on groups: they never allow",
+    ({ facts }) => known(facts.groups, (groups) => `${groups.length} of our own`),
+  ],
+  ["all ids mapped", "rules on uid or gid 65534: they never allow", ({ facts }) => {
+    known(facts.uid, String);
+    return "no id stands for another";
+  }],
+  ["account names", "peer.user, peer.groupNames", ({ facts }) => {
+    if (facts.user.state === "none") return "looked up; our own uid has no name";
+    return known(facts.user, (name) => `${name} is our own`);
+  }],
+  [
+    "security labels",
+    "rules on label: they never allow",
+    ({ facts }) =>
+      facts.label.state === "none"
+        ? "no security module labels sockets here"
+        : known(facts.label, String),
+  ],
+  [
+    "pinned processes",
+    "process facts, drift(), signal, key",
+    ({ facts }) =>
+      known(
+        facts.pinned,
+        (kind) =>
+          kind === "connect" ? "as of connect (SO_PEERPIDFD)" : "as of accept: the weaker kind",
+      ),
+  ],
+  ["ids of now", "live(), drift(), revalidate, rules on unchanged", (self) => {
+    const live = self.live();
+    return live.alive ? `from ${live.source}` : "of a process that has ended";
+  }],
+  [
+    "programs",
+    "rules on exe",
+    ({ process: { facts } }) =>
+      known(
+        facts.exe,
+        () =>
+          process.geteuid?.() === 0 ? "of all users" : "of our own user; of others as root only",
+      ),
+  ],
+  ["units and containers", "rules on unit and container", ({ process: { facts } }) => {
+    if (facts.cgroup.state === "unknown") throw facts.cgroup.reason;
+    if (facts.unit.state === "unknown") throw facts.unit.reason;
+    return "from control groups";
+  }],
+  [
+    "namespaces",
+    "rules on sameNamespaces",
+    ({ process: { facts } }) =>
+      known(
+        facts.namespaces,
+        () =>
+          process.geteuid?.() === 0 ? "of all users" : "of our own user; of others as root only",
+      ),
+  ],
+];
+
+/** Runs the command: 1 if something cannot be done, 2 if nothing can. */
+export async function doctor({ json }: { readonly json?: boolean }): Promise<ExitCode> {
+  const folder = mkdtempSync(join(tmpdir(), "ucred-"));
+  try {
+    const found = await tryAll(folder);
+    const { name, os, cpu } = host();
+    const kernel = release();
+    if (json) printJson({ runtime: name, os, cpu, kernel, capabilities: found });
+    else {
+      print(paint("bold", `${name}, ${os} ${kernel}, ${cpu}`));
+      const rows = found.map(({ name, ok, detail, without }) => [
+        ok ? paint("green", "yes") : paint("red", "no "),
+        name,
+        printable(ok ? detail : `${detail}. Lost: ${without}`),
+      ]);
+      for (const line of columns(rows)) print(line);
+    }
+    return found[0]?.ok !== true ? 2 : found.every(({ ok }) => ok) ? 0 : 1;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function tryAll(folder: string): Promise<readonly Capability[]> {
+  const path = join(folder, "self");
+  const capabilities: Capability[] = [];
+  await withSelf(path, (self) => {
+    for (const [name, without, detail] of TRIALS) {
+      capabilities.push(outcome(name, without, () => {
+        if (self instanceof Error) throw self;
+        return detail(self);
+      }));
+    }
+    capabilities.push(outcome("list of sockets", "`ucred inspect`: who is connected", () => {
+      const { connections } = socketsAt(lstatSync(path, { bigint: true }));
+      if (connections.length === 0) throw new Error("our own connection is not listed");
+      return "from sock_diag";
+    }));
+  });
+  for (const name of ["node:http", "deno"] as const) {
+    if (name === "deno" && host().runtime !== "deno") continue;
+    const title = name === "deno" ? "HTTP by Deno's own engine" : "HTTP by node:http";
+    const without = name === "deno"
+      ? "half of the requests per second"
+      : "ucred/http, guard --mode http";
+    try {
+      const { uid, engine } = await askSelf(join(folder, "http"), name);
+      capabilities.push(outcome(title, without, () => `tells uid ${uid} by ${engine}`));
+    } catch (error) {
+      capabilities.push(outcome(title, without, () => {
+        throw error;
+      }));
+    }
+  }
+  return capabilities;
+}
+
+function outcome(name: string, without: string, detail: () => string): Capability {
+  try {
+    return { name, ok: true, detail: detail(), without };
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    const hint = error instanceof UcredError ? ` (${error.hint})` : "";
+    return { name, ok: false, detail: `${error.message}${hint}`, without };
+  }
+}
+
+function known<T>(fact: Fact<T>, detail: (value: T) => string): string {
+  if (fact.state === "unknown") throw fact.reason;
+  if (fact.state === "known") return detail(fact.value);
+  throw new Error("there is none");
+}
+
+/** Connects to ourselves, and looks at that peer; or at the error that keeps us from it. */
+function withSelf(path: string, look: (self: Peer | Error) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const server = createServer((socket) => {
+      try {
+        look(identifyOrError(() => identify(socket, { pin: true })));
+        resolve();
+      } catch (error) {
+        reject(error);
+      } finally {
+        socket.destroy();
+        client.destroy();
+        server.close();
+      }
+    });
+    const client = new Socket().on("error", () => {});
+    server.once("error", reject).listen(path, () => client.connect(path));
+  });
+}
+
+function identifyOrError(run: () => Peer): Peer | Error {
+  try {
+    return run();
+  } catch (error) {
+    if (error instanceof Error) return error;
+    throw error;
+  }
+}
+
+/** Asks ourselves who we are, over HTTP. */
+async function askSelf(path: string, engine: "node:http" | "deno") {
+  const server = await serve({
+    path,
+    engine,
+    fetch: (_, { peer }) => new Response(String(peer.uid)),
+  });
+  try {
+    const text = await new Promise<string>((resolve, reject) => {
+      let text = "";
+      const client = connect(path).setEncoding("utf8").on("error", reject);
+      client.on("data", (chunk) => text += chunk).on("close", () => resolve(text));
+      client.write("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    });
+    const uid = /\r\n([0-9]+)\r?\n?(?:0\r\n\r\n)?$/.exec(text)?.[1];
+    if (uid === undefined) throw new Error(`the answer is ${JSON.stringify(text.slice(0, 80))}`);
+    return { uid, engine: server.engine };
+  } finally {
+    await server.close({ timeout: 0 });
+  }
+}

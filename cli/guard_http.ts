@@ -1,0 +1,163 @@
+/** A guard that decides each HTTP request, and passes it on with the peer's identity in its headers. */
+
+import { Agent, type IncomingMessage, request as requestOf, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { createProxyServer } from "httpxy";
+import type { Peer } from "../core/peer.ts";
+import type { Decision } from "../core/policy/policy.ts";
+import { createServer, decisionOf, peerOf } from "../servers/http.ts";
+import type { GuardOptions, GuardServer } from "./guard.ts";
+import { join } from "./guard_stream.ts";
+import { Upstream } from "./upstream.ts";
+
+/** Makes the guard; it does not listen yet. */
+export function guardHttp(
+  { policy, limits, audit, upstream: path, expect }: GuardOptions,
+): GuardServer {
+  const upstream = new Upstream(path, expect);
+  const agent = new UpstreamAgent(upstream);
+  const target = { socketPath: path } as never;
+  const proxy = createProxyServer({ target, agent, xfwd: false });
+  proxy.on("error", (error, request, response) => {
+    if (request?.destroyed && !request.complete) return; // the client has left
+    upstream.tellFailure(error);
+    badGateway(response as ServerResponse);
+  });
+  const server = createServer({ policy, limits, audit, requestTimeout: 0 }, (request, response) => {
+    introduce(request);
+    return proxy.web(request, response);
+  });
+  server.on("upgrade", (request: IncomingMessage, client: Duplex, head: Uint8Array) => {
+    introduce(request);
+    void passUpgrade(upstream, agent, request, client, head);
+  });
+  return server;
+}
+
+/** Keeps connections to the server behind alive. */
+class UpstreamAgent extends Agent {
+  readonly #upstream: Upstream;
+
+  constructor(upstream: Upstream) {
+    super({ keepAlive: true, maxSockets: Infinity, maxFreeSockets: 64 });
+    this.#upstream = upstream;
+  }
+
+  override createConnection(
+    _options: unknown,
+    done?: (error: Error | null, socket: Socket) => void,
+  ): undefined {
+    this.#upstream.connect().then(
+      (socket) => done?.(null, socket),
+      (error) => done?.(error, undefined as never),
+    );
+  }
+}
+
+/** Whatever a server behind might read as one of our headers: CGI makes "_" of "-". */
+const OURS = /^x[-_]ucred[-_]/i;
+
+/** Puts who asks into the headers, in the place of whatever the client sent under such names. */
+function introduce(request: IncomingMessage): void {
+  const { headers } = request;
+  for (const name of Object.keys(headers)) if (OURS.test(name)) delete headers[name];
+  Object.assign(headers, identityHeaders(peerOf(request), decisionOf(request)));
+}
+
+/** In ASCII: what has other characters is percent-encoded. */
+function identityHeaders(peer: Peer, decision: Decision): { readonly [name: string]: string } {
+  const { pid, uid, gid, groups, user, ambiguous } = peer;
+  const { rule, grants } = decision;
+  return {
+    "x-ucred-uid": String(uid),
+    "x-ucred-gid": String(gid),
+    ...(groups && { "x-ucred-groups": groups.join(",") }),
+    ...(pid !== undefined && { "x-ucred-pid": String(pid) }),
+    ...(user !== undefined && { "x-ucred-user": encodeURI(user) }),
+    ...(ambiguous.length > 0 && { "x-ucred-ambiguous": ambiguous.join(",") }),
+    ...(rule !== undefined && { "x-ucred-rule": encodeURI(rule) }),
+    ...(grants.length > 0 && { "x-ucred-grants": grants.map(encodeURI).join(",") }),
+  };
+}
+
+/** The server behind cannot be used, or has ended in the middle of its answer. */
+function badGateway(response: ServerResponse): void {
+  if (response.headersSent) return void response.destroy();
+  response.writeHead(502, { "content-type": "text/plain", connection: "close" });
+  response.end("The server behind the guard cannot be reached\n");
+}
+
+/** The body of a request that asks for an upgrade is small: Docker's is a few lines of JSON. */
+const LONGEST_BODY = 1 << 20;
+
+/**
+ * Passes an upgrade on. If the server behind agrees (101), the connection is from then on bytes in both
+ * directions, whatever they mean: WebSocket, or Docker's hijacked streams. Until then nothing but the
+ * request reaches it: what the client sends too early might be read as another request. If it does
+ * not agree, its answer is passed on and the connection ends.
+ */
+async function passUpgrade(
+  upstream: Upstream,
+  agent: Agent,
+  request: IncomingMessage,
+  client: Duplex,
+  head: Uint8Array,
+): Promise<void> {
+  client.on("error", () => {});
+  const { method, url, headers } = request;
+  const length = Number(headers["content-length"] ?? 0);
+  if (headers["transfer-encoding"] !== undefined || !(length <= LONGEST_BODY)) {
+    return refuse(client, "413 Content Too Large");
+  }
+  if (head.length > 0) client.unshift(head);
+  const body = await readExactly(client, length);
+  if (body === undefined) return void client.destroy();
+  const outgoing = requestOf({ agent, method, path: url, headers });
+  client.once("close", () => outgoing.destroy());
+  outgoing.on("error", (error) => {
+    if (client.destroyed) return;
+    upstream.tellFailure(error);
+    refuse(client, "502 Bad Gateway");
+  });
+  outgoing.on("upgrade", (response, server: Socket, first: Uint8Array) => {
+    server.on("error", () => {});
+    client.write(headOf(response, response.rawHeaders));
+    if (first.length > 0) server.unshift(first);
+    join(client, server);
+  });
+  outgoing.on("response", (response) => {
+    // The body comes without its coding, and ends with the connection.
+    const kept = response.rawHeaders.filter((_, at, all) => !HOP_BY_HOP.test(all[at - at % 2]!));
+    client.write(headOf(response, [...kept, "Connection", "close"]));
+    response.on("error", () => client.destroy()).pipe(client);
+  });
+  outgoing.end(body);
+}
+
+const HOP_BY_HOP = /^(connection|keep-alive|transfer-encoding|trailer|upgrade)$/i;
+
+/** So many bytes; `undefined` if it ends before. */
+async function readExactly(stream: Duplex, length: number): Promise<Uint8Array | undefined> {
+  if (length === 0) return new Uint8Array();
+  for (;;) {
+    const chunk: Uint8Array | null = stream.read(length);
+    if (chunk !== null) return chunk.length === length ? chunk : undefined;
+    if (stream.destroyed || stream.readableEnded) return undefined;
+    await new Promise<void>((resolve) => {
+      for (const event of ["readable", "end", "close"]) stream.once(event, resolve);
+    });
+  }
+}
+
+function headOf(
+  { statusCode = 0, statusMessage = "" }: IncomingMessage,
+  headers: readonly string[],
+): string {
+  const lines = headers.map((text, at) => at % 2 === 0 ? `${text}: ` : `${text}\r\n`);
+  return `HTTP/1.1 ${statusCode} ${statusMessage}\r\n${lines.join("")}\r\n`;
+}
+
+function refuse(client: Duplex, status: string): void {
+  client.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+}

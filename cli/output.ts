@@ -1,0 +1,88 @@
+/** What the commands print: text for people at a terminal, lines for pipes, JSON for programs. */
+
+import process from "node:process";
+import { styleText } from "node:util";
+import { UcredError } from "../core/errors.ts";
+
+/** 0: fine; 1: there are findings, or the answer is no; 2: it could not be done. */
+export type ExitCode = 0 | 1 | 2;
+
+/** A mistake of the user's: told without a stack trace. */
+export class UsageError extends Error {}
+
+type Style = Parameters<typeof styleText>[0];
+
+interface Stream {
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+}
+
+/** Colours on a terminal, unless NO_COLOR says otherwise. */
+export function paint(style: Style, text: string, stream: Stream = process.stdout): string {
+  const { NO_COLOR, TERM } = process.env;
+  if (stream.isTTY !== true || (NO_COLOR ?? "") !== "" || TERM === "dumb") return text;
+  return styleText(style, text, { validateStream: false });
+}
+
+/** Prints a line of text on stdout. */
+export function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** Prints data on stdout, for programs. */
+export function printJson(data: unknown): void {
+  print(JSON.stringify(data, null, 2));
+}
+
+/** Tells something on stderr, beside what the command prints. */
+export function tell(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+/** What can move the cursor, end the line or turn its direction around. */
+const UNPRINTABLE = /[\p{Cc}\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu;
+
+/** A text of somebody else's choosing, in printable characters. */
+export function printable(text: string): string {
+  return text.replace(UNPRINTABLE, (character) => {
+    const code = character.codePointAt(0)!.toString(16);
+    return code.length <= 2 ? `\\x${code.padStart(2, "0")}` : `\\u${code.padStart(4, "0")}`;
+  });
+}
+
+/** Cuts a text off so that it is at most so wide. */
+export function fit(text: string, width: number): string {
+  const characters = [...text];
+  return characters.length <= width ? text : `${characters.slice(0, width - 1).join("")}…`;
+}
+
+/** Columns as wide as what is in them, two spaces apart; the last as it is. */
+export function columns(rows: readonly (readonly string[])[]): string[] {
+  const widths = rows.reduce<number[]>(
+    (widths, row) => row.map((cell, at) => Math.max(widths[at] ?? 0, [...cell].length)),
+    [],
+  );
+  const pad = (cell: string, at: number, row: readonly string[]) =>
+    at === row.length - 1 ? cell : cell + " ".repeat(widths[at]! - [...cell].length);
+  return rows.map((row) => row.map(pad).join("  "));
+}
+
+/** Tells an error: a user's mistake in a line or two, a defect of ours with its stack. */
+export function tellError(error: unknown): ExitCode {
+  const prefix = paint("red", "ucred:", process.stderr);
+  if (error instanceof UcredError) {
+    tell(`${prefix} ${error.message.split("\n").map(printable).join("\n")}`);
+    tell(`       ${printable(error.hint)}`);
+  } else if (error instanceof UsageError || isSystemError(error)) {
+    tell(`${prefix} ${printable((error as Error).message)}`);
+  } else {
+    tell(`${prefix} this is a defect of ucred's own; please report it`);
+    tell(error instanceof Error ? error.stack ?? String(error) : String(error));
+  }
+  return 2;
+}
+
+/** What node:fs and node:net throw. */
+function isSystemError(error: unknown): boolean {
+  return error instanceof Error && "syscall" in error;
+}

@@ -1,0 +1,247 @@
+/** The command line: every command, option and example, from which help, completions and man page come. */
+
+import process from "node:process";
+import tab from "@bomb.sh/tab/commander";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import metadata from "../package.json" with { type: "json" };
+import { doctor } from "./doctor.ts";
+import { guard, type GuardCommandOptions } from "./guard.ts";
+import { inspect } from "./inspect.ts";
+import { listen } from "./listen.ts";
+import { manual } from "./man.ts";
+import { type ExitCode, print, tellError } from "./output.ts";
+import * as policy from "./policy.ts";
+
+/** Shown below each command's options, in help and man page. */
+const EXAMPLES: {
+  readonly [command: string]: readonly (readonly [command: string, about: string])[];
+} = {
+  ucred: [
+    ["ucred doctor", "what can be done here"],
+    ["ucred inspect /run/docker.sock", "who serves it, and who may connect"],
+  ],
+  inspect: [
+    ["sudo ucred inspect /run/docker.sock", "as root: also who is connected"],
+    ["ucred inspect --json @name", "an abstract name, for programs"],
+  ],
+  listen: [
+    ["ucred listen /tmp/try.sock", "then, in another terminal: nc -U /tmp/try.sock"],
+    ["ucred listen /tmp/try.sock --policy policy.yaml", "also what would be decided, and why"],
+  ],
+  guard: [
+    [
+      "ucred guard --listen /run/safe.sock --upstream /run/app.sock --policy policy.yaml",
+      "decides at connect, then passes bytes",
+    ],
+    [
+      "ucred guard --mode http --listen /run/safe.sock --socket-mode 0666 \\\n" +
+      "    --upstream /run/docker.sock --policy docker.yaml --audit /var/log/docker-guard.log",
+      "decides each request by METHOD /path",
+    ],
+  ],
+  "policy check": [["ucred policy check /etc/app/*.yaml", "can a server use them?"]],
+  "policy lint": [[
+    "ucred policy lint policy.yaml",
+    "rules that never decide, that let everybody in",
+  ]],
+  "policy test": [["ucred policy test policy.yaml", "the tests that stand in the file"]],
+  "policy explain": [
+    ["ucred policy explain policy.yaml --user ada --group docker --action 'GET /info'", ""],
+    ["ucred policy explain policy.yaml --pid 4711", "a process that runs"],
+  ],
+  "policy who": [["ucred policy who policy.yaml --action 'POST /containers/create'", ""]],
+  "policy diff": [[
+    "ucred policy diff policy.yaml policy.new.yaml",
+    "does an edit change anything?",
+  ]],
+  doctor: [["ucred doctor --json", ""]],
+};
+
+/** Runs a command line. */
+export async function run(args: readonly string[]): Promise<ExitCode> {
+  let code: ExitCode = 0;
+  const program = programFor((result) => code = result);
+  try {
+    await program.parseAsync(args, { from: "user" });
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    return tellError(error);
+  }
+}
+
+/** The program, whose commands give their exit codes to `done`. */
+export function programFor(done: (code: ExitCode) => void): Command {
+  const program = new Command("ucred")
+    .description("Who is at the other end of a Unix domain socket, and what may they do?")
+    .version(metadata.version, "-V, --version", "print the version")
+    .helpOption("-h, --help", "print this")
+    .exitOverride()
+    .showSuggestionAfterError()
+    .configureHelp({ showGlobalOptions: false })
+    .addHelpCommand("help [command]", "print a command's help");
+
+  const command = (parent: Command, name: string, about: string) =>
+    parent.command(name).description(about).helpOption("-h, --help", "print this");
+  const json = () => new Option("--json", "print data, for programs");
+
+  command(program, "inspect", "tell who serves a socket, who may connect, and what is doubtful")
+    .argument("<socket>", "path, or @name for an abstract name")
+    .addOption(json())
+    .action(async (socket, options) => done(await inspect(socket, options)));
+
+  command(program, "listen", "listen at a socket, and show every process that connects")
+    .argument("<socket>", "path, or @name")
+    .option("--policy <file>", "also show what this policy decides, and why")
+    .option("--action <text>", "what the policy is asked about")
+    .addOption(
+      new Option("--mode <octal>", "file mode of the socket").argParser(octal)
+        .default(0o666, "0666"),
+    )
+    .addOption(json())
+    .action(async (socket, options) => done(await listen(socket, options)));
+
+  addGuard(
+    command(program, "guard", "stand in front of a server, and let in whom a policy lets in"),
+    done,
+  );
+  addPolicy(
+    command(program, "policy", "check, test and question policy files"),
+    command,
+    json,
+    done,
+  );
+
+  command(program, "doctor", "tell what this runtime, kernel and system can do")
+    .addOption(json())
+    .action(async (options) => done(await doctor(options)));
+
+  command(program, "man", "print the manual page, in roff").action(() => print(manual(program)));
+  tab(program);
+  for (const each of everyCommand(program)) addExamples(each);
+  return program;
+}
+
+function addGuard(command: Command, done: (code: ExitCode) => void): void {
+  command
+    .option("--listen <socket>", "where to listen: path, or @name")
+    .option("--systemd [name]", "listen on the socket that systemd passes, instead")
+    .requiredOption("--upstream <socket>", "where the server behind listens")
+    .option("--upstream-user <user>", "who it has to run as, as of its listen(2)")
+    .addOption(
+      new Option("--mode <mode>", "what to decide about: connections, or HTTP requests")
+        .choices(["stream", "http"]).default("stream"),
+    )
+    .option("--policy <file>", "who may; without, root and the guard's own user")
+    .option("--shadow <file>", "a policy to try out: it decides nothing, and differences are told")
+    .option("--any-owner", "also policies that others than root and the guard's user can write")
+    .option("--socket-mode <octal>", "file mode of the socket (default: 0600)", octal)
+    .option("--socket-owner <user>", "owner of the socket's file")
+    .option("--socket-group <group>", "group of the socket's file")
+    .option("--audit <file>", "write what happens, a line of JSON each; - for stderr")
+    .option("--audit-denied", "only what was denied")
+    .option("--max-connections <n>", "open at once (default: 2048)", positive)
+    .option("--max-per-user <n>", "open at once, of one user (default: 256)", positive)
+    .option("--accept-rate <n>", "connections of one user in a second (default: any)", positive)
+    .option("--drain <seconds>", "how long connections may go on after SIGTERM", seconds, 10)
+    .action(async (options: GuardCommandOptions) => {
+      if ((options.listen === undefined) === (options.systemd === undefined)) {
+        command.error("error: give either --listen or --systemd", { exitCode: 2 });
+      }
+      if (options.shadow !== undefined && options.policy === undefined) {
+        command.error("error: --shadow takes a --policy to be compared with", { exitCode: 2 });
+      }
+      done(await guard(options));
+    });
+}
+
+function addPolicy(
+  parent: Command,
+  command: (parent: Command, name: string, about: string) => Command,
+  json: () => Option,
+  done: (code: ExitCode) => void,
+): void {
+  const add = (name: string, about: string) =>
+    command(parent, name, about)
+      .option("--accounts <file>", "users and groups of another machine: YAML, name: id under each")
+      .addOption(json());
+  add("check", "can a server use these files?")
+    .argument("<file...>", "policies")
+    .option("--any-owner", "whoever they belong to")
+    .action((files, options) => done(policy.check(files, options)));
+  add("lint", "what is doubtful in these files?")
+    .argument("<file...>", "policies")
+    .option("--abstract-socket", "they are for a socket that containers can reach")
+    .action((files, options) => done(policy.lint(files, options)));
+  add("test", "run the tests that stand in these files")
+    .argument("<file...>", "policies")
+    .action((files, options) => done(policy.test(files, options)));
+  add("explain", "what is decided of a peer, and why? Exit code 1: it is denied")
+    .argument("<file>", "policy")
+    .option("--action <text>", "what the peer asks for")
+    .option("--user <name>", "the peer's user, by name or uid")
+    .option("--uid <id>", "the peer's uid", id)
+    .option("--gid <id>", "the peer's gid", id)
+    .option("--group <name...>", "the peer's groups, by name or gid")
+    .option("--pid <pid>", "a process that runs, instead", positive)
+    .option("--peer <json>", 'the peer as data: {"process":{"unit":"a.service"}}')
+    .action((file, options) => done(policy.explain(file, options)));
+  add("who", "who may do something?")
+    .argument("<file>", "policy")
+    .option("--action <text>", "what; without, who may where no action is told")
+    .action((file, options) => done(policy.who(file, options)));
+  add("diff", "does an edit change any decision? Exit code 1: it does")
+    .argument("<before>", "policy")
+    .argument("<after>", "policy")
+    .action((before, after, options) => done(policy.diff(before, after, options)));
+}
+
+/** A command and all below it. */
+export function everyCommand(command: Command): readonly Command[] {
+  return [command, ...command.commands.flatMap(everyCommand)];
+}
+
+/** "policy check": how EXAMPLES names a command. */
+export function nameOf(command: Command): string {
+  const { parent } = command;
+  return parent?.parent ? `${nameOf(parent)} ${command.name()}` : command.name();
+}
+
+/** A command's examples. */
+export function examplesOf(command: Command) {
+  return EXAMPLES[nameOf(command)] ?? [];
+}
+
+function addExamples(command: Command): void {
+  const examples = examplesOf(command);
+  if (examples.length === 0) return;
+  const lines = examples.map(([command, about]) => `  ${command}${about && `\n      ${about}`}`);
+  command.addHelpText("after", `\nExamples:\n${lines.join("\n")}`);
+}
+
+function octal(text: string): number {
+  if (/^0?[0-7]{3}$/.test(text)) return parseInt(text, 8);
+  throw new InvalidArgumentError("It is an octal mode, 0660 for instance.");
+}
+
+function positive(text: string): number {
+  if (/^[0-9]{1,15}$/.test(text) && Number(text) > 0) return Number(text);
+  throw new InvalidArgumentError("It is a whole number above 0.");
+}
+
+function seconds(text: string): number {
+  const number = Number(text);
+  if (text.trim() !== "" && number >= 0 && number <= 1_000_000) return number;
+  throw new InvalidArgumentError("It is a number of seconds.");
+}
+
+function id(text: string): number {
+  if (/^[0-9]{1,10}$/.test(text) && Number(text) < 2 ** 32 - 1) return Number(text);
+  throw new InvalidArgumentError("It is an id from 0 to 4294967294.");
+}
+
+/** Ends quietly when whoever reads the output has gone: `ucred … | head`. */
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit(0);
+});

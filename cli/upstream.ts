@@ -1,0 +1,66 @@
+/** The server behind a guard: connections to it, and what is told when there are none. */
+
+import { connect as connectTo, type Socket } from "node:net";
+import type { ServerExpectation } from "../identity/verify.ts";
+import { verifyServer } from "../identity/verify.ts";
+import { printable, tell } from "./output.ts";
+
+/** How long a connection to the server behind may take, in ms. */
+const TIMEOUT = 10_000;
+
+/** How often is told that it cannot be reached, in ms. */
+const QUIET = 1000;
+
+/** The server behind. */
+export class Upstream {
+  readonly path: string;
+  readonly #expect: ServerExpectation | undefined;
+  #toldAt = -Infinity;
+  #untold = 0;
+
+  constructor(path: string, expect: ServerExpectation | undefined) {
+    this.path = path;
+    this.#expect = expect;
+  }
+
+  /**
+   * Connects, and makes sure that it is who it has to be before anything is sent.
+   *
+   * @returns A connection of which each direction ends by itself.
+   */
+  connect(): Promise<Socket> {
+    return new Promise((resolve, reject) => {
+      const socket = connectTo({ path: this.path, allowHalfOpen: true });
+      const timer = setTimeout(
+        () => socket.destroy(new Error("it does not take the connection")),
+        TIMEOUT,
+      );
+      socket.once("close", () => clearTimeout(timer));
+      socket.once("error", reject);
+      socket.once("connect", () => {
+        clearTimeout(timer);
+        socket.off("error", reject).on("error", () => {}); // ends this connection only
+        try {
+          if (this.#expect !== undefined) verifyServer(socket, this.#expect);
+          resolve(socket);
+        } catch (error) {
+          reject(error);
+        }
+      });
+    });
+  }
+
+  /** Tells that it cannot be reached; not for each of many in a row. */
+  tellFailure(error: unknown): void {
+    const now = performance.now();
+    if (now - this.#toldAt < QUIET) {
+      this.#untold++;
+      return;
+    }
+    const more = this.#untold === 0 ? "" : ` (and ${this.#untold} times before)`;
+    this.#toldAt = now;
+    this.#untold = 0;
+    const why = error instanceof Error ? error.message : String(error);
+    tell(`the server behind, ${printable(this.path)}, cannot be used: ${printable(why)}${more}`);
+  }
+}
