@@ -21,3 +21,8 @@ export function credentials(pid: number, uid: number, gid: number): Credentials 
   if (uid === NO_ID || gid === NO_ID || pid < 0) return undefined;
   return Object.freeze({ pid: pid === 0 ? undefined : pid, uid, gid });
 }
+
+/** Whether it is an id of somebody. */
+export function isId(value: unknown): value is number {
+  return typeof value === "number" && value >>> 0 === value && value !== NO_ID;
+}

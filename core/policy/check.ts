@@ -1,5 +1,6 @@
 /** A policy document → rules that can be compiled, or everything that is wrong with it. */
 
+import { isId } from "../credentials.ts";
 import type { NamespaceKind } from "../process.ts";
 import { type Checked, TEXT_FIELDS, type TextField } from "./condition.ts";
 import { POLICY } from "./definition.ts";
@@ -144,17 +145,17 @@ class Check implements Report {
 
   name(kind: NamedKind, name: string, path: DocumentPath): void {
     const id = this.id(kind, name);
-    if (id !== undefined) {
-      this.named.push({ kind, name, id, path });
-    } else {
+    if (id === undefined) {
       this.problem(path, `no ${kind} ${show(name)}${suggest(name, this.resolve.names(kind))}`);
-    }
+    } else if (isId(id)) this.named.push({ kind, name, id, path });
+    else this.problem(path, `${kind} ${show(name)} has the id ${show(id)}, which is nobody's`);
   }
 
   id(kind: NamedKind, name: string): number | undefined {
     const key = `${kind} ${name}`;
     if (!this.#ids.has(key)) {
-      this.#ids.set(key, kind === "user" ? this.resolve.uid(name) : this.resolve.gid(name));
+      const id = kind === "user" ? this.resolve.uid(name) : this.resolve.gid(name);
+      this.#ids.set(key, id ?? undefined); // what others wrote may say null
     }
     return this.#ids.get(key);
   }

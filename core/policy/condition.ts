@@ -41,8 +41,8 @@ export function compileCondition(checked: Checked): Evaluate {
     case "gid": {
       const { kind, ranges } = checked;
       return (subject) => {
-        const id = subject.get(kind);
-        return id === undefined || id === null ? missing(subject, kind) : hasId(ranges, id);
+        const id = subject[kind];
+        return id === undefined ? missing(subject, kind) : hasId(ranges, id);
       };
     }
     case "group":
@@ -53,9 +53,7 @@ export function compileCondition(checked: Checked): Evaluate {
       const { value } = checked;
       return (subject) => {
         const found = subject.get("unchanged");
-        return found === undefined || found === null
-          ? missing(subject, "unchanged")
-          : found === value;
+        return typeof found === "boolean" ? found === value : missing(subject, "unchanged");
       };
     }
     case "not": {
@@ -92,23 +90,16 @@ function evaluateMany(conditions: readonly Checked[], decides: boolean): Evaluat
   };
 }
 
-/** The gid or a supplementary group. A list that is known in part still tells who is in it. */
+/** The gid or a supplementary group. What is known in part still tells who is in it. */
 function evaluateGroup(ranges: readonly IdRange[]): Evaluate {
   return (subject) => {
-    const gid = subject.get("gid");
-    if (typeof gid === "number" && hasId(ranges, gid)) return true;
-    const groups = subject.get("groups");
-    if (groups === undefined || groups === null) return missing(subject, "groups");
-    const { lacksGroups } = subject;
-    for (const group of groups) {
-      if (hasId(ranges, group) && !(lacksGroups && group === OVERFLOW_ID)) return true;
-    }
-    return lacksGroups ? missing(subject, "groups") : false;
+    const { gid, groups } = subject;
+    if (gid !== undefined && hasId(ranges, gid)) return true;
+    for (const group of groups) if (hasId(ranges, group)) return true;
+    if (!subject.hasAllGroups) return missing(subject, "groups");
+    return gid === undefined ? missing(subject, "gid") : false;
   };
 }
-
-/** What unmapped groups read as. */
-const OVERFLOW_ID = 65534;
 
 function evaluateNamespaces(kinds: readonly NamespaceKind[]): Evaluate {
   return (subject) => {

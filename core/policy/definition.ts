@@ -1,7 +1,7 @@
 /** What a policy document must look like: the one definition that checks it and makes its schema. */
 
 import { NAMESPACE_KINDS } from "../process.ts";
-import { NO_ID } from "../credentials.ts";
+import { isId, NO_ID } from "../credentials.ts";
 import type { NamedKind } from "./check.ts";
 import { parseRange } from "./ids.ts";
 import {
@@ -25,8 +25,6 @@ const text = value("a text", isText, TEXT);
 const texts = anyOf(value("a text or a list of them", isText, TEXT));
 const flag = value("true or false", (value) => typeof value === "boolean", { type: "boolean" });
 
-const isId = (value: unknown): boolean =>
-  typeof value === "number" && Number.isInteger(value) && value >= 0 && value < NO_ID;
 const ID = { type: "integer", minimum: 0, maximum: NO_ID - 1 };
 const id = value(`an id from 0 to ${NO_ID - 1}`, isId, ID);
 

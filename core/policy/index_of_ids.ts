@@ -110,7 +110,6 @@ export class IdIndex {
 
   /** Adds the rules about this id. */
   collect(id: number, candidates: Candidates): void {
-    if (id >>> 0 !== id) return; // no id, and so nobody's
     this.#single.collect(id, candidates);
     if (this.#overlapping.length > 0) candidates.ask(this.#overlapping);
     if (this.#starts.length === 1) return;

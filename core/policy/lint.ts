@@ -18,6 +18,7 @@ import {
   Truths,
   whereKnown,
 } from "./region.ts";
+import { OVERFLOW_ID } from "./subject.ts";
 
 /**
  * What a finding is about.
@@ -219,8 +220,6 @@ function lintExe({ name, when, grants }: CheckedRule, say: Say): void {
     "program run other code" + (asksWho ? "" : ", and the rule asks for no uid or group");
   say("forgeable", asksWho ? "note" : "warning", message);
 }
-
-const OVERFLOW_ID = 65534;
 
 /** Rules on the id that stands for all that have none here. */
 function lintOverflow({ name, when }: CheckedRule, say: Say): void {

@@ -268,16 +268,14 @@ class CompiledPolicy implements Policy {
 
   #candidates(subject: Subject): Candidates {
     const candidates = new Candidates(this.#others);
-    if (this.#byUid.all.length > 0) collect(this.#byUid, subject.get("uid"), candidates);
-    const gid = subject.get("gid");
-    if (this.#byGid.all.length > 0) collect(this.#byGid, gid, candidates);
+    if (this.#byUid.all.length > 0) collect(this.#byUid, subject.uid, candidates);
+    if (this.#byGid.all.length > 0) collect(this.#byGid, subject.gid, candidates);
     if (this.#byGroup.all.length > 0) {
-      const groups = subject.get("groups");
-      if (groups === undefined || groups === null || subject.lacksGroups) {
-        candidates.ask(this.#byGroup.all);
-      } else {
-        if (typeof gid === "number") this.#byGroup.collect(gid, candidates);
-        for (const group of groups) {
+      const { gid } = subject;
+      if (gid === undefined || !subject.hasAllGroups) candidates.ask(this.#byGroup.all);
+      else {
+        this.#byGroup.collect(gid, candidates);
+        for (const group of subject.groups) {
           if (group !== gid) this.#byGroup.collect(group, candidates);
         }
       }
@@ -286,8 +284,8 @@ class CompiledPolicy implements Policy {
   }
 }
 
-function collect(index: IdIndex, id: number | null | undefined, candidates: Candidates): void {
-  if (id === undefined || id === null) candidates.ask(index.all);
+function collect(index: IdIndex, id: number | undefined, candidates: Candidates): void {
+  if (id === undefined) candidates.ask(index.all);
   else index.collect(id, candidates);
 }
 

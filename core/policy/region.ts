@@ -9,7 +9,7 @@ import type { NamespaceKind } from "../process.ts";
 import type { Checked, CheckedFact, TextField } from "./condition.ts";
 import { hasId, type IdRange, intersect, others, unite } from "./ids.ts";
 import { type Budget, findText, spend, type Texts } from "./language.ts";
-import type { PlainPeer } from "./subject.ts";
+import { OVERFLOW_ID, type PlainPeer } from "./subject.ts";
 
 /** A set of values of one fact. Of the methods' arguments, each is of the same class. */
 interface Values<S> {
@@ -59,8 +59,7 @@ export class Ids implements Values<Ids> {
 
 const ALL_IDS = new Ids(EVERY_ID, true);
 
-/** What unmapped groups read as: never one that a list which lacks some has for certain. */
-const OVERFLOW_ID = 65534;
+/** None that a list which lacks some has for certain. */
 const NOT_OVERFLOW = others([{ first: OVERFLOW_ID, last: OVERFLOW_ID }]);
 
 /** The gid, and the list of all groups, which has it if it is known. */
@@ -450,9 +449,13 @@ function regionsOfGroup(ranges: readonly IdRange[], outcome: Outcome): readonly 
     case "not true":
       return [lists({ avoids: ranges })];
     case "false":
-      return [lists({ partial: false, avoids: ranges })];
+      return [lists({ gid: ALL_IDS.known(), partial: false, avoids: ranges })];
     case "not false":
-      return [lists({ hits: [ranges] }), lists({ whole: false, avoids: ranges })];
+      return [
+        lists({ hits: [ranges] }),
+        lists({ whole: false, avoids: ranges }),
+        lists({ gid: new Ids([], true), avoids: ranges }),
+      ];
   }
 }
 

@@ -2,7 +2,8 @@
 
 import { UcredError } from "../errors.ts";
 import type { AmbiguousId, Drift, Peer } from "../peer.ts";
-import type { NamespaceKind, ProcessSnapshot } from "../process.ts";
+import { NAMESPACE_KINDS, type NamespaceKind, type ProcessSnapshot } from "../process.ts";
+import { isId } from "../credentials.ts";
 
 /** The facts that conditions can ask for. */
 export interface SubjectFacts {
@@ -61,59 +62,116 @@ export interface PlainPeer {
   };
 }
 
-/** Reads facts of one peer for one decision. */
+/** Facts that are ids. */
+export type IdFact = "uid" | "gid" | "groups";
+
+/** Reads facts of one peer for one decision. What is not of its type is unknown. */
 export class Subject {
   readonly #peer: Peer | PlainPeer;
   /** `undefined` in the usual case that none is. */
   readonly #ambiguous: readonly AmbiguousId[] | undefined;
-  #known: Map<FactName, unknown> | undefined;
+  #uid: number | undefined = UNREAD;
+  #gid: number | undefined = UNREAD;
+  #groups: readonly number[] | undefined;
+  /** `undefined` until the groups are read. */
+  #hasAllGroups: boolean | undefined;
+  #known: Map<FactName | "process", unknown> | undefined;
   /** Facts that a condition asked for in vain, since this was last emptied. */
   missing: Set<FactName> | undefined;
-  #process: ProcessSnapshot | undefined;
 
   constructor(peer: Peer | PlainPeer) {
     this.#peer = peer;
     const { ambiguous } = peer;
-    this.#ambiguous = ambiguous?.length === 0 ? undefined : ambiguous;
+    if ((ambiguous ?? NONE).length !== 0) {
+      this.#ambiguous = Array.isArray(ambiguous) ? ambiguous : EVERY_ID;
+    }
   }
 
-  /** The fact; `null` where it is known to be none, `undefined` where it is unknown. */
-  get<N extends FactName>(name: N): SubjectFacts[N] | null | undefined {
-    if (name === "uid" || name === "gid") return this.#id(name) as SubjectFacts[N] | undefined;
-    // Of these too there is nothing to keep: they are there. The gid may be missing among them.
-    if (name === "groups") return this.#peer.groups as SubjectFacts[N] | undefined;
-    const known = this.#known ??= new Map();
-    let value = known.get(name);
-    if (value === undefined && !known.has(name)) {
-      value = isPeer(this.#peer)
-        ? this.#ofPeer(this.#peer, name as never)
-        : ofPlain(this.#peer, name);
-      known.set(name, value);
-    }
-    return value as SubjectFacts[N] | null | undefined;
+  /** Effective uid; `undefined` where it is unknown. */
+  get uid(): number | undefined {
+    if (this.#uid === UNREAD) this.#uid = this.#id("uid");
+    return this.#uid;
+  }
+
+  /** Effective gid; `undefined` where it is unknown. */
+  get gid(): number | undefined {
+    if (this.#gid === UNREAD) this.#gid = this.#id("gid");
+    return this.#gid;
+  }
+
+  /** Groups that the peer has for certain, the gid perhaps not among them. */
+  get groups(): readonly number[] {
+    if (this.#hasAllGroups === undefined) this.#readGroups();
+    return this.#groups!;
+  }
+
+  /** Whether there are no others, beside the gid. */
+  get hasAllGroups(): boolean {
+    if (this.#hasAllGroups === undefined) this.#readGroups();
+    return this.#hasAllGroups!;
+  }
+
+  /** Any other fact; `null` where it is known to be none, `undefined` where it is unknown. */
+  get<N extends OtherFact>(name: N): SubjectFacts[N] | null | undefined {
+    return this.#once(name, () => this.#read(name)) as SubjectFacts[N] | null | undefined;
   }
 
   /** Not through `facts`, which a decision by ids alone need not make. */
   #id(name: "uid" | "gid"): number | undefined {
-    return this.#ambiguous?.includes(name) ? undefined : this.#peer[name];
+    const id = this.#peer[name];
+    return isId(id) && !this.#ambiguous?.includes(name) ? id : undefined;
   }
 
-  #ofPeer(peer: Peer, name: Exclude<FactName, "uid" | "gid" | "groups">): unknown {
+  #readGroups(): void {
+    const { groups } = this.#peer;
+    const list: readonly unknown[] = Array.isArray(groups) ? groups : [undefined];
+    this.#hasAllGroups = areIds(list) && !this.#ambiguous?.includes("groups");
+    this.#groups = this.#hasAllGroups ? groups : list.filter(isCertain);
+  }
+
+  #read(name: OtherFact): unknown {
+    const peer = this.#peer;
     switch (name) {
       case "label":
-        return valueOf(peer.facts.label);
-      case "unchanged":
-        return isUnchanged(peer);
+        return textOf(isPeer(peer) ? valueOf(peer.facts.label) : peer.label);
+      case "unchanged": {
+        const unchanged = isPeer(peer) ? isUnchanged(peer) : peer.unchanged;
+        return typeof unchanged === "boolean" ? unchanged : undefined;
+      }
     }
-    this.#process ??= peer.process;
-    const fact = this.#process.facts[name];
-    return name === "namespaces" ? oursOf(valueOf(fact) as Spaces | undefined) : valueOf(fact);
+    const process = this.#once("process", () => peer.process);
+    const value = isPeer(peer)
+      ? valueOf((process as ProcessSnapshot).facts[name])
+      : (process as PlainPeer["process"])?.[name];
+    return name === "namespaces" ? oursOf(value) : textOf(value);
   }
 
-  /** Whether `groups` may lack some that the peer has. */
-  get lacksGroups(): boolean {
-    return this.#ambiguous?.includes("groups") ?? false;
+  #once(name: OtherFact | "process", read: () => unknown): unknown {
+    const known = this.#known ??= new Map();
+    let value = known.get(name);
+    if (value === undefined && !known.has(name)) known.set(name, value = read());
+    return value;
   }
+}
+
+/** Facts that are no ids. */
+type OtherFact = Exclude<FactName, AmbiguousId>;
+
+/** In the place of an id that was not asked for yet. */
+const UNREAD = -1;
+
+const NONE: readonly AmbiguousId[] = [];
+const EVERY_ID: readonly AmbiguousId[] = ["uid", "gid", "groups"];
+
+/** What unmapped groups read as. */
+export const OVERFLOW_ID = 65534;
+
+/** Whether a list that lacks some groups has this one for certain. */
+const isCertain = (group: unknown): group is number => isId(group) && group !== OVERFLOW_ID;
+
+function areIds(groups: readonly unknown[]): boolean {
+  for (const group of groups) if (!isId(group)) return false; // holes too
+  return true;
 }
 
 function isPeer(peer: Peer | PlainPeer): peer is Peer {
@@ -137,23 +195,17 @@ function isUnchanged(peer: Peer): boolean | undefined {
   return drift.length === 0;
 }
 
-function ofPlain(peer: PlainPeer, name: FactName): unknown {
-  const { label, unchanged, process } = peer;
-  switch (name) {
-    case "label":
-      return label;
-    case "unchanged":
-      return unchanged;
-    case "namespaces":
-      return oursOf(process?.namespaces);
-  }
-  return process?.[name as "exe"];
+function textOf(value: unknown): string | null | undefined {
+  return typeof value === "string" || value === null ? value : undefined;
 }
 
-type Spaces = { readonly [kind in NamespaceKind]?: { readonly ours: boolean } };
-
-function oursOf(spaces: Spaces | null | undefined): SubjectFacts["namespaces"] | undefined {
-  return spaces === null || spaces === undefined
-    ? undefined
-    : Object.fromEntries(Object.entries(spaces).map(([kind, { ours }]) => [kind, ours]));
+function oursOf(spaces: unknown): SubjectFacts["namespaces"] | undefined {
+  if (typeof spaces !== "object" || spaces === null) return undefined;
+  const ours: { [kind in NamespaceKind]?: boolean } = Object.create(null);
+  for (const kind of NAMESPACE_KINDS) {
+    const value = (spaces as { readonly [kind: string]: { readonly ours?: unknown } | null })[kind]
+      ?.ours;
+    if (typeof value === "boolean") ours[kind] = value;
+  }
+  return ours;
 }

@@ -8,7 +8,12 @@ import { compilePolicy, type Policy } from "../../core/policy/policy.ts";
 import type { PlainPeer } from "../../core/policy/subject.ts";
 
 export const USERS: { readonly [name: string]: number } = { root: 0, ada: 1, ben: 5 };
-export const GROUPS: { readonly [name: string]: number } = { wheel: 0, docker: 3, users: 6 };
+export const GROUPS: { readonly [name: string]: number } = {
+  wheel: 0,
+  docker: 3,
+  users: 6,
+  none: 65534,
+};
 export const OWN_UID = 2;
 
 export const resolve = {
@@ -55,8 +60,13 @@ export function globMatches(glob: string, text: string | null | undefined): Trut
 }
 
 export function holds(condition: Condition, peer: PlainPeer): Truth {
-  const { uid, gid, groups, process } = peer;
-  const group = (id: number): Truth => gid === id || groups?.includes(id);
+  const { groups, process, ambiguous = [] } = peer;
+  const uid = ambiguous.includes("uid") ? undefined : peer.uid;
+  const gid = ambiguous.includes("gid") ? undefined : peer.gid;
+  const isPartial = groups === undefined || ambiguous.includes("groups");
+  const group = (id: number): Truth =>
+    gid === id || groups?.includes(id) && !(isPartial && id === 65534) ||
+    (isPartial || gid === undefined ? undefined : false);
   return all(
     Object.entries(condition).map(([field, value]): Truth => {
       switch (field) {
@@ -109,13 +119,19 @@ export function decideNaively(
 
 // Small worlds, so that rules and peers meet.
 
-const id = fc.integer({ min: 0, max: 40 });
+/** Where ids have no number, and the last one. */
+const farId = fc.constantFrom(65533, 65534, 65535, 2 ** 32 - 2);
+const id = fc.oneof({ weight: 9, arbitrary: fc.nat(41) }, { weight: 2, arbitrary: farId });
+/** Wide ones that touch each other. */
+const edge = fc.constantFrom(0, 20, 41, 65534, 2 ** 32 - 1);
 const someOf = <T>(value: fc.Arbitrary<T>) =>
   fc.oneof(value, fc.array(value, { minLength: 1, maxLength: 3 }));
 const range = fc.oneof(
   id,
   id.map(String),
   fc.tuple(id, id).map(([a, b]) => `${Math.min(a, b)}-${Math.max(a, b)}`),
+  fc.uniqueArray(edge, { minLength: 2, maxLength: 2 })
+    .map(([a, b]) => `${Math.min(a!, b!)}-${Math.max(a!, b!) - 1}`),
 );
 export const glob = fc.array(fc.constantFrom("a", "b", "/", "*", "**"), {
   minLength: 1,
@@ -126,6 +142,7 @@ export const text = fc.array(fc.constantFrom("a", "b", "/"), { maxLength: 5 }).m
   parts.join("")
 );
 const kind = fc.constantFrom("user", "pid", "net");
+const sha256 = fc.constantFrom("0".repeat(64), "a".repeat(64));
 
 function conditionOf(depth: number): fc.Arbitrary<Condition> {
   const inner = depth > 0 ? conditionOf(depth - 1) : undefined;
@@ -137,23 +154,26 @@ function conditionOf(depth: number): fc.Arbitrary<Condition> {
     group: someOf(fc.constantFrom(...Object.keys(GROUPS))),
     sameUser: fc.boolean(),
     exe: someOf(glob),
+    exeSha256: someOf(sha256),
     unit: someOf(glob),
+    cgroup: someOf(glob),
+    container: someOf(glob),
     label: someOf(glob),
     sameNamespaces: someOf(kind),
     unchanged: fc.boolean(),
     ...(several && inner && { any: several, all: several, not: inner }),
   });
   // Most often one or two fields, as people write them.
-  return fc.tuple(fields, fc.shuffledSubarray(Object.keys(FIELDS), { minLength: 1, maxLength: 3 }))
+  return fc.tuple(fields, fc.shuffledSubarray(FIELDS.slice(), { minLength: 1, maxLength: 3 }))
     .map(([fields, names]) =>
       Object.fromEntries(Object.entries(fields).filter(([name]) => names.includes(name)))
     ).filter((condition) => Object.keys(condition).length > 0);
 }
 
-const FIELDS: { readonly [name in keyof Condition]: true } = {
-  ...{ uid: true, gid: true, user: true, group: true, sameUser: true, exe: true, unit: true },
-  ...{ label: true, sameNamespaces: true, unchanged: true, any: true, all: true, not: true },
-};
+const FIELDS: readonly string[] = [
+  ...["uid", "gid", "user", "group", "sameUser", "label", "exe", "exeSha256", "unit", "cgroup"],
+  ...["container", "sameNamespaces", "unchanged", "any", "all", "not"],
+];
 export const condition = conditionOf(2);
 
 export const rules = fc.array(
@@ -179,12 +199,16 @@ const fact = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: null });
 export const peer = fc.record({
   uid: id,
   gid: id,
-  groups: fc.array(fc.constantFrom(0, 3, 6, 9), { maxLength: 3 }),
+  groups: fc.array(fc.constantFrom(0, 3, 6, 9, 65534), { maxLength: 3 }),
+  ambiguous: fc.constantFrom([], [], [], ["uid"], ["gid"], ["groups"], ["uid", "groups"]),
   label: fact(text),
   unchanged: fc.boolean(),
   process: fc.record({
     exe: fact(text),
+    exeSha256: fact(sha256),
     unit: fact(text),
+    cgroup: fact(text),
+    container: fact(text),
     namespaces: fc.dictionary(kind, fc.record({ ours: fc.boolean() })),
   }, { requiredKeys: [] }),
 }, { requiredKeys: [] }) as fc.Arbitrary<PlainPeer>;

@@ -11,6 +11,7 @@ import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy
 import { Reach } from "../../core/policy/reach.ts";
 import { EVERYTHING, exampleIn, whereKnown } from "../../core/policy/region.ts";
 import type { PlainPeer } from "../../core/policy/subject.ts";
+import type { PeerIds } from "../../core/policy/who.ts";
 import { compile, peer, resolve, rules, RUNS, text } from "./policies.ts";
 
 const about = (findings: readonly Finding[]) => findings.map(({ kind, rule }) => `${kind} ${rule}`);
@@ -20,14 +21,15 @@ const rule = (name: string, rest: Omit<RuleDocument, "name">): RuleDocument => (
 /** Peers of whom every fact is known. */
 const knownPeer = fc.tuple(peer, peer).map(([{ process, ...peer }, other]) => ({
   ...{ uid: 3, gid: 4, groups: [9], label: null, unchanged: true, ...other, ...peer },
+  ambiguous: [],
   process: {
-    ...{ exe: null, unit: "a", ...process },
+    ...{ exe: null, unit: "a", cgroup: null, container: "b", exeSha256: null, ...process },
     namespaces: Object.fromEntries(["user", "pid", "net"].map((kind) => [
       kind,
       { ours: process?.namespaces?.[kind as "user"]?.ours ?? true },
     ])),
   },
-})) as fc.Arbitrary<PlainPeer & { uid: number; gid: number; groups: number[] }>;
+})) as fc.Arbitrary<PlainPeer & PeerIds>;
 
 const action = fc.option(text, { nil: undefined });
 

@@ -3,9 +3,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { checkPolicy } from "../../core/policy/check.ts";
-import type { Condition } from "../../core/policy/document.ts";
+import type { Condition, RuleDocument } from "../../core/policy/document.ts";
 import { MOST_VALUES } from "../../core/policy/plain.ts";
 import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy.ts";
+import type { PlainPeer } from "../../core/policy/subject.ts";
 import { compile, resolve } from "./policies.ts";
 
 /** Makes a policy of anything. @throws {Error} With the problems, a line for each. */
@@ -142,4 +143,226 @@ test("a document without an end, or too large, is refused", () => {
   for (const when of [wide, { uid: Array(MOST_VALUES).fill(0) }, { uid: holes }]) {
     assert.throws(() => define(rule(when)), { message: tooMany });
   }
+});
+
+const NOBODY: readonly unknown[] = [
+  ...["1000", "", "0", "x", [1000], [], 1000n, NaN, -1, 0.5, 2 ** 32 - 1, 2 ** 32, Infinity],
+  ...[true, false, null, {}, new Number(1000), new Date(0)],
+];
+
+test("an id of a peer that is no id is unknown", () => {
+  const deny = compile(
+    { name: "no", when: { uid: 1000 }, deny: true },
+    { name: "gids", when: { any: [{ gid: 1000 }] }, deny: true },
+    { name: "all", allow: true },
+  );
+  const allow = compile(
+    { name: "root", when: { uid: "0" }, allow: true },
+    { name: "any", when: { any: [{ uid: 0 }, { gid: 0 }, { group: "wheel" }] }, allow: true },
+    { name: "none", when: { not: { uid: "1-999" } }, allow: true },
+    { name: "group", when: { group: "wheel" }, allow: true },
+  );
+  const known = { uid: 1, gid: 1, groups: [] };
+  assert.ok(deny.decide(known).allowed);
+  for (const id of NOBODY) {
+    for (const field of ["uid", "gid"]) {
+      const peer = { ...known, [field]: id } as PlainPeer;
+      const { allowed, unknown } = deny.decide(peer);
+      assert.deepEqual([allowed, unknown], [false, [field]], String(id));
+      assert.equal(allow.decide(peer).allowed, false, String(id));
+    }
+  }
+  assert.equal(compile({ name: "r", when: { uid: 0 }, allow: true }).decide({ uid: -0 }).rule, "r");
+});
+
+test("groups that are no list are unknown, and a list with one that is no id may lack some", () => {
+  const deny = compile(
+    { name: "no", when: { group: "docker" }, deny: true },
+    { name: "all", allow: true },
+  );
+  const allow = compile({ name: "wheel", when: { group: "wheel" }, allow: true });
+  const inAny = compile({ name: "wheel", when: { any: [{ group: "wheel" }] }, allow: true });
+  const ask = (groups: unknown) => {
+    const peer = { uid: 1, gid: 1, groups } as PlainPeer;
+    assert.equal(inAny.decide(peer).allowed, allow.decide(peer).allowed);
+    const { allowed, unknown } = deny.decide(peer);
+    return [allowed, ...unknown, allow.decide(peer).allowed];
+  };
+  assert.deepEqual(ask([]), [true, false]);
+  for (const groups of ["0", 0, null, {}, new Set([0]), { includes: () => true }]) {
+    assert.deepEqual(ask(groups), [false, "groups", false]);
+  }
+  for (const group of NOBODY) {
+    assert.deepEqual(ask([group]), [false, "groups", false], String(group));
+    assert.deepEqual(ask([group, 0]), [false, "groups", true], String(group));
+  }
+  assert.deepEqual(ask(Array(3)), [false, "groups", false]);
+});
+
+test("a group condition is unknown where the gid is", () => {
+  const policy = compile(
+    { name: "never", when: { group: "docker" }, deny: true },
+    { name: "nested", when: { any: [{ group: "users" }] }, deny: true },
+    { name: "all", allow: true },
+  );
+  for (const gid of [undefined, null, "1"]) {
+    const { allowed, rule, unknown } = policy.decide({ uid: 1, gid, groups: [] } as object);
+    assert.deepEqual([allowed, rule, unknown], [false, "never", ["gid"]]);
+  }
+  assert.ok(policy.decide({ uid: 1, gid: 1, groups: [] }).allowed);
+  const both = policy.decide({ uid: 1 });
+  assert.deepEqual([both.rule, both.unknown], ["never", ["groups"]]);
+  const inside = compile({ name: "r", when: { group: "docker" }, allow: true });
+  assert.ok(inside.decide({ groups: [3] }).allowed, "it is in it whatever the gid");
+});
+
+test("what may stand for other ids is unknown, and 65534 is then no certain group", () => {
+  const uid = compile({ name: "r", when: { uid: 65534 }, allow: true });
+  const gid = compile({ name: "r", when: { gid: 65534 }, allow: true });
+  const group = compile({ name: "r", when: { group: "none" }, allow: true });
+  const wheel = compile({ name: "r", when: { group: "wheel" }, allow: true });
+  const peer = { uid: 65534, gid: 65534, groups: [0, 65534] };
+  for (const policy of [uid, gid, group, wheel]) assert.ok(policy.decide(peer).allowed);
+  const ask = (policy: Policy, ambiguous: unknown, gid = 65534) => {
+    const { allowed, unknown } = policy.decide({ ...peer, gid, ambiguous } as PlainPeer);
+    return allowed || unknown.join();
+  };
+  assert.deepEqual([ask(uid, ["uid"]), ask(uid, ["gid", "groups"])], ["uid", true]);
+  assert.deepEqual([ask(gid, ["gid"]), ask(gid, ["uid", "groups"])], ["gid", true]);
+  assert.deepEqual([ask(group, ["groups"], 7), ask(group, ["groups"])], ["groups", true]);
+  assert.deepEqual([ask(group, ["gid"]), ask(wheel, ["uid", "gid", "groups"])], [true, true]);
+  // What is no list may be any.
+  for (const ambiguous of ["gid", "x", true, { length: 1 }]) {
+    assert.equal(ask(uid, ambiguous), "uid");
+    assert.equal(ask(group, ambiguous), "groups");
+  }
+  for (const none of [[], null, undefined]) assert.equal(ask(uid, none), true);
+});
+
+test("texts, truths and namespaces of another type are unknown", () => {
+  const ask = (when: Condition, peer: unknown) => {
+    const yes = compile({ name: "r", when, allow: true }).decide(peer as PlainPeer).allowed;
+    const no = compile({ name: "r", when: { not: when }, allow: true }).decide(peer as PlainPeer);
+    return yes ? true : no.allowed ? false : undefined;
+  };
+  for (const odd of [5, true, ["x"], {}, undefined, Object("x")]) {
+    assert.equal(ask({ label: "**" }, { label: odd }), undefined);
+    for (const field of ["exe", "unit", "cgroup", "container"]) {
+      assert.equal(ask({ [field]: "**" }, { process: { [field]: odd } }), undefined);
+    }
+    assert.equal(ask({ exeSha256: "0".repeat(64) }, { process: { exeSha256: odd } }), undefined);
+  }
+  for (const odd of ["yes", "no", 0, 1, null, {}]) {
+    assert.equal(ask({ unchanged: true }, { unchanged: odd }), undefined);
+    for (const pid of [{ ours: odd }, odd]) {
+      const peer = { process: { namespaces: { pid } } };
+      assert.equal(ask({ sameNamespaces: "pid" }, peer), undefined);
+    }
+    assert.equal(ask({ sameNamespaces: "pid" }, { process: { namespaces: odd } }), undefined);
+    assert.equal(ask({ unit: "x" }, { process: odd }), undefined);
+  }
+  for (const ours of [true, false]) {
+    assert.equal(
+      ask({ sameNamespaces: "pid" }, { process: { namespaces: { pid: { ours } } } }),
+      ours,
+    );
+  }
+});
+
+test("cgroup, container and exeSha256 are told apart in decisions", () => {
+  const exeSha256 = "a".repeat(64);
+  const process = { cgroup: "/a", container: "b", exeSha256 };
+  const facts: Condition = { cgroup: "/*", container: "b", exeSha256 };
+  const policy = compile({ name: "r", when: facts, allow: true });
+  assert.ok(policy.decide({ process }).allowed);
+  for (const field of ["cgroup", "container", "exeSha256"]) {
+    for (const value of ["c", null]) {
+      assert.ok(!policy.decide({ process: { ...process, [field]: value } }).allowed);
+    }
+    const { unknown } = policy.decide({ process: { ...process, [field]: undefined } });
+    assert.deepEqual(unknown, [field]);
+  }
+});
+
+test("of a peer each fact is read once at most, and none that nobody asked for", () => {
+  const read = new Map<string, number>();
+  const counting = (of: object, prefix: string): object =>
+    new Proxy(of, {
+      get: (target, name) => {
+        const path = `${prefix}${String(name)}`;
+        read.set(path, (read.get(path) ?? 0) + 1);
+        const value = Reflect.get(target, name);
+        return path === "process" ? counting(value, "process.") : value;
+      },
+    });
+  const ask = (peer: object, ...rules: RuleDocument[]) => {
+    read.clear();
+    const decision = compile(...rules).decide(counting(peer, "") as PlainPeer);
+    read.delete("ambiguous");
+    return [decision, [...read.keys()].sort().join(" ")] as const;
+  };
+  const peer = {
+    ...{ uid: 5, gid: 16, groups: [7], label: "x", unchanged: true },
+    process: { exe: "/a", unit: "u", cgroup: "c", namespaces: {} },
+  };
+  const [, all] = ask(
+    peer,
+    { name: "a", when: { uid: 5, gid: 9 }, deny: true },
+    { name: "b", when: { group: "docker", gid: 16 }, deny: true },
+    { name: "c", when: { any: [{ group: "users" }, { gid: 8 }, { uid: 9 }] }, deny: true },
+    { name: "d", when: { not: { label: "x" }, uid: 5 }, deny: true },
+    { name: "e", when: { exe: "/a", unit: "v", label: "x" }, allow: true },
+    { name: "f", when: { unit: "w", unchanged: true, sameNamespaces: "pid" }, allow: true },
+  );
+  assert.equal(all, "gid groups label process process.exe process.unit uid");
+  assert.ok([...read.values()].every((count) => count === 1), JSON.stringify([...read]));
+  const [, none] = ask(peer, { name: "a", allow: true });
+  assert.equal(none, "");
+  const [, unit] = ask(peer, { name: "a", when: { unit: "u", uid: 5 }, allow: true });
+  assert.equal(unit, "process process.unit uid");
+  const [, gid] = ask(peer, { name: "a", when: { gid: 16, unchanged: true }, allow: true });
+  assert.equal(gid, "gid unchanged");
+  // One that says another id each time is whoever it said first.
+  let uid = 1000;
+  const flips = {
+    get uid() {
+      return [uid, uid = 0][0];
+    },
+  };
+  const [decision] = ask(
+    flips,
+    { name: "root", when: { any: [{ uid: 0 }] }, allow: "root" },
+    { name: "n", when: { uid: 1000, not: { uid: 0 } }, deny: true },
+  );
+  assert.equal(decision.rule, "n");
+});
+
+test("a decision is about a peer", () => {
+  const policy = compile({ name: "all", allow: true });
+  for (const peer of [undefined, null]) {
+    assert.throws(() => policy.decide(peer as never), TypeError);
+    assert.throws(() => policy.admits(peer as never), TypeError);
+    assert.throws(() => policy.explain(peer as never), TypeError);
+  }
+});
+
+test("a name has an id of somebody, or the policy is wrong", () => {
+  const rules = [{
+    name: "r",
+    when: { any: [{ user: "ghost" }, { group: "ghost" }] },
+    allow: true,
+  }];
+  const ask = (id: unknown) => {
+    const accounts = { ...resolve, uid: () => id, gid: () => id } as typeof resolve;
+    const result = checkPolicy({ version: 1, rules }, accounts);
+    return "problems" in result ? result.problems.map(({ message }) => message) : [];
+  };
+  for (const none of [undefined, null]) {
+    assert.deepEqual(ask(none), ['no user "ghost"', 'no group "ghost"']);
+  }
+  for (const id of NOBODY) {
+    if (id === null) continue;
+    assert.match(ask(id).join("\n"), /^user "ghost" has the id .*, which is nobody's\ngroup/);
+  }
+  assert.deepEqual(ask(7), []);
 });

@@ -26,15 +26,15 @@ function withTests(...tests: readonly TestDocument[]): Policy {
 
 test("test() runs a policy's tests, and tells which rules none is decided by", () => {
   const report = withTests(
-    { peer: { uid: 0, groups: [] }, expect: { allow: "full", rule: "root" } },
+    { peer: { uid: 0, gid: 0, groups: [] }, expect: { allow: "full", rule: "root" } },
     {
       name: "docker reads",
-      peer: { uid: 4242, groups: ["docker"] },
+      peer: { uid: 4242, gid: 9, groups: ["docker"] },
       action: "GET /x",
       expect: { allow: ["list", "read"] },
     },
     {
-      peer: { uid: 4242, groups: ["docker"] },
+      peer: { uid: 4242, gid: 9, groups: ["docker"] },
       action: "PUT /x",
       expect: { deny: true, rule: null },
     },
@@ -52,7 +52,7 @@ test("test() runs a policy's tests, and tells which rules none is decided by", (
 });
 
 test("test() tells each kind of failure", () => {
-  const root = { uid: 0, groups: [] };
+  const root = { uid: 0, gid: 0, groups: [] };
   const cases: readonly [TestDocument["expect"], string?][] = [
     [{ allow: true }],
     [{ allow: "full" }],
