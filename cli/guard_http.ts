@@ -16,7 +16,8 @@ export function guardHttp(
   { policy, limits, audit, upstream: path, expect }: GuardOptions,
 ): GuardServer {
   const upstream = new Upstream(path, expect);
-  const agent = new UpstreamAgent(upstream);
+  const agent = new UpstreamAgent(upstream, true);
+  const upgrades = new UpstreamAgent(upstream, false);
   const target = { socketPath: path } as never;
   const proxy = createProxyServer({ target, agent, xfwd: false });
   proxy.on("error", (error, request, response) => {
@@ -30,25 +31,29 @@ export function guardHttp(
   });
   server.on("upgrade", (request: IncomingMessage, client: Duplex, head: Uint8Array) => {
     introduce(request);
-    void passUpgrade(upstream, agent, request, client, head);
+    void passUpgrade(upstream, upgrades, request, client, head);
   });
   return server;
 }
 
-/** Keeps connections to the server behind alive. */
+/** Connects to the server behind. */
 class UpstreamAgent extends Agent {
   readonly #upstream: Upstream;
+  /** Not where connections are kept alive: nobody would notice that the other side has closed one. */
+  readonly #allowHalfOpen: boolean;
 
-  constructor(upstream: Upstream) {
-    super({ keepAlive: true, maxSockets: Infinity, maxFreeSockets: 64 });
+  /** @param keepAlive For request after request; otherwise for one whose connection is to be kept. */
+  constructor(upstream: Upstream, keepAlive: boolean) {
+    super({ keepAlive, maxSockets: Infinity, maxFreeSockets: 64 });
     this.#upstream = upstream;
+    this.#allowHalfOpen = !keepAlive;
   }
 
   override createConnection(
     _options: unknown,
     done?: (error: Error | null, socket: Socket) => void,
   ): undefined {
-    this.#upstream.connect().then(
+    this.#upstream.connect(this.#allowHalfOpen).then(
       (socket) => done?.(null, socket),
       (error) => done?.(error, undefined as never),
     );
@@ -88,31 +93,21 @@ function badGateway(response: ServerResponse): void {
   response.end("The server behind the guard cannot be reached\n");
 }
 
-/** The body of a request that asks for an upgrade is small: Docker's is a few lines of JSON. */
-const LONGEST_BODY = 1 << 20;
-
 /**
  * Passes an upgrade on. If the server behind agrees (101), the connection is from then on bytes in both
  * directions, whatever they mean: WebSocket, or Docker's hijacked streams. Until then nothing but the
- * request reaches it: what the client sends too early might be read as another request. If it does
- * not agree, its answer is passed on and the connection ends.
+ * request and its body reaches it: what the client sends too early might be read as another request.
+ * If it does not agree, its answer is passed on and the connection ends.
  */
-async function passUpgrade(
+function passUpgrade(
   upstream: Upstream,
   agent: Agent,
   request: IncomingMessage,
   client: Duplex,
   head: Uint8Array,
-): Promise<void> {
+): void {
   client.on("error", () => {});
   const { method, url, headers } = request;
-  const length = Number(headers["content-length"] ?? 0);
-  if (headers["transfer-encoding"] !== undefined || !(length <= LONGEST_BODY)) {
-    return refuse(client, "413 Content Too Large");
-  }
-  if (head.length > 0) client.unshift(head);
-  const body = await readExactly(client, length);
-  if (body === undefined) return void client.destroy();
   const outgoing = requestOf({ agent, method, path: url, headers });
   client.once("close", () => outgoing.destroy());
   outgoing.on("error", (error) => {
@@ -123,6 +118,7 @@ async function passUpgrade(
   outgoing.on("upgrade", (response, server: Socket, first: Uint8Array) => {
     server.on("error", () => {});
     client.write(headOf(response, response.rawHeaders));
+    if (head.length > 0) client.unshift(head);
     if (first.length > 0) server.unshift(first);
     join(client, server);
   });
@@ -132,23 +128,10 @@ async function passUpgrade(
     client.write(headOf(response, [...kept, "Connection", "close"]));
     response.on("error", () => client.destroy()).pipe(client);
   });
-  outgoing.end(body);
+  request.pipe(outgoing);
 }
 
 const HOP_BY_HOP = /^(connection|keep-alive|transfer-encoding|trailer|upgrade)$/i;
-
-/** So many bytes; `undefined` if it ends before. */
-async function readExactly(stream: Duplex, length: number): Promise<Uint8Array | undefined> {
-  if (length === 0) return new Uint8Array();
-  for (;;) {
-    const chunk: Uint8Array | null = stream.read(length);
-    if (chunk !== null) return chunk.length === length ? chunk : undefined;
-    if (stream.destroyed || stream.readableEnded) return undefined;
-    await new Promise<void>((resolve) => {
-      for (const event of ["readable", "end", "close"]) stream.once(event, resolve);
-    });
-  }
-}
 
 function headOf(
   { statusCode = 0, statusMessage = "" }: IncomingMessage,

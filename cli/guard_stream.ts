@@ -16,7 +16,7 @@ export function guardStream(
   return createServer({ policy, limits, audit, ...sockets }, async (client: Socket) => {
     let server: Socket;
     try {
-      server = await upstream.connect();
+      server = await upstream.connect(true);
     } catch (error) {
       upstream.tellFailure(error);
       client.destroy();

@@ -22,10 +22,13 @@ export function untilSignal(
     for (const signal of ["SIGINT", "SIGTERM"] as const) {
       process.once(signal, () => {
         process.off("SIGHUP", hangUp);
-        process.once(signal, () => {
-          tell("ended at once");
-          process.exit(signal === "SIGINT" ? 130 : 143);
-        });
+        // Later: Deno would tell this very signal to a listener that is added now.
+        setImmediate(() =>
+          process.once(signal, () => {
+            tell("ended at once");
+            process.exit(signal === "SIGINT" ? 130 : 143);
+          })
+        );
         resolve(signal);
       });
     }

@@ -26,11 +26,11 @@ export class Upstream {
   /**
    * Connects, and makes sure that it is who it has to be before anything is sent.
    *
-   * @returns A connection of which each direction ends by itself.
+   * @param allowHalfOpen Whether each direction ends by itself.
    */
-  connect(): Promise<Socket> {
+  connect(allowHalfOpen: boolean): Promise<Socket> {
     return new Promise((resolve, reject) => {
-      const socket = connectTo({ path: this.path, allowHalfOpen: true });
+      const socket = connectTo({ path: this.path, allowHalfOpen });
       const timer = setTimeout(
         () => socket.destroy(new Error("it does not take the connection")),
         TIMEOUT,
