@@ -11,7 +11,7 @@ import type {
   RuleDocument,
   TestDocument,
 } from "./document.ts";
-import { parseRange } from "./ids.ts";
+import { parseRange, unite } from "./ids.ts";
 import { plain } from "./plain.ts";
 import { isObject, type Report, show, suggest } from "./shape.ts";
 import type { PlainPeer } from "./subject.ts";
@@ -190,15 +190,13 @@ function factOf(field: string, value: unknown, check: Check): Checked {
   switch (field) {
     case "uid":
     case "gid": {
-      const ranges = listOf(value as string).flatMap((each) => parseRange(each) ?? []);
+      const ranges = unite(listOf(value as string).flatMap((each) => parseRange(each) ?? []));
       return { kind: field, ranges, text };
     }
     case "user":
     case "group": {
-      const ranges = listOf(value as string).flatMap((name) => {
-        const id = check.id(field, name);
-        return id === undefined ? [] : [{ first: id, last: id }];
-      });
+      const ids = listOf(value as string).map((name) => check.id(field, name)!);
+      const ranges = unite(ids.map((id) => ({ first: id, last: id })));
       return { kind: field === "user" ? "uid" : "group", ranges, text };
     }
     case "sameUser": {

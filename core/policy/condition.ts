@@ -17,6 +17,7 @@ export type Checked =
 /** A condition on one fact. */
 export type CheckedFact =
   & (
+    // Ranges are ascending, and neither overlap nor touch.
     | { readonly kind: "uid" | "gid" | "group"; readonly ranges: readonly IdRange[] }
     | { readonly kind: TextField; readonly globs: readonly string[] }
     | { readonly kind: "sameNamespaces"; readonly kinds: readonly NamespaceKind[] }

@@ -10,10 +10,16 @@ export interface IdRange {
   readonly last: number;
 }
 
-/** Whether any of the ranges has the id. */
+/** Whether the id is in a set that {@link unite} made: found by halving. */
 export function hasId(ranges: readonly IdRange[], id: number): boolean {
-  for (const { first, last } of ranges) if (first <= id && id <= last) return true; // a fast path
-  return false;
+  let low = 0;
+  let high = ranges.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (ranges[middle]!.last < id) low = middle + 1;
+    else high = middle;
+  }
+  return low < ranges.length && ranges[low]!.first <= id;
 }
 
 /** "1000", "1000-1999" or a number → a range; `undefined` where it is none. */

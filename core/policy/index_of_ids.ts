@@ -11,26 +11,45 @@ export interface Guard {
   readonly ranges: readonly IdRange[];
 }
 
-/** A guard that follows from a condition, if there is one. */
-export function guardOf(condition: Checked | undefined): Guard | undefined {
+/**
+ * Guards that follow from a condition: a peer that meets none of them does not meet it. `undefined`
+ * where there are none that are sure.
+ */
+export function guardsOf(condition: Checked | undefined): readonly Guard[] | undefined {
   switch (condition?.kind) {
     case "uid":
     case "gid":
     case "group":
-      return condition;
-    case "all": {
-      const guards = condition.of.map(guardOf).filter((guard) => guard !== undefined);
-      return guards.find(({ kind }) => kind === "uid") ?? guards[0];
+      return [condition];
+    case "all":
+      return condition.of.map(guardsOf).reduce(better, undefined);
+    case "any": {
+      const each = condition.of.map(guardsOf);
+      return each.includes(undefined) ? undefined : each.flatMap((guards) => guards!);
     }
   }
   return undefined;
 }
 
-/** Whether the guard is all that the condition asks for. */
-export function isGuardAlone(condition: Checked | undefined): boolean {
-  return condition?.kind === "all"
-    ? condition.of.length === 1 && isGuardAlone(condition.of[0])
-    : guardOf(condition) !== undefined;
+/** Of two lists of guards the one that lets fewer pass, as far as can be told; uids are one's own. */
+function better(
+  a: readonly Guard[] | undefined,
+  b: readonly Guard[] | undefined,
+): readonly Guard[] | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  const others = (guards: readonly Guard[]) => guards.filter(({ kind }) => kind !== "uid").length;
+  return others(b) < others(a) ? b : a;
+}
+
+/** Whether the guards are all that the condition asks for. */
+export function areGuardsAlone(condition: Checked | undefined): boolean {
+  switch (condition?.kind) {
+    case "all":
+      return condition.of.length === 1 && areGuardsAlone(condition.of[0]);
+    case "any":
+      return condition.of.every(areGuardsAlone);
+  }
+  return guardsOf(condition) !== undefined;
 }
 
 /** A rule to be found by its ids. */

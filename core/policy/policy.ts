@@ -7,7 +7,7 @@ import { compileCondition, type Evaluate, needsPin, type Truth } from "./conditi
 import { explain, type Explanation } from "./explain.ts";
 import { type Counterexample, difference } from "./equivalent.ts";
 import { compileGlob } from "./glob.ts";
-import { guardOf, IdIndex, isGuardAlone } from "./index_of_ids.ts";
+import { areGuardsAlone, type Guard, guardsOf, IdIndex } from "./index_of_ids.ts";
 import { type Finding, type LintOptions, lintRules } from "./lint.ts";
 import { type FactName, type PlainPeer, Subject } from "./subject.ts";
 import { runTests, type TestReport } from "./test.ts";
@@ -172,14 +172,14 @@ class CompiledPolicy implements Policy {
       new MadeDecision(rule, true, NOTHING_UNKNOWN)
     );
     const end = rules.length;
-    const guards = rules.map(({ when }) => guardOf(when));
-    const index = (kind: string) =>
+    const guards = rules.map(({ when }) => guardsOf(when));
+    const index = (kind: Guard["kind"]) =>
       new IdIndex(
-        guards.flatMap((guard, position) => {
-          if (guard?.kind !== kind) return [];
+        guards.flatMap((all = [], position) => {
+          const ranges = all.filter((guard) => guard.kind === kind).flatMap(({ ranges }) => ranges);
+          if (ranges.length === 0) return [];
           const { when, actions } = rules[position]!;
-          const isMet = actions === undefined && isGuardAlone(when);
-          return [{ position, ranges: guard.ranges, isMet }];
+          return [{ position, ranges, isMet: actions === undefined && areGuardsAlone(when) }];
         }),
         end,
       );
@@ -199,6 +199,9 @@ class CompiledPolicy implements Policy {
   }
 
   #decide(subject: Subject, { action }: DecideOptions): Decision {
+    if (action !== undefined && typeof action !== "string") {
+      throw new TypeError("action is a text, or undefined"); // which no rule would be about
+    }
     const candidates = this.#candidates(subject);
     const { first } = candidates;
     let unknown: Set<FactName> | undefined;

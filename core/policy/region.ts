@@ -408,14 +408,13 @@ function regionsOfFact(condition: CheckedFact, outcome: Outcome): readonly Regio
   switch (condition.kind) {
     case "uid":
     case "gid": {
-      const inside = unite(condition.ranges);
-      const ids = new Ids(isHolding ? inside : others(inside), unknown);
+      const ids = new Ids(isHolding ? condition.ranges : others(condition.ranges), unknown);
       return [
         condition.kind === "uid" ? only("uid", ids) : only("groups", new Groups({ gid: ids })),
       ];
     }
     case "group":
-      return regionsOfGroup(unite(condition.ranges), outcome);
+      return regionsOfGroup(condition.ranges, outcome);
     case "unchanged":
       return [
         only(

@@ -337,12 +337,15 @@ test("of a peer each fact is read once at most, and none that nobody asked for",
   assert.equal(decision.rule, "n");
 });
 
-test("a decision is about a peer", () => {
+test("a decision is about a peer, and an action that is a text", () => {
   const policy = compile({ name: "all", allow: true });
   for (const peer of [undefined, null]) {
     assert.throws(() => policy.decide(peer as never), TypeError);
     assert.throws(() => policy.admits(peer as never), TypeError);
     assert.throws(() => policy.explain(peer as never), TypeError);
+  }
+  for (const action of [null, 5, ["GET /"], {}, Object("GET /")]) {
+    assert.throws(() => policy.decide({}, { action } as object), TypeError);
   }
 });
 
