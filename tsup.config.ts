@@ -18,6 +18,7 @@ export default defineConfig({
   external: [/^node:/],
   format: "esm",
   platform: "neutral",
+  removeNodeProtocol: false,
   target: "es2023",
   dts: true,
   clean: true,

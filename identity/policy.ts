@@ -1,7 +1,6 @@
 /** Policies whose names are those of this system. */
 
 import { system } from "../adapters/select.ts";
-import { UcredError } from "../core/errors.ts";
 import {
   checkPolicy,
   type DocumentPath,
@@ -11,6 +10,7 @@ import {
 } from "../core/policy/check.ts";
 import type { Accounts, PolicyDocument } from "../core/policy/document.ts";
 import { compilePolicy, type Policy } from "../core/policy/policy.ts";
+import { policyError, type Problems } from "../core/policy/problems.ts";
 import { idOf, localNames } from "./accounts.ts";
 
 /** What names in a policy are resolved with. */
@@ -47,7 +47,7 @@ export interface DefineOptions {
 export function definePolicy(document: PolicyDocument, options: DefineOptions = {}): Policy {
   const checked = checkDocument(document, options);
   if ("policy" in checked) return checked.policy;
-  throw wrong(checked.problems);
+  throw policyError(checked.problems, lineOf);
 }
 
 /**
@@ -59,7 +59,7 @@ export function checkDocument(
   document: unknown,
   { accounts }: DefineOptions,
   where?: (path: DocumentPath) => string,
-): { readonly policy: Policy } | { readonly problems: readonly Problem[] } {
+): { readonly policy: Policy } | { readonly problems: Problems<Problem> } {
   const resolve: Resolve = {
     uid: (name) => accounts === undefined ? idOf(system(), "user", name) : accounts.uid(name),
     gid: (name) => accounts === undefined ? idOf(system(), "group", name) : accounts.gid(name),
@@ -75,11 +75,8 @@ export function checkDocument(
   return { policy: compilePolicy(result.checked, { namesakes, where }) };
 }
 
-function wrong(problems: readonly Problem[]): UcredError {
-  const lines = problems.map(({ path, message }) => {
-    const where = path.map((key) => typeof key === "number" ? `[${key}]` : `.${key}`).join("");
-    return `${where.replace(/^\./, "") || "policy"}: ${message}`;
-  });
-  const message = `Cannot use the policy: ${lines.join("\n")}`;
-  return new UcredError("ERR_UCRED_POLICY", message, { hint: "Mend what the message names" });
+/** "rules[0].when.uid: what is wrong". */
+function lineOf({ path, message }: Problem): string {
+  const where = path.map((key) => typeof key === "number" ? `[${key}]` : `.${key}`).join("");
+  return `${where.replace(/^\./, "") || "policy"}: ${message}`;
 }

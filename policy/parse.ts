@@ -1,9 +1,10 @@
 /** Text → policy: YAML or JSON, and for everything that is wrong the line and column. */
 
 import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument } from "yaml";
-import { UcredError } from "../core/errors.ts";
+import type { UcredError } from "../core/errors.ts";
 import type { Problem } from "../core/policy/check.ts";
 import type { Policy } from "../core/policy/policy.ts";
+import { policyError } from "../core/policy/problems.ts";
 import { checkDocument, type DefineOptions } from "../identity/policy.ts";
 
 /** How a text is to be read. */
@@ -42,10 +43,11 @@ const MOST_ALIASES = 100;
 export function parsePolicy(text: string, options: ParseOptions = {}): Policy {
   const { file = "policy" } = options;
   const lines = new LineCounter();
-  const fail = (problems: readonly Found[]): never => {
+  const fail = (first: readonly Found[], more = 0): never => {
     throw wrong(
       file,
-      problems.map(({ offset, message }) => ({ ...lines.linePos(offset), message })),
+      first.map(({ offset, message }) => ({ ...lines.linePos(offset), message })),
+      more,
     );
   };
   if (text.length > LONGEST) fail([{ offset: 0, message: `longer than ${LONGEST} characters` }]);
@@ -64,10 +66,13 @@ export function parsePolicy(text: string, options: ParseOptions = {}): Policy {
     const { line, col } = lines.linePos(offsetOf(document, { path }));
     return `${file}:${line}:${col}`;
   });
-  return "policy" in checked ? checked.policy : fail(checked.problems.map((problem) => ({
+  if ("policy" in checked) return checked.policy;
+  const { first, more } = checked.problems;
+  const found = first.map((problem) => ({
     offset: offsetOf(document, problem),
     message: problem.message,
-  })));
+  }));
+  return fail(found, more);
 }
 
 interface Found {
@@ -117,9 +122,11 @@ const firstLine = (message: string): string => message.split("\n", 1)[0]!;
 /** The error for a policy file: a line for each problem. */
 export function wrong(
   file: string,
-  problems: readonly { readonly line: number; readonly col: number; readonly message: string }[],
+  first: readonly { readonly line: number; readonly col: number; readonly message: string }[],
+  more = 0,
 ): UcredError {
-  const lines = problems.map(({ line, col, message }) => `${file}:${line}:${col}: ${message}`);
-  const message = `Cannot use the policy: ${lines.join("\n")}`;
-  return new UcredError("ERR_UCRED_POLICY", message, { hint: "Mend what the message names" });
+  return policyError(
+    { first, more },
+    ({ line, col, message }) => `${file}:${line}:${col}: ${message}`,
+  );
 }

@@ -9,7 +9,7 @@ import { isHungUp } from "../identity/hangup.ts";
 import { identify } from "../identity/identify.ts";
 import { definePolicy } from "../identity/policy.ts";
 import type { AuditLog } from "./audit.ts";
-import { isWatched, publish, type Refusal, type ServerEvent } from "./events.ts";
+import { isWatched, publish, type Refusal, type ServerEvent, textOf } from "./events.ts";
 import { type Limits, UserLimits } from "./limits.ts";
 
 /** Who may connect. */
@@ -183,7 +183,7 @@ export class Admission {
   failed({ id, peer }: Admitted, error: unknown): void {
     this.#failed++;
     const { server } = this;
-    if (!isWatched("failed")) warn(`A handler of the server at ${server} failed: ${error}`, error);
+    if (!isWatched("failed")) warn(`A handler of the server at ${server} failed`, error);
     this.tell({ type: "failed", server, connection: id, peer, error });
   }
 
@@ -232,7 +232,11 @@ export class Admission {
   }
 
   tell(event: ServerEvent): void {
-    this.#audit?.write(event);
+    try {
+      this.#audit?.write(event);
+    } catch (error) { // one of the author's own make: it must not decide who gets in
+      warn(`The audit log of the server at ${this.server} failed`, error);
+    }
     publish(event);
   }
 }
@@ -251,13 +255,13 @@ function policyOf(policy: Policy | "anyone" | undefined): Policy {
 
 function errorOf(error: unknown): UcredError {
   if (error instanceof UcredError) return error;
-  const message = `Cannot tell who connected: ${error}`;
+  const message = `Cannot tell who connected: ${textOf(error)}`;
   const hint = "Mend the policy, or what it asks";
   return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint, cause: error });
 }
 
-/** Tells the program of what went wrong and ends nothing. */
-export function warn(message: string, error: unknown): void {
+/** Tells the program of what went wrong, and ends nothing. `what` is continued by the error. */
+export function warn(what: string, error: unknown): void {
   const detail = error instanceof Error ? error.stack ?? "" : "";
-  process.emitWarning(message, { type: "UcredWarning", detail });
+  process.emitWarning(`${what}: ${textOf(error)}`, { type: "UcredWarning", detail });
 }

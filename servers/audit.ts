@@ -1,7 +1,7 @@
 /** Events → lines of JSON, in a file or on stderr, that no client can forge and no server waits for. */
 
 import { createWriteStream } from "node:fs";
-import type { ServerEvent } from "./events.ts";
+import { type ServerEvent, textOf } from "./events.ts";
 
 /** Where an audit log goes, and what is in it. */
 export interface AuditOptions {
@@ -138,7 +138,7 @@ function recordOf(event: ServerEvent): object {
     case "closed":
       return { ...head, milliseconds: Math.round(event.milliseconds), why: event.why };
     case "failed":
-      return { ...head, error: cut(String(event.error)) };
+      return { ...head, error: cut(textOf(event.error)) };
   }
 }
 

@@ -203,7 +203,7 @@ class AdmittingServer extends Server {
     try {
       return String(this.#refusal(refused));
     } catch (error) {
-      warn(`The refusal of the server at ${this.#admission.server} failed: ${error}`, error);
+      warn(`The refusal of the server at ${this.#admission.server} failed`, error);
       return undefined;
     }
   }

@@ -13,6 +13,7 @@ import type {
 } from "./document.ts";
 import { parseRange, unite } from "./ids.ts";
 import { plain } from "./plain.ts";
+import { Problems } from "./problems.ts";
 import { isObject, type Report, show, suggest } from "./shape.ts";
 import type { PlainPeer } from "./subject.ts";
 
@@ -84,13 +85,16 @@ export interface Resolve extends Accounts {
 export function checkPolicy(
   document: unknown,
   resolve: Resolve,
-): { readonly checked: CheckedPolicy } | { readonly problems: readonly Problem[] } {
-  const data = plain(document);
-  if ("problem" in data) return { problems: [data.problem] };
+): { readonly checked: CheckedPolicy } | { readonly problems: Problems<Problem> } {
   const check = new Check(resolve);
+  const data = plain(document);
+  if ("problem" in data) {
+    check.problems.add(() => data.problem);
+    return check;
+  }
   POLICY.check(data.copy, [], check);
   checkNames(data.copy, check);
-  if (check.problems.length > 0) return { problems: check.problems };
+  if (!check.problems.isEmpty) return check;
   const { rules, tests = [] } = data.copy as PolicyDocument;
   return {
     checked: {
@@ -111,7 +115,7 @@ function checkNames(document: unknown, check: Check): void {
   for (const [index, rule] of listIn("rules").entries()) {
     const name = isObject(rule) ? rule["name"] : undefined;
     if (names.has(name)) {
-      check.problem(["rules", index, "name"], `two rules have the name ${show(name)}`);
+      check.problem(["rules", index, "name"], () => `two rules have the name ${show(name)}`);
     }
     if (typeof name === "string") names.add(name);
   }
@@ -119,14 +123,15 @@ function checkNames(document: unknown, check: Check): void {
     const expect = isObject(test) ? test["expect"] : undefined;
     const rule = isObject(expect) ? expect["rule"] : undefined;
     if (typeof rule !== "string" || names.has(rule)) continue;
-    const meant = suggest(rule, [...names] as string[]);
-    check.problem(["tests", index, "expect", "rule"], `no rule ${show(rule)}${meant}`);
+    const meant = () => suggest(rule, names as ReadonlySet<string>);
+    const path = ["tests", index, "expect", "rule"];
+    check.problem(path, () => `no rule ${show(rule)}${meant()}`);
   }
 }
 
 /** Gathers problems, and resolves names, each once. */
 class Check implements Report {
-  readonly problems: Problem[] = [];
+  readonly problems: Problems<Problem> = new Problems();
   readonly named: Named[] = [];
   readonly resolve: Resolve;
   readonly #ids = new Map<string, number | undefined>();
@@ -135,20 +140,23 @@ class Check implements Report {
     this.resolve = resolve;
   }
 
-  problem(path: DocumentPath, message: string): void {
-    this.problems.push({ path, message });
+  problem(path: DocumentPath, message: () => string): void {
+    this.problems.add(() => ({ path, message: message() }));
   }
 
-  unexpectedField(path: DocumentPath, message: string): void {
-    this.problems.push({ path, message, isField: true });
+  unexpectedField(path: DocumentPath, message: () => string): void {
+    this.problems.add(() => ({ path, message: message(), isField: true }));
   }
 
   name(kind: NamedKind, name: string, path: DocumentPath): void {
+    if (this.problems.isFull) return; // a lookup may take long, and is of no more use
     const id = this.id(kind, name);
     if (id === undefined) {
-      this.problem(path, `no ${kind} ${show(name)}${suggest(name, this.resolve.names(kind))}`);
+      const meant = () => suggest(name, this.resolve.names(kind));
+      this.problem(path, () => `no ${kind} ${show(name)}${meant()}`);
     } else if (isId(id)) this.named.push({ kind, name, id, path });
-    else this.problem(path, `${kind} ${show(name)} has the id ${show(id)}, which is nobody's`);
+    else {this.problem(path, () =>
+        `${kind} ${show(name)} has the id ${show(id)}, which is nobody's`);}
   }
 
   id(kind: NamedKind, name: string): number | undefined {

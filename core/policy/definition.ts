@@ -43,7 +43,7 @@ const name = (kind: NamedKind): Shape => ({
   schema: TEXT,
   check: (value, path, report) => {
     if (isText(value)) report.name(kind, value as string, path);
-    else report.problem(path, `${kind} is a name or a list of them, not ${show(value)}`);
+    else report.problem(path, () => `${kind} is a name or a list of them, not ${show(value)}`);
   },
 });
 
@@ -58,8 +58,8 @@ const namespaceKind: Shape = {
   schema: { enum: NAMESPACE_KINDS },
   check: (value, path, report) => {
     if ((NAMESPACE_KINDS as readonly unknown[]).includes(value)) return;
-    const meant = typeof value === "string" ? suggest(value, NAMESPACE_KINDS) : "";
-    report.problem(path, `no namespace ${show(value)}${meant}`);
+    const meant = () => typeof value === "string" ? suggest(value, NAMESPACE_KINDS) : "";
+    report.problem(path, () => `no namespace ${show(value)}${meant()}`);
   },
 };
 
@@ -95,7 +95,7 @@ const CONDITION = object("a condition", {
   schema: { minProperties: 1 },
   check: (value, path, report) => {
     if (isObject(value) && Object.keys(value).length === 0) {
-      report.problem(path, "a condition has at least one field");
+      report.problem(path, () => "a condition has at least one field");
     }
   },
 });
@@ -106,7 +106,7 @@ const allowOrDeny = (what: string) => ({
   check: ((value, path, report) => {
     const { allow, deny } = value as { allow?: unknown; deny?: unknown };
     if ((allow === undefined) === (deny === undefined)) {
-      report.problem(path, `${what} has either allow or deny`);
+      report.problem(path, () => `${what} has either allow or deny`);
     }
   }) satisfies Shape["check"],
 });
@@ -167,7 +167,7 @@ const PEER = object("a peer", {
   check: (value, path, report) => {
     for (const [id, name] of [["uid", "user"], ["gid", "group"]] as const) {
       if (isObject(value) && value[id] !== undefined && value[name] !== undefined) {
-        report.problem([...path, name], `a peer has either ${id} or ${name}`);
+        report.problem([...path, name], () => `a peer has either ${id} or ${name}`);
       }
     }
   },

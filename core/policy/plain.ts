@@ -6,6 +6,9 @@ import { show } from "./shape.ts";
 /** Values in a document. Ten thousand rules have a tenth; one that contains itself never ends. */
 export const MOST_VALUES = 1_000_000;
 
+/** In characters, of all texts in it: four times the longest file. */
+const MOST_TEXT = 16 << 20;
+
 /** How deep they nest: what looks at them calls itself. */
 export const DEEPEST = 64;
 
@@ -35,9 +38,13 @@ class NotPlain extends Error {
 
 class Copy {
   #values = 0;
+  #text = 0;
 
   of(value: unknown, path: DocumentPath): unknown {
     if (++this.#values > MOST_VALUES) throw new NotPlain([], `more than ${MOST_VALUES} values`);
+    if (typeof value === "string" && (this.#text += value.length) > MOST_TEXT) {
+      throw new NotPlain([], `more than ${MOST_TEXT} characters in all`);
+    }
     if (typeof value !== "object" || value === null) return value;
     if (path.length >= DEEPEST) throw new NotPlain(path, `nested more than ${DEEPEST} deep`);
     return Array.isArray(value) ? this.#list(value, path) : this.#object(value, path);

@@ -4,10 +4,10 @@ import type { DocumentPath, NamedKind } from "./check.ts";
 
 /** Where problems go, and what names are looked up with. */
 export interface Report {
-  /** Something is wrong. */
-  problem(path: DocumentPath, message: string): void;
+  /** Something is wrong. What, is asked only if it is to be told. */
+  problem(path: DocumentPath, message: () => string): void;
   /** A field should not be there at all. */
-  unexpectedField(path: DocumentPath, message: string): void;
+  unexpectedField(path: DocumentPath, message: () => string): void;
   /** Looks a name up, and reports it if it does not exist. */
   name(kind: NamedKind, name: string, path: DocumentPath): void;
 }
@@ -32,7 +32,8 @@ export function value(
   return {
     schema,
     check: (value, path, report) => {
-      if (!test(value)) report.problem(path, `${subject(path)} is ${expected}, not ${show(value)}`);
+      if (test(value)) return;
+      report.problem(path, () => `${subject(path)} is ${expected}, not ${show(value)}`);
     },
   };
 }
@@ -43,7 +44,7 @@ export function anyOf(one: Shape, expected = "at least one text"): Shape {
     schema: { anyOf: [one.schema, { type: "array", items: one.schema, minItems: 1 }] },
     check: (value, path, report) => {
       if (!Array.isArray(value)) return one.check(value, path, report);
-      if (value.length === 0) report.problem(path, `${subject(path)} is ${expected}, not []`);
+      if (value.length === 0) report.problem(path, () => `${subject(path)} is ${expected}, not []`);
       for (const [index, each] of value.entries()) one.check(each, [...path, index], report);
     },
   };
@@ -55,7 +56,7 @@ export function list(of: Shape, what: string, atLeast = 0): Shape {
     schema: { type: "array", items: of.schema, ...(atLeast > 0 && { minItems: atLeast }) },
     check: (value, path, report) => {
       if (!Array.isArray(value) || value.length < atLeast) {
-        report.problem(path, `${subject(path)} is a list of ${what}, not ${show(value)}`);
+        report.problem(path, () => `${subject(path)} is a list of ${what}, not ${show(value)}`);
       } else {
         for (const [index, each] of value.entries()) of.check(each, [...path, index], report);
       }
@@ -104,11 +105,13 @@ export function object(
       };
     },
     check: (value, path, report) => {
-      if (!isObject(value)) return report.problem(path, `${what} is an object, not ${show(value)}`);
+      if (!isObject(value)) {
+        return report.problem(path, () => `${what} is an object, not ${show(value)}`);
+      }
       for (const name of Object.keys(value)) {
         if (!Object.hasOwn(fields, name)) {
-          const meant = suggest(name, Object.keys(fields));
-          report.unexpectedField([...path, name], `no field ${show(name)} here${meant}`);
+          const meant = () => suggest(name, Object.keys(fields));
+          report.unexpectedField([...path, name], () => `no field ${show(name)} here${meant()}`);
         }
       }
       for (const [name, { shape, isRequired = false }] of entries) {
@@ -140,31 +143,44 @@ const subject = (path: DocumentPath): string =>
 
 /** A value in a message, cut off where it is long. */
 export function show(value: unknown): string {
-  if (typeof value === "object" && value !== null && Object.keys(value).length > 0) {
-    return Array.isArray(value) ? "a list" : "an object";
+  switch (typeof value) {
+    case "undefined":
+      return "nothing";
+    case "function":
+      return "a function";
+    case "bigint":
+      return `${value}n`;
+    case "string":
+      return JSON.stringify(value.length > MOST_SHOWN ? `${value.slice(0, MOST_SHOWN)}…` : value);
+    case "object":
+      if (value !== null) return showObject(value);
   }
-  const text = inShort(value);
-  return text.length > 60 ? `${text.slice(0, 57)}…` : text;
+  return String(value);
 }
 
-function inShort(value: unknown): string {
-  if (value === undefined) return "nothing";
-  if (typeof value === "bigint") return `${value}n`;
-  if (typeof value === "function") return "a function";
-  return typeof value === "string" || typeof value === "object"
-    ? JSON.stringify(value)
-    : String(value);
+/** In characters. */
+const MOST_SHOWN = 60;
+
+function showObject(value: object): string {
+  const [empty, full] = Array.isArray(value) ? ["[]", "a list"] : ["{}", "an object"];
+  for (const _ in value) return full; // not Object.keys(): there may be a million
+  return empty;
 }
 
 /** "; did you mean …?" where something similar exists. */
 export function suggest(wrong: string, right: Iterable<string>): string {
   let [best, least] = ["", Math.max(2, Math.floor(wrong.length / 3)) + 1];
+  let left = MOST_COMPARED;
   for (const candidate of right) {
+    if ((left -= candidate.length) < 0) break;
     const changes = distance(wrong, candidate);
     if (changes < least) [best, least] = [candidate, changes];
   }
   return best === "" ? "" : `; did you mean ${show(best)}?`;
 }
+
+/** In characters: some ten thousand names. */
+const MOST_COMPARED = 100_000;
 
 /** Insertions, deletions, replacements and swaps of neighbours between two words. */
 function distance(a: string, b: string): number {

@@ -17,7 +17,7 @@ function define(...rules: readonly unknown[]): Policy {
 function defineAll(document: unknown): Policy {
   const result = checkPolicy(document, resolve);
   if ("checked" in result) return compilePolicy(result.checked);
-  const lines = result.problems.map(({ path, message }) => `${path.join(".")}: ${message}`);
+  const lines = result.problems.first.map(({ path, message }) => `${path.join(".")}: ${message}`);
   throw new Error(lines.join("\n"));
 }
 
@@ -358,7 +358,7 @@ test("a name has an id of somebody, or the policy is wrong", () => {
   const ask = (id: unknown) => {
     const accounts = { ...resolve, uid: () => id, gid: () => id } as typeof resolve;
     const result = checkPolicy({ version: 1, rules }, accounts);
-    return "problems" in result ? result.problems.map(({ message }) => message) : [];
+    return "problems" in result ? result.problems.first.map(({ message }) => message) : [];
   };
   for (const none of [undefined, null]) {
     assert.deepEqual(ask(none), ['no user "ghost"', 'no group "ghost"']);

@@ -21,7 +21,7 @@ import {
 
 function problemsOf(document: unknown): readonly Problem[] {
   const result = checkPolicy(document, resolve);
-  return "problems" in result ? result.problems : [];
+  return "problems" in result ? result.problems.first : [];
 }
 
 const allows = (when: Condition, peer: PlainPeer) =>

@@ -1,0 +1,439 @@
+/** Servers of ucred/net: who gets in, who does not, and what never ends the server. */
+
+import assert from "node:assert/strict";
+import type { Socket } from "node:net";
+import process from "node:process";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { definePolicy, type Peer, type Policy } from "../../mod.ts";
+import {
+  createServer,
+  type NetServer,
+  type NetServerOptions,
+  type ServerStats,
+} from "../../servers/net.ts";
+import { freshPath } from "../live/harness.ts";
+import { needs, testWith } from "../support/suite.ts";
+import {
+  crowd,
+  listening,
+  openDescriptors,
+  ServerProcess,
+  until,
+  visit,
+  visitAs,
+  Visitor,
+} from "./harness.ts";
+
+const here = [needs.linux, needs.cc];
+const asRoot = [...here, needs.root];
+
+type Handler = NonNullable<Parameters<typeof createServer>[1]>;
+
+const greet: Handler = (socket, peer) => void socket.resume().end(`welcome, ${peer.uid}`);
+
+/** Runs something while a server listens where all may connect. */
+async function served<T>(
+  options: NetServerOptions,
+  run: (path: string, server: NetServer) => Promise<T>,
+  handler: Handler | null = greet,
+): Promise<T> {
+  const path = freshPath();
+  const server = createServer(options, handler ?? undefined);
+  await listening(server, { path, mode: 0o666 });
+  try {
+    return await run(path, server);
+  } finally {
+    await server.close({ timeout: 0 });
+  }
+}
+
+const rules = (...list: Parameters<typeof definePolicy>[0]["rules"]): Policy =>
+  definePolicy({ version: 1, rules: list });
+
+testWith(asRoot, "createServer() lets in root and nobody else, when root runs it", async () => {
+  await served({}, async (path, server) => {
+    assert.equal(await visitAs(0, path), "welcome, 0");
+    for (const uid of [1, 1000, 65534]) assert.equal(await visitAs(uid, path), "");
+    const { accepted, refused } = server.stats();
+    assert.deepEqual([accepted, refused.policy], [1, 3]);
+  });
+});
+
+testWith(asRoot, "createServer() lets in its own user and root, when a user runs it", async () => {
+  const path = "\0" + freshPath();
+  const server = await ServerProcess.listening({ uid: 4321, gid: 4321, listen: { path } });
+  assert.equal(await visitAs(4321, path), "4321\n");
+  assert.equal(await visitAs(0, path), "0\n");
+  for (const uid of [1, 4320, 4322, 65534]) assert.equal(await visitAs(uid, path), "");
+  await server.kill();
+});
+
+testWith(asRoot, 'createServer() lets everybody in, when the policy is "anyone"', async () => {
+  await served({ policy: "anyone" }, async (path) => {
+    for (const uid of [0, 1, 65534]) assert.equal(await visitAs(uid, path), `welcome, ${uid}`);
+  });
+});
+
+test("createServer() throws, when the policy is none", () => {
+  for (const policy of ["everyone", null, {}, () => true, { version: 1, rules: [] }]) {
+    assert.throws(() => createServer({ policy: policy as never }), TypeError);
+  }
+});
+
+testWith(asRoot, "createServer() tells users apart, when many come at once", async () => {
+  const policy = rules({
+    name: "some",
+    when: { uid: ["1000-1009", 1020, "1030-1039"] },
+    allow: true,
+  });
+  const options = { policy, refusal: ({ peer }: { peer: Peer | undefined }) => `no, ${peer?.uid}` };
+  await served(options, async (path, server) => {
+    const uids = Array.from({ length: 50 }, (_, at) => 995 + at);
+    const texts = await Promise.all(uids.map((uid) => visitAs(uid, path)));
+    const isLetIn = (uid: number) =>
+      uid >= 1000 && uid < 1010 || uid === 1020 || uid >= 1030 && uid < 1040;
+    assert.deepEqual(texts, uids.map((uid) => isLetIn(uid) ? `welcome, ${uid}` : `no, ${uid}`));
+    const { accepted, refused } = server.stats();
+    assert.deepEqual([accepted, refused.policy], [21, 29]);
+  });
+});
+
+testWith(
+  asRoot,
+  "createServer() lets in of whom some action could be allowed, when perAction is set",
+  async () => {
+    const policy = rules(
+      { name: "readers", when: { uid: 1000 }, actions: "read", allow: true },
+      { name: "root", when: { uid: 0 }, allow: true },
+      { name: "nobody", when: { uid: 1001 }, actions: "read", deny: true },
+    );
+    const ask = (socket: Socket, peer: Peer) => {
+      const may = (action: string) => policy.decide(peer, { action }).allowed;
+      socket.end(["read", "write"].filter(may).join());
+    };
+    await served({ policy, perAction: true }, async (path) => {
+      assert.equal(await visitAs(0, path), "read,write");
+      assert.equal(await visitAs(1000, path), "read");
+      assert.equal(await visitAs(1001, path), "");
+    }, ask);
+    await served({ policy }, async (path) => {
+      assert.equal(await visitAs(0, path), "read,write");
+      assert.equal(await visitAs(1000, path), "");
+    }, ask);
+  },
+);
+
+const nobody = definePolicy({ version: 1, rules: [{ name: "nobody", deny: "Go away" }] });
+
+testWith(here, "createServer() tells whom it refuses why, when there is a refusal", async () => {
+  for (
+    const [refusal, expected] of [
+      ["no entry\n", "no entry\n"],
+      [({ decision }) => `${decision?.reason}\n`, 'Rule "nobody" denies it: Go away\n'],
+      [({ why, peer }) => `${why} ${peer?.uid}`, `policy ${process.getuid!()}`],
+      [() => 42 as unknown as string, "42"],
+      [undefined, ""],
+      ["", ""],
+    ] satisfies [NetServerOptions["refusal"], string][]
+  ) {
+    await served({ policy: nobody, refusal }, async (path, server) => {
+      assert.equal(await visit(path), expected);
+      // What the peer has sent does not keep the refusal from it.
+      assert.equal(await visit(path, "--send", "x".repeat(60_000)), expected);
+      assert.equal(server.stats().refused.policy, 2);
+    });
+  }
+});
+
+testWith(here, "createServer() refuses all the same, when the refusal throws", async () => {
+  const warned = warning();
+  const refusal = () => {
+    throw new Error("no words");
+  };
+  await served({ policy: nobody, refusal }, async (path, server) => {
+    assert.equal(await visit(path), "");
+    assert.equal(server.stats().refused.policy, 1);
+    assert.match(await warned, /^The refusal of the server at .* failed: Error: no words$/);
+  });
+});
+
+testWith(here, "createServer() closes who is refused and does not read, in the end", async () => {
+  await served({ policy: nobody, refusal: "x".repeat(1 << 22) }, async (path) => {
+    assert.match(await visit(path, "--deaf", "1"), /^x+$/);
+  });
+});
+
+/** The next process warning of ours. */
+function warning(): Promise<string> {
+  return new Promise((resolve) => {
+    const listen = (warning: Error) => {
+      if (warning.name !== "UcredWarning") return;
+      process.off("warning", listen);
+      resolve(warning.message);
+    };
+    process.on("warning", listen);
+  });
+}
+
+const thrown: { readonly [name: string]: unknown } = {
+  "an error": new Error("broken"),
+  "undefined": undefined,
+  "a symbol": Symbol("broken"),
+  "what has no text": Object.create(null),
+  "what throws when it is printed": {
+    toString() {
+      throw new Error("broken, too");
+    },
+  },
+  "an error without a stack": Object.assign(new Error("broken"), { stack: undefined }),
+};
+
+for (const [name, error] of Object.entries(thrown)) {
+  testWith(
+    here,
+    `createServer() ends that connection only, when its handler throws ${name}`,
+    async () => {
+      const failing: Handler[] = [
+        () => {
+          throw error;
+        },
+        () => Promise.reject(error),
+        async () => {
+          await sleep(1);
+          throw error;
+        },
+      ];
+      for (const fail of failing) {
+        let isBroken = false;
+        const handler: Handler = (socket, peer, decision) => {
+          if (isBroken) return fail(socket, peer, decision);
+          return void socket.resume().write("hello");
+        };
+        await served({}, async (path, server) => {
+          const other = await Visitor.at(path);
+          await until(() => server.stats().open === 1);
+          isBroken = true;
+          const warned = warning();
+          assert.equal(await visit(path), "");
+          assert.match(await warned, /^A handler of the server at .* failed: /);
+          await until(() => server.stats().open === 1);
+          isBroken = false;
+          const third = await Visitor.at(path);
+          await until(() => server.stats().open === 2);
+          assert.deepEqual(
+            { ...server.stats() },
+            {
+              open: 2,
+              accepted: 3,
+              refused: { policy: 0, limits: 0, unidentified: 0 },
+              allowed: 0,
+              denied: 0,
+              failed: 1,
+              unaudited: 0,
+            },
+          );
+          for (const visitor of [other, third]) await visitor.leave();
+          await until(() => server.stats().open === 0);
+        }, handler);
+      }
+    },
+  );
+}
+
+testWith(here, "createServer() ends that connection only, when a listener throws", async () => {
+  await served({}, async (path, server) => {
+    server.on("connection", (socket) => {
+      if (server.stats().accepted === 1) throw new Error("broken");
+      socket.end("hello");
+    });
+    const warned = warning();
+    assert.equal(await visit(path), "");
+    assert.match(await warned, /failed: Error: broken$/);
+    assert.equal(await visit(path), "hello");
+    assert.equal(server.stats().failed, 1);
+  }, null);
+});
+
+testWith(here, "createServer() works as an emitter, when it has no handler", async () => {
+  await served({}, async (path, server) => {
+    server.on("connection", (socket) => void socket.end("hello"));
+    assert.equal(await visit(path), "hello");
+  }, null);
+});
+
+testWith(here, "createServer() goes on, when its peers leave at once or are killed", async () => {
+  const talk = (socket: Socket) => {
+    const write = () => {
+      while (!socket.destroyed && socket.write("x".repeat(10_000)));
+    };
+    socket.on("drain", write).resume();
+    write();
+  };
+  await served({}, async (path, server) => {
+    const counts = await Promise.all([1, 2, 3].map(() => crowd(path, 500)));
+    assert.deepEqual(counts, [500, 500, 500]);
+    const visitors = await Promise.all(Array.from({ length: 20 }, () => Visitor.at(path)));
+    for (const { child } of visitors) child.process.kill("SIGKILL");
+    await until(() => server.stats().open === 0 && server.stats().accepted === 1520);
+    const { accepted, failed, refused } = server.stats();
+    assert.deepEqual([accepted, failed, refused.policy], [1520, 0, 0]);
+    const last = await Visitor.at(path);
+    await until(() => server.stats().open === 1);
+    await last.leave();
+  }, talk);
+});
+
+testWith(here, "createServer() lets in and counts as ever, when its audit log throws", async () => {
+  const audit = {
+    dropped: 0,
+    error: undefined,
+    write() {
+      throw Object.create(null);
+    },
+    reopen() {},
+    close: () => Promise.resolve(),
+  };
+  await served({ audit, limits: { connections: 1 } }, async (path, server) => {
+    for (let times = 0; times < 3; times++) {
+      assert.equal(await visit(path), `welcome, ${process.getuid!()}`);
+      await until(() => server.stats().open === 0);
+    }
+  });
+  await served({ audit, policy: nobody }, async (path, server) => {
+    assert.equal(await visit(path), "");
+    assert.equal(server.stats().refused.policy, 1);
+  });
+});
+
+testWith(here, "createServer() refuses, when the policy throws or is none at heart", async () => {
+  const policies: { readonly [name: string]: object } = {
+    "admits() throws": {
+      admits() {
+        throw new Error("broken");
+      },
+      decide: () => ({ allowed: true }),
+    },
+    "decide() throws": {
+      admits: () => true,
+      decide() {
+        throw new Error("broken");
+      },
+    },
+    "decide() throws what has no text": {
+      admits: () => true,
+      decide() {
+        throw Object.create(null);
+      },
+    },
+    "needsPin throws": {
+      get needsPin() {
+        throw new Error("broken");
+      },
+      admits: () => true,
+      decide: () => ({ allowed: true }),
+    },
+    "no admits()": { decide: () => ({ allowed: true }) },
+    "no answer": { admits: () => true, decide: () => undefined },
+  };
+  for (const [name, policy] of Object.entries(policies)) {
+    await served({ policy: policy as Policy }, async (path, server) => {
+      assert.equal(await visit(path), "", name);
+      const { accepted, open, refused } = server.stats();
+      assert.deepEqual([accepted, open, refused.unidentified], [0, 0, 1], name);
+    });
+  }
+});
+
+const pins: PinCase[] = [
+  { name: "a rule needs it", rule: { exe: "/**" }, pin: undefined, isLetIn: true, isPinned: true },
+  { name: "pin is set", rule: { uid: "0-65535" }, pin: true, isLetIn: true, isPinned: true },
+  {
+    name: "nothing needs it",
+    rule: { uid: "0-65535" },
+    pin: undefined,
+    isLetIn: true,
+    isPinned: false,
+  },
+  { name: "pin is off", rule: { exe: "/**" }, pin: false, isLetIn: false, isPinned: false },
+];
+
+interface PinCase {
+  readonly name: string;
+  readonly rule: { readonly exe?: string; readonly uid?: string };
+  readonly pin: boolean | undefined;
+  readonly isLetIn: boolean;
+  readonly isPinned: boolean;
+}
+
+for (const { name, rule, pin, isLetIn, isPinned } of pins) {
+  testWith(
+    [...here, needs.native],
+    `createServer() ${isPinned ? "pins" : "does not pin"} peers, when ${name}`,
+    async () => {
+      const policy = rules({ name: "it", when: rule, allow: true });
+      const before = openDescriptors();
+      await served({ policy, pin }, async (path, server) => {
+        for (let times = 0; times < 20; times++) {
+          assert.equal(await visit(path), isLetIn ? `${isPinned}` : "");
+        }
+        await until(() => server.stats().open === 0);
+      }, (socket, peer) => void socket.end(`${peer.pinned !== undefined}`));
+      await until(() => openDescriptors() <= before);
+    },
+  );
+}
+
+testWith(
+  [...here, needs.native],
+  "createServer() does not allow by a fact that takes a pin, when no descriptor is left for it",
+  async () => {
+    const path = freshPath();
+    const policy = {
+      version: 1,
+      rules: [
+        { name: "by path", when: { exe: "/**" }, allow: true },
+        { name: "not by path", when: { not: { exe: "/nowhere" } }, allow: true },
+      ],
+    } as const;
+    const prefix = ["bash", "-c", 'ulimit -n 256 && exec "$@"', "-"];
+    const server = await ServerProcess.listening({ policy, listen: { path } }, prefix);
+    assert.equal(await visit(path), `${process.getuid!()}\n`);
+    while ((await server.tell<ServerStats>({ stats: true })).open > 0);
+    assert.deepEqual(await server.tell({ fill: 1 }), { filled: true });
+    assert.equal(await visit(path), "");
+    assert.deepEqual(await server.tell({ fill: 0 }), { filled: true });
+    assert.equal(await visit(path), `${process.getuid!()}\n`);
+    const { refused, accepted } = await server.tell<ServerStats>({ stats: true });
+    assert.deepEqual([accepted, refused.policy], [2, 1]);
+    await server.kill();
+  },
+);
+
+testWith(asRoot, "stats() adds up, when connections end in every way", async () => {
+  const policy = rules({ name: "below 1100", when: { uid: "0-1099" }, allow: true });
+  const limits = { connectionsPerUser: 2 };
+  await served({ policy, limits }, async (path, server) => {
+    const held = [
+      await Visitor.at(path, ["--uid", "1000"]),
+      await Visitor.at(path, ["--uid", "1000"]),
+    ];
+    await until(() => server.stats().open === 2);
+    assert.equal(await visitAs(1000, path), ""); // one too many
+    assert.equal(await visitAs(1100, path), ""); // by the policy
+    assert.equal(await visitAs(1099, path), ""); // its handler throws
+    const { open, accepted, refused, failed } = server.stats();
+    assert.deepEqual({ open, accepted, refused, failed }, {
+      open: 2,
+      accepted: 3,
+      refused: { policy: 1, limits: 1, unidentified: 0 },
+      failed: 1,
+    });
+    await held[0]!.leave();
+    held[1]!.child.process.kill("SIGKILL");
+    await until(() => server.stats().open === 0);
+  }, (socket, peer) => {
+    if (peer.uid === 1099) throw new Error("broken");
+    socket.resume();
+  });
+});

@@ -1,0 +1,90 @@
+/**
+ * A server of ucred/net in a process of its own. It does what lines of JSON on its input say, one
+ * after the other, and answers each with a line: `{"listen":…}`, `{"close":…}`, `{"stats":true}`.
+ *
+ * Its argument is JSON, too: options for createServer(), `uid` and `gid` to run as, where to `listen`
+ * at once, without anybody who hears of errors.
+ */
+
+import { closeSync, openSync } from "node:fs";
+import process from "node:process";
+import { createInterface } from "node:readline";
+import {
+  auditLog,
+  createServer,
+  type ListenOptions,
+  type NetServer,
+  type NetServerOptions,
+} from "../../servers/net.ts";
+import { definePolicy } from "../../mod.ts";
+import type { PolicyDocument } from "../../core/policy/document.ts";
+
+export interface Orders {
+  readonly uid?: number;
+  readonly gid?: number;
+  readonly umask?: number;
+  readonly policy?: PolicyDocument | "anyone";
+  readonly options?: Omit<NetServerOptions, "policy">;
+  /** An audit log on stderr. */
+  readonly audit?: boolean;
+  readonly listen?: ListenOptions;
+  /** What is said to each; by default its uid. The connection stays open if it is null. */
+  readonly text?: string | null;
+}
+
+/** What it is told. */
+export interface Order {
+  readonly listen?: ListenOptions;
+  readonly close?: { readonly timeout?: number };
+  readonly stats?: true;
+  /** Uses up its descriptors but so many; 0 gives them back. */
+  readonly fill?: number;
+}
+
+const orders = JSON.parse(process.argv[2] ?? "{}") as Orders;
+if (orders.gid !== undefined) process.setgid!(orders.gid);
+if (orders.uid !== undefined) process.setuid!(orders.uid);
+if (orders.umask !== undefined) process.umask(orders.umask);
+const { policy } = orders;
+const say = (answer: unknown) => process.stdout.write(`${JSON.stringify(answer)}\n`);
+
+let server: NetServer | undefined;
+
+function start(where: ListenOptions): NetServer {
+  return createServer({
+    ...orders.options,
+    policy: typeof policy === "object" ? definePolicy(policy) : policy,
+    ...(orders.audit && { audit: auditLog() }),
+  }, (socket, peer) => {
+    socket.resume();
+    if (orders.text !== null) socket.end(orders.text ?? `${peer.uid}\n`);
+  }).listen(where, () => say({ listening: where.path?.replace("\0", "@") ?? "" }));
+}
+
+if (orders.listen !== undefined) server = start(orders.listen);
+
+const fillers: number[] = [];
+process.on("SIGUSR2", () => {}); // takes Deno 2.9.5 some descriptors, for want of which it panics
+
+function fillUp(left: number): void {
+  try {
+    while (left > 0) fillers.push(openSync("/dev/null", "r"));
+  } catch {
+    // none is left
+  }
+  for (const fd of fillers.splice(left === 0 ? 0 : -left)) closeSync(fd);
+  say({ filled: true });
+}
+
+createInterface({ input: process.stdin }).on("line", (line) => {
+  const { listen, close, stats, fill } = JSON.parse(line) as Order;
+  if (listen !== undefined) {
+    server = start(listen).on("error", (error: NodeJS.ErrnoException) => {
+      const { code, errno, message } = error;
+      say({ error: { code, errno, message } });
+    });
+  }
+  if (close !== undefined) server!.close(close).then(() => say({ closed: true }));
+  if (fill !== undefined) fillUp(fill);
+  if (stats) say(server!.stats());
+}).on("close", () => process.exit());
