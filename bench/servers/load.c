@@ -1,10 +1,11 @@
 /*
  * Load on a Unix socket, until a number of answers has come or a time is over.
  *
- *   load http|connect|hello PATH CONNECTIONS SECONDS
+ *   load http|connect|echo|hello PATH CONNECTIONS SECONDS
  *
  * http: GET / over and over on each connection. connect: a connection for each request, closed by the
- * client once it is answered. hello: a connection for each line that the server sends upon accept.
+ * client once it is answered. echo: a line for each line that the server sends, the first of them upon
+ * accept. hello: a connection for each line that the server sends upon accept.
  * Each answer is compared with the first, which is printed. Prints JSON.
  */
 #define _GNU_SOURCE
@@ -37,9 +38,10 @@ static uint64_t now(void)
 
 static void ask(struct connection *c)
 {
+	const char *text = http ? request : "x\n";
 	c->length = 0;
 	c->since = now();
-	if (http && write(c->fd, request, sizeof request - 1) != sizeof request - 1)
+	if (write(c->fd, text, strlen(text)) != (ssize_t)strlen(text))
 		err(1, "write");
 }
 
@@ -56,7 +58,9 @@ static void open_connection(struct connection *c)
 	if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event) != 0)
 		err(1, "epoll_ctl");
 	uint64_t since = c->since;
-	ask(c);
+	c->length = 0;
+	if (http)
+		ask(c);
 	c->since = since;
 }
 
@@ -91,9 +95,10 @@ static int compare(const void *a, const void *b)
 int main(int argc, char **argv)
 {
 	if (argc != 5)
-		errx(2, "usage: load http|connect|hello PATH CONNECTIONS SECONDS");
-	http = strcmp(argv[1], "hello") != 0;
-	once = strcmp(argv[1], "http") != 0;
+		errx(2, "usage: load http|connect|echo|hello PATH CONNECTIONS SECONDS");
+	const char *mode = argv[1];
+	http = strcmp(mode, "http") == 0 || strcmp(mode, "connect") == 0;
+	once = strcmp(mode, "connect") == 0 || strcmp(mode, "hello") == 0;
 	snprintf(address.sun_path, sizeof address.sun_path, "%s", argv[2]);
 	int count = atoi(argv[3]);
 	double seconds = atof(argv[4]);

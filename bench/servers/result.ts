@@ -1,0 +1,113 @@
+/** What is compared with what, and what a run found. */
+
+import type { Spread } from "../result.ts";
+
+/** A server with identity and policy, and the same without. */
+export interface Pair {
+  readonly runtime: string;
+  readonly name: string;
+  readonly plain: string;
+  readonly ours: string;
+  /** What `load.c` is to do. */
+  readonly load: "http" | "connect" | "echo" | "hello";
+  /** What ours is to do in a second, as a part of what the other does. */
+  readonly atLeast: number;
+}
+
+/** What a user would pick instead, beside ours. */
+export interface Rival {
+  readonly runtime: string;
+  readonly name: string;
+  readonly kinds: readonly string[];
+  /** Whether each request is on a connection of its own. */
+  readonly connection: "kept" | "new";
+  /** Requests in a round. */
+  readonly atOnce: number;
+}
+
+const RUNTIMES = ["Node", "Deno", "Bun"];
+const REQUESTS = [
+  { load: "http", what: "requests" },
+  { load: "connect", what: "connections" },
+] as const;
+const LINES = [
+  { load: "echo", what: "lines" },
+  { load: "hello", what: "connections" },
+] as const;
+
+/** 0.97 where the library's own budget for a connection allows it; the runtimes that hide it cost more. */
+export const PAIRS: readonly Pair[] = [
+  ...RUNTIMES.flatMap((runtime) => [
+    ...REQUESTS.map(({ load, what }) => ({
+      ...{ runtime, name: `node:http, ${what}`, plain: "http", ours: "ucred/http" },
+      ...{ load, atLeast: 0.97 },
+    })),
+    ...LINES.map(({ load, what }) => ({
+      ...{ runtime, name: `node:net, ${what}`, plain: "net", ours: "ucred/net" },
+      ...{ load, atLeast: 0.97 },
+    })),
+  ]),
+  ...REQUESTS.map(({ load, what }) => ({
+    ...{ runtime: "Deno", name: `Deno.serve, ${what}`, plain: "serve", ours: "ucred/http serve" },
+    ...{ load, atLeast: 0.85 },
+  })),
+  ...LINES.map(({ load, what }) => ({
+    ...{ runtime: "Deno", name: `Deno.listen, ${what}`, plain: "Deno.listen", ours: "ucred/deno" },
+    ...{ load, atLeast: 0.9 },
+  })),
+  ...LINES.map(({ load, what }) => ({
+    ...{ runtime: "Bun", name: `Bun.listen, ${what}`, plain: "Bun.listen", ours: "ucred/bun" },
+    ...{ load, atLeast: 0.97 },
+  })),
+];
+
+export const RIVALS: readonly Rival[] = RUNTIMES.flatMap((runtime) => [
+  {
+    ...{ runtime, name: "CPU time of the server for a request", connection: "kept" as const },
+    ...{ kinds: ["ucred/http", "JWT", "mTLS"], atOnce: 8000 },
+  },
+  {
+    ...{ runtime, name: "CPU time of the server for a new connection", connection: "new" as const },
+    ...{ kinds: ["ucred/http", "JWT", "mTLS"], atOnce: 1000 },
+  },
+]);
+
+/** One round. */
+export interface Sample {
+  readonly perSecond: number;
+  /** µs that the server computed for each answer. */
+  readonly cpu: number;
+  /** µs until an answer: half of them came sooner, and 99 of 100. */
+  readonly p50: number;
+  readonly p99: number;
+}
+
+export interface PairResult extends Pair {
+  readonly plainSamples: readonly Sample[];
+  readonly oursSamples: readonly Sample[];
+  /** Ours to the other in the same round. */
+  readonly ratio: Spread;
+  readonly isMet: boolean;
+}
+
+export interface RivalResult extends Rival {
+  readonly rows: readonly {
+    readonly kind: string;
+    /** µs for each answer, round by round. */
+    readonly samples: readonly number[];
+    readonly cpu: Spread;
+  }[];
+  readonly isMet: boolean;
+}
+
+export interface Result {
+  readonly command: string;
+  readonly date: string;
+  readonly machine: string;
+  readonly versions: readonly string[];
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly connections: number;
+  readonly pairs: readonly PairResult[];
+  readonly rivals: readonly RivalResult[];
+}
