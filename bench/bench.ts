@@ -5,20 +5,19 @@ import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
-import { constants, cpus, loadavg, machine, release, tmpdir } from "node:os";
+import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { clearLine, cursorTo } from "node:readline";
-import { parseArgs } from "node:util";
 import {
-  Contender,
   ending,
-  type Lookup,
+  inTurn,
+  type Options,
+  parse,
   type Prepared,
-  SOCKET,
-  type Tool,
-  TOOLS,
-} from "./contenders.ts";
+  progress,
+  setting,
+} from "./conduct.ts";
+import { Contender, type Lookup, SOCKET, type Tool, TOOLS } from "./contenders.ts";
 import { markdown, text } from "./report.ts";
 import {
   hasLeaked,
@@ -88,41 +87,9 @@ async function main(args: readonly string[]): Promise<void> {
   if (result.leaks.some(({ hasLeaked }) => hasLeaked)) process.exitCode = 1;
 }
 
-interface Options {
-  readonly quick: boolean;
-  readonly json: boolean;
-  readonly save: boolean;
-  readonly help: boolean;
-}
-
-function parse(args: readonly string[]): Options | undefined {
-  const flag = { type: "boolean", default: false } as const;
-  try {
-    return parseArgs({
-      args: [...args],
-      options: { quick: flag, json: flag, save: flag, help: { ...flag, short: "h" } },
-    }).values;
-  } catch (error) {
-    console.error((error as Error).message);
-    return undefined;
-  }
-}
-
-async function bench(folder: string, { quick, save }: Options): Promise<Result> {
-  const flags = [quick ? "--quick" : [], save ? "--save" : []].flat();
-  const rounds = quick ? QUICK_ROUNDS : ROUNDS;
-  const before = {
-    command: ["npm run bench", ...(flags.length > 0 ? ["--"] : []), ...flags].join(" "),
-    date: new Date().toISOString().slice(0, 10),
-    machine: {
-      cpu: cpus()[0]?.model ?? "unknown CPU",
-      cores: cpus().length,
-      kernel: /^[\d.]+/.exec(release())?.[0] ?? release(), // what follows names who built it
-      architecture: machine(),
-      load: loadavg()[0]!,
-    },
-    rounds,
-  };
+async function bench(folder: string, options: Options): Promise<Result> {
+  const rounds = options.quick ? QUICK_ROUNDS : ROUNDS;
+  const before = { ...setting("bench", options), rounds };
   const { participants, prepared } = await prepare(folder);
   const meeting = await meet(join(folder, SOCKET));
   const contenders = [...prepared].flatMap(([tool, how]) =>
@@ -228,10 +195,7 @@ async function time(contenders: readonly Contender[], rounds: number): Promise<S
   }
   for (let round = 0; round < rounds; round++) {
     progress("Timing", `round ${round + 1} of ${rounds}`);
-    // Each round begins with the next one, so that nobody's sample is always the first after a pause.
-    const next = round % entries.length;
-    const turn = [...entries.slice(next), ...entries.slice(0, next)];
-    for (const { contender, lookupsPerRound, samples } of turn) {
+    for (const { contender, lookupsPerRound, samples } of inTurn(entries, round)) {
       samples.push(await contender.measure(lookupsPerRound));
     }
   }
@@ -257,20 +221,6 @@ async function save(result: Result): Promise<void> {
   const { chart } = await import("./chart.ts"); // its library is large
   writeFileSync(new URL("results.svg", import.meta.url), chart(result));
   writeFileSync(new URL("results.md", import.meta.url), markdown(result));
-}
-
-let phase: string | undefined;
-
-/** Shows what is going on, on standard error; where that is no terminal, only each new phase. */
-function progress(now?: string, detail = ""): void {
-  if (process.stderr.isTTY) {
-    cursorTo(process.stderr, 0);
-    clearLine(process.stderr, 0);
-    if (now !== undefined) process.stderr.write(`${now} ${detail}`);
-  } else if (now !== undefined && now !== phase) {
-    process.stderr.write(`${now}\n`);
-  }
-  phase = now;
 }
 
 try {

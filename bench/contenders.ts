@@ -1,12 +1,9 @@
 /** Who competes: how each is built, started and spoken to. */
 
-import { type ChildProcess, execFile, spawn } from "node:child_process";
 import type { Socket } from "node:net";
-import { delimiter, join } from "node:path";
-import process from "node:process";
-import { createInterface } from "node:readline";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
+import { Helper, type Prepared, run, RUNTIMES, split } from "./conduct.ts";
 
 /** The kinds of lookup that are timed. */
 export const LOOKUP_NAMES = [
@@ -73,14 +70,11 @@ export interface Tool {
   readonly isOurs?: true;
   /** Its answer is the names of user and group. */
   readonly tellsNames?: true;
-  /** Builds what it needs in `folder`. Fails where the tool is not installed, or too old. */
+  /**
+   * Builds what it needs in `folder`; to the command the kind of lookup is appended. Fails where the
+   * tool is not installed, or too old.
+   */
   prepare(folder: string): Promise<Prepared>;
-}
-
-/** How to start a contender; the kind of lookup is appended. */
-export interface Prepared {
-  readonly version: string;
-  readonly command: readonly [program: string, ...args: string[]];
 }
 
 /** Who the peer is, as far as the contender tells. */
@@ -115,37 +109,12 @@ export const TOOLS: readonly Tool[] = [
       return { version: `by ${await run("cc", "--version")} -O2`, command: [program] };
     },
   },
-  {
-    name: "Deno",
+  ...(["Deno", "Bun", "Node"] as const).map((name): Tool => ({
+    name,
     lookups: LOOKUP_NAMES,
     isOurs: true,
-    // Asked where it is, since on the PATH there may be a script that does not pass descriptors on.
-    async prepare() {
-      const ask = "console.log(Deno.version.deno + ' ' + Deno.execPath())";
-      const [version, program] = split(await run("deno", "eval", ask));
-      return { version, command: [program, "run", "--allow-all", PEER_CREDENTIALS] };
-    },
-  },
-  {
-    name: "Bun",
-    lookups: LOOKUP_NAMES,
-    isOurs: true,
-    async prepare() {
-      const ask = "process.versions.bun + ' ' + process.execPath";
-      const [version, program] = split(await run("bun", "--print", ask));
-      return { version, command: [program, PEER_CREDENTIALS] };
-    },
-  },
-  {
-    name: "Node",
-    lookups: LOOKUP_NAMES,
-    isOurs: true,
-    prepare: () =>
-      Promise.resolve({
-        version: process.versions.node,
-        command: [process.execPath, "--disable-warning=ExperimentalWarning", PEER_CREDENTIALS],
-      }),
-  },
+    prepare: () => RUNTIMES[name](PEER_CREDENTIALS),
+  })),
   {
     name: "Rust",
     lookups: ["again"],
@@ -188,93 +157,41 @@ export const TOOLS: readonly Tool[] = [
 /** Name of the socket in the folder, for the contender that connects by itself. */
 export const SOCKET = "peer";
 
-function split(answer: string): [version: string, program: string] {
-  const at = answer.indexOf(" ");
-  return [answer.slice(0, at), answer.slice(at + 1)];
-}
-
 function numberIn(version: string): string {
   return /\d+(\.\d+)+/.exec(version)?.[0] ?? version;
-}
-
-/** Ends every process that this file starts. */
-export const ending = new AbortController();
-
-/** Deno and Bun are those of the lock file, also when this is not started by npm. */
-function environment(): NodeJS.ProcessEnv {
-  const binaries = fileURLToPath(new URL("../node_modules/.bin", import.meta.url));
-  return { ...process.env, PATH: [binaries, process.env["PATH"]].join(delimiter) };
-}
-
-/** Runs a command; the first line that it prints. */
-async function run(command: string, ...args: string[]): Promise<string> {
-  try {
-    const options = { signal: ending.signal, env: environment() };
-    const { stdout } = await promisify(execFile)(command, args, options);
-    return stdout.split("\n")[0]!.trim();
-  } catch (error) {
-    if (!(error instanceof Error)) throw error;
-    if ("code" in error && error.code === "ENOENT") throw new Error(`${command} is not installed`);
-    const said = "stderr" in error ? String(error.stderr).trim().split("\n")[0] : "";
-    const why = (said || error.message).replaceAll(/\S*\//g, ""); // results name no folders
-    throw new Error(`${command} failed: ${why}`);
-  }
 }
 
 /** One contender: a process that does one kind of lookup whenever it is told to. */
 export class Contender {
   readonly tool: Tool;
   readonly lookup: Lookup;
-  readonly #process: ChildProcess;
-  readonly #lines: AsyncIterator<string>;
-  readonly #closed: Promise<void>;
-  #errors = "";
+  readonly #helper: Helper;
 
   /** Starts it, with `connection` as descriptor 3. */
   constructor(tool: Tool, { command }: Prepared, lookup: Lookup, connection: Socket) {
     this.tool = tool;
     this.lookup = lookup;
-    const [program, ...args] = command;
-    this.#process = spawn(program, [...args, lookup], {
-      stdio: ["pipe", "pipe", "pipe", connection],
-      signal: ending.signal,
-      env: environment(),
-    });
-    this.#closed = new Promise((resolve) => this.#process.once("close", () => resolve()));
-    this.#process.on("error", (error) => this.#errors ||= error.message);
-    this.#process.stdin!.on("error", () => {}); // it ended early: the next line that is read tells
-    this.#process.stderr!.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
-    this.#lines = createInterface({ input: this.#process.stdout! })[Symbol.asyncIterator]();
+    this.#helper = new Helper(tool.name, [...command, lookup], [connection]);
   }
 
   /** Its first answer. To be asked once, before anything else. */
   async answer(): Promise<Answer> {
-    return JSON.parse(await this.#read()) as Answer;
+    return JSON.parse(await this.#helper.line()) as Answer;
   }
 
   /** Does this many lookups, each checked against the first answer; ns for each. */
   async measure(times: number): Promise<number> {
-    this.#process.stdin!.write(`${times}\n`);
-    const nanoseconds = Number(await this.#read());
+    const nanoseconds = Number(await this.#helper.ask(`${times}`));
     if (nanoseconds > 0) return nanoseconds;
     throw new Error(`${this.tool.name} took ${nanoseconds} ns for a lookup`);
   }
 
   async usage(): Promise<Usage> {
-    this.#process.stdin!.write("usage\n");
-    return JSON.parse(await this.#read()) as Usage;
-  }
-
-  async #read(): Promise<string> {
-    const { value, done } = await this.#lines.next();
-    if (!done) return value;
-    await this.#closed; // by then it has said why
-    throw new Error(`${this.tool.name} ended: ${this.#errors.trim() || "in silence"}`);
+    return JSON.parse(await this.#helper.ask("usage")) as Usage;
   }
 
   /** Ends its input, upon which it ends. */
   end(): Promise<void> {
-    this.#process.stdin!.end();
-    return this.#closed;
+    return this.#helper.end();
   }
 }

@@ -2,6 +2,7 @@
 
 import { styleText } from "node:util";
 import { type Lookup, LOOKUP_NAMES, LOOKUPS, type Usage } from "./contenders.ts";
+import type { Setting } from "./conduct.ts";
 import type { Result, Spread } from "./result.ts";
 
 const METHOD: readonly string[] = [
@@ -12,7 +13,7 @@ const METHOD: readonly string[] = [
 
 const NAMES = "* tells names, which it looks up each time, and no pid";
 
-type Cells = readonly string[];
+export type Cells = readonly string[];
 
 /** Rows of one kind of lookup, heading first. */
 function table({ rows }: Result, lookup: Lookup): readonly Cells[] {
@@ -30,7 +31,7 @@ function table({ rows }: Result, lookup: Lookup): readonly Cells[] {
   ];
 }
 
-function numbers({ median, least, most }: Spread, digits: number): Cells {
+export function numbers({ median, least, most }: Spread, digits: number): Cells {
   return [median.toFixed(digits), `${least.toFixed(digits)}–${most.toFixed(digits)}`];
 }
 
@@ -51,7 +52,7 @@ function mebibytes({ bytes }: Usage): string {
   return (bytes / 2 ** 20).toFixed(1);
 }
 
-function machine({ machine: { cpu, cores, kernel, architecture, load } }: Result): string {
+export function machine({ machine: { cpu, cores, kernel, architecture, load } }: Setting): string {
   return `${cpu}, ${cores} cores, Linux ${kernel} ${architecture}, load average ${load.toFixed(2)}`;
 }
 
@@ -91,8 +92,8 @@ export function text(result: Result): string {
   return `${blocks.map((lines) => lines.join("\n")).join("\n\n")}\n`;
 }
 
-/** The first column to the left, the others to the right. */
-function aligned(rows: readonly Cells[]): Cells {
+/** Rows for the terminal: the first column to the left, the others to the right. */
+export function aligned(rows: readonly Cells[]): Cells {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
   const cells = (row: Cells) =>
     row.map((cell, column) =>
@@ -131,7 +132,8 @@ export function markdown(result: Result): string {
   return `${blocks.map((lines) => lines.join("\n")).join("\n\n")}\n`;
 }
 
-function piped(rows: readonly Cells[]): Cells {
+/** Rows in Markdown. */
+export function piped(rows: readonly Cells[]): Cells {
   const [heading, ...others] = rows.map((row) => `| ${row.join(" | ").replaceAll("*", "\\*")} |`);
   const rule = rows[0]!.map((_, column) => column === 0 ? "---" : "---:");
   return [heading!, `| ${rule.join(" | ")} |`, ...others];

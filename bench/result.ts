@@ -1,5 +1,6 @@
 /** What a run found: the samples, and what follows from them. */
 
+import type { Setting } from "./conduct.ts";
 import { type Lookup, LOOKUPS, type Tool, TOOLS, type Usage } from "./contenders.ts";
 
 /** The middle and the ends of some samples. */
@@ -42,16 +43,6 @@ export interface Leak {
   readonly hasLeaked: boolean;
 }
 
-/** Where the run took place. */
-export interface Machine {
-  readonly cpu: string;
-  readonly cores: number;
-  readonly kernel: string;
-  readonly architecture: string;
-  /** Load average over a minute, before the first round; the run itself adds one. */
-  readonly load: number;
-}
-
 /** A tool that took part, or the reason why it did not. */
 export interface Participant {
   readonly name: string;
@@ -60,11 +51,7 @@ export interface Participant {
 }
 
 /** Everything that a run found. */
-export interface Result {
-  /** The command that makes such a result. */
-  readonly command: string;
-  readonly date: string;
-  readonly machine: Machine;
+export interface Result extends Setting {
   readonly participants: readonly Participant[];
   readonly rounds: number;
   readonly rows: readonly Row[];
