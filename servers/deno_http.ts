@@ -24,6 +24,7 @@ import {
   isProblem,
   onEnd,
   type Problem,
+  unused,
 } from "./request.ts";
 import type { HttpListening, ServeOptions } from "./serve.ts";
 
@@ -210,7 +211,9 @@ class DenoHttp {
     const { admitted } = served;
     belongsTo(decidedAbout, admitted);
     decided(decidedAbout, outcome.decision);
-    return this.#fetch(decidedAbout, { peer: admitted.peer, decision: outcome.decision });
+    const answer = this.#fetch(decidedAbout, { peer: admitted.peer, decision: outcome.decision });
+    // What is none would end the program: Deno throws where nobody catches.
+    return answer instanceof Response ? unused(answer) : Promise.resolve(answer).then(unused);
   }
 
   #refuse(served: Served, problem: Problem): Response {

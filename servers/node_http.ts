@@ -9,8 +9,10 @@ import {
 } from "node:http";
 import { createServer as createNetServer, type Server as NetServer, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { clearInterval, setInterval } from "node:timers";
 import { Acceptor } from "../identity/accepted.ts";
 import { hidesFd, httpHidesFd } from "../identity/fd.ts";
+import { isHungUp, tellsHangUp } from "../identity/hangup.ts";
 import { isHost } from "./action.ts";
 import {
   Admission,
@@ -88,11 +90,17 @@ export function createServer(options: HttpServerOptions, app?: RequestListener):
 /** Limits that a peer may be held to which is on the same machine. */
 const DEFAULTS: ServerOptions = { headersTimeout: 10_000, connectionsCheckingInterval: 2000 };
 
+/** How often is looked whether those who send no more have left altogether, in ms. */
+const SWEEP = 1000;
+
 class AdmittingServer extends Server {
   readonly #admission: Admission;
   readonly #listening: Listening;
   readonly #revalidate: boolean;
   readonly #connections = new Map<Duplex, Connection>();
+  /** Whose peer sends no more, but may still read. */
+  readonly #halfClosed = new Set<Socket>();
+  #sweeper: ReturnType<typeof setInterval> | undefined;
   /** Finds the descriptors that Bun's sockets hide. */
   #acceptor: Acceptor | undefined;
   /** Listens on a descriptor where `http.Server` cannot. */
@@ -103,6 +111,8 @@ class AdmittingServer extends Server {
     app?: RequestListener,
   ) {
     super({ ...DEFAULTS, ...options });
+    // Who sends no more gets its answer; undocumented, and known to all three runtimes.
+    (this as { httpAllowHalfOpen?: boolean }).httpAllowHalfOpen = tellsHangUp();
     this.#admission = new Admission({
       policy,
       pin: pin ?? (revalidate || undefined),
@@ -214,6 +224,7 @@ class AdmittingServer extends Server {
     belongsTo(socket, answer);
     socket.once("close", () => {
       this.#connections.delete(socket);
+      this.#halfClosed.delete(socket);
       this.#admission.ended(answer, connection.why);
     });
     if (this.#revalidate) {
@@ -222,7 +233,23 @@ class AdmittingServer extends Server {
         socket.destroy();
       });
     }
-    return super.emit("connection", socket);
+    const isHeard = super.emit("connection", socket);
+    socket.once("end", () => this.#sendsNoMore(socket));
+    return isHeard;
+  }
+
+  /** The end of what a peer sends is all that the runtime tells of one that has left. */
+  #sendsNoMore(socket: Socket): void {
+    if (isHungUp(socket)) return void socket.destroy();
+    this.#halfClosed.add(socket);
+    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
+  }
+
+  #sweep(): void {
+    for (const socket of this.#halfClosed) if (isHungUp(socket)) socket.destroy();
+    if (this.#halfClosed.size > 0) return;
+    clearInterval(this.#sweeper);
+    this.#sweeper = undefined;
   }
 
   #identify(socket: Socket): Admitted | Refused {

@@ -183,3 +183,11 @@ export function onEnd(peer: Peer, run: () => void): void {
   if (signal === undefined || signal.aborted) run();
   else signal.addEventListener("abort", run);
 }
+
+/** What a handler gave. @throws {TypeError} If it is no response, or its body is used up. */
+export function unused(answer: Response): Response {
+  // Not "instanceof": frameworks replace the global, and fetch() goes on giving the runtime's own.
+  if (typeof answer?.bodyUsed !== "boolean") throw new TypeError("fetch() gave no Response");
+  if (answer.bodyUsed) throw new TypeError("fetch() gave a Response whose body is used up");
+  return answer;
+}

@@ -7,7 +7,7 @@ import { nativeHttp, serveNatively } from "./deno_http.ts";
 import type { ServerStats } from "./admission.ts";
 import type { CloseOptions, ListenOptions } from "./listening.ts";
 import { createServer, type RequestOptions } from "./node_http.ts";
-import { admittedOf, belongsTo, decided, decisionOf } from "./request.ts";
+import { admittedOf, belongsTo, decided, decisionOf, unused } from "./request.ts";
 
 /** Who asks, and what was decided. */
 export interface FetchContext {
@@ -85,7 +85,8 @@ function serveByNode(options: ServeOptions): Promise<HttpListening> {
       belongsTo(request, admitted);
       decided(request, decision);
       const answer = await fetch(request, { peer: admitted.peer, decision });
-      await sendNodeResponse(response, answer);
+      await sendNodeResponse(response, unused(answer));
+      if (response.errored) throw response.errored; // of the answer's stream
     },
   );
   return new Promise((resolve, reject) => {
