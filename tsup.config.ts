@@ -1,30 +1,35 @@
 import { writeFileSync } from "node:fs";
 import { defineConfig } from "tsup";
+import { manual } from "./cli/man.ts";
+import { programFor } from "./cli/program.ts";
 import { policySchema } from "./core/policy/definition.ts";
 
+const entries = {
+  mod: "mod.ts",
+  policy: "policy/mod.ts",
+  net: "servers/net.ts",
+  http: "servers/http.ts",
+  deno: "servers/deno.ts",
+  bun: "servers/bun_listen.ts",
+  hono: "servers/hono.ts",
+  client: "servers/client.ts",
+  otel: "servers/otel.ts",
+};
+
 export default defineConfig({
-  entry: {
-    mod: "mod.ts",
-    policy: "policy/mod.ts",
-    net: "servers/net.ts",
-    http: "servers/http.ts",
-    deno: "servers/deno.ts",
-    bun: "servers/bun_listen.ts",
-    hono: "servers/hono.ts",
-    client: "servers/client.ts",
-    otel: "servers/otel.ts",
-  },
+  entry: { ...entries, cli: "cli/main.ts" },
   // Node's own modules: the runtimes have them, and mod.ts imports none.
   external: [/^node:/],
   format: "esm",
   platform: "neutral",
   removeNodeProtocol: false,
   target: "es2023",
-  dts: true,
+  dts: { entry: entries },
   clean: true,
-  // For editors; the definition that checks policies also makes their schema.
+  // For editors, and man(1); from what also checks policies, and reads command lines.
   onSuccess: () => {
     writeFileSync("dist/policy.schema.json", `${JSON.stringify(policySchema(), null, 2)}\n`);
+    writeFileSync("dist/ucred.1", `${manual(programFor(() => {}))}\n`);
     return Promise.resolve();
   },
 });

@@ -10,7 +10,8 @@ const EXIT_CODES = [
 ] as const;
 
 const ENVIRONMENT = [
-  ["NO_COLOR", "If it is set and not empty: no colours."],
+  ["NO_COLOR", "If it is set and not empty: no colours. TERM=dumb does the same."],
+  ["FORCE_COLOR", "If it is set and neither empty nor 0: colours, also where no terminal is."],
   ["NOTIFY_SOCKET", "Where guard tells the service manager that it is ready, and that it ends."],
   ["LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES", "The sockets that --systemd takes."],
 ] as const;
@@ -26,7 +27,7 @@ const SIGNALS = [
 /** The whole page. */
 export function manual(program: Command): string {
   const commands = everyCommand(program).filter((command) =>
-    command !== program && command.commands.length === 0 && command.name() !== "complete"
+    command !== program && command.commands.length === 0
   );
   return [
     `.TH UCRED 1 "" "ucred ${text(program.version() ?? "")}" "User Commands"`,
@@ -34,6 +35,16 @@ export function manual(program: Command): string {
     `ucred \\- ${text(program.description())}`,
     ".SH SYNOPSIS",
     ...commands.flatMap((command) => [".br", `.B ucred ${text(usageOf(command))}`]),
+    ".SH DESCRIPTION",
+    "For each connection to a Unix domain socket the kernel records who made it. This command shows",
+    "that of sockets that others serve (inspect) and of one that it serves itself (listen), stands in",
+    "front of servers that do not look (guard), and checks, tests and questions the policies that",
+    "decide who may do what.",
+    ".SH OPTIONS",
+    ...definitions([
+      ["-V, --version", "Print the version."],
+      ["-h, --help", "Print help: of ucred, or of the command before it."],
+    ]),
     ".SH COMMANDS",
     ...commands.flatMap(commandLines),
     ".SH EXIT STATUS",

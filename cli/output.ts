@@ -17,11 +17,22 @@ interface Stream {
   readonly columns?: number;
 }
 
-/** Colours on a terminal, unless NO_COLOR says otherwise. */
+/** Colours on a terminal, unless NO_COLOR or TERM says otherwise; elsewhere if FORCE_COLOR does. */
 export function paint(style: Style, text: string, stream: Stream = process.stdout): string {
-  const { NO_COLOR, TERM } = process.env;
-  if (stream.isTTY !== true || (NO_COLOR ?? "") !== "" || TERM === "dumb") return text;
-  return styleText(style, text, { validateStream: false });
+  return isColoured(stream) ? styleText(style, text, { validateStream: false }) : text;
+}
+
+function isColoured({ isTTY }: Stream): boolean {
+  const { NO_COLOR = "", FORCE_COLOR = "", TERM } = process.env;
+  if (NO_COLOR !== "") return false;
+  if (FORCE_COLOR !== "") return FORCE_COLOR !== "0" && FORCE_COLOR !== "false";
+  return isTTY === true && TERM !== "dumb";
+}
+
+/** How wide the terminal is on which stdout is shown; elsewhere there is no limit. */
+export function width(): number {
+  const { isTTY, columns } = process.stdout;
+  return isTTY === true ? columns || 80 : Infinity;
 }
 
 /** Prints a line of text on stdout. */
@@ -54,6 +65,17 @@ export function printable(text: string): string {
 export function fit(text: string, width: number): string {
   const characters = [...text];
   return characters.length <= width ? text : `${characters.slice(0, width - 1).join("")}…`;
+}
+
+/** Lines of words, each at most so wide; a word that is wider stays whole. */
+export function wrap(text: string, width: number): readonly string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last === undefined || [...last].length + 1 + [...word].length > width) lines.push(word);
+    else lines[lines.length - 1] = `${last} ${word}`;
+  }
+  return lines;
 }
 
 /** Columns as wide as what is in them, two spaces apart; the last as it is. */

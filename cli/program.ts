@@ -1,16 +1,16 @@
 /** The command line: every command, option and example, from which help, completions and man page come. */
 
 import process from "node:process";
-import tab from "@bomb.sh/tab/commander";
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
-import metadata from "../package.json" with { type: "json" };
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { completions, SHELLS } from "./completions.ts";
 import { doctor } from "./doctor.ts";
 import { guard, type GuardCommandOptions } from "./guard.ts";
 import { inspect } from "./inspect.ts";
 import { listen } from "./listen.ts";
 import { manual } from "./man.ts";
-import { type ExitCode, print, tellError } from "./output.ts";
+import { type ExitCode, print, printable, tell, tellError } from "./output.ts";
 import * as policy from "./policy.ts";
+import { VERSION } from "./version.ts";
 
 /** Shown below each command's options, in help and man page. */
 const EXAMPLES: {
@@ -39,6 +39,10 @@ const EXAMPLES: {
       "decides each request by METHOD /path",
     ],
   ],
+  policy: [
+    ["ucred policy check policy.yaml", "can a server use it?"],
+    ["ucred policy explain policy.yaml --user ada", "may she, and why?"],
+  ],
   "policy check": [["ucred policy check /etc/app/*.yaml", "can a server use them?"]],
   "policy lint": [[
     "ucred policy lint policy.yaml",
@@ -46,19 +50,31 @@ const EXAMPLES: {
   ]],
   "policy test": [["ucred policy test policy.yaml", "the tests that stand in the file"]],
   "policy explain": [
-    ["ucred policy explain policy.yaml --user ada --group docker --action 'GET /info'", ""],
+    [
+      "ucred policy explain policy.yaml --user ada --group docker --action 'GET /info'",
+      "may she, and why?",
+    ],
     ["ucred policy explain policy.yaml --pid 4711", "a process that runs"],
   ],
-  "policy who": [["ucred policy who policy.yaml --action 'POST /containers/create'", ""]],
+  "policy who": [[
+    "ucred policy who policy.yaml --action 'POST /containers/create'",
+    "users and groups",
+  ]],
   "policy diff": [[
     "ucred policy diff policy.yaml policy.new.yaml",
     "does an edit change anything?",
   ]],
-  doctor: [["ucred doctor --json", ""]],
+  doctor: [["ucred doctor --json", "for programs"]],
+  man: [["ucred man > ucred.1 && man ./ucred.1", "read it"]],
+  completions: [
+    ["source <(ucred completions bash)", "in ~/.bashrc; the same in ~/.zshrc, with zsh"],
+    ["ucred completions fish > ~/.config/fish/completions/ucred.fish", "for fish"],
+  ],
 };
 
 /** Runs a command line. */
 export async function run(args: readonly string[]): Promise<ExitCode> {
+  prepare();
   let code: ExitCode = 0;
   const program = programFor((result) => code = result);
   try {
@@ -74,15 +90,18 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
 export function programFor(done: (code: ExitCode) => void): Command {
   const program = new Command("ucred")
     .description("Who is at the other end of a Unix domain socket, and what may they do?")
-    .version(metadata.version, "-V, --version", "print the version")
+    .version(VERSION, "-V, --version", "print the version")
     .helpOption("-h, --help", "print this")
     .exitOverride()
     .showSuggestionAfterError()
-    .configureHelp({ showGlobalOptions: false })
+    .configureOutput({ outputError: (text, write) => write(errorText(text)) })
+    .showHelpAfterError("       ucred --help tells more")
     .addHelpCommand("help [command]", "print a command's help");
 
-  const command = (parent: Command, name: string, about: string) =>
-    parent.command(name).description(about).helpOption("-h, --help", "print this");
+  const command = (parent: Command, name: string, about: string) => {
+    const made = parent.command(name).description(about).helpOption("-h, --help", "print this");
+    return made.showHelpAfterError(`       ucred ${nameOf(made)} --help tells more`);
+  };
   const json = () => new Option("--json", "print data, for programs");
 
   command(program, "inspect", "tell who serves a socket, who may connect, and what is doubtful")
@@ -117,9 +136,19 @@ export function programFor(done: (code: ExitCode) => void): Command {
     .action(async (options) => done(await doctor(options)));
 
   command(program, "man", "print the manual page, in roff").action(() => print(manual(program)));
-  tab(program);
+  command(program, "completions", "print a script by which a shell completes command lines")
+    .addArgument(new Argument("<shell>", "which").choices(SHELLS))
+    .action((shell) => print(completions(program, shell)));
   for (const each of everyCommand(program)) addExamples(each);
   return program;
+}
+
+/** What commander says of a wrong command line, as we tell errors. */
+function errorText(text: string): string {
+  const lines = text.trimEnd().split("\n").map(printable);
+  return `${
+    lines.join("\n").replace(/^error: /, "ucred: ").replaceAll(/^\((.*)\)$/gm, "       $1")
+  }\n`;
 }
 
 function addGuard(command: Command, done: (code: ExitCode) => void): void {
@@ -179,10 +208,10 @@ function addPolicy(
   add("explain", "what is decided of a peer, and why? Exit code 1: it is denied")
     .argument("<file>", "policy")
     .option("--action <text>", "what the peer asks for")
-    .option("--user <name>", "the peer's user, by name or uid")
+    .option("--user <user>", "the peer's user, by name or uid")
     .option("--uid <id>", "the peer's uid", id)
     .option("--gid <id>", "the peer's gid", id)
-    .option("--group <name...>", "the peer's groups, by name or gid")
+    .option("--group <group...>", "the peer's groups, by name or gid")
     .option("--pid <pid>", "a process that runs, instead", positive)
     .option("--peer <json>", 'the peer as data: {"process":{"unit":"a.service"}}')
     .action((file, options) => done(policy.explain(file, options)));
@@ -240,8 +269,19 @@ function id(text: string): number {
   throw new InvalidArgumentError("It is an id from 0 to 4294967294.");
 }
 
-/** Ends quietly when whoever reads the output has gone: `ucred … | head`. */
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
-  process.exit(0);
-});
+/** What the process does beside the command: about readers that have gone, and warnings. */
+function prepare(): void {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    // `ucred … | head`. What runs until a signal ends as upon one.
+    if (process.listenerCount("SIGTERM") > 0) process.kill(process.pid, "SIGTERM");
+    else process.exit(0);
+  });
+  process.stderr.on("error", () => {}); // a guard goes on if whoever reads its messages has gone
+  const show = process.listeners("warning");
+  process.removeAllListeners("warning").on("warning", (warning) => {
+    if (warning.name === "UcredWarning") tell(`ucred: ${printable(warning.message)}`);
+    // Node's, of node:ffi, is nothing that the user of a command can act upon.
+    else if (warning.name !== "ExperimentalWarning") show.forEach((print) => print(warning));
+  });
+}

@@ -29,7 +29,6 @@ test("mod.js and policy.js import nothing but, for files, the YAML library; peer
     readFileSync(join(root, "package.json"), "utf8"),
   );
   assert.deepEqual(Object.keys(dependencies).sort(), [
-    "@bomb.sh/tab",
     "commander",
     "httpxy",
     "srvx",

@@ -17,7 +17,7 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
   identity: ["adapters", "ffi", "core"],
   policy: ["identity", "core"],
   servers: ["identity", "core"],
-  cli: ["servers", "policy", "identity", "adapters", "core", "."],
+  cli: ["servers", "policy", "identity", "adapters", "core"],
   ".": ["identity", "core"],
 };
 
@@ -30,7 +30,8 @@ const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "servers/serve.ts": ["srvx/node"],
   "servers/hono.ts": ["hono"],
   "servers/otel.ts": ["@opentelemetry/api"],
-  "cli/program.ts": ["commander", "@bomb.sh/tab/commander"],
+  "cli/completions.ts": ["commander"],
+  "cli/program.ts": ["commander"],
   "cli/man.ts": ["commander"],
   "cli/guard_http.ts": ["httpxy"],
   "cli/policy.ts": ["yaml"],
