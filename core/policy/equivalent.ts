@@ -1,8 +1,8 @@
 /** Two policies → whether they decide alike, or a case in which they do not. */
 
+import { Budget } from "./budget.ts";
 import { exampleIn, isEmpty, type Region, whereKnown } from "./region.ts";
-import type { Budget } from "./language.ts";
-import { Reach, withinBudget } from "./reach.ts";
+import { outcomeOf, Outcomes, Reach, withinBudget } from "./reach.ts";
 import type { CheckedRule } from "./check.ts";
 import type { Decision } from "./policy.ts";
 import type { PlainPeer } from "./subject.ts";
@@ -19,19 +19,17 @@ export interface Counterexample {
   readonly after: Decision;
 }
 
-/** What a rule says, as far as it counts: two rules that say the same are alike. */
-export function outcomeOf(rule: Pick<CheckedRule, "grants"> | undefined): string {
-  if (rule?.grants === undefined) return "deny";
-  return JSON.stringify([...new Set(rule.grants)].sort());
-}
-
 /** A case in which these rules decide otherwise than those; `undefined` where there is none. */
 export function difference(
   before: readonly CheckedRule[],
   after: readonly CheckedRule[],
+  budget: Budget = new Budget(),
 ): Omit<Counterexample, "before" | "after"> | undefined {
-  return withinBudget("compare the policies", (budget) => {
-    const [a, b] = [new Reach(before, budget), new Reach(after, budget)];
+  return withinBudget("compare the policies", () => {
+    const outcomes = new Outcomes();
+    const [a, b] = [new Reach(before, budget, outcomes), new Reach(after, budget, outcomes)];
+    a.requireAll();
+    b.requireAll();
     const facts = new Set([...a.facts, ...b.facts]);
     // Whom no rule is about that differs, both decide alike.
     const [changed, instead] = changes(before, after);
@@ -42,9 +40,9 @@ export function difference(
     // A case in which everything is known says more.
     for (const wanted of [facts, []]) {
       for (const region of regions) {
-        const world = whereKnown(region, wanted);
+        const world = whereKnown(region, wanted, budget);
         if (isEmpty(world, budget)) continue;
-        const found = search(a, b, world, budget);
+        const found = search(a, b, outcomes.of(undefined), world, budget);
         if (found !== undefined) return exampleIn(found, wanted, budget);
       }
     }
@@ -70,11 +68,19 @@ function changes(
   return [between(a), between(b)];
 }
 
-function search(a: Reach, b: Reach, world: Region, budget: Budget): Region | undefined {
+/** @param none What it counts as where no rule matches. */
+function search(
+  a: Reach,
+  b: Reach,
+  none: number,
+  world: Region,
+  budget: Budget,
+): Region | undefined {
+  const said = (by: Reach, rule: number | undefined) =>
+    rule === undefined ? none : by.outcomes[rule];
   for (const [part, first] of a.divide(world, budget)) {
-    const said = outcomeOf(first === undefined ? undefined : a.rules[first]);
     for (const [rest, second] of b.divide(part, budget)) {
-      if (outcomeOf(second === undefined ? undefined : b.rules[second]) !== said) return rest;
+      if (said(a, first) !== said(b, second)) return rest;
     }
   }
   return undefined;

@@ -48,7 +48,7 @@ export function intersect(a: readonly IdRange[], b: readonly IdRange[]): readonl
   for (let i = 0, j = 0; i < a.length && j < b.length;) {
     const [left, right] = [a[i]!, b[j]!];
     const [first, last] = [Math.max(left.first, right.first), Math.min(left.last, right.last)];
-    if (first <= last) common.push({ first, last });
+    if (first <= last) common.push(last - first === left.last - left.first ? left : { first, last });
     if (left.last < right.last) i++;
     else j++;
   }

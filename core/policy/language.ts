@@ -1,19 +1,6 @@
 /** Sets of texts that globs describe: is there a text that some globs match, and others do not? */
 
-import { compileGlob } from "./glob.ts";
-
-/** Counts down; an analysis that would take too long ends with an error instead. */
-export interface Budget {
-  left: number;
-}
-
-/** Thrown when a {@link Budget} is used up. */
-export class OutOfBudget extends Error {}
-
-/** Takes from the budget. */
-export function spend(budget: Budget, steps = 1): void {
-  if ((budget.left -= steps) < 0) throw new OutOfBudget();
-}
+import { type Budget, ONE } from "./budget.ts";
 
 /** The texts that at least one glob of each list in `in` matches, and no glob in `out`. */
 export interface Texts {
@@ -21,101 +8,170 @@ export interface Texts {
   readonly out: readonly string[];
 }
 
+/** Whether a text is in the set. */
+export function hasText({ in: wanted, out }: Texts, text: string, budget: Budget): boolean {
+  const matches = (glob: string) => budget.glob(glob).matches(text, budget);
+  return wanted.every((globs) => globs.some(matches)) && !out.some(matches);
+}
+
+/** A text in the set, a short one but not empty if that can be; `undefined` where there is none. */
+export function findText(texts: Texts, budget: Budget): string | undefined {
+  const literal = texts.in.find((globs) => globs.every((glob) => budget.glob(glob).isLiteral));
+  if (literal !== undefined) return literal.find((text) => hasText(texts, text, budget));
+  if (isCovered(texts, budget) || areApart(texts, budget)) return undefined;
+  return guess(texts, budget) ?? search(texts, budget);
+}
+
+/** Whether everything that a list wants is kept out by name. */
+function isCovered({ in: wanted, out }: Texts, budget: Budget): boolean {
+  if (out.length === 0) return false;
+  budget.spend(10 * out.length);
+  const names = new Set(out);
+  return names.has("**") || wanted.some((globs) => {
+    budget.spend(globs.length);
+    return globs.every((glob) => names.has(glob));
+  });
+}
+
+/** Whether two lists are of globs that begin or end in ways that exclude each other. */
+function areApart({ in: wanted }: Texts, budget: Budget): boolean {
+  for (const [at, globs] of wanted.entries()) {
+    for (const others of wanted.slice(at + 1)) {
+      const isApart = globs.every((a) =>
+        others.every((b) => budget.glob(a).isApart(budget.glob(b), budget))
+      );
+      if (isApart) return true;
+    }
+  }
+  return false;
+}
+
+/** So many globs are tried with something in the place of their stars, before a search. */
+const GUESSES = 4;
+
+function guess(texts: Texts, budget: Budget): string | undefined {
+  const other = letterBeside([...texts.in.flat(), ...texts.out], budget);
+  const [first = ["**"], ...rest] = texts.in;
+  const shortest = rest.reduce((a, b) => b.length < a.length ? b : a, first);
+  for (const glob of shortest.slice(0, GUESSES)) {
+    budget.spend(glob.length);
+    for (const filler of ["", other]) {
+      const text = glob.replaceAll(/\*+/g, filler);
+      if (text !== "" && hasText(texts, text, budget)) return text;
+    }
+  }
+  return undefined;
+}
+
+/** How far texts have come: for each glob the places that they have reached, ascending. */
+type Places = readonly (readonly number[])[];
+
 /**
- * A text in the set, as short as any but not empty if that can be; `undefined` where there is none.
- *
  * Searches the texts letter by letter, breadth first. What matters of a text is only which places
  * of each glob it has reached: of these there are finitely many, so the search ends.
  */
-export function findText(texts: Texts, budget: Budget): string | undefined {
-  const literal = texts.in.find((globs) => !globs.some((glob) => glob.includes("*")));
-  if (literal !== undefined) {
-    spend(budget, literal.length);
-    const tests = texts.in.map((globs) => globs.map(compileGlob));
-    const outs = texts.out.map(compileGlob);
-    return literal.find((text) =>
-      tests.every((globs) => globs.some((test) => test(text))) && !outs.some((test) => test(text))
-    );
-  }
-  return search(texts, budget);
-}
-
-/** One glob, as one piece for each character and star. */
-type Pieces = readonly string[];
-
-const piecesOf = (glob: string): Pieces => glob.match(/\*+|[^*]/g) ?? [];
-
-/** How far texts have come: for each glob the places that they have reached. */
-type Places = readonly (readonly number[])[];
-
 function search({ in: wanted, out }: Texts, budget: Budget): string | undefined {
-  const globs = [...wanted.flat(), ...out].map(piecesOf);
-  // Which list each glob is of; −1: of those that must not match.
-  const lists = [...wanted.flatMap((globs, list) => globs.map(() => list)), ...out.map(() => -1)];
-  const other = letterBeside(globs);
-
-  const isEnd = (glob: number, places: readonly number[]) => places.includes(globs[glob]!.length);
-  const accepts = (reached: Places) => {
-    const ended = new Set(lists.filter((_, glob) => isEnd(glob, reached[glob]!)));
-    return !ended.has(-1) && wanted.every((_, list) => ended.has(list));
+  const numbers = new Map<string, number>();
+  const number = (glob: string): number => {
+    const known = numbers.get(glob);
+    if (known === undefined) numbers.set(glob, numbers.size);
+    return known ?? numbers.size - 1;
   };
-  const isHopeless = (reached: Places) =>
-    wanted.some((_, list) => lists.every((of, glob) => of !== list || reached[glob]!.length === 0));
+  const numbersOf = (globs: readonly string[]) => {
+    budget.spend(10 * globs.length);
+    return [...new Set(globs.map(number))];
+  };
+  const lists = wanted.map(numbersOf);
+  const outs = numbersOf(out);
+  const work = lists.reduce((sum, { length }) => sum + length, outs.length);
+  const globs = [...numbers.keys()].map((glob) => budget.glob(glob).pieces(budget));
+  const other = letterBeside([...numbers.keys()], budget).charCodeAt(0);
 
-  const start = globs.map((pieces) => closure(pieces, [0]));
-  const seen = new Set([JSON.stringify(start)]);
-  const queue: (readonly [text: string, Places])[] = [["", start]];
+  const hasEnded = (places: readonly number[], glob: number) =>
+    places.at(-1) === globs[glob]!.length;
+  const accepts = (reached: Places) =>
+    lists.every((list) => list.some((glob) => hasEnded(reached[glob]!, glob))) &&
+    !outs.some((glob) => hasEnded(reached[glob]!, glob));
+  const isHopeless = (reached: Places) =>
+    lists.some((list) => list.every((glob) => reached[glob]!.length === 0));
+
+  const seen = new Set<string>();
+  const queue: (readonly [text: string, Places])[] = [];
+  let kept = 0;
+  const add = (text: string, reached: Places) => {
+    if (isHopeless(reached)) return;
+    const key = reached.map((places) => places.join()).join(";");
+    if (seen.has(key)) return;
+    // The key, the lists, and what holds them.
+    const cells = 40 + key.length / 8 + reached.reduce((sum, places) => sum + 4 + places.length, 0);
+    budget.keep(cells);
+    kept += cells;
+    seen.add(key);
+    queue.push([text, reached]);
+  };
+  add("", globs.map((pieces) => reach(pieces, [], 0)));
+  const start = queue[0]?.[1];
   for (const [text, reached] of queue) {
-    if (text !== "" && accepts(reached)) return text;
+    if (text !== "" && accepts(reached)) {
+      budget.keep(-kept);
+      return text;
+    }
+    const places = reached.reduce((sum, { length }) => sum + length, 0);
     for (const letter of lettersAfter(globs, reached, other)) {
-      spend(budget, globs.length);
-      const next = reached.map((places, glob) => step(globs[glob]!, places, letter));
-      const key = JSON.stringify(next);
-      if (isHopeless(next) || seen.has(key)) continue;
-      seen.add(key);
-      queue.push([text + letter, next]);
+      budget.spend(60 + work + 20 * globs.length + 20 * places);
+      add(
+        text + String.fromCharCode(letter),
+        reached.map((places, glob) => step(globs[glob]!, places, letter)),
+      );
     }
   }
-  return accepts(start) ? "" : undefined;
+  budget.keep(-kept);
+  return start !== undefined && accepts(start) ? "" : undefined;
 }
 
-/** Stars may stand for nothing. */
-function closure(pieces: Pieces, places: readonly number[]): readonly number[] {
-  const all = new Set<number>();
-  for (let place of places) {
-    all.add(place);
-    while (pieces[place]?.startsWith("*")) all.add(++place);
+const SLASH = "/".charCodeAt(0);
+
+/** Adds a place, and the one behind a star, which may stand for nothing. */
+function reach(pieces: Int32Array, places: number[], place: number): number[] {
+  for (;; place++) {
+    if (places.length === 0 || places.at(-1)! < place) places.push(place);
+    if (!(pieces[place]! < 0)) return places;
   }
-  return [...all].sort((a, b) => a - b);
 }
 
-function step(pieces: Pieces, places: readonly number[], letter: string): readonly number[] {
-  const next = places.flatMap((place) => {
+function step(pieces: Int32Array, places: readonly number[], letter: number): number[] {
+  let next: number[] = [];
+  for (const place of places) {
     const piece = pieces[place];
-    if (piece === undefined || (piece === "*" && letter === "/")) return [];
-    if (piece.startsWith("*")) return [place];
-    return piece === letter ? [place + 1] : [];
-  });
-  return closure(pieces, next);
+    if (piece === undefined || (piece === ONE && letter === SLASH)) continue;
+    if (piece === letter) reach(pieces, next, place + 1);
+    // What an earlier place can still reach, one on "**" can as well.
+    else if (piece < ONE) next = reach(pieces, [], place);
+    else if (piece === ONE) reach(pieces, next, place);
+  }
+  return next;
 }
 
 /** The letters that can make a difference next. */
-function lettersAfter(globs: readonly Pieces[], reached: Places, other: string): Iterable<string> {
-  const letters = new Set([other, "/"]);
+function lettersAfter(globs: readonly Int32Array[], reached: Places, other: number): Set<number> {
+  const letters = new Set([other, SLASH]);
   for (const [glob, places] of reached.entries()) {
     for (const place of places) {
       const piece = globs[glob]![place];
-      if (piece !== undefined && !piece.startsWith("*")) letters.add(piece);
+      if (piece !== undefined && piece >= 0) letters.add(piece);
     }
   }
   return letters;
 }
 
 /** A letter that no glob names: it stands for all of them. */
-function letterBeside(globs: readonly Pieces[]): string {
-  const used = new Set(globs.flat());
+function letterBeside(globs: readonly string[], budget: Budget): string {
   for (let code = 97;; code++) {
     const letter = String.fromCharCode(code);
-    if (!used.has(letter)) return letter;
+    const isUsed = globs.some((glob) => {
+      budget.spend(1 + glob.length / 16);
+      return glob.includes(letter);
+    });
+    if (!isUsed) return letter;
   }
 }

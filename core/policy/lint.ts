@@ -1,11 +1,10 @@
 /** What is doubtful about a policy: rules that never decide, that let everybody in, that can be fooled. */
 
+import { Budget, OutOfBudget } from "./budget.ts";
 import type { CheckedRule, DocumentPath, Named } from "./check.ts";
 import type { Checked } from "./condition.ts";
-import { outcomeOf } from "./equivalent.ts";
 import { hasId, type IdRange } from "./ids.ts";
-import { type Budget, OutOfBudget } from "./language.ts";
-import { matches, Reach, withinBudget } from "./reach.ts";
+import { matches, Reach } from "./reach.ts";
 import {
   both,
   EVERYTHING,
@@ -75,8 +74,6 @@ export interface LintOptions {
 
 /** What {@link lintRules} needs beside the rules. */
 export interface LintContext extends LintOptions {
-  /** The rule that decides. */
-  readonly decide: (example: PolicyCase) => string | undefined;
   /** The names that were resolved. */
   readonly named: readonly Named[];
   /** Other accounts with the same id as a name has. */
@@ -85,27 +82,39 @@ export interface LintContext extends LintOptions {
   readonly where: ((path: DocumentPath) => string) | undefined;
 }
 
-/** Finds what is doubtful. Exact: a rule that is said never to decide does not, and the other way. */
-export function lintRules(rules: readonly CheckedRule[], context: LintContext): readonly Finding[] {
+/**
+ * Finds what is doubtful. Exact: a rule that is said never to decide does not, and the other way. What
+ * was not found out within the budget is said to be so, rule by rule.
+ */
+export function lintRules(
+  rules: readonly CheckedRule[],
+  context: LintContext,
+  budget: Budget = new Budget(),
+): readonly Finding[] {
   const { abstractSocket = false, where } = context;
-  const reach = withinBudget("analyse the policy", (budget) => new Reach(rules, budget));
+  const reach = new Reach(rules, budget);
+  const looks = [lintReach, lintEveryone, ...(abstractSocket ? [lintContainer] : [])];
+  const namesOf = sameIds(context);
   return rules.flatMap((rule, position) => {
     const findings: Finding[] = [];
     const say: Say = (kind, level, message, { example, path = ["rules", position] } = {}) => {
       const found = { kind, level, rule: rule.name, message, example, path };
       findings.push({ ...found, where: where?.(path) });
     };
-    for (const look of [lintReach, lintEveryone, ...(abstractSocket ? [lintContainer] : [])]) {
-      try {
-        look({ reach, position, rule, context, budget: { left: STEPS } }, say);
-      } catch (error) {
-        if (!(error instanceof OutOfBudget)) throw error;
-        say("unsettled", "note", `Not all was found out about rule "${rule.name}": ${TOO_MANY}`);
-      }
+    const isSettled = looks.map((look) =>
+      budget.ask(
+        rules.length - position,
+        (part) => look({ reach, position, rule, budget: part }, say),
+      )
+    );
+    if (isSettled.includes(false)) {
+      const message = `Not all was found out about rule "${rule.name}": its conditions and those ` +
+        "of rules before it can be combined in too many ways";
+      say("unsettled", "warning", message);
     }
     lintExe(rule, say);
     lintOverflow(rule, say);
-    lintNames(position, context, say);
+    lintNames(namesOf(position), say);
     return findings;
   });
 }
@@ -114,7 +123,6 @@ interface Look {
   readonly reach: Reach;
   readonly position: number;
   readonly rule: CheckedRule;
-  readonly context: LintContext;
   readonly budget: Budget;
 }
 
@@ -125,27 +133,30 @@ type Say = (
   more?: { readonly example?: PolicyCase | undefined; readonly path?: DocumentPath },
 ) => void;
 
-/** Steps for one rule and one question. */
-const STEPS = 500_000;
-const TOO_MANY = "its conditions and those before it can be combined in too many ways";
-
 /** Whether the rule ever decides, and which earlier rule takes some of its cases. */
-function lintReach({ reach, position, rule, context, budget }: Look, say: Say): void {
+function lintReach({ reach, position, rule, budget }: Look, say: Say): void {
   const { facts, rules } = reach;
-  const known = matches(rule, "true", budget).map((region) => whereKnown(region, facts))
+  const known = matches(rule, "true", budget).map((region) => whereKnown(region, facts, budget))
     .filter((region) => !isEmpty(region, budget));
   if (known.length === 0) {
     say("contradiction", "error", `Nobody can meet the conditions of rule "${rule.name}"`);
     return;
   }
+  if (reach.firstOpen === position) throw new OutOfBudget();
   const example = exampleIn(known[0]!, facts, budget);
-  const isDecided = context.decide(example) === rule.name ||
+  const decides = reach.ruleOf(example, budget);
+  const isDecided = decides === position ||
     known.some((region) => first(reach.leftOf(region, budget, position)) !== undefined);
+  // Rules of which there are no regions may take more, and never give anything back.
+  const mayTakeMore = reach.firstOpen < position;
   if (!isDecided) {
-    const taken = `Rule "${context.decide(example)}" decides for ${inShort(example)}, and so on`;
+    const taken = mayTakeMore || decides === undefined
+      ? "Earlier rules do"
+      : `Rule "${rules[decides]!.name}" decides for ${inShort(example)}, and so on`;
     for (const region of reach.regionsOf(position)) {
       const left = first(reach.leftOf(region, budget, position));
       if (left === undefined) continue;
+      if (mayTakeMore) throw new OutOfBudget();
       const message = `Rule "${rule.name}" decides only where facts are unknown: ` +
         `whom it is about, earlier rules decide for. ${taken}`;
       say("only-unknown", "warning", message, { example: exampleIn(left, [], budget) });
@@ -154,10 +165,9 @@ function lintReach({ reach, position, rule, context, budget }: Look, say: Say): 
     say("never", "error", `Rule "${rule.name}" never decides. ${taken}`, { example });
     return;
   }
-  const outcome = outcomeOf(rule);
+  if (mayTakeMore) throw new OutOfBudget();
   for (const region of known) {
     for (const [part, before] of reach.meeting(region, budget, position)) {
-      if (outcomeOf(rules[before]) === outcome) continue;
       const taken = first(reach.leftOf(part, budget, before));
       if (taken === undefined) continue;
       const example = exampleIn(taken, facts, budget);
@@ -173,10 +183,11 @@ function lintReach({ reach, position, rule, context, budget }: Look, say: Say): 
 function lintEveryone({ reach, rule, budget }: Look, say: Say): void {
   const { grants, when, name, actions } = rule;
   if (grants === undefined) return;
+  const everybody = whereKnown(EVERYTHING, reach.facts, budget);
   const isMissed = matches({ ...rule, actions: undefined }, "not true", budget)
-    .some((region) => both(region, whereKnown(EVERYTHING, reach.facts), budget) !== undefined);
+    .some((region) => both(region, everybody, budget) !== undefined);
   if (isMissed) return;
-  const what = actions === undefined ? "everything" : actions.join(", ");
+  const what = actions === undefined ? "everything" : cutOff(actions.join(", "));
   const why = when === undefined ? "it has no condition" : "everybody meets its conditions";
   say("everyone", "warning", `Rule "${name}" allows ${what} to everybody: ${why}`);
 }
@@ -194,6 +205,7 @@ const CONTAINER_ROOT: Region = new Map<FactKey, Ids | Truths>([
 /** An allowing rule that lets in a container's root through an abstract socket. */
 function lintContainer({ reach, rule, position, budget }: Look, say: Say): void {
   if (rule.grants === undefined) return;
+  if (reach.firstOpen <= position) throw new OutOfBudget();
   for (const region of reach.regionsOf(position)) {
     const inside = both(region, CONTAINER_ROOT, budget);
     const left = inside && first(reach.leftOf(inside, budget, position));
@@ -235,16 +247,45 @@ function lintOverflow({ name, when }: CheckedRule, say: Say): void {
   }
 }
 
-/** Names that stand for an id which has other names too. */
-function lintNames(position: number, { named, namesakes }: LintContext, say: Say): void {
+/** So many names are told. */
+const MOST_NAMES = 5;
+
+/** For each rule, the names in it, with all names that their ids have. */
+function sameIds({ named, namesakes }: LintContext): (rule: number) => readonly SameId[] {
+  const keyOf = ({ kind, id }: Named) => `${kind} ${id}`;
+  const namesOf = new Map<string, Set<string>>();
   for (const one of named) {
-    if (one.path[1] !== position) continue;
-    const { kind, name, id, path } = one;
-    const same = named.filter((other) => other.kind === kind && other.id === id)
-      .map((other) => other.name);
-    const others = new Set([...same, ...namesakes(one)].filter((other) => other !== name));
-    if (others.size === 0) continue;
-    const list = [...others].map((other) => JSON.stringify(other)).join(", ");
+    const names = namesOf.get(keyOf(one)) ?? new Set();
+    namesOf.set(keyOf(one), names.add(one.name));
+  }
+  const asked = new Set<ReadonlySet<string>>();
+  const byRule = new Map<unknown, SameId[]>();
+  for (const one of named) {
+    const names = namesOf.get(keyOf(one))!;
+    if (!asked.has(names)) { for (const other of namesakes(one)) names.add(other); }
+    asked.add(names);
+    const list = byRule.get(one.path[1]) ?? [];
+    list.push({ one, names });
+    byRule.set(one.path[1], list);
+  }
+  return (rule) => byRule.get(rule) ?? [];
+}
+
+interface SameId {
+  readonly one: Named;
+  /** All names of the id. */
+  readonly names: ReadonlySet<string>;
+}
+
+/** Names that stand for an id which has other names too. */
+function lintNames(same: readonly SameId[], say: Say): void {
+  for (const { one: { kind, name, id, path }, names } of same) {
+    const others: string[] = [];
+    for (const other of names) {
+      if (other !== name && others.length < MOST_NAMES) others.push(other);
+    }
+    if (others.length === 0) continue;
+    const list = others.map((other) => JSON.stringify(other)).join(", ");
     const what = kind === "user" ? "uid" : "gid";
     const message =
       `The ${kind} ${JSON.stringify(name)} has the ${what} of ${list} as well, ${id}: ` +
@@ -267,7 +308,15 @@ function partsOf(condition: Checked): readonly Exclude<Checked, { readonly of: u
 
 /** A case in one line: `{"uid":1000} "GET /x"`. */
 function inShort({ peer, action }: PolicyCase): string {
-  return JSON.stringify(peer) + (action === undefined ? "" : ` ${JSON.stringify(action)}`);
+  return cutOff(JSON.stringify(peer)) +
+    (action === undefined ? "" : ` ${JSON.stringify(cutOff(action))}`);
+}
+
+/** In characters, of what is quoted in a message. */
+const LONGEST = 300;
+
+function cutOff(text: string): string {
+  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
 }
 
 function first<T>(values: Iterable<T>): T | undefined {

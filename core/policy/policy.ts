@@ -54,9 +54,8 @@ export interface Policy {
   explain(peer: Peer | PlainPeer, options?: DecideOptions): Explanation;
   /**
    * Finds what is doubtful: rules that never decide, that let everybody in, that can be fooled. Exact
-   * where it says so: "never" is a proof, and an example is one.
-   *
-   * @throws {UcredError} `ERR_UCRED_POLICY` if one rule's conditions can be combined in too many ways.
+   * where it says so: "never" is a proof, and an example is one. Rules whose conditions can be combined
+   * in too many ways are `unsettled`.
    */
   lint(options?: LintOptions): readonly Finding[];
   /**
@@ -250,7 +249,6 @@ class CompiledPolicy implements Policy {
   lint(options: LintOptions = {}): readonly Finding[] {
     return lintRules(this.#checked.rules, {
       ...options,
-      decide: ({ peer, action }) => this.decide(peer, { action }).rule,
       named: this.#checked.named,
       namesakes: this.#context.namesakes ?? (() => []),
       where: this.#context.where,

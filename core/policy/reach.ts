@@ -1,17 +1,21 @@
 /** Which rule decides where: rules in order, as regions. */
 
 import { UcredError } from "../errors.ts";
+import { type Budget, OutOfBudget } from "./budget.ts";
 import type { CheckedRule } from "./check.ts";
-import { type Budget, OutOfBudget } from "./language.ts";
 import {
   both,
   EVERYTHING,
   type FactKey,
   factsOf,
+  type Groups,
+  hasCase,
   type Ids,
   type Outcome,
+  type PolicyCase,
   type Region,
   regionsOf,
+  sizeOf,
   TextValues,
   without,
 } from "./region.ts";
@@ -23,59 +27,107 @@ interface Entry {
   readonly rule: number;
 }
 
-/** Steps that one question may take: about a second. */
-const BUDGET = 2_000_000;
-
-/** Answers a question within the budget. @throws {UcredError} `ERR_UCRED_POLICY` beyond it. */
-export function withinBudget<T>(what: string, run: (budget: Budget) => T): T {
+/** Answers a question within a budget. @throws {UcredError} `ERR_UCRED_POLICY` beyond it. */
+export function withinBudget<T>(what: string, run: () => T): T {
   try {
-    return run({ left: BUDGET });
+    return run();
   } catch (error) {
     if (!(error instanceof OutOfBudget)) throw error;
-    const message = `Cannot ${what}: the conditions can be combined in too many ways`;
+    const { rule } = error;
+    const where = rule === undefined
+      ? ""
+      : ` of rule ${JSON.stringify(rule)} and of those before it`;
+    const message = `Cannot ${what}: the conditions${where} can be combined in too many ways`;
     const hint = "Write conditions with fewer any, not and globs, or split the policy";
     throw new UcredError("ERR_UCRED_POLICY", message, { hint });
   }
 }
 
+/** What rules say, by numbers: two that say the same have the same number. */
+export class Outcomes {
+  readonly #numbers = new Map<string, number>();
+
+  /** @param rule `undefined`: no rule matches. */
+  of(rule: Pick<CheckedRule, "grants"> | undefined): number {
+    const outcome = outcomeOf(rule);
+    const known = this.#numbers.get(outcome);
+    if (known !== undefined) return known;
+    this.#numbers.set(outcome, this.#numbers.size);
+    return this.#numbers.size - 1;
+  }
+}
+
+/** What a rule says, as far as it counts: two rules that say the same are alike. */
+export function outcomeOf(rule: Pick<CheckedRule, "grants"> | undefined): string {
+  if (rule?.grants === undefined) return "deny";
+  return JSON.stringify([...new Set(rule.grants)].sort());
+}
+
 /** Rules in order. */
 export class Reach {
   readonly rules: readonly CheckedRule[];
+  /** What each rule says. */
+  readonly outcomes: readonly number[];
   /** Facts that some rule asks for. */
   readonly facts: ReadonlySet<FactKey>;
-  readonly #entries: readonly Entry[];
+  /** Position of the first rule that would take too many regions; there are none of it here. */
+  readonly firstOpen: number;
+  readonly #entries: Entry[] = [];
   /** Where each rule's entries begin. */
-  readonly #begins: readonly number[];
-  /** Entries that are about few uids, by each; and the rest. */
-  readonly #byUid = new Map<number, number[]>();
+  readonly #begins: number[] = [];
+  /** For each entry the next one whose rule says otherwise. */
+  readonly #nextOther: Uint32Array;
+  /** Entries that are about few uids, or else about few gids; and the rest. */
+  readonly #byUid = new EntriesById();
+  readonly #byGid = new EntriesById();
   readonly #others: number[] = [];
 
-  /** @throws {OutOfBudget} */
-  constructor(rules: readonly CheckedRule[], budget: Budget) {
+  constructor(rules: readonly CheckedRule[], budget: Budget, outcomes = new Outcomes()) {
     this.rules = rules;
+    this.outcomes = rules.map((rule) => outcomes.of(rule));
     this.facts = new Set(rules.flatMap(({ when, actions }) => [
       ...factsOf(when),
       ...(actions === undefined ? [] : ["action" as const]),
     ]));
-    const entries: Entry[] = [];
-    this.#begins = rules.map((rule, position) => {
-      const begin = entries.length;
-      // An unknown condition keeps an allowing rule from matching, and not a denying one.
-      const outcome = rule.grants === undefined ? "not false" : "true";
-      for (const region of matches(rule, outcome, budget)) entries.push({ region, rule: position });
-      return begin;
-    });
-    this.#entries = entries;
-    for (const [at, { region }] of entries.entries()) {
-      const uids = region.get("uid") as Ids | undefined;
-      const ids = uids && singlesOf(uids);
-      if (ids === undefined) this.#others.push(at);
-      for (const id of ids ?? []) {
-        const list = this.#byUid.get(id);
-        if (list === undefined) this.#byUid.set(id, [at]);
-        else list.push(at);
-      }
+    let firstOpen = rules.length;
+    for (const [position, rule] of rules.entries()) {
+      this.#begins.push(this.#entries.length);
+      let cells = 0;
+      const isDone = budget.ask(rules.length - position, (part) => {
+        // An unknown condition keeps an allowing rule from matching, and not a denying one.
+        const regions = matches(rule, rule.grants === undefined ? "not false" : "true", part);
+        cells = regions.reduce((sum, region) => sum + ENTRY + sizeOf(region), 0);
+        if (cells > budget.cells) throw new OutOfBudget();
+        for (const region of regions) this.#add({ region, rule: position });
+      });
+      if (isDone) budget.keep(cells);
+      else firstOpen = Math.min(firstOpen, position);
     }
+    this.firstOpen = firstOpen;
+    const next = new Uint32Array(this.#entries.length);
+    for (let at = next.length - 1; at >= 0; at--) {
+      const isSame = this.#outcomeAt(at) === this.#outcomeAt(at + 1);
+      next[at] = isSame ? next[at + 1]! : at + 1;
+    }
+    this.#nextOther = next;
+  }
+
+  #add(entry: Entry): void {
+    const at = this.#entries.push(entry) - 1;
+    const uids = entry.region.get("uid") as Ids | undefined;
+    const groups = entry.region.get("groups") as Groups | undefined;
+    if (!this.#byUid.add(uids, at) && !this.#byGid.add(groups?.gid, at)) this.#others.push(at);
+  }
+
+  #outcomeAt(at: number): number | undefined {
+    const entry = this.#entries[at];
+    return entry && this.outcomes[entry.rule];
+  }
+
+  /** For answers that no rule may be left out of. @throws {OutOfBudget} */
+  requireAll(): void {
+    const rule = this.rules[this.firstOpen];
+    if (rule !== undefined) throw Object.assign(new OutOfBudget(), { rule: rule.name });
   }
 
   /** The regions that a rule decides if no rule before it does. */
@@ -85,7 +137,8 @@ export class Reach {
   }
 
   /**
-   * Divides a region by the rule that decides; `undefined` for none. The parts do not overlap.
+   * Divides a region by the rule that decides; `undefined` for none. The parts do not overlap. Rules
+   * without regions here are left out.
    *
    * @param before Only rules before this one.
    */
@@ -95,37 +148,38 @@ export class Reach {
     before = this.rules.length,
   ): Generator<readonly [part: Region, rule: number | undefined]> {
     const end = this.#begins[before] ?? this.#entries.length;
-    const open: [Region, number][] = [[region, 0]];
-    for (let next; (next = open.pop()) !== undefined;) {
-      const [region, from] = next;
-      let isDecided = false;
-      for (const at of this.#candidates(region)) {
-        if (at < from) continue;
-        if (at >= end) break;
-        const entry = this.#entries[at]!;
-        const part = both(region, entry.region, budget);
-        if (part === undefined) continue;
-        yield [part, entry.rule];
-        for (const rest of without(region, entry.region, budget)) open.push([rest, at + 1]);
-        isDecided = true;
-        break;
+    const open: [Region, from: number, cells: number][] = [[region, 0, 0]];
+    let kept = 0;
+    let rule: number | undefined;
+    try {
+      for (let next; (next = open.pop()) !== undefined;) {
+        const [region, from, cells] = next;
+        budget.keep(-cells);
+        kept -= cells;
+        const lists = this.#listsFor(region);
+        let isDecided = false;
+        for (let at = firstIn(lists, from); at < end; at = firstIn(lists, at + 1)) {
+          const entry = this.#entries[at]!;
+          rule = entry.rule;
+          const part = both(region, entry.region, budget);
+          if (part === undefined) continue;
+          yield [part, rule];
+          for (const rest of without(region, entry.region, budget)) {
+            const cells = sizeOf(rest);
+            budget.keep(cells);
+            kept += cells;
+            open.push([rest, at + 1, cells]);
+          }
+          isDecided = true;
+          break;
+        }
+        if (!isDecided) yield [region, undefined];
       }
-      if (!isDecided) yield [region, undefined];
-    }
-  }
-
-  /** Where a region meets what rules before this one would decide; the parts may overlap. */
-  *meeting(
-    region: Region,
-    budget: Budget,
-    before: number,
-  ): Generator<readonly [part: Region, rule: number]> {
-    const end = this.#begins[before] ?? this.#entries.length;
-    for (const at of this.#candidates(region)) {
-      if (at >= end) break;
-      const entry = this.#entries[at]!;
-      const part = both(region, entry.region, budget);
-      if (part !== undefined) yield [part, entry.rule];
+    } catch (error) {
+      if (error instanceof OutOfBudget && rule !== undefined) error.rule ??= this.rules[rule]!.name;
+      throw error;
+    } finally {
+      budget.keep(-kept);
     }
   }
 
@@ -136,16 +190,103 @@ export class Reach {
     }
   }
 
-  /** Positions of the entries that may meet a region, ascending. */
-  #candidates(region: Region): Iterable<number> {
-    const uids = region.get("uid") as Ids | undefined;
-    const id = uids && !uids.unknown && uids.ranges.length === 1 &&
-        uids.ranges[0]!.first === uids.ranges[0]!.last
-      ? uids.ranges[0]!.first
-      : undefined;
-    if (id === undefined) return this.#entries.keys();
-    return [...this.#byUid.get(id) ?? [], ...this.#others].sort((a, b) => a - b);
+  /**
+   * Where a region of a rule meets what rules before it would decide, and decide otherwise; the parts
+   * may overlap.
+   */
+  *meeting(
+    region: Region,
+    budget: Budget,
+    rule: number,
+  ): Generator<readonly [part: Region, before: number]> {
+    const end = this.#begins[rule]!;
+    const lists = this.#listsFor(region);
+    for (let at = firstIn(lists, 0); at < end;) {
+      const isOther = this.#outcomeAt(at) !== this.outcomes[rule];
+      if (isOther) {
+        const entry = this.#entries[at]!;
+        const part = both(region, entry.region, budget);
+        if (part !== undefined) yield [part, entry.rule];
+      }
+      budget.spend(20);
+      at = firstIn(lists, isOther ? at + 1 : this.#nextOther[at]!);
+    }
   }
+
+  /** The rule that decides a case; rules without regions here are left out. */
+  ruleOf(one: PolicyCase, budget: Budget): number | undefined {
+    const lists = this.#lists(one.peer.uid, one.peer.gid);
+    for (let at = firstIn(lists, 0); at < this.#entries.length; at = firstIn(lists, at + 1)) {
+      const { region, rule } = this.#entries[at]!;
+      budget.spend(20);
+      if (hasCase(region, one, budget)) return rule;
+    }
+    return undefined;
+  }
+
+  #listsFor(region: Region): readonly (readonly number[])[] | undefined {
+    const uids = region.get("uid") as Ids | undefined;
+    const groups = region.get("groups") as Groups | undefined;
+    return this.#lists(uids?.single, groups?.gid.single);
+  }
+
+  /** Positions of the entries that may be about such ids, ascending; `undefined`: all. */
+  #lists(
+    uid: number | undefined,
+    gid: number | undefined,
+  ): readonly (readonly number[])[] | undefined {
+    if (uid === undefined && gid === undefined) return undefined;
+    return [this.#byUid.about(uid), this.#byGid.about(gid), this.#others];
+  }
+}
+
+/** What an entry takes, beside its region. */
+const ENTRY = 50;
+
+/** Sets of so many ids or fewer are listed by id. */
+const FEW = 16;
+
+/** Positions of entries, by the ids that they are about. */
+class EntriesById {
+  readonly #all: number[] = [];
+  readonly #byId = new Map<number, number[]>();
+
+  /** Adds one; `false` if it is about too many. */
+  add(ids: Ids | undefined, at: number): boolean {
+    const { ranges } = ids ?? {};
+    if (ranges === undefined || ranges.length > FEW) return false;
+    if (ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0) > FEW) return false;
+    this.#all.push(at);
+    for (const { first, last } of ranges) {
+      for (let id = first; id <= last; id++) {
+        const list = this.#byId.get(id);
+        if (list === undefined) this.#byId.set(id, [at]);
+        else list.push(at);
+      }
+    }
+    return true;
+  }
+
+  /** @param id `undefined`: any. */
+  about(id: number | undefined): readonly number[] {
+    return id === undefined ? this.#all : this.#byId.get(id) ?? [];
+  }
+}
+
+/** The least position that is not before `from`, in any of these lists; all positions are in none. */
+function firstIn(lists: readonly (readonly number[])[] | undefined, from: number): number {
+  if (lists === undefined) return from;
+  let least = Infinity;
+  for (const list of lists) {
+    let [low, high] = [0, list.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (list[middle]! < from) low = middle + 1;
+      else high = middle;
+    }
+    if (low < list.length) least = Math.min(least, list[low]!);
+  }
+  return least;
 }
 
 /** The regions in which a rule's condition turns out so, and that its actions are about. */
@@ -162,15 +303,4 @@ export function matches(
     ["action", new TextValues({ in: [actions], out: [] }, false, false)],
   ]);
   return regions.flatMap((region) => both(region, about, budget) ?? []);
-}
-
-/** Sets of so many ids or fewer are listed by id. */
-const FEW = 16;
-
-function singlesOf({ ranges }: Ids): readonly number[] | undefined {
-  const count = ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0);
-  if (count > FEW) return undefined;
-  return ranges.flatMap(({ first, last }) =>
-    Array.from({ length: last - first + 1 }, (_, at) => first + at)
-  );
 }

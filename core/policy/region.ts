@@ -6,20 +6,25 @@
  */
 
 import type { NamespaceKind } from "../process.ts";
+import type { Budget } from "./budget.ts";
 import type { Checked, CheckedFact, TextField } from "./condition.ts";
 import { hasId, type IdRange, intersect, others, unite } from "./ids.ts";
-import { type Budget, findText, spend, type Texts } from "./language.ts";
+import { findText, hasText, type Texts } from "./language.ts";
 import { OVERFLOW_ID, type PlainPeer } from "./subject.ts";
 
 /** A set of values of one fact. Of the methods' arguments, each is of the same class. */
 interface Values<S> {
+  /** What it takes to look through it, or to keep it: ranges, globs. */
+  readonly size: number;
   /** What is in both. */
-  and(other: S): S;
+  and(other: S, budget: Budget): S;
   /** What is not in the other: sets that do not overlap, some of them perhaps empty. */
-  without(other: S): readonly S[];
+  without(other: S, budget: Budget): readonly S[];
   /** Only known facts. */
-  known(): S;
+  known(budget: Budget): S;
   isEmpty(budget: Budget): boolean;
+  /** Whether the case's value is in it. */
+  has(one: PolicyCase, fact: FactKey, budget: Budget): boolean;
 }
 
 const EVERY_ID: readonly IdRange[] = others([]);
@@ -35,11 +40,17 @@ export class Ids implements Values<Ids> {
     this.unknown = unknown;
   }
 
-  and({ ranges, unknown }: Ids): Ids {
+  get size(): number {
+    return 1 + this.ranges.length;
+  }
+
+  and({ ranges, unknown }: Ids, budget: Budget): Ids {
+    budget.spend(this.ranges.length + ranges.length);
     return new Ids(intersect(this.ranges, ranges), this.unknown && unknown);
   }
 
-  without({ ranges, unknown }: Ids): readonly Ids[] {
+  without({ ranges, unknown }: Ids, budget: Budget): readonly Ids[] {
+    budget.spend(this.ranges.length + ranges.length);
     return [new Ids(intersect(this.ranges, others(ranges)), this.unknown && !unknown)];
   }
 
@@ -49,6 +60,22 @@ export class Ids implements Values<Ids> {
 
   isEmpty(): boolean {
     return this.ranges.length === 0 && !this.unknown;
+  }
+
+  has({ peer: { uid } }: PolicyCase): boolean {
+    return this.hasId(uid);
+  }
+
+  /** @param id `undefined`: unknown. */
+  hasId(id: number | undefined): boolean {
+    return id === undefined ? this.unknown : hasId(this.ranges, id);
+  }
+
+  /** The one id in it, and nothing unknown. */
+  get single(): number | undefined {
+    const [range, more] = this.ranges;
+    const isSingle = !this.unknown && more === undefined && range?.first === range?.last;
+    return isSingle ? range?.first : undefined;
   }
 
   /** An id; a person's, if there is one. `undefined`: unknown. */
@@ -86,9 +113,16 @@ export class Groups implements Values<Groups> {
     this.avoids = avoids;
   }
 
-  and({ gid, whole, partial, hits, avoids }: Groups): Groups {
+  get size(): number {
+    const inHits = this.hits.reduce((sum, { length }) => sum + 1 + length, 0);
+    return 1 + this.gid.size + inHits + this.avoids.length;
+  }
+
+  and(other: Groups, budget: Budget): Groups {
+    const { gid, whole, partial, hits, avoids } = other;
+    budget.spend(10 + this.size + other.size);
     return new Groups({
-      gid: this.gid.and(gid),
+      gid: this.gid.and(gid, budget),
       whole: this.whole && whole,
       partial: this.partial && partial,
       hits: [...this.hits, ...hits],
@@ -96,30 +130,45 @@ export class Groups implements Values<Groups> {
     });
   }
 
-  without({ gid, whole, partial, hits, avoids }: Groups): readonly Groups[] {
+  without({ gid, whole, partial, hits, avoids }: Groups, budget: Budget): readonly Groups[] {
     const rest: Groups[] = [];
     let left: Groups = new Groups(this); // what is in all limits so far
     const cut = (outside: readonly Groups[], inside: Groups) => {
-      rest.push(...outside.map((part) => left.and(part)));
-      left = left.and(inside);
+      rest.push(...outside.map((part) => left.and(part, budget)));
+      left = left.and(inside, budget);
     };
-    cut(ALL_IDS.without(gid).map((gid) => new Groups({ gid })), new Groups({ gid }));
+    cut(ALL_IDS.without(gid, budget).map((gid) => new Groups({ gid })), new Groups({ gid }));
     cut([new Groups({ whole: !whole, partial: !partial })], new Groups({ whole, partial }));
     for (const hit of hits) cut([new Groups({ avoids: hit })], new Groups({ hits: [hit] }));
     if (avoids.length > 0) cut([new Groups({ hits: [avoids] })], new Groups({ avoids }));
     return rest;
   }
 
-  known(): Groups {
-    return this.and(new Groups({ gid: ALL_IDS.known(), partial: false }));
+  known(budget: Budget): Groups {
+    return this.and(KNOWN_GROUPS, budget);
   }
 
-  isEmpty(): boolean {
-    return this.example() === undefined;
+  isEmpty(budget: Budget): boolean {
+    return this.example(budget) === undefined;
+  }
+
+  has({ peer }: PolicyCase, _fact: FactKey, budget: Budget): boolean {
+    const { gid, groups, ambiguous = [] } = peer;
+    const isWhole = groups !== undefined && !ambiguous.includes("groups");
+    if (!this.gid.hasId(gid) || !(isWhole ? this.whole : this.partial)) return false;
+    const certain = [
+      ...groups?.filter((group) => isWhole || group !== OVERFLOW_ID) ?? [],
+      ...(gid === undefined ? [] : [gid]),
+    ];
+    budget.spend((2 + this.hits.length) * certain.length);
+    return this.hits.every((hit) => certain.some((group) => hasId(hit, group))) &&
+      !certain.some((group) => hasId(this.avoids, group));
   }
 
   /** A gid and a list; `undefined` where there is none. */
-  example(): Pick<PlainPeer, "gid" | "groups" | "ambiguous"> | undefined {
+  example(budget: Budget): Pick<PlainPeer, "gid" | "groups" | "ambiguous"> | undefined {
+    const { hits, avoids } = this;
+    budget.spend(2 * (this.size + hits.length * (hits.length + avoids.length)));
     return this.whole && this.#list(true) || this.partial && this.#list(false) || undefined;
   }
 
@@ -157,6 +206,7 @@ export class Groups implements Values<Groups> {
 }
 
 const ALL_GROUPS = new Groups({});
+const KNOWN_GROUPS = new Groups({ gid: ALL_IDS.known(), partial: false });
 
 /** Texts, or none, or unknown. */
 export class TextValues implements Values<TextValues> {
@@ -164,6 +214,8 @@ export class TextValues implements Values<TextValues> {
   /** Whether "known to be none" is among them. */
   readonly none: boolean;
   readonly unknown: boolean;
+  /** Whether there is no text, as far as that was found out. */
+  #hasNoText: boolean | undefined;
 
   constructor(texts: Texts | undefined, none: boolean, unknown: boolean) {
     this.texts = texts;
@@ -171,7 +223,13 @@ export class TextValues implements Values<TextValues> {
     this.unknown = unknown;
   }
 
-  and({ texts, none, unknown }: TextValues): TextValues {
+  get size(): number {
+    return 1 + (this.texts === undefined ? 0 : this.texts.in.length + this.texts.out.length);
+  }
+
+  and(other: TextValues, budget: Budget): TextValues {
+    const { texts, none, unknown } = other;
+    budget.spend(10 + this.size + other.size);
     const both = this.texts && texts && {
       in: [...this.texts.in, ...texts.in],
       out: [...this.texts.out, ...texts.out],
@@ -179,7 +237,7 @@ export class TextValues implements Values<TextValues> {
     return new TextValues(both, this.none && none, this.unknown && unknown);
   }
 
-  without({ texts, none, unknown }: TextValues): readonly TextValues[] {
+  without({ texts, none, unknown }: TextValues, budget: Budget): readonly TextValues[] {
     const rest = [
       new TextValues(
         texts === undefined ? this.texts : undefined,
@@ -191,10 +249,10 @@ export class TextValues implements Values<TextValues> {
     let left = new TextValues(this.texts, false, false);
     const only = (set: Texts) => new TextValues(set, false, false);
     for (const globs of texts.in) {
-      rest.push(left.and(only({ in: [], out: globs })));
-      left = left.and(only({ in: [globs], out: [] }));
+      rest.push(left.and(only({ in: [], out: globs }), budget));
+      left = left.and(only({ in: [globs], out: [] }), budget);
     }
-    if (texts.out.length > 0) rest.push(left.and(only({ in: [texts.out], out: [] })));
+    if (texts.out.length > 0) rest.push(left.and(only({ in: [texts.out], out: [] }), budget));
     return rest;
   }
 
@@ -203,8 +261,15 @@ export class TextValues implements Values<TextValues> {
   }
 
   isEmpty(budget: Budget): boolean {
-    return !this.none && !this.unknown &&
-      (this.texts === undefined || findText(this.texts, budget) === undefined);
+    if (this.none || this.unknown || this.texts === undefined) return !this.none && !this.unknown;
+    return this.#hasNoText ??= findText(this.texts, budget) === undefined;
+  }
+
+  has(one: PolicyCase, fact: FactKey, budget: Budget): boolean {
+    const text = textIn(one, fact);
+    if (text === undefined) return this.unknown;
+    if (text === null) return this.none;
+    return this.texts !== undefined && hasText(this.texts, text, budget);
   }
 
   /** A text, `null` for none, `undefined` for unknown. */
@@ -227,6 +292,10 @@ export class Truths implements Values<Truths> {
     this.bits = bits;
   }
 
+  get size(): number {
+    return 1;
+  }
+
   and({ bits }: Truths): Truths {
     return new Truths(this.bits & bits);
   }
@@ -241,6 +310,13 @@ export class Truths implements Values<Truths> {
 
   isEmpty(): boolean {
     return this.bits === 0;
+  }
+
+  has({ peer: { unchanged, process } }: PolicyCase, fact: FactKey): boolean {
+    const truth = fact === "unchanged"
+      ? unchanged
+      : process?.namespaces?.[fact.slice(NAMESPACE.length) as NamespaceKind]?.ours;
+    return (this.bits & (truth === undefined ? UNKNOWN : truth ? YES : NO)) !== 0;
   }
 
   /** One of the two. */
@@ -272,6 +348,9 @@ export type FactKey =
   | `namespace ${NamespaceKind}`;
 type AnyValues = Ids | Groups | TextValues | Truths;
 
+/** How the names of namespaces begin here. */
+const NAMESPACE = "namespace ";
+
 /** For each fact the values that are in it; a fact that is missing has any. */
 export type Region = ReadonlyMap<FactKey, AnyValues>;
 
@@ -281,17 +360,26 @@ export const EVERYTHING: Region = new Map();
 /** One fact's values, and any of all others. */
 const only = (fact: FactKey, values: AnyValues): Region => new Map([[fact, values]]);
 
+/** What a region takes, beside its values: a map. */
+const REGION = 50;
+
+/** What it takes to keep a region. */
+export function sizeOf(region: Region): number {
+  return [...region.values()].reduce((sum, { size }) => sum + size, REGION);
+}
+
 /** What is in both; `undefined` where that is nothing. */
 export function both(a: Region, b: Region, budget: Budget): Region | undefined {
-  spend(budget);
-  let common: Map<FactKey, AnyValues> | undefined;
+  budget.spend(REGION);
+  if (a.size === 0) return b;
+  const shared: [FactKey, AnyValues][] = [];
   for (const [fact, values] of b) {
     const mine = a.get(fact);
-    const shared = mine === undefined ? values : mine.and(values as never);
-    if (mine !== undefined && shared.isEmpty(budget)) return undefined;
-    (common ??= new Map(a)).set(fact, shared);
+    const common = mine === undefined ? values : mine.and(values as never, budget);
+    if (mine !== undefined && common.isEmpty(budget)) return undefined;
+    shared.push([fact, common]);
   }
-  return common ?? a;
+  return shared.length === 0 ? a : new Map([...a, ...shared]);
 }
 
 /** What is in `a` and not in `b`, as regions that do not overlap. */
@@ -300,11 +388,11 @@ export function without(a: Region, b: Region, budget: Budget): readonly Region[]
   const left = new Map(a);
   for (const [fact, values] of b) {
     const mine = left.get(fact) ?? everything(fact);
-    for (const outside of mine.without(values as never)) {
-      spend(budget);
+    for (const outside of mine.without(values as never, budget)) {
+      budget.spend(REGION);
       if (!outside.isEmpty(budget)) rest.push(new Map(left).set(fact, outside));
     }
-    const inside = mine.and(values as never);
+    const inside = mine.and(values as never, budget);
     if (inside.isEmpty(budget)) return [a];
     left.set(fact, inside);
   }
@@ -316,7 +404,7 @@ function everything(fact: FactKey): AnyValues {
   if (fact === "uid") return ALL_IDS;
   if (fact === "groups") return ALL_GROUPS;
   if (fact === "action") return ANY_ACTION;
-  if (fact === "unchanged" || fact.startsWith("namespace ")) return new Truths(YES | NO | UNKNOWN);
+  if (fact === "unchanged" || fact.startsWith(NAMESPACE)) return new Truths(YES | NO | UNKNOWN);
   return ANY_TEXT;
 }
 
@@ -324,9 +412,10 @@ const ANY_TEXT = new TextValues({ in: [], out: [] }, true, true);
 const ANY_ACTION = new TextValues({ in: [], out: [] }, true, false);
 
 /** Of these facts, only known values. */
-export function whereKnown(region: Region, facts: Iterable<FactKey>): Region {
+export function whereKnown(region: Region, facts: Iterable<FactKey>, budget: Budget): Region {
+  budget.spend(REGION);
   const known = new Map(region);
-  for (const fact of facts) known.set(fact, (region.get(fact) ?? everything(fact)).known());
+  for (const fact of facts) known.set(fact, (region.get(fact) ?? everything(fact)).known(budget));
   return known;
 }
 
@@ -343,6 +432,18 @@ export interface PolicyCase {
   readonly action: string | undefined;
 }
 
+/** Whether a case is in a region. */
+export function hasCase(region: Region, one: PolicyCase, budget: Budget): boolean {
+  budget.spend(10);
+  for (const [fact, values] of region) if (!values.has(one, fact, budget)) return false;
+  return true;
+}
+
+function textIn({ peer, action }: PolicyCase, fact: FactKey): string | null | undefined {
+  if (fact === "action") return action ?? null;
+  return fact === "label" ? peer.label : peer.process?.[fact as Exclude<TextField, "label">];
+}
+
 /** An example in a region that has one; of these facts, with a value, also where any would do. */
 export function exampleIn(region: Region, facts: Iterable<FactKey>, budget: Budget): PolicyCase {
   const process: { [field: string]: unknown } = {};
@@ -355,12 +456,12 @@ export function exampleIn(region: Region, facts: Iterable<FactKey>, budget: Budg
       const uid = values.example();
       if (uid !== undefined) peer["uid"] = uid;
     } else if (values instanceof Groups) {
-      Object.assign(peer, values.example());
+      Object.assign(peer, values.example(budget));
     } else if (values instanceof Truths) {
       const truth = values.example();
       if (truth === undefined) continue;
       if (fact === "unchanged") peer[fact] = truth;
-      else namespaces[fact.slice("namespace ".length)] = { ours: truth };
+      else namespaces[fact.slice(NAMESPACE.length)] = { ours: truth };
     } else {
       const isPath = fact === "exe" || fact === "cgroup";
       const text = values.example(budget, isPath ? "/" : "");
@@ -392,15 +493,29 @@ export function regionsOf(condition: Checked, outcome: Outcome, budget: Budget):
     case "any": {
       const each = condition.of.map((part) => regionsOf(part, outcome, budget));
       const isHolding = outcome === "true" || outcome === "not false";
-      if ((condition.kind === "all") !== isHolding) return each.flat();
-      return each.reduce<readonly Region[]>(
-        (sofar, part) => sofar.flatMap((a) => part.flatMap((b) => both(a, b, budget) ?? [])),
-        [EVERYTHING],
-      );
+      if ((condition.kind === "all") === isHolding) {
+        return each.reduce(product(budget), [EVERYTHING]);
+      }
+      budget.spend(each.reduce((sum, { length }) => sum + length, each.length));
+      return each.flat();
     }
   }
-  return regionsOfFact(condition, outcome).filter((region) => !isEmpty(region, budget));
+  return regionsOfFact(condition, outcome).filter((region) => {
+    budget.spend(sizeOf(region));
+    budget.keep(sizeOf(region));
+    return !isEmpty(region, budget);
+  });
 }
+
+/** What is in one of each. */
+const product = (budget: Budget) => (some: readonly Region[], others: readonly Region[]) =>
+  some.flatMap((a) =>
+    others.flatMap((b) => {
+      const common = both(a, b, budget);
+      if (common !== undefined && common !== b) budget.keep(sizeOf(common));
+      return common ?? [];
+    })
+  );
 
 function regionsOfFact(condition: CheckedFact, outcome: Outcome): readonly Region[] {
   const isHolding = outcome === "true" || outcome === "not false";

@@ -1,7 +1,7 @@
 /** A policy's own tests → what came of each, and which rules no test is decided by. */
 
 import type { CheckedPolicy, CheckedTest, DocumentPath } from "./check.ts";
-import { outcomeOf } from "./equivalent.ts";
+import { outcomeOf } from "./reach.ts";
 import type { DecideOptions, Decision } from "./policy.ts";
 import type { PlainPeer } from "./subject.ts";
 

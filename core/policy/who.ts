@@ -1,7 +1,7 @@
 /** Action → who can do it: the ids as a set. */
 
+import { Budget } from "./budget.ts";
 import type { CheckedRule } from "./check.ts";
-import { compileGlob } from "./glob.ts";
 import { hasId, type IdRange, others, unite, writeRanges } from "./ids.ts";
 import { Reach, withinBudget } from "./reach.ts";
 import {
@@ -11,6 +11,7 @@ import {
   Groups,
   type Ids,
   type Region,
+  sizeOf,
   TextValues,
   Truths,
   whereKnown,
@@ -58,28 +59,12 @@ export interface Who {
 }
 
 /** Who can do this by these rules; without an action, who is allowed where none is told. */
-export function whoCan(rules: readonly CheckedRule[], action: string | undefined): Who {
-  // Which rules are about the action is settled here, and does not matter any more.
-  const about = rules.filter(({ actions }) =>
-    actions === undefined ||
-    (action !== undefined && actions.some((glob) => compileGlob(glob)(action)))
-  ).map((rule) => ({ ...rule, actions: undefined }));
-  const clauses = withinBudget("tell who can", (budget) => {
-    const reach = new Reach(about, budget);
-    const parts = new Map<string, Part>();
-    for (const [region, rule] of reach.divide(whereKnown(EVERYTHING, reach.facts), budget)) {
-      if (rule === undefined || about[rule]!.grants === undefined) continue;
-      const uids = region.get("uid") as Ids | undefined;
-      // Parts that differ in their uids alone are one.
-      const key = JSON.stringify([rule, ...[...region].filter(([fact]) => fact !== "uid").sort()]);
-      const same = parts.get(key);
-      const ranges = [...same?.ranges ?? [], ...uids?.ranges ?? others([])];
-      parts.set(key, { rule, region: same?.region ?? region, ranges });
-    }
-    return [...parts.values()].sort((a, b) => a.rule - b.rule).map(({ rule, region, ranges }) =>
-      clauseOf(about[rule]!, region, unite(ranges), exampleIn(region, reach.facts, budget).peer)
-    );
-  });
+export function whoCan(
+  rules: readonly CheckedRule[],
+  action: string | undefined,
+  budget: Budget = new Budget(),
+): Who {
+  const clauses = withinBudget("tell who can", () => clausesOf(rules, action, budget));
   return {
     clauses,
     includes: (ids) => clauses.some((clause) => has(clause, ids)),
@@ -87,10 +72,40 @@ export function whoCan(rules: readonly CheckedRule[], action: string | undefined
   };
 }
 
+function clausesOf(
+  rules: readonly CheckedRule[],
+  action: string | undefined,
+  budget: Budget,
+): readonly WhoClause[] {
+  // Which rules are about the action is settled here, and does not matter any more.
+  const isAbout = ({ actions }: CheckedRule) =>
+    actions === undefined ||
+    (action !== undefined && actions.some((glob) => budget.glob(glob).matches(action, budget)));
+  const about = rules.filter(isAbout).map((rule) => ({ ...rule, actions: undefined }));
+  const reach = new Reach(about, budget);
+  reach.requireAll();
+  const parts = new Map<string, Part>();
+  const world = whereKnown(EVERYTHING, reach.facts, budget);
+  for (const [region, rule] of reach.divide(world, budget)) {
+    if (rule === undefined || about[rule]!.grants === undefined) continue;
+    const ranges = (region.get("uid") as Ids | undefined)?.ranges ?? others([]);
+    // Parts that differ in their uids alone are one.
+    const key = JSON.stringify([rule, ...[...region].filter(([fact]) => fact !== "uid").sort()]);
+    budget.spend(10 * key.length + ranges.length);
+    const same = parts.get(key);
+    budget.keep(ranges.length + (same === undefined ? sizeOf(region) + key.length / 8 : 0));
+    if (same === undefined) parts.set(key, { rule, region, ranges: [...ranges] });
+    else for (const range of ranges) same.ranges.push(range);
+  }
+  return [...parts.values()].sort((a, b) => a.rule - b.rule).map(({ rule, region, ranges }) =>
+    clauseOf(about[rule]!, region, unite(ranges), exampleIn(region, reach.facts, budget).peer)
+  );
+}
+
 interface Part {
   readonly rule: number;
   readonly region: Region;
-  readonly ranges: readonly IdRange[];
+  readonly ranges: IdRange[];
 }
 
 function clauseOf(
