@@ -90,6 +90,11 @@ export function createServer(options: HttpServerOptions, app?: RequestListener):
 /** Limits that a peer may be held to which is on the same machine. */
 const DEFAULTS: ServerOptions = { headersTimeout: 10_000, connectionsCheckingInterval: 2000 };
 
+interface NodeConnection extends Connection {
+  /** The request that came last. */
+  last: IncomingMessage | undefined;
+}
+
 /** How often is looked whether those who send no more have left altogether, in ms. */
 const SWEEP = 1000;
 
@@ -97,7 +102,7 @@ class AdmittingServer extends Server {
   readonly #admission: Admission;
   readonly #listening: Listening;
   readonly #revalidate: boolean;
-  readonly #connections = new Map<Duplex, Connection>();
+  readonly #connections = new Map<Duplex, NodeConnection>();
   /** Whose peer sends no more, but may still read. */
   readonly #halfClosed = new Set<Socket>();
   #sweeper: ReturnType<typeof setInterval> | undefined;
@@ -154,7 +159,10 @@ class AdmittingServer extends Server {
       case "connect": {
         const [request, socket] = args as [IncomingMessage, Duplex];
         const problem = this.#decide(request);
-        if (problem === undefined) return super.emit(event, ...args);
+        if (problem === undefined) {
+          this.#connections.get(request.socket)!.last = undefined; // what comes now is no request
+          return super.emit(event, ...args);
+        }
         answerRaw(socket, problem);
         return true;
       }
@@ -219,7 +227,12 @@ class AdmittingServer extends Server {
       socket.destroy();
       return true;
     }
-    const connection: Connection = { admitted: answer, hasAsked: false, why: undefined };
+    const connection: NodeConnection = {
+      admitted: answer,
+      hasAsked: false,
+      why: undefined,
+      last: undefined,
+    };
     this.#connections.set(socket, connection);
     belongsTo(socket, answer);
     socket.once("close", () => {
@@ -234,13 +247,14 @@ class AdmittingServer extends Server {
       });
     }
     const isHeard = super.emit("connection", socket);
-    socket.once("end", () => this.#sendsNoMore(socket));
+    socket.once("end", () => this.#sendsNoMore(socket, connection));
     return isHeard;
   }
 
   /** The end of what a peer sends is all that the runtime tells of one that has left. */
-  #sendsNoMore(socket: Socket): void {
-    if (isHungUp(socket)) return void socket.destroy();
+  #sendsNoMore(socket: Socket, { last }: NodeConnection): void {
+    // Deno goes on waiting for the rest of a request.
+    if (last?.complete === false || isHungUp(socket)) return void socket.destroy();
     this.#halfClosed.add(socket);
     this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
   }
@@ -268,6 +282,7 @@ class AdmittingServer extends Server {
   #decide(request: IncomingMessage): Problem | undefined {
     const connection = this.#connections.get(request.socket);
     if (connection === undefined) return DRIFTED; // over none that was let in
+    connection.last = request;
     const { method = "", url = "" } = request;
     const outcome = decideRequest(
       this.#admission,
