@@ -33,11 +33,15 @@ const TRIALS: readonly Trial[] = [
     "everything",
     ({ uid, gid }) => `uid ${uid}, gid ${gid} of our own connection`,
   ],
-  ["pids", "peer.pid; process facts", ({ facts }) => known(facts.pid, String)],
+  [
+    "process ids",
+    "peer.pid; process facts",
+    ({ facts }) => known(facts.pid, (pid) => `${pid} of our own connection`),
+  ],
   [
     "groups",
     "rules on groups: they never allow",
-    ({ facts }) => known(facts.groups, (groups) => `${groups.length} of our own`),
+    ({ facts }) => known(facts.groups, (groups) => `${groups.length} of our own connection`),
   ],
   ["all ids mapped", "rules on uid or gid 65534: they never allow", ({ facts }) => {
     known(facts.uid, String);
@@ -67,7 +71,8 @@ const TRIALS: readonly Trial[] = [
   ],
   ["ids of now", "live(), drift(), revalidate, rules on unchanged", (self) => {
     const live = self.live();
-    return live.alive ? `from ${live.source}` : "of a process that has ended";
+    if (!live.alive) return "of a process that has ended";
+    return live.source === "kernel@now" ? "from the kernel" : "from /proc";
   }],
   [
     "programs",

@@ -1,17 +1,26 @@
 /** `ucred inspect`: who serves a socket, who may connect, who is connected, and what is doubtful. */
 
-import { type BigIntStats, lstatSync, realpathSync, statSync } from "node:fs";
+import { type BigIntStats, lstatSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import process from "node:process";
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { UcredError } from "../core/errors.ts";
 import { isSticky, whoElseReplaces } from "../core/ownership.ts";
 import type { Peer, PeerJSON } from "../core/peer.ts";
 import { accountName, ownUid } from "../identity/accounts.ts";
 import { identify } from "../identity/identify.ts";
 import { holdersOf, peerOfPid, socketsAt } from "../identity/unix_sockets.ts";
-import { type ExitCode, paint, print, printable, printJson, UsageError } from "./output.ts";
-import { peerText } from "./peers.ts";
+import {
+  type ExitCode,
+  paint,
+  print,
+  printable,
+  printJson,
+  UsageError,
+  width,
+  wrap,
+} from "./output.ts";
+import { crowdTexts, peerText } from "./peers.ts";
 
 /** A file or folder, and who may write to it. */
 interface FileReport {
@@ -22,8 +31,8 @@ interface FileReport {
   readonly mode: string;
 }
 
-/** Something doubtful. */
-interface Doubt {
+/** Something that is doubtful, or worth to know. */
+interface Remark {
   readonly kind: string;
   readonly message: string;
 }
@@ -43,10 +52,11 @@ interface SocketReport {
   readonly connections: number;
   /** Who is, as far as we may look. */
   readonly clients: readonly PeerJSON[];
-  readonly doubts: readonly Doubt[];
+  readonly doubts: readonly Remark[];
+  readonly notes: readonly Remark[];
 }
 
-/** Runs the command. */
+/** Runs the command: 1 if something is doubtful. */
 export async function inspect(
   name: string,
   { json }: { readonly json?: boolean },
@@ -56,12 +66,13 @@ export async function inspect(
   await look.run();
   if (json) printJson(look.report());
   else look.print();
-  return 0;
+  return look.report().doubts.length === 0 ? 0 : 1;
 }
 
 class Look {
   readonly #path: string;
-  readonly #doubts: Doubt[] = [];
+  readonly #doubts: Remark[] = [];
+  readonly #notes: Remark[] = [];
   #file: BigIntStats | undefined;
   #folders: readonly FileReport[] = [];
   #server: Peer | undefined;
@@ -76,16 +87,16 @@ class Look {
 
   async run(): Promise<void> {
     if (!this.#path.startsWith("\0")) {
-      this.#file = lstatSync(this.#path, { bigint: true });
+      this.#file = fileAt(this.#path);
       if (this.#file.isSymbolicLink()) {
         this.#doubt("link", "The path is a symbolic link: whoever owns it can point it elsewhere");
         this.#file = statSync(this.#path, { bigint: true });
       }
-      if (!this.#file.isSocket()) throw new UsageError(`${this.#path} is no socket`);
+      if (!this.#file.isSocket()) throw noSocket(this.#path, this.#file);
       this.#folders = foldersOf(realpathSync(dirname(this.#path)));
     }
     const socket = await reach(this.#path);
-    if (typeof socket === "string") this.#doubtAnswer(socket);
+    if (typeof socket === "string") this.#judgeAnswer(socket);
     else {
       this.#socket = socket;
       this.#server = identify(socket, { pin: true });
@@ -113,10 +124,19 @@ class Look {
     }
   }
 
-  #doubtAnswer(code: string): void {
-    if (code === "ECONNREFUSED") {
-      this.#doubt("dead", "Nobody answers: the server has ended and left its socket behind");
-    } else this.#doubt("unreachable", `Whether a server answers cannot be told: ${code}`);
+  #judgeAnswer(code: string): void {
+    if (code === "ECONNREFUSED" && this.#file === undefined) {
+      const hint = "`ss -xl` lists the names at which somebody does";
+      throw new UsageError(`Nobody listens at @${this.#path.slice(1)}; ${hint}`);
+    }
+    const message = {
+      ECONNREFUSED: "Nobody answers: the server has ended and left its socket behind",
+      EACCES: "You may not connect, so who listens cannot be told; root can",
+      EAGAIN: "The server does not accept: so many wait already that no more can",
+      EPROTOTYPE: "It takes datagrams or packets, not streams: who serves it cannot be told",
+    }[code] ?? `Whether a server answers cannot be told: ${code}`;
+    const kind = code === "ECONNREFUSED" ? "dead" : code === "EAGAIN" ? "busy" : "unreachable";
+    this.#doubt(kind, message);
   }
 
   #judge(): void {
@@ -160,25 +180,31 @@ class Look {
     if (server.ambiguous.length > 0) {
       this.#doubt("ambiguous", "The server is outside our user namespace: its ids prove nothing");
     }
-    if (server.alive === false) {
+    const { namespaces, container } = server.process.facts;
+    if (server.pid === 1) {
+      this.#note("activated", "The service manager listens, and hands the socket to the server");
+    } else if (server.alive === false) {
       this.#doubt("handed", "The process that called listen(2) has ended; others hold its socket");
     } else if (
       this.#holders.length > 0 && !this.#holders.some(({ pid }) => pid === server.pid)
     ) {
       const message = "The process that called listen(2) is none of those that hold the socket: " +
-        "it was handed on, as with socket activation";
+        "it was handed on";
       this.#doubt("handed", message);
     }
-    const { namespaces, container } = server.process.facts;
     if (container.state === "known") {
-      this.#doubt("container", `The server runs in container ${container.value.slice(0, 12)}`);
+      this.#note("container", `The server runs in container ${container.value.slice(0, 12)}`);
     } else if (namespaces.state === "known" && namespaces.value.user?.ours === false) {
-      this.#doubt("namespace", "The server runs in another user namespace");
+      this.#note("namespace", "The server runs in another user namespace");
     }
   }
 
   #doubt(kind: string, message: string): void {
     this.#doubts.push({ kind, message });
+  }
+
+  #note(kind: string, message: string): void {
+    this.#notes.push({ kind, message });
   }
 
   report(): SocketReport {
@@ -191,33 +217,111 @@ class Look {
       connections: this.#connections,
       clients: this.#clients.map((peer) => peer.toJSON()),
       doubts: this.#doubts,
+      notes: this.#notes,
     };
   }
 
   print(): void {
     const { file, folders } = this.report();
-    const line = (title: string, text: string) => print(`  ${title.padEnd(11)} ${text}`);
     print(paint("bold", printable(this.#path.replace(/^\0/, "@"))));
-    if (file !== undefined) line("socket", fileText(file));
-    for (const folder of folders) line("folder", `${printable(folder.path)}: ${fileText(folder)}`);
-    line("listens", this.#server === undefined ? "nobody answers" : peerText(this.#server));
+    if (file !== undefined) {
+      line("socket", fileText(file));
+      line("may connect", whoMayConnect(file, folders));
+    } else line("may connect", "every process of this network namespace");
+    for (const [at, folder] of folders.entries()) {
+      line(at === 0 ? "folders" : "", `${fileText(folder)}  ${printable(folder.path)}`);
+    }
+    line("listens", this.#server === undefined ? "?" : peerText(this.#server));
     for (const holder of this.#holders) {
       if (holder.pid !== this.#server?.pid) line("held by", peerText(holder));
     }
-    const seen = this.#clients.length;
-    line("connected", this.#connections === 0 ? "nobody" : `${this.#connections}`);
-    for (const client of this.#clients) line("", peerText(client));
-    if (this.#connections > 0 && seen === 0) line("", "(root can see by whom)");
-    if (this.#doubts.length === 0) return line("doubtful", "nothing");
-    for (const [at, { message }] of this.#doubts.entries()) {
-      line(at === 0 ? "doubtful" : "", paint("yellow", printable(message)));
-    }
+    this.#printClients();
+    for (const { message } of this.#notes) line("note", printable(message));
+    if (this.#doubts.length === 0) line("doubtful", "nothing");
+    for (const { message } of this.#doubts) line("doubtful", printable(message), "yellow");
+  }
+
+  #printClients(): void {
+    if (this.#file === undefined) return line("connected", "? (told of sockets with a file only)");
+    if (this.#connections === 0) return line("connected", "nobody");
+    const unseen = this.#connections - this.#clients.length;
+    const who = unseen <= 0 ? "" : `, ${unseen} of whom only root can see`;
+    line("connected", `${this.#connections}${process.geteuid?.() === 0 ? "" : who}`);
+    for (const text of crowdTexts(this.#clients)) line("", text);
   }
 
   [Symbol.dispose](): void {
     this.#socket?.destroy();
     for (const peer of [this.#server, ...this.#holders, ...this.#clients]) peer?.close();
   }
+}
+
+/** A line, or on a terminal several, with a title before them. */
+function line(title: string, text: string, style?: "yellow"): void {
+  const lines = wrap(text, width() - 14);
+  for (const [at, part] of lines.entries()) {
+    const shown = style === undefined ? part : paint(style, part);
+    print(`  ${(at === 0 ? title : "").padEnd(11)} ${shown}`.trimEnd());
+  }
+}
+
+/** The file; if there is none, an error that tells what is there. */
+function fileAt(path: string): BigIntStats {
+  try {
+    return lstatSync(path, { bigint: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    let folder = dirname(path);
+    let before = "";
+    for (; !isFolder(folder); folder = dirname(folder)) before = `There is no ${folder}. `;
+    throw new UsageError(
+      `There is no ${path}. ${before === "" ? socketsIn(folder) : before.trim()}`,
+    );
+  }
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true ||
+    path === dirname(path);
+}
+
+function noSocket(path: string, file: BigIntStats): UsageError {
+  if (file.isDirectory()) return new UsageError(`${path} is a folder. ${socketsIn(path)}`);
+  return new UsageError(`${path} is no socket. ${socketsIn(dirname(path))}`);
+}
+
+/** So many names are shown. */
+const MOST_NAMES = 8;
+
+function socketsIn(folder: string): string {
+  let names: readonly string[];
+  try {
+    // Not by its entries' types: in Deno none is a socket.
+    const isSocket = (name: string) =>
+      lstatSync(join(folder, name), { throwIfNoEntry: false })?.isSocket();
+    names = readdirSync(folder).filter(isSocket).sort();
+  } catch {
+    return `Which sockets are in ${folder} cannot be told`;
+  }
+  if (names.length === 0) return `No sockets are in ${folder}`;
+  const more = names.length > MOST_NAMES ? `, and ${names.length - MOST_NAMES} more` : "";
+  return `Sockets in ${folder}: ${names.slice(0, MOST_NAMES).join(", ")}${more}`;
+}
+
+/** Whom the modes of the file and of its folders let connect. */
+function whoMayConnect(file: FileReport, folders: readonly FileReport[]): string {
+  const mode = parseInt(file.mode, 8);
+  const narrow = folders.filter(({ mode }) => (parseInt(mode, 8) & 0o001) === 0);
+  const isOpen = (mode & 0o002) !== 0;
+  if (isOpen && narrow.length === 0) return "every user";
+  const who = isOpen ? ["every user"] : [
+    "root",
+    ...((mode & 0o200) !== 0 && file.uid !== 0 ? [nameOf("user", file.uid)] : []),
+    ...((mode & 0o020) !== 0 ? [`group ${nameOf("group", file.gid)}`] : []),
+  ];
+  if (narrow.length === 0) return who.join(", ");
+  const paths = narrow.map(({ path }) => printable(path)).join(", ");
+  return `${who.join(", ")}; of these whoever may enter ${paths}`;
 }
 
 /** A connection, or the code of the error. */
@@ -252,6 +356,9 @@ function fileReport(path: string, { uid, gid, mode }: BigIntStats): FileReport {
 }
 
 function fileText({ uid, gid, mode }: FileReport): string {
-  const name = (kind: "user" | "group", id: number) => printable(accountName(kind, id) ?? `${id}`);
-  return `${mode} ${name("user", uid)} ${name("group", gid)}`;
+  return `${mode} ${nameOf("user", uid)} ${nameOf("group", gid)}`;
+}
+
+function nameOf(kind: "user" | "group", id: number): string {
+  return printable(accountName(kind, id) ?? String(id));
 }

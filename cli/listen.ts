@@ -5,7 +5,18 @@ import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import { watchPolicy } from "../policy/watch.ts";
 import { createServer } from "../servers/net.ts";
-import { type ExitCode, fit, paint, print, tell, tellError } from "./output.ts";
+import {
+  type ExitCode,
+  fit,
+  fitEnd,
+  paint,
+  print,
+  printable,
+  tell,
+  tellError,
+  width,
+  wrap,
+} from "./output.ts";
 import { factText, groupsText, userText } from "./peers.ts";
 import { untilSignal } from "./signals.ts";
 
@@ -17,18 +28,11 @@ export interface ListenCommandOptions {
   readonly json?: boolean;
 }
 
-/** Columns, with the widths that they have in a table. */
-const COLUMNS = [
-  ["TIME", 8],
-  ["PID", 8],
-  ["USER", 18],
-  ["GROUPS", 16],
-  ["EXE", 24],
-  ["UNIT", 20],
-  ["CONTAINER", 12],
-  ["", 5],
-  ["WHY", Infinity],
-] as const;
+/** Columns of the table on a terminal that are always so wide. */
+const FIXED = [["TIME", 8], ["PID", 7], ["", 5]] as const;
+
+/** Those between which the rest of a line is shared, and their shares. */
+const SHARED = [["USER", 3], ["GROUPS", 2], ["EXE", 4], ["WHERE", 4]] as const;
 
 /** Runs the command, until it is told to end. */
 export async function listen(path: string, options: ListenCommandOptions): Promise<ExitCode> {
@@ -52,7 +56,7 @@ export async function listen(path: string, options: ListenCommandOptions): Promi
   });
   tell(`listening at ${path}; connect to it, for instance by: nc -U ${path}`);
   if (!options.json && process.stdout.isTTY) {
-    print(paint("bold", row(COLUMNS.map(([title]) => title))));
+    print(paint("bold", row(FIXED.map(([title]) => title), SHARED.map(([title]) => title))));
   }
   await untilSignal(policy);
   await server.close({ timeout: 0 });
@@ -72,45 +76,35 @@ function show(
     return print(JSON.stringify({ time, ...peer.toJSON(), ...verdict }));
   }
   const { exe, unit, container } = peer.process.facts;
-  print(row([
-    time.toTimeString().slice(0, 8),
-    String(peer.pid ?? "?"),
-    userText(peer),
-    groupsText(peer),
-    factText(exe),
-    factText(unit),
-    factText(container),
-    decision === undefined ? "-" : decision.allowed ? "allow" : "deny",
-    decision?.reason ?? "",
-  ]));
+  const clock = time.toTimeString().slice(0, 8);
+  const verdict = decision === undefined ? "-" : decision.allowed ? "allow" : "deny";
+  const [pid, user, groups] = [String(peer.pid ?? "?"), userText(peer), groupsText(peer)];
+  if (width() === Infinity) {
+    const facts = [exe, unit, container].map(factText);
+    const cells = [clock, pid, user, groups, ...facts, verdict, decision?.reason ?? ""];
+    return print(cells.map(printable).join("\t")); // uncut, for other programs
+  }
+  const where = container.state === "known" ? container : unit;
+  print(row([clock, pid, verdict], [user, groups, factText(exe), factText(where)]));
+  for (const line of decision === undefined ? [] : wrap(decision.reason, width() - 9)) {
+    print(paint("dim", `         ${printable(line)}`));
+  }
 }
 
-/** A line of a table on a terminal; elsewhere fields with tabs between, uncut. */
-function row(cells: readonly string[]): string {
-  const { isTTY, columns = 80 } = process.stdout;
-  if (!isTTY) return cells.join("\t");
-  const text = cells.map((cell, at) => {
-    const width = COLUMNS[at]![1];
-    if (width === Infinity) return cell;
-    const cut = fit(cell, width).padEnd(width);
+/** A line of the table. */
+function row(fixed: readonly string[], shared: readonly string[]): string {
+  const room = width() - FIXED.reduce((sum, [, width]) => sum + width + 1, 0) - SHARED.length;
+  const shares = SHARED.reduce((sum, [, share]) => sum + share, 0);
+  const cells = [
+    ...fixed.map((cell, at) => [cell, FIXED[at]![1]] as const),
+    ...shared.map((cell, at) =>
+      [cell, Math.max(Math.floor(room * SHARED[at]![1] / shares), 4)] as const
+    ),
+  ];
+  return cells.map(([cell, width]) => {
+    const cut = (cell.startsWith("/") ? fitEnd(cell, width) : fit(cell, width)).padEnd(width);
     return cell === "allow" ? paint("green", cut) : cell === "deny" ? paint("red", cut) : cut;
-  }).join(" ");
-  // Colours take no room, and are in one column only.
-  return visibleLength(text) <= columns ? text : cutVisible(text, columns);
-}
-
-// deno-lint-ignore no-control-regex
-const COLOUR = /\u001b\[[0-9;]*m/g;
-
-function visibleLength(text: string): number {
-  return [...text.replace(COLOUR, "")].length;
-}
-
-/** Cuts off at a width, after which no colour is left on. */
-function cutVisible(text: string, width: number): string {
-  const over = visibleLength(text) - width;
-  const cut = [...text].slice(0, -(over + 1)).join("");
-  return visibleLength(cut) === width - 1 ? `${cut}…` : fit(text.replace(COLOUR, ""), width);
+  }).join(" ").trimEnd();
 }
 
 /** What the client is told. */

@@ -67,26 +67,47 @@ export function fit(text: string, width: number): string {
   return characters.length <= width ? text : `${characters.slice(0, width - 1).join("")}…`;
 }
 
+/** As {@link fit}, of a path: what is left is its end. */
+export function fitEnd(text: string, width: number): string {
+  const characters = [...text];
+  return characters.length <= width ? text : `…${characters.slice(1 - width).join("")}`;
+}
+
 /** Lines of words, each at most so wide; a word that is wider stays whole. */
 export function wrap(text: string, width: number): readonly string[] {
   const lines: string[] = [];
   for (const word of text.split(" ")) {
     const last = lines.at(-1);
-    if (last === undefined || [...last].length + 1 + [...word].length > width) lines.push(word);
+    const isFull = visibleLength(last ?? "") + 1 + visibleLength(word) > width;
+    if (last === undefined || isFull) lines.push(word);
     else lines[lines.length - 1] = `${last} ${word}`;
   }
   return lines;
 }
 
-/** Columns as wide as what is in them, two spaces apart; the last as it is. */
+/** Columns as wide as what is in them, two spaces apart; what does not fit is wrapped in the last. */
 export function columns(rows: readonly (readonly string[])[]): string[] {
   const widths = rows.reduce<number[]>(
-    (widths, row) => row.map((cell, at) => Math.max(widths[at] ?? 0, [...cell].length)),
+    (widths, row) => row.map((cell, at) => Math.max(widths[at] ?? 0, visibleLength(cell))),
     [],
   );
-  const pad = (cell: string, at: number, row: readonly string[]) =>
-    at === row.length - 1 ? cell : cell + " ".repeat(widths[at]! - [...cell].length);
-  return rows.map((row) => row.map(pad).join("  "));
+  const before = widths.slice(0, -1).reduce((sum, width) => sum + width + 2, 0);
+  return rows.flatMap((row) => {
+    const start = row.slice(0, -1).map((cell, at) =>
+      cell + " ".repeat(widths[at]! - visibleLength(cell) + 2)
+    ).join("");
+    return wrap(row.at(-1)!, Math.max(width() - before, 20)).map((part, at) =>
+      ((at === 0 ? start : " ".repeat(before)) + part).trimEnd()
+    );
+  });
+}
+
+// deno-lint-ignore no-control-regex
+const COLOUR = /\u001b\[[0-9;]*m/g;
+
+/** How many characters are seen of a text that has colours. */
+export function visibleLength(text: string): number {
+  return [...text.replace(COLOUR, "")].length;
 }
 
 /** Tells an error: a user's mistake in a line or two, a defect of ours with its stack. */
@@ -95,8 +116,10 @@ export function tellError(error: unknown): ExitCode {
   if (error instanceof UcredError) {
     tell(`${prefix} ${error.message.split("\n").map(printable).join("\n")}`);
     tell(`       ${printable(error.hint)}`);
-  } else if (error instanceof UsageError || isSystemError(error)) {
-    tell(`${prefix} ${printable((error as Error).message)}`);
+  } else if (error instanceof UsageError) {
+    tell(`${prefix} ${printable(error.message)}`);
+  } else if (isSystemError(error)) {
+    tell(`${prefix} ${printable(systemText(error))}`);
   } else {
     tell(`${prefix} this is a defect of ucred's own; please report it`);
     tell(error instanceof Error ? error.stack ?? String(error) : String(error));
@@ -105,6 +128,12 @@ export function tellError(error: unknown): ExitCode {
 }
 
 /** What node:fs and node:net throw. */
-function isSystemError(error: unknown): boolean {
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && "syscall" in error;
+}
+
+/** "/etc/shadow: permission denied (EACCES)". */
+function systemText({ code, path, message }: NodeJS.ErrnoException): string {
+  const words = /^E[A-Z0-9]+: ([^,']+)/.exec(message)?.[1];
+  return path === undefined || words === undefined ? message : `${path}: ${words} (${code})`;
 }

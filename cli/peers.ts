@@ -25,9 +25,29 @@ export function groupsText({ gid, groups, groupNames }: Peer): string {
 
 /** "pid 812, uid 0 (root), /usr/bin/dockerd, docker.service". */
 export function peerText(peer: Peer): string {
+  return `pid ${peer.pid ?? "?"}, ${whatText(peer)}`;
+}
+
+/** A line for each kind of peers, with their pids: so many that a screen holds them. */
+export function crowdTexts(peers: readonly Peer[]): readonly string[] {
+  const crowds = new Map<string, string[]>();
+  for (const peer of peers) {
+    const pids = crowds.get(whatText(peer)) ?? [];
+    crowds.set(whatText(peer), [...pids, String(peer.pid ?? "?")]);
+  }
+  return [...crowds].map(([what, pids]) => {
+    const more = pids.length > 5 ? ` and ${pids.length - 4} more` : "";
+    const shown = more === "" ? pids : pids.slice(0, 4);
+    return `${pids.length === 1 ? "pid" : `${pids.length} pids`} ${
+      shown.join(" ")
+    }${more}, ${what}`;
+  });
+}
+
+/** "uid 0 (root), /usr/bin/dockerd, docker.service". */
+function whatText(peer: Peer): string {
   const { facts: { exe, unit, container } } = peer.process;
   const parts = [
-    `pid ${peer.pid ?? "?"}`,
     `uid ${userText(peer)}`,
     ...(exe.state === "known" ? [factText(exe)] : []),
     ...(unit.state === "known" ? [factText(unit)] : []),

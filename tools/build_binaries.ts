@@ -1,0 +1,128 @@
+/** `npm run build:binaries`: the command as single files that need no runtime and no package. */
+
+import { spawnSync } from "node:child_process";
+import { mkdirSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import process from "node:process";
+import { parseArgs } from "node:util";
+import { build } from "esbuild";
+
+const HELP = `Usage: npm run build:binaries -- [--target TARGET]... [--out FOLDER]
+
+Bundles the command into ucred.mjs, and makes an executable of that for each target.
+Exit code 1 if one of them could not be made.
+
+  --target TARGET  bun or deno, for this machine; or another as these two name them:
+                   bun-linux-x64-musl, deno-aarch64-unknown-linux-gnu.
+                   May be given again (default: bun and deno)
+  --out FOLDER     where to (default: build)
+  --help           show this text
+
+The runtimes' parts for other machines, and Deno's for this one too, are downloaded. Where
+DENORT_BIN names the latter (denort, of the same version), nothing is.
+`;
+
+/** What the command does: connects, listens, reads and writes files, calls libc. It starts nothing. */
+const DENO_PERMISSIONS = ["ffi", "net", "read", "write", "env", "sys"]
+  .map((name) => `--allow-${name}`);
+
+const root = join(import.meta.dirname, "..");
+
+/** What is run to make an executable. Fails if there is no such target. */
+function commandFor(target: string, bundle: string, output: string): readonly string[] {
+  const [, runtime, where] = /^(bun|deno)(?:-([a-z0-9_-]+))?$/.exec(target) ?? [];
+  if (runtime === "bun") {
+    // A .env or bunfig.toml where it is started would set its environment, or run code in it.
+    const flags = ["--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig"];
+    const cross = where === undefined ? [] : [`--target=${target}`];
+    return ["bun", "build", "--compile", ...flags, ...cross, `--outfile=${output}`, bundle];
+  }
+  if (runtime === "deno") {
+    const cross = where === undefined ? [] : [`--target=${where}`];
+    const flags = ["--quiet", "--no-config", "--no-prompt", ...DENO_PERMISSIONS, ...cross];
+    return ["deno", "compile", ...flags, `--output=${output}`, bundle];
+  }
+  throw new Error(`No target "${target}": it is bun, deno, or one of these with a machine`);
+}
+
+function sizeOf(file: string): string {
+  return `${(statSync(file).size / 1e6).toFixed(1)} MB`;
+}
+
+/** One file that needs only a runtime. */
+async function bundle(outfile: string): Promise<void> {
+  await build({
+    entryPoints: [join(root, "cli/main.ts")],
+    outfile,
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    target: "es2023",
+    // `yaml` is in CommonJS, and asks for Node's modules by require().
+    banner: {
+      js: 'import { createRequire as nodeRequire } from "node:module";\n' +
+        "const require = nodeRequire(import.meta.url);",
+    },
+    logLevel: "warning",
+  });
+}
+
+/** Makes an executable, and tells of it: whether that went well. */
+function make(target: string, from: string, folder: string): boolean {
+  const output = join(folder, `ucred-${target}`);
+  const [command, ...args] = commandFor(target, from, output) as [string, ...string[]];
+  process.stdout.write(`${target}: `);
+  const start = performance.now();
+  const path = `${join(root, "node_modules/.bin")}:${process.env["PATH"]}`;
+  const { status, stderr, error } = spawnSync(command, args, {
+    encoding: "utf8",
+    env: { ...process.env, PATH: path, NO_COLOR: "1", DENO_NO_PACKAGE_JSON: "1" },
+  });
+  if (status === 0) {
+    const seconds = ((performance.now() - start) / 1000).toFixed(1);
+    console.log(`${output}, ${sizeOf(output)} (${seconds} s)`);
+    return true;
+  }
+  console.log("NOT built");
+  const said = (error?.message ?? stderr).trim().split("\n");
+  for (const line of said.slice(0, 8)) console.log(`  ${line}`);
+  if (/denort|download|dns error|error sending request|ConnectionRefused/i.test(said.join("\n"))) {
+    console.log("  What the executable is made of is downloaded, and could not be.");
+  }
+  if (target.startsWith("deno")) {
+    console.log(`  With Deno installed: deno run ${DENO_PERMISSIONS.join(" ")} ${from}`);
+  }
+  return false;
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      target: { type: "string", multiple: true, default: ["bun", "deno"] },
+      out: { type: "string", default: join(root, "build") },
+      help: { type: "boolean" },
+    },
+  });
+  if (values.help) {
+    console.log(HELP);
+    return 0;
+  }
+  const folder = resolve(values.out);
+  for (const target of values.target) commandFor(target, "", ""); // before anything is made
+  mkdirSync(folder, { recursive: true });
+  const file = join(folder, "ucred.mjs");
+  process.stdout.write("bundle: ");
+  await bundle(file);
+  console.log(`${file}, ${sizeOf(file)}`);
+  const made = values.target.map((target) => make(target, file, folder));
+  const failed = made.filter((ok) => !ok).length;
+  console.log(failed === 0 ? "All built" : `${failed} of ${made.length} not built`);
+  return failed === 0 ? 0 : 1;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  console.error((error as Error).message);
+  process.exitCode = 2;
+}
