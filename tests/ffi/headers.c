@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/un.h>
@@ -16,6 +17,10 @@
 #include <sys/epoll.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
+#include <netinet/tcp.h>
 #include <asm/socket.h> /* glibc may be older than the kernel, and not know SO_PEERGROUPS */
 #else
 #include <sys/param.h>
@@ -31,9 +36,12 @@
 
 int main(void) {
   printf("{\"AF_UNIX\":%d", AF_UNIX);
+  printf(",\"flock.EX\":%d,\"flock.NB\":%d", LOCK_EX, LOCK_NB);
   NUMBER("options", SOL_SOCKET);
   NUMBER("options", SO_ACCEPTCONN);
 #ifdef __linux__
+  NUMBER("options", SO_TYPE);
+  NUMBER("options", SO_COOKIE);
   NUMBER("options", SO_PEERCRED);
   NUMBER("options", SO_PEERSEC);
   NUMBER("options", SO_PEERGROUPS);
@@ -74,7 +82,38 @@ int main(void) {
   printf(",\"epoll_event.size\":%zu", sizeof(struct epoll_event));
   FIELD("epoll_event", "data", struct epoll_event, data);
   printf(",\"epoll_ctl.add\":%d,\"epoll_ctl.del\":%d", EPOLL_CTL_ADD, EPOLL_CTL_DEL);
-  printf(",\"poll\":[%d,%d,%d]", POLLIN, EPOLLIN, POLLNVAL);
+  printf(",\"poll\":[%d,%d,%d,%d]", POLLIN, EPOLLIN, POLLHUP, POLLNVAL);
+  printf(",\"fcntl.SETFD\":%d,\"fcntl.DUPFD_CLOEXEC\":%d", F_SETFD, F_DUPFD_CLOEXEC);
+  printf(",\"FD_CLOEXEC\":%d,\"SHUT_RDWR\":%d", FD_CLOEXEC, SHUT_RDWR);
+  printf(",\"AF_NETLINK\":%d,\"NETLINK_SOCK_DIAG\":%d", AF_NETLINK, NETLINK_SOCK_DIAG);
+  printf(",\"NETLINK_SOCKET\":%d", SOCK_DGRAM | SOCK_CLOEXEC);
+  printf(",\"state.ESTABLISHED\":%d,\"state.LISTEN\":%d", TCP_ESTABLISHED, TCP_LISTEN);
+  /* The question of diagRequest(), as the headers lay it out. */
+  struct { struct nlmsghdr head; struct unix_diag_req body; } question = {
+    .head = { sizeof question, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 0, 0 },
+    .body = { .sdiag_family = AF_UNIX, .udiag_states = -1,
+              .udiag_show = UDIAG_SHOW_VFS | UDIAG_SHOW_PEER, .udiag_cookie = { -1, -1 } } };
+  printf(",\"diagRequest\":[");
+  for (size_t at = 0; at < sizeof question; at++)
+    printf("%s%d", at ? "," : "", ((unsigned char *)&question)[at]);
+  /* An answer for decodeDiag(): a listening socket that is bound to a file and has a peer. */
+  struct {
+    struct nlmsghdr head; struct unix_diag_msg body;
+    struct nlattr vfsHead; struct unix_diag_vfs vfs;
+    struct nlattr peerHead; uint32_t peer;
+    struct nlmsghdr done; int status;
+  } answer = {
+    .head = { offsetof(__typeof__(answer), done), SOCK_DIAG_BY_FAMILY, NLM_F_MULTI, 0, 0 },
+    .body = { .udiag_family = AF_UNIX, .udiag_type = SOCK_STREAM, .udiag_state = TCP_LISTEN,
+              .udiag_ino = 4711 },
+    .vfsHead = { sizeof(struct nlattr) + sizeof(struct unix_diag_vfs), UNIX_DIAG_VFS },
+    .vfs = { .udiag_vfs_ino = 42, .udiag_vfs_dev = 7 },
+    .peerHead = { sizeof(struct nlattr) + 4, UNIX_DIAG_PEER }, .peer = 4712,
+    .done = { sizeof(struct nlmsghdr) + 4, NLMSG_DONE, NLM_F_MULTI, 0, 0 } };
+  printf("],\"diagAnswer\":[");
+  for (size_t at = 0; at < sizeof answer; at++)
+    printf("%s%d", at ? "," : "", ((unsigned char *)&answer)[at]);
+  printf("]");
   printf(",\"pidfd_open\":%d", SYS_pidfd_open);
 #else
   NUMBER("options", SOL_LOCAL);

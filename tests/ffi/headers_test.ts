@@ -5,10 +5,18 @@ import { execFileSync } from "node:child_process";
 import { constants } from "node:os";
 import process from "node:process";
 import { host } from "../../adapters/host.ts";
-import { type Abi, abiOf, AF_UNIX } from "../../ffi/abi.ts";
+import { type Abi, abiOf, AF_UNIX, FLOCK } from "../../ffi/abi.ts";
 import { ACCOUNT } from "../../ffi/accounts.ts";
 import { AUDIT_TOKEN, XUCRED } from "../../ffi/bsd.ts";
-import { O_CLOEXEC, UCRED } from "../../ffi/linux.ts";
+import {
+  AF_NETLINK,
+  decodeDiag,
+  diagRequest,
+  NETLINK_SOCK_DIAG,
+  NETLINK_SOCKET,
+  STATE,
+} from "../../ffi/diag.ts";
+import { FCNTL, FD_CLOEXEC, O_CLOEXEC, SHUT_RDWR, UCRED } from "../../ffi/linux.ts";
 import {
   CONTROL_SIZE,
   DATAGRAM_SOCKET,
@@ -21,6 +29,7 @@ import {
   EPOLL_CTL,
   epollEvent,
   POLLFD,
+  POLLHUP,
   POLLIN,
   POLLNVAL,
   STATFS,
@@ -31,7 +40,9 @@ import { needs, testWith } from "../support/suite.ts";
 
 type Headers = { readonly [name: string]: number } & {
   readonly address: [number, number];
-  readonly poll: [number, number, number];
+  readonly poll: [number, number, number, number];
+  readonly diagRequest: number[];
+  readonly diagAnswer: number[];
 };
 
 const here = [needs.cc, needs.native];
@@ -57,6 +68,7 @@ testWith(here, "socket options, layouts and the address family are those of the 
   const headers = readHeaders();
   const abi = abiOf(host().os, host().cpu) as Abi;
   assert.equal(AF_UNIX, headers["AF_UNIX"]);
+  compare(headers, section("flock", FLOCK));
   assert.equal(abi.family(Uint8Array.from(headers.address)), AF_UNIX);
   const { LOCAL_PEERTOKEN, ...options } = { LOCAL_PEERTOKEN: 0, ...abi.options };
   compare(headers, section("options", options));
@@ -74,7 +86,16 @@ testWith(here, "socket options, layouts and the address family are those of the 
     compare(headers, section("pollfd", POLLFD));
     compare(headers, section("epoll_event", { ...epollEvent(process.arch) }));
     compare(headers, section("epoll_ctl", EPOLL_CTL));
-    assert.deepEqual(headers.poll, [POLLIN, POLLIN, POLLNVAL]);
+    assert.deepEqual(headers.poll, [POLLIN, POLLIN, POLLHUP, POLLNVAL]);
+    compare(headers, section("fcntl", FCNTL));
+    compare(headers, { FD_CLOEXEC, SHUT_RDWR, AF_NETLINK, NETLINK_SOCK_DIAG, NETLINK_SOCKET });
+    compare(headers, section("state", STATE));
+    assert.deepEqual([...diagRequest()], headers.diagRequest);
+    assert.deepEqual(decodeDiag(Uint8Array.from(headers.diagAnswer)), {
+      sockets: [{ inode: 4711, state: STATE.LISTEN, file: { inode: 42, device: 7 }, peer: 4712 }],
+      isLast: true,
+      errno: undefined,
+    });
     return;
   }
   const { version, uid, ngroups, groups, darwinSize, freebsdSize } = XUCRED;
