@@ -1,0 +1,161 @@
+/** The policies' benchmark: `npm run bench:policy`. Conducts the contenders, and prints what they took. */
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import {
+  ending,
+  Helper,
+  inTurn,
+  type Options,
+  parse,
+  progress,
+  type Runtime,
+  RUNTIMES,
+  setting,
+} from "../conduct.ts";
+import { CONTENDERS } from "./contenders.ts";
+import type { Loaded, Task } from "./measure.ts";
+import { markdown, text } from "./report.ts";
+import { type Absent, type Result, rowsOf, type Samples, targetsOf } from "./result.ts";
+import { KINDS_OF_PEERS } from "./workload.ts";
+
+const HELP = `Usage: npm run bench:policy -- [options]
+
+Times decisions by policies of 10, 100, 1,000 and 10,000 rules about uids, gids, users and groups, on
+Deno, Bun and Node, beside Casbin, CASL, Cedar and json-rules-engine with the same rules and peers.
+Takes about five minutes.
+
+  --quick  two sizes and fewer rounds, for a first impression
+  --json   print everything as JSON, every round included (npm run --silent bench:policy …)
+  --save   also write bench/policy/results.md
+  --help   print this
+
+Exits with 1 if an answer is wrong. Targets that are missed are only reported: they depend on the
+machine.
+`;
+
+/** How much is done. */
+interface Extent {
+  readonly sizes: readonly number[];
+  readonly rounds: number;
+  /** ms in which another's answers are compared; who is slow is asked by fewer peers. */
+  readonly checking: number;
+  /** ns of CPU time. */
+  readonly warmUp: number;
+}
+
+const FULL: Extent = { sizes: [10, 100, 1000, 10_000], rounds: 21, checking: 4000, warmUp: 400e6 };
+const QUICK: Extent = { sizes: [10, 1000], rounds: 3, checking: 100, warmUp: 10e6 };
+
+const ROUND = 30e6; // ns of CPU time: short, so that each round finds the machine in one state
+
+async function main(args: readonly string[]): Promise<void> {
+  const options = parse(args);
+  if (options === undefined || options.help) {
+    (options ? process.stdout : process.stderr).write(HELP);
+    process.exitCode = options ? 0 : 2;
+    return;
+  }
+  process.once("exit", () => ending.abort(new Error("The benchmark ends")));
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.once(signal, () => process.exit(128 + constants.signals[signal]));
+  }
+  const result = await bench(options);
+  if (options.save) writeFileSync(new URL("results.md", import.meta.url), markdown(result));
+  process.stdout.write(options.json ? `${JSON.stringify(result, null, 2)}\n` : text(result));
+}
+
+/** A contender's process, and the policy that it is to decide by. */
+interface Entry {
+  readonly runtime: Runtime;
+  readonly contender: string;
+  readonly rules: number;
+  readonly peers: number;
+  readonly helper: Helper;
+}
+
+async function bench(options: Options): Promise<Result> {
+  const extent = options.quick ? QUICK : FULL;
+  const began = setting("bench:policy", options);
+  const versions: { [name: string]: string } = {};
+  for (const { name, package: from } of CONTENDERS) {
+    if (from !== undefined) versions[name] = `${from} ${versionOf(from)}`;
+  }
+  const entries: Entry[] = [];
+  const absent: Absent[] = [];
+  const helpers: Helper[] = [];
+  for (const runtime of Object.keys(RUNTIMES) as Runtime[]) {
+    const file = fileURLToPath(new URL("measure.ts", import.meta.url));
+    const { version, command } = await RUNTIMES[runtime](file);
+    versions[runtime] = version;
+    for (const { name, package: from } of CONTENDERS) {
+      progress("Checking answers", `${name}, ${runtime}`);
+      const helper = new Helper(`${name} on ${runtime}`, [...command, name]);
+      helpers.push(helper);
+      for (const rules of extent.sizes) {
+        const checking = from === undefined ? Number.MAX_VALUE : extent.checking;
+        const task: Task = { load: rules, checking };
+        const loaded = await ask(helper, task) as Loaded;
+        if ("wrong" in loaded) throw new Error(`On ${runtime}, ${loaded.wrong}`);
+        if ("absent" in loaded) {
+          absent.push({ runtime, contender: name, why: loaded.absent });
+          break;
+        }
+        entries.push({ runtime, contender: name, rules, peers: loaded.peers, helper });
+      }
+    }
+  }
+  const rows = rowsOf(await time(entries, extent));
+  progress();
+  await Promise.all(helpers.map((helper) => helper.end()));
+  return { ...began, rounds: extent.rounds, versions, rows, absent, targets: targetsOf(rows) };
+}
+
+function versionOf(name: string): string {
+  const file = new URL(`../../node_modules/${name}/package.json`, import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+}
+
+async function ask(helper: Helper, task: Task): Promise<unknown> {
+  return JSON.parse(await helper.ask(JSON.stringify(task)));
+}
+
+/** ns for each of so many decisions. */
+const measure = ({ helper, rules }: Entry, times: number) =>
+  ask(helper, { measure: rules, times }) as Promise<number>;
+
+/** Lets the contenders take turns, round by round. */
+async function time(entries: readonly Entry[], extent: Extent): Promise<readonly Samples[]> {
+  // The sizes and contenders of a runtime are compared: they come after each other.
+  const order = (a: Entry, b: Entry) => a.runtime.localeCompare(b.runtime) || a.rules - b.rules;
+  const timed = [];
+  for (const [index, entry] of entries.toSorted(order).entries()) {
+    progress("Warming up", `${index + 1} of ${entries.length}`);
+    let [times, spent] = [KINDS_OF_PEERS, 0];
+    while (spent < extent.warmUp) {
+      const took = await measure(entry, times);
+      spent += took * times;
+      // The clock may not have moved on.
+      const enough = Math.min(64 * times, ROUND / took);
+      times = KINDS_OF_PEERS * Math.ceil(enough / KINDS_OF_PEERS);
+    }
+    timed.push({ entry, times, samples: [] as number[] });
+  }
+  for (let round = 0; round < extent.rounds; round++) {
+    progress("Timing", `round ${round + 1} of ${extent.rounds}`);
+    for (const { entry, times, samples } of inTurn(timed, round)) {
+      samples.push(await measure(entry, times));
+    }
+  }
+  return timed.map(({ entry: { helper: _, ...entry }, samples }) => ({ ...entry, samples }));
+}
+
+try {
+  await main(process.argv.slice(2));
+} catch (error) {
+  progress();
+  console.error((error as Error).message);
+  process.exit(1); // contenders may still run
+}

@@ -1,0 +1,91 @@
+/** The policies' benchmark: that it times right answers, and compares what it says it does. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import process from "node:process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { RUNTIMES } from "../../bench/conduct.ts";
+import { loadChecked, WrongAnswer } from "../../bench/policy/check.ts";
+import { CONTENDERS } from "../../bench/policy/contenders.ts";
+import { type Result, rowsOf, targetsOf } from "../../bench/policy/result.ts";
+import { firstMet, KINDS_OF_PEERS, PEERS, workload } from "../../bench/policy/workload.ts";
+
+test("workload() makes peers that meet rules of the first, middle and last tenth, and none", () => {
+  for (const count of [10, 1000]) {
+    const { rules, peers } = workload(count);
+    assert.equal(peers.length, PEERS);
+    assert.equal(new Set(rules.map(({ id }) => id)).size, count, "no id is of two rules");
+    const met = new Set(peers.map((peer, index) => {
+      const rule = firstMet(rules, peer);
+      const position = rule === undefined ? -1 : rules.indexOf(rule);
+      if (rule === undefined) {
+        assert.equal(index % KINDS_OF_PEERS, 3);
+        return -1;
+      }
+      const tenth = Math.floor(10 * position / count);
+      assert.ok([[0], [4, 5], [9]][index % KINDS_OF_PEERS]?.includes(tenth), `${position}`);
+      return position;
+    }));
+    assert.ok(met.size >= (count === 10 ? 4 : 200), `${met.size} rules decide`);
+  }
+});
+
+test("loadChecked() fails where a contender answers otherwise, or names another rule", async () => {
+  const [ours, casl] = [CONTENDERS[0]!, CONTENDERS.find(({ name }) => name === "CASL")!];
+  for (const contender of [ours, casl]) {
+    const { requests } = await loadChecked(contender, 10, Infinity);
+    assert.equal(requests.length, PEERS);
+    const load = (change: object): typeof ours => ({
+      ...contender,
+      load: async (rules) => ({ ...await contender.load(rules), ...change }),
+    });
+    const allowing = load({ allowed: () => true });
+    await assert.rejects(loadChecked(allowing, 10, Infinity), WrongAnswer);
+    await assert.rejects(loadChecked(load({ rule: () => "other" }), 10, Infinity), WrongAnswer);
+  }
+});
+
+test("targetsOf() misses a target where one size is dear, and where sizes are uneven", () => {
+  const row = { runtime: "Node", peers: PEERS } as const;
+  const rows = rowsOf([
+    { ...row, contender: "ucred", rules: 10, samples: [100, 110, 120] },
+    { ...row, contender: "ucred", rules: 1000, samples: [190, 170, 200] },
+    { ...row, contender: "ucred, peers", rules: 10, samples: [201, 201, 201] },
+    { ...row, contender: "ucred, peers", rules: 1000, samples: [199, 199, 199] },
+  ]);
+  assert.deepEqual(rows[3]!.ratio.median, 199 / 190);
+  assert.deepEqual(targetsOf(rows).map(({ found, isMet }) => [found, isMet]), [
+    [190, true],
+    [190 / 110, false],
+    [201, false],
+    [201 / 199, true],
+  ]);
+});
+
+test("bench:policy --quick compares every contender on every runtime, each answer checked", () => {
+  const file = fileURLToPath(new URL("../../bench/policy/bench.ts", import.meta.url));
+  const output = execFileSync(process.execPath, [file, "--quick", "--json"], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+  }); // fails if an answer is wrong
+  const { rows, absent, rounds, targets, versions } = JSON.parse(output) as Result;
+  const sizes = [...new Set(rows.map(({ rules }) => rules))];
+  assert.ok(sizes.length >= 2);
+  assert.deepEqual(absent, [], "all contenders run on all runtimes");
+  for (const runtime of Object.keys(RUNTIMES)) {
+    assert.match(versions[runtime]!, /^\d+\.\d+\.\d+/);
+    for (const contender of CONTENDERS) {
+      const own = rows.filter((row) => row.runtime === runtime && row.contender === contender.name);
+      assert.deepEqual(own.map(({ rules }) => rules), sizes);
+      for (const { peers, samples, ratio } of own) {
+        assert.equal(peers % KINDS_OF_PEERS, 0);
+        assert.ok(contender.package === undefined ? peers === PEERS : peers > 0);
+        assert.equal(samples.length, rounds);
+        assert.ok(samples.every((nanoseconds) => nanoseconds > 0), `${samples}`);
+        if (contender.name === "ucred") assert.deepEqual(ratio, { median: 1, least: 1, most: 1 });
+      }
+    }
+    assert.equal(targets.filter(({ text }) => text.startsWith(`${runtime}, ucred`)).length, 4);
+  }
+});
