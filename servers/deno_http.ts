@@ -49,8 +49,6 @@ export function nativeHttp(): ServeOnConnection | undefined {
   return Deno?.internal && Deno[Deno.internal]?.serveHttpOnConnection;
 }
 
-const NEVER = new AbortController().signal;
-
 /** As `http.Server` has it by default: until the first request, and between two of them, in ms. */
 const HEADERS_TIMEOUT = 10_000;
 const KEEP_ALIVE_TIMEOUT = 5000;
@@ -158,7 +156,7 @@ class DenoHttp {
     };
     const { finished, shutdown } = nativeHttp()!(
       conn,
-      NEVER,
+      new AbortController().signal, // of its own: Deno adds a listener, and never removes it
       (request, info) => this.#handle(served, request, info.completed),
       (error) => this.#failed(served, error),
       () => {},
