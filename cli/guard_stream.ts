@@ -26,11 +26,28 @@ export function guardStream(
   });
 }
 
+/** How long what waits for a side may take to be read once the other side has gone, in ms. */
+const FAREWELL = 5000;
+
 /** Passes bytes both ways, each at the pace of who reads them, until both directions have ended. */
 export function join(client: Duplex, server: Duplex): void {
-  client.once("close", () => server.destroy());
-  server.once("close", () => client.end());
-  if (client.destroyed) return void server.destroy();
+  client.once("close", () => finish(server));
+  server.once("close", () => finish(client));
+  if (client.destroyed || server.destroyed) {
+    client.destroy();
+    server.destroy();
+    return;
+  }
   client.pipe(server);
   server.pipe(client);
+}
+
+/** Closes a side whose other side has gone, after what was sent to it. What it sends is for nobody. */
+function finish(side: Duplex): void {
+  if (side.destroyed) return;
+  const timer = setTimeout(() => side.destroy(), FAREWELL);
+  side.once("close", () => clearTimeout(timer));
+  side.unpipe();
+  side.resume();
+  side.end(() => side.destroy());
 }

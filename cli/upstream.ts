@@ -1,12 +1,22 @@
 /** The server behind a guard: connections to it, and what is told when there are none. */
 
 import { connect as connectTo, type Socket } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { ServerExpectation } from "../identity/verify.ts";
 import { verifyServer } from "../identity/verify.ts";
 import { printable, tell } from "./output.ts";
 
 /** How long a connection to the server behind may take, in ms. */
 const TIMEOUT = 10_000;
+
+/** How long is tried again, in ms. */
+const PATIENCE: { readonly [code: string]: number } = {
+  EAGAIN: TIMEOUT,
+  ECONNREFUSED: 1000, // it may be about to start; and Bun 1.4.5 calls EAGAIN so
+};
+
+/** Between two attempts, in ms. */
+const LONGEST_PAUSE = 50;
 
 /** How often is told that it cannot be reached, in ms. */
 const QUIET = 1000;
@@ -24,11 +34,25 @@ export class Upstream {
   }
 
   /**
-   * Connects, and makes sure that it is who it has to be before anything is sent.
+   * Connects, and makes sure that it is who it has to be before anything is sent. Where too many wait to
+   * be accepted it waits too, as a blocking connect(2) does.
    *
    * @param allowHalfOpen Whether each direction ends by itself.
    */
-  connect(allowHalfOpen: boolean): Promise<Socket> {
+  async connect(allowHalfOpen: boolean): Promise<Socket> {
+    const since = performance.now();
+    for (let pause = 1;; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
+      try {
+        return await this.#connect(allowHalfOpen);
+      } catch (error) {
+        const patience = PATIENCE[(error as NodeJS.ErrnoException).code ?? ""] ?? 0;
+        if (performance.now() - since >= patience) throw error;
+      }
+      await sleep(pause);
+    }
+  }
+
+  #connect(allowHalfOpen: boolean): Promise<Socket> {
     return new Promise((resolve, reject) => {
       const socket = connectTo({ path: this.path, allowHalfOpen });
       const timer = setTimeout(
@@ -44,6 +68,7 @@ export class Upstream {
           if (this.#expect !== undefined) verifyServer(socket, this.#expect);
           resolve(socket);
         } catch (error) {
+          socket.destroy();
           reject(error);
         }
       });
