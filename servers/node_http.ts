@@ -91,8 +91,8 @@ export function createServer(options: HttpServerOptions, app?: RequestListener):
 const DEFAULTS: ServerOptions = { headersTimeout: 10_000, connectionsCheckingInterval: 2000 };
 
 interface NodeConnection extends Connection {
-  /** The request that came last. */
-  last: IncomingMessage | undefined;
+  /** The answer to the request that came last; `undefined` once something else is spoken. */
+  last: ServerResponse | undefined;
 }
 
 /** How often is looked whether those who send no more have left altogether, in ms. */
@@ -103,6 +103,7 @@ class AdmittingServer extends Server {
   readonly #listening: Listening;
   readonly #revalidate: boolean;
   readonly #connections = new Map<Duplex, NodeConnection>();
+  #isClosing = false;
   /** Whose peer sends no more, but may still read. */
   readonly #halfClosed = new Set<Socket>();
   #sweeper: ReturnType<typeof setInterval> | undefined;
@@ -150,7 +151,7 @@ class AdmittingServer extends Server {
       case "checkContinue":
       case "checkExpectation": {
         const [request, response] = args as [IncomingMessage, ServerResponse];
-        const problem = this.#decide(request);
+        const problem = this.#decide(request, response);
         if (problem === undefined) return super.emit(event, ...args);
         answer(request, response, problem);
         return true;
@@ -158,11 +159,8 @@ class AdmittingServer extends Server {
       case "upgrade":
       case "connect": {
         const [request, socket] = args as [IncomingMessage, Duplex];
-        const problem = this.#decide(request);
-        if (problem === undefined) {
-          this.#connections.get(request.socket)!.last = undefined; // what comes now is no request
-          return super.emit(event, ...args);
-        }
+        const problem = this.#decide(request, undefined);
+        if (problem === undefined) return super.emit(event, ...args);
         answerRaw(socket, problem);
         return true;
       }
@@ -207,7 +205,11 @@ class AdmittingServer extends Server {
     this.#inner.listen({ ...where, backlog });
   }
 
-  #close(done: (error?: Error) => void): void {
+  #close(whenClosed: (error?: Error) => void): void {
+    const done = (error?: Error) => {
+      this.#isClosing = false;
+      whenClosed(error);
+    };
     const inner = this.#inner;
     this.#inner = undefined;
     if (inner === undefined) super.close(done);
@@ -215,9 +217,12 @@ class AdmittingServer extends Server {
   }
 
   #closeIdle(): void {
+    this.#isClosing = true;
     super.closeIdleConnections();
-    // Deno leaves those open that have asked for nothing yet.
-    for (const [socket, { hasAsked }] of this.#connections) if (!hasAsked) socket.destroy();
+    for (const [socket, { hasAsked, last }] of this.#connections) {
+      if (!hasAsked) socket.destroy(); // Deno leaves them open
+      else endAfter(socket, last);
+    }
   }
 
   #admit(socket: Socket): boolean {
@@ -254,7 +259,7 @@ class AdmittingServer extends Server {
   /** The end of what a peer sends is all that the runtime tells of one that has left. */
   #sendsNoMore(socket: Socket, { last }: NodeConnection): void {
     // Deno goes on waiting for the rest of a request.
-    if (last?.complete === false || isHungUp(socket)) return void socket.destroy();
+    if (last?.req.complete === false || isHungUp(socket)) return void socket.destroy();
     this.#halfClosed.add(socket);
     this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
   }
@@ -279,10 +284,11 @@ class AdmittingServer extends Server {
   }
 
   /** What keeps a request from being handled; `undefined` if nothing does. */
-  #decide(request: IncomingMessage): Problem | undefined {
+  #decide(request: IncomingMessage, response: ServerResponse | undefined): Problem | undefined {
     const connection = this.#connections.get(request.socket);
     if (connection === undefined) return DRIFTED; // over none that was let in
-    connection.last = request;
+    connection.last = response;
+    if (this.#isClosing) endAfter(request.socket, response);
     const { method = "", url = "" } = request;
     const outcome = decideRequest(
       this.#admission,
@@ -307,6 +313,13 @@ class AdmittingServer extends Server {
       else response.writeHead(500, { connection: "close" }).end();
     }
   }
+}
+
+/** Ends a connection with this answer: node:http would wait for more requests. */
+function endAfter(socket: Duplex, response: ServerResponse | undefined): void {
+  if (response === undefined || response.writableFinished) return;
+  response.shouldKeepAlive = false;
+  response.once("finish", () => socket.end(() => socket.destroy()));
 }
 
 /** At most one Host header, and that a host. */

@@ -304,7 +304,7 @@ for (const reads of [true, false]) {
             assert.match(each.action, /^(GET|POST) \/public$/, what);
             assert.equal(each.rule, "visitors", what);
           }
-          const told = text.matchAll(/\[for (\d+)\]/g).map(([, of]) => Number(of)).toArray();
+          const told = [...text.matchAll(/\[for (\d+)\]/g)].map(([, of]) => Number(of));
           assert.ok(told.every((of) => of === uid), `${what}: ${text}`);
           assert.ok(told.length <= own.length, `${what}: ${text}`);
           const allowed = events.filter((event) =>

@@ -7,7 +7,7 @@ import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { Readable, type Writable } from "node:stream";
-import { finished, pipeline } from "node:stream/promises";
+import { pipeline } from "node:stream/promises";
 import { afterEach } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Decision, Peer } from "../../mod.ts";
@@ -217,14 +217,18 @@ export class Wire {
   readonly child: ChildProcess | undefined;
   #buffer: Buffer = Buffer.alloc(0);
   #isOver = false;
+  readonly #over: Promise<void>;
   #wake = () => {};
 
   private constructor(input: Writable, output: Readable, child?: ChildProcess) {
     this.#input = input.on("error", () => {});
     this.#output = output.on("error", () => {});
     this.child = child;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#over = promise;
     const end = () => {
       this.#isOver = true;
+      resolve();
       this.#wake();
     };
     output.on("end", end).on("close", end).on("data", (bytes: Buffer) => {
@@ -261,7 +265,7 @@ export class Wire {
       for (const chunk of chunks) {
         if (this.#isOver || this.#input.destroyed) return false;
         if (!this.#input.write(chunk)) {
-          await Promise.race([once(this.#input, "drain"), this.#over()]);
+          await Promise.race([once(this.#input, "drain"), this.#over]);
         }
       }
       return !this.#isOver;
@@ -361,10 +365,6 @@ export class Wire {
 
   #more(): Promise<void> {
     return new Promise((resolve) => this.#wake = resolve);
-  }
-
-  async #over(): Promise<void> {
-    await finished(this.#output).catch(() => {});
   }
 }
 

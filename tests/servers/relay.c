@@ -6,18 +6,24 @@
  *   --uid N    be this user, with the group of the same number and no others, before connecting
  *   --later N  become this user when SIGUSR1 comes; the saved uid is left as it was for that
  *   --child    connect, and leave the connection to a child: this process only waits
+ *   --reused   the same by a process of its own, whose pid another one gets once it has ended
  *
  * The end of the input is passed on as the end of what is sent; the end of what comes ends the process.
  */
 #define _GNU_SOURCE
 #include <err.h>
 #include <grp.h>
+#include <linux/sched.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int connection;
@@ -28,6 +34,35 @@ static void become_another(int signal)
 	(void)signal;
 	if (seteuid(0) != 0 || setresuid(later, later, later) != 0)
 		_exit(3);
+}
+
+static void wait_for_the_end(void)
+{
+	close(0);
+	close(1);
+	alarm(60);
+	pause();
+	_exit(0);
+}
+
+/* Goes on as a child; once that has ended, another process gets its pid. */
+static void be_replaced(void)
+{
+	pid_t child = fork();
+	if (child == 0)
+		return;
+	waitpid(child, NULL, 0);
+	struct clone_args arguments = {
+		.exit_signal = SIGCHLD,
+		.set_tid = (uintptr_t)&child,
+		.set_tid_size = 1,
+	};
+	long copy = syscall(SYS_clone3, &arguments, sizeof arguments);
+	if (copy < 0)
+		err(3, "clone3 with set_tid %d", child);
+	if (copy == 0)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	wait_for_the_end();
 }
 
 static int pass(int from, int to)
@@ -54,10 +89,13 @@ int main(int argc, char **argv)
 	const char *uid_text = NULL, *later_text = NULL;
 	for (; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
 		if (!strcmp(argv[i], "--child")) child = 1;
+		else if (!strcmp(argv[i], "--reused")) child = 2;
 		else if (!strcmp(argv[i], "--uid")) uid_text = argv[++i];
 		else if (!strcmp(argv[i], "--later")) later_text = argv[++i];
 		else errx(2, "no option %s", argv[i]);
 	}
+	if (child == 2)
+		be_replaced();
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	if (i != argc - 1 || strlen(argv[i]) >= sizeof address.sun_path)
 		errx(2, "usage: relay [option]... PATH");
@@ -78,11 +116,7 @@ int main(int argc, char **argv)
 		err(1, "connect to %s", argv[i]);
 	if (child && fork() != 0) {
 		close(connection);
-		close(0);
-		close(1);
-		alarm(60);
-		pause();
-		_exit(0);
+		wait_for_the_end();
 	}
 	pthread_t sender;
 	if (pthread_create(&sender, NULL, send_all, NULL) != 0)
