@@ -42,13 +42,26 @@ export function unite(ranges: readonly IdRange[]): readonly IdRange[] {
   return united;
 }
 
+/** The ids in one or the other, of sets that {@link unite} made. */
+export function join(a: readonly IdRange[], b: readonly IdRange[]): readonly IdRange[] {
+  if (a.length === 0) return b;
+  return b.length === 0 ? a : unite(a.concat(b));
+}
+
 /** The ids in both, of sets that {@link unite} made. */
 export function intersect(a: readonly IdRange[], b: readonly IdRange[]): readonly IdRange[] {
   const common: IdRange[] = [];
   for (let i = 0, j = 0; i < a.length && j < b.length;) {
-    const [left, right] = [a[i]!, b[j]!];
-    const [first, last] = [Math.max(left.first, right.first), Math.min(left.last, right.last)];
-    if (first <= last) common.push(last - first === left.last - left.first ? left : { first, last });
+    const left = a[i]!;
+    const right = b[j]!;
+    if (left.first >= right.first && left.last <= right.last) {
+      common.push(left);
+      i++;
+      continue;
+    }
+    const first = Math.max(left.first, right.first);
+    const last = Math.min(left.last, right.last);
+    if (first <= last) common.push({ first, last });
     if (left.last < right.last) i++;
     else j++;
   }

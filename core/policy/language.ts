@@ -16,7 +16,11 @@ export function hasText({ in: wanted, out }: Texts, text: string, budget: Budget
 
 /** A text in the set, a short one but not empty if that can be; `undefined` where there is none. */
 export function findText(texts: Texts, budget: Budget): string | undefined {
-  const literal = texts.in.find((globs) => globs.every((glob) => budget.glob(glob).isLiteral));
+  const isLiteral = (glob: string) => {
+    budget.spend(5 + glob.length / 8);
+    return !glob.includes("*");
+  };
+  const literal = texts.in.find((globs) => globs.every(isLiteral));
   if (literal !== undefined) return literal.find((text) => hasText(texts, text, budget));
   if (isCovered(texts, budget) || areApart(texts, budget)) return undefined;
   return guess(texts, budget) ?? search(texts, budget);
@@ -103,11 +107,11 @@ function search({ in: wanted, out }: Texts, budget: Budget): string | undefined 
     const key = reached.map((places) => places.join()).join(";");
     if (seen.has(key)) return;
     // The key, the lists, and what holds them.
-    const cells = 40 + key.length / 8 + reached.reduce((sum, places) => sum + 4 + places.length, 0);
+    const cells = reached.reduce((sum, { length }) => sum + 10 + length, 40 + key.length / 8);
     budget.keep(cells);
     kept += cells;
     seen.add(key);
-    queue.push([text, reached]);
+    queue.push([text, reached.map((places) => places.slice())]); // without room to grow
   };
   add("", globs.map((pieces) => reach(pieces, [], 0)));
   const start = queue[0]?.[1];
@@ -169,7 +173,7 @@ function letterBeside(globs: readonly string[], budget: Budget): string {
   for (let code = 97;; code++) {
     const letter = String.fromCharCode(code);
     const isUsed = globs.some((glob) => {
-      budget.spend(1 + glob.length / 16);
+      budget.spend(5 + glob.length / 4);
       return glob.includes(letter);
     });
     if (!isUsed) return letter;

@@ -144,22 +144,21 @@ function lintReach({ reach, position, rule, budget }: Look, say: Say): void {
   }
   if (reach.firstOpen === position) throw new OutOfBudget();
   const example = exampleIn(known[0]!, facts, budget);
-  const decides = reach.ruleOf(example, budget);
-  const isDecided = decides === position ||
-    known.some((region) => first(reach.leftOf(region, budget, position)) !== undefined);
+  const isDecided = known.some((region) => decidedIn(region, facts, position, reach, budget));
   // Rules of which there are no regions may take more, and never give anything back.
   const mayTakeMore = reach.firstOpen < position;
   if (!isDecided) {
-    const taken = mayTakeMore || decides === undefined
+    const decides = mayTakeMore ? undefined : reach.ruleOf(example, budget);
+    const taken = decides === undefined
       ? "Earlier rules do"
       : `Rule "${rules[decides]!.name}" decides for ${inShort(example)}, and so on`;
     for (const region of reach.regionsOf(position)) {
-      const left = first(reach.leftOf(region, budget, position));
-      if (left === undefined) continue;
+      const example = decidedIn(region, [], position, reach, budget);
+      if (example === undefined) continue;
       if (mayTakeMore) throw new OutOfBudget();
       const message = `Rule "${rule.name}" decides only where facts are unknown: ` +
         `whom it is about, earlier rules decide for. ${taken}`;
-      say("only-unknown", "warning", message, { example: exampleIn(left, [], budget) });
+      say("only-unknown", "warning", message, { example });
       return;
     }
     say("never", "error", `Rule "${rule.name}" never decides. ${taken}`, { example });
@@ -168,15 +167,28 @@ function lintReach({ reach, position, rule, budget }: Look, say: Say): void {
   if (mayTakeMore) throw new OutOfBudget();
   for (const region of known) {
     for (const [part, before] of reach.meeting(region, budget, position)) {
-      const taken = first(reach.leftOf(part, budget, before));
-      if (taken === undefined) continue;
-      const example = exampleIn(taken, facts, budget);
+      const example = decidedIn(part, facts, before, reach, budget);
+      if (example === undefined) continue;
       const message = `Of those whom rule "${rule.name}" is about, the earlier rule ` +
         `"${rules[before]!.name}" decides for some, and says otherwise: ${inShort(example)}`;
       say("shadowed", "note", message, { example });
       return;
     }
   }
+}
+
+/** A case in a region of a rule that no rule before it decides. */
+function decidedIn(
+  region: Region,
+  facts: Iterable<FactKey>,
+  rule: number,
+  reach: Reach,
+  budget: Budget,
+): PolicyCase | undefined {
+  const example = exampleIn(region, facts, budget);
+  if (reach.ruleOf(example, budget) === rule) return example; // this costs least
+  for (const left of reach.leftOf(region, budget, rule)) return exampleIn(left, facts, budget);
+  return undefined;
 }
 
 /** An allowing rule whose conditions everybody meets. */
@@ -208,11 +220,11 @@ function lintContainer({ reach, rule, position, budget }: Look, say: Say): void 
   if (reach.firstOpen <= position) throw new OutOfBudget();
   for (const region of reach.regionsOf(position)) {
     const inside = both(region, CONTAINER_ROOT, budget);
-    const left = inside && first(reach.leftOf(inside, budget, position));
-    if (left === undefined) continue;
+    const example = inside && decidedIn(inside, [], position, reach, budget);
+    if (example === undefined) continue;
     const message = `Rule "${rule.name}" lets in uid 0 of containers that share the network and ` +
       "user namespace, which reach an abstract socket: add sameNamespaces: [pid, mnt]";
-    say("container", "warning", message, { example: exampleIn(left, [], budget) });
+    say("container", "warning", message, { example });
     return;
   }
 }
@@ -317,9 +329,4 @@ const LONGEST = 300;
 
 function cutOff(text: string): string {
   return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
-}
-
-function first<T>(values: Iterable<T>): T | undefined {
-  for (const value of values) return value;
-  return undefined;
 }

@@ -3,6 +3,7 @@
 import { UcredError } from "../errors.ts";
 import { type Budget, OutOfBudget } from "./budget.ts";
 import type { CheckedRule } from "./check.ts";
+import type { IdRange } from "./ids.ts";
 import {
   both,
   EVERYTHING,
@@ -77,9 +78,10 @@ export class Reach {
   readonly #begins: number[] = [];
   /** For each entry the next one whose rule says otherwise. */
   readonly #nextOther: Uint32Array;
-  /** Entries that are about few uids, or else about few gids; and the rest. */
+  /** Entries that are about few uids, or else few gids, or else few groups; and the rest. */
   readonly #byUid = new EntriesById();
   readonly #byGid = new EntriesById();
+  readonly #byGroup = new EntriesById();
   readonly #others: number[] = [];
 
   constructor(rules: readonly CheckedRule[], budget: Budget, outcomes = new Outcomes()) {
@@ -116,7 +118,9 @@ export class Reach {
     const at = this.#entries.push(entry) - 1;
     const uids = entry.region.get("uid") as Ids | undefined;
     const groups = entry.region.get("groups") as Groups | undefined;
-    if (!this.#byUid.add(uids, at) && !this.#byGid.add(groups?.gid, at)) this.#others.push(at);
+    const isListed = this.#byUid.add(uids?.ranges, at) || this.#byGid.add(groups?.gid.ranges, at) ||
+      this.#byGroup.add(groups?.hits[0], at);
+    if (!isListed) this.#others.push(at);
   }
 
   #outcomeAt(at: number): number | undefined {
@@ -215,7 +219,8 @@ export class Reach {
 
   /** The rule that decides a case; rules without regions here are left out. */
   ruleOf(one: PolicyCase, budget: Budget): number | undefined {
-    const lists = this.#lists(one.peer.uid, one.peer.gid);
+    const { uid, gid, groups = [] } = one.peer;
+    const lists = this.#lists(uid, gid, groups);
     for (let at = firstIn(lists, 0); at < this.#entries.length; at = firstIn(lists, at + 1)) {
       const { region, rule } = this.#entries[at]!;
       budget.spend(20);
@@ -234,9 +239,12 @@ export class Reach {
   #lists(
     uid: number | undefined,
     gid: number | undefined,
+    groups?: readonly number[],
   ): readonly (readonly number[])[] | undefined {
-    if (uid === undefined && gid === undefined) return undefined;
-    return [this.#byUid.about(uid), this.#byGid.about(gid), this.#others];
+    if (uid === undefined && gid === undefined && groups === undefined) return undefined;
+    const byGroup = groups?.map((group) => this.#byGroup.about(group)) ??
+      [this.#byGroup.about(undefined)];
+    return [this.#byUid.about(uid), this.#byGid.about(gid), ...byGroup, this.#others];
   }
 }
 
@@ -252,8 +260,7 @@ class EntriesById {
   readonly #byId = new Map<number, number[]>();
 
   /** Adds one; `false` if it is about too many. */
-  add(ids: Ids | undefined, at: number): boolean {
-    const { ranges } = ids ?? {};
+  add(ranges: readonly IdRange[] | undefined, at: number): boolean {
     if (ranges === undefined || ranges.length > FEW) return false;
     if (ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0) > FEW) return false;
     this.#all.push(at);

@@ -8,7 +8,7 @@
 import type { NamespaceKind } from "../process.ts";
 import type { Budget } from "./budget.ts";
 import type { Checked, CheckedFact, TextField } from "./condition.ts";
-import { hasId, type IdRange, intersect, others, unite } from "./ids.ts";
+import { hasId, type IdRange, intersect, join, others } from "./ids.ts";
 import { findText, hasText, type Texts } from "./language.ts";
 import { OVERFLOW_ID, type PlainPeer } from "./subject.ts";
 
@@ -44,7 +44,10 @@ export class Ids implements Values<Ids> {
     return 1 + this.ranges.length;
   }
 
-  and({ ranges, unknown }: Ids, budget: Budget): Ids {
+  and(other: Ids, budget: Budget): Ids {
+    if (other === ALL_IDS) return this;
+    if (this === ALL_IDS) return other;
+    const { ranges, unknown } = other;
     budget.spend(this.ranges.length + ranges.length);
     return new Ids(intersect(this.ranges, ranges), this.unknown && unknown);
   }
@@ -120,13 +123,16 @@ export class Groups implements Values<Groups> {
 
   and(other: Groups, budget: Budget): Groups {
     const { gid, whole, partial, hits, avoids } = other;
-    budget.spend(10 + this.size + other.size);
+    budget.spend(50 + this.hits.length + hits.length);
+    if (this.avoids.length > 0 && avoids.length > 0) {
+      budget.spend(10 * (this.avoids.length + avoids.length)); // they are sorted
+    }
     return new Groups({
       gid: this.gid.and(gid, budget),
       whole: this.whole && whole,
       partial: this.partial && partial,
-      hits: [...this.hits, ...hits],
-      avoids: unite([...this.avoids, ...avoids]),
+      hits: this.hits.concat(hits),
+      avoids: join(this.avoids, avoids),
     });
   }
 
@@ -137,8 +143,12 @@ export class Groups implements Values<Groups> {
       rest.push(...outside.map((part) => left.and(part, budget)));
       left = left.and(inside, budget);
     };
-    cut(ALL_IDS.without(gid, budget).map((gid) => new Groups({ gid })), new Groups({ gid }));
-    cut([new Groups({ whole: !whole, partial: !partial })], new Groups({ whole, partial }));
+    if (gid !== ALL_IDS) {
+      cut(ALL_IDS.without(gid, budget).map((gid) => new Groups({ gid })), new Groups({ gid }));
+    }
+    if (!whole || !partial) {
+      cut([new Groups({ whole: !whole, partial: !partial })], new Groups({ whole, partial }));
+    }
     for (const hit of hits) cut([new Groups({ avoids: hit })], new Groups({ hits: [hit] }));
     if (avoids.length > 0) cut([new Groups({ hits: [avoids] })], new Groups({ avoids }));
     return rest;
@@ -168,7 +178,7 @@ export class Groups implements Values<Groups> {
   /** A gid and a list; `undefined` where there is none. */
   example(budget: Budget): Pick<PlainPeer, "gid" | "groups" | "ambiguous"> | undefined {
     const { hits, avoids } = this;
-    budget.spend(2 * (this.size + hits.length * (hits.length + avoids.length)));
+    budget.spend(50 + 4 * (this.size + hits.length * (hits.length + avoids.length)));
     return this.whole && this.#list(true) || this.partial && this.#list(false) || undefined;
   }
 
@@ -231,8 +241,8 @@ export class TextValues implements Values<TextValues> {
     const { texts, none, unknown } = other;
     budget.spend(10 + this.size + other.size);
     const both = this.texts && texts && {
-      in: [...this.texts.in, ...texts.in],
-      out: [...this.texts.out, ...texts.out],
+      in: this.texts.in.concat(texts.in),
+      out: this.texts.out.concat(texts.out),
     };
     return new TextValues(both, this.none && none, this.unknown && unknown);
   }
@@ -361,7 +371,7 @@ export const EVERYTHING: Region = new Map();
 const only = (fact: FactKey, values: AnyValues): Region => new Map([[fact, values]]);
 
 /** What a region takes, beside its values: a map. */
-const REGION = 50;
+const REGION = 100;
 
 /** What it takes to keep a region. */
 export function sizeOf(region: Region): number {
