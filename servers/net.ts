@@ -119,6 +119,7 @@ class AdmittingServer extends Server {
   readonly #listening: Listening;
   readonly #refusal: NetServerOptions["refusal"];
   readonly #sockets = new Map<Socket, Admitted>();
+  readonly #onEmpty: (() => void)[] = [];
 
   constructor(
     { policy, pin, limits, audit, perAction = false, refusal, ...options }: NetServerOptions,
@@ -129,7 +130,7 @@ class AdmittingServer extends Server {
     this.#refusal = refusal;
     this.#listening = new Listening({
       listen: (where, backlog) => super.listen({ ...where, backlog }),
-      close: (done) => super.close(done),
+      close: (done) => super.close((error) => this.#whenEmpty(() => done(error))),
       address: () => super.address(),
       closeIdle: () => {}, // the handler alone knows which are idle
       cut: () => this.#sockets.forEach((_, socket) => socket.destroy()),
@@ -181,6 +182,7 @@ class AdmittingServer extends Server {
     socket.once("close", () => {
       this.#sockets.delete(socket);
       this.#admission.ended(answer);
+      if (this.#sockets.size === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
     });
     try {
       return super.emit("connection", socket);
@@ -188,6 +190,12 @@ class AdmittingServer extends Server {
       this.#fail(socket, answer, error);
       return true;
     }
+  }
+
+  /** The runtime's own count is down before the last socket says that it is closed. */
+  #whenEmpty(run: () => void): void {
+    if (this.#sockets.size === 0) run();
+    else this.#onEmpty.push(run);
   }
 
   #refuse(socket: Socket, refused: Refused): void {

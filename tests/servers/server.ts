@@ -85,6 +85,7 @@ createInterface({ input: process.stdin }).on("line", (line) => {
     });
   }
   if (close !== undefined) server!.close(close).then(() => say({ closed: true }));
-  if (fill !== undefined) fillUp(fill);
+  // Later: Deno takes a descriptor for each read of its input, and is to have the next one by then.
+  if (fill !== undefined) setTimeout(() => fillUp(fill), 50);
   if (stats) say(server!.stats());
 }).on("close", () => process.exit());
