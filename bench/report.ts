@@ -31,7 +31,7 @@ function table({ rows }: Result, lookup: Lookup): readonly Cells[] {
   ];
 }
 
-export function numbers({ median, least, most }: Spread, digits: number): Cells {
+function numbers({ median, least, most }: Spread, digits: number): Cells {
   return [median.toFixed(digits), `${least.toFixed(digits)}–${most.toFixed(digits)}`];
 }
 

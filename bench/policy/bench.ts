@@ -100,6 +100,7 @@ async function bench(options: Options): Promise<Result> {
         const loaded = await ask(helper, task) as Loaded;
         if ("wrong" in loaded) throw new Error(`On ${runtime}, ${loaded.wrong}`);
         if ("absent" in loaded) {
+          if (from === undefined) throw new Error(`${name} on ${runtime}: ${loaded.absent}`);
           absent.push({ runtime, contender: name, why: loaded.absent });
           break;
         }

@@ -1,6 +1,6 @@
 /**
  * Who decides: each policy engine, told the same rules in the way that its documentation shows for
- * speed. A process loads but the one that it times.
+ * speed. Each is loaded only where it is used, so that none grows the heap of another.
  */
 
 import type { Ids, Rule } from "./workload.ts";

@@ -1,7 +1,8 @@
 /** A result → text for the terminal, and Markdown. */
 
 import { styleText } from "node:util";
-import { aligned, type Cells, machine, numbers, piped } from "../report.ts";
+import { aligned, type Cells, machine, piped } from "../report.ts";
+import type { Spread } from "../result.ts";
 import { CONTENDERS } from "./contenders.ts";
 import type { Result } from "./result.ts";
 import { PEERS } from "./workload.ts";
@@ -23,11 +24,20 @@ function table({ rows }: Result, runtime: string): readonly Cells[] {
     ...shown.map(({ contender, rules, peers, nanoseconds, ratio }) => [
       contender,
       rules.toLocaleString("en"),
-      ...numbers(nanoseconds, 0),
-      ...numbers(ratio, ratio.median < 10 ? 2 : 0),
+      ...figures(nanoseconds),
+      ...figures(ratio),
       peers.toLocaleString("en"),
     ]),
   ];
+}
+
+/** To three digits, since some are a million times as much as others. */
+function figure(number: number): string {
+  return number.toLocaleString("en", { maximumSignificantDigits: 3 });
+}
+
+function figures({ median, least, most }: Spread): Cells {
+  return [figure(median), `${figure(least)}–${figure(most)}`];
 }
 
 const runtimesOf = ({ rows }: Result) => [...new Set(rows.map(({ runtime }) => runtime))];
@@ -41,11 +51,11 @@ function notes({ rows, absent }: Result): readonly string[] {
   const fewer = rows.filter(({ peers }) => peers < PEERS);
   const names = [...new Set(fewer.map(({ contender }) => contender))].join(", ");
   return [
+    "Every contender has the same policies.",
     ...(fewer.length > 0
       ? [
-        `Too slow for all ${
-          PEERS.toLocaleString("en")
-        } peers at some sizes, and asked by fewer: ${names}.`,
+        `Too slow to be asked by all ${PEERS.toLocaleString("en")} peers at some sizes: ${names}.`,
+        "The last column is how many asked, the same of each kind.",
       ]
       : []),
     ...absent.map(({ contender, runtime, why }) =>
@@ -66,7 +76,7 @@ export function text(result: Result): string {
       bold("Targets"),
       ...result.targets.map(({ text, found, isMet }) => {
         const verdict = isMet ? styleText("green", "met") : styleText("red", "not met");
-        return `  ${text}: ${rounded(found)}, ${verdict}`;
+        return `  ${text}: ${figure(found)}, ${verdict}`;
       }),
     ],
     notes(result),
@@ -76,8 +86,6 @@ export function text(result: Result): string {
     blocks.filter((lines) => lines.length > 0).map((lines) => lines.join("\n")).join("\n\n")
   }\n`;
 }
-
-const rounded = (found: number) => found.toFixed(found < 10 ? 2 : 0);
 
 /** For results.md. */
 export function markdown(result: Result): string {
@@ -92,7 +100,7 @@ export function markdown(result: Result): string {
     ...runtimesOf(result).flatMap((runtime) => [[`## ${runtime}`], piped(table(result, runtime))]),
     ["## Targets"],
     result.targets.map(({ text, found, isMet }) =>
-      `- ${text}: ${rounded(found)}, **${isMet ? "met" : "not met"}**`
+      `- ${text}: ${figure(found)}, **${isMet ? "met" : "not met"}**`
     ),
   ];
   return `${
