@@ -32,6 +32,7 @@ export interface GuardCommandOptions {
   readonly maxPerUser?: number;
   readonly acceptRate?: number;
   readonly drain: number;
+  readonly h2c?: boolean;
 }
 
 /** What a guard needs, whatever it understands of the bytes. */
@@ -43,6 +44,8 @@ export interface GuardOptions {
   readonly upstream: string;
   /** Who it has to be. */
   readonly expect: ServerExpectation | undefined;
+  /** Whether connections may be upgraded to HTTP/2, whose requests are not decided. */
+  readonly h2c: boolean;
 }
 
 /** A server of `ucred/net` or `ucred/http`. */
@@ -69,6 +72,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
     audit,
     upstream: socketPath(options.upstream),
     expect: expectationOf(options.upstreamUser),
+    h2c: options.h2c === true,
   });
   try {
     await listening(server, whereOf(options));

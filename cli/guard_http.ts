@@ -13,25 +13,61 @@ import { Upstream } from "./upstream.ts";
 
 /** Makes the guard; it does not listen yet. */
 export function guardHttp(
-  { policy, limits, audit, upstream: path, expect }: GuardOptions,
+  { policy, limits, audit, upstream: path, expect, h2c }: GuardOptions,
 ): GuardServer {
   const upstream = new Upstream(path, expect);
   const agent = new UpstreamAgent(upstream, true);
   const upgrades = new UpstreamAgent(upstream, false);
   const target = { socketPath: path } as never;
-  const proxy = createProxyServer({ target, agent, xfwd: false });
-  proxy.on("error", (error, request, response) => {
+  const theServer = { target: { socketPath: path, pathname: "*" } as never, ignorePath: true };
+  const proxy = createProxyServer({ agent, xfwd: false });
+  const pass = (request: IncomingMessage, response: ServerResponse) =>
+    proxy.web(request, response, request.url === "*" ? theServer : { target })
+      .catch(() => void response.destroy()); // the client has left
+  const again = new WeakSet<IncomingMessage>();
+  proxy.on("error", (error, request, given) => {
+    const response = given as ServerResponse;
     if (request?.destroyed && !request.complete) return; // the client has left
+    if (
+      isLate(error) && mayBeAskedAgain(request!) && !response.headersSent && !again.has(request!)
+    ) {
+      again.add(request!);
+      return void pass(request!, response);
+    }
     upstream.tellFailure(error);
-    badGateway(response as ServerResponse);
+    badGateway(response);
+  });
+  const isLast = new WeakSet<IncomingMessage>();
+  proxy.on("proxyRes", (answer: IncomingMessage, request, response) => {
+    const { headers } = answer;
+    removeHops(headers);
+    headers.connection = isLast.has(request) ? "close" : "keep-alive";
+    answer.once("end", () => {
+      if (Object.keys(answer.trailers).length > 0) response.addTrailers(answer.trailers as never);
+    });
+    // Whoever waits for the headers alone (of events that are to come) gets them without a body.
+    setImmediate(() => response.headersSent || response.destroyed || response.flushHeaders());
   });
   const server = createServer({ policy, limits, audit, requestTimeout: 0 }, (request, response) => {
+    if (wantsToEnd(request)) isLast.add(request);
+    removeHops(request.headers);
     introduce(request);
-    return proxy.web(request, response);
+    return pass(request, response);
+  });
+  server.on("checkContinue", (request, response) => { // only once it is allowed
+    response.writeContinue();
+    if (wantsToEnd(request)) isLast.add(request);
+    removeHops(request.headers);
+    introduce(request);
+    void pass(request, response);
   });
   server.on("upgrade", (request: IncomingMessage, client: Duplex, head: Uint8Array) => {
+    const { headers } = request;
+    const to = h2c ? headers.upgrade : withoutHttp(headers.upgrade);
+    removeHops(headers);
+    if (to !== undefined) Object.assign(headers, { connection: "Upgrade", upgrade: to });
     introduce(request);
-    void passUpgrade(upstream, upgrades, request, client, head);
+    passUpgrade(upstream, upgrades, request, client, head);
   });
   return server;
 }
@@ -60,8 +96,49 @@ class UpstreamAgent extends Agent {
   }
 }
 
-/** Whatever a server behind might read as one of our headers: CGI makes "_" of "-". */
-const OURS = /^x[-_]ucred[-_]/i;
+/** Whether a connection has ended that may have been about to when the request was sent. */
+function isLate(error: unknown): boolean {
+  return ["ECONNRESET", "EPIPE"].includes((error as NodeJS.ErrnoException).code ?? "");
+}
+
+/** Whether asking twice is as good as asking once: RFC 9110, 9.2.1. And there is no body to send twice. */
+function mayBeAskedAgain({ method, headers }: IncomingMessage): boolean {
+  const hasBody = Number(headers["content-length"] ?? 0) > 0 || "transfer-encoding" in headers;
+  return ["GET", "HEAD", "OPTIONS"].includes(method ?? "") && !hasBody;
+}
+
+/** Whether the client wants its connection to end with the answer. */
+function wantsToEnd({ headers: { connection = "" } }: IncomingMessage): boolean {
+  return /(^|,)\s*close\s*(,|$)/i.test(connection);
+}
+
+/** About a connection, not about what goes over it: RFC 9110, 7.6.1. Expectations are met here. */
+const HOPS = ["connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "expect"];
+
+/** What tells where a message ends, and for whom it is, is not up to a `Connection` header. */
+const NO_HOPS = ["content-length", "transfer-encoding", "host"];
+
+/** Removes what is about the connection, and what it says is. */
+function removeHops(headers: IncomingMessage["headers"]): void {
+  const { connection } = headers;
+  for (const name of HOPS) delete headers[name];
+  if (connection === undefined || /^(keep-alive|close|upgrade)$/i.test(connection)) return;
+  for (const each of connection.split(",")) {
+    const name = each.trim().toLowerCase();
+    if (!NO_HOPS.includes(name)) delete headers[name];
+  }
+}
+
+/** Protocols in which there would be requests again, which nobody decides about. */
+const HTTP = /^\s*(h2c?|https?|tls)(\/|\s*$)/i;
+
+/** What is left of an `Upgrade` header; `undefined` if nothing is. */
+function withoutHttp(protocols: string = ""): string | undefined {
+  return protocols.split(",").filter((each) => !HTTP.test(each)).join(",").trim() || undefined;
+}
+
+/** Whatever a server behind might read as one of our headers: CGI makes "_" of "-", some of all others. */
+const OURS = /^x[^a-z0-9]ucred[^a-z0-9]/i;
 
 /** Puts who asks into the headers, in the place of whatever the client sent under such names. */
 function introduce(request: IncomingMessage): void {
@@ -117,6 +194,10 @@ function passUpgrade(
   });
   outgoing.on("upgrade", (response, server: Socket, first: Uint8Array) => {
     server.on("error", () => {});
+    if (headers.upgrade === undefined) { // it was not asked for
+      server.destroy();
+      return refuse(client, "502 Bad Gateway");
+    }
     client.write(headOf(response, response.rawHeaders));
     if (head.length > 0) client.unshift(head);
     if (first.length > 0) server.unshift(first);

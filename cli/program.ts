@@ -162,6 +162,7 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
         .choices(["stream", "http"]).default("stream"),
     )
     .option("--policy <file>", "who may; without, root and the guard's own user")
+    .option("--h2c", "also pass upgrades to HTTP/2, inside of which no request is decided")
     .option("--shadow <file>", "a policy to try out: it decides nothing, and differences are told")
     .option("--any-owner", "also policies that others than root and the guard's user can write")
     .option("--socket-mode <octal>", "file mode of the socket (default: 0600)", octal)
