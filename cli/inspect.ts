@@ -9,7 +9,7 @@ import { isSticky, whoElseReplaces } from "../core/ownership.ts";
 import type { Peer, PeerJSON } from "../core/peer.ts";
 import { accountName, ownUid } from "../identity/accounts.ts";
 import { identify } from "../identity/identify.ts";
-import { holdersOf, peerOfPid, socketsAt } from "../identity/unix_sockets.ts";
+import { holdersOf, isBound, peerOfPid, socketsAt } from "../identity/unix_sockets.ts";
 import {
   type ExitCode,
   paint,
@@ -79,6 +79,8 @@ class Look {
   #holders: readonly Peer[] = [];
   #clients: readonly Peer[] = [];
   #connections = 0;
+  /** Connections of which cannot be told whose they are. */
+  #unseen = 0;
   #socket: Socket | undefined;
 
   constructor(path: string) {
@@ -105,19 +107,20 @@ class Look {
     this.#judge();
   }
 
-  /** Our own connection is among those that are open. */
   #lookBehind(file: BigIntStats): void {
     try {
       const { listeners, connections } = socketsAt(file);
       const clients = connections.map(({ client }) => client);
       const holders = holdersOf([...listeners, ...clients]);
-      const pids = (
-        sockets: readonly number[],
-      ) => [...new Set(sockets.flatMap((socket) => holders.get(socket) ?? []))];
-      this.#holders = pids(listeners).flatMap(peerOrNone);
-      const others = pids(clients).filter((pid) => pid !== process.pid);
-      this.#clients = others.flatMap(peerOrNone);
-      this.#connections = clients.length - Number(this.#socket !== undefined);
+      // Our own is among them once the server has accepted it.
+      const others = clients.filter((socket) => !holders.get(socket)?.includes(process.pid));
+      const peersOf = (sockets: readonly number[]) =>
+        [...new Set(sockets.flatMap((socket) => holders.get(socket) ?? []))]
+          .sort((a, b) => a - b).flatMap(peerOrNone);
+      this.#holders = peersOf(listeners);
+      this.#clients = peersOf(others);
+      this.#connections = others.length;
+      this.#unseen = others.filter((socket) => !holders.has(socket)).length;
     } catch (error) {
       if (!(error instanceof UcredError)) throw error;
       this.#doubt("unlisted", `Who is connected cannot be told: ${error.message}`);
@@ -125,18 +128,23 @@ class Look {
   }
 
   #judgeAnswer(code: string): void {
-    if (code === "ECONNREFUSED" && this.#file === undefined) {
+    const isBusy = code === "EAGAIN" || (code === "ECONNREFUSED" && isBound(this.#path) === true);
+    if (code === "ECONNREFUSED" && !isBusy && this.#file === undefined) {
       const hint = "`ss -xl` lists the names at which somebody does";
       throw new UsageError(`Nobody listens at @${this.#path.slice(1)}; ${hint}`);
     }
-    const message = {
-      ECONNREFUSED: "Nobody answers: the server has ended and left its socket behind",
-      EACCES: "You may not connect, so who listens cannot be told; root can",
-      EAGAIN: "The server does not accept: so many wait already that no more can",
-      EPROTOTYPE: "It takes datagrams or packets, not streams: who serves it cannot be told",
-    }[code] ?? `Whether a server answers cannot be told: ${code}`;
-    const kind = code === "ECONNREFUSED" ? "dead" : code === "EAGAIN" ? "busy" : "unreachable";
-    this.#doubt(kind, message);
+    if (isBusy) {
+      const message = "It takes no connection now: too many wait already, or it takes no streams";
+      this.#doubt("busy", message);
+    } else if (code === "ECONNREFUSED") {
+      this.#doubt("dead", "Nobody answers: the server has ended and left its socket behind");
+    } else {
+      const message = {
+        EACCES: "You may not connect, so who listens cannot be told; root can",
+        EPROTOTYPE: "It takes datagrams or packets, not streams: who serves it cannot be told",
+      }[code] ?? `Whether a server answers cannot be told: ${code}`;
+      this.#doubt("unreachable", message);
+    }
   }
 
   #judge(): void {
@@ -244,8 +252,7 @@ class Look {
   #printClients(): void {
     if (this.#file === undefined) return line("connected", "? (told of sockets with a file only)");
     if (this.#connections === 0) return line("connected", "nobody");
-    const unseen = this.#connections - this.#clients.length;
-    const who = unseen <= 0 ? "" : `, ${unseen} of whom only root can see`;
+    const who = this.#unseen === 0 ? "" : `, ${this.#unseen} of whom only root can see`;
     line("connected", `${this.#connections}${process.geteuid?.() === 0 ? "" : who}`);
     for (const text of crowdTexts(this.#clients)) line("", text);
   }
@@ -272,10 +279,12 @@ function fileAt(path: string): BigIntStats {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
     let folder = dirname(path);
-    let before = "";
-    for (; !isFolder(folder); folder = dirname(folder)) before = `There is no ${folder}. `;
+    let missing: string | undefined;
+    for (; !isFolder(folder); folder = dirname(folder)) missing = folder;
     throw new UsageError(
-      `There is no ${path}. ${before === "" ? socketsIn(folder) : before.trim()}`,
+      missing === undefined
+        ? `There is no ${path}. ${socketsIn(folder)}`
+        : `There is no ${path}: there is no folder ${missing}`,
     );
   }
 }

@@ -46,6 +46,7 @@ export async function listen(path: string, options: ListenCommandOptions): Promi
     show(peer, decision, options);
     socket.resume().end(greeting(peer, decision));
   });
+  const ended = untilSignal(policy); // from before anybody can know that it listens
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     const isPath = !where.startsWith("\0");
@@ -54,11 +55,12 @@ export async function listen(path: string, options: ListenCommandOptions): Promi
       resolve();
     });
   });
-  tell(`listening at ${path}; connect to it, for instance by: nc -U ${path}`);
+  const shown = printable(path);
+  tell(`listening at ${shown}; connect to it, for instance by: nc -U ${shown}`);
   if (!options.json && process.stdout.isTTY) {
     print(paint("bold", row(FIXED.map(([title]) => title), SHARED.map(([title]) => title))));
   }
-  await untilSignal(policy);
+  await ended;
   await server.close({ timeout: 0 });
   policy?.close();
   return 0;

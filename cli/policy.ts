@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
 import { UcredError } from "../core/errors.ts";
+import type { Peer } from "../core/peer.ts";
 import type { Accounts } from "../core/policy/document.ts";
 import { equivalent, type Policy } from "../core/policy/policy.ts";
 import type { PlainPeer } from "../core/policy/subject.ts";
@@ -19,6 +20,9 @@ import {
   tellError,
   UsageError,
 } from "./output.ts";
+
+/** <asm-generic/errno-base.h>; the same on every system. */
+const ESRCH = 3;
 
 /** Options that all of them have. */
 export interface PolicyCommandOptions {
@@ -89,7 +93,7 @@ export interface ExplainOptions extends PolicyCommandOptions {
 export function explain(file: string, options: ExplainOptions): ExitCode {
   const policy = load(file, options);
   const { action } = options;
-  const live = options.pid === undefined ? undefined : peerOfPid(options.pid);
+  const live = options.pid === undefined ? undefined : processOf(options.pid);
   try {
     const explanation = policy.explain(live ?? plainPeer(options), { action });
     if (options.json) printJson(explanation);
@@ -97,6 +101,15 @@ export function explain(file: string, options: ExplainOptions): ExitCode {
     return explanation.decision.allowed ? 0 : 1;
   } finally {
     live?.close();
+  }
+}
+
+function processOf(pid: number): Peer {
+  try {
+    return peerOfPid(pid);
+  } catch (error) {
+    if (!(error instanceof UcredError) || error.errno !== ESRCH) throw error;
+    throw new UsageError(`There is no process ${pid}`);
   }
 }
 

@@ -16,6 +16,8 @@ import {
   NETLINK_SOCKET,
   STATE,
 } from "../ffi/diag.ts";
+import { AF_UNIX } from "../ffi/abi.ts";
+import { DATAGRAM_SOCKET, encodeAddress } from "../ffi/message.ts";
 import { failure, senseless } from "./failure.ts";
 import { withGid } from "./groups.ts";
 import { CapturedPeer } from "./peer.ts";
@@ -52,6 +54,29 @@ export function socketsAt(
       state === STATE.ESTABLISHED && peer !== undefined ? [{ server: inode, client: peer }] : []
     ),
   };
+}
+
+/** <asm-generic/errno.h>, and powerpc's: ENOENT, ECONNREFUSED. */
+const NOBODY: readonly number[] = [2, 111];
+
+/**
+ * Whether a socket is bound to a path, also one that does not listen, or whose queue is full: to
+ * connect(2) these answer as a dead one does, or with an error that Bun 1.4.5 calls ECONNREFUSED, too.
+ * So a datagram is tried, an empty one: a socket of another type does not get it, and says so.
+ *
+ * @returns `undefined` where that cannot be told.
+ */
+export function isBound(path: string, on: System = system()): boolean | undefined {
+  const { libc: { linux, memory }, abi } = on;
+  const address = linux === undefined ? undefined : encodeAddress(path);
+  if (linux === undefined || address === undefined || abi.os !== "linux") return undefined;
+  const to = memory(Math.ceil(address.length / 8) * 8);
+  to.bytes.set(address);
+  const fd = linux.socket(AF_UNIX, DATAGRAM_SOCKET, 0);
+  if (fd < 0) throw failure(on, WHAT, "socket", -fd);
+  const sent = linux.sendto(fd, memory(8), 0, to, address.length);
+  linux.close(fd);
+  return !NOBODY.includes(-sent);
 }
 
 /** Every Unix socket of our network namespace. */

@@ -29,6 +29,8 @@ import { UcredError } from "../core/errors.ts";
 import { whoElseReplaces } from "../core/ownership.ts";
 import { accountId, ownUid } from "../identity/accounts.ts";
 import { tryLock } from "../identity/lock.ts";
+import { isTrusted } from "../identity/owners.ts";
+import { isBound } from "../identity/unix_sockets.ts";
 
 /** Where to listen, and who may connect as far as the file system has a say. */
 export interface PlaceOptions {
@@ -133,7 +135,7 @@ function requireSafeFolder(path: string): void {
   const folder = dirname(path);
   let why: string | undefined;
   try {
-    why = whoElseReplaces(statSync(folder), ownUid());
+    why = whoElseReplaces(statSync(folder), isTrusted);
   } catch (error) {
     throw wrapped(path, error);
   }
@@ -200,10 +202,13 @@ async function requireFree(path: string): Promise<Stats | undefined> {
     throw cannot(path, "it is there and no socket", "Remove it, or use another path");
   }
   const code = await probe(path);
-  if (code === "ECONNREFUSED") return found;
+  const isRefused = code === "ECONNREFUSED";
+  if (isRefused && isBound(path) !== true) return found;
   if (code === "ENOENT") return undefined;
   const why = code === undefined
     ? "a server answers there"
+    : isRefused
+    ? "a socket is bound there that takes no connection now"
     : `whether a server answers there cannot be told: ${code}`;
   throw cannot(path, why, "Stop the server that is there, or use another path", {
     errno: EADDRINUSE,

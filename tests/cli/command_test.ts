@@ -1,0 +1,243 @@
+/** Tests of the command as such: its exit codes, mistakes, colours, and readers that go away. */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { freshPath } from "../live/harness.ts";
+import { temporaryFolder } from "../support/compile.ts";
+import { testWith } from "../support/suite.ts";
+import {
+  assertPrintable,
+  command,
+  file,
+  Running,
+  serve,
+  STRANGER,
+  Terminal,
+  tools,
+  ucred,
+} from "./command_harness.ts";
+
+test("ucred --version and --help are printed on stdout, and exit with 0", async () => {
+  const [version, help, of] = await Promise.all([
+    ucred(["--version"]),
+    ucred(["--help"]),
+    ucred(["help", "inspect"]),
+  ]);
+  assert.match(version.out, /^[0-9]+\.[0-9]+\.[0-9]+\n$/);
+  assert.match(help.out, /^Usage: ucred .*Examples:\n {2}ucred doctor\n/s);
+  assert.match(of.out, /^Usage: ucred inspect .*Examples:/s);
+  for (const { code, err } of [version, help, of]) assert.deepEqual([code, err], [0, ""]);
+});
+
+const MISTAKES: readonly (readonly [args: string, says: RegExp])[] = [
+  ["", /^Usage: ucred/],
+  ["inspct /x", /unknown command 'inspct'\n.*Did you mean inspect\?\n.*ucred --help/],
+  ["policy chek x", /unknown command 'chek'\n.*Did you mean check\?\n.*ucred policy --help/],
+  ["policy", /^Usage: ucred policy/],
+  ["inspect", /missing required argument 'socket'\n.*ucred inspect --help/],
+  ["inspect /x --jsn", /unknown option '--jsn'\n.*Did you mean --json\?/],
+  ["inspect /x /y", /too many arguments/],
+  ["listen /x --mode 9", /--mode <octal>.*'9'.*octal mode/],
+  ["listen /x --mode", /--mode <octal>.*argument missing/],
+  ["policy explain x --uid 4294967295", /--uid.*an id from 0 to 4294967294/],
+  ["policy explain x --pid none", /--pid.*whole number above 0/],
+  ["completions tcsh", /'tcsh'.*bash, zsh, fish/],
+  ["guard --upstream /x", /either --listen or --systemd/],
+  ["guard --listen /x", /required option '--upstream <socket>'/],
+];
+
+test("a wrong command line is told in a line, with what would be right, and exits with 2", async () => {
+  await Promise.all(MISTAKES.map(async ([line, says]) => {
+    const { code, out, err } = await ucred(line === "" ? [] : line.split(" "));
+    assert.deepEqual([code, out], [2, ""], line);
+    assert.match(err, says, line);
+  }));
+});
+
+test("files that cannot be used are told in a line, and exit with 2", async () => {
+  const folder = temporaryFolder();
+  const [bad, good, loop] = ["bad.yaml", "good.yaml", "loop"].map((name) => join(folder, name));
+  writeFileSync(bad!, "version: 1\nrules: [\n");
+  writeFileSync(good!, "version: 1\nrules: [{ name: all, when: { uid: 0 }, allow: true }]\n");
+  symlinkSync("loop", loop!);
+  const accounts = file("accounts.yaml", "users: { ada: one }\n");
+  const cases: readonly (readonly [args: readonly string[], says: RegExp])[] = [
+    [["inspect", join(folder, "none")], /There is no .*none\. No sockets are in/],
+    [["inspect", join(folder, "a/b/c")], /There is no .*a\/b\/c: there is no folder .*\/a$/m],
+    [["inspect", folder], /is a folder/],
+    [["inspect", good!], /good\.yaml is no socket/],
+    [["inspect", loop!], /loop: too many symbolic links.*ELOOP/],
+    [["inspect", join(good!, "x")], /ENOTDIR|There is no/],
+    [["listen", join(folder, "none/s")], /ENOENT/],
+    [["listen", join(folder, "s".repeat(120))], /longest|most/],
+    [["listen", good!], /Cannot listen/],
+    [["listen", freshPath(), "--policy", join(folder, "none")], /none.*ENOENT/],
+    ...["lint", "test", "who", "explain"].map((name) =>
+      [["policy", name, bad!], /bad\.yaml:[0-9]+:[0-9]+: /] as const
+    ),
+    [["policy", "check", join(folder, "none")], /none.*ENOENT/],
+    [["policy", "lint", folder], /EISDIR|directory/],
+    [["policy", "diff", good!, join(folder, "none")], /none.*ENOENT/],
+    [
+      ["policy", "explain", good!, "--user", "nobody-of-that-name"],
+      /no user "nobody-of-that-name"/,
+    ],
+    [["policy", "explain", good!, "--peer", "{"], /--peer is no JSON/],
+    [["policy", "explain", good!, "--peer", "[]"], /--peer is an object/],
+    [["policy", "explain", good!, "--pid", "4194305"], /There is no process 4194305/],
+    [["policy", "explain", good!, "--accounts", accounts, "--user", "ada"], /ada has no id/],
+    [["policy", "who", good!, "--accounts", join(folder, "none")], /none: .*ENOENT/],
+  ];
+  await Promise.all(cases.map(async ([args, says]) => {
+    const { code, out, err } = await ucred(args);
+    assert.deepEqual([code, out], [2, ""], `${args.join(" ")}: ${err}`);
+    assert.match(err, says, args.join(" "));
+    assert.ok(err.split("\n").length <= 4, err);
+    assertPrintable(err);
+  }));
+});
+
+testWith([tools.strangers], "what another user may not read is told in a line", async () => {
+  const folder = temporaryFolder();
+  const secret = join(folder, "secret");
+  mkdirSync(secret, { mode: 0o700 });
+  writeFileSync(join(secret, "policy.yaml"), "");
+  using server = await serve(join(folder, "mine"), 0o600);
+  const how = { as: STRANGER };
+  const [socket, policy, deep, listen] = await Promise.all([
+    ucred(["inspect", server.path], how),
+    ucred(["policy", "check", join(secret, "policy.yaml")], how),
+    ucred(["inspect", join(secret, "s")], how),
+    ucred(["listen", join(folder, "s")], how),
+  ]);
+  assert.match(socket.out, /may connect +root\n/);
+  assert.match(socket.out, /doubtful +You may not connect/);
+  assert.equal(socket.code, 1);
+  assert.match(policy.err, /EACCES/);
+  assert.match(deep.err, /secret\/s: permission denied \(EACCES\)/);
+  assert.match(listen.err, /EACCES/);
+  for (const { code, err } of [policy, deep, listen]) assert.equal(code, 2, err);
+});
+
+test("hostile words of the command line reach the terminal as printable characters", async () => {
+  const hostile = "\u001b[2J\n\u202eevil\u0007";
+  const cases = [
+    [hostile],
+    ["inspect", hostile],
+    ["inspect", `@${hostile}`],
+    ["inspect", `--${hostile}`],
+    ["listen", "x", "--mode", hostile],
+    ["listen", `/none/${hostile}`],
+    ["completions", hostile],
+    ["policy", "check", hostile],
+    ["policy", "explain", "x", "--peer", hostile],
+  ];
+  await Promise.all(cases.map(async (args) => {
+    const { code, out, err } = await ucred(args);
+    assert.equal(code, 2, err);
+    assertPrintable(out + err);
+  }));
+});
+
+/** Something that prints colours where it may. */
+const lint = [
+  "policy",
+  "lint",
+  file("p.yaml", "version: 1\nrules: [{ name: all, allow: true }]\n"),
+];
+
+test("colours are for terminals, and NO_COLOR and FORCE_COLOR say otherwise", async () => {
+  const [piped, forced, both, not] = await Promise.all([
+    ucred(lint),
+    ucred(lint, { env: { FORCE_COLOR: "1" } }),
+    ucred(lint, { env: { FORCE_COLOR: "1", NO_COLOR: "1" } }),
+    ucred(lint, { env: { FORCE_COLOR: "0" } }),
+  ]);
+  assert.equal(piped.code, 1);
+  assertPrintable(piped.out);
+  assert.ok(forced.out.includes("\u001b["));
+  assert.equal(both.out, piped.out);
+  assert.equal(not.out, piped.out);
+});
+
+testWith([tools.tmux], "a terminal gets colours, unless NO_COLOR or TERM=dumb is set", async () => {
+  for (
+    const [env, isColoured] of [[{}, true], [{ NO_COLOR: "1" }, false], [
+      { TERM: "dumb" },
+      false,
+    ]] as const
+  ) {
+    using terminal = new Terminal(80, lint, env);
+    const { code } = await terminal.ended();
+    assert.equal(code, 1);
+    assert.equal(terminal.shown("colours").includes("\u001b["), isColoured, JSON.stringify(env));
+  }
+});
+
+test("a reader that goes away ends the command quietly", async () => {
+  for (const args of [["--help"], ["man"], ["completions", "zsh"], ["doctor"]]) {
+    const quoted = [...command, ...args].map((word) => `'${word}'`).join(" ");
+    const child = spawn("bash", ["-c", `${quoted} | head -c 1; echo " \${PIPESTATUS[0]}"`]);
+    let text = "";
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8").on("data", (chunk: string) => text += chunk);
+    }
+    await new Promise((resolve) => child.once("close", resolve));
+    assert.match(text, /^. 0\n$/, args.join(" "));
+  }
+});
+
+testWith(
+  [tools.strangers],
+  "doctor tells a user without privilege what is lost, and exits with 0 or 1",
+  async () => {
+    const { code, out } = await ucred(["doctor"], { as: STRANGER });
+    assert.match(out, new RegExp(`^yes +peer credentials +uid ${STRANGER}, gid ${STRANGER} `, "m"));
+    const failed = out.split("\n").filter((line) => line.startsWith("no"));
+    assert.equal(code, failed.length === 0 ? 0 : 1);
+    for (const line of failed) assert.match(line, /Lost: /);
+  },
+);
+
+test("doctor --json has each capability with what is lost without it", async () => {
+  const { code, out, err } = await ucred(["doctor", "--json"]);
+  const { runtime, os, kernel, capabilities } = JSON.parse(out);
+  assert.match(runtime, /^(Node|Deno|Bun) [0-9]/);
+  assert.ok(os.length > 0 && kernel.length > 0);
+  assert.deepEqual(capabilities[0].name, "peer credentials");
+  for (const { name, ok, detail, without } of capabilities) {
+    assert.equal(typeof ok, "boolean", name);
+    assert.ok(detail.length > 0 && without.length > 0, name);
+  }
+  const all = capabilities.every(({ ok }: { ok: boolean }) => ok);
+  assert.deepEqual([code, err], [all ? 0 : 1, ""]);
+});
+
+test("a policy that others can write is refused by check, and read with --any-owner", async () => {
+  const path = file(
+    "open.yaml",
+    "version: 1\nrules: [{ name: root, when: { uid: 0 }, allow: true }]\n",
+  );
+  chmodSync(path, 0o666);
+  const [refused, read] = await Promise.all([
+    ucred(["policy", "check", path]),
+    ucred(["policy", "check", "--any-owner", path]),
+  ]);
+  assert.equal(refused.code, 1);
+  assert.match(refused.err, /may be written by others/);
+  assert.deepEqual([read.code, read.out], [0, `${path}: ok\n`]);
+});
+
+test("SIGINT and SIGTERM end listen cleanly, and its socket is gone", async () => {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    const path = freshPath();
+    const running = new Running(["listen", path]);
+    await running.says("err", "listening at");
+    const { code, out } = await running.end(signal);
+    assert.deepEqual([code, out], [0, ""], signal);
+    assert.equal((await ucred(["inspect", path])).code, 2);
+  }
+});

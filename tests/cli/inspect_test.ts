@@ -1,0 +1,254 @@
+/** Tests of `ucred inspect`: sockets of every kind, as root and as anybody. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { chmodSync, copyFileSync, lstatSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { connect, type Socket } from "node:net";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { Child, freshPath, peerProgram } from "../live/harness.ts";
+import { until } from "../servers/harness.ts";
+import { temporaryFolder } from "../support/compile.ts";
+import { needs, runtime, testWith } from "../support/suite.ts";
+import {
+  assertPrintable,
+  type How,
+  serve,
+  STRANGER,
+  Terminal,
+  tools,
+  ucred,
+} from "./command_harness.ts";
+
+const peers = [needs.linux, needs.cc, needs.root, needs.native];
+
+/** What `--json` says, and the exit code. */
+// deno-lint-ignore no-explicit-any
+async function look(path: string, how?: How): Promise<any> {
+  const { code, out, err } = await ucred(["inspect", "--json", path], how);
+  assert.equal(err, "");
+  return { code, ...JSON.parse(out) };
+}
+
+const kinds = (remarks: readonly { kind: string }[]) => remarks.map(({ kind }) => kind);
+
+/** Connects as a user, and stays. */
+async function connectAs(uid: number, path: string, program = peerProgram): Promise<Child> {
+  const ids = ["--resgid", `${uid},${uid},${uid}`, "--resuid", `${uid},${uid},${uid}`];
+  const child = new Child(program, [...ids, path]);
+  await child.line();
+  return child;
+}
+
+function connectHere(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path, () => resolve(socket)).on("error", reject);
+  });
+}
+
+test("inspect tells who serves a socket, and that every user can connect", async () => {
+  using server = await serve();
+  const { code, server: found, file, folders, doubts } = await look(server.path);
+  assert.equal(code, 1);
+  assert.deepEqual([found.pid, found.uid], [process.pid, process.geteuid!()]);
+  assert.deepEqual(file, {
+    path: server.path,
+    uid: process.geteuid!(),
+    gid: process.getegid!(),
+    mode: "0777",
+  });
+  assert.equal(folders[0].path, dirname(server.path));
+  assert.equal(folders.at(-1).path, "/");
+  assert.ok(kinds(doubts).includes("everyone"));
+});
+
+test("inspect finds nothing doubtful in a socket of one's own that nobody else reaches", async () => {
+  const folder = temporaryFolder();
+  chmodSync(folder, 0o700);
+  using server = await serve(join(folder, "s"), 0o600);
+  const { out } = await ucred(["inspect", server.path]);
+  assert.match(out, /may connect +root.*; of these whoever may enter .*\n/);
+  assert.match(out, new RegExp(`listens +pid ${process.pid}, uid ${process.geteuid!()}`));
+  assert.match(out, /connected +nobody\n/);
+  const { code, doubts } = await look(server.path);
+  assert.deepEqual([code, doubts], [0, []]);
+});
+
+testWith(peers, "inspect shows who is connected: each user's processes in a line", async () => {
+  using server = await serve();
+  const clients = await Promise.all([4001, 4001, 4002].map((uid) => connectAs(uid, server.path)));
+  const { out } = await ucred(["inspect", server.path]);
+  const pids = clients.slice(0, 2).map(({ process }) => process.pid!).sort((a, b) => a - b);
+  assert.match(out, /connected +3\n/);
+  assert.match(out, new RegExp(`^ +2 pids ${pids.join(" ")}, uid 4001, ${peerProgram}$`, "m"));
+  assert.match(
+    out,
+    new RegExp(`^ +pid ${clients[2]!.process.pid}, uid 4002, ${peerProgram}$`, "m"),
+  );
+  const { connections, clients: found } = await look(server.path);
+  assert.equal(connections, 3);
+  assert.deepEqual(
+    found.map(({ uid }: { uid: number }) => uid).sort(),
+    [4001, 4001, 4002],
+  );
+  await Promise.all(clients.map((client) => client.end()));
+});
+
+testWith(
+  [needs.linux],
+  "inspect counts connections, of which a process may have several",
+  async () => {
+    using server = await serve();
+    const mine = await Promise.all([1, 2, 3].map(() => connectHere(server.path)));
+    await until(() => server.connected() === 3);
+    const { out } = await ucred(["inspect", server.path]);
+    assert.match(out, new RegExp(`connected +3\\n +pid ${process.pid}, uid `));
+    mine.forEach((socket) => socket.destroy());
+  },
+);
+
+testWith(
+  [...peers, tools.strangers],
+  "inspect tells a stranger what only root can see",
+  async () => {
+    using server = await serve();
+    const client = await connectAs(4001, server.path);
+    const { code, out } = await ucred(["inspect", server.path], { as: STRANGER });
+    assert.equal(code, 1);
+    assert.match(out, /connected +1, 1 of whom only root can see\n/);
+    await client.end();
+  },
+);
+
+testWith([needs.root], "inspect says whom mode, owner and group let connect", async () => {
+  using server = await serve();
+  const cases = [
+    [0o660, 4001, 4002, /may connect +root, 4001, group 4002\n/],
+    [0o620, 0, 4002, /may connect +root, group 4002\n/],
+    [0o600, 0, 0, /may connect +root\n/],
+    [0o066, 4001, 4002, /may connect +every user\n/],
+  ] as const;
+  for (const [mode, uid, gid, says] of cases) {
+    execFileSync("chown", [`${uid}:${gid}`, server.path]);
+    chmodSync(server.path, mode);
+    assert.match((await ucred(["inspect", server.path])).out, says);
+  }
+});
+
+testWith(
+  [needs.root],
+  "inspect doubts owners of sockets and folders that are neither root nor the server",
+  async () => {
+    const folder = temporaryFolder();
+    using server = await serve(join(folder, "s"), 0o600);
+    execFileSync("chown", ["4001", server.path, folder]);
+    const { code, doubts } = await look(server.path);
+    assert.equal(code, 1);
+    assert.deepEqual(kinds(doubts).sort(), ["folder", "owner"]);
+  },
+);
+
+test("inspect doubts a socket that nobody serves any more, and a link to it", async () => {
+  const path = freshPath();
+  // Killed, so that nobody unlinks its socket.
+  const script =
+    `require("net").createServer().listen(process.argv[1], () => process.kill(process.pid, 9))`;
+  try {
+    execFileSync("node", ["-e", script, path], { stdio: "ignore" });
+  } catch {
+    assert.ok(lstatSync(path).isSocket());
+  }
+  symlinkSync(path, `${path}.link`);
+  const [dead, link] = await Promise.all([look(path), look(`${path}.link`)]);
+  assert.ok(kinds(dead.doubts).includes("dead"));
+  assert.equal(dead.server, undefined);
+  assert.ok(kinds(link.doubts).includes("link"));
+  assert.deepEqual([dead.code, link.code], [1, 1]);
+});
+
+testWith([needs.linux], "inspect tells who serves an abstract name, and doubts it", async () => {
+  const name = `ucred-inspect-${process.pid}`;
+  using _ = await serve(`\0${name}`);
+  const { code, path, file, server: found, doubts } = await look(`@${name}`);
+  assert.deepEqual([code, path, file, found.pid], [1, `@${name}`, undefined, process.pid]);
+  assert.deepEqual(kinds(doubts), ["abstract"]);
+  const { out } = await ucred(["inspect", `@${name}`]);
+  assert.match(out, /may connect +every process of this network namespace\n/);
+});
+
+testWith([needs.linux], "inspect says that nobody listens at an abstract name", async () => {
+  const { code, err } = await ucred(["inspect", "@ucred-nobody"]);
+  assert.deepEqual([code, /Nobody listens at @ucred-nobody/.test(err)], [2, true]);
+});
+
+test("inspect names the sockets of the folder, where there is none of that name", async () => {
+  const folder = temporaryFolder();
+  using _ = await serve(join(folder, "one.sock"));
+  using __ = await serve(join(folder, "two.sock"));
+  writeFileSync(join(folder, "file"), "");
+  for (const path of [join(folder, "won.sock"), folder, join(folder, "file")]) {
+    const { code, err } = await ucred(["inspect", path]);
+    assert.equal(code, 2);
+    assert.match(err, /[Ss]ockets in .*: one\.sock, two\.sock$/m);
+  }
+});
+
+testWith([needs.linux, needs.cc], "inspect says that a socket takes no streams", async () => {
+  const path = freshPath();
+  const listener = new Child(peerProgram, ["--seqpacket", "--listen", path]);
+  await listener.line();
+  const { code, doubts } = await look(path);
+  assert.equal(code, 1);
+  // Bun calls every error of connecting the same.
+  const kind = runtime === "bun" ? "busy" : "unreachable";
+  const doubt = doubts.find((doubt: { kind: string }) => doubt.kind === kind);
+  assert.match(doubt.message, /streams/);
+  await listener.end();
+});
+
+testWith(peers, "names of sockets, folders and programs cannot write to the terminal", async () => {
+  const hostile = "\u001b[2J\u202e\nfolder\u0085";
+  const folder = join(temporaryFolder(), hostile);
+  mkdirSync(folder);
+  const program = join(folder, "pro\u001b[31mgram\n");
+  copyFileSync(peerProgram, program);
+  chmodSync(program, 0o755);
+  using server = await serve(join(folder, "s\u001b[1m"));
+  const client = await connectAs(4001, server.path, program);
+  const { out, err } = await ucred(["inspect", server.path]);
+  assertPrintable(out + err);
+  assert.ok(out.includes("pro\\x1b[31mgram\\x0a"), out);
+  assert.ok(out.includes("\\x1b[2J\\u202e\\x0afolder\\x85"), out);
+  const missing = await ucred(["inspect", join(folder, "x")]);
+  assertPrintable(missing.err);
+  const { clients } = await look(server.path); // in JSON, as they are
+  assert.equal(clients[0].uid, 4001);
+  await client.end();
+});
+
+testWith([tools.tmux, needs.root], "inspect fits on terminals of 80 and 120 columns", async () => {
+  const folder = join(temporaryFolder(), "a-folder-with-quite-a-long-name");
+  mkdirSync(folder, { mode: 0o777 });
+  chmodSync(folder, 0o1777);
+  using server = await serve(join(folder, "s"));
+  for (const columns of [80, 120]) {
+    using terminal = new Terminal(columns, ["inspect", server.path]);
+    const { text, code } = await terminal.ended();
+    assert.equal(code, 1);
+    const lines = text.split("\n").map((line) => line.trimEnd());
+    // Nothing was broken by the terminal: what is no title begins where its column does.
+    assert.ok(
+      lines.slice(1).every((line) => line === "" || /^ {2}(?:\w| {12}\S)/.test(line)),
+      text,
+    );
+    assert.match(text, /connected +nobody$/m);
+    assert.match(text, /doubtful +In .* everybody can\s+make files/);
+  }
+});
+
+test("inspect leaves no connection behind", async () => {
+  using server = await serve();
+  await ucred(["inspect", server.path]);
+  await until(() => server.connected() === 0);
+});
