@@ -50,11 +50,12 @@ export class Claim {
   }
 }
 
-const claims = new WeakMap<object, Claim>();
+// Not a WeakMap: a property costs a tenth of one, and this is written for each connection.
+const CLAIM = Symbol("ucred.claim");
 
 /** What was found for a connection. */
 export function claimOf(connection: object): Claim | undefined {
-  return claims.get(connection);
+  return (connection as { [CLAIM]?: Claim })[CLAIM];
 }
 
 /**
@@ -128,7 +129,7 @@ export class Acceptor {
       throw new UcredError("ERR_UCRED_NO_FD", message, { hint });
     }
     const claim = new Claim(this, fd, cookies.get(fd)!);
-    claims.set(connection, claim);
+    (connection as { [CLAIM]?: Claim })[CLAIM] = claim;
     return claim;
   }
 
@@ -157,15 +158,13 @@ export class Acceptor {
   /** Where a new connection is likely, most likely first; then everywhere. */
   #find(): number | undefined {
     if (this.#expected >= 0 && this.#isNew(this.#expected)) return this.#expected;
-    // The lowest free number is given first, so the lowest that was freed is the likeliest.
-    this.#freed.sort((a, b) => a - b);
-    for (let at = 0; at < this.#freed.length; at++) {
-      const fd = this.#freed[at]!;
-      if (!this.#isNew(fd)) continue;
-      this.#freed.splice(0, at + 1); // what is below is taken, too, or will be found by number
-      return fd;
+    // The lowest free number is given first, so the lowest that was freed is the likeliest; if that is
+    // taken it is no hint any more.
+    while (this.#freed.length > 0) {
+      const fd = this.#freed.reduce((lowest, fd) => Math.min(lowest, fd));
+      this.#freed = this.#freed.filter((each) => each !== fd);
+      if (this.#isNew(fd)) return fd;
     }
-    this.#freed = [];
     const end = this.#lowestFree();
     for (let fd = end - 1; fd >= 0; fd--) if (this.#isNew(fd)) return fd;
     for (let fd = end, holes = 0; holes < MOST_HOLES; fd++) {

@@ -16,8 +16,13 @@ const DEFAULT_OVERFLOW_ID = 65534;
  * @see {@link https://man7.org/linux/man-pages/man7/user_namespaces.7.html user_namespaces(7)}
  */
 export function isAmbiguous(on: System, kind: "uid" | "gid", id: number): boolean {
+  return someAmbiguous(on, kind, [id]);
+}
+
+/** Whether {@link isAmbiguous} holds for any of these ids. */
+export function someAmbiguous(on: System, kind: "uid" | "gid", ids: readonly number[]): boolean {
   if (on.abi.os !== "linux") return false; // no user namespaces there
-  return id === overflowId(on, kind) && !mapsEveryId(textOf(on, `/proc/self/${kind}_map`));
+  return ids.includes(overflowId(on, kind)) && !mapsEveryId(textOf(on, `/proc/self/${kind}_map`));
 }
 
 const overflowIds = new WeakMap<System, { [kind in "uid" | "gid"]?: number }>();

@@ -20,7 +20,7 @@ import { signalOf } from "./exit.ts";
 import { withGid } from "./groups.ts";
 import { INSPECT, type InspectArguments, inspectAs } from "./inspect.ts";
 import { keyOf } from "./key.ts";
-import { isAmbiguous } from "./namespaces.ts";
+import { isAmbiguous, someAmbiguous } from "./namespaces.ts";
 import { closed, Pin } from "./pin.ts";
 import { type Pinned, readGroupsNow, snapshotOf } from "./process.ts";
 
@@ -219,18 +219,19 @@ function ambiguousNames(on: System, ids: { readonly [name in LiveId]: number }):
   return Object.freeze(names.filter(isUnsure));
 }
 
+const NONE: readonly AmbiguousId[] = Object.freeze([]);
+
 function ambiguousIds(
   on: System,
   uid: number,
   gid: number,
-  groups: readonly number[] | undefined,
+  groups: readonly number[] = [],
 ): readonly AmbiguousId[] {
-  const isUnsure = (gid: number) => isAmbiguous(on, "gid", gid);
   const ambiguous: AmbiguousId[] = [];
   if (isAmbiguous(on, "uid", uid)) ambiguous.push("uid");
-  if (isUnsure(gid)) ambiguous.push("gid");
-  if (groups?.some(isUnsure)) ambiguous.push("groups");
-  return Object.freeze(ambiguous);
+  if (isAmbiguous(on, "gid", gid)) ambiguous.push("gid");
+  if (someAmbiguous(on, "gid", groups)) ambiguous.push("groups");
+  return ambiguous.length === 0 ? NONE : Object.freeze(ambiguous);
 }
 
 function factsOf(on: System, capture: Capture, ambiguous: readonly AmbiguousId[]): PeerFacts {

@@ -35,6 +35,7 @@ import {
   isAdmitted,
   type ServerStats,
 } from "./admission.ts";
+import { attempt } from "./handler.ts";
 import type { CloseOptions, ListenOptions } from "./listening.ts";
 import { occupy, type Place } from "./place.ts";
 
@@ -229,12 +230,10 @@ class Sockets {
     if (this.#open.size === 0) this.#onEmpty?.();
   }
 
-  async #guard(socket: BunSocket, admitted: Admitted, run: () => unknown): Promise<void> {
-    try {
-      await run();
-    } catch (error) {
+  #guard(socket: BunSocket, admitted: Admitted, run: () => unknown): void {
+    attempt(run, (error) => {
       this.#admission.failed(admitted, error);
       socket.terminate();
-    }
+    });
   }
 }

@@ -96,6 +96,8 @@ export async function serveNatively(options: ServeOptions): Promise<HttpListenin
 /** A connection that is being served. */
 interface Served extends Connection {
   cut(): void;
+  /** Aborts its requests when the peer's process ends; `undefined` if nobody asked for that. */
+  readonly end: AbortController | undefined;
   shutdown(): Promise<void>;
   /** Requests that are being answered. */
   pending: number;
@@ -150,6 +152,7 @@ class DenoHttp {
       why: undefined,
       // Not by the signal: that throws where nobody can catch it if the connection has just ended.
       cut: () => this.#peers.cut(conn),
+      end: this.#revalidate ? new AbortController() : undefined,
       shutdown: () => shutdown(),
       pending: 0,
       idleSince: performance.now(),
@@ -171,6 +174,7 @@ class DenoHttp {
     if (this.#revalidate) {
       onEnd(served.admitted.peer, () => {
         served.why ??= "ended";
+        served.end?.abort();
         served.cut();
       });
     }
@@ -206,7 +210,12 @@ class DenoHttp {
       ? request
       : rewritten(request, url.slice(0, path) + outcome.url);
     if (decidedAbout === undefined) return this.#refuse(served, BAD_TARGET);
-    const { admitted } = served;
+    const { admitted, end } = served;
+    if (end !== undefined) {
+      // Deno does not look for the end of a connection while a body comes that nobody reads.
+      const signal = AbortSignal.any([decidedAbout.signal, end.signal]);
+      Object.defineProperty(decidedAbout, "signal", { value: signal });
+    }
     belongsTo(decidedAbout, admitted);
     decided(decidedAbout, outcome.decision);
     const answer = this.#fetch(decidedAbout, { peer: admitted.peer, decision: outcome.decision });

@@ -26,6 +26,7 @@ import {
   type ServerStats,
   warn,
 } from "./admission.ts";
+import { attempt } from "./handler.ts";
 import {
   type CloseOptions,
   type ListenArguments,
@@ -216,13 +217,13 @@ class AdmittingServer extends Server {
     }
   }
 
-  async #serve(socket: Socket, handler: ConnectionHandler): Promise<void> {
+  #serve(socket: Socket, handler: ConnectionHandler): void {
     const admitted = this.#sockets.get(socket)!;
-    try {
-      await handler(socket, admitted.peer, admitted.decision);
-    } catch (error) {
-      this.#fail(socket, admitted, error);
-    }
+    const { peer, decision } = admitted;
+    attempt(
+      () => handler(socket, peer, decision),
+      (error) => this.#fail(socket, admitted, error),
+    );
   }
 
   #fail(socket: Socket, admitted: Admitted, error: unknown): void {

@@ -22,6 +22,7 @@ import {
   type Refused,
   type ServerStats,
 } from "./admission.ts";
+import { attempt } from "./handler.ts";
 import {
   type CloseOptions,
   type ListenArguments,
@@ -139,7 +140,7 @@ class AdmittingServer extends Server {
     });
     if (app !== undefined) {
       this.on("request", (request: IncomingMessage, response: ServerResponse) => {
-        void this.#serve(app, request, response);
+        this.#serve(app, request, response);
       });
     }
   }
@@ -304,14 +305,12 @@ class AdmittingServer extends Server {
     return undefined;
   }
 
-  async #serve(app: RequestListener, request: IncomingMessage, response: ServerResponse) {
-    try {
-      await app(request, response);
-    } catch (error) {
+  #serve(app: RequestListener, request: IncomingMessage, response: ServerResponse): void {
+    attempt(() => app(request, response), (error) => {
       this.#admission.failed(admittedOf(request)!, error);
       if (response.headersSent) response.destroy();
       else response.writeHead(500, { connection: "close" }).end();
-    }
+    });
   }
 }
 

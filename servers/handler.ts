@@ -1,0 +1,21 @@
+/** The author's handlers: whatever becomes of them, the server goes on. */
+
+/**
+ * Runs a handler. Not async: a promise for each connection and request would cost as much as the
+ * decision about it.
+ *
+ * @param fail Is told what it throws, or what its promise rejects with.
+ */
+export function attempt(run: () => unknown, fail: (error: unknown) => void): void {
+  try {
+    const answer = run();
+    if (isThenable(answer)) answer.then(undefined, fail);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === "object" && value !== null && "then" in value &&
+    typeof value.then === "function";
+}
