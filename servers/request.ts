@@ -189,5 +189,6 @@ export function unused(answer: Response): Response {
   // Not "instanceof": frameworks replace the global, and fetch() goes on giving the runtime's own.
   if (typeof answer?.bodyUsed !== "boolean") throw new TypeError("fetch() gave no Response");
   if (answer.bodyUsed) throw new TypeError("fetch() gave a Response whose body is used up");
+  if (answer.status === 0) throw new TypeError("fetch() gave Response.error()");
   return answer;
 }

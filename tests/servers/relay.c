@@ -5,8 +5,8 @@
  *
  *   --uid N    be this user, with the group of the same number and no others, before connecting
  *   --later N  become this user when SIGUSR1 comes; the saved uid is left as it was for that
- *   --child    connect, and leave the connection to a child: this process only waits
- *   --reused   the same by a process of its own, whose pid another one gets once it has ended
+ *   --child    a child connects, and leaves the connection to a child of its own, which passes bytes on
+ *   --reused   the same; once the one that connected has ended, another process gets its pid
  *
  * The end of the input is passed on as the end of what is sent; the end of what comes ends the process.
  */
@@ -45,8 +45,8 @@ static void wait_for_the_end(void)
 	_exit(0);
 }
 
-/* Goes on as a child; once that has ended, another process gets its pid. */
-static void be_replaced(void)
+/* Goes on as a child. */
+static void have_a_child(int is_reused)
 {
 	pid_t child = fork();
 	if (child == 0)
@@ -57,7 +57,7 @@ static void be_replaced(void)
 		.set_tid = (uintptr_t)&child,
 		.set_tid_size = 1,
 	};
-	long copy = syscall(SYS_clone3, &arguments, sizeof arguments);
+	long copy = is_reused ? syscall(SYS_clone3, &arguments, sizeof arguments) : child;
 	if (copy < 0)
 		err(3, "clone3 with set_tid %d", child);
 	if (copy == 0)
@@ -85,17 +85,17 @@ static void *send_all(void *nothing)
 
 int main(int argc, char **argv)
 {
-	int child = 0, i = 1;
+	int child = 0, is_reused = 0, i = 1;
 	const char *uid_text = NULL, *later_text = NULL;
 	for (; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
 		if (!strcmp(argv[i], "--child")) child = 1;
-		else if (!strcmp(argv[i], "--reused")) child = 2;
+		else if (!strcmp(argv[i], "--reused")) child = is_reused = 1;
 		else if (!strcmp(argv[i], "--uid")) uid_text = argv[++i];
 		else if (!strcmp(argv[i], "--later")) later_text = argv[++i];
 		else errx(2, "no option %s", argv[i]);
 	}
-	if (child == 2)
-		be_replaced();
+	if (child)
+		have_a_child(is_reused);
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	if (i != argc - 1 || strlen(argv[i]) >= sizeof address.sun_path)
 		errx(2, "usage: relay [option]... PATH");
