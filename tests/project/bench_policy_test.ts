@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -87,5 +88,25 @@ test("bench:policy --quick compares every contender on every runtime, each answe
       }
     }
     assert.equal(targets.filter(({ text }) => text.startsWith(`${runtime}, ucred`)).length, 4);
+  }
+});
+
+test("docs/policy.md tells what bench/policy/results.md does", () => {
+  const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
+  const cells = (line: string) => line.split("|").slice(1, -1).map((cell) => cell.trim());
+  const found = new Map<string, string>();
+  for (const section of read("bench/policy/results.md").split("\n## ")) {
+    const [runtime, ...lines] = section.split("\n");
+    for (const line of lines) {
+      const [contender, rules, nanoseconds] = cells(line);
+      if (nanoseconds !== undefined) found.set(`${contender}, ${runtime}: ${rules}`, nanoseconds);
+    }
+  }
+  const [, section] = read("docs/policy.md").split("\n## Cost\n");
+  const [, , ...rows] = section!.split("\n## ")[0]!.split("\n").filter((line) => line[0] === "|");
+  assert.ok(rows.length >= 3);
+  for (const [name, ...told] of rows.map(cells)) {
+    const sizes = ["10", "100", "1,000", "10,000"];
+    assert.deepEqual(told, sizes.map((rules) => found.get(`${name}: ${rules}`)), name!);
   }
 });
