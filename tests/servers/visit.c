@@ -117,10 +117,13 @@ int main(int argc, char **argv)
 		if (poll(wait, 2, -1) < 0)
 			err(1, "poll");
 		if (wait[0].revents) {
-			ssize_t got = read(fd, received + length, sizeof received - length);
+			static char rest[1 << 16]; /* more than is told of is read all the same */
+			size_t room = sizeof received - length;
+			ssize_t got = room ? read(fd, received + length, room) : read(fd, rest, sizeof rest);
 			if (got <= 0)
 				break;
-			length += got;
+			if (room)
+				length += got;
 		} else if (wait[1].revents) {
 			char ignored[256];
 			if (read(0, ignored, sizeof ignored) <= 0)
