@@ -16,6 +16,8 @@ import {
   lstatSync,
   mkdirSync,
   openSync,
+  readlinkSync,
+  realpathSync,
   renameSync,
   rmdirSync,
   rmSync,
@@ -46,8 +48,8 @@ export interface PlaceOptions {
   /** Group of the socket's file, a gid or a name. By default as the file system has it. */
   readonly group?: number | string | undefined;
   /**
-   * Whether the socket's folder may belong to, or be written by, others than root and the server's
-   * own user. By default `false`: they could put a server of their own in its place.
+   * Whether the socket's folder, or one above it, may belong to, or be written by, others than root
+   * and the server's own user. By default `false`: they could put a server of their own in its place.
    */
   readonly anyFolder?: boolean | undefined;
 }
@@ -132,16 +134,27 @@ function idFor(path: string, kind: "user" | "group", account: number | string | 
 }
 
 function requireSafeFolder(path: string): void {
-  const folder = dirname(path);
-  let why: string | undefined;
   try {
-    why = whoElseReplaces(statSync(folder), isTrusted);
+    statSync(dirname(path)); // there is one, and no circle of links
+    requireSafe(path, dirname(path));
   } catch (error) {
     throw wrapped(path, error);
   }
-  if (why === undefined) return;
-  const hint = `Run chown and chmod go-w on ${folder}, use another one, or set anyFolder`;
-  throw cannot(path, `its folder ${folder} ${why}: they could put another socket there`, hint);
+}
+
+/** Whoever can replace a folder on the way, or a link to one, can replace all that is in it. */
+function requireSafe(path: string, folder: string): void {
+  const parent = dirname(folder);
+  if (parent !== folder) requireSafe(path, parent);
+  const found = lstatSync(folder);
+  const { uid } = found;
+  const isLink = found.isSymbolicLink();
+  const why = whoElseReplaces(isLink ? { uid, mode: 0 } : found, isTrusted); // a link's is 0o777
+  if (why !== undefined) {
+    const hint = `Run chown and chmod go-w on ${folder}, use another one, or set anyFolder`;
+    throw cannot(path, `its folder ${folder} ${why}: they could put another socket there`, hint);
+  }
+  if (isLink) requireSafe(path, resolve(realpathSync(parent), readlinkSync(folder)));
 }
 
 async function place(
@@ -273,11 +286,16 @@ class Start {
 
   /** Leaves nothing behind, whatever the start has come to. */
   end(): void {
-    for (const remove of [() => unlinkSync(this.#lock), () => rmdirSync(this.#folder)]) {
+    const steps = [
+      () => rmSync(this.socket, { force: true }), // is there only if the start has failed
+      () => unlinkSync(this.#lock),
+      () => rmdirSync(this.#folder),
+    ];
+    for (const remove of steps) {
       try {
         remove();
       } catch {
-        // a socket that was bound is still in it: the next start removes that
+        // somebody has removed it, or put something into it
       }
     }
     closeSync(this.#fd); // last: until then nobody else starts

@@ -89,6 +89,13 @@ export class ServerProcess {
     this.child = startScript(prefix, "../servers/server.ts", JSON.stringify(orders));
   }
 
+  /** Starts one that waits for orders. */
+  static async start(orders: Orders = {}): Promise<ServerProcess> {
+    const server = new ServerProcess(orders);
+    assert.ok("waiting" in await server.tell<object>({}));
+    return server;
+  }
+
   /** Starts one that listens. */
   static async listening(orders: Orders, prefix: readonly string[] = []): Promise<ServerProcess> {
     const server = new ServerProcess(orders, prefix);

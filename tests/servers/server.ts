@@ -88,4 +88,5 @@ createInterface({ input: process.stdin }).on("line", (line) => {
   // Later: Deno takes a descriptor for each read of its input, and is to have the next one by then.
   if (fill !== undefined) setTimeout(() => fillUp(fill), 50);
   if (stats) say(server!.stats());
+  if (line === "{}") say({ waiting: true });
 }).on("close", () => process.exit());
