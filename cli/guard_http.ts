@@ -1,6 +1,12 @@
 /** A guard that decides each HTTP request, and passes it on with the peer's identity in its headers. */
 
-import { Agent, type IncomingMessage, request as requestOf, type ServerResponse } from "node:http";
+import {
+  Agent,
+  type ClientRequest,
+  type IncomingMessage,
+  request as requestOf,
+  type ServerResponse,
+} from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { createProxyServer } from "httpxy";
@@ -93,6 +99,12 @@ class UpstreamAgent extends Agent {
       (socket) => done?.(null, socket),
       (error) => done?.(error, undefined as never),
     );
+  }
+
+  override reuseSocket(socket: Socket, request: ClientRequest): void {
+    super.reuseSocket(socket, request);
+    // Otherwise Deno sends it again if the connection ends, even a POST: denoland/deno 36786.
+    request.reusedSocket = false;
   }
 }
 

@@ -1,5 +1,6 @@
 /** A server that talks to Docker's clients as its daemon does: just enough for a few commands. */
 
+import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { afterEach } from "node:test";
@@ -17,9 +18,7 @@ const CONTAINER = {
   Names: ["/fake"],
   Image: "image",
   Command: "sleep",
-  Created: 1,
   Ports: [],
-  Status: "Up",
   State: { Status: "running", Running: true },
   Config: { Tty: false },
   HostConfig: { LogConfig: { Type: "json-file" } },
@@ -77,8 +76,9 @@ export class FakeDaemon {
         Arch: "amd64",
       });
     } else if (line === "GET /info") json({ ServerVersion: "99.9.9" });
-    else if (line === "GET /containers/json") json([{ ...CONTAINER, State: "running" }]);
-    else if (line.endsWith("/logs")) {
+    else if (line === "GET /containers/json") {
+      json([{ ...CONTAINER, State: "running", Created: 1, Status: "Up" }]);
+    } else if (line.endsWith("/logs")) {
       response.writeHead(200, { "content-type": "application/vnd.docker.multiplexed-stream" });
       response.write(frame(1, "line 1\n"));
       response.end(frame(1, "line 2\n"));
@@ -102,7 +102,8 @@ export class FakeDaemon {
     );
     if (this.#command === "tac") {
       let text = "";
-      for await (const part of socket) text += part; // until the client has closed its half
+      socket.on("data", (part) => text += part);
+      await once(socket, "end"); // the client has closed its half
       socket.write(frame(2, "to stderr\n"));
       socket.write(frame(1, [...text].reverse().join("")));
     }

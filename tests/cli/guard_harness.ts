@@ -5,15 +5,19 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
+import { join } from "node:path";
 import process from "node:process";
-import { afterEach } from "node:test";
+import { after, afterEach } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Child, freshPath } from "../live/harness.ts";
 import { compileProgram } from "../support/compile.ts";
+import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
 import { type Need, needs, runtimeCommand, testWith } from "../support/suite.ts";
 
-const here = [needs.linux, needs.cc, needs.root, needs.native];
+after(removeSafeFolders);
+
+const here = [needs.linux, needs.cc, needs.root, needs.native, safeFolders];
 
 /** A test with real users. */
 export function testGuard(
@@ -66,7 +70,7 @@ rules:
 
 /** A policy in a file that root alone can write. */
 export function policyFile(text: string = POLICY): string {
-  const file = freshPath("policy.yaml");
+  const file = join(safeFolder(), "policy.yaml");
   writeFileSync(file, text, { mode: 0o600 });
   return file;
 }
@@ -170,7 +174,8 @@ export class Guard {
 /** One end of a connection. */
 export class End {
   readonly socket: Socket;
-  #buffer: Buffer = Buffer.alloc(0);
+  #parts: Buffer[] = [];
+  #length = 0;
   #isOver = false;
   #wake = () => {};
 
@@ -181,7 +186,8 @@ export class End {
       this.#wake();
     };
     socket.on("end", end).on("close", end).on("data", (bytes: Buffer) => {
-      this.#buffer = Buffer.concat([this.#buffer, bytes]);
+      this.#parts.push(bytes);
+      this.#length += bytes.length;
       this.#wake();
     });
     ends.add(this);
@@ -215,21 +221,21 @@ export class End {
   /** What comes, up to and including this. */
   async until(text: string): Promise<string> {
     let at: number;
-    while ((at = this.#buffer.indexOf(text, 0, "latin1")) === -1) {
+    while ((at = this.#joined().indexOf(text, 0, "latin1")) === -1) {
       await this.#more(`before ${JSON.stringify(text)}`);
     }
     return this.#take(at + text.length);
   }
 
   async bytes(count: number): Promise<string> {
-    while (this.#buffer.length < count) await this.#more(`before ${count} bytes`);
+    while (this.#length < count) await this.#more(`before ${count} bytes`);
     return this.#take(count);
   }
 
   /** All that comes until the other side ends. */
   async rest(): Promise<string> {
     while (!this.#isOver) await this.#moreOrEnd();
-    return this.#take(this.#buffer.length);
+    return this.#take(this.#length);
   }
 
   /** The next message: its head, and its body as its headers say. */
@@ -265,10 +271,16 @@ export class End {
     return this.message(method !== "HEAD");
   }
 
+  #joined(): Buffer {
+    if (this.#parts.length !== 1) this.#parts = [Buffer.concat(this.#parts)];
+    return this.#parts[0]!;
+  }
+
   #take(length: number): string {
-    const text = this.#buffer.toString("latin1", 0, length);
-    this.#buffer = this.#buffer.subarray(length);
-    return text;
+    const all = this.#joined();
+    this.#parts = [all.subarray(length)];
+    this.#length -= Math.min(length, all.length);
+    return all.toString("latin1", 0, length);
   }
 
   async #more(where: string): Promise<void> {

@@ -3,12 +3,13 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import { createServer, request as requestOf, type RequestOptions } from "node:http";
+import { request as requestOf, type RequestOptions } from "node:http";
 import process from "node:process";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { freshPath } from "../live/harness.ts";
 import { Wire } from "../servers/http_harness.ts";
-import { needs } from "../support/suite.ts";
+import { runtime } from "../support/suite.ts";
 import { FakeDaemon } from "./guard_daemon.ts";
 import {
   answerAll,
@@ -164,7 +165,7 @@ testGuard(
     const behind = await Behind.start((end) =>
       answerAll(end, ({ first }) => {
         requests.push(first);
-        return answerOf("done");
+        return first.startsWith("HEAD") ? "HTTP/1.1 200 OK\r\n\r\n" : answerOf("done");
       })
     );
     const guard = await guardOf(behind.path);
@@ -217,7 +218,7 @@ testGuard("guard passes OPTIONS * as it is", async () => {
   const guard = await guardOf(behind.path);
   const { body } = await (await End.open(guard.path)).ask("*", "OPTIONS");
   assert.equal((JSON.parse(body) as Seen).first, "OPTIONS * HTTP/1.1");
-});
+}, { name: "Deno or Node: Bun's http takes no such target", met: runtime !== "bun" });
 
 /** A request by node:http of the runtime under test, whose body is sent as it is taken. */
 function ask(options: RequestOptions, chunks: readonly Uint8Array[] = []) {
@@ -407,39 +408,39 @@ testGuard("guard passes WebSockets: what is said, either way, and the end", asyn
 });
 
 testGuard("guard is fine for ws, client and server", async () => {
-  const { WebSocket, WebSocketServer } = await import("ws");
-  const http = createServer();
-  const path = freshPath("up.sock");
-  await new Promise<void>((resolve) => http.listen(path, resolve));
-  const server = new WebSocketServer({ server: http });
-  server.on("connection", (socket, request) => {
-    socket.send(`uid ${request.headers["x-ucred-uid"]}`);
-    socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }));
-  });
-  try {
-    const guard = await guardOf(path);
-    const client = new WebSocket(`ws+unix:${guard.path}:/echo`);
-    const messages: Buffer[] = [];
-    const big = randomBytes(1 << 20);
-    client.on("message", (data: Buffer) => {
-      messages.push(data);
-      if (messages.length === 1) client.send(big);
-      else client.close(4321);
+  const up = freshPath("up.sock");
+  const guard = await guardOf(up);
+  const script = `
+    import { randomBytes } from "node:crypto";
+    import { createServer } from "node:http";
+    import { WebSocket, WebSocketServer } from "ws";
+    const [upstream, guard] = process.argv.slice(-2);
+    const http = createServer().listen(upstream, () => {
+      const big = randomBytes(1 << 20), messages = [];
+      const client = new WebSocket("ws+unix:" + guard + ":/echo");
+      client.on("message", (data) => {
+        messages.push(data);
+        if (messages.length === 1) client.send(big);
+        else client.close(4321);
+      });
+      client.on("close", (code) => {
+        console.log(String(messages[0]), big.equals(messages[1]), code);
+        process.exit();
+      });
     });
-    const code = await new Promise((resolve, reject) =>
-      client.on("close", resolve).on("error", reject)
-    );
-    assert.equal(code, 4321);
-    assert.equal(String(messages[0]), "uid 0");
-    assert.equal(sha256(messages[1]!), sha256(big));
-  } finally {
-    server.close();
-    http.close();
-  }
-}, needs.denoOrNode);
+    new WebSocketServer({ server: http }).on("connection", (socket, request) => {
+      socket.send("uid " + request.headers["x-ucred-uid"]);
+      socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }));
+    });
+  `;
+  assert.equal(await runByNode(script, up, guard.path), "uid 0 true 4321\n");
+}, tool("node"));
 
 for (
-  const [status, what] of [["101 UPGRADED", "raw, with half-close"], ["200 OK", "to be read only"]]
+  const [status, what] of [
+    ["101 UPGRADED", "raw, with half-close"],
+    ["200 OK", "to be read only"],
+  ] as const
 ) {
   testGuard(`guard passes a connection that was hijacked by ${status}, ${what}`, async () => {
     const behind = await Behind.start();
@@ -552,7 +553,14 @@ testGuard(
   },
 );
 
-const docker = tool("docker");
+/** Runs a script of which other packages are a part. */
+async function runByNode(script: string, ...args: string[]): Promise<string> {
+  const { stdout } = await run("node", ["--input-type=module", "-e", script, ...args], {
+    cwd: fileURLToPath(new URL("../..", import.meta.url)),
+    timeout: 60_000,
+  });
+  return stdout;
+}
 
 testGuard(
   "guard is fine for the docker client: ps, logs, exec with input and exit code",
@@ -588,7 +596,7 @@ rules:
     );
     assert.ok(daemon.uids.every((uid) => uid === "0"));
   },
-  docker,
+  tool("docker"),
 );
 
 testGuard("guard is fine for dockerode: exec, hijacked with input", async () => {
@@ -604,9 +612,5 @@ testGuard("guard is fine for dockerode: exec, hijacked with input", async () => 
     stream.end("hello");
     stream.on("end", () => console.log(text));
   `;
-  const { stdout } = await run("node", ["--input-type=module", "-e", script, guard.path], {
-    cwd: new URL("../..", import.meta.url).pathname,
-    timeout: 60_000,
-  });
-  assert.equal(stdout, "olleh\n");
+  assert.equal(await runByNode(script, guard.path), "olleh\n");
 }, tool("node"));
