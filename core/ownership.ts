@@ -6,19 +6,21 @@ export interface Ownership {
   readonly mode: number;
 }
 
+/** Whether an owner is root, or the process's own user for certain. */
+export type IsTrusted = (uid: number) => boolean;
+
 /** Group and others may write. */
 const WRITABLE = 0o022;
 
 /** In such a folder each may remove only what is his own. */
 const STICKY = 0o1000;
 
-/**
- * Why others than root and the process's own user can write to a file; `undefined` if they cannot.
- *
- * @param ownUid Our own effective uid.
- */
-export function whoElseWrites({ uid, mode }: Ownership, ownUid: number): string | undefined {
-  if (uid !== 0 && uid !== ownUid) return `belongs to uid ${uid}`;
+/** Why others than those who are trusted can write to a file; `undefined` if they cannot. */
+export function whoElseWrites(
+  { uid, mode }: Ownership,
+  isTrusted: IsTrusted,
+): string | undefined {
+  if (!isTrusted(uid)) return `belongs to uid ${uid}`;
   return (mode & WRITABLE) === 0 ? undefined : "may be written by others";
 }
 
@@ -26,9 +28,9 @@ export function whoElseWrites({ uid, mode }: Ownership, ownUid: number): string 
  * {@link whoElseWrites}, for who can replace a file of ours in a folder: in a sticky one (/tmp) others
  * add files, and cannot replace those that are there.
  */
-export function whoElseReplaces(folder: Ownership, ownUid: number): string | undefined {
+export function whoElseReplaces(folder: Ownership, isTrusted: IsTrusted): string | undefined {
   const mode = isSticky(folder) ? 0 : folder.mode;
-  return whoElseWrites({ uid: folder.uid, mode }, ownUid);
+  return whoElseWrites({ uid: folder.uid, mode }, isTrusted);
 }
 
 /** Whether each may remove only what is his own. */

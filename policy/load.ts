@@ -12,17 +12,19 @@ import {
   statSync,
 } from "node:fs";
 import process from "node:process";
-import { NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
-import { isSticky, type Ownership, whoElseReplaces, whoElseWrites } from "../core/ownership.ts";
+import { isSticky, type Ownership, whoElseWrites } from "../core/ownership.ts";
 import type { Policy } from "../core/policy/policy.ts";
+import { visible } from "../core/policy/shape.ts";
+import { isTrusted } from "../identity/owners.ts";
 import { type ParseOptions, parsePolicy } from "./parse.ts";
 
 /** How a file is to be read. */
 export interface LoadOptions extends Omit<ParseOptions, "file"> {
   /**
-   * Whether the file may belong to, or be written by, others than root and the server's own user. By
-   * default `false`, since whoever can write the policy can let himself in.
+   * Whether the file, or a folder on the way to it, may belong to, or be written by, others than root
+   * and the server's own user. By default `false`, since whoever can write the policy, or put another
+   * in its place, can let himself in.
    */
   readonly anyOwner?: boolean | undefined;
 }
@@ -30,12 +32,14 @@ export interface LoadOptions extends Omit<ParseOptions, "file"> {
 /**
  * Reads a policy from a file, YAML or JSON.
  *
- * The file and its folder must belong to root or to the server's own user, and nobody else may write
- * to them. Where the path is a link, that goes for the folder of the link and for that of the file,
- * and for any between. The folders above these are not looked at.
+ * The file and every folder on the way to it, from `/` on, must belong to root or to the server's own
+ * user, and nobody else may write to them, as with sshd's `StrictModes`. Where there are links on the
+ * way, that goes for the folders that they stand in and for those that they lead through. A folder
+ * that everybody may add files to, as /tmp, is refused.
  *
- * @throws {UcredError} `ERR_UCRED_POLICY` if the file cannot be read, may be written by others, is
- * not in UTF-8, changes while it is read, or anything is wrong in it.
+ * @throws {UcredError} `ERR_UCRED_POLICY` if the file cannot be read, may be written or replaced by
+ * others, is no regular file, is longer than 16 MiB, is not in UTF-8, changes while it is read, or
+ * anything is wrong in it.
  *
  * @example A policy file
  * ```ts
@@ -81,6 +85,7 @@ export function readPolicyFile(
 ): PolicyFile | undefined {
   let fd: number | undefined;
   try {
+    requireFile(path, statSync(path, { bigint: true })); // to open a device may do something
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK); // waits for no writer of a pipe
     const file = fstatSync(fd, { bigint: true });
     const stamp = stampOf(file);
@@ -103,9 +108,10 @@ const MOST_BYTES = 16 << 20;
 
 /** What is in the file; a byte more than its size if it has grown. */
 function readAll(path: string, fd: number, file: BigIntStats): Uint8Array {
-  // A folder is told by read(2).
-  if (!file.isFile() && !file.isDirectory()) throw because(path, "it is no regular file");
-  if (file.size > MOST_BYTES) throw because(path, `longer than ${MOST_BYTES} bytes`);
+  requireFile(path, file);
+  if (file.size > MOST_BYTES) {
+    throw because(path, `it has ${file.size} bytes, and may have ${MOST_BYTES}`);
+  }
   const bytes = new Uint8Array(Number(file.size) + 1);
   let length = 0;
   while (length < bytes.length) {
@@ -124,27 +130,50 @@ function decode(path: string, bytes: Uint8Array): string {
   }
 }
 
+function requireFile(path: string, file: BigIntStats): void {
+  if (file.isFile()) return;
+  const what = file.isDirectory()
+    ? "a folder"
+    : file.isFIFO()
+    ? "a pipe"
+    : file.isSocket()
+    ? "a socket"
+    : "a device";
+  throw unusable(path, new Error(`it is ${what}, and no regular file`));
+}
+
 /** As many links as Linux follows. */
 const MOST_LINKS = 40;
 
-/** Throws if others can replace the file or write to it; `false` if the path leads elsewhere now. */
+/**
+ * Goes the way to the file, name by name. Throws if others can write to the file, or to a folder on
+ * the way and so replace what is in it; `false` if the path leads elsewhere now.
+ */
 function isSafe(path: string, file: BigIntStats): boolean {
-  const ownUid = process.geteuid?.() ?? NO_ID;
-  requireSafe(path, "it", path, whoElseWrites(ownershipOf(file), ownUid));
-  let at = path;
-  for (let links = 0; links <= MOST_LINKS; links++) {
-    const folder = at.includes("/") ? at.slice(0, at.lastIndexOf("/")) || "/" : ".";
-    const inside = ownershipOf(statSync(folder, { bigint: true }));
-    const entry = lstatSync(at, { bigint: true });
-    const isLink = entry.isSymbolicLink();
-    requireSafe(path, `its folder ${folder}`, folder, whoElseReplaces(inside, ownUid));
-    if (isLink && isSticky(inside)) {
-      const link = { uid: Number(entry.uid), mode: 0 }; // a link's own mode says nothing
-      requireSafe(path, `the link ${at}`, at, whoElseWrites(link, ownUid));
+  requireSafe(path, "it", path, ownershipOf(file));
+  const namesIn = (path: string) => path.split("/").filter((name) => name !== "" && name !== ".");
+  const names = namesIn(path.startsWith("/") ? path : `${process.cwd()}/${path}`).toReversed();
+  let folder = "";
+  requireSafe(path, "its folder /", "/", ownershipOf(lstatSync("/", { bigint: true })));
+  for (let links = 0; names.length > 0;) {
+    const name = names.pop()!;
+    if (name === "..") { // the folder is no link: what is above it is above it by name
+      folder = folder.slice(0, Math.max(0, folder.lastIndexOf("/")));
+      continue;
     }
-    if (!isLink) return entry.dev === file.dev && entry.ino === file.ino;
-    const target = readlinkSync(at);
-    at = target.startsWith("/") ? target : `${folder}/${target}`;
+    const at = `${folder}/${name}`;
+    const entry = lstatSync(at, { bigint: true });
+    if (entry.isSymbolicLink()) {
+      if (++links > MOST_LINKS) return false;
+      const target = readlinkSync(at);
+      if (target.startsWith("/")) folder = "";
+      names.push(...namesIn(target).toReversed());
+    } else if (entry.isDirectory()) {
+      requireSafe(path, `its folder ${at}`, at, ownershipOf(entry));
+      folder = at;
+    } else {
+      return names.length === 0 && entry.dev === file.dev && entry.ino === file.ino;
+    }
   }
   return false;
 }
@@ -153,9 +182,13 @@ function ownershipOf({ uid, mode }: BigIntStats): Ownership {
   return { uid: Number(uid), mode: Number(mode) };
 }
 
-function requireSafe(path: string, what: string, name: string, why: string | undefined): void {
+/** @param name The file or folder that `what` is about. */
+function requireSafe(path: string, what: string, name: string, entry: Ownership): void {
+  const why = whoElseWrites(entry, isTrusted);
   if (why === undefined) return;
-  const hint = `Run chown root and chmod go-w on ${name}, or set anyOwner`;
+  const hint = isSticky(entry)
+    ? "Move the policy to a folder that others cannot write to, or set anyOwner"
+    : `Run chown root and chmod go-w on ${name}, or set anyOwner`;
   throw because(path, `${what} ${why}`, hint);
 }
 
@@ -164,8 +197,12 @@ export function because(
   path: string,
   why: string,
   hint = "Mend what the message names",
+  cause?: unknown,
 ): UcredError {
-  return new UcredError("ERR_UCRED_POLICY", `Cannot use the policy: ${path}: ${why}`, { hint });
+  // What a file is called must not look like another message.
+  const message = `Cannot use the policy: ${visible(`${path}: ${why}`)}`;
+  const options = cause === undefined ? {} : { cause };
+  return new UcredError("ERR_UCRED_POLICY", message, { hint: visible(hint), ...options });
 }
 
 /** The error for a file that does not keep still. */
@@ -177,7 +214,5 @@ export function changing(path: string): UcredError {
 /** The error for a file that something else keeps from being used. */
 export function unusable(path: string, cause: unknown): UcredError {
   const why = cause instanceof Error ? cause.message : String(cause);
-  const message = `Cannot use the policy: ${path}: ${why}`;
-  const hint = "Check the path, and that the server may read it";
-  return new UcredError("ERR_UCRED_POLICY", message, { hint, cause });
+  return because(path, why, "Check the path, and that the server may read it", cause);
 }

@@ -1,11 +1,10 @@
 /** Text → policy: YAML or JSON, and for everything that is wrong the line and column. */
 
-import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument } from "yaml";
-import type { UcredError } from "../core/errors.ts";
-import type { Problem } from "../core/policy/check.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { policyError } from "../core/policy/problems.ts";
+import { visible } from "../core/policy/shape.ts";
 import { checkDocument, type DefineOptions } from "../identity/policy.ts";
+import { type Found, readYaml } from "./yaml.ts";
 
 /** How a text is to be read. */
 export interface ParseOptions extends DefineOptions {
@@ -13,18 +12,18 @@ export interface ParseOptions extends DefineOptions {
   readonly file?: string | undefined;
 }
 
-/** In characters. Ten thousand rules take less. */
-const LONGEST = 4 << 20;
-
-/** Aliases that are followed: enough to write a list once, too few to blow a small file up. */
-const MOST_ALIASES = 100;
-
 /**
  * Reads a policy from YAML 1.2 or JSON.
  *
- * @param text At most 4 Mi characters.
+ * Of YAML what misleads is refused: other tags than those of the core schema, merge keys, aliases as
+ * names, `yes`, `no`, `on`, `off` and numbers such as 0755 without quotes, characters that do not show.
+ *
+ * @param text At most 4 Mi characters, a million words, marks and spaces, and a thousand aliases, which
+ * count as what they stand for: a million values in all, 64 deep.
  * @throws {UcredError} `ERR_UCRED_POLICY` if anything is wrong: the message has a line for each
- * problem, "file:line:column: what is wrong". As `definePolicy()` does otherwise.
+ * problem, "file:line:column: what is wrong"; the first hundred, and how many more. As
+ * `definePolicy()` does otherwise.
+ * @throws {TypeError} If `text` is no string.
  *
  * @example A policy in YAML
  * ```ts
@@ -41,92 +40,55 @@ const MOST_ALIASES = 100;
  * ```
  */
 export function parsePolicy(text: string, options: ParseOptions = {}): Policy {
+  if (typeof text !== "string") throw new TypeError("text is a string");
   const { file = "policy" } = options;
-  const lines = new LineCounter();
-  const fail = (first: readonly Found[], more = 0): never => {
-    throw wrong(
-      file,
-      first.map(({ offset, message }) => ({ ...lines.linePos(offset), message })),
-      more,
-    );
-  };
-  if (text.length > LONGEST) fail([{ offset: 0, message: `longer than ${LONGEST} characters` }]);
-  const document = parse(text, lines, fail);
-  const syntax = [...document.errors, ...document.warnings];
-  if (syntax.length > 0) {
-    fail(syntax.map(({ pos: [offset], message }) => ({ offset, message: firstLine(message) })));
-  }
-  let data: unknown;
-  try {
-    data = document.toJS({ maxAliasCount: MOST_ALIASES });
-  } catch (error) {
-    fail([{ offset: 0, message: firstLine((error as Error).message) }]);
-  }
-  const checked = checkDocument(data, options, (path) => {
-    const { line, col } = lines.linePos(offsetOf(document, { path }));
-    return `${file}:${line}:${col}`;
-  });
+  const content = text.startsWith("\ufeff") ? text.slice(1) : text; // no part of what it says
+  const lines = new Lines(content);
+  const where = (offset: number) => `${visible(file)}:${lines.placeOf(offset)}`;
+  const refused = ({ first, more }: { readonly first: readonly Found[]; readonly more: number }) =>
+    policyError({ first, more }, ({ offset, message }) => `${where(offset)}: ${message}`);
+  const contents = readYaml(content);
+  if ("problems" in contents) throw refused(contents.problems);
+  const { data, offsetOf } = contents;
+  const checked = checkDocument(data, options, (path) => where(offsetOf({ path })));
   if ("policy" in checked) return checked.policy;
   const { first, more } = checked.problems;
   const found = first.map((problem) => ({
-    offset: offsetOf(document, problem),
+    offset: offsetOf(problem),
     message: problem.message,
   }));
-  return fail(found, more);
+  throw refused({ first: found, more });
 }
 
-interface Found {
-  readonly offset: number;
-  readonly message: string;
-}
+/** Where the lines of a text begin. */
+class Lines {
+  readonly #text: string;
+  #starts: readonly number[] | undefined;
 
-function parse(
-  text: string,
-  lineCounter: LineCounter,
-  fail: (problems: readonly Found[]) => never,
-): Document.Parsed {
-  try {
-    return parseDocument(text, {
-      lineCounter,
-      prettyErrors: false,
-      version: "1.2",
-      logLevel: "error",
-    });
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    return fail([{ offset: 0, message: "nests too deep" }]); // the parser's stack is full
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  /** "line:column", in characters, both from 1. A tab is one. */
+  placeOf(offset: number): string {
+    const starts = this.#starts ??= startsOf(this.#text);
+    let low = 0;
+    let high = starts.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (starts[middle]! <= offset) low = middle;
+      else high = middle - 1;
+    }
+    let column = 1;
+    for (let at = starts[low]!; at < offset; column++) {
+      at += this.#text.codePointAt(at)! > 0xffff ? 2 : 1;
+    }
+    return `${low + 1}:${column}`;
   }
 }
 
-/** Where a problem is: at the wrong value, or at the field that should not be there. */
-function offsetOf(
-  document: Document.Parsed,
-  { path, isField = false }: Pick<Problem, "path" | "isField">,
-): number {
-  // What is missing has no place of its own: then where it should be.
-  for (let length = path.length; length > 0; length--) {
-    const parent = length === 1
-      ? document.contents
-      : document.getIn(path.slice(0, length - 1), true);
-    const pair = isMap(parent)
-      ? parent.items.find(({ key }) => isScalar(key) && key.value === path[length - 1])
-      : undefined;
-    const node = isField ? pair?.key : document.getIn(path.slice(0, length), true);
-    if (isNode(node) && node.range) return node.range[0];
-  }
-  return document.contents?.range[0] ?? 0;
-}
-
-const firstLine = (message: string): string => message.split("\n", 1)[0]!;
-
-/** The error for a policy file: a line for each problem. */
-export function wrong(
-  file: string,
-  first: readonly { readonly line: number; readonly col: number; readonly message: string }[],
-  more = 0,
-): UcredError {
-  return policyError(
-    { first, more },
-    ({ line, col, message }) => `${file}:${line}:${col}: ${message}`,
-  );
+function startsOf(text: string): readonly number[] {
+  const starts = [0];
+  for (let at = text.indexOf("\n"); at >= 0; at = text.indexOf("\n", at + 1)) starts.push(at + 1);
+  return starts;
 }

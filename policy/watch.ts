@@ -6,6 +6,7 @@ import { clearTimeout, setTimeout } from "node:timers";
 import { UcredError } from "../core/errors.ts";
 import { ForwardingPolicy } from "../core/policy/forward.ts";
 import type { Policy } from "../core/policy/policy.ts";
+import { visible } from "../core/policy/shape.ts";
 import { changing, type LoadOptions, readPolicyFile, stampOf, unusable } from "./load.ts";
 import { parsePolicy } from "./parse.ts";
 
@@ -227,7 +228,7 @@ class FileWatch extends ForwardingPolicy implements WatchedPolicy {
     try {
       await call();
     } catch (error) {
-      const message = `${name} failed, of the watch of ${this.#path}: ${error}`;
+      const message = visible(`${name} failed, of the watch of ${this.#path}: ${error}`);
       const detail = error instanceof Error ? error.stack ?? "" : "";
       process.emitWarning(message, { type: "UcredWarning", detail });
     }

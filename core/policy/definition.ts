@@ -2,7 +2,8 @@
 
 import { NAMESPACE_KINDS } from "../process.ts";
 import { isId, NO_ID } from "../credentials.ts";
-import type { NamedKind } from "./check.ts";
+import type { AmbiguousId } from "../peer.ts";
+import type { DocumentPath, NamedKind } from "./check.ts";
 import { parseRange } from "./ids.ts";
 import {
   anyOf,
@@ -13,16 +14,52 @@ import {
   list,
   nested,
   object,
+  type Report,
+  SEEN_PATTERN,
   type Shape,
   show,
+  subjectOf,
   suggest,
+  unseenIn,
   value,
 } from "./shape.ts";
 
-const isText = (value: unknown): boolean => typeof value === "string" && value !== "";
-const TEXT = { type: "string", minLength: 1 };
-const text = value("a text", isText, TEXT);
-const texts = anyOf(value("a text or a list of them", isText, TEXT));
+const isText = (value: unknown): value is string => typeof value === "string" && value !== "";
+
+const TEXT = { type: "string", minLength: 1, pattern: SEEN_PATTERN };
+
+/** A text that is not empty, and in which nothing is hidden: see {@link unseenIn}. */
+const textAs = (
+  expected: string,
+  longest = Infinity,
+  use: (text: string, path: DocumentPath, report: Report) => void = () => {},
+): Shape => ({
+  schema: { ...TEXT, ...(longest < Infinity && { maxLength: longest }) },
+  check: (value, path, report) => {
+    const what = () => subjectOf(path);
+    if (!isText(value)) {
+      return report.problem(path, () => `${what()} is ${expected}, not ${show(value)}`);
+    }
+    const unseen = unseenIn(value);
+    if (unseen !== undefined) {
+      report.problem(
+        path,
+        () => `${what()} holds the character ${unseen.name}, which does not show`,
+      );
+    } else if (value.length > longest) {
+      report.problem(
+        path,
+        () => `${what()} has at most ${longest} characters, not ${value.length}`,
+      );
+    } else use(value, path, report);
+  },
+});
+
+const text = textAs("a text");
+
+/** In characters, as the longest path on Linux. A glob with a star for each takes so many steps a letter. */
+const LONGEST_GLOB = 4096;
+const globs = anyOf(textAs("a text or a list of them", LONGEST_GLOB));
 const flag = value("true or false", (value) => typeof value === "boolean", { type: "boolean" });
 
 const ID = { type: "integer", minimum: 0, maximum: NO_ID - 1 };
@@ -39,13 +76,10 @@ const ids = anyOf(
 );
 
 /** The name of an account, which must exist. */
-const name = (kind: NamedKind): Shape => ({
-  schema: TEXT,
-  check: (value, path, report) => {
-    if (isText(value)) report.name(kind, value as string, path);
-    else report.problem(path, () => `${kind} is a name or a list of them, not ${show(value)}`);
-  },
-});
+const name = (kind: NamedKind): Shape =>
+  textAs("a name or a list of them", Infinity, (name, path, report) => {
+    report.name(kind, name, path);
+  });
 
 const SHA256 = "^[0-9a-f]{64}$";
 const sha256 = value(
@@ -54,14 +88,20 @@ const sha256 = value(
   { type: "string", pattern: SHA256 },
 );
 
-const namespaceKind: Shape = {
-  schema: { enum: NAMESPACE_KINDS },
+/** One of these words. */
+const oneOf = (what: string, words: readonly string[]): Shape => ({
+  schema: { enum: words },
   check: (value, path, report) => {
-    if ((NAMESPACE_KINDS as readonly unknown[]).includes(value)) return;
-    const meant = () => typeof value === "string" ? suggest(value, NAMESPACE_KINDS) : "";
-    report.problem(path, () => `no namespace ${show(value)}${meant()}`);
+    if ((words as readonly unknown[]).includes(value)) return;
+    const meant = () => typeof value === "string" ? suggest(value, words) : "";
+    report.problem(path, () => `no ${what} ${show(value)}${meant()}`);
   },
-};
+});
+
+const namespaceKind = oneOf("namespace", NAMESPACE_KINDS);
+
+/** @see AmbiguousId */
+const AMBIGUOUS = ["uid", "gid", "groups"] as const satisfies readonly AmbiguousId[];
 
 const condition = nested("condition", () => CONDITION);
 const conditions = list(condition, "conditions", 1);
@@ -77,11 +117,11 @@ const CONDITION = object("a condition", {
     "Name of a group, primary or supplementary.",
   ),
   sameUser: field(flag, "Whether the uid is the server's own."),
-  label: field(texts, "Security label: a glob."),
-  unit: field(texts, "systemd unit: a glob."),
-  cgroup: field(texts, "Path of the control group: a glob."),
-  container: field(texts, "Container id: a glob."),
-  exe: field(texts, "Path of the executable, advice and no boundary: a glob."),
+  label: field(globs, "Security label: a glob."),
+  unit: field(globs, "systemd unit: a glob."),
+  cgroup: field(globs, "Path of the control group: a glob."),
+  container: field(globs, "Container id: a glob."),
+  exe: field(globs, "Path of the executable, advice and no boundary: a glob."),
   exeSha256: field(anyOf(sha256), "SHA-256 of the executable."),
   sameNamespaces: field(
     anyOf(namespaceKind),
@@ -111,14 +151,14 @@ const allowOrDeny = (what: string) => ({
   }) satisfies Shape["check"],
 });
 
-const grants = either(true, anyOf(value("true, a text or a list of them", isText, TEXT)));
+const grants = either(true, anyOf(textAs("true, a text or a list of them")));
 
 const RULE = object("a rule", {
   name: required(text, "Stands in decisions and logs; unique in its policy."),
   when: field(condition, "Whom it is about; without, everyone."),
-  actions: field(texts, 'Globs over the action, "GET /metrics"; without, every action.'),
+  actions: field(globs, 'Globs over the action, "GET /metrics"; without, every action.'),
   allow: field(grants, "true, or the grants that it gives."),
-  deny: field(either(true, value("true or a reason", isText, TEXT)), "true, or the reason."),
+  deny: field(either(true, textAs("true or a reason")), "true, or the reason."),
 }, allowOrDeny("a rule"));
 
 const textOrNone = (shape: Shape): Shape => either(null, shape);
@@ -130,14 +170,16 @@ const PEER = object("a peer", {
   groups: field(
     list({
       schema: { anyOf: [ID, TEXT] },
-      check: (value, path, report) => {
-        if (isText(value)) report.name("group", value as string, path);
-        else id.check(value, path, report);
-      },
+      check: (value, path, report) =>
+        (isText(value) ? name("group") : id).check(value, path, report),
     }, "gids and names"),
     "All groups, by gid or by name; the primary one counts in any case.",
   ),
   label: field(textOrNone(text), "Security label; null: there is none."),
+  ambiguous: field(
+    list(oneOf("id that may be ambiguous", AMBIGUOUS), "uid, gid and groups"),
+    "Ids that read 65534 and may stand for others.",
+  ),
   unchanged: field(flag, "Whether nothing has changed since connect."),
   process: field(
     object("a process", {

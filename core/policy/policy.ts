@@ -93,33 +93,38 @@ class MadeDecision implements Decision {
   readonly rule: string | undefined;
   readonly grants: readonly string[];
   readonly unknown: readonly FactName[];
+  readonly reason: string;
   readonly message: string | undefined;
-  readonly #truth: Truth;
 
   constructor(rule: CompiledRule | undefined, truth: Truth, unknown: readonly FactName[]) {
     this.allowed = rule?.grants !== undefined;
     this.rule = rule?.name;
     this.grants = rule?.grants ?? NO_GRANTS;
     this.unknown = unknown;
+    this.reason = reasonOf(rule, truth, unknown); // its own, so that logs in JSON have it
     this.message = rule?.why;
-    this.#truth = truth;
     Object.freeze(this);
   }
+}
 
-  get reason(): string {
-    const { allowed, rule, grants, unknown } = this;
-    const facts = unknown.join(", ");
-    if (rule === undefined) {
-      return facts === "" ? "No rule matches" : `No rule matches; unknown: ${facts}`;
-    }
-    if (allowed) {
-      return `Rule "${rule}" allows it${grants.length > 0 ? `: ${grants.join(", ")}` : ""}`;
-    }
-    const because = this.message === undefined ? "" : `: ${this.message}`;
-    return this.#truth === undefined
-      ? `Rule "${rule}" denies whom it may be about${because}; unknown: ${facts}`
-      : `Rule "${rule}" denies it${because}`;
+function reasonOf(
+  rule: CompiledRule | undefined,
+  truth: Truth,
+  unknown: readonly FactName[],
+): string {
+  if (rule === undefined) {
+    return unknown.length === 0
+      ? "No rule matches"
+      : `No rule matches; unknown: ${unknown.join(", ")}`;
   }
+  const { name, grants, why } = rule;
+  if (grants !== undefined) {
+    return `Rule "${name}" allows it${grants.length > 0 ? `: ${grants.join(", ")}` : ""}`;
+  }
+  const because = why === undefined ? "" : `: ${why}`;
+  return truth === undefined
+    ? `Rule "${name}" denies whom it may be about${because}; unknown: ${unknown.join(", ")}`
+    : `Rule "${name}" denies it${because}`;
 }
 
 /** Compiles a document that was checked. */

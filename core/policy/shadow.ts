@@ -37,7 +37,7 @@ export interface ShadowedPolicy extends Policy {
   readonly decisions: number;
   /** Those in which the candidate differed: in yes or no, or in grants. */
   readonly differing: number;
-  /** Those in which the candidate or `onDifference` threw. */
+  /** Those in which the candidate threw, or `onDifference` threw or rejected. */
   readonly failed: number;
   /** What differed, by pair of rules, most often first: the first thousand pairs. */
   readonly differences: readonly ShadowDifference[];
@@ -45,8 +45,11 @@ export interface ShadowedPolicy extends Policy {
 
 /** What to do with differences. */
 export interface ShadowOptions {
-  /** Called for each, after the decision was made; it cannot change it. */
-  readonly onDifference?: ((difference: ShadowCase) => void) | undefined;
+  /**
+   * Called for each, after the decision was made; it cannot change it. What it throws, or rejects
+   * with, is counted.
+   */
+  readonly onDifference?: ((difference: ShadowCase) => void | Promise<void>) | undefined;
 }
 
 /**
@@ -116,7 +119,12 @@ class Shadow extends ForwardingPolicy implements ShadowedPolicy {
     if (active.allowed === candidate.allowed && isSame(active.grants, candidate.grants)) return;
     this.differing++;
     const { uid } = peer;
-    const difference: ShadowCase = { uid, action: options.action, active, candidate };
+    const difference: ShadowCase = Object.freeze({
+      uid,
+      action: options.action,
+      active,
+      candidate,
+    });
     const wasAllowed = active.allowed;
     const key = JSON.stringify([active.rule ?? null, candidate.rule ?? null]);
     const pair = this.#pairs.get(key);
@@ -127,7 +135,9 @@ class Shadow extends ForwardingPolicy implements ShadowedPolicy {
         count: (pair?.count ?? 0) + 1,
       });
     }
-    this.#options.onDifference?.(difference);
+    const told: unknown = this.#options.onDifference?.(difference);
+    // A rejection that nobody handles would end the process.
+    if (told !== undefined) Promise.resolve(told).catch(() => this.failed++);
   }
 }
 

@@ -33,7 +33,7 @@ export function value(
     schema,
     check: (value, path, report) => {
       if (test(value)) return;
-      report.problem(path, () => `${subject(path)} is ${expected}, not ${show(value)}`);
+      report.problem(path, () => `${subjectOf(path)} is ${expected}, not ${show(value)}`);
     },
   };
 }
@@ -44,7 +44,9 @@ export function anyOf(one: Shape, expected = "at least one text"): Shape {
     schema: { anyOf: [one.schema, { type: "array", items: one.schema, minItems: 1 }] },
     check: (value, path, report) => {
       if (!Array.isArray(value)) return one.check(value, path, report);
-      if (value.length === 0) report.problem(path, () => `${subject(path)} is ${expected}, not []`);
+      if (value.length === 0) {
+        report.problem(path, () => `${subjectOf(path)} is ${expected}, not []`);
+      }
       for (const [index, each] of value.entries()) one.check(each, [...path, index], report);
     },
   };
@@ -56,7 +58,7 @@ export function list(of: Shape, what: string, atLeast = 0): Shape {
     schema: { type: "array", items: of.schema, ...(atLeast > 0 && { minItems: atLeast }) },
     check: (value, path, report) => {
       if (!Array.isArray(value) || value.length < atLeast) {
-        report.problem(path, () => `${subject(path)} is a list of ${what}, not ${show(value)}`);
+        report.problem(path, () => `${subjectOf(path)} is a list of ${what}, not ${show(value)}`);
       } else {
         for (const [index, each] of value.entries()) of.check(each, [...path, index], report);
       }
@@ -138,7 +140,7 @@ export function isObject(value: unknown): value is { readonly [key: string]: unk
 }
 
 /** What a message is about: the field's name. */
-const subject = (path: DocumentPath): string =>
+export const subjectOf = (path: DocumentPath): string =>
   String(path.findLast((key) => typeof key === "string") ?? "it");
 
 /** A value in a message, cut off where it is long. */
@@ -151,11 +153,13 @@ export function show(value: unknown): string {
     case "bigint":
       return `${value}n`;
     case "string":
-      return JSON.stringify(value.length > MOST_SHOWN ? `${value.slice(0, MOST_SHOWN)}…` : value);
+      return visible(
+        JSON.stringify(value.length > MOST_SHOWN ? `${value.slice(0, MOST_SHOWN)}…` : value),
+      );
     case "object":
       if (value !== null) return showObject(value);
   }
-  return String(value);
+  return visible(String(value)); // a symbol may be called anything
 }
 
 /** In characters. */
@@ -166,6 +170,30 @@ function showObject(value: object): string {
   for (const _ in value) return full; // not Object.keys(): there may be a million
   return empty;
 }
+
+/**
+ * Characters that do not show, or make others show in another order: what is written with them is not
+ * what people read. Controls, ends of lines, direction marks, halves of surrogate pairs.
+ */
+const UNSEEN = /[\p{Cc}\p{Bidi_Control}\u2028\u2029\ufeff\p{Cs}]/u;
+const EACH_UNSEEN = new RegExp(UNSEEN, "gu");
+
+/** The same for schemas: as ranges, since not everyone's regular expressions know the properties. */
+export const SEEN_PATTERN = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u061c\\u200e\\u200f" +
+  "\\u2028-\\u202e\\u2066-\\u2069\\ufeff]*$";
+
+/** The first such character of a text, and what it is called: "U+202E". */
+export function unseenIn(text: string): { readonly at: number; readonly name: string } | undefined {
+  const at = text.search(UNSEEN);
+  return at < 0 ? undefined : { at, name: `U+${hex(text.codePointAt(at)!).toUpperCase()}` };
+}
+
+/** A text with each such character as its escape: "\u202e". */
+export function visible(text: string): string {
+  return text.replace(EACH_UNSEEN, (character) => `\\u${hex(character.charCodeAt(0))}`);
+}
+
+const hex = (code: number): string => code.toString(16).padStart(4, "0");
 
 /** "; did you mean …?" where something similar exists. */
 export function suggest(wrong: string, right: Iterable<string>): string {

@@ -79,7 +79,7 @@ test("files that cannot be used are told in a line, and exit with 2", async () =
       [["policy", name, bad!], /bad\.yaml:[0-9]+:[0-9]+: /] as const
     ),
     [["policy", "check", join(folder, "none")], /none.*ENOENT/],
-    [["policy", "lint", folder], /EISDIR|directory/],
+    [["policy", "lint", folder], /it is a folder, and no regular file/],
     [["policy", "diff", good!, join(folder, "none")], /none.*ENOENT/],
     [
       ["policy", "explain", good!, "--user", "nobody-of-that-name"],

@@ -1,0 +1,295 @@
+/** YAML or JSON → data, and where each value stands. What would take too long or mislead is refused. */
+
+import {
+  Composer,
+  type CST,
+  isAlias,
+  isMap,
+  isNode,
+  isScalar,
+  isSeq,
+  Lexer,
+  type Pair,
+  Parser,
+  type Scalar,
+  type YAMLMap,
+} from "yaml";
+import type { Problem } from "../core/policy/check.ts";
+import { DEEPEST } from "../core/policy/plain.ts";
+import { Problems } from "../core/policy/problems.ts";
+import { show, unseenIn, visible } from "../core/policy/shape.ts";
+
+/** In characters (UTF-16 code units). Ten thousand rules take less. */
+export const LONGEST = 4 << 20;
+
+/** Words, marks, spaces and line ends: what the library makes an object of each. Ten thousand rules have half. */
+export const MOST_LEXEMES = 1_000_000;
+
+/** What they stand for is counted as if it were written out: see `MOST_VALUES`. */
+export const MOST_ALIASES = 1000;
+
+/** Something wrong in a text. */
+export interface Found {
+  /** Where, in UTF-16 code units. */
+  readonly offset: number;
+  readonly message: string;
+}
+
+/** What a text holds. */
+export interface Contents {
+  readonly data: unknown;
+  /** Where a problem is: at the wrong value, or at the field that should not be there. */
+  offsetOf(problem: Pick<Problem, "path" | "isField">): number;
+}
+
+/** Reads YAML 1.2, of which JSON is a part. */
+export function readYaml(text: string): Contents | { readonly problems: Problems<Found> } {
+  const reader = new Reader();
+  try {
+    return reader.read(text) ?? reader;
+  } catch (error) {
+    if (!(error instanceof Stop)) throw error;
+    return reader;
+  }
+}
+
+/** Thrown when there is no use in reading on. */
+class Stop extends Error {}
+
+/** Of the core schema, the only one whose meaning every reader of YAML 1.2 agrees on. */
+const CORE_TAGS: ReadonlySet<string> = new Set(
+  ["str", "int", "float", "bool", "null", "map", "seq"].map((name) => `tag:yaml.org,2002:${name}`),
+);
+
+/** Characters that do not show, and carriage returns that some take for the end of a line. */
+const LONE_RETURN = /\r(?!\n)/;
+
+/** A message of the library's is cut off there: it may quote the whole text. */
+const LONGEST_MESSAGE = 200;
+
+/** An anchor: what it names, once that has been read to its end. */
+interface Anchored {
+  isRead: boolean;
+  data: unknown;
+}
+
+class Reader {
+  readonly problems: Problems<Found> = new Problems();
+  readonly #anchors = new Map<string, Anchored>();
+  #aliases = 0;
+
+  read(text: string): Contents | undefined {
+    if (text.length > LONGEST) {
+      this.#stop(0, `it has ${text.length} characters, and may have ${LONGEST}`);
+    }
+    const unseen = unseenIn(text.replaceAll(/[\t\n\r]/g, " ")) ?? unseenReturn(text);
+    if (unseen !== undefined) {
+      this.#stop(unseen.at, `it holds the character ${unseen.name}, which does not show`);
+    }
+    const root = this.#compose(this.#tokensOf(text), text.length);
+    if (!this.problems.isEmpty) return undefined;
+    if (!isNode(root) || (isScalar(root) && root.source === "" && root.type === "PLAIN")) {
+      this.#stop(0, "it is empty: a policy has a version and rules");
+    }
+    const data = this.#dataOf(root);
+    return this.problems.isEmpty
+      ? { data, offsetOf: (problem) => offsetOf(root, problem) }
+      : undefined;
+  }
+
+  #problem(offset: number, message: () => string): void {
+    this.problems.add(() => ({ offset, message: message() }));
+  }
+
+  #stop(offset: number, message: string): never {
+    this.#problem(offset, () => message);
+    throw new Stop();
+  }
+
+  /** The one document, and what belongs to it. Its parts are counted before anything is made of them. */
+  #tokensOf(text: string): CST.Token[] {
+    const tokens: CST.Token[] = [];
+    const parser = new Parser();
+    let lexemes = 0;
+    let hasDocument = false;
+    const take = (token: CST.Token): void => {
+      const { type, offset } = token;
+      switch (type) {
+        case "directive":
+          if (/^%YAML[ \t]+1\.2[ \t]*$/.test(token.source)) tokens.push(token);
+          else this.#problem(offset, () => `no directive but %YAML 1.2 is read`);
+          return;
+        case "document":
+          if (hasDocument) this.#stop(offset, "a second document begins; a policy is one");
+          hasDocument = true;
+          tokens.push(token);
+          return;
+        case "doc-end":
+          if (hasDocument) tokens.push(token);
+          else this.#problem(offset, () => "the end of a document that did not begin");
+          return;
+        case "error":
+          this.#problem(offset, () => short(token.message));
+      }
+    };
+    for (const lexeme of new Lexer().lex(text)) {
+      const { offset } = parser;
+      if (++lexemes > MOST_LEXEMES) {
+        this.#stop(offset, `more than ${MOST_LEXEMES} words, marks and spaces`);
+      }
+      for (const token of parser.next(lexeme)) take(token);
+      // The document itself and a scalar are there too.
+      if (parser.stack.length > DEEPEST + 2) {
+        this.#stop(offset, `nested more than ${DEEPEST} deep`);
+      }
+    }
+    for (const token of parser.end()) take(token);
+    return tokens;
+  }
+
+  /** The document's contents; `null` or nothing where there are none. */
+  #compose(tokens: readonly CST.Token[], end: number): unknown {
+    const composer = new Composer({
+      version: "1.2",
+      schema: "core",
+      resolveKnownTags: false,
+      prettyErrors: false,
+      logLevel: "silent",
+      uniqueKeys: false, // compares each with each; #mapOf() tells
+    });
+    // An Error for each of a million problems would take a gigabyte: they are counted instead.
+    const onError: ErrorHandler = (source, _code, message) => {
+      const offset = typeof source === "number"
+        ? source
+        : "offset" in source
+        ? source.offset
+        : source[0];
+      this.#problem(offset ?? 0, () => short(message));
+    };
+    (composer as unknown as { onError: ErrorHandler }).onError = onError;
+    let contents: unknown;
+    for (const document of composer.compose(tokens, true, end)) {
+      for (const { pos, message } of [...document.errors, ...document.warnings]) {
+        onError(pos, "", message);
+      }
+      contents = document.contents;
+    }
+    return contents;
+  }
+
+  #dataOf(node: unknown): unknown {
+    if (isAlias(node)) return this.#aliased(node.source, node.range![0]);
+    if (!isNode(node)) return null; // "? a"
+    const offset = node.range![0];
+    if (!isScalar(node) && !isMap(node) && !isSeq(node)) this.#stop(offset, "what is no data");
+    const { tag, anchor } = node;
+    if (tag !== undefined && !CORE_TAGS.has(tag)) {
+      this.#problem(offset, () => `it has the tag ${show(tag)}, which is none of YAML's core`);
+    }
+    const anchored: Anchored = { isRead: false, data: undefined };
+    if (anchor !== undefined) this.#anchors.set(anchor, anchored);
+    const data = isMap(node)
+      ? this.#mapOf(node)
+      : isSeq(node)
+      ? node.items.map((item) => this.#dataOf(item))
+      : this.#valueOf(node);
+    anchored.data = data;
+    anchored.isRead = true;
+    return data;
+  }
+
+  #aliased(name: string, offset: number): unknown {
+    if (++this.#aliases > MOST_ALIASES) this.#stop(offset, `more than ${MOST_ALIASES} aliases`);
+    const anchored = this.#anchors.get(name);
+    if (anchored === undefined) {
+      this.#problem(offset, () => `no &${visible(name)} before the alias`);
+    } else if (!anchored.isRead) {
+      this.#problem(offset, () => `an alias within its own &${visible(name)}`);
+    }
+    return anchored?.data;
+  }
+
+  #mapOf({ items }: YAMLMap): object {
+    const data: { [name: string]: unknown } = Object.create(null);
+    const names = new Set<string>();
+    for (const { key, value } of items as Pair[]) {
+      const name = this.#nameOf(key, names);
+      const field = this.#dataOf(value);
+      if (name !== undefined) data[name] = field;
+    }
+    return data;
+  }
+
+  /** The name of a field that is not there yet; `undefined` where it is none. */
+  #nameOf(key: unknown, names: Set<string>): string | undefined {
+    const offset = isNode(key) ? key.range![0] : 0;
+    let why: (() => string) | undefined;
+    if (!isScalar(key)) {
+      why = () =>
+        `the name of a field is a text, not ${isAlias(key) ? "an alias" : "a list or an object"}`;
+    } else if (typeof key.value !== "string") {
+      why = () => `the name of a field is a text, not ${show(key.value)}`;
+    } else if (key.anchor !== undefined || key.tag !== undefined) {
+      why = () => "the name of a field has no anchor and no tag";
+    } else if (key.value === "<<") {
+      why = () => `merge keys ("<<") are not read: write the fields out`;
+    } else if (names.has(key.value)) {
+      why = () => `two fields are called ${show(key.value)}`;
+    } else {
+      names.add(key.value);
+      return key.value;
+    }
+    this.#problem(offset, why);
+    return undefined;
+  }
+
+  /** What readers of YAML 1.1 read otherwise is refused: people mean what they are used to. */
+  #valueOf({ value, type, source = "", range }: Scalar & { source?: string }): unknown {
+    if (type !== "PLAIN") return value;
+    if (typeof value === "string" && /^(?:yes|no|on|off)$/i.test(value)) {
+      const meant = () =>
+        `${value} may be read as true or false: write that, or "${value}" for a text`;
+      this.#problem(range![0], meant);
+    } else if (typeof value === "number" && /^[-+]?0[0-9]/.test(source)) {
+      this.#problem(
+        range![0],
+        () => `${source} may be read in base eight: write no zeros before it`,
+      );
+    }
+    return value;
+  }
+}
+
+type ErrorHandler = (
+  source: number | readonly number[] | { readonly offset: number },
+  code: string,
+  message: string,
+) => void;
+
+function unseenReturn(text: string): { readonly at: number; readonly name: string } | undefined {
+  const at = text.search(LONE_RETURN);
+  return at < 0 ? undefined : { at, name: "U+000D without U+000A" };
+}
+
+function short(message: string): string {
+  const line = message.split("\n", 1)[0]!;
+  return visible(line.length > LONGEST_MESSAGE ? `${line.slice(0, LONGEST_MESSAGE)}…` : line);
+}
+
+function offsetOf(root: unknown, { path, isField }: Pick<Problem, "path" | "isField">): number {
+  let node = root;
+  let at = isNode(root) ? root.range?.[0] ?? 0 : 0;
+  for (const [index, name] of path.entries()) {
+    let inside: unknown;
+    if (isSeq(node)) inside = node.items[name as number];
+    else if (isMap(node)) {
+      const pair = (node.items as Pair[]).find(({ key }) => isScalar(key) && key.value === name);
+      inside = isField && index === path.length - 1 ? pair?.key : pair?.value ?? pair?.key;
+    }
+    // What is missing has no place of its own: then where it should be. So has what an alias names.
+    if (!isNode(inside) || !inside.range) return at;
+    node = inside;
+    at = inside.range[0];
+  }
+  return at;
+}
