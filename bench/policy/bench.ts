@@ -10,6 +10,7 @@ import {
   inTurn,
   type Options,
   parse,
+  type Prepared,
   progress,
   type Runtime,
   RUNTIMES,
@@ -67,6 +68,8 @@ async function main(args: readonly string[]): Promise<void> {
   process.stdout.write(options.json ? `${JSON.stringify(result, null, 2)}\n` : text(result));
 }
 
+const MEASURE = fileURLToPath(new URL("measure.ts", import.meta.url));
+
 /** A contender's process, and the policy that it is to decide by. */
 interface Entry {
   readonly runtime: Runtime;
@@ -86,18 +89,20 @@ async function bench(options: Options): Promise<Result> {
   const entries: Entry[] = [];
   const absent: Absent[] = [];
   const helpers: Helper[] = [];
+  progress("Checking answers");
+  const commands = new Map<Runtime, Prepared["command"]>();
   for (const runtime of Object.keys(RUNTIMES) as Runtime[]) {
-    const file = fileURLToPath(new URL("measure.ts", import.meta.url));
-    const { version, command } = await RUNTIMES[runtime](file);
+    const { version, command } = await RUNTIMES[runtime](MEASURE);
     versions[runtime] = version;
+    commands.set(runtime, command);
+  }
+  await Promise.all([...commands].map(async ([runtime, command]) => {
     for (const { name, package: from } of CONTENDERS) {
-      progress("Checking answers", `${name}, ${runtime}`);
       const helper = new Helper(`${name} on ${runtime}`, [...command, name]);
       helpers.push(helper);
       for (const rules of extent.sizes) {
         const checking = from === undefined ? Number.MAX_VALUE : extent.checking;
-        const task: Task = { load: rules, checking };
-        const loaded = await ask(helper, task) as Loaded;
+        const loaded = await ask(helper, { load: rules, checking }) as Loaded;
         if ("wrong" in loaded) throw new Error(`On ${runtime}, ${loaded.wrong}`);
         if ("absent" in loaded) {
           if (from === undefined) throw new Error(`${name} on ${runtime}: ${loaded.absent}`);
@@ -107,7 +112,7 @@ async function bench(options: Options): Promise<Result> {
         entries.push({ runtime, contender: name, rules, peers: loaded.peers, helper });
       }
     }
-  }
+  }));
   const rows = rowsOf(await time(entries, extent));
   progress();
   await Promise.all(helpers.map((helper) => helper.end()));
