@@ -20,7 +20,6 @@ import {
   type Connection,
   decided,
   decideRequest,
-  headersOf,
   isProblem,
   onEnd,
   type Problem,
@@ -225,7 +224,7 @@ class DenoHttp {
 
   #refuse(served: Served, problem: Problem): Response {
     if (problem.isLast) void served.shutdown();
-    return new Response(problem.body, { status: problem.status, headers: headersOf(problem) });
+    return responseOf(problem);
   }
 
   #failed(served: Served, error: unknown): Response {

@@ -29,7 +29,7 @@
 import type { MiddlewareHandler } from "hono";
 import type { Peer } from "../core/peer.ts";
 import type { Decision, Policy } from "../core/policy/policy.ts";
-import { actionOf, decisionOf, forbidden, headersOf, peerOf } from "./request.ts";
+import { actionOf, BAD_TARGET, decisionOf, forbidden, peerOf, responseOf } from "./request.ts";
 
 /** What the middleware adds to the context. */
 export interface PeerEnv {
@@ -57,13 +57,14 @@ export function requirePeer(policy?: Policy): MiddlewareHandler<PeerEnv> {
     const request = incoming ?? context.req.raw;
     const peer = peerOf(request);
     const { method, url } = context.req.raw;
-    const decision = policy === undefined
-      ? decisionOf(request)
-      : policy.decide(peer, { action: actionOf(method, url) });
-    if (!decision.allowed) {
-      const problem = forbidden(decision);
-      return new Response(problem.body, { status: problem.status, headers: headersOf(problem) });
+    let decision: Decision;
+    if (policy === undefined) decision = decisionOf(request);
+    else {
+      const action = actionOf(method, url);
+      if (action === undefined) return responseOf(BAD_TARGET);
+      decision = policy.decide(peer, { action });
     }
+    if (!decision.allowed) return responseOf(forbidden(decision));
     context.set("peer", peer);
     context.set("decision", decision);
     await next();

@@ -162,6 +162,11 @@ export function headersOf({ body }: Problem): { readonly [name: string]: string 
   return { "content-type": type, "content-length": length, "cache-control": "no-store" };
 }
 
+/** {@link headersOf} and body, for servers in the style of fetch. */
+export function responseOf(problem: Problem): Response {
+  return new Response(problem.body, { status: problem.status, headers: headersOf(problem) });
+}
+
 /** Whether a peer is not as it was when it connected, or that cannot be told. */
 function hasDrifted(peer: Peer): boolean {
   try {
