@@ -12,7 +12,7 @@ export class OutOfBudget extends Error {
 }
 
 /** A look at an id range or a letter is one step, some nanoseconds: a few seconds in all. */
-const STEPS = 300_000_000;
+const STEPS = 400_000_000;
 
 /** Of about 8 bytes: what is held at once. */
 const CELLS = 8 << 20;
