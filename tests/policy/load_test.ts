@@ -1,0 +1,368 @@
+/** Policies in files: who else could write them, or put others in their place, and what is no file. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  lchownSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { UcredError } from "../../mod.ts";
+import { whoElseReplaces, whoElseWrites } from "../../core/ownership.ts";
+import { readPolicyFile, stampOf } from "../../policy/load.ts";
+import { loadPolicy, watchPolicy } from "../../policy/mod.ts";
+import { temporaryFolder } from "../support/compile.ts";
+import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
+import { needs, runtimeCommand, testWith } from "../support/suite.ts";
+
+after(removeSafeFolders);
+
+const testFile = (name: string, run: () => void | Promise<void>) =>
+  testWith([safeFolders], name, run);
+const asRoot = [safeFolders, needs.root];
+
+const GOOD = "version: 1\nrules: [{ name: root, when: { uid: 0 }, allow: true }]\n";
+
+/** A policy in a fresh folder. */
+function policyFile(): string {
+  const path = join(safeFolder(), "policy.yaml");
+  writeFileSync(path, GOOD, { mode: 0o644 });
+  return path;
+}
+
+/** Both ways to read a file refuse it, with this after the path. */
+function refused(path: string, why: string | RegExp): UcredError {
+  let found: UcredError | undefined;
+  for (const read of [loadPolicy, watchPolicy]) {
+    assert.throws(() => read(path), (error) => {
+      assert.ok(error instanceof UcredError && error.code === "ERR_UCRED_POLICY", String(error));
+      const prefix = `Cannot use the policy: ${path}: `;
+      assert.ok(error.message.startsWith(prefix), error.message);
+      const said = error.message.slice(prefix.length);
+      if (typeof why === "string") assert.equal(said, why);
+      else assert.match(said, why);
+      found = error;
+      return true;
+    });
+  }
+  return found!;
+}
+
+testFile("loadPolicy() reads a file that is safe", () => {
+  const path = policyFile();
+  assert.equal(loadPolicy(path).decide({ uid: 0 }).rule, "root");
+  writeFileSync(path, "version: 3\nrules: []\n");
+  assert.throws(() => loadPolicy(path), {
+    message: `Cannot use the policy: ${path}:1:10: version is 1, not 3`,
+  });
+});
+
+testFile("loadPolicy() refuses what others can write, unless it is told not to mind", () => {
+  const path = policyFile();
+  for (const mode of [0o664, 0o646, 0o666, 0o602, 0o620]) {
+    chmodSync(path, mode);
+    refused(path, "it may be written by others");
+    assert.ok(loadPolicy(path, { anyOwner: true }));
+  }
+  chmodSync(path, 0o444);
+  assert.ok(loadPolicy(path));
+});
+
+testFile(
+  "loadPolicy() refuses a folder on the way that others can write to, however far up",
+  () => {
+    const top = safeFolder();
+    const folders = ["a", "b", "c"].map((_, index, all) => join(top, ...all.slice(0, index + 1)));
+    mkdirSync(folders[2]!, { recursive: true, mode: 0o755 });
+    const path = join(folders[2]!, "policy.yaml");
+    writeFileSync(path, GOOD, { mode: 0o644 });
+    for (const folder of [top, ...folders]) {
+      for (const mode of [0o775, 0o757, 0o777]) {
+        chmodSync(folder, mode);
+        const { hint } = refused(path, `its folder ${folder} may be written by others`);
+        assert.equal(hint, `Run chown root and chmod go-w on ${folder}, or set anyOwner`);
+        assert.ok(loadPolicy(path, { anyOwner: true }));
+      }
+      chmodSync(folder, 0o1777);
+      const { hint } = refused(path, `its folder ${folder} may be written by others`);
+      assert.equal(
+        hint,
+        "Move the policy to a folder that others cannot write to, or set anyOwner",
+      );
+      chmodSync(folder, 0o755);
+      assert.ok(loadPolicy(path));
+    }
+  },
+);
+
+test(
+  "loadPolicy() refuses a file in /tmp, where all may write",
+  { skip: tmpdir() !== "/tmp" },
+  () => {
+    const path = join(temporaryFolder(), "policy.yaml");
+    writeFileSync(path, GOOD, { mode: 0o600 });
+    refused(path, "its folder /tmp may be written by others");
+    assert.ok(loadPolicy(path, { anyOwner: true }));
+  },
+);
+
+testWith(
+  asRoot,
+  "loadPolicy() refuses what belongs to others, and folders that do, through links too",
+  () => {
+    const path = policyFile();
+    const folder = dirname(path);
+    const link = join(safeFolder(), "link.yaml");
+    symlinkSync(path, link);
+    for (const name of [path, link]) {
+      chownSync(path, 4321, 0);
+      refused(name, "it belongs to uid 4321");
+      chownSync(path, 0, 0);
+      chownSync(folder, 4321, 0);
+      refused(name, `its folder ${folder} belongs to uid 4321`);
+      chownSync(folder, 0, 0);
+      assert.ok(loadPolicy(name));
+    }
+    // Nobody else can put another link in its place: whose it is does not matter.
+    lchownSync(link, 4321, 0);
+    assert.ok(loadPolicy(link));
+  },
+);
+
+testFile(
+  "loadPolicy() looks at the folders of each link, and at those that it leads through",
+  () => {
+    const [first, second, third, through] = [
+      safeFolder(),
+      safeFolder(),
+      safeFolder(),
+      safeFolder(),
+    ];
+    const real = join(third, "inner");
+    mkdirSync(real, { mode: 0o755 });
+    writeFileSync(join(real, "real.yaml"), GOOD, { mode: 0o644 });
+    symlinkSync(real, join(through, "folder")); // a link to a folder, in the middle of a target
+    symlinkSync(join(through, "folder", "real.yaml"), join(second, "middle.yaml"));
+    symlinkSync(
+      `../${second.slice(second.lastIndexOf("/") + 1)}/./middle.yaml`,
+      join(first, "policy.yaml"),
+    );
+    const path = join(first, "policy.yaml");
+    assert.ok(loadPolicy(path));
+    for (const folder of [first, second, through, third, real]) {
+      for (const mode of [0o775, 0o1777]) {
+        chmodSync(folder, mode);
+        refused(path, `its folder ${folder} may be written by others`);
+        chmodSync(folder, 0o755);
+      }
+    }
+    assert.ok(
+      loadPolicy(
+        join(
+          through,
+          "folder",
+          "..",
+          "inner",
+          "..",
+          "..",
+          first.slice(1).split("/").at(-1)!,
+          "policy.yaml",
+        ),
+      ),
+    );
+  },
+);
+
+testFile("loadPolicy() looks at the folders above a relative path", () => {
+  const path = policyFile();
+  const before = process.cwd();
+  process.chdir(dirname(path));
+  try {
+    assert.ok(loadPolicy("policy.yaml"));
+    assert.ok(loadPolicy("./policy.yaml"));
+    chmodSync(dirname(path), 0o775);
+    assert.throws(() => loadPolicy("policy.yaml"), {
+      message: `Cannot use the policy: policy.yaml: its folder ${
+        dirname(path)
+      } may be written by others`,
+    });
+  } finally {
+    process.chdir(before);
+  }
+});
+
+testFile("loadPolicy() follows no links that go round", () => {
+  const folder = safeFolder();
+  symlinkSync("b", join(folder, "a"));
+  symlinkSync("a", join(folder, "b"));
+  refused(join(folder, "a"), /ELOOP|too many|levels of symbolic/i);
+});
+
+testFile(
+  "a file is read from the descriptor whose owner was looked at, not from what is there later",
+  () => {
+    const path = policyFile();
+    const stamp = stampOf(statSync(path, { bigint: true }));
+    renameSync(path, `${path}.old`);
+    writeFileSync(path, GOOD.replace("root", "evil"), { mode: 0o644 });
+    assert.equal(readPolicyFile(path, {}, stamp), undefined);
+    assert.match(readPolicyFile(path, {})!.text, /evil/);
+  },
+);
+
+for (
+  const [what, make] of [
+    ["folder", (path) => mkdirSync(path)],
+    ["pipe", (path) => execFileSync("mkfifo", [path])],
+    ["device", (path) => symlinkSync("/dev/null", path)],
+    ["device", (path) => symlinkSync("/dev/zero", path)],
+  ] as readonly (readonly [string, (path: string) => void])[]
+) {
+  testFile(`loadPolicy() waits for nobody: a ${what} is no policy`, () => {
+    const path = join(safeFolder(), "policy.yaml");
+    make(path);
+    refused(path, `it is a ${what}, and no regular file`);
+    assert.throws(() => loadPolicy(path, { anyOwner: true }), /and no regular file$/);
+  });
+}
+
+testFile("loadPolicy() says that a socket is one", async () => {
+  const path = join(safeFolder(), "policy.yaml");
+  const server = createServer().listen(path);
+  await new Promise((resolve) => server.once("listening", resolve));
+  refused(path, "it is a socket, and no regular file");
+  await new Promise((resolve) => server.close(resolve));
+});
+
+testFile("loadPolicy() says what it cannot read", () => {
+  const path = join(safeFolder(), "policy.yaml");
+  const { cause } = refused(path, /ENOENT|os error 2/);
+  assert.ok(cause instanceof Error);
+  writeFileSync(path, "");
+  refusedAt(path, "1:1: it is empty: a policy has a version and rules");
+  writeFileSync(path, Uint8Array.of(0x23, 0xff, 0x0a));
+  refused(path, "it is not in UTF-8");
+  writeFileSync(
+    path,
+    new Uint8Array([0xff, 0xfe, ...new Uint8Array(new Uint16Array([35, 10]).buffer)]),
+  );
+  refused(path, "it is not in UTF-8"); // but in UTF-16
+  writeFileSync(path, "\ufeff" + GOOD);
+  assert.ok(loadPolicy(path));
+  writeFileSync(path, `#${"x".repeat(16 << 20)}`);
+  refused(path, `it has ${(16 << 20) + 1} bytes, and may have ${16 << 20}`);
+  writeFileSync(path, `#${"x".repeat(4 << 20)}`);
+  refusedAt(path, `1:1: it has ${(4 << 20) + 1} characters, and may have ${4 << 20}`);
+});
+
+function refusedAt(path: string, what: string): void {
+  assert.throws(() => loadPolicy(path), { message: `Cannot use the policy: ${path}:${what}` });
+}
+
+testFile("a file's name cannot look like another message", () => {
+  const path = join(safeFolder(), "p\nallowed: \u202e\x1b[2K.yaml");
+  const shown = path.replace("\n", "\\u000a").replace("\u202e", "\\u202e").replace(
+    "\x1b",
+    "\\u001b",
+  );
+  assert.throws(() => loadPolicy(path), (error) => {
+    assert.ok(error instanceof UcredError);
+    assert.ok(error.message.startsWith(`Cannot use the policy: ${shown}: `), error.message);
+    assert.doesNotMatch(error.message, /[\p{Cc}\p{Bidi_Control}]/u);
+    return true;
+  });
+  writeFileSync(path, "version: 2\nrules: []\n");
+  assert.throws(() => loadPolicy(path), {
+    message: `Cannot use the policy: ${shown}:1:10: version is 1, not 2`,
+  });
+  chmodSync(path, 0o666);
+  assert.throws(() => loadPolicy(path), (error) => {
+    assert.doesNotMatch(`${(error as UcredError).message}${(error as UcredError).hint}`, /\p{Cc}/u);
+    return true;
+  });
+});
+
+test("whose a file is, and who may write to it, is told apart", () => {
+  const trusted = (uid: number) => uid === 0 || uid === 1000;
+  assert.equal(whoElseWrites({ uid: 0, mode: 0o100755 }, trusted), undefined);
+  assert.equal(whoElseWrites({ uid: 1000, mode: 0o40700 }, trusted), undefined);
+  assert.equal(whoElseWrites({ uid: 1001, mode: 0o600 }, trusted), "belongs to uid 1001");
+  for (const mode of [0o41777, 0o775, 0o666, 0o602]) {
+    assert.equal(whoElseWrites({ uid: 0, mode }, trusted), "may be written by others");
+  }
+  assert.equal(whoElseReplaces({ uid: 0, mode: 0o41777 }, trusted), undefined);
+  assert.equal(whoElseReplaces({ uid: 1001, mode: 0o41777 }, trusted), "belongs to uid 1001");
+  assert.equal(whoElseReplaces({ uid: 0, mode: 0o40777 }, trusted), "may be written by others");
+});
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+/** What loadPolicy() says of a file that belongs to 65534, in a process of uid 65534. */
+function saidTo65534(path: string, ...before: readonly string[]): string {
+  const script = join(safeFolder(), "load.ts");
+  writeFileSync(
+    script,
+    `import process from "node:process";
+import { loadPolicy } from ${JSON.stringify(join(root, "policy/mod.ts"))};
+if (process.geteuid?.() === 0) process.setuid?.(65534);
+let said = "read";
+try {
+  loadPolicy(${JSON.stringify(path)});
+} catch (error) {
+  said = (error as Error).message.slice((error as Error).message.lastIndexOf(": ") + 2);
+}
+console.log(process.geteuid?.(), said);
+`,
+    { mode: 0o644 },
+  );
+  const [command, ...args] = [...before, ...runtimeCommand(), script];
+  return execFileSync(command!, args, { encoding: "utf8", timeout: 60_000, cwd: dirname(script) });
+}
+
+testWith(
+  [...asRoot, needs.userNamespace, needs.node],
+  "a file of 65534 is our own where each id has its number, and anybody's where not",
+  () => {
+    const path = policyFile();
+    chownSync(path, 65534, 65534);
+    assert.equal(saidTo65534(path), "65534 read\n");
+    // In a namespace without a number for root and for 4321, both read as 65534, as we do.
+    const foreign = policyFile();
+    chownSync(foreign, 4321, 4321);
+    chownSync(dirname(foreign), 4321, 4321);
+    for (const file of [path, foreign]) {
+      assert.equal(saidTo65534(file, "unshare", "-U"), "65534 it belongs to uid 65534\n");
+    }
+  },
+);
+
+testFile("no descriptor is left of files that are refused", () => {
+  const path = policyFile();
+  const before = openSync("/dev/null", "r");
+  closeSync(before);
+  chmodSync(path, 0o666);
+  for (let i = 0; i < 20; i++) refused(path, "it may be written by others");
+  chmodSync(path, 0o644);
+  writeFileSync(path, "version: 2\nrules: []\n");
+  for (let i = 0; i < 20; i++) assert.throws(() => loadPolicy(path));
+  const now = openSync("/dev/null", "r");
+  closeSync(now);
+  assert.equal(now, before);
+  rmSync(path);
+  assert.ok(readFileSync("/dev/null").length === 0);
+});
