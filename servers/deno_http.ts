@@ -23,6 +23,7 @@ import {
   isProblem,
   onEnd,
   type Problem,
+  responseOf,
   unused,
 } from "./request.ts";
 import type { HttpListening, ServeOptions } from "./serve.ts";
@@ -218,8 +219,7 @@ class DenoHttp {
     belongsTo(decidedAbout, admitted);
     decided(decidedAbout, outcome.decision);
     const answer = this.#fetch(decidedAbout, { peer: admitted.peer, decision: outcome.decision });
-    // What is none would end the program: Deno throws where nobody catches.
-    return answer instanceof Response ? unused(answer) : Promise.resolve(answer).then(unused);
+    return answer instanceof Response ? native(answer) : Promise.resolve(answer).then(native);
   }
 
   #refuse(served: Served, problem: Problem): Response {
@@ -247,5 +247,18 @@ function rewritten(request: Request, url: string): Request | undefined {
     return new Request(url, request);
   } catch {
     return undefined;
+  }
+}
+
+/** What is none of Deno's own responses would end the program: Deno throws where nobody catches. */
+function native(answer: Response): Response {
+  unused(answer);
+  try {
+    Reflect.get(Response.prototype, "status", answer); // throws if it is another's
+    return answer;
+  } catch {
+    // The npm package of oak brings undici's along, others inherit from Deno's.
+    const { status, statusText, headers, body } = answer;
+    return new Response(body, { status, statusText, headers: [...headers] });
   }
 }

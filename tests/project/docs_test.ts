@@ -22,7 +22,7 @@ const SOURCES = [
   "README.md",
   "docs/**/*.md",
   "mod.ts",
-  "{core,ffi,adapters,identity,policy}/**/*.ts",
+  "{core,ffi,adapters,identity,policy,servers}/**/*.ts",
 ];
 
 /** Every fenced block that is marked `ts`, in Markdown or within a comment. */
@@ -132,7 +132,8 @@ function converse(path: string, onText: (text: unknown) => void): Promise<boolea
 for (const [index, { name, code }] of examples.entries()) {
   for (const runtime of Object.keys(RUNTIMES)) {
     test(`the example at ${name} works on ${runtime}`, async () => {
-      const socket = /\.listen\("(.*)"\)/.exec(code)?.[1];
+      const listens = /(?:\.listen\(|\bpath: )"([^"]*)"/.exec(code)?.[1];
+      const socket = /\bclose\(/.test(code) ? undefined : listens;
       const output = await play(runtime, files[index]!, socket);
       // A comment behind console.log(…) promises what is printed.
       const promised = [...code.matchAll(/console\.log\(.*\); \/\/ (.*)$/gm)].map(([, text]) =>
