@@ -17,7 +17,7 @@
  *   path: "app.sock",
  *   mode: 0o666,
  *   policy,
- *   fetch: (request, { peer }) => new Response(`welcome, uid ${peer.uid}\n`),
+ *   fetch: (_, { peer }) => new Response(`welcome, uid ${peer.uid}\n`),
  * });
  * console.log(`at ${server.path}, by ${server.engine}`);
  * ```
