@@ -36,7 +36,7 @@ import {
   type ServerStats,
 } from "./admission.ts";
 import { attempt } from "./handler.ts";
-import type { CloseOptions, ListenOptions } from "./listening.ts";
+import { type CloseOptions, type ListenOptions, notifyStopping } from "./listening.ts";
 import { occupy, type Place } from "./place.ts";
 
 export type { AdmissionOptions, ServerStats } from "./admission.ts";
@@ -148,10 +148,18 @@ export async function listen(options: BunListenOptions): Promise<BunListening> {
     }
     admission.server = place.path;
   }
-  if (options.notify === true) notify("READY=1");
+  if (options.notify === true) {
+    try {
+      notify("READY=1");
+    } catch (error) { // nobody would know that it listens
+      place?.remove();
+      listener?.stop(true);
+      throw error;
+    }
+  }
   const close = async ({ timeout = Infinity }: CloseOptions = {}) => {
     place?.remove();
-    if (options.notify === true) notify("STOPPING=1");
+    if (options.notify === true) notifyStopping();
     listener?.stop();
     await sockets.end(timeout);
   };

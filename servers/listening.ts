@@ -3,7 +3,7 @@
 import { UcredError } from "../core/errors.ts";
 import { takeInherited } from "../identity/activation.ts";
 import { notify } from "../identity/notify.ts";
-import type { ServerStats } from "./admission.ts";
+import { type ServerStats, warn } from "./admission.ts";
 import { occupy, type Place, type PlaceOptions } from "./place.ts";
 
 /** How to listen, wherever that is. */
@@ -146,7 +146,15 @@ export class Listening {
       this.#onPlace(this.#path, this.#place.boundTo);
     }
     this.#notifies = options.notify === true;
-    if (this.#notifies) notify("READY=1");
+    if (!this.#notifies) return;
+    try {
+      notify("READY=1");
+    } catch (error) { // nobody would know that it listens
+      this.#place?.remove();
+      this.#place = this.#path = undefined;
+      this.#native.close(() => {});
+      throw error;
+    }
   }
 
   async #listen(where: { path: string } | { fd: number }, backlog: number): Promise<void> {
@@ -175,7 +183,7 @@ export class Listening {
       this.#place?.remove(); // while the socket is open: until then its inode is nobody else's
       this.#place = undefined;
       this.#path = undefined;
-      if (this.#notifies) notify("STOPPING=1");
+      if (this.#notifies) notifyStopping();
       this.#notifies = false;
       const timer = timeout === Infinity
         ? undefined
@@ -189,6 +197,15 @@ export class Listening {
     };
     if (this.#started === undefined || this.#path !== undefined) close();
     else void this.#started.then(close);
+  }
+}
+
+/** Nothing keeps a server from closing. */
+export function notifyStopping(): void {
+  try {
+    notify("STOPPING=1");
+  } catch (error) {
+    warn("The service manager is not told that a server stops", error);
   }
 }
 

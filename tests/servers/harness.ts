@@ -90,8 +90,8 @@ export class ServerProcess {
   }
 
   /** Starts one that waits for orders. */
-  static async start(orders: Orders = {}): Promise<ServerProcess> {
-    const server = new ServerProcess(orders);
+  static async start(orders: Orders = {}, prefix: readonly string[] = []): Promise<ServerProcess> {
+    const server = new ServerProcess(orders, prefix);
     assert.ok("waiting" in await server.tell<object>({}));
     return server;
   }

@@ -1,5 +1,5 @@
 /**
- * A server of ucred/net in a process of its own. It does what lines of JSON on its input say, one
+ * A server of ucred/net, or ucred/bun, in a process of its own. It does what lines of JSON on its input say, one
  * after the other, and answers each with a line: `{"listen":…}`, `{"close":…}`, `{"stats":true}`.
  *
  * Its argument is JSON, too: options for createServer(), `uid` and `gid` to run as, where to `listen`
@@ -16,7 +16,8 @@ import {
   type NetServer,
   type NetServerOptions,
 } from "../../servers/net.ts";
-import { definePolicy } from "../../mod.ts";
+import { definePolicy, type Peer } from "../../mod.ts";
+import { listen as listenByBun } from "../../servers/bun_listen.ts";
 import type { PolicyDocument } from "../../core/policy/document.ts";
 
 export interface Orders {
@@ -30,7 +31,12 @@ export interface Orders {
   readonly listen?: ListenOptions;
   /** What is said to each; by default its uid. The connection stays open if it is null. */
   readonly text?: string | null;
+  /** Whether it is one of ucred/bun. */
+  readonly bun?: boolean;
 }
+
+/** What is the same of all kinds of servers. */
+type Running = Pick<NetServer, "stats"> & { close(how: object): Promise<unknown> };
 
 /** What it is told. */
 export interface Order {
@@ -48,20 +54,39 @@ if (orders.umask !== undefined) process.umask(orders.umask);
 const { policy } = orders;
 const say = (answer: unknown) => process.stdout.write(`${JSON.stringify(answer)}\n`);
 
-let server: NetServer | undefined;
+let server: Running | undefined;
+
+const options = {
+  ...orders.options,
+  policy: typeof policy === "object" ? definePolicy(policy) : policy,
+  ...(orders.audit && { audit: auditLog() }),
+};
+const greet = (socket: { end(text: string): unknown }, { uid }: Peer) => {
+  if (orders.text !== null) socket.end(orders.text ?? `${uid}\n`);
+};
+const sayPath = (path: string) => say({ listening: path.replace("\0", "@") });
+const sayError = ({ code, errno, message }: NodeJS.ErrnoException) =>
+  say({ error: { code, errno, message } });
 
 function start(where: ListenOptions): NetServer {
-  return createServer({
-    ...orders.options,
-    policy: typeof policy === "object" ? definePolicy(policy) : policy,
-    ...(orders.audit && { audit: auditLog() }),
-  }, (socket, peer) => {
-    socket.resume();
-    if (orders.text !== null) socket.end(orders.text ?? `${peer.uid}\n`);
-  }).listen(where, () => say({ listening: where.path?.replace("\0", "@") ?? "" }));
+  const made = createServer(options, (socket, peer) => greet(socket.resume(), peer));
+  return made.listen(where, () => sayPath(made.address() as unknown as string));
 }
 
-if (orders.listen !== undefined) server = start(orders.listen);
+async function startBun(where: ListenOptions): Promise<void> {
+  try {
+    const made = await listenByBun({ ...options, ...where, socket: { open: greet } });
+    server = made;
+    sayPath(made.path);
+  } catch (error) {
+    sayError(error as Error);
+  }
+}
+
+if (orders.listen !== undefined) {
+  if (orders.bun) await startBun(orders.listen);
+  else server = start(orders.listen);
+}
 
 const fillers: number[] = [];
 process.on("SIGUSR2", () => {}); // takes Deno 2.9.5 some descriptors, for want of which it panics
@@ -79,10 +104,8 @@ function fillUp(left: number): void {
 createInterface({ input: process.stdin }).on("line", (line) => {
   const { listen, close, stats, fill } = JSON.parse(line) as Order;
   if (listen !== undefined) {
-    server = start(listen).on("error", (error: NodeJS.ErrnoException) => {
-      const { code, errno, message } = error;
-      say({ error: { code, errno, message } });
-    });
+    if (orders.bun) void startBun(listen);
+    else server = start(listen).on("error", sayError);
   }
   if (close !== undefined) server!.close(close).then(() => say({ closed: true }));
   // Later: Deno takes a descriptor for each read of its input, and is to have the next one by then.

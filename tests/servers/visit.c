@@ -6,6 +6,7 @@
  *   --gid N --uid N  as this user, with no other groups
  *   --bind PATH      bind the client's end first
  *   --send TEXT      send this
+ *   --type TYPE      of socket: seqpacket or datagram; one of datagrams sends one, and waits
  *   --deaf 1         read nothing until the server has ended the connection
  *   --crowd N        connect N times, and leave at once: some after sending something, some after
  *                    closing one direction; print how many connections came about
@@ -55,7 +56,7 @@ static void print_json(const char *text, size_t length)
 
 int main(int argc, char **argv)
 {
-	const char *uid = NULL, *gid = NULL, *bind_path = NULL, *text = NULL;
+	const char *uid = NULL, *gid = NULL, *bind_path = NULL, *text = NULL, *type_name = "";
 	long crowd = 0, deaf = 0;
 	int i = 1;
 	for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
@@ -64,6 +65,7 @@ int main(int argc, char **argv)
 		else if (!strcmp(option, "gid")) gid = value;
 		else if (!strcmp(option, "bind")) bind_path = value;
 		else if (!strcmp(option, "send")) text = value;
+		else if (!strcmp(option, "type")) type_name = value;
 		else if (!strcmp(option, "deaf")) deaf = atol(value);
 		else if (!strcmp(option, "crowd")) crowd = atol(value);
 		else errx(2, "no option --%s", option);
@@ -95,7 +97,9 @@ int main(int argc, char **argv)
 		return 0;
 	}
 
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int type = !strcmp(type_name, "seqpacket") ? SOCK_SEQPACKET :
+	    !strcmp(type_name, "datagram") ? SOCK_DGRAM : SOCK_STREAM;
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
 	if (bind_path) {
 		size = address_of(bind_path, &address);
 		if (bind(fd, (struct sockaddr *)&address, size) != 0)
@@ -108,6 +112,8 @@ int main(int argc, char **argv)
 	}
 	printf("{\"pid\":%d}\n", (int)getpid());
 	fflush(stdout);
+	if (type == SOCK_DGRAM)
+		(void)!send(fd, "", 0, MSG_NOSIGNAL);
 	if (text)
 		(void)!send(fd, text, strlen(text), MSG_NOSIGNAL);
 	static char received[1 << 16];

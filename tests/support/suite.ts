@@ -47,6 +47,10 @@ export const needs = {
     name: "systemd-notify (Debian: systemd)",
     met: succeeds("systemd-notify", "--version"),
   },
+  socketActivate: {
+    name: "systemd-socket-activate (Debian: systemd)",
+    met: succeeds("systemd-socket-activate", "--version"),
+  },
   logger: { name: "logger (Debian: bsdutils)", met: succeeds("logger", "--version") },
   deno: { name: "Deno", met: runtime === "deno" },
   bun: { name: "Bun", met: runtime === "bun" },
