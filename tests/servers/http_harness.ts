@@ -205,7 +205,8 @@ export interface Response {
   readonly body: string;
 }
 
-const relay = here.every(({ met }) => met)
+/** The compiled relay.c. */
+export const relay: string = here.every(({ met }) => met)
   ? compileProgram(new URL("relay.c", import.meta.url))
   : "";
 

@@ -1,0 +1,24 @@
+/**
+ * Express: Node, Deno, Bun.
+ *
+ *   node examples/servers/express.ts app.sock     (or deno run -A, or bun)
+ *   curl --unix-socket app.sock http://localhost/
+ */
+
+import express from "express";
+import process from "node:process";
+import { createServer, decisionOf, peerOf } from "../../servers/http.ts"; // "ucred/http"
+import { policy } from "./policy.ts";
+
+const app = express();
+
+app.get("/", (request, response) => {
+  const { uid, user = uid } = peerOf(request);
+  response.send(`welcome, ${user}: ${decisionOf(request).grants}\n`);
+});
+app.post("/", (_, response) => void response.send("done\n"));
+
+const server = createServer({ policy }, app);
+server.listen({ path: process.argv[2] ?? "app.sock", mode: 0o666 }, () => {
+  console.log(`Listening at ${server.address()}`);
+});

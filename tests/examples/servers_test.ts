@@ -1,0 +1,150 @@
+/** Each example of examples/servers, on each runtime, with a client that it lets in and one that it does not. */
+
+import assert from "node:assert/strict";
+import { Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Child, freshPath } from "../live/harness.ts";
+import { relay, Wire } from "../servers/http_harness.ts";
+import { needs, testWith } from "../support/suite.ts";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const folder = join(root, "examples/servers");
+
+/** May look, everything, nothing. */
+const [PERSON, ROOT, SERVICE] = [59_998, 0, 999];
+
+async function checkHttp(path: string): Promise<void> {
+  const person = Wire.as(PERSON, path);
+  const { status, body } = await person.get("/");
+  assert.equal(status, 200);
+  assert.match(body, /^welcome, \w+: look\n$/);
+  const denied = await person.get("/", "POST");
+  assert.equal(denied.status, 403);
+  assert.equal(denied.headers["content-type"], "application/problem+json");
+  assert.equal((await Wire.as(PERSON, path).get("/none")).status, 404);
+
+  const other = Wire.as(ROOT, path);
+  assert.equal((await other.get("/")).body, "welcome, root: full\n");
+  other.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+  assert.equal((await other.response()).body, "done\n");
+
+  assert.equal(await Wire.as(SERVICE, path).send("GET / HTTP/1.1\r\n").rest(), "");
+}
+
+async function checkWebSockets(path: string): Promise<void> {
+  const hello = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n";
+  const person = Wire.as(PERSON, path).send(hello);
+  assert.equal((await person.response()).status, 101);
+  assert.match(await person.until("look"), /welcome, \w+: look$/);
+  person.send("\x81\x82\0\0\0\0hi"); // a masked text frame
+  assert.match(await person.until("hi"), /\w+ says hi$/);
+  assert.equal((await Wire.as(ROOT, path).get("/")).status, 426);
+  assert.equal(await Wire.as(SERVICE, path).send(hello).rest(), "");
+}
+
+async function checkJsonRpc(path: string): Promise<void> {
+  const ask = async (wire: Wire, method: string, ...params: unknown[]) => {
+    const text = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params });
+    wire.send(`Content-Length: ${text.length}\r\n\r\n${text}`);
+    const length = Number(/\d+/.exec(await wire.until("\r\n\r\n"))![0]);
+    let answer = "";
+    while (answer.length < length) answer += await wire.until("}");
+    const { result, error } = JSON.parse(answer);
+    return result ?? error.code;
+  };
+  const [person, other] = [Wire.as(PERSON, path), Wire.as(ROOT, path)];
+  assert.match(await ask(person, "get/welcome"), /^welcome, \w+$/);
+  assert.equal(await ask(person, "set/name", "Ada"), -32600);
+  assert.equal(await ask(other, "get/welcome"), "welcome, root");
+  assert.equal(await ask(other, "set/name", "Ada"), "root is called Ada");
+  assert.equal(await ask(other, "toString"), -32601);
+  assert.equal(await Wire.as(SERVICE, path).send("Content-Length: 1\r\n\r\n").rest(), "");
+}
+
+async function checkGrpc(path: string): Promise<void> {
+  const ask = async (uid: number, method: string): Promise<string> => {
+    // grpc-js connects to the tunnel, which connects as this user.
+    const tunnel = createServer((socket) => {
+      const child = spawn(relay, ["--uid", `${uid}`, path], { stdio: ["pipe", "pipe", "inherit"] });
+      child.stdin.on("error", () => {});
+      socket.on("error", () => {}).on("close", () => child.kill("SIGKILL"));
+      socket.pipe(child.stdin);
+      child.stdout.pipe(socket);
+    });
+    const own = freshPath();
+    await once(tunnel.listen(own), "listening");
+    const client = new Client(`unix:${own}`, credentials.createInsecure());
+    try {
+      return await new Promise((resolve) => {
+        client.makeUnaryRequest(
+          `/hall/${method}`,
+          (value: string) => Buffer.from(JSON.stringify(value)),
+          (bytes) => JSON.parse(String(bytes)) as string,
+          "Ada",
+          (error: ServiceError | null, value) => resolve(error ? status[error.code] : value!),
+        );
+      });
+    } finally {
+      client.close();
+      tunnel.close();
+    }
+  };
+  assert.match(await ask(PERSON, "Welcome"), /^welcome, \w+$/);
+  assert.equal(await ask(PERSON, "Name"), "PERMISSION_DENIED");
+  assert.equal(await ask(ROOT, "Welcome"), "welcome, root");
+  assert.equal(await ask(ROOT, "Name"), "root is called Ada");
+  assert.equal(await ask(SERVICE, "Welcome"), "UNAVAILABLE");
+}
+
+const CHECKS: { readonly [name: string]: (path: string) => Promise<void> } = {
+  express: checkHttp,
+  fastify: checkHttp,
+  koa: checkHttp,
+  hono: checkHttp,
+  oak: checkHttp,
+  elysia: checkHttp,
+  websocket: checkWebSockets,
+  jsonrpc: checkJsonRpc,
+  grpc: checkGrpc,
+};
+
+const RUNTIMES = {
+  Node: ["node", "--disable-warning=ExperimentalWarning"],
+  Deno: ["deno", "run", "--no-prompt", "-A"],
+  Bun: ["bun"],
+} as const;
+
+const here = [needs.linux, needs.cc, needs.root, needs.native];
+
+for (const [name, check] of Object.entries(CHECKS)) {
+  for (const [runtime, [command, ...flags]] of Object.entries(RUNTIMES)) {
+    testWith(
+      here,
+      `${name}.ts on ${runtime} serves whom it ought to, and nobody else`,
+      async () => {
+        const path = freshPath();
+        const program = join(root, "node_modules/.bin", command);
+        const child = new Child(program, [...flags, join(folder, `${name}.ts`), path]);
+        try {
+          let line: string;
+          do line = await child.line(); while (!line.startsWith("Listening")); // oak greets
+          assert.equal(line, `Listening at ${path}`);
+          await check(path);
+        } finally {
+          child.process.kill("SIGKILL");
+        }
+      },
+    );
+  }
+}
+
+testWith([], "each example of examples/servers is tested, and says where it runs", () => {
+  const names = readdirSync(folder).filter((name) => name !== "policy.ts");
+  assert.deepEqual(names.sort(), Object.keys(CHECKS).map((name) => `${name}.ts`).sort());
+});
