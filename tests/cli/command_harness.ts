@@ -166,7 +166,7 @@ export class Terminal {
     const set = Object.entries(env).map(([name, value]) => `${name}=${value}`);
     const words = ["env", "-u", "NO_COLOR", "-u", "FORCE_COLOR", ...set, ...command, ...args];
     const quoted = words.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ");
-    const line = `${quoted}; echo "[ended: $?]"; sleep 1000`;
+    const line = `trap : INT; ${quoted}; echo "[ended: $?]"; sleep 1000`;
     this.#tmux(
       "-f",
       "/dev/null",

@@ -1,0 +1,213 @@
+/** Tests of `ucred listen`: who connects, and what a policy says, as lines, as JSON, as a table. */
+
+import assert from "node:assert/strict";
+import { chmodSync, copyFileSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Child, freshPath } from "../live/harness.ts";
+import { visit, visitAs, visitProgram } from "../servers/harness.ts";
+import { temporaryFolder } from "../support/compile.ts";
+import { needs, testWith } from "../support/suite.ts";
+import { assertPrintable, file, Running, Terminal, tools } from "./command_harness.ts";
+
+const visitors = [needs.linux, needs.cc, needs.root, needs.native];
+
+const POLICY = `version: 1
+rules:
+  - { name: root, when: { uid: 0 }, allow: full }
+  - { name: one, when: { uid: 4001 }, allow: read }
+  - { name: two, when: { uid: 4002 }, deny: "two is not welcome" }
+`;
+
+/** Listens, as soon as this resolves. */
+async function listening(...args: string[]): Promise<Running & { path: string }> {
+  const path = freshPath();
+  const running = new Running(["listen", path, ...args]);
+  await running.says("err", "listening at");
+  return Object.assign(running, { path });
+}
+
+testWith(
+  visitors,
+  "listen prints a line for each process that connects, and greets it",
+  async () => {
+    const listener = await listening();
+    const texts = [];
+    for (const uid of [4001, 4002, 0]) texts.push(await visitAs(uid, listener.path));
+    for (const [at, uid] of [4001, 4002].entries()) {
+      assert.match(texts[at]!, new RegExp(`^you are uid ${uid}, pid [0-9]+\n$`));
+    }
+    const { code, out } = await listener.end();
+    assert.equal(code, 0);
+    const rows = out.slice(0, -1).split("\n").map((line) => line.split("\t"));
+    assert.deepEqual(rows.map((cells) => cells[2]), ["4001", "4002", "0 (root)"]);
+    for (const [at, cells] of rows.entries()) {
+      assert.equal(cells.length, 9);
+      assert.match(cells[0]!, /^[0-9]{2}:[0-9]{2}:[0-9]{2}$/);
+      assert.ok(texts[at]!.includes(`pid ${cells[1]}`));
+      assert.deepEqual([cells[4], cells[7], cells[8]], [visitProgram, "-", ""]);
+    }
+  },
+);
+
+testWith(visitors, "listen --policy tells what is decided of each, and why", async () => {
+  const policy = file("policy.yaml", POLICY);
+  const listener = await listening("--policy", policy);
+  const uids = [0, 4001, 4002, 4003];
+  const texts = [];
+  for (const uid of uids) texts.push(await visitAs(uid, listener.path));
+  const { out } = await listener.end();
+  const verdicts = out.trimEnd().split("\n").map((line) => line.split("\t").slice(7));
+  assert.deepEqual(verdicts, [
+    ["allow", 'Rule "root" allows it: full'],
+    ["allow", 'Rule "one" allows it: read'],
+    ["deny", 'Rule "two" denies it: two is not welcome'],
+    ["deny", "No rule matches"],
+  ]);
+  const said = texts.map((text) => text.trimEnd().split(": ")[1]);
+  assert.deepEqual(said, ["allowed", "allowed", "denied", "denied"]);
+});
+
+testWith(visitors, "listen --json prints a peer in a line, with the decision", async () => {
+  const policy = file("policy.yaml", POLICY);
+  const listener = await listening("--json", "--policy", policy);
+  await visitAs(4001, listener.path);
+  await visitAs(4003, listener.path);
+  const { out } = await listener.end();
+  const [one, other] = out.trimEnd().split("\n").map((line) => JSON.parse(line));
+  assert.ok(Math.abs(Date.parse(one.time) - Date.now()) < 3_600_000);
+  assert.deepEqual([one.uid, one.gid, one.groups], [4001, 4001, [4001]]);
+  assert.equal(one.process.exe, visitProgram);
+  assert.deepEqual(one.decision, {
+    allowed: true,
+    rule: "one",
+    grants: ["read"],
+    reason: 'Rule "one" allows it: read',
+  });
+  assert.deepEqual([other.uid, other.decision.allowed], [4003, false]);
+});
+
+testWith(
+  visitors,
+  "listen follows its policy, and keeps it where the new one is wrong",
+  async () => {
+    const policy = file("policy.yaml", POLICY);
+    const listener = await listening("--policy", policy);
+    const replace = (text: string) => {
+      writeFileSync(`${policy}.new`, text, { mode: 0o644 });
+      renameSync(`${policy}.new`, policy);
+    };
+    replace("version: 1\nrules: [{ name: all, allow: sure }]\n");
+    process.kill(listener.process.pid!, "SIGHUP");
+    await listener.says("err", "policy reloaded");
+    assert.match(await visitAs(4003, listener.path), /: allowed$/m);
+    replace("version: 1\nrules: [{ name: all, alow: sure }]\n");
+    process.kill(listener.process.pid!, "SIGHUP");
+    await listener.says("err", /policy\.yaml:2:[0-9]+.*alow/);
+    assert.match(await visitAs(4003, listener.path), /: allowed$/m);
+    assertPrintable(listener.err);
+    assert.equal((await listener.end()).code, 0);
+  },
+);
+
+testWith(
+  visitors,
+  "names of programs cannot forge a line of listen, nor write to the terminal",
+  async () => {
+    const hostile = "pro\u001b[2J\ngram\t\u202e";
+    const folder = temporaryFolder();
+    mkdirSync(join(folder, "bin"));
+    const program = join(folder, "bin", hostile);
+    copyFileSync(visitProgram, program);
+    chmodSync(program, 0o755);
+    const listener = await listening();
+    const child = new Child(program, [listener.path]);
+    await child.json();
+    await child.json();
+    await child.end();
+    const { out } = await listener.end();
+    assert.equal(out.split("\n").length, 2, out);
+    assert.equal(out.split("\t").length, 9);
+    assertPrintable(out);
+    assert.ok(out.includes("pro\\x1b[2J\\x0agram\\x09\\u202e"), out);
+  },
+);
+
+testWith(
+  [...visitors, tools.tmux],
+  "listen shows a table that fits on terminals of 80 and 120 columns",
+  async () => {
+    const policy = file("policy.yaml", POLICY);
+    for (const columns of [80, 120]) {
+      const path = freshPath();
+      using terminal = new Terminal(columns, ["listen", path, "--policy", policy]);
+      await terminal.shows("listening at");
+      for (const uid of [0, 4001, 4003]) await visitAs(uid, path);
+      await terminal.shows("No rule matches");
+      terminal.press("C-c");
+      const { text, code } = await terminal.ended();
+      assert.equal(code, 0);
+      const lines = text.split("\n");
+      const head = lines.findIndex((line) => line.startsWith("TIME"));
+      assert.match(lines[head]!, /^TIME +PID +USER +GROUPS +EXE +WHERE$/);
+      const at = lines[head]!.indexOf("USER");
+      const table = lines.slice(head + 1, head + 7);
+      assert.deepEqual(table.filter((_, row) => row % 2 === 1).map((line) => line.trim()), [
+        'Rule "root" allows it: full',
+        'Rule "one" allows it: read',
+        "No rule matches",
+      ]);
+      const rows = table.filter((_, row) => row % 2 === 0);
+      assert.deepEqual(rows.map((line) => line.slice(at - 6, at).trim()), [
+        "allow",
+        "allow",
+        "deny",
+      ]);
+      assert.deepEqual(rows.map((line) => parseInt(line.slice(at))), [0, 4001, 4003]);
+      for (const row of rows) assert.match(row, /[…/]visit /);
+    }
+  },
+);
+
+testWith(visitors, "listen --mode says who may connect", async () => {
+  const listener = await listening("--mode", "0600");
+  assert.equal(await visitAs(4001, listener.path), "EACCES");
+  assert.match(await visit(listener.path), /you are uid 0/);
+  assert.equal((await listener.end()).code, 0);
+});
+
+testWith([needs.linux, needs.cc], "listen takes an abstract name, and nobody else's", async () => {
+  const name = `@ucred-listen-${process.pid}`;
+  const running = new Running(["listen", name]);
+  await running.says("err", "listening at");
+  assert.match(await visit(`\0${name.slice(1)}`), /you are uid/);
+  const second = await new Running(["listen", name]).done;
+  assert.equal(second.code, 2);
+  assert.match(second.err, /Cannot listen at .*EADDRINUSE/);
+  assert.equal((await running.end("SIGINT")).code, 0);
+});
+
+test("listen ends, and removes its socket, when whoever reads its lines has gone", async () => {
+  const path = freshPath();
+  const running = new Running(["listen", path, "--json"]);
+  await running.says("err", "listening at");
+  running.process.stdout!.destroy();
+  // The first line that nobody takes is the last.
+  while (running.process.exitCode === null) {
+    await connectOnce(path);
+    await sleep(5);
+  }
+  assert.equal(running.process.exitCode, 0);
+  await assert.rejects(connectOnce(path, true), /ENOENT/);
+});
+
+/** Connects, and waits for the end of that. */
+function connectOnce(path: string, mustConnect = false): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path).on("close", () => resolve());
+    socket.on("error", (error) => mustConnect ? reject(error) : resolve()).resume();
+  });
+}
