@@ -51,16 +51,18 @@ async function run({ kind, where, connection, count, atOnce }: Load): Promise<vo
     agent,
     family: 4,
   };
-  const one = () =>
-    new Promise<void>((resolve, reject) => {
-      get(options, (response) => {
+  const one = (): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const request = get(options, (response) => {
         let text = "";
         response.setEncoding("utf8").on("data", (chunk: string) => text += chunk);
         response.on("end", () => {
           if (response.statusCode === 200 && text === "welcome\n") resolve();
           else reject(new Error(`answered ${response.statusCode} ${text}`));
         });
-      }).on("error", reject);
+      });
+      // A server may close a connection that was idle just as it is used again.
+      request.on("error", (error) => request.reusedSocket ? resolve(one()) : reject(error));
     });
   let left = count;
   const worker = async () => {
