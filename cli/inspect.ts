@@ -158,8 +158,10 @@ class Look {
         "containers that share it included, can connect, and can take the name when it is free";
       return this.#doubt("abstract", message);
     }
+    const own = this.#server?.uid ?? ownUid();
     for (const { path, uid, mode } of this.#folders) {
-      const why = whoElseReplaces({ uid, mode: parseInt(mode, 8) }, this.#server?.uid ?? ownUid());
+      const isServers = (owner: number) => owner === 0 || owner === own;
+      const why = whoElseReplaces({ uid, mode: parseInt(mode, 8) }, isServers);
       if (why === undefined) continue;
       this.#doubt("folder", `The folder ${path} ${why}: they can put another socket there`);
     }
