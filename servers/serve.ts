@@ -1,5 +1,6 @@
 /** Fetch-style HTTP servers, on the fastest engine that tells who connected. */
 
+import type { IncomingMessage } from "node:http";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import { NodeRequest, sendNodeResponse } from "srvx/node";
@@ -27,6 +28,10 @@ export type ServeOptions = ListenOptions & RequestOptions & {
   /**
    * By default "deno" in Deno, where it is there and a path is given, and "node:http" otherwise.
    * `Bun.serve` hides who connects (oven-sh/bun 29597): Bun has "node:http" only.
+   *
+   * With "deno" URLs begin with "http+unix:", a client that closes its sending side counts as gone,
+   * and one that leaves while a body comes that nobody reads is noticed when the handler is done.
+   * Elysia takes the host of such a URL for a part of the path: give it "node:http".
    */
   readonly engine?: Engine | undefined;
 };
@@ -79,6 +84,7 @@ function serveByNode(options: ServeOptions): Promise<HttpListening> {
   const server = createServer(
     { policy, pin, limits, audit, revalidate },
     async (incoming, response) => {
+      if (hasShortHost(incoming)) incoming.headers.host = "localhost";
       const request = new NodeRequest({ req: incoming, res: response });
       const admitted = admittedOf(incoming)!;
       const decision = decisionOf(incoming);
@@ -103,4 +109,16 @@ function serveByNode(options: ServeOptions): Promise<HttpListening> {
       });
     });
   });
+}
+
+/**
+ * Elysia looks for the path behind four characters of host, if not told otherwise: with a shorter one
+ * it would take less than the path that was decided about.
+ */
+function hasShortHost({ rawHeaders }: IncomingMessage): boolean {
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = rawHeaders[at]!;
+    if (name.length === 4 && name.toLowerCase() === "host") return rawHeaders[at + 1]!.length < 4;
+  }
+  return false;
 }
