@@ -1,5 +1,6 @@
 /** `ucred guard`: identity for a server that knows nothing of it, in front of whose socket it stands. */
 
+import { closeSync, openSync } from "node:fs";
 import process from "node:process";
 import type { ServerExpectation } from "../identity/verify.ts";
 import { shadowPolicy } from "../core/policy/shadow.ts";
@@ -61,8 +62,10 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   const [policy, shadow] = [options.policy, options.shadow].map((file) =>
     file === undefined ? undefined : follow(file, anyOwner)
   );
+  const file = options.audit === "-" ? undefined : options.audit;
+  if (file !== undefined) closeSync(openSync(file, "a", 0o600)); // it can be written, or we end here
   const audit = options.audit === undefined ? undefined : auditLog({
-    ...(options.audit !== "-" && { file: options.audit }),
+    file,
     onlyDenied: options.auditDenied === true,
   });
   const start = options.mode === "http" ? guardHttp : guardStream;
@@ -76,7 +79,11 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   });
   try {
     await listening(server, whereOf(options));
-    tell(`guards ${options.upstream}, listening at ${printable(String(server.address()))}`);
+    tell(
+      `guards ${options.upstream}, listening at ${
+        printable(String(server.address()).replace("\0", "@"))
+      }`,
+    );
     const signal = await untilSignal(policy, audit);
     tell(`${signal}: no new connections; those that are open have ${options.drain} s to end`);
     await server.close({ timeout: options.drain * 1000 });

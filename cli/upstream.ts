@@ -13,6 +13,7 @@ const TIMEOUT = 10_000;
 const PATIENCE: { readonly [code: string]: number } = {
   EAGAIN: TIMEOUT,
   ECONNREFUSED: 1000, // it may be about to start; and Bun 1.4.5 calls EAGAIN so
+  ECONNRESET: 300, // Bun's name for a connection that was taken and ended at once
 };
 
 /** Between two attempts, in ms. */
@@ -86,6 +87,10 @@ export class Upstream {
     this.#toldAt = now;
     this.#untold = 0;
     const why = error instanceof Error ? error.message : String(error);
-    tell(`the server behind, ${printable(this.path)}, cannot be used: ${printable(why)}${more}`);
+    tell(
+      `the server behind, ${printable(this.path.replace("\0", "@"))}, cannot be used: ${
+        printable(why)
+      }${more}`,
+    );
   }
 }

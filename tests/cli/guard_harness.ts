@@ -161,7 +161,7 @@ export class Guard {
   }
 
   signal(name: "SIGTERM" | "SIGINT" | "SIGHUP"): void {
-    this.child.kill(name);
+    process.kill(this.child.pid!, name); // child.kill(): Deno takes it for the end of the process
   }
 
   /** Resident memory, in MiB. */

@@ -1,12 +1,12 @@
 /** Tests of `ucred guard --mode http` with the clients that people use, and byte for byte. */
 
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { spawn, type SpawnOptions } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { request as requestOf, type RequestOptions } from "node:http";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { freshPath } from "../live/harness.ts";
 import { Wire } from "../servers/http_harness.ts";
 import { runtime } from "../support/suite.ts";
@@ -23,8 +23,6 @@ import {
   tool,
   USERS,
 } from "./guard_harness.ts";
-
-const run = promisify(execFile);
 
 function guardOf(upstream: string, ...args: string[]): Promise<Guard> {
   return Guard.start({ upstream, mode: "http", args });
@@ -359,7 +357,7 @@ testGuard("guard is fine for curl", async () => {
   const behind = await mirror();
   const guard = await guardOf(behind.path);
   const curl = (...args: string[]) =>
-    run("curl", ["-sS", "--max-time", "20", "--unix-socket", guard.path, ...args]);
+    ran("curl", ["-sS", "--max-time", "20", "--unix-socket", guard.path, ...args]);
   const { stdout } = await curl("-d", "a=b", "-H", "X-Ucred-Uid: 7", "http://app.example/form");
   const seen = JSON.parse(stdout) as Seen;
   assert.equal(seen.first, "POST /form HTTP/1.1");
@@ -555,11 +553,28 @@ testGuard(
 
 /** Runs a script of which other packages are a part. */
 async function runByNode(script: string, ...args: string[]): Promise<string> {
-  const { stdout } = await run("node", ["--input-type=module", "-e", script, ...args], {
-    cwd: fileURLToPath(new URL("../..", import.meta.url)),
-    timeout: 60_000,
-  });
+  const cwd = fileURLToPath(new URL("../..", import.meta.url));
+  const { code, stdout, stderr } = await ran(
+    "node",
+    ["--input-type=module", "-e", script, ...args],
+    {
+      cwd,
+    },
+  );
+  assert.equal(code, 0, stderr);
   return stdout;
+}
+
+/** Runs a program that is given a few words of input: how it ends. */
+async function ran(command: string, args: readonly string[], options: SpawnOptions = {}) {
+  const child = spawn(command, args, { ...options, stdio: "pipe", timeout: 60_000 });
+  const output = { stdout: "", stderr: "" };
+  for (const name of ["stdout", "stderr"] as const) {
+    child[name]!.setEncoding("utf8").on("data", (text: string) => output[name] += text);
+  }
+  child.stdin!.on("error", () => {}).end("hello from the client");
+  const [code] = await once(child, "close");
+  return { code, ...output };
 }
 
 testGuard(
@@ -574,22 +589,21 @@ rules:
   - { name: ours, when: { uid: 0 }, actions: ["GET /**", "HEAD /**", "POST /**"], allow: true }
 `),
     });
-    const cli = (...args: string[]) => {
-      const child = run("docker", ["-H", `unix://${guard.path}`, ...args], {
-        env: { ...process.env, HOME: "/nonexistent", DOCKER_CONFIG: "/nonexistent" },
-        timeout: 60_000,
-      });
-      return child;
-    };
+    const env = { ...process.env, HOME: "/nonexistent", DOCKER_CONFIG: "/nonexistent" };
+    const cli = (...args: string[]) =>
+      ran("docker", ["-H", `unix://${guard.path}`, ...args], { env });
     assert.match((await cli("version", "--format", "{{.Server.Version}}")).stdout, /^99\.9\.9$/m);
     assert.match((await cli("ps", "--format", "{{.Names}}")).stdout, /^fake$/m);
     assert.equal((await cli("logs", "fake")).stdout, "line 1\nline 2\n");
-    const exec = cli("exec", "-i", "fake", "tac");
-    exec.child.stdin!.end("hello from the client");
-    assert.deepEqual(await exec, { stdout: "tneilc eht morf olleh", stderr: "to stderr\n" });
-    const failing = cli("exec", "fake", "false");
-    await assert.rejects(failing, { code: 3 });
-    await assert.rejects(cli("rm", "fake"), /The policy does not allow it/);
+    assert.deepEqual(await cli("exec", "-i", "fake", "tac"), {
+      code: 0,
+      stdout: "tneilc eht morf olleh",
+      stderr: "to stderr\n",
+    });
+    assert.equal((await cli("exec", "fake", "false")).code, 3);
+    const { code, stderr } = await cli("rm", "fake");
+    assert.equal(code, 1);
+    assert.match(stderr, /The policy does not allow it/);
     assert.ok(
       !daemon.requests.some((line) => line.startsWith("DELETE")),
       daemon.requests.join("\n"),
