@@ -206,9 +206,11 @@ class DenoHttp {
       this.#revalidate,
     );
     if (isProblem(outcome)) return this.#refuse(served, outcome);
-    const decidedAbout = target === outcome.url
+    // A host in the request line could be so short that Elysia takes another path; see serve.ts.
+    const start = url.startsWith("http+unix:") ? url.slice(0, path) : "http://localhost";
+    const decidedAbout = url === start + outcome.url
       ? request
-      : rewritten(request, url.slice(0, path) + outcome.url);
+      : rewritten(request, start + outcome.url);
     if (decidedAbout === undefined) return this.#refuse(served, BAD_TARGET);
     const { admitted, end } = served;
     if (end !== undefined) {
