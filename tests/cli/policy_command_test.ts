@@ -1,0 +1,153 @@
+/** Tests of `ucred policy`: every analysis, for people and as JSON, and its exit code. */
+
+import assert from "node:assert/strict";
+import process from "node:process";
+import { test } from "node:test";
+import { needs, testWith } from "../support/suite.ts";
+import { assertPrintable, file, ucred } from "./command_harness.ts";
+
+const GOOD = file(
+  "good.yaml",
+  `version: 1
+rules:
+  - { name: root, when: { uid: 0 }, allow: full }
+  - { name: no guests, when: { user: guest }, deny: Guests stay outside }
+  - { name: readers, when: { group: staff }, actions: ["GET /**"], allow: read }
+tests:
+  - { peer: { uid: 0 }, expect: { allow: [full] } }
+  - { peer: { uid: 7, gid: 7, groups: [50] }, action: GET /x, expect: { allow: [read] } }
+  - { peer: { uid: 9, gid: 9, groups: [9] }, expect: { deny: true } }
+`,
+);
+const DOUBTFUL = file(
+  "doubtful.yaml",
+  `version: 1
+rules:
+  - { name: all, allow: full }
+  - { name: never, when: { uid: 0 }, deny: true }
+tests:
+  - { peer: { uid: 0 }, expect: { deny: true } }
+`,
+);
+const WRONG = file(
+  "wrong.yaml",
+  "version: 1\nrules:\n  - { name: x, when: { uuid: 0 }, allow: a }\n",
+);
+const ACCOUNTS = file("accounts.yaml", "users: { guest: 9, ada: 7 }\ngroups: { staff: 50 }\n");
+
+const policy = (name: string, ...args: string[]) =>
+  ucred(["policy", name, "--accounts", ACCOUNTS, ...args]);
+
+/** Its code, and its data. */
+// deno-lint-ignore no-explicit-any
+async function data(name: string, ...args: string[]): Promise<[code: number | null, data: any]> {
+  const { code, out, err } = await policy(name, "--json", ...args);
+  assert.equal(err, "");
+  return [code, JSON.parse(out)];
+}
+
+test("policy check tells of each file whether it can be used, and where it is wrong", async () => {
+  const { code, out, err } = await policy("check", "--any-owner", GOOD, WRONG);
+  assert.deepEqual([code, out], [1, `${GOOD}: ok\n`]);
+  assert.match(err, /wrong\.yaml:3:[0-9]+: .*uuid/);
+  assert.match(err, /uid/); // what was meant
+  const [jsonCode, [good, wrong]] = await data("check", "--any-owner", GOOD, WRONG);
+  assert.equal(jsonCode, 1);
+  assert.deepEqual(good, { file: GOOD, result: { ok: true } });
+  assert.equal(wrong.result.ok, false);
+  assert.match(wrong.result.message, /wrong\.yaml:3:/);
+});
+
+test("policy lint exits with 0 without findings, and with 1 where there are, told with their lines", async () => {
+  const { code, out } = await policy("lint", DOUBTFUL);
+  assert.equal(code, 1);
+  for (const line of out.trimEnd().split("\n")) {
+    assert.match(line, /^.*doubtful\.yaml(:[0-9]+:[0-9]+)?: (error|warning|note): \S/);
+  }
+  assert.match(out, /doubtful\.yaml:4:[0-9]+: .*never/i);
+  const [jsonCode, [{ result }]] = await data("lint", DOUBTFUL);
+  assert.equal(jsonCode, 1);
+  assert.equal(result.length, out.trimEnd().split("\n").length);
+  const [goodCode, [good]] = await data("lint", GOOD);
+  assert.equal(goodCode, 0, JSON.stringify(good));
+});
+
+test("policy test runs the tests in the file, and exits with 1 if one fails", async () => {
+  const [good, bad] = await Promise.all([policy("test", GOOD), policy("test", DOUBTFUL)]);
+  assert.deepEqual([good.code, bad.code], [0, 1]);
+  const [code, [{ result }]] = await data("test", GOOD);
+  assert.deepEqual([code, result.passed, result.results.length], [0, true, 3]);
+});
+
+test("policy explain says what is decided of whom, and exits with 1 if that is no", async () => {
+  const cases: readonly (readonly [args: readonly string[], code: number, says: RegExp])[] = [
+    [["--uid", "0"], 0, /^Allowed: Rule "root" allows it: full$/m],
+    [["--user", "guest"], 1, /^Denied: .*Guests stay outside$/m],
+    [["--user", "ada", "--group", "staff", "--action", "GET /x"], 0, /^Allowed: .*readers/m],
+    [["--user", "ada", "--group", "50", "9", "--gid", "7", "--action", "GET /x"], 0, /^Allowed/m],
+    [["--user", "ada", "--group", "staff", "--action", "POST /x"], 1, /^Denied/m],
+    [["--peer", '{"uid":7,"gid":7,"groups":[]}', "--action", "GET /x"], 1, /would match if/],
+    [["--action", "GET /x"], 1, /unknown/],
+  ];
+  await Promise.all(cases.map(async ([args, code, says]) => {
+    const ran = await policy("explain", GOOD, ...args);
+    assert.equal(ran.code, code, args.join(" "));
+    assert.match(ran.out, says, args.join(" "));
+  }));
+  const [code, { decision, rules }] = await data("explain", GOOD, "--uid", "0");
+  assert.deepEqual([code, decision.allowed, decision.rule, rules.length], [0, true, "root", 3]);
+});
+
+testWith(
+  [needs.linux, needs.root],
+  "policy explain --pid asks about a process that runs",
+  async () => {
+    const { code, out } = await policy("explain", GOOD, "--pid", `${process.pid}`);
+    assert.equal(code, 0);
+    assert.match(out, /^Allowed: Rule "root"/m);
+  },
+);
+
+test("policy who tells who may do something, or that nobody may", async () => {
+  const [root, readers, nobody] = await Promise.all([
+    policy("who", GOOD),
+    policy("who", GOOD, "--action", "GET /x"),
+    policy(
+      "who",
+      file("none.yaml", "version: 1\nrules: [{ name: none, when: { uid: 1 }, deny: true }]\n"),
+    ),
+  ]);
+  assert.match(root.out, /0/);
+  assert.match(readers.out, /50|staff/);
+  assert.deepEqual([nobody.code, nobody.out], [0, "nobody\n"]);
+  const [code, { clauses }] = await data("who", GOOD, "--action", "GET /x");
+  assert.equal(code, 0);
+  assert.ok(clauses.length >= 2);
+});
+
+test("policy diff finds a decision that an edit changes, and exits with 1; with 0 if there is none", async () => {
+  const [same, other] = await Promise.all([
+    policy("diff", GOOD, GOOD),
+    policy("diff", GOOD, DOUBTFUL),
+  ]);
+  assert.deepEqual([same.code, same.out], [0, "No decision changes\n"]);
+  assert.equal(other.code, 1);
+  assert.match(
+    other.out,
+    /A decision changes: of \{.*\}\n[\s\S]*good\.yaml: +denied[\s\S]*doubtful\.yaml: +allowed/,
+  );
+  const [code, found] = await data("diff", GOOD, DOUBTFUL);
+  assert.equal(code, 1);
+  assert.notEqual(found.before.allowed, found.after.allowed);
+});
+
+test("names in a policy cannot write to the terminal", async () => {
+  const hostile = String.raw`"\e[2J\u202E\aevil\nname"`;
+  const rule = `{ name: ${hostile}, when: { exe: ${hostile} }, deny: ${hostile} }`;
+  const path = file("hostile.yaml", `version: 1\nrules: [${rule}]\n`);
+  for (const args of [["lint"], ["explain", "--uid", "0"], ["who"], ["test"]]) {
+    const [name, ...rest] = args as [string];
+    const { out, err } = await policy(name, path, ...rest);
+    assertPrintable(out + err);
+  }
+});
