@@ -156,7 +156,7 @@ function costOf(condition: Checked): number {
       return costOf(condition.of);
     case "all":
     case "any":
-      return Math.max(0, ...condition.of.map(costOf));
+      return condition.of.reduce((most, part) => Math.max(most, costOf(part)), 0);
     case "exeSha256":
       return 5;
     case "unchanged":

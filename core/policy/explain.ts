@@ -114,7 +114,7 @@ const allOf = (truths: readonly Truth[]): Truth =>
 const MARKS = { true: "yes", false: "no", undefined: "unknown" } as const;
 
 function textOf({ allowed, reason }: Decision, rules: readonly RuleExplanation[]): string {
-  const width = Math.max(0, ...rules.map(({ rule }) => rule.length));
+  const width = rules.reduce((most, { rule }) => Math.max(most, rule.length), 0);
   const lines = rules.flatMap(({ rule, effect, outcome, conditions, nearMiss }) => [
     `${rule.padEnd(width)}  ${effect.padEnd(5)}  ${outcome}`,
     ...conditions.map(({ text, holds, unknown }) =>

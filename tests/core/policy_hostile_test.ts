@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { UcredError } from "../../core/errors.ts";
+import type { Peer } from "../../core/peer.ts";
 import { checkPolicy } from "../../core/policy/check.ts";
 import type { Condition, RuleDocument } from "../../core/policy/document.ts";
 import { MOST_VALUES } from "../../core/policy/plain.ts";
@@ -269,19 +271,39 @@ test("texts, truths and namespaces of another type are unknown", () => {
   }
 });
 
-test("cgroup, container and exeSha256 are told apart in decisions", () => {
-  const exeSha256 = "a".repeat(64);
-  const process = { cgroup: "/a", container: "b", exeSha256 };
-  const facts: Condition = { cgroup: "/*", container: "b", exeSha256 };
+test("cgroup, container and exeSha256 decide, each alone, and what is unknown denies", () => {
+  const right = { cgroup: "/a/b", container: "c1", exeSha256: "a".repeat(64) };
+  const facts: Condition = { cgroup: "/a/*", container: "c*", exeSha256: right.exeSha256 };
   const policy = compile({ name: "r", when: facts, allow: true });
-  assert.ok(policy.decide({ process }).allowed);
-  for (const field of ["cgroup", "container", "exeSha256"]) {
-    for (const value of ["c", null]) {
-      assert.ok(!policy.decide({ process: { ...process, [field]: value } }).allowed);
+  assert.ok(policy.decide({ process: right }).allowed);
+  for (const field of ["cgroup", "container", "exeSha256"] as const) {
+    const when = { [field]: facts[field] };
+    const allow = compile({ name: "r", when, allow: true });
+    const deny = compile({ name: "no", when, deny: true }, { name: "all", allow: true });
+    const denyOthers = compile({ name: "no", when: { not: when }, deny: true }, {
+      name: "all",
+      allow: true,
+    });
+    const ask = (value: string | null | undefined) => {
+      const process = { ...right, [field]: value };
+      assert.equal(policy.decide({ process }).allowed, allow.decide({ process }).allowed);
+      return [allow, deny, denyOthers].map((each) => {
+        const { allowed, unknown } = each.decide({ process });
+        return [allowed, ...unknown].join(" ");
+      });
+    };
+    assert.deepEqual(ask(right[field]), ["true", "false", "true"]);
+    for (const other of ["/other/x", "b".repeat(64), "", null]) {
+      assert.deepEqual(ask(other), ["false", "true", "false"], `${field} ${other}`);
     }
-    const { unknown } = policy.decide({ process: { ...process, [field]: undefined } });
-    assert.deepEqual(unknown, [field]);
+    assert.deepEqual(ask(undefined), Array(3).fill(`false ${field}`));
   }
+});
+
+test("so many conditions that no call takes them as arguments are as good as few", () => {
+  const any = Array(200_000).fill({ uid: 5 });
+  const policy = define({ name: "r", when: { any, gid: 7 }, allow: true });
+  assert.deepEqual([5, 6].map((uid) => policy.decide({ uid, gid: 7 }).allowed), [true, false]);
 });
 
 test("of a peer each fact is read once at most, and none that nobody asked for", () => {
@@ -335,6 +357,88 @@ test("of a peer each fact is read once at most, and none that nobody asked for",
     { name: "n", when: { uid: 1000, not: { uid: 0 } }, deny: true },
   );
   assert.equal(decision.rule, "n");
+});
+
+test("of a Peer each fact is asked for once at most, however many rules ask", () => {
+  const asked: string[] = [];
+  const counting = <T extends object>(name: string, values: T): T =>
+    Object.defineProperties(
+      {},
+      Object.fromEntries(
+        Object.entries(values).map(([field, value]) => [field, {
+          get: () => {
+            asked.push(`${name}${field}`);
+            return value;
+          },
+        }]),
+      ),
+    ) as T;
+  const known = (value: unknown) => ({ state: "known", value, source: "procfs@now" });
+  const peerOf = (drift: () => unknown, unit: object) =>
+    ({
+      ...{ ambiguous: [], facts: counting("facts.", { label: known("x") }), drift },
+      get uid() {
+        return asked.push("uid"), 1;
+      },
+      get gid() {
+        return asked.push("gid"), 2;
+      },
+      get groups() {
+        return asked.push("groups"), [2, 9];
+      },
+      get process() {
+        asked.push("process");
+        const namespaces = known({ pid: { ours: true } });
+        const facts = {
+          ...{ exe: known("/bin/a"), exeSha256: known("0".repeat(64)), namespaces, unit },
+          ...{ cgroup: known("/c"), container: known("d") },
+        };
+        return { facts: counting("process.", facts) };
+      },
+    }) as unknown as Peer;
+  const one = (...each: readonly Condition[]) => each;
+  const each = [
+    ...one({ uid: 9 }, { gid: 9 }, { group: "docker" }, { label: "y" }, { unchanged: false }),
+    ...one({ exe: "/x" }, { exeSha256: "f".repeat(64) }, { unit: "y" }, { cgroup: "/y" }),
+    ...one({ container: "y" }, { not: { sameNamespaces: "pid" } }, { sameUser: true }),
+  ];
+  const rules = [...each, { any: each }, { all: each }, { not: { not: { any: each } } }].map(
+    (when, at): RuleDocument => ({
+      name: `r${at}`,
+      when,
+      ...(at % 2 ? { deny: true } : { allow: true }),
+    }),
+  );
+  const policy = compile(...rules);
+  const drift = () => (asked.push("drift"), []);
+  const none = { state: "none", source: "procfs@now" };
+  for (const question of ["decide", "admits", "explain"] as const) {
+    asked.length = 0;
+    policy[question](peerOf(drift, none));
+    assert.deepEqual(asked.toSorted(), [
+      ...["drift", "facts.label", "gid", "groups", "process", "process.cgroup"],
+      ...["process.container", "process.exe", "process.exeSha256", "process.namespaces"],
+      ...["process.unit", "uid"],
+    ]);
+  }
+  // What cannot be known is asked for once as well.
+  const cannot = new UcredError("ERR_UCRED_PEER_GONE", "It has gone", { hint: "" });
+  const lost = () => {
+    asked.push("drift");
+    throw cannot;
+  };
+  asked.length = 0;
+  const unchanged = (name: string, rest: Condition): RuleDocument => ({
+    ...{ name, when: { unchanged: true, ...rest }, allow: true },
+  });
+  const twice = compile(unchanged("a", { unit: "u" }), unchanged("b", { not: { unit: "v" } }));
+  const { allowed, unknown } = twice.decide(peerOf(lost, { state: "unknown", reason: cannot }));
+  assert.deepEqual([allowed, [...unknown].sort()], [false, ["unchanged", "unit"]]);
+  assert.deepEqual(asked.toSorted(), ["drift", "process", "process.unit"]);
+  const broken = () => {
+    throw new TypeError("a bug");
+  };
+  assert.throws(() => twice.decide(peerOf(broken, none)), TypeError);
 });
 
 test("a decision is about a peer, and an action that is a text", () => {
