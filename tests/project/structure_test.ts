@@ -25,7 +25,7 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
 const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "adapters/bun.ts": ["bun:ffi"],
   "adapters/node.ts": ["node:ffi"],
-  "policy/parse.ts": ["yaml"],
+  "policy/yaml.ts": ["yaml"],
   "policy/load.ts": ["node:fs", "node:process"],
   "servers/serve.ts": ["srvx/node"],
   "servers/hono.ts": ["hono"],

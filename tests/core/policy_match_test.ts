@@ -1,0 +1,95 @@
+/** What conditions are matched with: sets of ids, guards of rules, globs; each beside a naive twin. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import type { Checked } from "../../core/policy/condition.ts";
+import { compileGlob } from "../../core/policy/glob.ts";
+import { hasId, unite } from "../../core/policy/ids.ts";
+import { guardsOf } from "../../core/policy/index_of_ids.ts";
+
+const id = fc.oneof(fc.nat(40), fc.integer({ min: 2 ** 32 - 20, max: 2 ** 32 - 2 }));
+const range = fc.tuple(id, id).map(([a, b]) => ({ first: Math.min(a, b), last: Math.max(a, b) }));
+const ranges = fc.array(range, { maxLength: 12 });
+
+test("hasId() finds the ids of a united set, and no other", () => {
+  fc.assert(
+    fc.property(ranges, id, (ranges, id) => {
+      const united = unite(ranges);
+      assert.equal(hasId(united, id), ranges.some(({ first, last }) => first <= id && id <= last));
+      for (const [at, { first, last }] of united.entries()) {
+        assert.ok(first <= last && (at === 0 || united[at - 1]!.last + 1 < first));
+      }
+    }),
+  );
+});
+
+test("hasId() finds an id among a hundred thousand ranges", () => {
+  const many = unite(
+    Array.from({ length: 100_000 }, (_, i) => ({ first: 10 * i, last: 10 * i + 4 })),
+  );
+  for (let i = 0; i < 1_000_000; i += 7) assert.equal(hasId(many, i), i % 10 < 5);
+  assert.equal(hasId(many, 1_000_004), false);
+});
+
+const uid = (uid: number): Checked => ({
+  kind: "uid",
+  ranges: [{ first: uid, last: uid }],
+  text: "",
+});
+const group = (gid: number): Checked => ({
+  kind: "group",
+  ranges: [{ first: gid, last: gid }],
+  text: "",
+});
+const label: Checked = { kind: "label", globs: ["x"], text: "" };
+const any = (...of: Checked[]): Checked => ({ kind: "any", of });
+const all = (...of: Checked[]): Checked => ({ kind: "all", of });
+
+test("guardsOf() unites the guards of an `any`, and has none where one of it has none", () => {
+  const kinds = (condition: Checked) => guardsOf(condition)?.map(({ kind }) => kind);
+  assert.deepEqual(kinds(any(uid(1), group(2), all(label, uid(3)))), ["uid", "group", "uid"]);
+  assert.equal(kinds(any(uid(1), label)), undefined);
+  assert.equal(kinds({ kind: "not", of: uid(1) }), undefined);
+  assert.deepEqual(kinds(all(any(uid(1), label), group(2))), ["group"]);
+  assert.deepEqual(kinds(all(group(2), any(uid(1), uid(4)))), ["uid", "uid"], "uids are one's own");
+});
+
+test("a glob matches what its regular expression does", () => {
+  const piece = fc.constantFrom("*", "**", "a", "b", "/", "ab", ".", "\u{1f980}");
+  const glob = fc.array(piece, { maxLength: 8 }).map((pieces) => pieces.join(""));
+  const text = fc.array(fc.constantFrom("a", "b", "/", ".", "\n", "\u{1f980}"), { maxLength: 10 })
+    .map((letters) => letters.join(""));
+  let matches = 0;
+  fc.assert(
+    fc.property(glob, text, (glob, text) => {
+      const source = glob.split(/(\*+)/).map((part) =>
+        part === "*" ? "[^/]*" : part.startsWith("**") ? "[^]*" : part.replaceAll(".", "\\.")
+      ).join("");
+      const expected = new RegExp(`^${source}$`, "u").test(text);
+      if (expected) matches++;
+      assert.equal(compileGlob(glob)(text), expected, JSON.stringify([glob, text]));
+    }),
+    { numRuns: 5000 },
+  );
+  assert.ok(matches > 50);
+});
+
+test("a glob's beginning and end are looked at first, and do not share letters", () => {
+  for (
+    const [glob, text, expected] of [
+      ["ab*ba", "aba", false],
+      ["ab*ba", "abba", true],
+      ["ab**b", "ab", false],
+      ["a*", "a", true],
+      ["*a", "ba", true],
+      ["", "", true],
+      ["", "a", false],
+      ["**", "", true],
+      ["*", "a/b", false],
+      ["***", "a/b", true],
+    ] as const
+  ) {
+    assert.equal(compileGlob(glob)(text), expected, `${glob} ${text}`);
+  }
+});
