@@ -101,8 +101,10 @@ interface Served extends Connection {
   shutdown(): Promise<void>;
   /** Requests that are being answered. */
   pending: number;
-  /** Since when there are none. */
-  idleSince: number;
+  /** Since when there are none, as far as that was noted. */
+  idleSince: number | undefined;
+  /** Scheme and host of the last request. */
+  origin: string;
 }
 
 class DenoHttp {
@@ -156,6 +158,7 @@ class DenoHttp {
       shutdown: () => shutdown(),
       pending: 0,
       idleSince: performance.now(),
+      origin: "",
     };
     const { finished, shutdown } = nativeHttp()!(
       conn,
@@ -186,17 +189,17 @@ class DenoHttp {
     completed: Promise<void>,
   ): Response | Promise<Response> {
     served.pending++;
-    const done = () => {
-      served.pending--;
-      served.idleSince = performance.now();
-    };
+    served.idleSince = undefined;
+    const done = () => void served.pending--;
     completed.then(done, done);
     const { method, url } = request;
     const host = url.indexOf("://") + 3;
     const slash = url.indexOf("/", host);
     const path = slash === -1 ? url.length : slash; // "http+unix://x:80" where CONNECT asks for that
     const target = url.slice(path);
-    const hasHost = isHost(url.slice(host, path));
+    const origin = url.slice(0, path);
+    const hasHost = origin === served.origin || isHost(url.slice(host, path));
+    if (hasHost) served.origin = origin;
     const outcome = decideRequest(
       this.#admission,
       served,
@@ -237,8 +240,10 @@ class DenoHttp {
   #sweep(): void {
     const now = performance.now();
     for (const served of this.#served) {
+      if (served.pending > 0) continue;
+      served.idleSince ??= now; // here, since asking for the time takes as long as the decision
       const limit = served.hasAsked ? KEEP_ALIVE_TIMEOUT : HEADERS_TIMEOUT;
-      if (served.pending === 0 && now - served.idleSince > limit) served.cut();
+      if (now - served.idleSince > limit) served.cut();
     }
   }
 }

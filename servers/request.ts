@@ -192,8 +192,9 @@ export function onEnd(peer: Peer, run: () => void): void {
 /** What a handler gave. @throws {TypeError} If it is no response, or its body is used up. */
 export function unused(answer: Response): Response {
   // Not "instanceof": frameworks replace the global, and fetch() goes on giving the runtime's own.
-  if (typeof answer?.bodyUsed !== "boolean") throw new TypeError("fetch() gave no Response");
-  if (answer.bodyUsed) throw new TypeError("fetch() gave a Response whose body is used up");
+  const isUsed: unknown = answer?.bodyUsed; // read once: it takes Deno as long as the decision
+  if (typeof isUsed !== "boolean") throw new TypeError("fetch() gave no Response");
+  if (isUsed) throw new TypeError("fetch() gave a Response whose body is used up");
   if (answer.status === 0) throw new TypeError("fetch() gave Response.error()");
   return answer;
 }
