@@ -256,7 +256,7 @@ export class TextValues implements Values<TextValues> {
       ),
     ];
     if (this.texts === undefined || texts === undefined) return rest;
-    let left: TextValues = this;
+    let left = new TextValues(this.texts, false, false);
     const only = (set: Texts) => new TextValues(set, false, false);
     for (const globs of texts.in) {
       rest.push(left.and(only({ in: [], out: globs }), budget));
