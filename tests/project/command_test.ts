@@ -1,0 +1,236 @@
+/** Tests that help, manual page, completions and code of the command say the same. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { chmodSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import type { Command } from "commander";
+import { SHELLS } from "../../cli/completions.ts";
+import { manual } from "../../cli/man.ts";
+import { everyCommand, examplesOf, nameOf, programFor } from "../../cli/program.ts";
+import { VERSION } from "../../cli/version.ts";
+import { temporaryFolder } from "../support/compile.ts";
+import { testWith } from "../support/suite.ts";
+
+const program = programFor(() => {});
+const commands = everyCommand(program);
+/** Those that do something themselves. */
+const doing = commands.filter((command) => command.commands.length === 0);
+
+/** A folder with `ucred` in it, to be put before PATH. */
+const bin = temporaryFolder();
+const main = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
+writeFileSync(join(bin, "ucred"), `#!/bin/sh\nexec "${process.execPath}" "${main}" "$@"\n`);
+chmodSync(join(bin, "ucred"), 0o755);
+const env = { ...process.env, PATH: `${bin}:${process.env["PATH"]}`, TERM: "xterm" };
+
+function need(name: string, ...args: string[]) {
+  try {
+    execFileSync(name, args, { stdio: "ignore" });
+    return { name, met: true };
+  } catch {
+    return { name, met: false };
+  }
+}
+
+const run = (command: string, args: readonly string[], more = {}) =>
+  execFileSync(command, args, { encoding: "utf8", env: { ...env, ...more } });
+
+const longs = (command: Command) =>
+  command.createHelp().visibleOptions(command).map(({ long }) => long!);
+
+test("the program's version is the package's", () => {
+  assert.equal(program.version(), VERSION);
+});
+
+test("help of each command has its arguments, options, and examples", () => {
+  for (const command of commands) {
+    let help = "";
+    command.configureOutput({ writeOut: (text) => help += text });
+    command.outputHelp();
+    for (const { flags } of command.options) assert.ok(help.includes(`  ${flags} `), flags);
+    for (const argument of command.registeredArguments) {
+      assert.ok(help.includes(`  ${argument.name()} `), argument.name());
+      assert.notEqual(argument.description, "", `${nameOf(command)} ${argument.name()}`);
+    }
+    const examples = examplesOf(command);
+    assert.ok(examples.length > 0, `${nameOf(command)} has an example`);
+    for (const [example, about] of examples) {
+      assert.ok(help.includes(example) && help.includes(about));
+    }
+    assert.ok(help.split("\n").every((line) => line.length <= 100), help);
+  }
+});
+
+/** An example's words after "ucred", as a shell takes them. */
+function wordsOf(example: string): readonly string[] {
+  const [, line] = /\bucred ((?:[^>|&)]|'[^']*')*)/.exec(example) ?? [];
+  assert.ok(line !== undefined, example);
+  return run("bash", ["-c", `printf '%s\\0' ${line}`]).split("\0").slice(0, -1);
+}
+
+test("every example parses, and is one of the command below which it stands", async () => {
+  for (const command of commands) {
+    for (const [example] of examplesOf(command)) {
+      const fresh = programFor(() => {});
+      let called: string | undefined;
+      for (const each of everyCommand(fresh)) {
+        each.exitOverride().action(() => void (called = nameOf(each)));
+      }
+      await fresh.parseAsync(wordsOf(example), { from: "user" });
+      const [name = "", isOf] = [called, command === program || nameOf(command) === "policy"];
+      assert.ok(isOf ? name !== "" : name === nameOf(command), `${example}: ${name}`);
+    }
+  }
+});
+
+test("the manual page has every command, argument, option and example", () => {
+  const page = manual(program).replaceAll("\\-", "-").replaceAll("\\e", "\\");
+  for (const command of doing) {
+    assert.ok(page.includes(`\n.SS ${nameOf(command)} `), nameOf(command));
+    for (const { flags, description } of command.options) {
+      assert.ok(page.includes(`\n.B ${flags}\n`), flags);
+      assert.ok(page.includes(description.slice(1)), description);
+    }
+    for (const [example] of examplesOf(command)) {
+      assert.ok(page.includes(`\n${example}\n`), example);
+    }
+  }
+  for (const flags of ["-V, --version", "-h, --help"]) assert.ok(page.includes(`\n.B ${flags}\n`));
+});
+
+testWith(
+  [need("man", "--version"), need("groff", "--version")],
+  "man(1) shows the page without a warning",
+  () => {
+    const file = join(bin, "ucred.1");
+    writeFileSync(file, `${manual(program)}\n`);
+    const shown = execFileSync("bash", ["-c", `man --warnings -P cat -l '${file}' 2>&1`], {
+      encoding: "utf8",
+      env: { ...env, MANWIDTH: "80", LC_ALL: "C.UTF-8", MAN_KEEP_FORMATTING: "" },
+    });
+    assert.doesNotMatch(shown, /warning|<standard input>/);
+    for (const title of ["NAME", "SYNOPSIS", "COMMANDS", "EXIT STATUS", "ENVIRONMENT", "SIGNALS"]) {
+      assert.match(shown, new RegExp(`^${title}$`, "m"));
+    }
+    for (const command of doing) {
+      for (const long of longs(command)) assert.ok(shown.includes(long), long);
+    }
+  },
+);
+
+/** What is typed → what has to be among what is offered. */
+const TYPED: readonly (readonly [words: readonly string[], offered: readonly string[]])[] = [
+  [[""], program.commands.map((command) => command.name())],
+  [["policy", ""], ["check", "lint", "test", "explain", "who", "diff"]],
+  [["policy", "e"], ["explain"]],
+  [["guard", "--mode", ""], ["stream", "http"]],
+  [["policy", "explain", "--user", "roo"], ["root"]],
+  [["policy", "explain", "--pid", "1"], ["1"]],
+  [["completions", ""], SHELLS],
+  [["help", "ins"], ["inspect"]],
+  ...doing.map((command) => [[...nameOf(command).split(" "), "--"], longs(command)] as const),
+];
+
+testWith(
+  [need("bash", "--version")],
+  "bash completes commands, options, their values, and files",
+  () => {
+    const script = `source <(ucred completions bash); source <(ucred completions bash)
+    offer() { COMP_WORDS=(ucred "$@"); COMP_CWORD=$#; COMPREPLY=(); _ucred; echo "\${COMPREPLY[*]}"; }
+    ${TYPED.map(([words]) => `offer ${words.map((word) => `'${word}'`).join(" ")}`).join("\n")}
+    offer guard --mode = h
+    offer inspect /
+    complete -p ucred`;
+    const lines = run("bash", ["--norc", "-c", script]).trimEnd().split("\n");
+    for (const [at, [words, offered]] of TYPED.entries()) {
+      const found = lines[at]!.split(" ");
+      for (const word of offered) {
+        assert.ok(
+          found.includes(word),
+          `${words.join(" ")}: ${lines[at]}`,
+        );
+      }
+      const flags = found.filter((word) => word.startsWith("--"));
+      assert.ok(flags.every((flag) => offered.includes(flag)), lines[at]);
+    }
+    // Where nothing is offered, bash offers files.
+    assert.deepEqual(lines.slice(-3, -1), ["http", ""]);
+    assert.match(lines.at(-1)!, /-o default .*-F _ucred ucred/);
+  },
+);
+
+testWith(
+  [need("fish", "--version")],
+  "fish completes commands, options, their values, and files",
+  () => {
+    const quoted = (words: readonly string[]) => `'ucred ${words.join(" ")}'`;
+    const asked = [...TYPED.map(([words]) => words), ["inspect", "/et"], ["guard", "--mode=h"]];
+    const script = `ucred completions fish | source
+    ${asked.map((words) => `echo "== "; complete -C ${quoted(words)}`).join("\n")}`;
+    const blocks = run("fish", ["--no-config", "-c", script]).split("== \n").slice(1);
+    const offered = blocks.map((block) =>
+      block.trimEnd().split("\n").map((line) => line.split("\t")[0]!)
+    );
+    for (const [at, [words, wanted]] of TYPED.entries()) {
+      for (const word of wanted) {
+        assert.ok(
+          offered[at]!.includes(word),
+          `${words.join(" ")}: ${blocks[at]}`,
+        );
+      }
+      const flags = offered[at]!.filter((word) => word.startsWith("--"));
+      assert.ok(flags.every((flag) => wanted.includes(flag)), blocks[at]);
+    }
+    assert.deepEqual(offered.slice(-2), [["/etc/"], ["--mode=http"]]);
+  },
+);
+
+testWith(
+  [need("zsh", "--version"), need("tmux", "-V")],
+  "zsh completes commands, options, their values, and files, on a terminal",
+  async () => {
+    const folder = temporaryFolder();
+    writeFileSync(
+      join(folder, ".zshrc"),
+      `PS1='> '\nautoload -Uz compinit\ncompinit -u -d ${folder}/dump\nsetopt no_auto_menu\n` +
+        "LISTMAX=1000\nsource <(ucred completions zsh)\necho ready\n",
+    );
+    const tmux = (...args: string[]) =>
+      run("tmux", ["-S", join(folder, "tmux"), ...args], { ZDOTDIR: folder });
+    const shows = async (what: RegExp) => {
+      for (;;) {
+        const shown = tmux("capture-pane", "-p");
+        if (what.test(shown)) return shown;
+        await sleep(30);
+      }
+    };
+    tmux("-f", "/dev/null", "new-session", "-d", "-x", "200", "-y", "60", "zsh");
+    try {
+      await shows(/ready/);
+      const asked = TYPED.filter(([words]) =>
+        !words.includes("--user") && !words.includes("--pid")
+      );
+      for (const [words, offered] of asked) {
+        tmux("send-keys", "C-u", "C-l");
+        tmux("send-keys", "-l", `ucred ${words.join(" ")}`);
+        tmux("send-keys", "Tab", "Tab");
+        const last = offered.at(-1)!;
+        const shown = await shows(new RegExp(`(^|\\s)${last}(\\s|$)`, "m"));
+        for (const word of offered) assert.match(shown, new RegExp(`(^|\\s)${word}(\\s|$)`, "m"));
+      }
+      for (const [typed, done] of [["inspect /et", "/etc/"], ["guard --mode=h", "--mode=http"]]) {
+        tmux("send-keys", "C-u", "C-l");
+        tmux("send-keys", "-l", `ucred ${typed}`);
+        tmux("send-keys", "Tab");
+        await shows(new RegExp(`ucred .*${done}`));
+      }
+    } finally {
+      tmux("kill-server");
+    }
+  },
+);
