@@ -1,0 +1,198 @@
+/** The guard's benchmark: `npm run bench:guard`. Conducts what stands in between, and both ends. */
+
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { inTurn, parse, progress, setting } from "../conduct.ts";
+import { type Contender, CONTENDERS } from "./contenders.ts";
+import { markdown, text } from "./report.ts";
+import { type Load, LOADS, type Result, type Row, rowsOf, type Sample } from "./result.ts";
+
+const HELP = `Usage: npm run bench:guard -- [options]
+
+What gets through ucred guard, on Deno, Bun and Node: bytes, lines, requests and new connections in a
+second, and how long each takes; beside no guard at all, socat, systemd-socket-proxyd and HAProxy,
+as far as they are installed. Needs Linux and cc. Takes about four minutes.
+
+  --quick    few and short rounds, for a first impression
+  --json     print everything as JSON, every round included (npm run --silent bench:guard …)
+  --save     also write bench/guard/results.md
+  --help     print this
+
+Exits with 1 if a byte or an answer is wrong.
+`;
+
+const children = new Set<ChildProcess>();
+
+async function main(): Promise<number> {
+  const options = parse(process.argv.slice(2));
+  if (options === undefined) return 2;
+  if (options.help) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const folder = mkdtempSync(join(tmpdir(), "ucred-bench-"));
+  process.once("exit", () => {
+    children.forEach((child) => child.kill("SIGKILL"));
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+  });
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.once(signal, () => process.exit(1));
+  }
+  const programs = compile(folder);
+  const versions: { [name: string]: string } = {};
+  const absent: { contender: string; why: string }[] = [];
+  for (const { name, version } of CONTENDERS) {
+    try {
+      versions[name] = await version();
+    } catch (error) {
+      absent.push({ contender: name, why: (error as Error).message });
+    }
+  }
+  const present = CONTENDERS.filter(({ name }) => name in versions);
+  const [rounds, seconds] = options.quick ? [2, 0.2] : [9, 0.5];
+  const described = setting("bench:guard", options);
+  const rows: Row[] = [];
+  for (const load of LOADS) {
+    progress(load.name);
+    rows.push(...await compare(load, present, { folder, programs, rounds, seconds }));
+  }
+  progress();
+  const result: Result = { ...described, versions, absent, rounds, seconds, rows };
+  if (options.save) writeFileSync(new URL("results.md", import.meta.url), markdown(result));
+  process.stdout.write(options.json ? `${JSON.stringify(result, null, 2)}\n` : text(result));
+  return 0;
+}
+
+interface Programs {
+  readonly ends: string;
+  readonly load: string;
+}
+
+function compile(folder: string): Programs {
+  const build = (name: string, source: string) => {
+    const program = join(folder, name);
+    const file = fileURLToPath(new URL(source, import.meta.url));
+    execFileSync("cc", ["-O2", "-pthread", "-o", program, file]);
+    return program;
+  };
+  return { ends: build("ends", "ends.c"), load: build("load", "../servers/load.c") };
+}
+
+interface Run {
+  readonly folder: string;
+  readonly programs: Programs;
+  readonly rounds: number;
+  readonly seconds: number;
+}
+
+interface Side {
+  readonly contender: string;
+  readonly isOurs: boolean;
+  readonly path: string;
+  readonly samples: Sample[];
+}
+
+/** Has everybody serve the same load, round after round. */
+async function compare(
+  load: Load,
+  contenders: readonly Contender[],
+  { folder, programs, rounds, seconds }: Run,
+): Promise<readonly Row[]> {
+  const own = mkdtempSync(join(folder, "load-"));
+  const upstream = join(own, "upstream");
+  const started = [await start([programs.ends, load.serves, upstream], upstream)];
+  const sides: Side[] = [{ contender: "no guard", isOurs: false, path: upstream, samples: [] }];
+  for (const [at, { name, isOurs, modes, command }] of contenders.entries()) {
+    if (!modes.includes(load.mode)) continue;
+    const path = join(own, `${at}`);
+    mkdirSync(`${path}.d`, { mode: 0o755 });
+    const place = { mode: load.mode, listen: path, upstream, folder: `${path}.d` };
+    started.push(await start(command(place), path));
+    sides.push({ contender: name, isOurs, path, samples: [] });
+  }
+  const answers = new Set<string>();
+  for (const side of sides) answers.add((await measure(programs, load, side, 2 * seconds)).answer);
+  for (let round = 0; round < rounds; round++) {
+    for (const side of inTurn(sides, round)) {
+      const { answer, ...sample } = await measure(programs, load, side, seconds);
+      answers.add(answer);
+      side.samples.push(sample);
+    }
+  }
+  if (answers.size !== 1) throw new Error(`${load.name}: answers differ: ${[...answers]}`);
+  await Promise.all(started.map(end));
+  return rowsOf(load, sides);
+}
+
+async function measure(
+  { ends, load: loader }: Programs,
+  { name, client, connections }: Load,
+  { contender, path }: Side,
+  length: number,
+): Promise<Sample & { readonly answer: string }> {
+  const child = client === "move"
+    ? spawn(ends, [client, path, `${length}`])
+    : spawn(loader, [client, path, `${connections}`, `${length}`]);
+  children.add(child);
+  let output = "", errors = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => output += text);
+  child.stderr.setEncoding("utf8").on("data", (text: string) => errors += text);
+  const [code] = await once(child, "close");
+  children.delete(child);
+  if (code !== 0) throw new Error(`${name}, ${contender}: ${errors.trim()}`);
+  const { answers, seconds, p50, p99, answer } = JSON.parse(output);
+  if (!(answers > 0)) throw new Error(`${name}, ${contender}: no answer`);
+  return { perSecond: answers / seconds, p50, p99, answer };
+}
+
+/** Starts something that listens, and waits until it does. */
+async function start([program, ...args]: readonly string[], path: string): Promise<ChildProcess> {
+  const child = spawn(program!, args, { stdio: ["ignore", "ignore", "pipe"], detached: true });
+  children.add(child);
+  let errors = "";
+  child.stderr.setEncoding("utf8").on(
+    "data",
+    (text: string) => errors = (errors + text).slice(-999),
+  );
+  child.on("error", (error) => errors += error.message);
+  const end = performance.now() + 20_000;
+  while (!await answers(path)) {
+    if (child.exitCode !== null || performance.now() > end) {
+      throw new Error(`${program} does not listen: ${errors.trim()}`);
+    }
+    await sleep(20);
+  }
+  return child;
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
+    socket.once("connect", () => socket.destroy());
+  });
+}
+
+/** Ends a process and those that it has started. */
+async function end(child: ChildProcess): Promise<void> {
+  const closed = once(child, "exit");
+  process.kill(-child.pid!, "SIGKILL");
+  await closed;
+  children.delete(child);
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  progress();
+  console.error((error as Error).message);
+  process.exitCode = 1;
+}
+process.exit();

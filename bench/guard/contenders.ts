@@ -1,0 +1,120 @@
+/** What can stand in front of a socket: `ucred guard`, and what else people put there. */
+
+import { existsSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { type Prepared, run, type Runtime, RUNTIMES } from "../conduct.ts";
+import type { Load } from "./result.ts";
+
+export interface Contender {
+  readonly name: string;
+  readonly isOurs: boolean;
+  readonly modes: readonly Load["mode"][];
+  /** How it is used. */
+  readonly how: string;
+  /** Its version; throws where it is not installed. */
+  version(): Promise<string>;
+  /** What starts it, as itself alone. */
+  command(where: Place): readonly [program: string, ...args: string[]];
+}
+
+export interface Place {
+  readonly mode: Load["mode"];
+  readonly listen: string;
+  readonly upstream: string;
+  /** A folder of its own, for what it wants in files. */
+  readonly folder: string;
+}
+
+/** The policy: some rules before the one that lets the client in. */
+const POLICY = `version: 1
+rules:
+  - { name: nobody, when: { uid: 65000 }, deny: true }
+  - { name: operators, when: { gid: 64999 }, allow: [read, write] }
+  - { name: readers, when: { uid: "64000-64998" }, actions: ["GET /**", "HEAD /**"], allow: read }
+  - { name: everybody, allow: full }
+`;
+
+const MAIN = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
+
+function ours(runtime: Runtime): Contender {
+  let prepared: Prepared;
+  return {
+    name: `ucred guard on ${runtime}`,
+    isOurs: true,
+    modes: ["stream", "http"],
+    how: "a policy of four rules, of which the last matches, from a file that is watched",
+    async version() {
+      prepared = await RUNTIMES[runtime](MAIN);
+      return prepared.version;
+    },
+    command({ mode, listen, upstream, folder }) {
+      const policy = `${folder}/policy.yaml`;
+      writeFileSync(policy, POLICY, { mode: 0o600 });
+      return [
+        ...prepared.command,
+        ...["guard", "--mode", mode, "--listen", listen, "--upstream", upstream],
+        ...["--policy", policy, "--any-owner"],
+      ];
+    },
+  };
+}
+
+const PROXYD = ["/usr/lib/systemd", "/lib/systemd"].map((path) => `${path}/systemd-socket-proxyd`);
+
+export const CONTENDERS: readonly Contender[] = [
+  ...(Object.keys(RUNTIMES) as Runtime[]).map(ours),
+  {
+    name: "socat",
+    isOurs: false,
+    modes: ["stream"],
+    how: "UNIX-LISTEN with fork, which is a process for each connection; decides nothing",
+    version: async () => (await run("sh", "-c", "socat -V | grep -o 'version [0-9.]*'")).slice(8),
+    command: ({ listen, upstream }) => [
+      "socat",
+      `UNIX-LISTEN:${listen},fork,backlog=511`,
+      `UNIX-CONNECT:${upstream}`,
+    ],
+  },
+  {
+    name: "systemd-socket-proxyd",
+    isOurs: false,
+    modes: ["stream"],
+    how: "started by systemd-socket-activate; decides nothing",
+    async version() {
+      if (!PROXYD.some(existsSync)) throw new Error("systemd-socket-proxyd is not installed");
+      return (await run("systemd-socket-activate", "--version")).replace(/^systemd (\S+).*/, "$1");
+    },
+    command: ({ listen, upstream }) => [
+      "systemd-socket-activate",
+      ...["--listen", listen, PROXYD.find(existsSync)!, upstream],
+    ],
+  },
+  {
+    name: "HAProxy",
+    isOurs: false,
+    modes: ["stream", "http"],
+    how:
+      "one thread, as the others; mode tcp or http, connections to the server kept; decides nothing",
+    version: async () => /version (\S+)/.exec(await run("haproxy", "-v"))?.[1] ?? "?",
+    command({ mode, listen, upstream, folder }) {
+      const file = `${folder}/haproxy.cfg`;
+      writeFileSync(
+        file,
+        `global
+  nbthread 1
+defaults
+  mode ${mode === "http" ? "http" : "tcp"}
+  timeout connect 10s
+  timeout client 60s
+  timeout server 60s
+${mode === "http" ? "  http-reuse always\n" : ""}frontend guard
+  bind unix@${listen}
+  default_backend server
+backend server
+  server server unix@${upstream}
+`,
+      );
+      return ["haproxy", "-q", "-db", "-f", file];
+    },
+  },
+];
