@@ -9,6 +9,8 @@ import process from "node:process";
 import { after, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { parsePolicy } from "../../policy/mod.ts";
+import { isSafeFolder } from "../support/safe_folder.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -16,6 +18,8 @@ interface Example {
   /** Where it stands: "file:line". */
   readonly name: string;
   readonly code: string;
+  /** What the block without a language that follows it says that it prints. */
+  readonly output?: string;
 }
 
 const SOURCES = [
@@ -25,24 +29,63 @@ const SOURCES = [
   "{core,ffi,adapters,identity,policy,servers}/**/*.ts",
 ];
 
-/** Every fenced block that is marked `ts`, in Markdown or within a comment. */
-function examplesIn(file: string): Example[] {
+/** Fenced blocks, in Markdown or within a comment: their language, and the line that they begin at. */
+function blocksIn(file: string): { language: string; line: number; code: string }[] {
   const lines = readFileSync(join(root, file), "utf8").split("\n");
-  const examples: Example[] = [];
-  let open: { line: number; code: string[] } | undefined;
+  const blocks: { language: string; line: number; code: string }[] = [];
+  let open: { language: string; line: number; code: string[] } | undefined;
   for (const [index, raw] of lines.entries()) {
     const line = raw.replace(/^\s*\* ?/, (prefix) => file.endsWith(".ts") ? "" : prefix);
+    const fence = /^`{3,}([a-z]*)$/.exec(line);
     if (open === undefined) {
-      if (line === "```ts") open = { line: index + 1, code: [] };
-    } else if (line === "```") {
-      examples.push({ name: `${file}:${open.line}`, code: open.code.join("\n") });
+      if (fence !== null) open = { language: fence[1]!, line: index + 1, code: [] };
+    } else if (fence !== null && fence[1] === "") {
+      blocks.push({ ...open, code: open.code.join("\n") });
       open = undefined;
     } else {
       open.code.push(line);
     }
   }
   assert.equal(open, undefined, `${file}: a block is not closed`);
-  return examples;
+  return blocks;
+}
+
+/** Every block that is marked `ts`, with the output that stands below it. */
+function examplesIn(file: string): Example[] {
+  const blocks = blocksIn(file);
+  return blocks.flatMap(({ language, line, code }, index) => {
+    if (language !== "ts") return [];
+    const next = blocks[index + 1];
+    const isOutput = next?.language === "" && next.line === line + code.split("\n").length + 3;
+    return [{ name: `${file}:${line}`, code, ...(isOutput && { output: next.code }) }];
+  });
+}
+
+/**
+ * The lines that the comments of an example promise: behind console.log(…), or below it. Each is a
+ * whole line of the output; what ends with "…" is the beginning of one.
+ */
+function promisesIn(code: string): string[][] {
+  const lines = code.split("\n");
+  return lines.flatMap((line, index) => {
+    const [, behind] = /console\.log\(.*\);(?: \/\/ (.*))?$/.exec(line) ?? [undefined, undefined];
+    if (!/console\.log\(.*\);/.test(line)) return [];
+    if (behind !== undefined) return [[behind]];
+    const end = lines.findIndex((below, at) => at > index && !/^\s*\/\/ /.test(below));
+    const below = lines.slice(index + 1, end < 0 ? undefined : end);
+    return below.length === 0 ? [] : [below.map((line) => line.replace(/^\s*\/\/ /, ""))];
+  });
+}
+
+/** Whether the lines stand in the output, one below the other. */
+function hasLines(output: string, promised: readonly string[]): boolean {
+  const lines = output.split("\n");
+  return lines.some((_, at) =>
+    promised.every((text, below) => {
+      const line = lines[at + below];
+      return text.endsWith("…") ? line?.startsWith(text.slice(0, -1)) : line === text;
+    })
+  );
 }
 
 const examples = SOURCES.flatMap((pattern) => globSync(pattern, { cwd: root }).sort())
@@ -67,6 +110,29 @@ test("no document has a heading twice", () => {
     if (file === "CHANGELOG.md") continue; // each release has the same ones
     const headings = readFileSync(join(root, file), "utf8").match(/^#+ .+$/gm) ?? [];
     assert.deepEqual(headings, [...new Set(headings)], file);
+  }
+});
+
+test("promised output is told from other comments, and compared line by line", () => {
+  const code =
+    "console.log(1); // a\nconsole.log(2);\n// b\n// c…\nf(); // d\nconsole.log(3);\nf();";
+  assert.deepEqual(promisesIn(code), [["a"], ["b", "c…"]]);
+  assert.ok(hasLines("x\na\nb\ncd\n", ["b", "c…"]));
+  for (const output of ["ab\nc", "b\n\nc", "b", "c\nb"]) assert.ok(!hasLines(output, ["b", "c…"]));
+});
+
+test("every policy in the docs is right, and does what its tests say", () => {
+  const policies = globSync(["*.md", "docs/**/*.md"], { cwd: root }).flatMap((file) =>
+    blocksIn(file).filter(({ code }) => /^version: 1$/m.test(code))
+      .filter(({ language }) => language === "yaml")
+      .map(({ line, code }) => ({ file: `${file}:${line}`, code }))
+  );
+  assert.ok(policies.length > 0);
+  const ids = new Map<string, number>();
+  const idOf = (name: string) => ids.get(name) ?? ids.set(name, 900 + ids.size).get(name);
+  for (const { file, code } of policies) {
+    const report = parsePolicy(code, { file, accounts: { uid: idOf, gid: idOf } }).test();
+    assert.ok(report.passed, String(report));
   }
 });
 
@@ -129,17 +195,20 @@ function converse(path: string, onText: (text: unknown) => void): Promise<boolea
   });
 }
 
-for (const [index, { name, code }] of examples.entries()) {
+for (const [index, { name, code, output: printed }] of examples.entries()) {
   for (const runtime of Object.keys(RUNTIMES)) {
-    test(`the example at ${name} works on ${runtime}`, async () => {
+    const unmet = /loadPolicy|watchPolicy/.test(code) && !isSafeFolder(folder)
+      ? "a checkout that others can write to nowhere on the way, as the example's policy must be"
+      : undefined;
+    const skip = unmet !== undefined && `needs ${unmet}`;
+    test(`the example at ${name} works on ${runtime}`, { skip }, async () => {
       const listens = /(?:\.listen\(|\bpath: )"([^"]*)"/.exec(code)?.[1];
       const socket = /\bclose\(/.test(code) ? undefined : listens;
       const output = await play(runtime, files[index]!, socket);
-      // A comment behind console.log(…) promises what is printed.
-      const promised = [...code.matchAll(/console\.log\(.*\); \/\/ (.*)$/gm)].map(([, text]) =>
-        text!
-      );
-      for (const text of promised) assert.ok(output.includes(text), `"${text}" in: ${output}`);
+      for (const lines of promisesIn(code)) {
+        assert.ok(hasLines(output, lines), `"${lines.join("\n")}" in: ${output}`);
+      }
+      if (printed !== undefined) assert.equal(output.trimEnd(), printed);
       if (socket !== undefined) {
         assert.match(output, process.getuid!() === 0 ? /welcome/ : /welcome|no/);
       }
