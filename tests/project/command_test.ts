@@ -156,7 +156,7 @@ testWith(
         );
       }
       const flags = found.filter((word) => word.startsWith("--"));
-      assert.ok(flags.every((flag) => offered.includes(flag)), lines[at]);
+      assert.ok(flags.every((flag) => offered.includes(flag)), lines[at]!);
     }
     // Where nothing is offered, bash offers files.
     assert.deepEqual(lines.slice(-3, -1), ["http", ""]);
@@ -184,7 +184,7 @@ testWith(
         );
       }
       const flags = offered[at]!.filter((word) => word.startsWith("--"));
-      assert.ok(flags.every((flag) => wanted.includes(flag)), blocks[at]);
+      assert.ok(flags.every((flag) => wanted.includes(flag)), blocks[at]!);
     }
     assert.deepEqual(offered.slice(-2), [["/etc/"], ["--mode=http"]]);
   },

@@ -1,0 +1,305 @@
+/** The command as others get it: in the package on each runtime, as one file, and as a service. */
+
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer } from "node:net";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { visitAs } from "../servers/harness.ts";
+import { temporaryFolder } from "../support/compile.ts";
+import { type Need, needs, testWith } from "../support/suite.ts";
+import { VERSION } from "../../cli/version.ts";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const modules = join(root, "node_modules");
+
+interface Ran {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+function run(line: readonly string[], cwd = root, env = {}): Ran {
+  const [command, ...args] = line as [string];
+  const { NO_COLOR: _, FORCE_COLOR: __, ...rest } = process.env;
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
+    cwd,
+    encoding: "utf8",
+    env: { ...rest, ...env },
+  });
+  if (error !== undefined) throw error;
+  return { code: status, out: stdout, err: stderr };
+}
+
+function succeeds(...line: string[]): boolean {
+  try {
+    return run(line).code === 0;
+  } catch {
+    return false;
+  }
+}
+
+const json = (name: string) => JSON.parse(readFileSync(join(root, name), "utf8"));
+
+test("the version is told by package.json and by the command", () => {
+  assert.equal(json("package.json").version, VERSION);
+});
+
+test("JSR gets the same versions of what the command imports as npm", () => {
+  const { dependencies } = json("package.json");
+  const { imports, exports, publish } = json("deno.json");
+  for (const [name, version] of Object.entries(dependencies)) {
+    const found = Object.entries(imports).find(([key]) =>
+      key === name || key.startsWith(`${name}/`)
+    );
+    assert.ok(String(found?.[1]).startsWith(`npm:${name}@${version}`), name);
+  }
+  assert.equal(exports["./cli"], "./cli/main.ts");
+  assert.ok(publish.include.includes("cli"));
+});
+
+test("the package has an executable, and the manual page that the source makes", () => {
+  const { bin, man } = json("package.json");
+  assert.match(readFileSync(join(root, bin.ucred), "utf8"), /^#!\/usr\/bin\/env node\n/);
+  const page = readFileSync(join(root, man), "utf8");
+  assert.equal(run(["node", join(root, bin.ucred), "man"]).out, page);
+});
+
+/** An installation of the package, as npm makes it. Its dependencies are this checkout's: offline. */
+const installed = (() => {
+  const folder = temporaryFolder();
+  if (!existsSync(join(root, "dist/cli.js")) || !succeeds("npm", "--version")) return undefined;
+  run(["npm", "pack", "--pack-destination", folder]);
+  writeFileSync(join(folder, "package.json"), '{ "private": true, "type": "module" }');
+  const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"))!;
+  const links = Object.keys(json("package.json").dependencies).map((name) => join(modules, name));
+  const flags = ["--offline", "--no-audit", "--no-fund", "--ignore-scripts"];
+  const { code, err } = run(["npm", "install", ...flags, `./${tarball}`, ...links], folder);
+  assert.equal(code, 0, err);
+  return folder;
+})();
+
+const packed: Need = { name: "npm, and a build (npm run build)", met: installed !== undefined };
+const STARTS: readonly (readonly [what: string, runtime: string, line: readonly string[]])[] = [
+  ["its link", "Node", ["node_modules/.bin/ucred"]],
+  ["npx", "Node", ["npx", "--offline", "ucred"]],
+  ["bunx", "Bun", ["bunx", "--bun", "ucred"]],
+  ["deno run, of the file", "Deno", ["deno", "run", "-A", "node_modules/ucred/dist/cli.js"]],
+  ["deno run npm:", "Deno", ["deno", "run", "-A", "--node-modules-dir=manual", "npm:ucred"]],
+];
+
+for (const [what, runtime, line] of STARTS) {
+  testWith([packed], `the installed command runs on ${runtime}, by ${what}`, () => {
+    assert.equal(run([...line, "--version"], installed).out, `${VERSION}\n`);
+    const { code, out, err } = run([...line, "doctor"], installed);
+    assert.match(out, new RegExp(`^${runtime} [0-9]`));
+    assert.match(out, /^yes +peer credentials/m);
+    assert.ok(code === 0 || code === 1, `${code}`);
+    assert.equal(err, "");
+    const wrong = run([...line, "inspct"], installed);
+    assert.deepEqual([wrong.code, wrong.out], [2, ""]);
+    assert.match(wrong.err, /Did you mean inspect\?/);
+  });
+}
+
+const oldNode = [process.env["npm_node_execpath"], "/usr/bin/node", "/usr/local/bin/node"]
+  .find((path) => {
+    const version = path !== undefined && existsSync(path) ? run([path, "--version"]).out : "v99";
+    return Number(/^v([0-9]+)/.exec(version)?.[1]) < 26;
+  });
+
+testWith(
+  [packed, { name: "a Node before 26", met: oldNode !== undefined }],
+  "on an older Node the command says in a line what it takes, and exits with 2",
+  () => {
+    const { code, out, err } = run(
+      [oldNode!, "node_modules/ucred/dist/cli.js", "doctor"],
+      installed,
+    );
+    assert.deepEqual([code, out], [2, ""]);
+    assert.match(err, /^ucred: it takes Node 26\.1 or later, Deno or Bun; this is Node [0-9.]+\n$/);
+  },
+);
+
+const build = ["node", "tools/build_binaries.ts"];
+
+test("build:binaries tells what it takes, and refuses what it does not know", () => {
+  const { code, out } = run([...build, "--help"]);
+  assert.equal(code, 0);
+  assert.match(out, /--target TARGET/);
+  const { scripts } = json("package.json");
+  assert.equal(scripts["build:binaries"], build.join(" "));
+  for (const args of [["--target", "java"], ["--tarket", "bun"], ["--target", "bun; true"]]) {
+    assert.equal(run([...build, ...args]).code, 2, args.join(" "));
+  }
+});
+
+const built = temporaryFolder();
+const binary = join(built, "ucred-bun");
+let told: Ran | undefined;
+
+test("build:binaries makes a bundle, an executable by Bun, and says what it cannot make", () => {
+  told = run([...build, "--out", built]);
+  assert.match(told.out, /^bundle: .*ucred\.mjs, [0-9.]+ MB$/m);
+  assert.match(told.out, /^bun: .*ucred-bun, [0-9.]+ MB/m);
+  const hasDeno = existsSync(join(built, "ucred-deno"));
+  assert.equal(told.code, hasDeno ? 0 : 1, told.out);
+  if (!hasDeno) {
+    assert.match(told.out, /^deno: NOT built\n[\s\S]*is downloaded, and could not be/m);
+    assert.match(told.out, /deno run --allow-ffi .*ucred\.mjs/);
+    assert.match(told.out, /^1 of 2 not built$/m);
+  } else assert.match(run([join(built, "ucred-deno"), "doctor"]).out, /^Deno/);
+});
+
+test("the bundle runs on each runtime, in Deno with the permissions that the build tells", () => {
+  const bundle = join(built, "ucred.mjs");
+  const flags = /deno run ((?:--allow-[a-z]+ )+)/.exec(told!.out)?.[1]?.trim().split(" ") ??
+    ["--allow-ffi", "--allow-net", "--allow-read", "--allow-write", "--allow-env", "--allow-sys"];
+  const lines = [["node"], ["bun"], ["deno", "run", "--no-prompt", ...flags]];
+  for (const line of lines) {
+    const { code, out, err } = run([...line, bundle, "doctor", "--json"], built);
+    assert.equal(err, "");
+    const failed = JSON.parse(out).capabilities.filter(({ ok }: { ok: boolean }) => !ok);
+    assert.deepEqual([code, failed], [0, []], line[0]!);
+  }
+});
+
+test("the executable reads no .env and no bunfig.toml of the folder where it is started", () => {
+  const folder = temporaryFolder();
+  writeFileSync(join(folder, ".env"), "FORCE_COLOR=1\n");
+  writeFileSync(join(folder, "bunfig.toml"), 'preload = ["./evil.ts"]\n');
+  writeFileSync(join(folder, "evil.ts"), 'console.log("evil");\n');
+  writeFileSync(join(folder, "p.yaml"), "version: 1\nrules: [{ name: all, allow: true }]\n");
+  const { code, out } = run([binary, "policy", "lint", "p.yaml"], folder);
+  assert.equal(code, 1);
+  assert.ok(!out.includes("\u001b") && !out.includes("evil"), out);
+});
+
+/** What the dynamic loader of this machine would load for a program. */
+function librariesOf(program: string): readonly string[] {
+  return [...run(["ldd", program]).out.matchAll(/(\/\S+) \(0x/g)].map(([, path]) => path!);
+}
+
+testWith(
+  [needs.root, needs.linux, {
+    name: "ldd and chroot",
+    met: succeeds("ldd", "--version") && succeeds("chroot", "--version"),
+  }],
+  "the executable runs in a root that has nothing but itself, libc and /proc: no shell, no accounts",
+  () => {
+    const folder = temporaryFolder();
+    for (const path of librariesOf(binary)) {
+      mkdirSync(join(folder, dirname(path)), { recursive: true });
+      copyFileSync(path, join(folder, path));
+    }
+    copyFileSync(binary, join(folder, "ucred"));
+    chmodSync(join(folder, "ucred"), 0o755);
+    for (const name of ["tmp", "proc"]) mkdirSync(join(folder, name));
+    // Bun's part of it aborts where there is no /proc.
+    const inside = (line: string) =>
+      run(["unshare", "--mount", "sh", "-c", `mount -t proc proc ${folder}/proc && ${line}`]);
+    assert.equal(inside(`chroot ${folder} /ucred --version`).out, `${VERSION}\n`);
+    const { out, code, err } = inside(`chroot ${folder} /ucred doctor --json`);
+    assert.deepEqual([code, err], [0, ""]);
+    const failed = JSON.parse(out).capabilities.filter(({ ok }: { ok: boolean }) => !ok);
+    assert.deepEqual(failed, []);
+    const lint = inside(`chroot ${folder} /ucred policy check /none`);
+    assert.deepEqual([lint.code, lint.err.split("\n").length], [2, 3]);
+  },
+);
+
+const musl = `/lib/ld-musl-${process.arch === "x64" ? "x86_64" : "aarch64"}.so.1`;
+
+testWith(
+  [needs.root, needs.linux, { name: `${musl} (Debian: musl)`, met: existsSync(musl) }],
+  "the executable for musl runs, or says which library is missing",
+  () => {
+    const target = `bun-linux-${process.arch}-musl`;
+    const { code, out } = run([...build, "--target", target, "--out", built]);
+    if (code !== 0) return assert.match(out, /could not be/); // Bun's part for it is downloaded
+    const folder = temporaryFolder();
+    mkdirSync(join(folder, "lib"));
+    mkdirSync(join(folder, "tmp"));
+    copyFileSync(musl, join(folder, musl));
+    copyFileSync(join(built, `ucred-${target}`), join(folder, "ucred"));
+    const ran = run(["chroot", folder, "/ucred", "--version"]);
+    if (ran.code === 0) assert.equal(ran.out, `${VERSION}\n`);
+    else assert.match(ran.err, /^Error loading shared library libstdc\+\+\.so\.6: No such file/);
+  },
+);
+
+const systemd: Need = { name: "systemd-analyze", met: succeeds("systemd-analyze", "--version") };
+const units = join(root, "examples/systemd");
+const SERVICE = "ucred-guard@.service";
+
+/** The units with an executable that is here. */
+function unitsHere(): string {
+  const folder = temporaryFolder();
+  const text = readFileSync(join(units, SERVICE), "utf8");
+  assert.match(text, /^ExecStart=\/usr\/bin\/ucred guard --systemd /m);
+  writeFileSync(join(folder, SERVICE), text.replace("=/usr/bin/ucred ", `=${binary} `));
+  copyFileSync(join(units, "ucred-guard@.socket"), join(folder, "ucred-guard@.socket"));
+  return folder;
+}
+
+testWith([systemd], "systemd-analyze finds nothing wrong in the units", () => {
+  const folder = unitsHere();
+  const files = [`./${SERVICE}`, "./ucred-guard@.socket"];
+  const { code, out, err } = run(["systemd-analyze", "verify", "--man=no", ...files], folder, {
+    SYSTEMD_UNIT_PATH: `${folder}:`,
+  });
+  assert.deepEqual([code, out, err], [0, "", ""]);
+});
+
+testWith([systemd], "systemd-analyze finds the service exposed no more than 1.0 of 10", () => {
+  const args = ["security", "--offline=true", "--threshold=10", `./${SERVICE}`];
+  const { code, out } = run(["systemd-analyze", ...args], unitsHere());
+  assert.equal(code, 0);
+  const level = Number(/Overall exposure level .*: ([0-9.]+)/.exec(out)?.[1]);
+  assert.ok(level <= 1.0, out);
+});
+
+testWith(
+  [
+    needs.root,
+    needs.cc,
+    { name: "systemd-socket-activate", met: succeeds("systemd-socket-activate", "--version") },
+  ],
+  "the service's own command guards the socket that systemd passes",
+  async () => {
+    const folder = temporaryFolder();
+    const behind = join(folder, "app.sock");
+    const server = createServer((socket) => socket.on("error", () => {}).end("from behind"));
+    await new Promise<void>((resolve) => server.listen(behind, resolve));
+    after(() => server.close());
+    const policy = join(folder, "policy.yaml");
+    writeFileSync(policy, "version: 1\nrules: [{ name: one, when: { uid: 4001 }, allow: true }]\n");
+    const text = readFileSync(join(units, SERVICE), "utf8");
+    const line = /^ExecStart=\S+ (.*)$/m.exec(text)![1]!.replaceAll("/etc/ucred/%i.yaml", policy)
+      .replaceAll("${MODE}", /^Environment=MODE=(.*)$/m.exec(text)![1]!)
+      .replaceAll("${UPSTREAM}", behind).split(" ");
+    const listen = join(folder, "guarded.sock");
+    const args = ["-l", listen, binary, ...line, "--any-owner"];
+    const manager = spawn("systemd-socket-activate", args, { stdio: "ignore" });
+    after(() => manager.kill("SIGKILL"));
+    while (!existsSync(listen)) await sleep(10);
+    chmodSync(listen, 0o666);
+    assert.equal(await visitAs(4001, listen), "from behind");
+    assert.equal(await visitAs(4002, listen), "");
+    const ended = new Promise((resolve) => manager.once("exit", resolve));
+    manager.kill("SIGTERM");
+    assert.equal(await ended, 0);
+  },
+);
