@@ -26,7 +26,7 @@ function pairs({ pairs }: Result): Rows {
 
 function rivals({ rivals }: Result): Rows {
   return [
-    ["", "ucred µs", "JWT µs", "mTLS µs", "cheaper than both"],
+    ["CPU µs of the server for", "ucred", "JWT", "mTLS", "cheaper than both"],
     ...rivals.map(({ runtime, name, rows, isMet }) => [
       `${runtime}, ${name}`,
       ...rows.map(({ cpu }) => cpu.median.toFixed(1)),
@@ -40,6 +40,10 @@ function method({ rounds, seconds, connections }: Result): string {
     "Every answer is compared. Numbers are medians; a ratio is of two servers in the same round.";
 }
 
+function machine({ machine: { cpu, cores, kernel, architecture, load } }: Result): string {
+  return `${cpu}, ${cores} cores, Linux ${kernel} ${architecture}, load average ${load.toFixed(2)}`;
+}
+
 /** For the terminal. */
 export function text(result: Result): string {
   const mark = (line: string) =>
@@ -49,7 +53,7 @@ export function text(result: Result): string {
       ? line
       : styleText("bold", line);
   return [
-    result.machine,
+    machine(result),
     result.versions.join(", "),
     method(result),
     "",
@@ -79,7 +83,7 @@ export function markdown(result: Result): string {
     "",
     `Made by \`${result.command}\` on ${result.date}, which writes this file anew.`,
     "",
-    `${result.machine}. ${result.versions.join(", ")}. ${method(result)}`,
+    `${machine(result)}. ${result.versions.join(", ")}. ${method(result)}`,
     "",
     ...table(pairs(result)),
     "",

@@ -1,10 +1,11 @@
 /** What is compared with what, and what a run found. */
 
+import type { Runtime, Setting } from "../conduct.ts";
 import type { Spread } from "../result.ts";
 
 /** A server with identity and policy, and the same without. */
 export interface Pair {
-  readonly runtime: string;
+  readonly runtime: Runtime;
   readonly name: string;
   readonly plain: string;
   readonly ours: string;
@@ -16,16 +17,14 @@ export interface Pair {
 
 /** What a user would pick instead, beside ours. */
 export interface Rival {
-  readonly runtime: string;
+  readonly runtime: Runtime;
   readonly name: string;
   readonly kinds: readonly string[];
   /** Whether each request is on a connection of its own. */
   readonly connection: "kept" | "new";
-  /** Requests in a round. */
-  readonly atOnce: number;
 }
 
-const RUNTIMES = ["Node", "Deno", "Bun"];
+const RUNTIMES: readonly Runtime[] = ["Node", "Deno", "Bun"];
 const REQUESTS = [
   { load: "http", what: "requests" },
   { load: "connect", what: "connections" },
@@ -38,38 +37,34 @@ const LINES = [
 /** 0.97 where the library's own budget for a connection allows it; the runtimes that hide it cost more. */
 export const PAIRS: readonly Pair[] = [
   ...RUNTIMES.flatMap((runtime) => [
-    ...REQUESTS.map(({ load, what }) => ({
+    ...REQUESTS.map(({ load, what }): Pair => ({
       ...{ runtime, name: `node:http, ${what}`, plain: "http", ours: "ucred/http" },
       ...{ load, atLeast: 0.97 },
     })),
-    ...LINES.map(({ load, what }) => ({
+    ...LINES.map(({ load, what }): Pair => ({
       ...{ runtime, name: `node:net, ${what}`, plain: "net", ours: "ucred/net" },
       ...{ load, atLeast: 0.97 },
     })),
   ]),
-  ...REQUESTS.map(({ load, what }) => ({
+  ...REQUESTS.map(({ load, what }): Pair => ({
     ...{ runtime: "Deno", name: `Deno.serve, ${what}`, plain: "serve", ours: "ucred/http serve" },
     ...{ load, atLeast: 0.85 },
   })),
-  ...LINES.map(({ load, what }) => ({
+  ...LINES.map(({ load, what }): Pair => ({
     ...{ runtime: "Deno", name: `Deno.listen, ${what}`, plain: "Deno.listen", ours: "ucred/deno" },
     ...{ load, atLeast: 0.9 },
   })),
-  ...LINES.map(({ load, what }) => ({
+  ...LINES.map(({ load, what }): Pair => ({
     ...{ runtime: "Bun", name: `Bun.listen, ${what}`, plain: "Bun.listen", ours: "ucred/bun" },
     ...{ load, atLeast: 0.97 },
   })),
 ];
 
-export const RIVALS: readonly Rival[] = RUNTIMES.flatMap((runtime) => [
-  {
-    ...{ runtime, name: "CPU time of the server for a request", connection: "kept" as const },
-    ...{ kinds: ["ucred/http", "JWT", "mTLS"], atOnce: 8000 },
-  },
-  {
-    ...{ runtime, name: "CPU time of the server for a new connection", connection: "new" as const },
-    ...{ kinds: ["ucred/http", "JWT", "mTLS"], atOnce: 1000 },
-  },
+const KINDS = ["ucred/http", "JWT", "mTLS"];
+
+export const RIVALS: readonly Rival[] = RUNTIMES.flatMap((runtime): Rival[] => [
+  { runtime, name: "a request", kinds: KINDS, connection: "kept" },
+  { runtime, name: "a new connection and its request", kinds: KINDS, connection: "new" },
 ]);
 
 /** One round. */
@@ -100,13 +95,13 @@ export interface RivalResult extends Rival {
   readonly isMet: boolean;
 }
 
-export interface Result {
-  readonly command: string;
-  readonly date: string;
-  readonly machine: string;
+/** Everything that a run found. */
+export interface Result extends Setting {
   readonly versions: readonly string[];
   readonly rounds: number;
+  /** Of load in a round. */
   readonly seconds: number;
+  /** At once. */
   readonly connections: number;
   readonly pairs: readonly PairResult[];
   readonly rivals: readonly RivalResult[];

@@ -51,6 +51,7 @@ export const needs = {
     name: "systemd-socket-activate (Debian: systemd)",
     met: succeeds("systemd-socket-activate", "--version"),
   },
+  openssl: { name: "openssl", met: succeeds("openssl", "version") },
   logger: { name: "logger (Debian: bsdutils)", met: succeeds("logger", "--version") },
   deno: { name: "Deno", met: runtime === "deno" },
   bun: { name: "Bun", met: runtime === "bun" },
