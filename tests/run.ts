@@ -51,7 +51,7 @@ const report = (runtime: string) => join(temporary, `${runtime}.xml`);
 const nativeFolders = "ffi,adapters,identity,live";
 /** Run on every runtime; tests/project/ is about the project itself, and Node's alone. */
 const folders = values.emulate === undefined
-  ? `core,policy,servers,${nativeFolders}`
+  ? `core,policy,servers,cli,${nativeFolders}`
   : nativeFolders;
 const files = globSync(`tests/{${folders}}/*_test.ts`).sort();
 const projectFiles = globSync("tests/{project,examples}/*_test.ts").sort();
