@@ -3,21 +3,27 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import type { UcredError } from "../../core/errors.ts";
+import { UcredError } from "../../core/errors.ts";
 import { Budget, OutOfBudget } from "../../core/policy/budget.ts";
 import { checkPolicy } from "../../core/policy/check.ts";
 import type { PolicyDocument, RuleDocument } from "../../core/policy/document.ts";
-import type { Finding } from "../../core/policy/lint.ts";
+import { difference } from "../../core/policy/equivalent.ts";
+import { type Finding, lintRules } from "../../core/policy/lint.ts";
 import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy.ts";
 import { Reach } from "../../core/policy/reach.ts";
 import { EVERYTHING, exampleIn, whereKnown } from "../../core/policy/region.ts";
 import type { PlainPeer } from "../../core/policy/subject.ts";
-import type { PeerIds } from "../../core/policy/who.ts";
+import { type PeerIds, whoCan } from "../../core/policy/who.ts";
 import { compile, peer, resolve, rules, RUNS, text } from "./policies.ts";
 
 const about = (findings: readonly Finding[]) => findings.map(({ kind, rule }) => `${kind} ${rule}`);
 
 const rule = (name: string, rest: Omit<RuleDocument, "name">): RuleDocument => ({ name, ...rest });
+
+const rulesOf = (...rules: readonly RuleDocument[]) => {
+  const result = checkPolicy({ version: 1, rules }, resolve);
+  return "checked" in result ? result.checked.rules : assert.fail();
+};
 
 /** Peers of whom every fact is known. */
 const knownPeer = fc.tuple(peer, peer).map(([{ process, ...peer }, other]) => ({
@@ -40,12 +46,9 @@ test("regions: an example of each part is decided by the rule that the part is s
   fc.assert(
     fc.property(rules, fc.boolean(), (rules, isKnown) => {
       const policy = compile(...rules);
-      const { checked } = checkPolicy({ version: 1, rules }, resolve) as {
-        checked: Parameters<typeof compilePolicy>[0];
-      };
       const budget = new Budget(20_000_000);
       try {
-        const reach = new Reach(checked.rules, budget);
+        const reach = new Reach(rulesOf(...rules), budget);
         reach.requireAll();
         const world = isKnown ? whereKnown(EVERYTHING, reach.facts, budget) : EVERYTHING;
         for (const [part, at] of reach.divide(world, budget)) {
@@ -309,20 +312,103 @@ test("equivalent() tells policies that differ from those that are only written o
 });
 
 test("what can be combined in too many ways is said to be so, and does not hang", () => {
-  const any = (field: "exe" | "unit" | "cgroup" | "label", at: number) =>
-    Array.from({ length: 12 }, (_, i) => ({ [field]: `**${at}*${i}**x*` }));
+  const fields = ["exe", "unit", "cgroup", "label"] as const;
+  const any = (at: number) =>
+    Array.from({ length: 6 }, (_, i) => ({ [fields[at % 4]!]: `**${at}*${i}**` }));
   const hard = Array.from({ length: 12 }, (_, at): RuleDocument =>
     rule(`hard ${at}`, {
-      when: {
-        any: any("exe", at),
-        all: [{ any: any("unit", at) }, { any: any("cgroup", at) }, {
-          not: { any: any("label", at) },
-        }],
-      },
+      when: { all: Array.from({ length: 12 }, (_, i) => ({ any: any(i + at) })) },
       deny: true,
     }));
-  const policy = compile(...hard, rule("last", { when: { uid: 1 }, allow: true }));
-  assert.throws(() => equivalent(policy, compile()), { code: "ERR_UCRED_POLICY" });
+  const rules = rulesOf(
+    rule("first", { when: { uid: 1 }, allow: "x" }),
+    ...hard,
+    rule("again", { when: { uid: 1 }, allow: true }),
+    rule("nobody", { when: { uid: 2, not: { uid: "0-9" } }, allow: true }),
+    rule("last", { when: { uid: 3, exe: "/x" }, allow: true }),
+  );
+  const little = () => new Budget(10_000_000);
+  const findings = lintRules(rules, { named: [], namesakes: () => [], where: undefined }, little());
+  assert.deepEqual(about(findings.filter(({ kind }) => kind !== "forgeable")), [
+    ...hard.map(({ name }) => `unsettled ${name}`),
+    "never again", // whatever the hard ones are about
+    "contradiction nobody",
+    "unsettled last",
+  ]);
+  assert.equal(findings.filter(({ kind }) => kind === "forgeable").length, hard.length + 1);
+  const unsettled = findings.find(({ kind }) => kind === "unsettled")!;
+  assert.deepEqual([unsettled.level, unsettled.path], ["warning", ["rules", 1]]);
+  assert.match(unsettled.message, /^Not all was found out about rule "hard 0": .* too many ways$/);
+  const cannot = (what: string) => ({
+    code: "ERR_UCRED_POLICY",
+    message: `Cannot ${what}: the conditions of rule "hard 0" and of those before it ` +
+      "can be combined in too many ways",
+  });
+  assert.throws(() => whoCan(rules, undefined, little()), cannot("tell who can"));
+  assert.throws(() => difference(rules, [], little()), cannot("compare the policies"));
+  assert.throws(() => difference([], rules, little()), cannot("compare the policies"));
+});
+
+test("who() and equivalent() end where the parts are too many, though each rule is simple", () => {
+  const simple = Array.from({ length: 1000 }, (_, at): RuleDocument =>
+    rule(`r${at}`, {
+      when: { uid: `${at * 37 % 5000}-${at * 37 % 5000 + 900}`, gid: `${at * 91 % 5000}-6000` },
+      ...(at % 2 === 0 ? { allow: "x" } : { deny: true }),
+    }));
+  const rules = rulesOf(...simple);
+  const rotated = rulesOf(...simple.slice(1), simple[0]!, rule("last", { allow: "y" }));
+  const tooMany =
+    /^Cannot [a-z ]+: the conditions( of rule "r\d+" and of those before it)? can be combined in/;
+  const ask = (question: (budget: Budget) => unknown, kind: "steps" | "cells") => {
+    const refusals: string[] = [];
+    for (let size = 1024;; size *= 2) {
+      const budget = kind === "steps" ? new Budget(size) : new Budget(undefined, size);
+      try {
+        question(budget);
+        assert.ok(budget.steps >= 0 && budget.cells >= 0);
+        return refusals;
+      } catch (error) {
+        assert.ok(error instanceof UcredError, String(error));
+        refusals.push(error.message);
+      }
+    }
+  };
+  for (const kind of ["steps", "cells"] as const) {
+    for (
+      const question of [
+        (budget: Budget) => whoCan(rules, undefined, budget),
+        (budget: Budget) => assert.ok(difference(rules, rotated, budget)),
+      ]
+    ) {
+      const refusals = ask(question, kind);
+      assert.match(refusals.at(-1)!, tooMany);
+      assert.ok(refusals.length > 5, "what it takes is counted");
+    }
+  }
+});
+
+test("lint() tells a few of very many names, and the beginning of what is very long", () => {
+  const users = Object.fromEntries(Array.from({ length: 2000 }, (_, at) => [`user${at}`, 7]));
+  const named = { ...resolve, uid: (name: string) => users[name] };
+  const user = Object.keys(users);
+  const exe = `/${"x".repeat(4000)}`;
+  const rules = [
+    rule("names", { when: { user }, allow: true }),
+    rule("long", { when: { exe }, actions: exe, allow: true }),
+    rule("again", { when: { exe }, actions: exe, allow: true }),
+  ];
+  const result = checkPolicy({ version: 1, rules }, named);
+  assert.ok("checked" in result);
+  let asked = 0;
+  const namesakes = () => (asked++, ["user0", "other"]);
+  const findings = compilePolicy(result.checked, { namesakes }).lint();
+  const same = findings.filter(({ kind }) => kind === "same-id");
+  assert.deepEqual([same.length, asked], [2000, 1]);
+  assert.match(same[0]!.message, /has the uid of ("user\d", ){4}"user5" as well, 7:/);
+  assert.match(same[3]!.message, /has the uid of "user0", "user1", "user2", "user4", "user5" as/);
+  const never = findings.find(({ kind }) => kind === "never")!;
+  assert.ok(never.message.length < 1000 && never.message.includes("x…"));
+  assert.equal(never.example?.action, exe);
 });
 
 test("who() reads well", () => {
