@@ -92,6 +92,10 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
     policy?.close();
     shadow?.close();
     await audit?.close();
+    if (audit !== undefined && audit.dropped > 0) {
+      const why = audit.error === undefined ? "" : `: ${printable(audit.error.message)}`;
+      tell(`${audit.dropped} lines of the audit log were lost${why}`);
+    }
   }
 }
 

@@ -147,6 +147,26 @@ testGuard(
   },
 );
 
+testGuard(
+  "guard tells in the end how many lines its audit log has lost, and serves all the same",
+  async () => {
+    const guard = await Guard.start({
+      upstream: (await web()).path,
+      mode: "http",
+      args: ["--audit", "/dev/full"],
+    });
+    const client = await End.open(guard.path);
+    for (let i = 0; i < 20; i++) {
+      assert.equal((await client.ask("/a")).body, "/a");
+      await sleep(5);
+    }
+    client.destroy();
+    guard.signal("SIGTERM");
+    assert.deepEqual(await guard.ended, { code: 0, signal: null });
+    assert.match(guard.told, /^[1-9]\d* lines of the audit log were lost: .*no space left/im);
+  },
+);
+
 testGuard("guard --max-connections and --accept-rate hold for all, and for each user", async () => {
   const behind = await Behind.start((end) => void end.send("welcome"));
   const policy = policyFile("version: 1\nrules: [{ name: all, allow: true }]\n");
