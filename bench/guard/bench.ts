@@ -2,7 +2,7 @@
 
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,7 +18,7 @@ const HELP = `Usage: npm run bench:guard -- [options]
 
 What gets through ucred guard, on Deno, Bun and Node: bytes, lines, requests and new connections in a
 second, and how long each takes; beside no guard at all, socat, systemd-socket-proxyd and HAProxy,
-as far as they are installed. Needs Linux and cc. Takes about four minutes.
+as far as they are installed. Needs Linux and cc. Takes about five minutes.
 
   --quick    few and short rounds, for a first impression
   --json     print everything as JSON, every round included (npm run --silent bench:guard …)
@@ -96,6 +96,8 @@ interface Side {
   readonly contender: string;
   readonly isOurs: boolean;
   readonly path: string;
+  /** Whoever stands in between; nobody. */
+  readonly child?: ChildProcess;
   readonly samples: Sample[];
 }
 
@@ -114,11 +116,14 @@ async function compare(
     const path = join(own, `${at}`);
     mkdirSync(`${path}.d`, { mode: 0o755 });
     const place = { mode: load.mode, listen: path, upstream, folder: `${path}.d` };
-    started.push(await start(command(place), path));
-    sides.push({ contender: name, isOurs, path, samples: [] });
+    const child = await start(command(place), path);
+    started.push(child);
+    sides.push({ contender: name, isOurs, path, child, samples: [] });
   }
   const answers = new Set<string>();
-  for (const side of sides) answers.add((await measure(programs, load, side, 2 * seconds)).answer);
+  for (const side of sides) { // compilers settle meanwhile
+    answers.add((await measure(programs, load, side, 4 * seconds)).answer);
+  }
   for (let round = 0; round < rounds; round++) {
     for (const side of inTurn(sides, round)) {
       const { answer, ...sample } = await measure(programs, load, side, seconds);
@@ -134,9 +139,10 @@ async function compare(
 async function measure(
   { ends, load: loader }: Programs,
   { name, client, connections }: Load,
-  { contender, path }: Side,
+  { contender, path, child: between }: Side,
   length: number,
 ): Promise<Sample & { readonly answer: string }> {
+  const before = computed(between);
   const child = client === "move"
     ? spawn(ends, [client, path, `${length}`])
     : spawn(loader, [client, path, `${connections}`, `${length}`]);
@@ -149,7 +155,25 @@ async function measure(
   if (code !== 0) throw new Error(`${name}, ${contender}: ${errors.trim()}`);
   const { answers, seconds, p50, p99, answer } = JSON.parse(output);
   if (!(answers > 0)) throw new Error(`${name}, ${contender}: no answer`);
-  return { perSecond: answers / seconds, p50, p99, answer };
+  const cpu = (computed(between) - before) / answers;
+  return { perSecond: answers / seconds, p50, p99, cpu, answer };
+}
+
+/** µs that a process, and those that it has started, have computed: proc(5), in ticks of 10 ms. */
+function computed(child: ChildProcess | undefined): number {
+  if (child === undefined) return 0;
+  let ticks = 0;
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ").map(Number); // from the 3rd on
+      // Its group is its own; utime, stime, and those of children that have ended.
+      if (fields[2] === child.pid) { for (const at of [11, 12, 13, 14]) ticks += fields[at]!; }
+    } catch {
+      // it has ended
+    }
+  }
+  return ticks * 10_000;
 }
 
 /** Starts something that listens, and waits until it does. */

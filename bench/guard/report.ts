@@ -8,21 +8,19 @@ import { LOADS, type Result } from "./result.ts";
 function table({ rows }: Result, load: typeof LOADS[number]): readonly Cells[] {
   const shown = rows.filter((row) => row.load === load.name);
   const waits = shown.some(({ p50 }) => p50 > 0);
+  const latency = waits ? ["p50 µs", "p99 µs"] : [];
   return [
-    [
-      "",
-      `${load.unit}/s`,
-      "range",
-      "of no guard's",
-      "range",
-      ...(waits ? ["p50 µs", "p99 µs"] : []),
-    ],
-    ...shown.map(({ contender, perSecond, ratio, p50, p99 }) => [
+    ["", `${load.unit}/s`, "range", "of no guard's", "range", "CPU µs", "range", ...latency],
+    ...shown.map(({ contender, perSecond, ratio, cpu, p50, p99 }) => [
       contender,
       perSecond.median.toFixed(0),
       `${perSecond.least.toFixed(0)}–${perSecond.most.toFixed(0)}`,
       ratio.median.toFixed(2),
       `${ratio.least.toFixed(2)}–${ratio.most.toFixed(2)}`,
+      ...(cpu.most === 0 ? ["", ""] : [
+        cpu.median.toFixed(0),
+        `${cpu.least.toFixed(0)}–${cpu.most.toFixed(0)}`,
+      ]),
       ...(waits ? [p50.toFixed(0), p99.toFixed(0)] : []),
     ]),
   ];
@@ -38,6 +36,8 @@ function method({ rounds, seconds }: Result): readonly string[] {
     `${rounds} rounds of ${seconds} s, the contenders in turn. Client and server are programs in C, and`,
     "share the machine with whoever is between them. Every answer is compared. Numbers are medians of",
     "all rounds, ranges go from the least to the most, and ratios are to no guard in the same round.",
+    "CPU is what the one in between has computed for each: where the machine is busy with other things,",
+    "that says more than how many there were in a second.",
   ];
 }
 

@@ -56,6 +56,8 @@ export interface Sample {
   /** µs until an answer: half of them came sooner, and 99 of 100; 0 where none is waited for. */
   readonly p50: number;
   readonly p99: number;
+  /** µs that whoever stands in between computed for each. */
+  readonly cpu: number;
 }
 
 /** One contender under one load. */
@@ -67,6 +69,7 @@ export interface Row {
   readonly perSecond: Spread;
   readonly p50: number;
   readonly p99: number;
+  readonly cpu: Spread;
   /** Of what gets through without a guard, in the same round. */
   readonly ratio: Spread;
 }
@@ -98,6 +101,7 @@ export function rowsOf(load: Load, all: readonly Samples[]): readonly Row[] {
     perSecond: spread(samples.map(({ perSecond }) => perSecond)),
     p50: median(samples, "p50"),
     p99: median(samples, "p99"),
+    cpu: spread(samples.map(({ cpu }) => cpu)),
     ratio: spread(
       samples.map(({ perSecond }, round) => perSecond / all[0]!.samples[round]!.perSecond),
     ),
