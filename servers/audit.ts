@@ -1,11 +1,13 @@
 /** Events → lines of JSON, in a file or on stderr, that no client can forge and no server waits for. */
 
-import { createWriteStream } from "node:fs";
+import { Buffer } from "node:buffer";
+import { closeSync, constants, fstatSync, openSync, write } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { type ServerEvent, textOf } from "./events.ts";
 
 /** Where an audit log goes, and what is in it. */
 export interface AuditOptions {
-  /** A file, appended to and made with mode `0o600`; without, stderr. */
+  /** A file or pipe, appended to and made with mode `0o600`; without, stderr. */
   readonly file?: string | undefined;
   /** Whether to leave out what was allowed. By default `false`. */
   readonly onlyDenied?: boolean | undefined;
@@ -17,13 +19,13 @@ export interface AuditOptions {
 export interface AuditLog {
   /** Lines that could not be written: the disk is full, or too slow. */
   readonly dropped: number;
-  /** What keeps the file from being written; `undefined` if nothing does. */
+  /** Why the last ones could not be written, or the file not be opened anew; `undefined` if they were. */
   readonly error: Error | undefined;
   /** Writes an event. Servers do that; it never throws and never waits. */
   write(event: ServerEvent): void;
   /** Opens the file anew, after it was renamed to be kept: for SIGHUP. */
   reopen(): void;
-  /** Writes what waits, and closes the file. */
+  /** Writes what waits, for up to two seconds, and closes the file. */
   close(): Promise<void>;
 }
 
@@ -31,8 +33,11 @@ export interface AuditLog {
  * Makes an audit log: one line of JSON for each event.
  *
  * Whatever a client sends is escaped: a line is one event, all of it in printable characters.
- * Writing never blocks the server. If more waits than `maxWaiting`, lines are dropped; the next line
- * that is written says how many.
+ * Writing never blocks the server. If more waits than `maxWaiting`, or writing fails, lines are
+ * dropped; the next line that is written says how many.
+ *
+ * @throws {Error} If the file cannot be opened.
+ * @throws {RangeError} If an option is out of range.
  *
  * @example Log to a file
  * ```ts
@@ -47,7 +52,29 @@ export function auditLog(options: AuditOptions = {}): AuditLog {
   return new JsonLines(options);
 }
 
-type Sink = ReturnType<typeof createWriteStream>;
+/** Where lines go, and what waits to go there. */
+interface Sink {
+  readonly fd: number;
+  lines: Line[];
+  /** What was written last may be a part of a line. */
+  isTorn: boolean;
+  /** Bytes to be written at once. */
+  readonly most: number;
+}
+
+interface Line {
+  readonly bytes: Uint8Array;
+  /** How many lines it says were dropped, if it says that. */
+  readonly missing?: number;
+}
+
+/** How long to wait until a pipe may take more, in ms. */
+const RETRY = 20;
+
+/** How long what waits may take to be written when the log is closed, in ms. */
+const FAREWELL = 2000;
+
+const STDERR = 2;
 
 class JsonLines implements AuditLog {
   dropped = 0;
@@ -55,9 +82,15 @@ class JsonLines implements AuditLog {
   readonly #file: string | undefined;
   readonly #onlyDenied: boolean;
   readonly #most: number;
-  #sink: Sink;
-  /** Dropped since the last line. */
+  /** The last is the one that is written to; those before it are to be finished, and closed. */
+  readonly #sinks: Sink[];
+  /** Bytes that wait. */
+  #waiting = 0;
+  /** Dropped since a line has said so. */
   #missing = 0;
+  #isBusy = false;
+  #isClosed = false;
+  readonly #onIdle: (() => void)[] = [];
 
   constructor({ file, onlyDenied = false, maxWaiting = 1 << 20 }: AuditOptions) {
     if (!Number.isInteger(maxWaiting) || maxWaiting < 1) {
@@ -66,48 +99,140 @@ class JsonLines implements AuditLog {
     this.#file = file;
     this.#onlyDenied = onlyDenied;
     this.#most = maxWaiting;
-    this.#sink = this.#open();
+    this.#sinks = [open(file)];
   }
 
   write(event: ServerEvent): void {
     if (this.#onlyDenied && isAllowed(event)) return;
-    if (this.#sink.destroyed || this.#sink.writableLength > this.#most) {
-      this.dropped++;
-      this.#missing++;
-      return;
-    }
+    if (this.#isClosed || this.#waiting >= this.#most) return this.#drop();
     const time = new Date().toISOString();
     if (this.#missing > 0) {
-      this.#sink.write(lineOf({ time, event: "dropped", count: this.#missing }));
+      const missing = this.#missing;
       this.#missing = 0;
+      this.#add({ bytes: lineOf({ time, event: "dropped", count: missing }), missing });
     }
-    this.#sink.write(lineOf({ time, ...recordOf(event) }));
+    this.#add({ bytes: lineOf({ time, ...recordOf(event) }) });
   }
 
   reopen(): void {
-    if (this.#file === undefined) return;
-    this.#sink.end(); // what waits still goes to the file that was renamed
-    this.#sink = this.#open();
+    if (this.#file === undefined || this.#isClosed) return;
+    try {
+      this.#sinks.push(open(this.#file)); // what waits still goes to the file that was renamed
+      this.error = undefined;
+    } catch (error) {
+      this.error = error as Error; // it is written as before
+    }
+    void this.#flush();
   }
 
-  close(): Promise<void> {
-    return new Promise((resolve) => {
-      if (this.#sink.destroyed) return resolve();
-      this.#sink.end(() => resolve());
+  async close(): Promise<void> {
+    if (!this.#isClosed) {
+      this.#isClosed = true;
+      void this.#flush();
+    }
+    if (!this.#isBusy) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, FAREWELL);
+      this.#onIdle.push(() => resolve(clearTimeout(timer)));
     });
   }
 
-  #open(): Sink {
-    // Not process.stderr, which waits for whoever reads it: a stream writes beside the program.
-    const sink = this.#file === undefined
-      ? createWriteStream("/dev/stderr", { fd: 2, autoClose: false })
-      : createWriteStream(this.#file, { flags: "a", mode: 0o600 });
-    this.error = undefined;
-    return sink.on("error", (error) => {
-      if (sink === this.#sink) this.error = error;
-    });
+  #drop(): void {
+    this.dropped++;
+    this.#missing++;
+  }
+
+  #add(line: Line): void {
+    this.#sinks.at(-1)!.lines.push(line);
+    this.#waiting += line.bytes.length;
+    void this.#flush();
+  }
+
+  /** Writes what waits, one batch after the other. Never rejects. */
+  async #flush(): Promise<void> {
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    for (;;) {
+      const sink = this.#sinks[0]!;
+      if (sink.lines.length > 0) {
+        await this.#writeAll(sink, sink.lines.splice(0));
+        continue;
+      }
+      const isLast = this.#sinks.length === 1;
+      if (isLast && !this.#isClosed) break;
+      if (sink.fd !== STDERR) closeSync(sink.fd);
+      if (isLast) break;
+      this.#sinks.shift();
+    }
+    this.#isBusy = false;
+    for (const run of this.#onIdle.splice(0)) run();
+  }
+
+  async #writeAll(sink: Sink, lines: readonly Line[]): Promise<void> {
+    const bytes = Buffer.concat(lines.map((line) => line.bytes));
+    let done = 0;
+    try {
+      if (sink.isTorn) await writeTo(sink.fd, NEWLINE);
+      sink.isTorn = false;
+      while (done < bytes.length) {
+        const written = await writeTo(sink.fd, bytes.subarray(done, done + sink.most));
+        if (written === 0) await sleep(RETRY, undefined, { ref: false });
+        done += written;
+      }
+      this.error = undefined;
+    } catch (error) {
+      this.error = error as Error;
+      sink.isTorn = true;
+      let end = 0;
+      for (const { bytes: { length }, missing } of lines) {
+        end += length;
+        if (end <= done) continue;
+        if (missing === undefined) this.#drop();
+        else this.#missing += missing; // it was not said
+      }
+    }
+    this.#waiting -= bytes.length;
   }
 }
+
+const NEWLINE = Buffer.from("\n");
+
+/** How many bytes were taken; 0 if there is no room now. */
+function writeTo(fd: number, bytes: Uint8Array): Promise<number> {
+  return new Promise((resolve, reject) => {
+    // Not process.stderr, which waits for whoever reads it: this writes beside the program.
+    write(fd, bytes, 0, bytes.length, null, (error, written) => {
+      if (error === null || error === undefined) resolve(written);
+      else if (error.code === "EAGAIN") resolve(0);
+      else reject(error);
+    });
+  });
+}
+
+function open(file: string | undefined): Sink {
+  const fd = file === undefined ? openStderr() : openSync(file, FLAGS | constants.O_CREAT, 0o600);
+  return { fd, lines: [], isTorn: false, most: fstatSync(fd).isFIFO() ? PIPE_BUF : 1 << 16 };
+}
+
+/** A pipe that nobody reads does not hold up a write, nor does one that nobody has opened. */
+const FLAGS = constants.O_WRONLY | constants.O_APPEND | constants.O_NONBLOCK;
+
+/**
+ * Anew where it can make its writers wait: Deno 2.9.5 stands still then, and to make it non-blocking
+ * would do that to everybody who shares it. Files do not, and have one position with their other writers.
+ * A socket, as the journal's, cannot be opened.
+ */
+function openStderr(): number {
+  try {
+    if (!fstatSync(STDERR).isFile()) return openSync("/proc/self/fd/2", FLAGS);
+  } catch {
+    // it is written to as it is
+  }
+  return STDERR;
+}
+
+/** <limits.h>: so many go into a pipe as a whole, or not at all; of a part Deno 2.9.5 does not tell. */
+const PIPE_BUF = 4096;
 
 function isAllowed(event: ServerEvent): boolean {
   return event.type === "accepted" || event.type === "closed" ||
@@ -149,14 +274,16 @@ function cut(text: string): string {
   return text.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length} characters)` : text;
 }
 
-/** What JSON leaves as it is although it can end a line or turn its direction around. */
-const UNPRINTABLE = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+/** What JSON leaves as it is although it is not seen, can end a line, or turns its direction around. */
+const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]/gu;
 
-function lineOf(record: object): string {
-  const text = JSON.stringify(record);
-  const escaped = text.replace(
-    UNPRINTABLE,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
-  return `${escaped}\n`;
+function lineOf(record: object): Uint8Array {
+  const text = JSON.stringify(record).replace(UNPRINTABLE, (character) => {
+    let escaped = "";
+    for (let at = 0; at < character.length; at++) {
+      escaped += `\\u${character.charCodeAt(at).toString(16).padStart(4, "0")}`;
+    }
+    return escaped;
+  });
+  return Buffer.from(`${text}\n`);
 }

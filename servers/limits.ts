@@ -28,6 +28,15 @@ interface User {
 /** Users without connections are forgotten when there are more than so many. */
 const MOST_IDLE = 4096;
 
+const NAMES: ReadonlySet<string> = new Set(
+  [
+    "connections",
+    "connectionsPerUser",
+    "acceptsPerSecond",
+    "acceptBurst",
+  ] satisfies (keyof Limits)[],
+);
+
 /** Counts what is open. */
 export class UserLimits {
   readonly #connections: number;
@@ -44,10 +53,12 @@ export class UserLimits {
    * @param reap Gives back those that have ended without our having been told yet: Bun accepts as long
    * as somebody connects, and tells of no end before that.
    * @throws {RangeError} If a limit is no number above 0.
+   * @throws {TypeError} If there is no limit of a name.
    */
   constructor(limits: Limits = {}, reap: () => void = () => {}) {
     this.#reap = reap;
     for (const [name, limit] of Object.entries(limits)) {
+      if (!NAMES.has(name)) throw new TypeError(`There is no limits.${name}`);
       if (limit === undefined || (typeof limit === "number" && limit > 0)) continue;
       throw new RangeError(`limits.${name} is a number above 0, not ${limit}`);
     }
