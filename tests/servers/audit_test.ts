@@ -117,15 +117,11 @@ testWith(
       { event: "failed", server, connection: 2, error: "Error: broken\nline", uid: 1001 },
       { event: "closed", server, connection: 2, uid: 1001 },
     ]);
-    assert.deepEqual(
-      of(1003),
-      [
-        { event: "refused", server, why: "policy", reason: "No rule matches", uid: 1003 },
-      ].map((line) => ({
-        ...line,
-        reason: of(1003)[0] && (of(1003)[0] as { reason?: string }).reason,
-      })),
-    );
+    const [{ reason, ...refused } = {} as { reason?: unknown }] = of(1003) as {
+      reason?: unknown;
+    }[];
+    assert.match(String(reason), /^No rule /);
+    assert.deepEqual(refused, { event: "refused", server, why: "policy", uid: 1003 });
     assert.equal(found.length, 6);
   },
 );

@@ -1,0 +1,245 @@
+/** Limits by user: as a model has them, and with real users of whom one would lock out the others. */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import fc from "fast-check";
+import { type Limits, UserLimits } from "../../servers/limits.ts";
+import { auditLog, createServer, type NetServer } from "../../servers/net.ts";
+import { freshPath } from "../live/harness.ts";
+import { needs, testWith } from "../support/suite.ts";
+import { listening, until, visitAs, Visitor } from "./harness.ts";
+
+const asRoot = [needs.linux, needs.cc, needs.root];
+
+type AllLimits = { readonly [name in keyof Limits]-?: number };
+
+/** The plainest way to say the same: every accept is kept, and counted anew each time. */
+class Model {
+  readonly #limits: AllLimits;
+  readonly #open: number[] = [];
+  /** Of each uid, tokens of eighths, as of a time in eighths of a second. */
+  readonly #buckets = new Map<number, { eighths: number; at: number }>();
+
+  constructor(limits: AllLimits) {
+    this.#limits = limits;
+  }
+
+  take(uid: number, now: number): string | undefined {
+    const { connections, connectionsPerUser, acceptsPerSecond, acceptBurst } = this.#limits;
+    const full = acceptBurst * 8;
+    const { eighths, at } = this.#buckets.get(uid) ?? { eighths: full, at: now };
+    const filled = Math.min(full, eighths + (now - at) * acceptsPerSecond);
+    const isTooFast = filled < 8;
+    this.#buckets.set(uid, { eighths: isTooFast ? filled : filled - 8, at: now });
+    if (isTooFast) return "acceptsPerSecond";
+    if (this.#open.filter((one) => one === uid).length >= connectionsPerUser) {
+      return "connectionsPerUser";
+    }
+    if (this.#open.length >= connections) return "connections";
+    this.#open.push(uid);
+    return undefined;
+  }
+
+  give(uid: number): void {
+    const at = this.#open.indexOf(uid);
+    if (at >= 0) this.#open.splice(at, 1);
+  }
+
+  get open(): number {
+    return this.#open.length;
+  }
+}
+
+const small = fc.integer({ min: 1, max: 6 });
+const steps = fc.array(
+  fc.record({
+    isEnd: fc.boolean(),
+    uid: fc.constantFrom(0, 1000, 1001, 65534, 4294967294),
+    later: fc.constantFrom(0, 0, 0, 1, 3, 8, 100), // in eighths of a second, which are exact in binary
+  }),
+  { maxLength: 120 },
+);
+
+test("UserLimits counts as a model does, whatever users do", () => {
+  fc.assert(
+    fc.property(small, small, small, small, steps, (all, each, rate, burst, list) => {
+      const limits = {
+        connections: all,
+        connectionsPerUser: each,
+        acceptsPerSecond: rate,
+        acceptBurst: burst,
+      };
+      const model = new Model(limits);
+      const real = new UserLimits(limits);
+      let now = 0;
+      for (const { isEnd, uid, later } of list) {
+        now += later;
+        if (isEnd) {
+          model.give(uid);
+          real.give(uid);
+        } else assert.equal(real.take(uid, now * 125), model.take(uid, now));
+        assert.equal(real.open, model.open);
+        assert.ok(real.open <= all);
+      }
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+test("UserLimits has limits of its own, when none are given", () => {
+  const limits = new UserLimits();
+  for (let uid = 1; uid <= 8; uid++) {
+    for (let times = 0; times < 256; times++) assert.equal(limits.take(uid), undefined);
+    if (uid < 8) assert.equal(limits.take(uid), "connectionsPerUser");
+  }
+  assert.equal(limits.take(9), "connections");
+  assert.equal(limits.open, 2048);
+});
+
+test("UserLimits remembers who was too fast, however many others come", () => {
+  const limits = new UserLimits({ acceptsPerSecond: 1, acceptBurst: 2 });
+  assert.deepEqual([1, 2, 3].map(() => limits.take(1, 0)), [
+    undefined,
+    undefined,
+    "acceptsPerSecond",
+  ]);
+  for (let uid = 2; uid < 10_000; uid++) {
+    limits.take(uid, 0);
+    limits.give(uid);
+  }
+  assert.equal(limits.take(1, 999), "acceptsPerSecond");
+  assert.equal(limits.take(1, 1000), undefined);
+});
+
+test("UserLimits counts those anew that have ended unannounced, before it refuses", () => {
+  let ended = 0;
+  const limits: UserLimits = new UserLimits({ connectionsPerUser: 2 }, () => {
+    while (ended > 0) {
+      ended--;
+      limits.give(1);
+    }
+  });
+  assert.deepEqual([limits.take(1, 0), limits.take(1, 0)], [undefined, undefined]);
+  assert.equal(limits.take(1, 1), "connectionsPerUser");
+  ended = 1;
+  assert.equal(limits.take(1, 1000), undefined);
+  assert.equal(limits.take(1, 2000), "connectionsPerUser");
+  assert.equal(limits.open, 2);
+});
+
+test("createServer() throws, when a limit is wrong or there is none of that name", () => {
+  for (const name of ["connections", "connectionsPerUser", "acceptsPerSecond", "acceptBurst"]) {
+    for (const limit of [0, -1, NaN, "5", null]) {
+      assert.throws(() => createServer({ limits: { [name]: limit } }), RangeError);
+    }
+    createServer({ limits: { [name]: undefined } });
+    createServer({ limits: { [name]: Infinity } });
+  }
+  assert.throws(() => createServer({ limits: { connectionPerUser: 5 } as Limits }), TypeError);
+});
+
+/** Runs something while a server has limits: gives what it has audited as refused. */
+async function limited(
+  limits: Limits,
+  run: (path: string, server: NetServer) => Promise<void>,
+): Promise<string[]> {
+  const path = freshPath();
+  const file = freshPath("audit.log");
+  const audit = auditLog({ file, onlyDenied: true });
+  const server = createServer({ policy: "anyone", limits, audit }, (socket, peer) => {
+    socket.resume().write(`welcome, ${peer.uid}`);
+    socket.once("end", () => socket.end());
+    if (peer.gid === 7) socket.end();
+  });
+  await listening(server, { path, mode: 0o666 });
+  try {
+    await run(path, server);
+  } finally {
+    await server.close({ timeout: 0 });
+    await audit.close();
+  }
+  const lines = readFileSync(file, "utf8").split("\n").filter((line) => line !== "");
+  return lines.map((line) => {
+    const { why, peer } = JSON.parse(line) as { why: string; peer: { uid: number } };
+    return `${why} ${peer.uid}`;
+  });
+}
+
+/** Somebody who stays connected. */
+const stay = (uid: number, path: string) =>
+  Visitor.at(path, ["--uid", `${uid}`, "--gid", `${uid}`]);
+
+/** Whether somebody who does not stay gets in. */
+const call = async (uid: number, path: string): Promise<boolean> =>
+  await visitAs(uid, path, "--gid", "7") === `welcome, ${uid}`;
+
+testWith(
+  asRoot,
+  "A user who has all his connections gets no more, and others get theirs",
+  async () => {
+    const refused = await limited({ connectionsPerUser: 2 }, async (path, server) => {
+      const held = [await stay(1000, path), await stay(1000, path)];
+      await until(() => server.stats().open === 2);
+      assert.equal(await call(1000, path), false);
+      for (const uid of [0, 1001, 1002, 65534]) assert.equal(await call(uid, path), true);
+      assert.equal(await call(1000, path), false);
+      await held[0]!.leave();
+      await until(() => server.stats().open === 1);
+      assert.equal(await call(1000, path), true);
+      const { refused, accepted } = server.stats();
+      assert.deepEqual([refused, accepted], [{ policy: 0, limits: 2, unidentified: 0 }, 7]);
+      await held[1]!.leave();
+    });
+    assert.deepEqual(refused, ["connectionsPerUser 1000", "connectionsPerUser 1000"]);
+  },
+);
+
+testWith(
+  asRoot,
+  "Nobody gets in beyond the connections of all, until somebody leaves",
+  async () => {
+    const refused = await limited({ connections: 3 }, async (path, server) => {
+      const held = [await stay(1000, path), await stay(1001, path), await stay(1002, path)];
+      await until(() => server.stats().open === 3);
+      assert.equal(await call(1003, path), false);
+      assert.equal(await call(1000, path), false);
+      held[1]!.child.process.kill("SIGKILL");
+      await until(() => server.stats().open === 2);
+      assert.equal(await call(1003, path), true);
+      for (const visitor of held) await visitor.leave();
+    });
+    assert.deepEqual(refused, ["connections 1003", "connections 1000"]);
+  },
+);
+
+testWith(asRoot, "A user who comes too fast is refused, and others are not", async () => {
+  const limits = { acceptsPerSecond: 0.001, acceptBurst: 3 };
+  const refused = await limited(limits, async (path, server) => {
+    const calls = [];
+    for (let times = 0; times < 6; times++) calls.push(await call(1000, path));
+    assert.deepEqual(calls, [true, true, true, false, false, false]);
+    assert.equal(await call(1001, path), true);
+    assert.equal(server.stats().refused.limits, 3);
+  });
+  assert.deepEqual(refused, Array(3).fill("acceptsPerSecond 1000"));
+});
+
+testWith(asRoot, "One user who hammers with all he has does not lock out another", async () => {
+  const refused = await limited({ connectionsPerUser: 8 }, async (path, server) => {
+    const held = await Promise.all(Array.from({ length: 30 }, () => stay(1000, path)));
+    await until(() => server.stats().accepted + server.stats().refused.limits === 30);
+    let isOver = false;
+    const attack = Promise.all([1, 2, 3].map(async () => {
+      while (!isOver) assert.equal(await call(1000, path), false);
+    }));
+    for (let times = 0; times < 20; times++) assert.equal(await call(1001, path), true);
+    isOver = true;
+    await attack;
+    assert.equal(server.stats().open, 8);
+    assert.equal(server.stats().accepted, 28);
+    for (const visitor of held) visitor.child.process.kill("SIGKILL");
+  });
+  assert.ok(refused.length >= 22);
+  assert.ok(refused.every((line) => line === "connectionsPerUser 1000"));
+});
