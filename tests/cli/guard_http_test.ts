@@ -446,7 +446,7 @@ for (
     const client = await End.open(guard.path);
     client.send(
       "POST /containers/1/attach?stream=1 HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n" +
-        "Content-Type: text/plain\r\n\r\n",
+        "Content-Type: text/plain\r\n\r\nEARLY ",
     );
     const server = await behind.next();
     assert.equal((await server.message(false)).header("upgrade"), "tcp");
@@ -457,7 +457,7 @@ for (
     assert.match(await client.until("prompt> "), new RegExp(`^HTTP/1.1 ${status}\r\n`));
     client.send("GET /not/decided HTTP/1.1\r\nHost: x\r\n\r\n").end();
     if (status.startsWith("101")) {
-      assert.equal(await server.rest(), "GET /not/decided HTTP/1.1\r\nHost: x\r\n\r\n");
+      assert.equal(await server.rest(), "EARLY GET /not/decided HTTP/1.1\r\nHost: x\r\n\r\n");
     }
     server.send("bye").end();
     assert.equal(await client.rest(), "bye");
@@ -473,8 +473,11 @@ testGuard(
     const behind = await Behind.start();
     const guard = await guardOf(behind.path);
     const client = await End.open(guard.path);
-    client.send("GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
-    client.send("DELETE /all HTTP/1.1\r\nHost: x\r\n\r\n"); // too early: it might be read as a request
+    const tooEarly = "DELETE /all HTTP/1.1\r\nHost: x\r\n\r\n";
+    client.send(
+      `GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n${tooEarly}`,
+    );
+    client.send(tooEarly); // it might be read as a request
     const server = await behind.next();
     await server.message(false);
     server.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
