@@ -11,6 +11,7 @@ import {
 import type { Accounts, PolicyDocument } from "../core/policy/document.ts";
 import { compilePolicy, type Policy } from "../core/policy/policy.ts";
 import { policyError, type Problems } from "../core/policy/problems.ts";
+import { visible } from "../core/policy/shape.ts";
 import { idOf, localNames } from "./accounts.ts";
 
 /** What names in a policy are resolved with. */
@@ -77,6 +78,13 @@ export function checkDocument(
 
 /** "rules[0].when.uid: what is wrong". */
 function lineOf({ path, message }: Problem): string {
-  const where = path.map((key) => typeof key === "number" ? `[${key}]` : `.${key}`).join("");
+  const where = path.map((key) => typeof key === "number" ? `[${key}]` : `.${nameIn(key)}`).join(
+    "",
+  );
   return `${where.replace(/^\./, "") || "policy"}: ${message}`;
+}
+
+/** A field's name in a message: it may be of any length, and hold what does not show. */
+function nameIn(key: string): string {
+  return visible(key.length > 60 ? `${key.slice(0, 60)}…` : key);
 }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { UcredError } from "../../mod.ts";
+import { definePolicy, type PolicyDocument, UcredError } from "../../mod.ts";
 import { parsePolicy } from "../../policy/mod.ts";
 
 const accounts = {
@@ -290,6 +290,24 @@ test("messages show what does not show, and have a line for each problem", () =>
     }
     assert.ok(message.includes(`a${character < " " ? "" : escaped}`));
   }
+});
+
+test("definePolicy() shows what does not show in names of fields, and cuts them off", () => {
+  const define = (document: object) => () => definePolicy(document as PolicyDocument);
+  assert.throws(define({ version: 1, rules: [], "a\nb\u202e": 1 }), {
+    message: 'Cannot use the policy: a\\u000ab\\u202e: no field "a\\nb\\u202e" here',
+  });
+  const long = "x".repeat(1_000_000);
+  assert.throws(
+    define({ version: 1, rules: [{ [long]: 1, name: "a", allow: "y\u0007" }] }),
+    (error) => {
+      const [first, second, ...more] = (error as Error).message.split("\n");
+      assert.ok(first!.length < 250);
+      assert.equal(second, "rules[0].allow: allow holds the character U+0007, which does not show");
+      assert.deepEqual(more, []);
+      return true;
+    },
+  );
 });
 
 test("a glob has at most 4096 characters", () => {

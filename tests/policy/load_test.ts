@@ -49,7 +49,7 @@ function policyFile(): string {
 function refused(path: string, why: string | RegExp): UcredError {
   let found: UcredError | undefined;
   for (const read of [loadPolicy, watchPolicy]) {
-    assert.throws(() => read(path), (error) => {
+    assert.throws(() => void read(path), (error) => {
       assert.ok(error instanceof UcredError && error.code === "ERR_UCRED_POLICY", String(error));
       const prefix = `Cannot use the policy: ${path}: `;
       assert.ok(error.message.startsWith(prefix), error.message);
@@ -245,8 +245,11 @@ testFile("loadPolicy() says that a socket is one", async () => {
   const path = join(safeFolder(), "policy.yaml");
   const server = createServer().listen(path);
   await new Promise((resolve) => server.once("listening", resolve));
-  refused(path, "it is a socket, and no regular file");
-  await new Promise((resolve) => server.close(resolve));
+  try {
+    refused(path, "it is a socket, and no regular file");
+  } finally {
+    await new Promise((resolve) => server.close(resolve));
+  }
 });
 
 testFile("loadPolicy() says what it cannot read", () => {

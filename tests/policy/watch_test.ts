@@ -281,6 +281,60 @@ testFile("a file that others can write to is not taken, until that is mended", a
   assert.equal(other.policy.error, undefined);
 });
 
+testFile(
+  "a link that is led to where others can write is not followed, until it is led back",
+  async () => {
+    const path = join(safeFolder(), "policy.yaml");
+    const lead = (to: string) => {
+      symlinkSync(to, `${path}.new`);
+      renameSync(`${path}.new`, path);
+    };
+    lead(policyFile());
+    using watch = watched(path);
+    assert.equal(watch.admitted(), "1001");
+    const open = safeFolder();
+    writeFileSync(join(open, "policy.yaml"), only(1002), { mode: 0o644 });
+    chmodSync(open, 0o1777);
+    lead(join(open, "policy.yaml"));
+    await until(() => watch.errors.length === 1);
+    assert.deepEqual([watch.admitted(), watch.errors], [
+      "1001",
+      [`its folder ${open} may be written by others`],
+    ]);
+    const safe = policyFile();
+    writeFileSync(safe, only(1003));
+    lead(safe);
+    await until(() => watch.reloads() === 1);
+    assert.deepEqual([watch.admitted(), watch.policy.error], ["1003", undefined]);
+  },
+);
+
+testFile("what is no file, or would exhaust the reader, never replaces a policy", async () => {
+  const path = policyFile();
+  using watch = watched(path);
+  const told = async (what: RegExp) => {
+    const { length } = watch.errors;
+    // That it has gone may be told before.
+    await until(() => watch.errors.slice(length).some((error) => what.test(error)));
+    assert.equal(watch.admitted(), "1001");
+    rmSync(path, { recursive: true });
+  };
+  rmSync(path);
+  execFileSync("mkfifo", [path]);
+  await told(/it is a pipe, and no regular file$/);
+  symlinkSync("/dev/zero", path);
+  await told(/it is a device, and no regular file$/);
+  mkdirSync(path);
+  await told(/it is a folder, and no regular file$/);
+  writeFileSync(path, "[".repeat(100_000), { mode: 0o644 });
+  await told(/nested more than 64 deep$/);
+  writeFileSync(path, "x".repeat(5 << 20), { mode: 0o644 });
+  await told(/it has 5242880 characters, and may have 4194304$/);
+  replace(path, only(1002));
+  await until(() => watch.reloads() === 1);
+  assert.deepEqual([watch.admitted(), watch.policy.error], ["1002", undefined]);
+});
+
 testWith([safeFolders, needs.root], "a file that is given to others is not taken", async () => {
   const path = policyFile();
   using watch = watched(path);
