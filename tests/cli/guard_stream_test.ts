@@ -144,7 +144,7 @@ testGuard("guard leaves a connection open on which nothing happens", async () =>
   const guard = await Guard.start({ upstream: behind.path });
   const client = await End.open(guard.path);
   const server = await behind.next();
-  await sleep(7000); // above the 5 s after which node:http ends idle connections
+  await sleep(5500); // above the 5 s after which node:http ends idle connections
   client.send("still here");
   assert.equal(await server.bytes(10), "still here");
   server.send("so am I");
