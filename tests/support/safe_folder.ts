@@ -40,6 +40,7 @@ const folders: string[] = [];
 /** A fresh one. Other users may enter it. Test files that call this call `after(removeSafeFolders)`. */
 export function safeFolder(): string {
   if (place === undefined) throw new Error(`No ${safeFolders.name}`);
+  process.umask(0o022); // nor to what is made in it
   const folder = mkdtempSync(join(place, "ucred-"));
   folders.push(folder);
   chmodSync(folder, 0o755);
