@@ -158,9 +158,12 @@ export async function listen(options: BunListenOptions): Promise<BunListening> {
     }
   }
   const close = async ({ timeout = Infinity }: CloseOptions = {}) => {
-    place?.remove();
-    if (options.notify === true) notifyStopping();
-    listener?.stop();
+    if (listener !== undefined) {
+      place?.remove();
+      if (options.notify === true) notifyStopping();
+      listener.stop();
+      listener = undefined;
+    }
     await sockets.end(timeout);
   };
   return {
@@ -176,7 +179,7 @@ class Sockets {
   readonly #admission: Admission;
   readonly #user: BunHandlers;
   readonly #open = new Map<BunSocket, Admitted>();
-  #onEmpty: (() => void) | undefined;
+  readonly #onEmpty: (() => void)[] = [];
 
   constructor(admission: Admission, user: BunHandlers) {
     this.#admission = admission;
@@ -197,7 +200,7 @@ class Sockets {
 
   async end(timeout: number): Promise<void> {
     if (this.#open.size === 0) return;
-    const empty = new Promise<void>((resolve) => this.#onEmpty = resolve);
+    const empty = new Promise<void>((resolve) => this.#onEmpty.push(resolve));
     const timer = timeout === Infinity
       ? undefined
       : setTimeout(() => this.#open.forEach((_, socket) => socket.terminate()), timeout);
@@ -235,7 +238,7 @@ class Sockets {
     this.#guard(socket, admitted, () => this.#user.close?.(socket));
     admitted.peer.close();
     this.#admission.ended(admitted);
-    if (this.#open.size === 0) this.#onEmpty?.();
+    if (this.#open.size === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
   }
 
   #guard(socket: BunSocket, admitted: Admitted, run: () => unknown): void {

@@ -1,0 +1,189 @@
+/** Which descriptor was accepted, found by what the kernel tells: compared with what node:net shows. */
+
+import assert from "node:assert/strict";
+import { closeSync, openSync } from "node:fs";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { test } from "node:test";
+import { Acceptor, type Claim, claimOf } from "../../identity/accepted.ts";
+import { fdOf } from "../../identity/fd.ts";
+import { freshPath } from "../live/harness.ts";
+import { needs, runtime, testWith } from "../support/suite.ts";
+import { crowd, until } from "./harness.ts";
+
+const here = [needs.linux, needs.native];
+
+const oneByOne = {
+  name: "a node:net that tells of each connection before it accepts the next, unlike Deno's",
+  met: runtime !== "deno",
+};
+
+const listen = async (path: string, onConnection: (socket: Socket) => void): Promise<Server> => {
+  const server = createServer({ allowHalfOpen: false }, (socket) => {
+    socket.on("error", () => {}).resume();
+    onConnection(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  return server;
+};
+
+const dial = (path: string): Promise<Socket> =>
+  new Promise((resolve) => {
+    const socket = connect(path, () => resolve(socket)).on("error", () => {}).resume();
+  });
+
+const end = (server: Server) => new Promise((resolve) => server.close(resolve));
+
+for (const path of ["a path", "an abstract name"]) {
+  testWith(
+    [...here, needs.cc, oneByOne],
+    `Acceptor finds each connection, at ${path}`,
+    async () => {
+      const where = path === "a path" ? freshPath() : `\0${freshPath()}`;
+      let [right, wrong] = [0, 0];
+      const files: number[] = [];
+      const server = await listen(where, (socket) => {
+        const claim = acceptor.take(socket);
+        if (claim.fd === fdOf(socket) && claim.isOpen() && claimOf(socket) === claim) right++;
+        else wrong++;
+        socket.once("close", () => claim.close());
+        if (right % 3 === 0) socket.end();
+        // Other descriptors come and go meanwhile, below and above.
+        if (right % 2 === 0) files.push(openSync("/dev/null", "r"));
+        else if (files.length > 0) closeSync(files.splice(right % files.length, 1)[0]!);
+      });
+      const acceptor = new Acceptor(where);
+      const counts = await Promise.all([1, 2, 3, 4].map(() => crowd(where, 150)));
+      assert.deepEqual(counts, [150, 150, 150, 150]);
+      await until(() => right + wrong === 600);
+      assert.deepEqual([right, wrong], [600, 0]);
+      for (const fd of files) closeSync(fd);
+      await end(server);
+    },
+  );
+}
+
+testWith(here, "Acceptor finds what was accepted last, however many are open", async () => {
+  const path = freshPath();
+  const claims: [Socket, Claim][] = [];
+  const server = await listen(path, (socket) => {
+    acceptor.expect();
+    claims.push([socket, acceptor.take(socket)]);
+  });
+  const acceptor = new Acceptor(path);
+  const clients: Socket[] = [];
+  for (let times = 0; times < 200; times++) {
+    clients.push(await dial(path));
+    // One in the middle ends without a word to the acceptor.
+    if (times % 5 === 4) clients.splice(clients.length >> 1, 1)[0]!.destroy();
+  }
+  await until(() => claims.length === 200);
+  for (const [socket, claim] of claims) {
+    if (!socket.destroyed) assert.equal(claim.fd, fdOf(socket));
+  }
+  const open = claims.filter(([socket]) => !socket.destroyed).map(([, { fd }]) => fd);
+  assert.equal(new Set(open).size, open.length);
+  for (const client of clients) client.destroy();
+  await end(server);
+});
+
+testWith(here, "Acceptor takes nothing for new that was there before it", async () => {
+  const path = freshPath();
+  const seen: Socket[] = [];
+  const server = await listen(path, (socket) => void seen.push(socket));
+  const before = await Promise.all([dial(path), dial(path)]);
+  await until(() => seen.length === 2);
+  const acceptor = new Acceptor(path);
+  assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+  const after = await dial(path);
+  await until(() => seen.length === 3);
+  assert.equal(acceptor.take(seen[2]!).fd, fdOf(seen[2]!));
+  assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" }); // once
+  for (const socket of [...before, after]) socket.destroy();
+  await end(server);
+});
+
+testWith(
+  here,
+  "Acceptor does not find connections of other addresses, nor clients' ends",
+  async () => {
+    const [path, other] = [freshPath(), freshPath()];
+    const server = await listen(path, () => {});
+    let count = 0;
+    const another = await listen(other, () => count++);
+    const acceptor = new Acceptor(path);
+    const client = await dial(other);
+    await until(() => count === 1);
+    assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+    // Of a path that begins the same.
+    const longer = await listen(`${path}2`, () => count++);
+    const client2 = await dial(`${path}2`);
+    await until(() => count === 2);
+    assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+    for (const each of [client, client2]) each.destroy();
+    await Promise.all([server, another, longer].map(end));
+  },
+);
+
+testWith(here, "Two Acceptors in a thread share what they have seen", async () => {
+  const path = freshPath();
+  const seen: Socket[] = [];
+  const server = await listen(path, (socket) => void seen.push(socket));
+  const [one, two] = [new Acceptor(path), new Acceptor(path)];
+  const client = await dial(path);
+  await until(() => seen.length === 1);
+  assert.equal(one.take(seen[0]!).fd, fdOf(seen[0]!));
+  assert.throws(() => two.take({}), { code: "ERR_UCRED_NO_FD" });
+  client.destroy();
+  await end(server);
+});
+
+testWith(here, "A claim is open only while its very connection is under its number", async () => {
+  const path = freshPath();
+  const claims: Claim[] = [];
+  const sockets: Socket[] = [];
+  const server = await listen(path, (socket) => {
+    sockets.push(socket);
+    claims.push(acceptor.take(socket));
+  });
+  const acceptor = new Acceptor(path);
+  const first = await dial(path);
+  await until(() => claims.length === 1);
+  const { fd } = claims[0]!;
+  assert.equal(claims[0]!.isOpen(), true);
+  first.destroy();
+  await until(() => !claims[0]!.isOpen());
+  // The number is given again, until it is to a connection of the same listener.
+  const clients: Socket[] = [];
+  while (!claims.slice(1).some((claim) => claim.fd === fd)) {
+    const count = claims.length;
+    clients.push(await dial(path));
+    await until(() => claims.length > count);
+    assert.ok(clients.length < 100);
+  }
+  assert.equal(claims[0]!.isOpen(), false);
+  claims[0]!.cut(); // of somebody else now: left alone
+  const holder = claims.findLast((claim) => claim.fd === fd)!;
+  assert.equal(holder.isOpen(), true);
+  assert.equal(sockets[claims.indexOf(holder)]!.destroyed, false);
+
+  let closed = 0;
+  holder.once("close", () => closed++);
+  const ended = new Promise((resolve) =>
+    clients[claims.indexOf(holder) - 1]!.once("close", resolve)
+  );
+  holder.cut();
+  await ended;
+  holder.close();
+  holder.close();
+  assert.deepEqual([closed, holder.isOpen()], [1, false]);
+  for (const client of clients) client.destroy();
+  await end(server);
+});
+
+testWith([needs.linux], "Acceptor throws, when the path is too long for one", () => {
+  assert.throws(() => new Acceptor("x".repeat(109)), RangeError);
+});
+
+test("claimOf() knows nothing of what was not found", () => {
+  assert.equal(claimOf({}), undefined);
+});
