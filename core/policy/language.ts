@@ -88,7 +88,15 @@ function search({ in: wanted, out }: Texts, budget: Budget): string | undefined 
   const lists = wanted.map(numbersOf);
   const outs = numbersOf(out);
   const work = lists.reduce((sum, { length }) => sum + length, outs.length);
-  const globs = [...numbers.keys()].map((glob) => budget.glob(glob).pieces(budget));
+  let kept = 0;
+  const keep = (cells: number) => {
+    budget.keep(cells);
+    kept += cells;
+  };
+  const globs = [...numbers.keys()].map((glob) => {
+    keep(60 + glob.length);
+    return budget.glob(glob).pieces(budget);
+  });
   const other = letterBeside([...numbers.keys()], budget).charCodeAt(0);
 
   const hasEnded = (places: readonly number[], glob: number) =>
@@ -101,15 +109,12 @@ function search({ in: wanted, out }: Texts, budget: Budget): string | undefined 
 
   const seen = new Set<string>();
   const queue: (readonly [text: string, Places])[] = [];
-  let kept = 0;
   const add = (text: string, reached: Places) => {
     if (isHopeless(reached)) return;
     const key = reached.map((places) => places.join()).join(";");
     if (seen.has(key)) return;
     // The key, the lists, and what holds them.
-    const cells = reached.reduce((sum, { length }) => sum + 10 + length, 40 + key.length / 8);
-    budget.keep(cells);
-    kept += cells;
+    keep(reached.reduce((sum, { length }) => sum + 10 + length, 40 + key.length / 8));
     seen.add(key);
     queue.push([text, reached.map((places) => places.slice())]); // without room to grow
   };

@@ -142,7 +142,7 @@ function lintReach({ reach, position, rule, budget }: Look, say: Say): void {
     say("contradiction", "error", `Nobody can meet the conditions of rule "${rule.name}"`);
     return;
   }
-  if (reach.firstOpen === position) throw new OutOfBudget();
+  if (reach.open.has(position)) throw new OutOfBudget();
   const example = exampleIn(known[0]!, facts, budget);
   const isDecided = known.some((region) => decidedIn(region, facts, position, reach, budget));
   // Rules of which there are no regions may take more, and never give anything back.

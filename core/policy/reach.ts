@@ -71,8 +71,8 @@ export class Reach {
   readonly outcomes: readonly number[];
   /** Facts that some rule asks for. */
   readonly facts: ReadonlySet<FactKey>;
-  /** Position of the first rule that would take too many regions; there are none of it here. */
-  readonly firstOpen: number;
+  /** Positions of rules that would take too many regions, ascending: there are none of them here. */
+  readonly open: ReadonlySet<number>;
   readonly #entries: Entry[] = [];
   /** Where each rule's entries begin. */
   readonly #begins: number[] = [];
@@ -91,7 +91,8 @@ export class Reach {
       ...factsOf(when),
       ...(actions === undefined ? [] : ["action" as const]),
     ]));
-    let firstOpen = rules.length;
+    const open = new Set<number>();
+    const room = budget.cells / 2; // the rest is for questions
     for (const [position, rule] of rules.entries()) {
       this.#begins.push(this.#entries.length);
       let cells = 0;
@@ -99,13 +100,13 @@ export class Reach {
         // An unknown condition keeps an allowing rule from matching, and not a denying one.
         const regions = matches(rule, rule.grants === undefined ? "not false" : "true", part);
         cells = regions.reduce((sum, region) => sum + ENTRY + sizeOf(region), 0);
-        if (cells > budget.cells) throw new OutOfBudget();
+        if (budget.cells - cells < room) throw new OutOfBudget();
         for (const region of regions) this.#add({ region, rule: position });
       });
       if (isDone) budget.keep(cells);
-      else firstOpen = Math.min(firstOpen, position);
+      else open.add(position);
     }
-    this.firstOpen = firstOpen;
+    this.open = open;
     const next = new Uint32Array(this.#entries.length);
     for (let at = next.length - 1; at >= 0; at--) {
       const isSame = this.#outcomeAt(at) === this.#outcomeAt(at + 1);
@@ -126,6 +127,12 @@ export class Reach {
   #outcomeAt(at: number): number | undefined {
     const entry = this.#entries[at];
     return entry && this.outcomes[entry.rule];
+  }
+
+  /** The first of them; none: the position behind the last rule. */
+  get firstOpen(): number {
+    const [first = this.rules.length] = this.open;
+    return first;
   }
 
   /** For answers that no rule may be left out of. @throws {OutOfBudget} */
@@ -249,7 +256,7 @@ export class Reach {
 }
 
 /** What an entry takes, beside its region. */
-const ENTRY = 50;
+const ENTRY = 20;
 
 /** Sets of so many ids or fewer are listed by id. */
 const FEW = 16;

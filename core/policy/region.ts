@@ -370,12 +370,12 @@ export const EVERYTHING: Region = new Map();
 /** One fact's values, and any of all others. */
 const only = (fact: FactKey, values: AnyValues): Region => new Map([[fact, values]]);
 
-/** What a region takes, beside its values: a map. */
+/** Steps that it takes to make a region, beside those for its values. */
 const REGION = 100;
 
-/** What it takes to keep a region. */
+/** Cells that it takes to keep a region: a map and its values. */
 export function sizeOf(region: Region): number {
-  return [...region.values()].reduce((sum, { size }) => sum + size, REGION);
+  return [...region.values()].reduce((sum, { size }) => sum + 6 + size, 40);
 }
 
 /** What is in both; `undefined` where that is nothing. */
@@ -511,7 +511,7 @@ export function regionsOf(condition: Checked, outcome: Outcome, budget: Budget):
     }
   }
   return regionsOfFact(condition, outcome).filter((region) => {
-    budget.spend(sizeOf(region));
+    budget.spend(REGION + sizeOf(region));
     budget.keep(sizeOf(region));
     return !isEmpty(region, budget);
   });

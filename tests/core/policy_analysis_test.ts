@@ -207,6 +207,14 @@ test("lint() names what is doubtful, with a case that shows it", () => {
   assert.deepEqual(shadowed.path, ["rules", 8]);
   const levels = findings.filter(({ kind }) => kind === "forgeable").map(({ level }) => level);
   assert.deepEqual(levels, ["warning", "note", "warning"]);
+  const everyone = compile(
+    rule("a", { when: { any: [{ unit: "a" }, { not: { unit: "a" } }] }, allow: true }),
+    rule("b", { actions: ["GET /", "PUT /"], allow: true }),
+  ).lint().filter(({ kind }) => kind === "everyone").map(({ message }) => message);
+  assert.deepEqual(everyone, [
+    'Rule "a" allows everything to everybody: everybody meets its conditions',
+    'Rule "b" allows GET /, PUT / to everybody: it has no condition',
+  ]);
   const late = findings.find(({ rule }) => rule === "late deny")!;
   assert.equal(late.example?.peer.uid, undefined);
   assert.match(late.message, /decides only where facts are unknown.*Rule "people" decides/);
@@ -305,6 +313,14 @@ test("equivalent() tells policies that differ from those that are only written o
     assert.deepEqual([found.peer, found.action], [peer, action]);
     assert.notDeepEqual(found.before.grants, found.after.grants);
   }
+  // Rules that begin and end alike are left out of the comparison, and no others.
+  const [one, two, three] = [1, 2, 3].map((uid) => ({ when: { uid }, allow: `${uid}` }));
+  const twice = { when: { uid: [1, 1] }, allow: "1" };
+  for (const [more, fewer] of [[of(one!, two!, three!), of(twice, two!)]] as const) {
+    assert.deepEqual(equivalent(more, fewer)!.peer, { uid: 3 });
+    assert.deepEqual(equivalent(fewer, more)!.peer, { uid: 3 });
+  }
+  assert.equal(equivalent(of(one!, two!, three!), of(twice, two!, three!)), undefined);
   const others = { when: { not: { label: "x" } }, allow: true } as const;
   const all = of({ when: { label: "x" }, allow: true }, others);
   assert.deepEqual(equivalent(all, of({ allow: true }))!.peer, {}, "an unknown label is neither");

@@ -108,6 +108,22 @@ test("sameUser, sameNamespaces and unchanged", () => {
   assert.ok(!allows({ unchanged: true }, {}) && !allows({ unchanged: true }, { unchanged: false }));
 });
 
+test("needsPin tells whether a rule asks for what only a pinned peer has", () => {
+  const needs = (when: Condition) => compile({ name: "r", when, allow: true }).needsPin;
+  const none: Condition[] = [{ uid: 1 }, { gid: 1 }, { group: "docker" }, { label: "x" }];
+  const pinned: Condition[] = [{ exe: "/x" }, { exeSha256: "0".repeat(64) }, { unit: "x" }];
+  pinned.push({ cgroup: "/x" }, { container: "x" }, { sameNamespaces: "pid" }, { unchanged: true });
+  for (const when of [...none, { all: none }, { any: none }, { not: { any: none } }]) {
+    assert.equal(needs(when), false, JSON.stringify(when));
+  }
+  for (const when of pinned) {
+    for (const each of [when, { any: [...none, when] }, { not: { all: [when] } }]) {
+      assert.equal(needs(each), true, JSON.stringify(each));
+    }
+  }
+  assert.equal(compile({ name: "all", allow: true }).needsPin, false);
+});
+
 test("actions are globs; a rule with actions is about no decision without one", () => {
   const policy = compile(
     { name: "no secrets", actions: "GET /secrets/**", deny: true },

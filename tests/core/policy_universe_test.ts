@@ -227,6 +227,22 @@ test("lint() finds what asking everybody finds, and nothing else", () => {
   );
 });
 
+/** Once, a rule that had no room was said never to decide if another one before it had none either. */
+const TIGHT: [RuleDocument[], number, boolean][] = [[
+  [
+    { name: "rule 0", when: { not: { unchanged: false } }, allow: true },
+    { name: "rule 1", actions: "x", allow: true },
+    { name: "rule 2", when: { unchanged: true }, deny: "No" },
+  ],
+  8,
+  false,
+]];
+for (let bits = 1; bits < 17; bits++) {
+  for (const rules of EXAMPLES) {
+    for (const isRoom of [true, false]) TIGHT.push([rules, bits, isRoom]);
+  }
+}
+
 test("lint() with less time says less, and what it says is so", () => {
   fc.assert(
     fc.property(policy, fc.integer({ min: 1, max: 16 }), fc.boolean(), (rules, bits, isRoom) => {
@@ -241,7 +257,7 @@ test("lint() with less time says less, and what it says is so", () => {
         assert.ok(unsettled.some((rule) => each.endsWith(rule)), `${each} was left out`);
       }
     }),
-    { numRuns: 300 },
+    { numRuns: 300, examples: TIGHT },
   );
 });
 
@@ -271,6 +287,8 @@ test("who() has those who can, and nobody else", () => {
         if (!can.has(ids)) assert.ok(!who.includes(JSON.parse(ids)), `${ids} cannot`);
       }
       for (const { rule, grants, example } of who.clauses) {
+        const { gid, groups = [] } = example;
+        assert.ok(gid === undefined || groups.includes(gid), "groups are all groups");
         const decided = decide(rules, { peer: example, action });
         assert.deepEqual(decided, { allowed: true, rule, grants });
       }
@@ -319,6 +337,7 @@ test("equivalent() finds a case that differs wherever there is one, and it does 
         for (const one of world(before, after)) assert.ok(!differs(one), JSON.stringify(one));
       } else {
         assert.ok(differs(found), JSON.stringify(found));
+        assert.ok(found.peer.groups?.every(Number.isInteger) ?? true);
         const isKnownCase = isKnown(both, { ...found, peer: { process: {}, ...found.peer } });
         if (!isKnownCase) {
           for (const one of world(before, after)) assert.ok(!(isKnown(both, one) && differs(one)));
