@@ -1,0 +1,212 @@
+/** Deno.listen with identities: who gets in, that each is told apart, and what is refused in doubt. */
+
+import assert from "node:assert/strict";
+import { closeSync, openSync } from "node:fs";
+import { test } from "node:test";
+import { definePolicy, identify, type Peer } from "../../mod.ts";
+import { type PeerListener, withPeers, type WithPeersOptions } from "../../servers/deno.ts";
+import { freshPath } from "../live/harness.ts";
+import { needs, testWith } from "../support/suite.ts";
+import { crowd, openDescriptors, until, visit, visitAs, Visitor } from "./harness.ts";
+
+const here = [needs.deno, needs.linux, needs.cc];
+const asRoot = [...here, needs.root];
+
+type Handler = (conn: Deno.UnixConn, peer: Peer) => unknown;
+
+const say = async (conn: Deno.UnixConn, text: string): Promise<void> => {
+  await conn.write(new TextEncoder().encode(text)).catch(() => {}); // it may have left
+  conn.close();
+};
+
+const greet: Handler = (conn, { uid }) => say(conn, `welcome, ${uid}`);
+
+/** Runs something while connections are handled. */
+async function served(
+  options: WithPeersOptions,
+  run: (path: string, peers: PeerListener<Deno.UnixConn>) => Promise<void>,
+  handler: Handler = greet,
+): Promise<void> {
+  const path = freshPath();
+  const listener = Deno.listen({ transport: "unix", path });
+  Deno.chmodSync(path, 0o666);
+  const peers = withPeers(listener, options);
+  const done = (async () => {
+    for await (const { conn, peer } of peers) void handler(conn, peer);
+  })();
+  try {
+    await run(path, peers);
+  } finally {
+    peers.close();
+    await done;
+  }
+}
+
+testWith(asRoot, "withPeers() lets in root and its own user only, without a policy", async () => {
+  await served({}, async (path, peers) => {
+    assert.equal(await visitAs(0, path), "welcome, 0");
+    for (const uid of [1, 1000, 65534]) assert.equal(await visitAs(uid, path), "");
+    assert.deepEqual(peers.stats().refused, { policy: 3, limits: 0, unidentified: 0 });
+  });
+});
+
+testWith(asRoot, "withPeers() tells users apart, when many come at once", async () => {
+  const policy = definePolicy({
+    version: 1,
+    rules: [{ name: "some", when: { uid: "1000-1019" }, allow: true }],
+  });
+  await served({ policy }, async (path, peers) => {
+    const uids = Array.from({ length: 40 }, (_, at) => 990 + at);
+    const texts = await Promise.all(uids.map((uid) => visitAs(uid, path)));
+    assert.deepEqual(
+      texts,
+      uids.map((uid) => uid >= 1000 && uid <= 1019 ? `welcome, ${uid}` : ""),
+    );
+    assert.deepEqual([peers.stats().accepted, peers.stats().refused.policy], [20, 20]);
+    await until(() => peers.stats().open === 0);
+  });
+});
+
+testWith(
+  asRoot,
+  "withPeers() tells users apart, when descriptors come and go meanwhile",
+  async () => {
+    const files: number[] = [];
+    const juggle = () => {
+      for (let times = 0; times < 5; times++) files.push(openSync("/dev/null", "r"));
+      while (files.length > 12) closeSync(files.splice(files.length * Math.random() | 0, 1)[0]!);
+    };
+    const other = Deno.listen({ transport: "unix", path: freshPath() });
+    const ticker = setInterval(juggle, 1);
+    await served({ policy: "anyone" }, async (path, peers) => {
+      const crowds = Promise.all([crowd(path, 200), crowd(path, 200)]);
+      for (let round = 0; round < 5; round++) {
+        const uids = Array.from({ length: 20 }, (_, at) => 2000 + round * 20 + at);
+        const clients = uids.map(() => Deno.connect({ transport: "unix", path: other.addr.path }));
+        const texts = await Promise.all(uids.map((uid) => visitAs(uid, path)));
+        assert.deepEqual(texts, uids.map((uid) => `welcome, ${uid}`));
+        for (const client of await Promise.all(clients)) client.close();
+      }
+      assert.deepEqual(await crowds, [200, 200]);
+      await until(() => peers.stats().accepted === 500);
+      assert.deepEqual(peers.stats().refused, { policy: 0, limits: 0, unidentified: 0 });
+      await until(() => peers.stats().open === 0);
+    }, (conn, peer) => {
+      juggle();
+      return greet(conn, peer);
+    });
+    clearInterval(ticker);
+    for (const fd of files) closeSync(fd);
+    other.close();
+  },
+);
+
+testWith(here, "withPeers() refuses, when the connection cannot be found", async () => {
+  const path = freshPath();
+  const listener = Deno.listen({ transport: "unix", path });
+  const elsewhere = {
+    addr: { transport: "unix", path: `${path}-elsewhere` },
+    accept: () => listener.accept(),
+    close: () => listener.close(),
+  };
+  const peers = withPeers(elsewhere, { policy: "anyone" });
+  const next = peers.next();
+  assert.equal(await visit(path), "");
+  assert.equal(await visit(path), "");
+  assert.deepEqual(peers.stats().refused, { policy: 0, limits: 0, unidentified: 2 });
+  peers.close();
+  assert.deepEqual(await next, { done: true, value: undefined });
+});
+
+testWith(
+  here,
+  "identify() knows a connection of withPeers(), and no other of Deno.listen",
+  async () => {
+    await served({}, async (path) => {
+      assert.equal(await visit(path), `${Deno.uid()}`);
+    }, (conn) => say(conn, `${identify(conn as never).uid}`));
+    const path = freshPath();
+    const listener = Deno.listen({ transport: "unix", path });
+    const visitor = visit(path);
+    const conn = await listener.accept();
+    assert.throws(() => identify(conn as never), { code: "ERR_UCRED_NO_FD" });
+    conn.close();
+    await visitor;
+    listener.close();
+  },
+);
+
+testWith(
+  here,
+  "withPeers() counts a connection as open until it is closed, in any way",
+  async () => {
+    const conns: Deno.UnixConn[] = [];
+    const before = openDescriptors();
+    await served({ limits: { connections: 3 } }, async (path, peers) => {
+      const visitors = [await Visitor.at(path), await Visitor.at(path), await Visitor.at(path)];
+      await until(() => conns.length === 3);
+      assert.equal(await visit(path), "");
+      assert.deepEqual([peers.stats().open, peers.stats().refused.limits], [3, 1]);
+      conns[0]!.close();
+      assert.equal(peers.stats().open, 2);
+      assert.throws(() => conns[0]!.close());
+      assert.equal(peers.stats().open, 2);
+      // Its streams close it without a word.
+      const closing = conns[1]!.readable.pipeTo(conns[1]!.writable);
+      await visitors[1]!.leave();
+      await closing;
+      await until(() => peers.stats().open === 1);
+      await visitors[2]!.leave();
+      conns[2]!.close();
+      assert.equal(peers.stats().open, 0);
+      await visitors[0]!.text();
+    }, (conn) => void conns.push(conn));
+    await until(() => openDescriptors() <= before);
+  },
+);
+
+testWith(here, "close() ends the iteration, and leaves open what is open", async () => {
+  const conns: Deno.UnixConn[] = [];
+  let path = "";
+  let visitor: Visitor | undefined;
+  await served({}, async (where, peers) => {
+    path = where;
+    visitor = await Visitor.at(where);
+    await until(() => conns.length === 1);
+    peers.close();
+    peers.close();
+    assert.deepEqual(await peers.next(), { done: true, value: undefined });
+  }, (conn) => void conns.push(conn));
+  assert.match(await visit(path), /ENOENT|ECONNREFUSED/);
+  await say(conns[0]!, "goodbye");
+  assert.equal(await visitor!.text(), "goodbye");
+});
+
+testWith(here, "An iteration that is left closes the listener", async () => {
+  const path = freshPath();
+  const peers = withPeers(Deno.listen({ transport: "unix", path }));
+  const visitor = visit(path);
+  await assert.rejects(async () => {
+    for await (const { conn } of peers) {
+      conn.close();
+      throw new Error("broken");
+    }
+  }, /broken/);
+  await visitor;
+  assert.match(await visit(path), /ENOENT|ECONNREFUSED/);
+});
+
+test("withPeers() throws, when it is given anything but a Unix listener", () => {
+  const listener = (addr: object) =>
+    ({ addr, accept: () => Promise.reject(), close() {} }) as never;
+  for (const addr of [{ transport: "tcp", port: 1 }, { transport: "unix" }, {}]) {
+    assert.throws(() => withPeers(listener(addr)), TypeError);
+  }
+});
+
+testWith([needs.deno], "withPeers() throws, when the policy is none, and listens on", () => {
+  const listener = Deno.listen({ transport: "unix", path: freshPath() });
+  assert.throws(() => withPeers(listener, { policy: "everyone" as never }), TypeError);
+  assert.throws(() => withPeers(listener, { limits: { connections: 0 } }), RangeError);
+  listener.close();
+});
