@@ -7,15 +7,13 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
-import { after, afterEach } from "node:test";
+import { afterEach } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Child, freshPath } from "../live/harness.ts";
 import { compileProgram } from "../support/compile.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
 import { type Need, needs, runtimeCommand, testWith } from "../support/suite.ts";
-
-after(removeSafeFolders);
 
 const here = [needs.linux, needs.cc, needs.root, needs.native, safeFolders];
 
@@ -98,6 +96,7 @@ afterEach(() => {
   ends.forEach((end) => end.destroy());
   upstreams.forEach((server) => server.close());
   upstreams.clear();
+  removeSafeFolders();
 });
 
 /** A guard on the runtime under test. */

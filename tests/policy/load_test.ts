@@ -20,7 +20,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
-import { after, test } from "node:test";
+import { afterEach, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { UcredError } from "../../mod.ts";
 import { whoElseReplaces, whoElseWrites } from "../../core/ownership.ts";
@@ -30,7 +30,7 @@ import { temporaryFolder } from "../support/compile.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
 import { needs, runtimeCommand, testWith } from "../support/suite.ts";
 
-after(removeSafeFolders);
+afterEach(removeSafeFolders);
 
 const testFile = (name: string, run: () => void | Promise<void>) =>
   testWith([safeFolders], name, run);

@@ -18,7 +18,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import process from "node:process";
-import { after } from "node:test";
+import { afterEach } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { UcredError } from "../../mod.ts";
@@ -27,7 +27,7 @@ import { loadPolicy, parsePolicy, type WatchOptions, watchPolicy } from "../../p
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
 import { needs, runtime, runtimeCommand, testWith } from "../support/suite.ts";
 
-after(removeSafeFolders);
+afterEach(removeSafeFolders);
 
 const testFile = (name: string, run: () => void | Promise<void>) =>
   testWith([safeFolders], name, run);

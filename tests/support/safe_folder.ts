@@ -14,7 +14,7 @@ export function isSafeFolder(folder: string): boolean {
 }
 
 function findPlace(): string | undefined {
-  for (const place of [tmpdir(), process.env["XDG_RUNTIME_DIR"], "/run"]) {
+  for (const place of [tmpdir(), "/run", process.env["XDG_RUNTIME_DIR"]]) {
     try {
       if (place === undefined || !isSafeFolder(realpathSync(place))) continue;
       rmSync(mkdtempSync(join(place, "ucred-")), { recursive: true });
@@ -31,13 +31,13 @@ const place = findPlace();
 /** That there is one. */
 export const safeFolders: Need = {
   name:
-    "a temporary folder that others can write to nowhere on the way (XDG_RUNTIME_DIR, or root's /run)",
+    "a temporary folder that others can write to nowhere on the way (root's /run, or XDG_RUNTIME_DIR)",
   met: place !== undefined,
 };
 
 const folders: string[] = [];
 
-/** A fresh one. Other users may enter it. Test files that call this call `after(removeSafeFolders)`. */
+/** A fresh one. Other users may enter it. Test files that call this call `afterEach(removeSafeFolders)`. */
 export function safeFolder(): string {
   if (place === undefined) throw new Error(`No ${safeFolders.name}`);
   process.umask(0o022); // nor to what is made in it
