@@ -10,6 +10,7 @@ import {
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { createProxyServer } from "httpxy";
+import { host } from "../adapters/host.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import { createServer, decisionOf, peerOf } from "../servers/http.ts";
@@ -221,7 +222,46 @@ function passUpgrade(
     client.write(headOf(response, [...kept, "Connection", "close"]));
     response.on("error", () => client.destroy()).pipe(client);
   });
-  request.pipe(outgoing);
+  if (!sendBody(request, client, outgoing)) {
+    outgoing.destroy();
+    refuse(client, "411 Length Required");
+  }
+}
+
+/**
+ * Sends the body of an upgrade's request. What of it has not come yet Deno 2.9.5 leaves on the
+ * connection, and the request without an end: there it is taken from the connection, if its length is
+ * known.
+ *
+ * @returns Whether it can be sent.
+ */
+function sendBody(request: IncomingMessage, client: Duplex, outgoing: ClientRequest): boolean {
+  if (request.complete || host().runtime !== "deno") {
+    request.pipe(outgoing);
+    return true;
+  }
+  if ("transfer-encoding" in request.headers) return false;
+  let missing = Number(request.headers["content-length"] ?? 0) - request.readableLength;
+  const here = request.read();
+  if (here !== null) outgoing.write(here);
+  if (missing === 0) {
+    outgoing.end();
+    return true;
+  }
+  const take = (bytes: Uint8Array) => {
+    const own = bytes.subarray(0, missing);
+    missing -= own.length;
+    if (!outgoing.write(own)) {
+      client.pause();
+      outgoing.once("drain", () => missing > 0 && client.resume());
+    }
+    if (missing > 0) return;
+    client.off("data", take).pause();
+    if (bytes.length > own.length) client.unshift(bytes.subarray(own.length));
+    outgoing.end();
+  };
+  client.on("data", take).once("end", () => missing > 0 && client.destroy());
+  return true;
 }
 
 const HOP_BY_HOP = /^(connection|keep-alive|transfer-encoding|trailer|upgrade)$/i;
