@@ -1,16 +1,6 @@
 /** A server that talks to Docker's clients as its daemon does: just enough for a few commands. */
 
-import { once } from "node:events";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { Duplex } from "node:stream";
-import { afterEach } from "node:test";
-import { freshPath } from "../live/harness.ts";
-
-const daemons = new Set<Server>();
-afterEach(() => {
-  daemons.forEach((server) => server.close().closeAllConnections());
-  daemons.clear();
-});
+import { Behind, type End, type Message } from "./guard_harness.ts";
 
 const CONTAINER = {
   Id: "f".repeat(64),
@@ -25,88 +15,82 @@ const CONTAINER = {
 };
 
 /** A part of output, as Docker multiplexes it: 1 is stdout, 2 is stderr. */
-function frame(stream: 1 | 2, text: string | Uint8Array): Buffer {
-  const bytes = Buffer.from(text as string);
+function frame(stream: 1 | 2, text: string): string {
+  const bytes = Buffer.from(text);
   const head = Buffer.alloc(8);
   head[0] = stream;
   head.writeUInt32BE(bytes.length, 4);
-  return Buffer.concat([head, bytes]);
+  return Buffer.concat([head, bytes]).toString("latin1");
 }
 
 export class FakeDaemon {
-  readonly path: string = freshPath("docker.sock");
   readonly requests: string[] = [];
   /** As the guard has told them. */
   readonly uids: string[] = [];
+  readonly path: string;
   /** What the next exec runs: "tac" sends its input back in reverse, "false" fails. */
   #command = "";
 
+  private constructor(path: string) {
+    this.path = path;
+  }
+
   static async start(): Promise<FakeDaemon> {
-    const daemon = new FakeDaemon();
-    const server = createServer((request, response) => daemon.#answer(request, response));
-    server.on("upgrade", (request, socket, head) => daemon.#hijack(request, socket, head));
-    daemons.add(server);
-    await new Promise<void>((resolve) => server.listen(daemon.path, resolve));
+    const behind: Behind = await Behind.start((end) => daemon.#serve(end));
+    const daemon = new FakeDaemon(behind.path);
     return daemon;
   }
 
-  #note({ method, url = "", headers }: IncomingMessage): string {
-    const line = `${method} ${url.replace(/^\/v1\.\d+/, "").replace(/\?.*/, "")}`;
-    this.requests.push(line);
-    this.uids.push(String(headers["x-ucred-uid"]));
-    return line;
+  async #serve(end: End): Promise<void> {
+    while (true) {
+      const message = await end.message();
+      const [method, url] = message.first.split(" ");
+      const line = `${method} ${url!.replace(/^\/v1\.\d+/, "").replace(/\?.*/, "")}`;
+      this.requests.push(line);
+      this.uids.push(message.header("x-ucred-uid"));
+      if (message.header("upgrade") !== "") return await this.#hijack(end);
+      const { status = "200 OK", type = "application/json", body } = this.#answer(line, message);
+      const head =
+        `HTTP/1.1 ${status}\r\nApi-Version: 1.48\r\nOstype: linux\r\nContent-Type: ${type}\r\n`;
+      end.send(`${head}Content-Length: ${body.length}\r\n\r\n${method === "HEAD" ? "" : body}`);
+    }
   }
 
-  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const line = this.#note(request);
-    let text = "";
-    for await (const part of request) text += part;
-    const json = (data: unknown, status = 200) => {
-      response.writeHead(status, { "content-type": "application/json", "api-version": "1.48" });
-      response.end(JSON.stringify(data));
-    };
-    if (line.endsWith("/_ping")) {
-      response.writeHead(200, { "api-version": "1.48", "ostype": "linux" }).end("OK");
-    } else if (line === "GET /version") {
-      json({
-        Version: "99.9.9",
-        ApiVersion: "1.48",
-        MinAPIVersion: "1.24",
-        Os: "linux",
-        Arch: "amd64",
-      });
-    } else if (line === "GET /info") json({ ServerVersion: "99.9.9" });
-    else if (line === "GET /containers/json") {
-      json([{ ...CONTAINER, State: "running", Created: 1, Status: "Up" }]);
-    } else if (line.endsWith("/logs")) {
-      response.writeHead(200, { "content-type": "application/vnd.docker.multiplexed-stream" });
-      response.write(frame(1, "line 1\n"));
-      response.end(frame(1, "line 2\n"));
-    } else if (line.startsWith("GET /containers/")) json(CONTAINER);
-    else if (line.endsWith("/exec")) {
-      this.#command = JSON.parse(text).Cmd[0];
-      json({ Id: "e1" }, 201);
-    } else if (line === "GET /exec/e1/json") {
-      json({ ID: "e1", Running: false, ExitCode: this.#command === "false" ? 3 : 0, Pid: 1 });
-    } else json({ message: `no such endpoint: ${line}` }, 404);
+  #answer(line: string, message: Message): { status?: string; type?: string; body: string } {
+    const json = (data: unknown) => ({ body: JSON.stringify(data) });
+    if (line.endsWith("/_ping")) return { type: "text/plain", body: "OK" };
+    if (line === "GET /version") {
+      return json({ Version: "99.9.9", ApiVersion: "1.48", MinAPIVersion: "1.24" });
+    }
+    if (line === "GET /info") return json({ ServerVersion: "99.9.9" });
+    if (line === "GET /containers/json") {
+      return json([{ ...CONTAINER, State: "running", Created: 1, Status: "Up" }]);
+    }
+    if (line.endsWith("/logs")) {
+      const type = "application/vnd.docker.multiplexed-stream";
+      return { type, body: frame(1, "line 1\n") + frame(1, "line 2\n") };
+    }
+    if (line.startsWith("GET /containers/")) return json(CONTAINER);
+    if (line.endsWith("/exec")) {
+      this.#command = JSON.parse(message.body).Cmd[0];
+      return { ...json({ Id: "e1" }), status: "201 Created" };
+    }
+    if (line === "GET /exec/e1/json") {
+      const ExitCode = this.#command === "false" ? 3 : 0;
+      return json({ ID: "e1", Running: false, ExitCode, Pid: 1 });
+    }
+    return { ...json({ message: `no such endpoint: ${line}` }), status: "404 Not Found" };
   }
 
-  async #hijack(request: IncomingMessage, socket: Duplex, head: Uint8Array): Promise<void> {
-    this.#note(request);
-    socket.on("error", () => {});
-    for await (const _ of request) { /* the options of exec */ }
-    if (head.length > 0) socket.unshift(head);
-    socket.write(
+  async #hijack(end: End): Promise<void> {
+    end.send(
       "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\n" +
         "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
     );
     if (this.#command === "tac") {
-      let text = "";
-      socket.on("data", (part) => text += part);
-      await once(socket, "end"); // the client has closed its half
-      socket.write(frame(2, "to stderr\n"));
-      socket.write(frame(1, [...text].reverse().join("")));
+      const text = await end.rest(); // until the client has closed its half
+      end.send(frame(2, "to stderr\n")).send(frame(1, [...text].reverse().join("")));
     }
-    socket.end();
+    end.end();
   }
 }
