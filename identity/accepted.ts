@@ -112,7 +112,7 @@ export class Acceptor {
 
   /** To be called right before each accept, where that is known. */
   expect(): void {
-    this.#expected = this.#lowestFree();
+    this.#expected = this.#tryLowestFree(); // none is left: accept(2) will say so
   }
 
   /**
@@ -209,9 +209,15 @@ export class Acceptor {
 
   /** The number that the next descriptor gets. */
   #lowestFree(): number {
-    const fd = this.#calls.fcntl(0, FCNTL.DUPFD_CLOEXEC, 0);
+    const fd = this.#tryLowestFree();
     if (fd < 0) throw failure(this.#on, "find accepted connections", "fcntl", -fd);
-    this.#calls.close(fd);
+    return fd;
+  }
+
+  /** {@link #lowestFree}; −errno if there is none. */
+  #tryLowestFree(): number {
+    const fd = this.#calls.fcntl(0, FCNTL.DUPFD_CLOEXEC, 0);
+    if (fd >= 0) this.#calls.close(fd);
     return fd;
   }
 }

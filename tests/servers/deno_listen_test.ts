@@ -5,8 +5,8 @@ import { closeSync, openSync } from "node:fs";
 import { test } from "node:test";
 import { definePolicy, identify, type Peer } from "../../mod.ts";
 import { type PeerListener, withPeers, type WithPeersOptions } from "../../servers/deno.ts";
-import { freshPath } from "../live/harness.ts";
-import { needs, testWith } from "../support/suite.ts";
+import { Child, freshPath } from "../live/harness.ts";
+import { needs, runtimeCommand, testWith } from "../support/suite.ts";
 import { crowd, openDescriptors, until, visit, visitAs, Visitor } from "./harness.ts";
 
 const here = [needs.deno, needs.linux, needs.cc];
@@ -194,6 +194,26 @@ testWith(here, "An iteration that is left closes the listener", async () => {
   }, /broken/);
   await visitor;
   assert.match(await visit(path), /ENOENT|ECONNREFUSED/);
+});
+
+testWith(here, "withPeers() goes on, when there were no descriptors left for a while", async () => {
+  const path = freshPath();
+  const script = new URL("deno_starved.ts", import.meta.url).pathname;
+  const limit = ["-c", 'ulimit -n 200 && exec "$@"', "-"];
+  const child = new Child("bash", [...limit, ...runtimeCommand(), script, path]);
+  assert.deepEqual(await child.json(), { listening: true });
+  const tell = (order: string) => {
+    child.process.stdin!.write(`${order}\n`);
+    return child.json<Record<string, unknown>>();
+  };
+  assert.equal(await visit(path), `welcome, ${Deno.uid()}`);
+  assert.deepEqual(await tell("fill"), { filled: true });
+  const visitors = [await Visitor.at(path), await Visitor.at(path)];
+  assert.deepEqual(await tell("free"), { freed: true });
+  for (const visitor of visitors) assert.equal(await visitor.text(), `welcome, ${Deno.uid()}`);
+  assert.equal(await visit(path), `welcome, ${Deno.uid()}`);
+  assert.deepEqual((await tell("stats"))["accepted"], 4);
+  await child.end();
 });
 
 test("withPeers() throws, when it is given anything but a Unix listener", () => {
