@@ -227,7 +227,7 @@ export class Reach {
   /** The rule that decides a case; rules without regions here are left out. */
   ruleOf(one: PolicyCase, budget: Budget): number | undefined {
     const { uid, gid, groups = [] } = one.peer;
-    const lists = this.#lists(uid, gid, groups);
+    const lists = this.#lists(uid, gid, gid === undefined ? groups : [gid, ...groups]);
     for (let at = firstIn(lists, 0); at < this.#entries.length; at = firstIn(lists, at + 1)) {
       const { region, rule } = this.#entries[at]!;
       budget.spend(20);

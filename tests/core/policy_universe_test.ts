@@ -11,6 +11,7 @@ import { checkPolicy } from "../../core/policy/check.ts";
 import type { Condition, RuleDocument } from "../../core/policy/document.ts";
 import { difference } from "../../core/policy/equivalent.ts";
 import { type Finding, lintRules } from "../../core/policy/lint.ts";
+import { Reach } from "../../core/policy/reach.ts";
 import type { PlainPeer } from "../../core/policy/subject.ts";
 import { whoCan } from "../../core/policy/who.ts";
 import { decideNaively, globMatches, holds, resolve } from "./policies.ts";
@@ -208,6 +209,20 @@ const EXAMPLES: RuleDocument[][] = [
   ],
 ];
 const RUNS = { numRuns: 200, examples: EXAMPLES.map((rules): [RuleDocument[]] => [rules]) };
+
+test("regions have a case if the rule that they are of decides it", () => {
+  fc.assert(
+    fc.property(policy, (rules) => {
+      const reach = new Reach(checkedOf(rules).rules, new Budget());
+      for (const one of world(rules)) {
+        const rule = reach.ruleOf(one, new Budget());
+        const decided = rule === undefined ? undefined : rules[rule]!.name;
+        assert.equal(decided, decide(rules, one).rule, JSON.stringify(one));
+      }
+    }),
+    { ...RUNS, numRuns: 100 },
+  );
+});
 
 test("lint() finds what asking everybody finds, and nothing else", () => {
   fc.assert(
