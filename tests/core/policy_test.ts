@@ -146,6 +146,15 @@ test("admits() is false only where no action could be allowed", () => {
   );
   assert.deepEqual([0, 1, 3].map((uid) => policy.admits({ uid })), [false, true, false]);
   assert.equal(compile({ name: "all", actions: "**", deny: true }).admits({ uid: 0 }), false);
+  const labelled = compile(
+    { name: "no", when: { label: "z" }, deny: true },
+    { name: "yes", when: { label: ["x", "z"] }, actions: "GET /", allow: true },
+  );
+  const labels = ["x", "y", "z", null, undefined];
+  assert.deepEqual(
+    labels.map((label) => labelled.admits(label === undefined ? {} : { label })),
+    [true, false, false, false, false],
+  );
 });
 
 test("explain() tells rule by rule what held, what came close, and what is unknown", () => {
