@@ -111,11 +111,14 @@ export async function doctor({ json }: { readonly json?: boolean }): Promise<Exi
     if (json) printJson({ runtime: name, os, cpu, kernel, capabilities: found });
     else {
       print(paint("bold", `${name}, ${os} ${kernel}, ${cpu}`));
-      const rows = found.map(({ name, ok, detail, without }) => [
-        ok ? paint("green", "yes") : paint("red", "no "),
-        name,
-        printable(ok ? detail : `${detail}. Lost: ${without}`),
-      ]);
+      const rows = found.map(({ name, ok, detail, without }, at) => {
+        const isTold = found.slice(0, at).some((before) => !before.ok && before.detail === detail);
+        return [
+          ok ? paint("green", "yes") : paint("red", "no "),
+          name,
+          printable(ok ? detail : `${isTold ? "The same" : detail}. Lost: ${without}`),
+        ];
+      });
       for (const line of columns(rows)) print(line);
     }
     return found[0]?.ok !== true ? 2 : found.every(({ ok }) => ok) ? 0 : 1;

@@ -10,7 +10,12 @@ if (deno === undefined && bun === undefined && (major < 26 || (major === 26 && m
   process.exitCode = 2;
 } else {
   // No top-level await, which would be a syntax error in the oldest of them.
-  import("./program.ts").then(async ({ run }) => {
-    process.exitCode = await run(process.argv.slice(2));
-  });
+  import("./program.ts").then(({ run }) => run(process.argv.slice(2))).then(
+    (code) => void (process.exitCode = code),
+    (error) => {
+      if (error.name !== "NotCapable") throw error;
+      console.error(`ucred: ${error.message}`); // Deno denies even the start
+      process.exitCode = 2;
+    },
+  );
 }

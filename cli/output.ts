@@ -116,7 +116,7 @@ export function tellError(error: unknown): ExitCode {
   if (error instanceof UcredError) {
     tell(`${prefix} ${error.message.split("\n").map(printable).join("\n")}`);
     tell(`       ${printable(error.hint)}`);
-  } else if (error instanceof UsageError) {
+  } else if (error instanceof UsageError || isDenied(error)) {
     tell(`${prefix} ${printable(error.message)}`);
   } else if (isSystemError(error)) {
     tell(`${prefix} ${printable(systemText(error))}`);
@@ -125,6 +125,12 @@ export function tellError(error: unknown): ExitCode {
     tell(error instanceof Error ? error.stack ?? String(error) : String(error));
   }
   return 2;
+}
+
+/** What a runtime was told to deny: Deno without a flag, Node with --permission. */
+function isDenied(error: unknown): error is Error {
+  return error instanceof Error &&
+    (error.name === "NotCapable" || (error as { code?: string }).code === "ERR_ACCESS_DENIED");
 }
 
 /** What node:fs and node:net throw. */

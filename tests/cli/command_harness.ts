@@ -62,6 +62,8 @@ export interface Ran {
 /** How it is run. */
 export interface How {
   readonly as?: number;
+  /** Of the runtime, instead of those that let it do everything. */
+  readonly flags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -75,9 +77,11 @@ export class Running {
   out = "";
   err = "";
 
-  constructor(args: readonly string[], { as, env = {} }: How = {}) {
-    const prefix = as === undefined ? [] : asUser(as);
-    const [file, ...rest] = [...prefix, ...command, ...args] as [string];
+  constructor(args: readonly string[], { as, flags, env = {} }: How = {}) {
+    // By env(1): where Deno is started by Deno itself, it adds permissions.
+    const prefix = as === undefined ? ["env"] : asUser(as);
+    const start = flags === undefined ? command : [command[0]!, ...flags, main];
+    const [file, ...rest] = [...prefix, ...start, ...args] as [string];
     this.process = spawn(file, rest, {
       env: environment({ ...(as !== undefined && { HOME: "/nonexistent" }), ...env }),
       stdio: ["ignore", "pipe", "pipe"],

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { freshPath } from "../live/harness.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { testWith } from "../support/suite.ts";
+import { needs, runtime, testWith } from "../support/suite.ts";
 import {
   assertPrintable,
   command,
@@ -239,5 +239,47 @@ test("SIGINT and SIGTERM end listen cleanly, and its socket is gone", async () =
     const { code, out } = await running.end(signal);
     assert.deepEqual([code, out], [0, ""], signal);
     assert.equal((await ucred(["inspect", path])).code, 2);
+  }
+});
+
+const without = {
+  deno: [
+    "run",
+    "--no-prompt",
+    "--allow-read",
+    "--allow-write",
+    "--allow-net",
+    "--allow-env",
+    "--allow-sys",
+  ],
+  node: ["--no-experimental-ffi"],
+};
+
+testWith(
+  [needs.denoOrNode, needs.native],
+  "doctor says once why nothing can be done, and exits with 2",
+  async () => {
+    const flags = runtime === "deno" ? without.deno : without.node;
+    const { code, out, err } = await ucred(["doctor"], { flags });
+    assert.deepEqual([code, err], [2, ""]);
+    assert.match(
+      out,
+      /^no +peer credentials +Cannot call libc: .*--(allow-ffi=|no-experimental-ffi).*Lost: everything$/m,
+    );
+    assert.match(out, /^no +groups +The same\. Lost: rules on groups: they never allow$/m);
+    const inspected = await ucred(["inspect", "@nobody"], { flags });
+    assert.equal(inspected.code, 2);
+    assert.match(
+      inspected.err,
+      /^ucred: Cannot call libc: .*\n +\S.*(allow-ffi|no-experimental-ffi)/,
+    );
+  },
+);
+
+testWith([needs.deno], "what Deno denies is told in a line, and exits with 2", async () => {
+  for (const flags of [["run", "--no-prompt"], ["run", "-A", "--no-prompt", "--deny-read"]]) {
+    const { code, err } = await ucred(["inspect", "/run/x"], { flags });
+    assert.equal(code, 2);
+    assert.match(err, /^ucred: Requires \w+ access to .*--allow-\w+/);
   }
 });
