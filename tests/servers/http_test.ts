@@ -281,6 +281,7 @@ for (const [what, head, body] of BODIES) {
       if (found.status === 100) found = await wire.response();
       assert.equal(found.status, 403);
       assert.equal(handled, 0);
+      if (kind !== onDeno) assert.equal(found.headers["connection"], "close");
       wire.end();
       if (found.headers["connection"] === "close") assert.doesNotMatch(await wire.rest(), /HTTP/);
       wire.destroy();
@@ -678,7 +679,9 @@ testEach("close() lets requests finish, and lets in nobody more", async (kind) =
   assert.equal(existsSync(server.path), false);
   assert.equal(isClosed, false);
   finish();
-  assert.equal((await busy.response()).body, "/slow");
+  const { body, headers } = await busy.response();
+  assert.equal(body, "/slow");
+  if (kind !== onDeno) assert.equal(headers["connection"], "close"); // not after its idle time
   await closed;
   assert.equal(await busy.rest(), "");
   await until(() => server.stats().open === 0);
@@ -821,6 +824,7 @@ for (const kind of KINDS) {
     assert.equal(status, 403);
     assert.equal(JSON.parse(body).detail, "The process is not as it was when it connected");
     assert.equal(headers["content-type"], "application/problem+json");
+    if (kind !== onDeno) assert.equal(headers["connection"], "close");
     assert.doesNotMatch(await wire.rest(), /HTTP\/1\.1 2/);
     await until(() => server.stats().open === 0);
     assert.equal(asks.length, 1);
