@@ -78,8 +78,7 @@ export class Running {
   err = "";
 
   constructor(args: readonly string[], { as, flags, env = {} }: How = {}) {
-    // By env(1): where Deno is started by Deno itself, it adds permissions.
-    const prefix = as === undefined ? ["env"] : asUser(as);
+    const prefix = as === undefined ? [] : asUser(as);
     const start = flags === undefined ? command : [command[0]!, ...flags, main];
     const [file, ...rest] = [...prefix, ...start, ...args] as [string];
     this.process = spawn(file, rest, {

@@ -277,7 +277,8 @@ testWith(
 );
 
 testWith([needs.deno], "what Deno denies is told in a line, and exits with 2", async () => {
-  for (const flags of [["run", "--no-prompt"], ["run", "-A", "--no-prompt", "--deny-read"]]) {
+  for (const denied of ["--deny-env", "--deny-read"]) {
+    const flags = ["run", "-A", "--no-prompt", denied]; // without -A, a Deno that starts it adds that
     const { code, err } = await ucred(["inspect", "/run/x"], { flags });
     assert.equal(code, 2);
     assert.match(err, /^ucred: Requires \w+ access to .*--allow-\w+/);
