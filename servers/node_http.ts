@@ -104,6 +104,7 @@ class AdmittingServer extends Server {
   readonly #listening: Listening;
   readonly #revalidate: boolean;
   readonly #connections = new Map<Duplex, NodeConnection>();
+  readonly #onEmpty: (() => void)[] = [];
   #isClosing = false;
   /** Whose peer sends no more, but may still read. */
   readonly #halfClosed = new Set<Socket>();
@@ -207,9 +208,14 @@ class AdmittingServer extends Server {
   }
 
   #close(whenClosed: (error?: Error) => void): void {
-    const done = (error?: Error) => {
+    const end = (error?: Error) => {
       this.#isClosing = false;
       whenClosed(error);
+    };
+    // The runtime's own count is down before the last socket says that it is closed.
+    const done = (error?: Error) => {
+      if (this.#connections.size === 0) end(error);
+      else this.#onEmpty.push(() => end(error));
     };
     const inner = this.#inner;
     this.#inner = undefined;
@@ -245,6 +251,7 @@ class AdmittingServer extends Server {
       this.#connections.delete(socket);
       this.#halfClosed.delete(socket);
       this.#admission.ended(answer, connection.why);
+      if (this.#connections.size === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
     });
     if (this.#revalidate) {
       onEnd(answer.peer, () => {

@@ -19,7 +19,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { definePolicy, type Peer, UcredError } from "../../mod.ts";
 import type { ServerEvent } from "../../servers/events.ts";
-import { createServer as createHttpServer } from "../../servers/http.ts";
+import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { type AuditLog, auditLog, type AuditOptions, createServer } from "../../servers/net.ts";
 import { Child, freshPath } from "../live/harness.ts";
 import { needs, runtimeCommand, testWith } from "../support/suite.ts";
@@ -502,3 +502,30 @@ testWith(linux, "auditLog() keeps descriptors of no file that it has finished wi
   }
   assert.ok(count() <= before + 1, `${count()} after ${before}`);
 });
+
+for (const engine of ["node:http", undefined] as const) {
+  testWith(
+    linux,
+    `close() of serve() ends after the log of all connections, by ${
+      engine ?? "the default engine"
+    }`,
+    async () => {
+      const path = freshPath();
+      const lines = await logged(async (audit) => {
+        const fetch = () => new Response("hello");
+        const server = await serve({ path, policy: "anyone", audit, engine, fetch });
+        const clients = await Promise.all([1, 2, 3].map(async () => {
+          const socket = createConnection(path).on("error", () => {});
+          socket.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+          await new Promise((resolve) => socket.once("data", resolve));
+          return socket.resume();
+        }));
+        await server.close({ timeout: 0 });
+        assert.equal(server.stats().open, 0);
+        for (const client of clients) client.destroy();
+      });
+      const count = (type: string) => lines.filter(({ event }) => event === type).length;
+      assert.deepEqual([count("accepted"), count("decided"), count("closed")], [3, 3, 3]);
+    },
+  );
+}
