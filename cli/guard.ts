@@ -78,13 +78,14 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
     h2c: options.h2c === true,
   });
   try {
+    const ended = untilSignal(policy, audit); // before: SIGHUP may come as soon as it is ready
     await listening(server, whereOf(options));
     tell(
       `guards ${options.upstream}, listening at ${
         printable(String(server.address()).replace("\0", "@"))
       }`,
     );
-    const signal = await untilSignal(policy, audit);
+    const signal = await ended;
     tell(`${signal}: no new connections; those that are open have ${options.drain} s to end`);
     await server.close({ timeout: options.drain * 1000 });
     return 0;
