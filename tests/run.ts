@@ -25,6 +25,8 @@ interface Step {
   readonly command: readonly string[];
   /** The JUnit report that the command writes; without one the command counts as one test. */
   readonly report?: string;
+  /** Runs beside others that do: the suites of the runtimes wait more than they compute. */
+  readonly isBeside?: true;
 }
 
 interface Count {
@@ -85,14 +87,21 @@ const STEPS: readonly Step[] = [
   { name: "attw", command: ["attw", "--pack", "--profile", "esm-only"] },
   { name: "jsr", command: ["deno", "publish", "--dry-run", "--allow-dirty"] },
   { name: "doc", command: ["deno", "doc", "--lint", "mod.ts", "policy/mod.ts", ...servers] },
-  { name: "node", command: [...nodeTest("node"), ...files], report: report("node") },
+  {
+    name: "node",
+    isBeside: true,
+    command: [...nodeTest("node"), ...files],
+    report: report("node"),
+  },
   {
     name: "deno",
+    isBeside: true,
     command: ["deno", "test", "-A", "--no-check", `--junit-path=${report("deno")}`, ...files],
     report: report("deno"),
   },
   {
     name: "bun",
+    isBeside: true,
     command: [
       "bun",
       "test",
@@ -142,7 +151,7 @@ function run([command, ...args]: readonly string[]): Promise<[code: number, outp
     timeout: STEP_LIMIT_MS,
     killSignal: "SIGKILL",
   });
-  running = child;
+  running.add(child);
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding("utf8").on("data", (text: string) => output += text);
@@ -150,16 +159,17 @@ function run([command, ...args]: readonly string[]): Promise<[code: number, outp
   return new Promise((resolve) => {
     child.once("error", (error) => resolve([1, `${error}\n`]));
     child.once("close", (code, signal) => {
+      running.delete(child);
       if (signal !== null) output += `\nEnded by ${signal}; a step may take ${STEP_LIMIT_MS} ms.\n`;
       resolve([code ?? 1, output]);
     });
   });
 }
 
-let running: ReturnType<typeof spawn> | undefined;
+const running = new Set<ReturnType<typeof spawn>>();
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.once(signal, () => {
-    running?.kill(signal);
+    for (const child of running) child.kill(signal);
     cleanUp();
     process.exit(128 + (signal === "SIGINT" ? 2 : 15));
   });
@@ -203,9 +213,9 @@ function outcome(step: Step, code: number): Count {
 }
 
 const totals: Count = { passed: 0, failed: 0, skipped: new Map() };
-for (const step of STEPS.filter(({ name }) => values.only?.includes(name) ?? true)) {
+
+async function take(step: Step): Promise<void> {
   const start = performance.now();
-  process.stdout.write(`${step.name.padEnd(8)} `);
   const [code, output] = await run(step.command);
   const { passed, failed, skipped } = outcome(step, code);
   totals.passed += passed;
@@ -217,8 +227,16 @@ for (const step of STEPS.filter(({ name }) => values.only?.includes(name) ?? tru
     ? ""
     : `, ${passed} passed, ${failed} failed, ${sum(skipped.values())} skipped`;
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
-  console.log(`${failed === 0 ? "ok" : "FAILED"} (${seconds} s${cases})`);
+  console.log(`${step.name.padEnd(8)} ${failed === 0 ? "ok" : "FAILED"} (${seconds} s${cases})`);
   if (failed > 0) console.log(`\n$ ${step.command.join(" ")}\n${output}`);
+}
+
+const steps = STEPS.filter(({ name }) => values.only?.includes(name) ?? true);
+for (const [index, step] of steps.entries()) {
+  if (step.isBeside !== true) await take(step);
+  else if (steps[index - 1]?.isBeside !== true) {
+    await Promise.all(steps.filter(({ isBeside }) => isBeside).map(take));
+  }
 }
 cleanUp();
 
