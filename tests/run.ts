@@ -141,7 +141,7 @@ const env = {
 };
 
 /** Above what any step takes, even under emulation: a test that hangs is a failure. */
-const STEP_LIMIT_MS = 20 * 60_000;
+const STEP_LIMIT_MS = 15 * 60_000;
 
 /** Runs a command and returns its exit code and everything that it printed. */
 function run([command, ...args]: readonly string[]): Promise<[code: number, output: string]> {
