@@ -35,8 +35,13 @@ export type TextField = typeof TEXT_FIELDS[number];
 /** Whether it holds for a peer. What it asks for in vain is noted in `subject.missing`. */
 export type Evaluate = (subject: Subject) => Truth;
 
-/** Compiles a condition; inside, what costs less is asked first. */
-export function compileCondition(checked: Checked): Evaluate {
+/**
+ * Compiles a condition; inside, what costs less is asked first.
+ *
+ * @param wanted All that matters: whether it is `true`, or whether it is `false`. Where that is settled,
+ * what an unknown one could still be is not found out by reading facts of the process. Without, it is.
+ */
+export function compileCondition(checked: Checked, wanted?: boolean): Evaluate {
   switch (checked.kind) {
     case "uid":
     case "gid": {
@@ -58,7 +63,7 @@ export function compileCondition(checked: Checked): Evaluate {
       };
     }
     case "not": {
-      const evaluate = compileCondition(checked.of);
+      const evaluate = compileCondition(checked.of, wanted === undefined ? undefined : !wanted);
       return (subject) => {
         const truth = evaluate(subject);
         return truth === undefined ? undefined : !truth;
@@ -66,7 +71,7 @@ export function compileCondition(checked: Checked): Evaluate {
     }
     case "all":
     case "any":
-      return evaluateMany(checked.of, checked.kind === "any");
+      return evaluateMany(checked.of, checked.kind === "any", wanted);
   }
   return evaluateText(checked.kind, checked.globs);
 }
@@ -77,13 +82,22 @@ function missing(subject: Subject, fact: FactName): undefined {
 }
 
 /** Three-valued: `any` is true as soon as one is, `all` false as soon as one is. */
-function evaluateMany(conditions: readonly Checked[], decides: boolean): Evaluate {
-  const evaluates = conditions.toSorted((a, b) => costOf(a) - costOf(b)).map(compileCondition);
+function evaluateMany(
+  conditions: readonly Checked[],
+  decides: boolean,
+  wanted: boolean | undefined,
+): Evaluate {
+  const sorted = conditions.toSorted((a, b) => costOf(a) - costOf(b));
+  const evaluates = sorted.map((condition) => compileCondition(condition, wanted));
   if (evaluates.length === 1) return evaluates[0]!;
+  // After an unknown one it cannot be what is wanted: the rest is asked as far as it costs nothing.
+  const free = sorted.filter((condition) => costOf(condition) < PROCESS_COST).length;
+  const end = wanted === !decides ? free : evaluates.length;
   return (subject) => {
     let truth: Truth = !decides;
-    for (const evaluate of evaluates) {
-      const found = evaluate(subject);
+    for (let at = 0; at < evaluates.length; at++) {
+      if (truth === undefined && at >= end) break;
+      const found = evaluates[at]!(subject);
       if (found === decides) return decides;
       if (found === undefined) truth = undefined;
     }
@@ -142,6 +156,9 @@ export function needsPin(condition: Checked | undefined): boolean {
   return true;
 }
 
+/** From here on something of the process has to be read. */
+const PROCESS_COST = 3;
+
 /** Ids are there, a label is read at connect, the rest is read from /proc, one is a whole file. */
 function costOf(condition: Checked): number {
   switch (condition.kind) {
@@ -163,6 +180,6 @@ function costOf(condition: Checked): number {
     case "sameNamespaces":
       return 4;
     default:
-      return 3;
+      return PROCESS_COST;
   }
 }

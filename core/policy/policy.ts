@@ -298,7 +298,8 @@ function collect(index: IdIndex, id: number | undefined, candidates: Candidates)
 function compileRule({ name, when, actions, grants, reason }: CheckedRule): CompiledRule {
   return {
     name,
-    evaluate: when && compileCondition(when),
+    // An allowing rule matches if it is true, a denying one unless it is false.
+    evaluate: when && compileCondition(when, grants !== undefined),
     actions: actions?.map(compileGlob),
     grants,
     why: reason,

@@ -428,10 +428,11 @@ test("of a Peer each fact is asked for once at most, however many rules ask", ()
     throw cannot;
   };
   asked.length = 0;
-  const unchanged = (name: string, rest: Condition): RuleDocument => ({
-    ...{ name, when: { unchanged: true, ...rest }, allow: true },
-  });
-  const twice = compile(unchanged("a", { unit: "u" }), unchanged("b", { not: { unit: "v" } }));
+  const twice = compile(
+    { name: "a", when: { unit: "u" }, allow: true },
+    { name: "b", when: { unchanged: true }, allow: true },
+    { name: "c", when: { any: [{ not: { unit: "v" } }, { unchanged: false }] }, allow: true },
+  );
   const { allowed, unknown } = twice.decide(peerOf(lost, { state: "unknown", reason: cannot }));
   assert.deepEqual([allowed, [...unknown].sort()], [false, ["unchanged", "unit"]]);
   assert.deepEqual(asked.toSorted(), ["drift", "process", "process.unit"]);
@@ -439,6 +440,49 @@ test("of a Peer each fact is asked for once at most, however many rules ask", ()
     throw new TypeError("a bug");
   };
   assert.throws(() => twice.decide(peerOf(broken, none)), TypeError);
+});
+
+test("nothing of the process is read for a rule that what is unknown has settled", () => {
+  const hash = "0".repeat(64);
+  const dear: Condition = { any: [{ exeSha256: hash }, { exe: "/a", sameNamespaces: "pid" }] };
+  /** What a decision reads of the process of a peer with unknown ids, and what it could not know. */
+  const ask = (when: Condition, effect: { allow: true } | { deny: true }, peer: object = {}) => {
+    const read: string[] = [];
+    const process = new Proxy({}, {
+      get: (_, name) => {
+        read.push(String(name));
+        return name === "exeSha256" ? hash : undefined;
+      },
+    });
+    const policy = compile({ name: "r", when, ...effect });
+    const asked = { uid: 65534, ambiguous: ["uid", "gid", "groups"], ...peer, process };
+    const admits = policy.admits(asked as PlainPeer);
+    const { allowed, rule, unknown } = policy.decide(asked as PlainPeer);
+    assert.equal(admits, allowed);
+    return [read.join(), rule, unknown.join()];
+  };
+  const allow = { allow: true } as const;
+  const deny = { deny: true } as const;
+  const settled: readonly (readonly [Condition, { allow: true } | { deny: true }, string])[] = [
+    [{ uid: 990, exeSha256: hash }, allow, "uid"],
+    [{ group: "docker", exeSha256: hash }, allow, "groups"],
+    [{ gid: 970, all: [dear] }, allow, "gid"],
+    [{ label: "x", exeSha256: hash }, allow, "label"],
+    [{ uid: 990, group: "docker", label: "x", ...dear }, allow, "uid,groups,label"],
+    [{ any: [{ uid: 990, unit: "u" }, { uid: 991, exeSha256: hash }] }, allow, "uid"],
+    [{ not: { any: [{ uid: 990 }, dear] } }, allow, "uid"],
+    [{ any: [{ uid: 990 }, dear] }, deny, "uid"],
+    [{ not: { uid: 990, exeSha256: hash } }, deny, "uid"],
+  ];
+  for (const [when, effect, unknown] of settled) {
+    const rule = effect === deny ? "r" : undefined;
+    assert.deepEqual(ask(when, effect), ["", rule, unknown], JSON.stringify(when));
+  }
+  // What can still be met, or rule it out, is read.
+  const read = ["exeSha256,exeSha256", undefined];
+  assert.deepEqual(ask({ any: [{ uid: 990 }, { exeSha256: hash }] }, allow)[1], "r");
+  assert.deepEqual(ask({ uid: 990, exeSha256: "f".repeat(64) }, deny), [...read, ""]);
+  assert.deepEqual(ask({ uid: 990, label: "x" }, allow, { label: "y" }), ["", undefined, ""]);
 });
 
 test("a decision is about a peer, and an action that is a text", () => {
