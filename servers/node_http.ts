@@ -119,6 +119,9 @@ class AdmittingServer extends Server {
     app?: RequestListener,
   ) {
     super({ ...DEFAULTS, ...options });
+    // All headers, up to maxHeaderSize: where Deno drops what is beyond a number, it drops the length of
+    // a body, too, and that body would be the next request.
+    this.maxHeadersCount = 0;
     // Who sends no more gets its answer; undocumented, and known to all three runtimes.
     (this as { httpAllowHalfOpen?: boolean }).httpAllowHalfOpen = tellsHangUp();
     this.#admission = new Admission({
