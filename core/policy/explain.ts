@@ -3,7 +3,7 @@
 import type { CheckedRule } from "./check.ts";
 import { type Checked, compileCondition, type Truth } from "./condition.ts";
 import { compileGlob } from "./glob.ts";
-import type { DecideOptions, Decision } from "./policy.ts";
+import type { Decision } from "./policy.ts";
 import type { FactName, Subject } from "./subject.ts";
 
 /** One condition of a rule, and what became of it. */
@@ -14,6 +14,8 @@ export interface ConditionExplanation {
   readonly holds: boolean | undefined;
   /** The facts that it asked for in vain. */
   readonly unknown: readonly FactName[];
+  /** Why they are unknown, as far as the peer tells. */
+  readonly why: readonly string[];
 }
 
 /** One rule, and what became of it. */
@@ -51,7 +53,7 @@ export function explain(
   rules: readonly CheckedRule[],
   decision: Decision,
   subject: Subject,
-  { action }: DecideOptions,
+  action: string | undefined,
 ): Explanation {
   let decided = false;
   const explained = rules.map((rule): RuleExplanation => {
@@ -62,16 +64,12 @@ export function explain(
     const isAbout = actions === undefined ||
       (action !== undefined && actions.some((glob) => compileGlob(glob)(action)));
     if (!isAbout) return { ...common, outcome: "other action" };
-    const conditions = partsOf(rule.when).map((part) => explainCondition(part, subject));
+    const parts = partsOf(rule.when);
+    const conditions = parts.map((part) => explainCondition(part, subject));
     const truth = allOf(conditions.map(({ holds }) => holds));
     decided = truth ?? effect === "deny";
     const outcome = decided ? "decided" : truth === undefined ? "unknown" : "no match";
-    const inTheWay = conditions.filter(({ holds }) => holds !== true);
-    const nearMiss = !decided && effect === "allow" && inTheWay.length === 1
-      ? inTheWay[0]!.holds === undefined
-        ? `would match if it were known that ${inTheWay[0]!.text} holds`
-        : `would match if ${inTheWay[0]!.text} held`
-      : undefined;
+    const nearMiss = decided || effect === "deny" ? undefined : nearMissOf(parts, conditions);
     return { ...common, outcome, conditions, nearMiss };
   });
   return {
@@ -91,7 +89,8 @@ function explainCondition(condition: Checked, subject: Subject): ConditionExplan
   subject.missing = undefined;
   const holds = compileCondition(condition)(subject);
   const unknown = holds === undefined ? [...subject.missing ?? []] as FactName[] : [];
-  return { text: describe(condition), holds, unknown };
+  const why = new Set(unknown.map((fact) => subject.reasonOf(fact) ?? `${fact} is not known`));
+  return { text: describe(condition), holds, unknown, why: [...why] };
 }
 
 function describe(condition: Checked): string {
@@ -108,6 +107,81 @@ function describe(condition: Checked): string {
   return condition.text;
 }
 
+/**
+ * What would have to be so, where that is one thing. Nothing where another condition asks for the same
+ * fact: it may not hold any more.
+ */
+function nearMissOf(
+  parts: readonly Checked[],
+  conditions: readonly ConditionExplanation[],
+): string | undefined {
+  const [at, ...others] = [...conditions.keys()].filter((each) => conditions[each]!.holds !== true);
+  if (at === undefined || others.length > 0) return undefined;
+  const rest = parts.filter((_, each) => each !== at).flatMap(askedBy);
+  if (isAskedTwice([...new Set(rest), ...askedBy(parts[at]!)])) return undefined;
+  if (asksTwice(parts[at]!)) return undefined;
+  return conditions[at]!.holds === undefined
+    ? `would match if it were known that ${sentence(parts[at]!, "is")}`
+    : `would match if ${sentence(parts[at]!, "were")}`;
+}
+
+/** What a condition is about, each once: facts, and in which groups the peer is. */
+function askedBy(condition: Checked): readonly string[] {
+  switch (condition.kind) {
+    case "any":
+    case "all":
+      return [...new Set(condition.of.flatMap(askedBy))];
+    case "not":
+      return askedBy(condition.of);
+    case "group":
+      return condition.ranges.flatMap(({ first, last }) =>
+        Array.from({ length: last - first + 1 }, (_, at) => `group ${first + at}`)
+      );
+  }
+  return [condition.kind];
+}
+
+const isAskedTwice = (asked: readonly string[]) => new Set(asked).size < asked.length;
+
+/** Whether two conditions that would both have to hold, inside of this one, ask for the same. */
+function asksTwice(condition: Checked, isNot = false): boolean {
+  switch (condition.kind) {
+    case "not":
+      return asksTwice(condition.of, !isNot);
+    case "any":
+    case "all": {
+      const all = (condition.kind === "all") !== isNot;
+      return all && isAskedTwice(condition.of.flatMap(askedBy)) ||
+        condition.of.some((each) => asksTwice(each, isNot));
+    }
+  }
+  return false;
+}
+
+/** "its uid were 0", "it is known that the peer is not in group docker". */
+function sentence(condition: Checked, verb: "is" | "were", isNot = false): string {
+  const be = isNot ? `${verb} not` : verb;
+  switch (condition.kind) {
+    case "any":
+    case "all": {
+      const [one, ...others] = condition.of;
+      if (one !== undefined && others.length === 0) return sentence(one, verb, isNot);
+      const all = (condition.kind === "all") !== isNot; // not any of them: none, one and all
+      return condition.of.map((each) => sentence(each, verb, isNot)).join(all ? " and " : " or ");
+    }
+    case "not":
+      return sentence(condition.of, verb, !isNot);
+    case "group":
+      return `the peer ${be} in ${condition.text}`;
+    case "sameNamespaces":
+      return `it ${be} in ${condition.text}`;
+    case "unchanged":
+      return `it ${condition.value === isNot ? `${verb} not` : verb} as it was at connect`;
+  }
+  const [field, ...values] = condition.text.split(" ");
+  return `its ${field} ${be} ${values.join(" ")}`;
+}
+
 const allOf = (truths: readonly Truth[]): Truth =>
   truths.includes(false) ? false : truths.includes(undefined) ? undefined : true;
 
@@ -117,9 +191,9 @@ function textOf({ allowed, reason }: Decision, rules: readonly RuleExplanation[]
   const width = rules.reduce((most, { rule }) => Math.max(most, rule.length), 0);
   const lines = rules.flatMap(({ rule, effect, outcome, conditions, nearMiss }) => [
     `${rule.padEnd(width)}  ${effect.padEnd(5)}  ${outcome}`,
-    ...conditions.map(({ text, holds, unknown }) =>
+    ...conditions.map(({ text, holds, why }) =>
       `${" ".repeat(width)}    ${text}: ${MARKS[`${holds}`]}${
-        unknown.length > 0 ? ` (${unknown.join(", ")} not known)` : ""
+        why.length > 0 ? ` (${why.join("; ")})` : ""
       }`
     ),
     ...(nearMiss === undefined ? [] : [`${" ".repeat(width)}    ${nearMiss}`]),

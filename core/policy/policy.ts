@@ -9,7 +9,7 @@ import { type Counterexample, difference } from "./equivalent.ts";
 import { compileGlob } from "./glob.ts";
 import { areGuardsAlone, type Guard, guardsOf, IdIndex } from "./index_of_ids.ts";
 import { type Finding, type LintOptions, lintRules } from "./lint.ts";
-import { type FactName, type PlainPeer, Subject } from "./subject.ts";
+import { type FactName, fieldOf, type PlainPeer, Subject } from "./subject.ts";
 import { runTests, type TestReport } from "./test.ts";
 import { type Who, whoCan } from "./who.ts";
 
@@ -147,7 +147,9 @@ class CompiledPolicy implements Policy {
   readonly needsPin: boolean;
   static compare(before: Policy, after: Policy): Counterexample | undefined {
     if (!(before instanceof CompiledPolicy) || !(after instanceof CompiledPolicy)) {
-      throw new TypeError("equivalent() compares policies of definePolicy() or parsePolicy()");
+      throw new TypeError(
+        "equivalent() compares policies of definePolicy() or parsePolicy(); of one that is watched or shadowed give its `current`",
+      );
     }
     const found = difference(before.#checked.rules, after.#checked.rules);
     if (found === undefined) return undefined;
@@ -202,7 +204,8 @@ class CompiledPolicy implements Policy {
     return this.#decide(new Subject(peer), options);
   }
 
-  #decide(subject: Subject, { action }: DecideOptions): Decision {
+  #decide(subject: Subject, options: DecideOptions): Decision {
+    const action = fieldOf(options, "action");
     if (action !== undefined && typeof action !== "string") {
       throw new TypeError("action is a text, or undefined"); // which no rule would be about
     }
@@ -248,7 +251,8 @@ class CompiledPolicy implements Policy {
 
   explain(peer: Peer | PlainPeer, options: DecideOptions = {}): Explanation {
     const subject = new Subject(peer);
-    return explain(this.#checked.rules, this.#decide(subject, options), subject, options);
+    const action = fieldOf(options, "action");
+    return explain(this.#checked.rules, this.#decide(subject, { action }), subject, action);
   }
 
   lint(options: LintOptions = {}): readonly Finding[] {

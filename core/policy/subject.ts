@@ -1,6 +1,7 @@
 /** A peer, or a plain object of its shape → the facts that conditions ask for, each read once. */
 
 import { UcredError } from "../errors.ts";
+import type { Fact } from "../facts.ts";
 import type { AmbiguousId, Drift, Peer } from "../peer.ts";
 import { NAMESPACE_KINDS, type NamespaceKind, type ProcessSnapshot } from "../process.ts";
 import { isId } from "../credentials.ts";
@@ -76,12 +77,14 @@ export class Subject {
   /** `undefined` until the groups are read. */
   #hasAllGroups: boolean | undefined;
   #known: Map<FactName | "process", unknown> | undefined;
+  /** Why it cannot be known what has changed. */
+  #notTold: UcredError | undefined;
   /** Facts that a condition asked for in vain, since this was last emptied. */
   missing: Set<FactName> | undefined;
 
   constructor(peer: Peer | PlainPeer) {
     this.#peer = peer;
-    const { ambiguous } = peer;
+    const ambiguous = fieldOf(peer, "ambiguous");
     if ((ambiguous ?? NONE).length !== 0) {
       this.#ambiguous = Array.isArray(ambiguous) ? ambiguous : EVERY_ID;
     }
@@ -116,14 +119,25 @@ export class Subject {
     return this.#once(name, () => this.#read(name)) as SubjectFacts[N] | null | undefined;
   }
 
+  /** Why a fact is unknown, as far as the peer tells: for people, after a condition asked for it. */
+  reasonOf(name: FactName): string | undefined {
+    const peer = this.#peer;
+    if (!isPeer(peer)) return undefined;
+    if (name === "unchanged") return this.#notTold?.message;
+    const isOfPeer = name === "label" || isIdFact(name);
+    const facts = isOfPeer ? peer.facts : (this.#known?.get("process") as ProcessSnapshot).facts;
+    const fact = (facts as { readonly [name: string]: Fact<unknown> | undefined })[name];
+    return fact?.state === "unknown" ? fact.reason.message : undefined;
+  }
+
   /** Not through `facts`, which a decision by ids alone need not make. */
   #id(name: "uid" | "gid"): number | undefined {
-    const id = this.#peer[name];
+    const id = fieldOf(this.#peer, name);
     return isId(id) && !this.#ambiguous?.includes(name) ? id : undefined;
   }
 
   #readGroups(): void {
-    const { groups } = this.#peer;
+    const groups = fieldOf(this.#peer, "groups");
     const list: readonly unknown[] = Array.isArray(groups) ? groups : [undefined];
     this.#hasAllGroups = areIds(list) && !this.#ambiguous?.includes("groups");
     this.#groups = this.#hasAllGroups ? groups : list.filter(isCertain);
@@ -133,17 +147,29 @@ export class Subject {
     const peer = this.#peer;
     switch (name) {
       case "label":
-        return textOf(isPeer(peer) ? valueOf(peer.facts.label) : peer.label);
+        return textOf(isPeer(peer) ? valueOf(peer.facts.label) : fieldOf(peer, "label"));
       case "unchanged": {
-        const unchanged = isPeer(peer) ? isUnchanged(peer) : peer.unchanged;
+        const unchanged = isPeer(peer) ? this.#isUnchanged(peer) : fieldOf(peer, "unchanged");
         return typeof unchanged === "boolean" ? unchanged : undefined;
       }
     }
-    const process = this.#once("process", () => peer.process);
+    const process = this.#once("process", () => fieldOf(peer, "process"));
     const value = isPeer(peer)
       ? valueOf((process as ProcessSnapshot).facts[name])
-      : (process as PlainPeer["process"])?.[name];
+      : fieldOf((process ?? {}) as NonNullable<PlainPeer["process"]>, name);
     return name === "namespaces" ? oursOf(value) : textOf(value);
+  }
+
+  #isUnchanged(peer: Peer): boolean | undefined {
+    let drift: readonly Drift[];
+    try {
+      drift = peer.drift();
+    } catch (error) {
+      if (!(error instanceof UcredError)) throw error;
+      this.#notTold = error; // it cannot be known
+      return undefined;
+    }
+    return drift.length === 0;
   }
 
   #once(name: OtherFact | "process", read: () => unknown): unknown {
@@ -174,25 +200,35 @@ function areIds(groups: readonly unknown[]): boolean {
   return true;
 }
 
+/**
+ * A field that an object has itself or by its class. One that somebody gave to all objects
+ * (`Object.prototype`) is nobody's: it must not make a peer of what is none.
+ */
+export function fieldOf<T extends object, K extends keyof T>(of: T, name: K): T[K] | undefined {
+  return name in Object.prototype && !has(of, name) ? undefined : of[name];
+}
+
+/** Whether an object has a field itself or by its class. */
+function has(of: object, name: PropertyKey): boolean {
+  for (let at: object | null = of; at !== null; at = Object.getPrototypeOf(at)) {
+    if (at === Object.prototype) return false;
+    if (Object.hasOwn(at, name)) return true;
+  }
+  return false;
+}
+
 function isPeer(peer: Peer | PlainPeer): peer is Peer {
-  return "facts" in peer;
+  return "facts" in peer && (!("facts" in Object.prototype) || has(peer, "facts"));
+}
+
+function isIdFact(name: FactName): name is IdFact {
+  return name === "uid" || name === "gid" || name === "groups";
 }
 
 function valueOf(
   fact: { readonly state: string; readonly value?: unknown },
 ): unknown {
   return fact.state === "known" ? fact.value : fact.state === "none" ? null : undefined;
-}
-
-function isUnchanged(peer: Peer): boolean | undefined {
-  let drift: readonly Drift[];
-  try {
-    drift = peer.drift();
-  } catch (error) {
-    if (error instanceof UcredError) return undefined; // it cannot be known
-    throw error;
-  }
-  return drift.length === 0;
 }
 
 function textOf(value: unknown): string | null | undefined {
@@ -203,8 +239,8 @@ function oursOf(spaces: unknown): SubjectFacts["namespaces"] | undefined {
   if (typeof spaces !== "object" || spaces === null) return undefined;
   const ours: { [kind in NamespaceKind]?: boolean } = Object.create(null);
   for (const kind of NAMESPACE_KINDS) {
-    const value = (spaces as { readonly [kind: string]: { readonly ours?: unknown } | null })[kind]
-      ?.ours;
+    const space = fieldOf(spaces as { readonly [kind in NamespaceKind]?: object | null }, kind);
+    const value = fieldOf((space ?? {}) as { readonly ours?: unknown }, "ours");
     if (typeof value === "boolean") ours[kind] = value;
   }
   return ours;

@@ -485,6 +485,62 @@ test("nothing of the process is read for a rule that what is unknown has settled
   assert.deepEqual(ask({ uid: 990, label: "x" }, allow, { label: "y" }), ["", undefined, ""]);
 });
 
+test("what all objects seem to have counts for nothing in a peer, and in what is asked of it", () => {
+  const policy = compile(
+    { name: "root", when: { uid: 0 }, allow: true },
+    { name: "gid", when: { gid: 5 }, allow: true },
+    { name: "docker", when: { group: "docker" }, allow: true },
+    { name: "label", when: { label: "x" }, allow: true },
+    { name: "same", when: { unchanged: true }, allow: true },
+    { name: "exe", when: { exe: "/a" }, allow: true },
+    { name: "pid", when: { sameNamespaces: "pid" }, allow: true },
+    { name: "reads", actions: "GET /x", allow: true },
+  );
+  const fact = { state: "known", value: "x" };
+  const given: { readonly [field: string]: unknown } = {
+    ...{ uid: 0, gid: 5, groups: [3], label: "x", unchanged: true, process: { exe: "/a" } },
+    ...{ exe: "/a", namespaces: { pid: { ours: true } }, pid: { ours: true }, ours: true },
+    ...{ action: "GET /x", facts: { label: fact } },
+  };
+  const peers = (): PlainPeer[] => [
+    {},
+    { process: {} },
+    { process: { namespaces: {} } },
+    { process: { namespaces: { pid: {} as never } } },
+    Object.create({}),
+    new class Someone {}(),
+  ];
+  const prototype = Object.prototype as { [field: string]: unknown };
+  const ask = () => peers().map((peer) => [policy.decide(peer, {}), policy.admits(peer)]);
+  const expected = ask();
+  for (const [field, value] of Object.entries(given)) {
+    prototype[field] = value;
+    let found, explained;
+    try {
+      found = ask();
+      explained = policy.explain({}, {}).decision;
+    } finally {
+      delete prototype[field];
+    }
+    assert.deepEqual(found, expected, field);
+    assert.deepEqual(explained, expected[0]![0], field);
+  }
+  // Nor is a peer's own field, or its class's, hidden by such a one.
+  class Root {
+    get uid() {
+      return 0;
+    }
+  }
+  prototype["uid"] = 7;
+  try {
+    for (const peer of [{ uid: 0 }, new Root(), new class extends Root {}()]) {
+      assert.equal(policy.decide(peer).rule, "root");
+    }
+  } finally {
+    delete prototype["uid"];
+  }
+});
+
 test("a decision is about a peer, and an action that is a text", () => {
   const policy = compile({ name: "all", allow: true });
   for (const peer of [undefined, null]) {

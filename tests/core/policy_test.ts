@@ -3,14 +3,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import { UcredError } from "../../core/errors.ts";
+import type { Peer } from "../../core/peer.ts";
 import { checkPolicy, type Problem } from "../../core/policy/check.ts";
 import type { Condition, RuleDocument } from "../../core/policy/document.ts";
 import type { PlainPeer } from "../../core/policy/subject.ts";
 import {
   compile,
+  condition,
   decideNaively,
   glob,
   globMatches,
+  GROUPS,
+  holds,
   OWN_UID,
   peer,
   resolve,
@@ -172,39 +177,128 @@ test("explain() tells rule by rule what held, what came close, and what is unkno
   assert.deepEqual(
     explanation.rules.map(({ rule, outcome, nearMiss }) => [rule, outcome, nearMiss]),
     [
-      ["root", "no match", "would match if uid 0 held"],
+      ["root", "no match", "would match if its uid were 0"],
       ["writers", "other action", undefined],
-      ["node", "unknown", "would match if it were known that exe /usr/bin/node holds"],
-      ["operators", "no match", "would match if group docker or wheel held"],
+      ["node", "unknown", "would match if it were known that its exe is /usr/bin/node"],
+      ["operators", "no match", "would match if the peer were in group docker or wheel"],
       ["rest", "decided", undefined],
       ["never", "not reached", undefined],
     ],
   );
   assert.deepEqual(explanation.rules[2]!.conditions, [
-    { text: "uid 1", holds: true, unknown: [] },
-    { text: "exe /usr/bin/node", holds: undefined, unknown: ["exe"] },
+    { text: "uid 1", holds: true, unknown: [], why: [] },
+    { text: "exe /usr/bin/node", holds: undefined, unknown: ["exe"], why: ["exe is not known"] },
   ]);
   assert.equal(
     String(explanation),
     [
       "root       allow  no match",
       "             uid 0: no",
-      "             would match if uid 0 held",
+      "             would match if its uid were 0",
       "writers    allow  other action",
       "node       allow  unknown",
       "             uid 1: yes",
-      "             exe /usr/bin/node: unknown (exe not known)",
-      "             would match if it were known that exe /usr/bin/node holds",
+      "             exe /usr/bin/node: unknown (exe is not known)",
+      "             would match if it were known that its exe is /usr/bin/node",
       "operators  allow  no match",
       "             uid 1-5: yes",
       "             group docker or wheel: no",
-      "             would match if group docker or wheel held",
+      "             would match if the peer were in group docker or wheel",
       "rest       deny   decided",
       "             not (any of (uid 9; unit x)): yes",
       "never      allow  not reached",
       'Denied: Rule "rest" denies it: No',
     ].join("\n"),
   );
+});
+
+test("explain() says as a sentence what would have to be so", () => {
+  const process = { unit: "a.service", namespaces: { pid: { ours: false } } };
+  const peer = { uid: 1, gid: 9, groups: [3], unchanged: false, process };
+  const cases: readonly (readonly [Condition, string | undefined])[] = [
+    [{ uid: "5-9", gid: 9 }, "its uid were 5-9"],
+    [{ uid: [5, "7-9"] }, "its uid were 5 or 7-9"],
+    [{ user: "ben" }, "its user were ben"],
+    [{ sameUser: true }, `its uid were ${OWN_UID}, the server's own`],
+    [{ not: { user: "ada" }, unit: "a*" }, "its user were not ada"],
+    [{ group: "users" }, "the peer were in group users"],
+    [{ not: { group: ["docker", "users"] } }, "the peer were not in group docker or users"],
+    [{ all: [{ group: "users" }, { group: "docker" }] }, "the peer were in group users"],
+    [{ unit: "x.service" }, "its unit were x.service"],
+    [{ sameNamespaces: ["pid"] }, "it were in the server's namespaces: pid"],
+    [{ unchanged: true }, "it were as it was at connect"],
+    [{ not: { unchanged: false } }, "it were as it was at connect"],
+    [{ any: [{ uid: 0 }, { group: "users" }] }, "its uid were 0 or the peer were in group users"],
+    [{ not: { any: [{ uid: 1 }, { gid: 9 }] } }, "its uid were not 1 and its gid were not 9"],
+    [{ exe: "/b" }, "it were known that its exe is /b"],
+    [{ not: { exe: "/b" } }, "it were known that its exe is not /b"],
+    // Two things in the way, or one that is not free to be otherwise.
+    [{ uid: 5, gid: 7 }, undefined],
+    [{ uid: 5, unit: "b" }, undefined],
+    [{ user: "root", uid: "1-9" }, undefined],
+    [{ uid: 0, not: { user: "root" } }, undefined],
+    [{ all: [{ group: "docker" }, { not: { group: "docker" } }] }, undefined],
+    [{ any: [{ uid: 0, all: [{ uid: 5 }] }] }, undefined],
+    [{ not: { any: [{ uid: 1 }, { not: { uid: 2 } }] } }, undefined],
+  ];
+  for (const [when, wish] of cases) {
+    const { rules } = compile({ name: "r", when, allow: true }).explain(peer);
+    const expected = wish && `would match if ${wish}`;
+    assert.equal(rules[0]!.nearMiss, expected, JSON.stringify(when));
+  }
+});
+
+test("explain() says of no uid and no group that it would do where it would not", () => {
+  let said = 0;
+  fc.assert(
+    fc.property(condition, peer, (when, peer) => {
+      const policy = compile({ name: "r", when, allow: true });
+      const wish = policy.explain(peer).rules[0]!.nearMiss ?? "";
+      const uid = /^would match if (?:it were known that )?its uid (?:is|were) (\d+)/.exec(wish);
+      const group = /^would match if (?:it were known that )?the peer (?:is|were) in group (\w+)/
+        .exec(wish);
+      if (uid === null && group === null || / (and|or) its | or the peer/.test(wish)) return;
+      said++;
+      const ambiguous = (peer.ambiguous ?? []).filter((id) => uid === null || id !== "uid");
+      const gid = GROUPS[group?.[1] ?? ""];
+      const other = uid !== null
+        ? { ...peer, ambiguous, uid: Number(uid[1]) }
+        : { ...peer, ambiguous: [], groups: [gid!, ...peer.groups ?? []] };
+      assert.equal(holds(when, other), true, wish);
+    }),
+    RUNS,
+  );
+  assert.ok(said > 20, `${said}`);
+});
+
+test("explain() says why a fact is unknown, where the peer knows", () => {
+  const reason = (message: string) => ({
+    state: "unknown",
+    reason: new UcredError("ERR_UCRED_SYSCALL", message, { hint: "" }),
+  });
+  const facts = {
+    ...{ uid: reason("uid 65534 is anybody"), label: reason("No label") },
+    groups: { state: "known", value: [7] },
+  };
+  const process = { facts: { unit: reason("Not in the host's namespace"), exe: reason("Gone") } };
+  const real = {
+    ...{ uid: 65534, gid: 7, groups: [7], ambiguous: ["uid"], facts, process },
+    drift: () => {
+      throw reason("Ended").reason;
+    },
+  } as unknown as Peer;
+  const policy = compile(
+    { name: "a", when: { uid: 5, label: "x", unit: "u", unchanged: true }, allow: true },
+    { name: "b", when: { any: [{ exe: "/a" }, { unit: "v" }, { gid: 8 }] }, allow: true },
+  );
+  const { rules: [a, b] } = policy.explain(real);
+  assert.deepEqual(a!.conditions.map(({ why }) => why.join()), [
+    ...["uid 65534 is anybody", "No label", "Not in the host's namespace", "Ended"],
+  ]);
+  assert.deepEqual(b!.conditions[0]!.why, ["Gone", "Not in the host's namespace"]);
+  const lines = String(policy.explain(real)).split("\n");
+  assert.equal(lines[3]!.trim(), "unit u: unknown (Not in the host's namespace)");
+  assert.match(String(policy.explain({ uid: 5 })), /label x: unknown \(label is not known\)/);
 });
 
 test("everything that is wrong is said, with where and what instead", () => {
