@@ -205,7 +205,8 @@ class CompiledPolicy implements Policy {
   }
 
   #decide(subject: Subject, options: DecideOptions): Decision {
-    const action = fieldOf(options, "action");
+    const isGiven = (Object.prototype as DecideOptions).action !== undefined; // to all objects
+    const action = isGiven ? fieldOf(options, "action") : options.action;
     if (action !== undefined && typeof action !== "string") {
       throw new TypeError("action is a text, or undefined"); // which no rule would be about
     }

@@ -3,16 +3,18 @@
 import type { Peer } from "../peer.ts";
 import { ForwardingPolicy } from "./forward.ts";
 import type { DecideOptions, Decision, Policy } from "./policy.ts";
-import type { PlainPeer } from "./subject.ts";
+import { fieldOf, type PlainPeer } from "./subject.ts";
 
-/** Decisions in which two policies differed, of one pair of rules. */
+/** Decisions in which two policies differed alike, of one pair of rules. */
 export interface ShadowDifference {
   /** The rule that decided; `undefined`: none matched. */
   readonly active: string | undefined;
   /** The rule that would have. */
   readonly candidate: string | undefined;
-  /** Whether it was allowed, and would not have been (`true`), or the other way (`false`). */
+  /** Whether it was allowed. */
   readonly wasAllowed: boolean;
+  /** Whether the candidate would have allowed it. Where both do, they give other grants. */
+  readonly wouldBeAllowed: boolean;
   /** How many decisions. */
   readonly count: number;
   /** The first of them. */
@@ -37,9 +39,17 @@ export interface ShadowedPolicy extends Policy {
   readonly decisions: number;
   /** Those in which the candidate differed: in yes or no, or in grants. */
   readonly differing: number;
-  /** Those in which the candidate threw, or `onDifference` threw or rejected. */
+  /**
+   * How often the candidate would have let a peer in (`admits()`) that the active policy did not: a
+   * server refuses such a peer before it asks for anything, so no decision tells what it would have
+   * been allowed.
+   */
+  readonly wouldAdmit: number;
+  /** How often only the active policy let a peer in. */
+  readonly wouldRefuse: number;
+  /** How often the candidate threw, or `onDifference` threw or rejected. */
   readonly failed: number;
-  /** What differed, by pair of rules, most often first: the first thousand pairs. */
+  /** Which decisions differed, by pair of rules, most often first: the first thousand pairs. */
   readonly differences: readonly ShadowDifference[];
 }
 
@@ -81,6 +91,8 @@ const MOST_PAIRS = 1000;
 class Shadow extends ForwardingPolicy implements ShadowedPolicy {
   decisions = 0;
   differing = 0;
+  wouldAdmit = 0;
+  wouldRefuse = 0;
   failed = 0;
   /** The active one. */
   readonly current: Policy;
@@ -114,28 +126,37 @@ class Shadow extends ForwardingPolicy implements ShadowedPolicy {
     return active;
   }
 
+  override admits(peer: Peer | PlainPeer): boolean {
+    const active = this.current.admits(peer);
+    try {
+      const candidate = this.#candidate.admits(peer);
+      if (candidate && !active) this.wouldAdmit++;
+      if (active && !candidate) this.wouldRefuse++;
+    } catch {
+      this.failed++;
+    }
+    return active;
+  }
+
   #compare(active: Decision, peer: Peer | PlainPeer, options: DecideOptions): void {
     const candidate = this.#candidate.decide(peer, options);
     if (active.allowed === candidate.allowed && isSame(active.grants, candidate.grants)) return;
     this.differing++;
-    const { uid } = peer;
-    const difference: ShadowCase = Object.freeze({
-      uid,
-      action: options.action,
-      active,
-      candidate,
-    });
-    const wasAllowed = active.allowed;
-    const key = JSON.stringify([active.rule ?? null, candidate.rule ?? null]);
+    const uid = fieldOf(peer, "uid");
+    const action = fieldOf(options, "action");
+    const difference: ShadowCase = Object.freeze({ uid, action, active, candidate });
+    const [wasAllowed, wouldBeAllowed] = [active.allowed, candidate.allowed];
+    const [from, to] = [active.rule ?? null, candidate.rule ?? null];
+    const key = JSON.stringify([from, to, wasAllowed, wouldBeAllowed]); // a watched one's rules change
     const pair = this.#pairs.get(key);
     if (pair !== undefined || this.#pairs.size < MOST_PAIRS) {
       this.#pairs.set(key, {
-        ...{ active: active.rule, candidate: candidate.rule, wasAllowed, first: difference },
-        ...pair,
+        ...{ active: active.rule, candidate: candidate.rule, wasAllowed, wouldBeAllowed },
+        first: pair?.first ?? difference,
         count: (pair?.count ?? 0) + 1,
       });
     }
-    const told: unknown = this.#options.onDifference?.(difference);
+    const told: unknown = fieldOf(this.#options, "onDifference")?.(difference);
     // A rejection that nobody handles would end the process.
     if (told !== undefined) Promise.resolve(told).catch(() => this.failed++);
   }

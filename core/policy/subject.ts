@@ -84,7 +84,7 @@ export class Subject {
 
   constructor(peer: Peer | PlainPeer) {
     this.#peer = peer;
-    const ambiguous = fieldOf(peer, "ambiguous");
+    const ambiguous = OF_ALL.ambiguous === undefined ? peer.ambiguous : fieldOf(peer, "ambiguous");
     if ((ambiguous ?? NONE).length !== 0) {
       this.#ambiguous = Array.isArray(ambiguous) ? ambiguous : EVERY_ID;
     }
@@ -92,13 +92,19 @@ export class Subject {
 
   /** Effective uid; `undefined` where it is unknown. */
   get uid(): number | undefined {
-    if (this.#uid === UNREAD) this.#uid = this.#id("uid");
+    if (this.#uid === UNREAD) {
+      const peer = this.#peer;
+      this.#uid = this.#id("uid", OF_ALL.uid === undefined ? peer.uid : fieldOf(peer, "uid"));
+    }
     return this.#uid;
   }
 
   /** Effective gid; `undefined` where it is unknown. */
   get gid(): number | undefined {
-    if (this.#gid === UNREAD) this.#gid = this.#id("gid");
+    if (this.#gid === UNREAD) {
+      const peer = this.#peer;
+      this.#gid = this.#id("gid", OF_ALL.gid === undefined ? peer.gid : fieldOf(peer, "gid"));
+    }
     return this.#gid;
   }
 
@@ -131,13 +137,13 @@ export class Subject {
   }
 
   /** Not through `facts`, which a decision by ids alone need not make. */
-  #id(name: "uid" | "gid"): number | undefined {
-    const id = fieldOf(this.#peer, name);
+  #id(name: "uid" | "gid", id: number | undefined): number | undefined {
     return isId(id) && !this.#ambiguous?.includes(name) ? id : undefined;
   }
 
   #readGroups(): void {
-    const groups = fieldOf(this.#peer, "groups");
+    const peer = this.#peer;
+    const groups = OF_ALL.groups === undefined ? peer.groups : fieldOf(peer, "groups");
     const list: readonly unknown[] = Array.isArray(groups) ? groups : [undefined];
     this.#hasAllGroups = areIds(list) && !this.#ambiguous?.includes("groups");
     this.#groups = this.#hasAllGroups ? groups : list.filter(isCertain);
@@ -207,6 +213,12 @@ function areIds(groups: readonly unknown[]): boolean {
 export function fieldOf<T extends object, K extends keyof T>(of: T, name: K): T[K] | undefined {
   return name in Object.prototype && !has(of, name) ? undefined : of[name];
 }
+
+/**
+ * What all objects seem to have: nothing. Ids, which each decision asks for, look here by themselves:
+ * {@link fieldOf} would double what a decision by ids takes.
+ */
+const OF_ALL = Object.prototype as PlainPeer;
 
 /** Whether an object has a field itself or by its class. */
 function has(of: object, name: PropertyKey): boolean {

@@ -121,13 +121,13 @@ test("a shadow policy decides nothing, and counts where it would have said other
   }
   assert.deepEqual([policy.decisions, policy.differing, policy.failed], [6, 4, 0]);
   assert.deepEqual(
-    policy.differences.map(({ active, candidate, wasAllowed, count }) =>
-      [active, candidate, wasAllowed, count] as const
+    policy.differences.map(({ active, candidate, wasAllowed, wouldBeAllowed, count }) =>
+      [active, candidate, wasAllowed, wouldBeAllowed, count] as const
     ),
     [
-      ["people", undefined, true, 2],
-      ["people", "ben", true, 1],
-      ["rest", "six", false, 1],
+      ["people", undefined, true, false, 2],
+      ["people", "ben", true, true, 1],
+      ["rest", "six", false, true, 1],
     ],
   );
   assert.deepEqual(
@@ -136,6 +136,39 @@ test("a shadow policy decides nothing, and counts where it would have said other
   );
   assert.deepEqual([policy.admits({ uid: 6 }), policy.test().passed], [false, true]);
   assert.equal(String(policy.who()), String(active.who()));
+});
+
+test("a shadow policy lets in whom the active one does, and counts whom the candidate would", () => {
+  const active = compile({ name: "one", when: { uid: 1 }, actions: "GET /**", allow: true });
+  const candidate = compile(
+    { name: "not one", when: { uid: 1 }, deny: true },
+    { name: "all", actions: "**", allow: true },
+  );
+  const policy = shadowPolicy(active, candidate);
+  for (const uid of [1, 5, 6]) assert.equal(policy.admits({ uid }), active.admits({ uid }));
+  const { decisions, differing, wouldAdmit, wouldRefuse, failed } = policy;
+  assert.deepEqual([decisions, differing, wouldAdmit, wouldRefuse, failed], [0, 0, 2, 1, 0]);
+  const broken = shadowPolicy(active, { admits: () => assert.fail("broken") } as unknown as Policy);
+  assert.deepEqual([broken.admits({ uid: 1 }), broken.admits({}), broken.failed], [true, false, 2]);
+});
+
+test("a shadow policy tells apart what one pair of rules decides before and after new ones", () => {
+  const [allows, denies] = [
+    compile({ name: "r", allow: "a" }),
+    compile({ name: "r", deny: true }),
+  ];
+  let current = allows;
+  const watched = { decide: () => current.decide({}) } as unknown as Policy;
+  const policy = shadowPolicy(watched, compile({ name: "r", allow: "b" }));
+  policy.decide({});
+  current = denies;
+  policy.decide({});
+  assert.deepEqual(
+    policy.differences.map((
+      { wasAllowed, wouldBeAllowed, count, first },
+    ) => [wasAllowed, wouldBeAllowed, count, first.active.allowed]),
+    [[true, true, 1, true], [false, true, 1, false]],
+  );
 });
 
 test("a shadow policy that fails, or whose listener does, changes nothing", () => {
