@@ -71,28 +71,15 @@ const MOST_FREED = 1024;
 /** Closed since a connection was accepted: as many numbers that are free are passed by, looking upwards. */
 const MOST_HOLES = 8192;
 
-/**
- * Finds the descriptor of each connection that one listener accepts.
- *
- * A connection is new if its own address is the listener's, it does not listen, and its SO_COOKIE
- * (which the kernel gives once) was not seen before. So that the one that is found is the one that was
- * accepted, nothing else may accept on this address in this thread, and each connection must be
- * looked for before the next one is accepted.
- */
-export class Acceptor {
+/** The sockets of this process that are bound to one address, under whatever number. */
+class Bound {
   readonly #on: System;
   readonly #abi: LinuxAbi;
   readonly #calls: LinuxCalls;
   readonly #address: Uint8Array;
-  #expected = -1;
-  #freed: number[] = [];
 
-  /**
-   * @param path What the listener was bound to, "\0" first if abstract. What is there already counts
-   * as seen.
-   * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux.
-   */
-  constructor(path: string, on: System = system()) {
+  /** @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux. */
+  constructor(path: string, on: System) {
     const { abi, libc: { linux } } = on;
     if (abi.os !== "linux" || linux === undefined) {
       const message = `Cannot find accepted connections: ${abi.os} has no SO_COOKIE`;
@@ -105,14 +92,119 @@ export class Acceptor {
     this.#abi = abi;
     this.#calls = linux;
     this.#address = address;
-    const end = this.#lowestFree();
-    for (let fd = end, holes = 0; holes < MOST_HOLES; fd++) holes += Number(!this.#see(fd));
-    for (let fd = end - 1; fd >= 0; fd--) this.#see(fd);
+  }
+
+  /** The number of each, upwards and then downwards from where the next descriptor will be. */
+  *all(): Generator<number> {
+    const end = this.lowestFree();
+    for (let fd = end, holes = 0; holes < MOST_HOLES; fd++) {
+      const has = this.has(fd);
+      if (has) yield fd;
+      else if (has === undefined) holes++;
+    }
+    for (let fd = end - 1; fd >= 0; fd--) if (this.has(fd)) yield fd;
+  }
+
+  /** Whether one is under this number; `undefined` if there is no socket at all. */
+  has(fd: number): boolean | undefined {
+    const { libc, value, size } = this.#on;
+    const { length } = this.#address;
+    size.words[0] = SOCKADDR_UN.size;
+    if (libc.getsockname(fd, value, size) !== 0) return undefined;
+    if (size.words[0] !== length) return false;
+    const { bytes } = value;
+    for (let at = 0; at < length; at++) if (bytes[at] !== this.#address[at]) return false;
+    return true;
+  }
+
+  listens(fd: number): boolean {
+    const { libc, value, size } = this.#on;
+    const { SOL_SOCKET, SO_ACCEPTCONN } = this.#abi.options;
+    value.words[0] = NO_ID;
+    size.words[0] = 4;
+    return libc.getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, value, size) !== 0 ||
+      value.words[0] !== 0;
+  }
+
+  /** What the kernel calls the socket under this number; `undefined` where there is none. */
+  cookieOf(fd: number): number | undefined {
+    const { libc, value, size } = this.#on;
+    const { SOL_SOCKET, SO_COOKIE } = this.#abi.options;
+    value.words[0] = value.words[1] = NO_ID;
+    size.words[0] = 8;
+    if (libc.getsockopt(fd, SOL_SOCKET, SO_COOKIE, value, size) !== 0) return undefined;
+    if (size.words[0] !== 8) return undefined;
+    const cookie = value.words[0]! + value.words[1]! * 2 ** 32; // counted from 1: never near 2⁵³
+    return Number.isSafeInteger(cookie) ? cookie : undefined;
+  }
+
+  /** Ends what is under this number. It has ended already if that fails. */
+  shutdown(fd: number): void {
+    this.#calls.shutdown(fd, SHUT_RDWR);
+  }
+
+  /** The number that the next descriptor gets. */
+  lowestFree(): number {
+    const fd = this.tryLowestFree();
+    if (fd < 0) throw failure(this.#on, "find accepted connections", "fcntl", -fd);
+    return fd;
+  }
+
+  /** {@link lowestFree}; −errno if there is none. */
+  tryLowestFree(): number {
+    const fd = this.#calls.fcntl(0, FCNTL.DUPFD_CLOEXEC, 0);
+    if (fd >= 0) this.#calls.close(fd);
+    return fd;
+  }
+}
+
+/**
+ * Whether a socket of this process, a connection or a listener in any thread, is bound to a path,
+ * wherever its file was moved to since: its connections could not be told from those of another one.
+ */
+export function isBoundHere(path: string, on: System = system()): boolean {
+  if (on.abi.os !== "linux") return false; // nothing is searched for there
+  return new Bound(path, on).all().next().done !== true;
+}
+
+/**
+ * Finds the descriptor of each connection that one listener accepts.
+ *
+ * A connection is new if its own address is the listener's, it does not listen, and its SO_COOKIE
+ * (which the kernel gives once) was not seen before. So that the one that is found is the one that was
+ * accepted, nothing else may accept on this address in this process, and each connection must be
+ * looked for before the next one is accepted.
+ */
+export class Acceptor {
+  readonly #bound: Bound;
+  #expected = -1;
+  #freed: number[] = [];
+
+  /**
+   * @param path What the listener was bound to, "\0" first if abstract. What is there already counts
+   * as seen.
+   * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux, `ERR_UCRED_LISTEN` if
+   * two sockets of this process listen at this address.
+   */
+  constructor(path: string, on: System = system()) {
+    this.#bound = new Bound(path, on);
+    const listening = new Set<number | undefined>(); // by cookie: one may have several numbers
+    for (const fd of this.#bound.all()) {
+      this.#see(fd);
+      if (this.#bound.listens(fd)) listening.add(cookies.get(fd));
+    }
+    if (listening.size <= 1) return;
+    const name = JSON.stringify(path);
+    const message =
+      `Cannot find accepted connections: two sockets of this process listen at ${name}`;
+    const hint =
+      "Close the other listener, or use another path; to have moved its file is not enough";
+    throw new UcredError("ERR_UCRED_LISTEN", message, { hint });
   }
 
   /** To be called right before each accept, where that is known. */
   expect(): void {
-    this.#expected = this.#tryLowestFree(); // none is left: accept(2) will say so
+    this.#expected = this.#bound.tryLowestFree(); // none is left: accept(2) will say so
   }
 
   /**
@@ -140,19 +232,12 @@ export class Acceptor {
 
   /** Ends what is under this number. It has ended already if that fails. */
   shutdown(fd: number): void {
-    this.#calls.shutdown(fd, SHUT_RDWR);
+    this.#bound.shutdown(fd);
   }
 
   /** What the kernel calls the socket under this number; `undefined` where there is none. */
   cookieOf(fd: number): number | undefined {
-    const { libc, value, size } = this.#on;
-    const { SOL_SOCKET, SO_COOKIE } = this.#abi.options;
-    value.words[0] = value.words[1] = NO_ID;
-    size.words[0] = 8;
-    if (libc.getsockopt(fd, SOL_SOCKET, SO_COOKIE, value, size) !== 0) return undefined;
-    if (size.words[0] !== 8) return undefined;
-    const cookie = value.words[0]! + value.words[1]! * 2 ** 32; // counted from 1: never near 2⁵³
-    return Number.isSafeInteger(cookie) ? cookie : undefined;
+    return this.#bound.cookieOf(fd);
   }
 
   /** Where a new connection is likely, most likely first; then everywhere. */
@@ -165,59 +250,31 @@ export class Acceptor {
       this.#freed = this.#freed.filter((each) => each !== fd);
       if (this.#isNew(fd)) return fd;
     }
-    const end = this.#lowestFree();
+    const end = this.#bound.lowestFree();
     for (let fd = end - 1; fd >= 0; fd--) if (this.#isNew(fd)) return fd;
     for (let fd = end, holes = 0; holes < MOST_HOLES; fd++) {
-      if (this.#isNew(fd)) return fd;
-      if (this.#nameLength(fd) < 0) holes++;
+      const isNew = this.#isNew(fd);
+      if (isNew) return fd;
+      if (isNew === undefined) holes++;
     }
     return undefined;
   }
 
-  /** Whether there is a connection of the listener's under this number that was not seen before. */
-  #isNew(fd: number): boolean {
+  /**
+   * Whether there is a connection of the listener's under this number that was not seen before;
+   * `undefined` if there is no socket.
+   */
+  #isNew(fd: number): boolean | undefined {
+    const has = this.#bound.has(fd);
+    if (!has) return has;
     const seen = cookies.get(fd);
-    return this.#see(fd) && cookies.get(fd) !== seen && !this.#listens(fd);
+    this.#see(fd);
+    return cookies.get(fd) !== seen && !this.#bound.listens(fd);
   }
 
-  /** Notes what is under this number if its address is the listener's; `false` if there is nothing. */
-  #see(fd: number): boolean {
-    const length = this.#nameLength(fd);
-    if (length !== this.#address.length) return length >= 0;
-    const { bytes } = this.#on.value;
-    for (let at = 0; at < length; at++) if (bytes[at] !== this.#address[at]) return true;
-    const cookie = this.cookieOf(fd);
+  /** Notes the socket under this number. */
+  #see(fd: number): void {
+    const cookie = this.#bound.cookieOf(fd);
     if (cookie !== undefined) cookies.set(fd, cookie);
-    return true;
-  }
-
-  /** The length of the address that `value` then has; −1 where there is no socket. */
-  #nameLength(fd: number): number {
-    const { libc, value, size } = this.#on;
-    size.words[0] = SOCKADDR_UN.size;
-    return libc.getsockname(fd, value, size) === 0 ? size.words[0]! : -1;
-  }
-
-  #listens(fd: number): boolean {
-    const { libc, value, size } = this.#on;
-    const { SOL_SOCKET, SO_ACCEPTCONN } = this.#abi.options;
-    value.words[0] = NO_ID;
-    size.words[0] = 4;
-    return libc.getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, value, size) !== 0 ||
-      value.words[0] !== 0;
-  }
-
-  /** The number that the next descriptor gets. */
-  #lowestFree(): number {
-    const fd = this.#tryLowestFree();
-    if (fd < 0) throw failure(this.#on, "find accepted connections", "fcntl", -fd);
-    return fd;
-  }
-
-  /** {@link #lowestFree}; −errno if there is none. */
-  #tryLowestFree(): number {
-    const fd = this.#calls.fcntl(0, FCNTL.DUPFD_CLOEXEC, 0);
-    if (fd >= 0) this.#calls.close(fd);
-    return fd;
   }
 }

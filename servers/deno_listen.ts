@@ -2,6 +2,7 @@
 
 import { clearInterval, setInterval } from "node:timers";
 import { setTimeout } from "node:timers/promises";
+import { UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import { Acceptor, type Claim } from "../identity/accepted.ts";
@@ -62,12 +63,14 @@ export interface PeerListener<C> extends AsyncIterableIterator<PeerConnection<C>
 /**
  * Identifies each connection of a Unix listener, and lets in whom the policy lets in.
  *
- * From now on nothing else may accept on this listener or another one of the same path. A connection
+ * From now on nothing else in the process may accept on this listener, or on another one that was bound
+ * to the same path: a connection of that one could be taken for one of this one. A connection
  * counts as open until `conn.close()`, or for up to a second after its streams have closed it.
  *
  * @param listener Is closed when the iteration ends.
  * @throws {TypeError} If it is no Unix listener.
- * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux.
+ * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux; `ERR_UCRED_LISTEN` if the
+ * listener was given before, or another one in the process is bound to the same path.
  */
 export function withPeers<C extends DenoConnection>(
   listener: DenoListener<C>,
@@ -79,8 +82,19 @@ export function withPeers<C extends DenoConnection>(
   }
   const admission = new Admission(options, perAction);
   admission.server = path;
-  return new Peers(listener, new Acceptor(path), admission);
+  if (taken.has(listener)) {
+    const message = `Cannot accept at ${
+      JSON.stringify(path)
+    }: withPeers() has this listener already`;
+    throw new UcredError("ERR_UCRED_LISTEN", message, { hint: "Call withPeers() once" });
+  }
+  const peers = new Peers(listener, new Acceptor(path), admission);
+  taken.add(listener);
+  return peers;
 }
+
+/** Two that accept on one listener could mistake each other's connections. */
+const taken = new WeakSet<object>();
 
 /** How often is looked for connections that were closed behind our back, in ms. */
 const SWEEP = 1000;

@@ -29,6 +29,7 @@ import { connect } from "node:net";
 import { basename, dirname, join, resolve } from "node:path";
 import { UcredError } from "../core/errors.ts";
 import { whoElseReplaces } from "../core/ownership.ts";
+import { isBoundHere } from "../identity/accepted.ts";
 import { accountId, ownUid } from "../identity/accounts.ts";
 import { tryLock } from "../identity/lock.ts";
 import { isTrusted } from "../identity/owners.ts";
@@ -67,7 +68,12 @@ export interface Place {
 /** `sun_path`, <sys/un.h>, without the NUL: 108 bytes on Linux, 104 on macOS and the BSDs. */
 const LONGEST = process.platform === "linux" ? 107 : 103;
 
-/** The private folder of "/run/app.sock" is "/run/.app.sock", and the socket in it is "s". */
+/**
+ * The private folder of "/run/app.sock" is "/run/.app.sock", and the socket in it is "s". What is
+ * accepted is bound to that name for life, so one that the process still has is not given again:
+ * connections of two listeners of one name could be mistaken for each other.
+ */
+const NAMES: readonly string[] = [..."s0123456789"];
 const LONGER = "./s".length;
 
 /** So often a start is tried again that met another one. */
@@ -165,17 +171,22 @@ async function place(
   const start = Start.of(path);
   try {
     const stale = await requireFree(path);
-    rmSync(start.socket, { force: true }); // of a server that was killed while it started
-    await bind(start.socket);
-    const { mode, owner, group } = access;
-    chmodSync(start.socket, mode);
-    if (owner !== undefined || group !== undefined) {
-      const { uid, gid } = lstatSync(start.socket);
-      chownSync(start.socket, owner ?? uid, group ?? gid);
+    start.clear(); // of servers that were killed while they started
+    const socket = start.sockets.find((socket) => !isBoundHere(socket));
+    if (socket === undefined) {
+      const why = `${NAMES.length} sockets of this process are bound there still`;
+      throw cannot(path, why, "Close former servers of this path, and their connections");
     }
-    const file = lstatSync(start.socket);
-    move(start.socket, path, stale);
-    return { path, boundTo: start.socket, remove: () => removeIfSame(path, file) };
+    await bind(socket);
+    const { mode, owner, group } = access;
+    chmodSync(socket, mode);
+    if (owner !== undefined || group !== undefined) {
+      const { uid, gid } = lstatSync(socket);
+      chownSync(socket, owner ?? uid, group ?? gid);
+    }
+    const file = lstatSync(socket);
+    move(socket, path, stale);
+    return { path, boundTo: socket, remove: () => removeIfSame(path, file) };
   } finally {
     start.end();
   }
@@ -247,7 +258,8 @@ function probe(path: string): Promise<string | undefined> {
 
 /** The private folder and its lock, from a start to its end. */
 class Start {
-  readonly socket: string;
+  /** Where a socket may be bound. */
+  readonly sockets: readonly string[];
   readonly #folder: string;
   readonly #lock: string;
   readonly #fd: number;
@@ -281,13 +293,18 @@ class Start {
     this.#folder = folder;
     this.#lock = lock;
     this.#fd = fd;
-    this.socket = join(folder, "s");
+    this.sockets = NAMES.map((name) => join(folder, name));
+  }
+
+  /** Removes sockets that were bound and not moved. */
+  clear(): void {
+    for (const socket of this.sockets) rmSync(socket, { force: true });
   }
 
   /** Leaves nothing behind, whatever the start has come to. */
   end(): void {
     const steps = [
-      () => rmSync(this.socket, { force: true }), // is there only if the start has failed
+      () => this.clear(), // one is there only if the start has failed
       () => unlinkSync(this.#lock),
       () => rmdirSync(this.#folder),
     ];
@@ -316,7 +333,10 @@ function makePrivate(path: string, folder: string): void {
     throw error;
   }
   if (found.isDirectory() && found.uid === ownUid() && (found.mode & 0o077) === 0) return;
-  throw cannot(path, `${folder} is there, and is not a private folder of ours`, "Remove it");
+  const hint = found.uid === ownUid()
+    ? "Remove it"
+    : "Use a folder in which nobody else may make files, in /run for instance"; // in /tmp it stays
+  throw cannot(path, `${folder} is there, and is not a private folder of ours`, hint);
 }
 
 /** `undefined` if the folder has gone. */

@@ -1,14 +1,15 @@
 /** Which descriptor was accepted, found by what the kernel tells: compared with what node:net shows. */
 
 import assert from "node:assert/strict";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, renameSync, unlinkSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { test } from "node:test";
-import { Acceptor, type Claim, claimOf } from "../../identity/accepted.ts";
+import { Acceptor, type Claim, claimOf, isBoundHere } from "../../identity/accepted.ts";
 import { fdOf } from "../../identity/fd.ts";
+import { serve } from "../../servers/http.ts";
 import { freshPath } from "../live/harness.ts";
 import { needs, runtime, testWith } from "../support/suite.ts";
-import { crowd, until } from "./harness.ts";
+import { crowd, until, visitAs } from "./harness.ts";
 
 const here = [needs.linux, needs.native];
 
@@ -136,6 +137,76 @@ testWith(here, "Two Acceptors in a thread share what they have seen", async () =
   client.destroy();
   await end(server);
 });
+
+testWith(
+  here,
+  "Acceptor throws, when two sockets of the process listen at its address",
+  async () => {
+    const path = freshPath();
+    const one = await listen(path, () => {});
+    const acceptor = new Acceptor(path); // one is fine
+    renameSync(path, `${path}-moved`); // which does not change what it is bound to
+    const two = await listen(path, () => {});
+    assert.throws(() => new Acceptor(path), { code: "ERR_UCRED_LISTEN" });
+    await end(two);
+    assert.doesNotThrow(() => new Acceptor(path));
+    assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+    await end(one);
+  },
+);
+
+testWith(
+  here,
+  "isBoundHere() tells of listeners and connections, until the last is closed",
+  async () => {
+    for (const path of [freshPath(), `\0${freshPath()}`]) {
+      assert.equal(isBoundHere(path), false);
+      let accepted: Socket | undefined;
+      const server = await listen(path, (socket) => accepted = socket);
+      assert.equal(isBoundHere(path), true);
+      assert.equal(isBoundHere(`${path}2`), false);
+      const client = await dial(path);
+      await until(() => accepted !== undefined);
+      const ended = end(server);
+      assert.equal(isBoundHere(path), true);
+      client.destroy();
+      await ended;
+      await until(() => !isBoundHere(path));
+    }
+  },
+);
+
+testWith(
+  [...here, needs.cc, needs.root],
+  "Two HTTP servers of a process at one path tell each visitor his own identity",
+  async () => {
+    const path = freshPath();
+    const start = () =>
+      serve({
+        path,
+        mode: 0o666,
+        policy: "anyone",
+        fetch: (_, { peer }) =>
+          new Response(`uid ${peer.uid}.`, { headers: { connection: "close" } }),
+      });
+    const former = await start();
+    const moved = `${path}-moved`;
+    renameSync(path, moved);
+    const latter = await start();
+    const request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    const wrong: string[] = [];
+    await Promise.all([1000, 2000, 3000, 4000, 5000, 6000].map(async (uid) => {
+      for (let times = 0; times < 40; times++) {
+        const text = await visitAs(uid + times, uid % 2000 === 0 ? path : moved, "--send", request);
+        if (!text.includes(`uid ${uid + times}.`)) wrong.push(text);
+      }
+    }));
+    assert.deepEqual(wrong, []);
+    assert.deepEqual([former, latter].map((server) => server.stats().accepted), [120, 120]);
+    await Promise.all([former.close({ timeout: 0 }), latter.close({ timeout: 0 })]);
+    unlinkSync(moved);
+  },
+);
 
 testWith(here, "A claim is open only while its very connection is under its number", async () => {
   const path = freshPath();

@@ -216,6 +216,37 @@ testWith(here, "withPeers() goes on, when there were no descriptors left for a w
   await child.end();
 });
 
+testWith(here, "withPeers() refuses a listener, when another one has its address", async () => {
+  const path = freshPath();
+  const former = Deno.listen({ transport: "unix", path });
+  await served({}, async () => {
+    const peers = withPeers(former, { policy: "anyone" });
+    const next = peers.next();
+    Deno.renameSync(path, `${path}-moved`);
+    const latter = Deno.listen({ transport: "unix", path });
+    assert.throws(() => withPeers(latter, { policy: "anyone" }), { code: "ERR_UCRED_LISTEN" });
+    latter.close();
+    const visitor = await Visitor.at(`${path}-moved`);
+    const { value } = await next;
+    assert.equal(value!.peer.uid, Deno.uid());
+    await say(value!.conn, "welcome");
+    assert.equal(await visitor.text(), "welcome");
+    peers.close();
+  });
+});
+
+testWith(
+  here,
+  "withPeers() takes a listener once: two could mistake each other's connections",
+  () => {
+    const listener = Deno.listen({ transport: "unix", path: freshPath() });
+    assert.throws(() => withPeers(listener, { limits: { connections: 0 } }), RangeError); // not taken
+    const peers = withPeers(listener);
+    assert.throws(() => withPeers(listener), { code: "ERR_UCRED_LISTEN" });
+    peers.close();
+  },
+);
+
 test("withPeers() throws, when it is given anything but a Unix listener", () => {
   const listener = (addr: object) =>
     ({ addr, accept: () => Promise.reject(), close() {} }) as never;

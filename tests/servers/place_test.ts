@@ -18,7 +18,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { connect, createServer as createPlainServer } from "node:net";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { UcredError } from "../../mod.ts";
@@ -364,8 +364,9 @@ testWith(
     for (const [name, plant] of Object.entries(plants)) {
       plant();
       const before = access(planted);
-      const { message } = await refusal({ path });
+      const { message, hint } = await refusal({ path });
       assert.match(message, /\.s is there, and is not a private folder of ours$/, name);
+      assert.match(hint, name.startsWith("another's") ? /^Use a folder / : /^Remove it$/, name);
       assert.deepEqual([readdirSync(folder), access(planted)], [[".s"], before], name);
       rmSync(planted, { recursive: true });
     }
@@ -384,6 +385,69 @@ testWith(linux, "listen() does not follow links in its private folder", async ()
   assert.equal(readlinkSync(join(planted, "lock")), target);
   assert.throws(() => lstatSync(target), { code: "ENOENT" });
 });
+
+/** What the sockets in the private folder of a path were bound to, wherever they were moved to. */
+const boundNames = (path: string): string[] =>
+  readFileSync("/proc/net/unix", "utf8").split("\n").flatMap((line) => {
+    const name = line.split(" ").at(-1)!;
+    return name.startsWith(join(dirname(path), ".s/")) ? [basename(name)] : [];
+  });
+
+testWith(
+  here,
+  "listen() binds no name that a socket of the process is still bound to",
+  async () => {
+    const path = freshPath();
+    const former = createServer({ policy: "anyone" }, (socket) => void socket.write("welcome"));
+    await listening(former, path);
+    assert.deepEqual(boundNames(path), ["s"]);
+    unlinkSync(path); // or a program that takes it for stale
+    await at({ path }, async () => {
+      assert.deepEqual(boundNames(path).toSorted(), ["0", "s"]);
+      unlinkSync(path);
+      await at({ path }, async () => {
+        assert.deepEqual(boundNames(path).toSorted(), ["0", "1", "s"]);
+        assert.equal(await visit(path), "welcome");
+      });
+    });
+    await former.close({});
+    await at({ path }, () => assert.deepEqual(boundNames(path), ["s"]));
+    assert.deepEqual(readdirSync(dirname(path)), []);
+  },
+);
+
+testWith(
+  here,
+  "listen() says so, when too many sockets of the process are bound at a path",
+  async () => {
+    const path = freshPath();
+    const servers: NetServer[] = [];
+    for (let count = 0; count < 11; count++) {
+      servers.push(greeter());
+      await listening(servers.at(-1)!, path);
+      unlinkSync(path);
+    }
+    const { message } = await refusal({ path });
+    assert.match(message, /: 11 sockets of this process are bound there still$/);
+    assert.deepEqual(readdirSync(dirname(path)), []);
+    for (const server of servers) await server.close({});
+    await at({ path }, async () => assert.equal(await visit(path), "welcome"));
+  },
+);
+
+testWith(
+  here,
+  "listen() removes whatever killed servers have left in its private folder",
+  async () => {
+    const path = freshPath();
+    const folder = join(dirname(path), ".s");
+    mkdirSync(folder, { mode: 0o700 });
+    for (const name of ["s", "0", "9"]) await leaveStale(join(folder, name));
+    writeFileSync(join(folder, "lock"), "");
+    await at({ path }, async () => assert.equal(await visit(path), "welcome"));
+    assert.deepEqual(readdirSync(dirname(path)), []);
+  },
+);
 
 // --- Closing
 
