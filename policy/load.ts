@@ -12,7 +12,7 @@ import {
   statSync,
 } from "node:fs";
 import process from "node:process";
-import { UcredError } from "../core/errors.ts";
+import { textOf, UcredError } from "../core/errors.ts";
 import { isSticky, type Ownership, whoElseWrites } from "../core/ownership.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { visible } from "../core/policy/shape.ts";
@@ -213,6 +213,6 @@ export function changing(path: string): UcredError {
 
 /** The error for a file that something else keeps from being used. */
 export function unusable(path: string, cause: unknown): UcredError {
-  const why = cause instanceof Error ? cause.message : String(cause);
+  const why = cause instanceof Error ? cause.message : textOf(cause);
   return because(path, why, "Check the path, and that the server may read it", cause);
 }

@@ -3,7 +3,7 @@
 import { stat } from "node:fs/promises";
 import process from "node:process";
 import { clearTimeout, setTimeout } from "node:timers";
-import { UcredError } from "../core/errors.ts";
+import { stackOf, textOf, UcredError } from "../core/errors.ts";
 import { ForwardingPolicy } from "../core/policy/forward.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { visible } from "../core/policy/shape.ts";
@@ -228,9 +228,8 @@ class FileWatch extends ForwardingPolicy implements WatchedPolicy {
     try {
       await call();
     } catch (error) {
-      const message = visible(`${name} failed, of the watch of ${this.#path}: ${error}`);
-      const detail = error instanceof Error ? error.stack ?? "" : "";
-      process.emitWarning(message, { type: "UcredWarning", detail });
+      const message = `${name} failed, of the watch of ${this.#path}: ${textOf(error)}`;
+      process.emitWarning(visible(message), { type: "UcredWarning", detail: stackOf(error) });
     }
   }
 }

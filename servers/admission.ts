@@ -1,7 +1,7 @@
 /** Connection → let in, with its peer, or refused: what all servers have in common. */
 
 import process from "node:process";
-import { UcredError } from "../core/errors.ts";
+import { stackOf, textOf, UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision, Policy } from "../core/policy/policy.ts";
 import type { UnixSocket } from "../identity/fd.ts";
@@ -9,7 +9,7 @@ import { isHungUp } from "../identity/hangup.ts";
 import { identify } from "../identity/identify.ts";
 import { definePolicy } from "../identity/policy.ts";
 import type { AuditLog } from "./audit.ts";
-import { isWatched, publish, type Refusal, type ServerEvent, textOf } from "./events.ts";
+import { isWatched, publish, type Refusal, type ServerEvent } from "./events.ts";
 import { type Limits, UserLimits } from "./limits.ts";
 
 /** Who may connect. */
@@ -262,6 +262,6 @@ function errorOf(error: unknown): UcredError {
 
 /** Tells the program of what went wrong, and ends nothing. `what` is continued by the error. */
 export function warn(what: string, error: unknown): void {
-  const detail = error instanceof Error ? error.stack ?? "" : "";
-  process.emitWarning(`${what}: ${textOf(error)}`, { type: "UcredWarning", detail });
+  const message = `${what}: ${textOf(error)}`;
+  process.emitWarning(message, { type: "UcredWarning", detail: stackOf(error) });
 }

@@ -3,7 +3,8 @@
 import { Buffer } from "node:buffer";
 import { closeSync, constants, fstatSync, openSync, write } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ServerEvent, textOf } from "./events.ts";
+import { textOf } from "../core/errors.ts";
+import type { ServerEvent } from "./events.ts";
 
 /** Where an audit log goes, and what is in it. */
 export interface AuditOptions {

@@ -122,12 +122,3 @@ export function isWatched(type: ServerEvent["type"]): boolean {
 export function publish(event: ServerEvent): void {
   channels[event.type].publish(event);
 }
-
-/** What was thrown, as text: not everything has one. */
-export function textOf(error: unknown): string {
-  try {
-    return String(error);
-  } catch {
-    return "something that cannot be printed";
-  }
-}

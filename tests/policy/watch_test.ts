@@ -381,6 +381,38 @@ testFile("a callback that throws or rejects ends nothing, and is told", async ()
   });
 });
 
+testFile("a callback that throws what has no text ends nothing, and is told", async () => {
+  const thrown: unknown[] = [Symbol("s"), Object.create(null), { toString: null }];
+  await warningsOf(async (warnings) => {
+    const path = policyFile();
+    using policy = watchPolicy(path, {
+      onReload: () => {
+        throw thrown[0];
+      },
+      onError: () => {
+        throw thrown[1];
+      },
+      accounts: {
+        uid: () => {
+          throw thrown[2];
+        },
+        gid: () => undefined,
+      },
+    });
+    assert.equal(policy.reload(), true);
+    await until(() => warnings.length === 1);
+    replace(path, "version: 1\nrules: [{ name: a, when: { user: ada }, allow: true }]\n");
+    assert.equal(policy.reload(), false);
+    await until(() => warnings.length === 2);
+    const what = "something that cannot be printed";
+    assert.equal(policy.error?.message, `Cannot use the policy: ${path}: ${what}`);
+    assert.deepEqual(warnings, [
+      `onReload failed, of the watch of ${path}: Symbol(s)`,
+      `onError failed, of the watch of ${path}: ${what}`,
+    ]);
+  });
+});
+
 testFile("without onError a process warning tells the problem, once", async () => {
   await warningsOf(async (warnings) => {
     const path = policyFile();
