@@ -63,6 +63,34 @@ export interface Guarded {
 /** Ranges of so many ids or fewer are stored id by id. */
 const NARROW = 16;
 
+/**
+ * Pieces that no rule is met in yet; in others, later rules are not looked for. A rule that asks for
+ * nothing but ids thus costs as much as it adds, however many ranges there are over its own.
+ */
+class Unmet {
+  /** For each piece: itself, or one between it and the next unmet one. */
+  readonly #next: Uint32Array;
+
+  constructor(length: number) {
+    this.#next = Uint32Array.from({ length: length + 1 }, (_, at) => at);
+  }
+
+  delete(at: number): void {
+    this.#next[at] = at + 1;
+  }
+
+  /** The first one there or behind; the number of pieces if there is none. */
+  from(at: number): number {
+    const next = this.#next;
+    let found = at;
+    while (next[found]! !== found) found = next[found]!;
+    for (let behind = next[at]!; behind !== found; at = behind, behind = next[at]!) {
+      next[at] = found; // so that the next walk is short
+    }
+    return found;
+  }
+}
+
 /** Rules by id: single ids in a table, wide ranges cut into pieces that do not overlap. */
 export class IdIndex {
   /** Every rule in it, for peers whose id is unknown. */
@@ -111,15 +139,17 @@ export class IdIndex {
     }
     this.#stripes = stripes;
     const pieces = Array.from(this.#starts, () => new Standing(end));
+    const unmet = new Unmet(pieces.length);
     let room = 4096 + 64 * rules.length;
     for (const [{ position, isMet }, { first, last }] of wide) {
-      const begin = this.#pieceOf(first);
-      room -= this.#pieceOf(last) - begin + 1;
-      if (room < 0) {
-        this.#overlapping.push(position);
-        continue;
+      const behind = this.#pieceOf(last) + 1;
+      let at = unmet.from(this.#pieceOf(first));
+      // What is not listed in every piece is asked of every peer: twice does no harm.
+      for (; at < behind && (isMet || --room >= 0); at = unmet.from(at + 1)) {
+        pieces[at]!.add(position, isMet);
+        if (isMet) unmet.delete(at);
       }
-      for (let at = begin; this.#starts[at]! <= last; at++) pieces[at]!.add(position, isMet);
+      if (at < behind) this.#overlapping.push(position);
     }
     this.#single = new SingleIds(single);
     this.#pieces = Uint32Array.from(

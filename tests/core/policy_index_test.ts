@@ -1,14 +1,16 @@
-/** The index of single ids: it finds the rules about every id, and none about any other. */
+/** The indexes by id: they find the rules about every id, and none about any other. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
 import { Candidates, Standing } from "../../core/policy/candidates.ts";
+import { type Guarded, IdIndex } from "../../core/policy/index_of_ids.ts";
 import { SingleIds } from "../../core/policy/single_ids.ts";
 
 const END = 1_000_000;
 
 /** The first rule that is met, and those to be asked before. */
-function found(index: SingleIds, id: number): { first: number; asked: number[] } {
+function found(index: SingleIds | IdIndex, id: number): { first: number; asked: number[] } {
   const candidates = new Candidates(new Standing(END));
   index.collect(id, candidates);
   const { first } = candidates;
@@ -64,3 +66,68 @@ for (
     }
   });
 }
+
+const RANGES: { readonly [shape: string]: (at: number) => readonly [number, number] } = {
+  "windows that slide": (at) => [at * 10, at * 10 + 1_000_000],
+  "one in another": (at) => [1_000_000 - at * 20, 1_000_020 + at * 20],
+  "one around another": (at) => [at * 20, 2_000_000 - at * 20],
+  "all from one id on": (at) => [1000, 1100 + at * 10],
+};
+
+for (const [shape, rangeOf] of Object.entries(RANGES)) {
+  test(`IdIndex asks no rule that an earlier one makes useless, however ranges overlap: ${shape}`, () => {
+    const ranges = sequence(10_000, (at) => at).map(rangeOf);
+    const index = new IdIndex(
+      ranges.map(([first, last], position) => ({
+        position,
+        ranges: [{ first, last }],
+        isMet: true,
+      })),
+      END,
+    );
+    for (const id of [0, 999, 1000, 1099, 50_000, 999_999, 1_000_020, 1_099_990, 1_200_000, MOST]) {
+      const first = ranges.findIndex(([first, last]) => first <= id && id <= last);
+      assert.deepEqual(found(index, id), { first: first < 0 ? END : first, asked: [] }, `${id}`);
+    }
+  });
+}
+
+test("IdIndex finds what looking at each rule finds, also where ranges overlap too much to be listed", () => {
+  // Each base is doubled to so many rules that there is no more room to list them.
+  const id = fc.oneof(fc.nat(300), fc.constantFrom(65534, 2 ** 31, MOST - 1, MOST));
+  const range = fc.tuple(id, id).map(([a, b]) => ({ first: Math.min(a, b), last: Math.max(a, b) }));
+  const guarded = fc.tuple(fc.array(range, { minLength: 1, maxLength: 3 }), fc.nat(9));
+  const bases = fc.array(guarded, { minLength: 1, maxLength: 12 });
+  fc.assert(
+    fc.property(bases, fc.constantFrom(1, 60), fc.array(id), (bases, times, ids) => {
+      const rules = sequence(bases.length * times, (at) => at).map((position): Guarded => {
+        const [ranges, dice] = bases[position % bases.length]!;
+        const shift = Math.floor(position / bases.length);
+        return {
+          position,
+          ranges: ranges.map(({ first, last }) => ({
+            first: Math.min(first + shift, MOST),
+            last: Math.min(last + shift, MOST),
+          })),
+          isMet: times === 1 ? dice < 3 : dice === 0 && shift > times - 3,
+        };
+      });
+      const index = new IdIndex(rules, END);
+      for (const id of ids) {
+        const about = rules.filter(({ ranges }) =>
+          ranges.some(({ first, last }) => first <= id && id <= last)
+        );
+        const first = about.find(({ isMet }) => isMet)?.position ?? END;
+        const { first: foundFirst, asked } = found(index, id);
+        assert.equal(foundFirst, first);
+        const missed = about.filter(({ position }) =>
+          position < first && !asked.includes(position)
+        );
+        assert.deepEqual(missed, []);
+        assert.ok(asked.every((position, at) => position > (asked[at - 1] ?? -1)));
+        if (times === 1) assert.ok(asked.every((at) => about.some((rule) => rule.position === at)));
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
