@@ -217,20 +217,29 @@ testWith(here, "A claim is open only while its very connection is under its numb
     claims.push(acceptor.take(socket));
   });
   const acceptor = new Acceptor(path);
+  const open = () => openSync("/dev/null", "r");
+  const files = [open()]; // below what is accepted
   const first = await dial(path);
   await until(() => claims.length === 1);
   const { fd } = claims[0]!;
   assert.equal(claims[0]!.isOpen(), true);
   first.destroy();
   await until(() => !claims[0]!.isOpen());
-  // The number is given again, until it is to a connection of the same listener.
+  // The number is given again: the lowest one that is free to the client's end, and the next to ours.
   const clients: Socket[] = [];
-  while (!claims.slice(1).some((claim) => claim.fd === fd)) {
+  while (claims.at(-1) === claims[0] || claims.at(-1)!.fd !== fd) {
+    assert.ok(clients.length < 100);
+    clients.at(-1)?.destroy();
+    await until(() => claims.at(-1)!.isOpen() === false);
+    do files.push(open()); while (files.at(-1)! < fd);
+    closeSync(files.shift()!);
+    if (files.at(-1) === fd) closeSync(files.pop()!);
     const count = claims.length;
     clients.push(await dial(path));
     await until(() => claims.length > count);
-    assert.ok(clients.length < 100);
+    files.unshift(open());
   }
+  for (const file of files) closeSync(file);
   assert.equal(claims[0]!.isOpen(), false);
   claims[0]!.cut(); // of somebody else now: left alone
   const holder = claims.findLast((claim) => claim.fd === fd)!;
