@@ -8,7 +8,7 @@ import {
   type ServerResponse,
 } from "node:http";
 import type { Socket } from "node:net";
-import type { Duplex } from "node:stream";
+import { type Duplex, Transform } from "node:stream";
 import { createProxyServer } from "httpxy";
 import { host } from "../adapters/host.ts";
 import type { Peer } from "../core/peer.ts";
@@ -43,6 +43,13 @@ export function guardHttp(
     }
     upstream.tellFailure(error);
     badGateway(response);
+  });
+  proxy.on("proxyReq", (outgoing: ClientRequest, _request, response) => {
+    outgoing.once("upgrade", (_answer, server: Socket) => { // nobody has asked for it
+      server.destroy();
+      upstream.tellFailure(new Error("it answers 101 to a request that asks for no upgrade"));
+      badGateway(response);
+    });
   });
   const isLast = new WeakSet<IncomingMessage>();
   proxy.on("proxyRes", (answer: IncomingMessage, request, response) => {
@@ -172,22 +179,36 @@ function identityHeaders(peer: Peer, decision: Decision): { readonly [name: stri
     ...(user !== undefined && { "x-ucred-user": encodeURI(user) }),
     ...(ambiguous.length > 0 && { "x-ucred-ambiguous": ambiguous.join(",") }),
     ...(rule !== undefined && { "x-ucred-rule": encodeURI(rule) }),
-    ...(grants.length > 0 && { "x-ucred-grants": grants.map(encodeURI).join(",") }),
+    ...(grants.length > 0 && { "x-ucred-grants": grants.map(encodeItem).join(",") }),
   };
 }
 
+/** As part of a list, whose commas are ours. */
+function encodeItem(text: string): string {
+  return encodeURI(text).replaceAll(",", "%2C");
+}
+
+const BAD_GATEWAY = "The server behind the guard cannot be reached\n";
+
 /** The server behind cannot be used, or has ended in the middle of its answer. */
 function badGateway(response: ServerResponse): void {
+  if (response.writableEnded) return; // it was told already
   if (response.headersSent) return void response.destroy();
-  response.writeHead(502, { "content-type": "text/plain", connection: "close" });
-  response.end("The server behind the guard cannot be reached\n");
+  for (const name of response.getHeaderNames()) response.removeHeader(name); // of its answer
+  response.writeHead(502, "Bad Gateway", {
+    "content-type": "text/plain",
+    "content-length": BAD_GATEWAY.length,
+    connection: "close",
+  });
+  response.end(BAD_GATEWAY);
 }
 
 /**
  * Passes an upgrade on. If the server behind agrees (101), the connection is from then on bytes in both
  * directions, whatever they mean: WebSocket, or Docker's hijacked streams. Until then nothing but the
  * request and its body reaches it: what the client sends too early might be read as another request.
- * If it does not agree, its answer is passed on and the connection ends.
+ * If it does not agree, its answer is passed on and the connection ends; at once where the answer is cut
+ * short, so that nobody takes it for whole.
  */
 function passUpgrade(
   upstream: Upstream,
@@ -199,11 +220,13 @@ function passUpgrade(
   client.on("error", () => {});
   const { method, url, headers } = request;
   const outgoing = requestOf({ agent, method, path: url, headers });
+  let isAnswered = false;
   client.once("close", () => outgoing.destroy());
   outgoing.on("error", (error) => {
-    if (client.destroyed) return;
+    if (client.destroyed || client.writableEnded) return;
     upstream.tellFailure(error);
-    refuse(client, "502 Bad Gateway");
+    if (isAnswered) client.destroy(); // another head would be read as part of the body
+    else refuse(client, "502 Bad Gateway");
   });
   outgoing.on("upgrade", (response, server: Socket, first: Uint8Array) => {
     server.on("error", () => {});
@@ -211,16 +234,25 @@ function passUpgrade(
       server.destroy();
       return refuse(client, "502 Bad Gateway");
     }
-    client.write(headOf(response, response.rawHeaders));
+    isAnswered = true;
+    client.write(headOf(response, response.rawHeaders), "latin1");
     if (head.length > 0) client.unshift(head);
     if (first.length > 0) server.unshift(first);
     join(client, server);
   });
   outgoing.on("response", (response) => {
-    // The body comes without its coding, and ends with the connection.
+    isAnswered = true;
     const kept = response.rawHeaders.filter((_, at, all) => !HOP_BY_HOP.test(all[at - at % 2]!));
-    client.write(headOf(response, [...kept, "Connection", "close"]));
-    response.on("error", () => client.destroy()).pipe(client);
+    const { "transfer-encoding": coding = "" } = response.headers;
+    const isChunked = /\bchunked$/i.test(coding) && request.httpVersion === "1.1" &&
+      method !== "HEAD" && ![204, 304].includes(response.statusCode ?? 0);
+    const framing = isChunked ? ["Transfer-Encoding", coding] : [];
+    client.write(headOf(response, [...kept, ...framing, "Connection", "close"]), "latin1");
+    const body = isChunked ? response.pipe(inChunks()) : response;
+    response.on("error", () => client.destroy()).once("close", () => {
+      if (!response.complete) client.destroy();
+    });
+    body.pipe(client);
   });
   if (!sendBody(request, client, outgoing)) {
     outgoing.destroy();
@@ -262,6 +294,18 @@ function sendBody(request: IncomingMessage, client: Duplex, outgoing: ClientRequ
   };
   client.on("data", take).once("end", () => missing > 0 && client.destroy());
   return true;
+}
+
+/** Puts its coding back around a body, from which the parser took it. */
+function inChunks(): Transform {
+  return new Transform({
+    transform(bytes: Uint8Array, _encoding, done) {
+      this.push(`${bytes.length.toString(16)}\r\n`);
+      this.push(bytes);
+      done(null, "\r\n");
+    },
+    flush: (done) => done(null, "0\r\n\r\n"),
+  });
 }
 
 const HOP_BY_HOP = /^(connection|keep-alive|transfer-encoding|trailer|upgrade)$/i;

@@ -468,6 +468,76 @@ for (
   });
 }
 
+const upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+
+testGuard(
+  "guard passes an answer that is no upgrade as it is, in its chunks and bytes",
+  async () => {
+    const behind = await Behind.start();
+    const guard = await guardOf(behind.path);
+    const client = (await End.open(guard.path)).send(upgrade);
+    const server = await behind.next();
+    await server.message(false);
+    server.send(
+      "HTTP/1.1 200 caf\xe9\r\nX-Name: \xc3\xa9\xff\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    );
+    assert.match(
+      await client.until("abc\r\n"),
+      /^HTTP\/1\.1 200 caf\xe9\r\nX-Name: \xc3\xa9\xff\r\n/,
+    );
+    server.send("10\r\n0123456789abcdef\r\n0\r\n\r\n");
+    assert.equal(await client.rest(), "10\r\n0123456789abcdef\r\n0\r\n\r\n");
+  },
+);
+
+testGuard("guard lets nobody take half an answer to an upgrade for a whole one", async () => {
+  const heads = {
+    chunked: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    long: "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
+  };
+  const behind = await Behind.start();
+  const guard = await guardOf(behind.path);
+  for (const [name, head] of Object.entries(heads)) {
+    for (const end of ["garbage", "end"]) {
+      const client = (await End.open(guard.path)).send(upgrade);
+      const server = await behind.next();
+      await server.message(false);
+      server.send(head);
+      const answer = await client.until("abc");
+      assert.match(answer, name === "chunked" ? /Transfer-Encoding: chunked/ : /Length: 100/);
+      if (end === "garbage" && name === "chunked") server.send("ZZ\r\n");
+      server.end();
+      assert.match(await client.rest(), /^(\r\n)?$/, `${name}, ${end}`);
+    }
+  }
+});
+
+testGuard("guard answers 502 of its own to what it cannot read", async () => {
+  const answers = [
+    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: s=1\r\nContent-Encoding: gzip\r\n\r\nok, and more",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nSet-Cookie: s=1\r\n\r\nZZ\r\n",
+    "HTTP/1.1 200 OK\r\nSet-Cookie: a\rX: y\r\n\r\n",
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\nSet-Cookie: s=1\r\n\r\nraw",
+  ];
+  const behind = await Behind.start();
+  const guard = await guardOf(behind.path);
+  for (const answer of answers) {
+    const client = await End.open(guard.path);
+    const asked = client.ask("/");
+    const server = await behind.next();
+    await server.message();
+    server.send(answer);
+    const { first, header, body } = await asked;
+    assert.equal(first, "HTTP/1.1 502 Bad Gateway", answer);
+    assert.deepEqual([header("set-cookie"), header("content-encoding")], ["", ""]);
+    assert.equal(header("content-length"), `${body.length}`);
+    assert.match(body, /cannot be reached/);
+    assert.equal(await client.rest(), "");
+    server.destroy();
+  }
+  await guard.tells("cannot be used");
+});
+
 testGuard(
   "guard passes the rest of an upgrade's request before the answer, and nothing after it",
   async () => {
