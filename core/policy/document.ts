@@ -21,11 +21,14 @@ export interface Condition {
   readonly user?: AnyOf<string>;
   /** Name of a group, primary or supplementary. */
   readonly group?: AnyOf<string>;
-  /** Whether the uid is the server's own. */
+  /** Whether the uid is the server's own effective one, as it was when the policy was made. */
   readonly sameUser?: boolean;
   /** Path of the executable: advice, since whoever has the uid can make it run other code. */
   readonly exe?: AnyOf<string>;
-  /** SHA-256 of the executable, 64 hexadecimal digits. */
+  /**
+   * SHA-256 of the executable, 64 hexadecimal digits. The whole file is hashed for each decision that
+   * needs it: put a condition on ids into the same rule.
+   */
   readonly exeSha256?: AnyOf<string>;
   /** systemd unit. */
   readonly unit?: AnyOf<string>;

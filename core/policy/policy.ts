@@ -40,7 +40,8 @@ export interface Policy {
   /** Whether some rule asks for facts that only a pinned peer has: exe, unit, namespaces and so on. */
   readonly needsPin: boolean;
   /**
-   * Decides. Asks the peer only for the facts that rules still standing need, each at most once.
+   * Decides. Asks the peer only for the facts that rules still standing need, each at most once, and
+   * anew for each decision.
    *
    * @param peer A peer, or plain data of its shape.
    */
@@ -137,7 +138,8 @@ export function compilePolicy(checked: CheckedPolicy, context: PolicyContext = {
  * the place of the first. Exact, unknown facts included. Reasons and names of rules do not count.
  *
  * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways.
- * @throws {TypeError} If one of them is not of `definePolicy()`, `parsePolicy()` or `loadPolicy()`.
+ * @throws {TypeError} If one of them is not of `definePolicy()`, `parsePolicy()` or `loadPolicy()`: of a
+ * policy that is watched or shadowed, give its `current`.
  */
 export function equivalent(before: Policy, after: Policy): Counterexample | undefined {
   return CompiledPolicy.compare(before, after);

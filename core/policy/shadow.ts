@@ -35,6 +35,8 @@ export interface ShadowCase {
 
 /** The active policy, with a candidate beside it. */
 export interface ShadowedPolicy extends Policy {
+  /** The active policy. */
+  readonly current: Policy;
   /** Decisions so far. */
   readonly decisions: number;
   /** Those in which the candidate differed: in yes or no, or in grants. */

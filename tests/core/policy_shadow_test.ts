@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import process from "node:process";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { equivalent } from "../../core/policy/policy.ts";
 import { shadowPolicy } from "../../core/policy/shadow.ts";
 import type { PlainPeer } from "../../core/policy/subject.ts";
 import { compile } from "./policies.ts";
@@ -142,4 +143,10 @@ test("a candidate that throws, for good or of a peer's facts, decides nothing", 
   const other = shadowPolicy(active, candidate);
   assert.equal(other.decide(peer).allowed, true);
   assert.deepEqual([policy.failed, other.failed], [1, 1]);
+});
+
+test("equivalent() says which policy of a shadowed one it can compare", () => {
+  const policy = shadowPolicy(active, candidate);
+  assert.throws(() => equivalent(policy, active), { name: "TypeError", message: /`current`$/ });
+  assert.equal(equivalent(policy.current, active), undefined);
 });
