@@ -187,6 +187,7 @@ export function testHere(name: string, run: () => Promise<void>, ...more: readon
 
 const servers = new Set<Running>();
 const wires = new Set<Wire>();
+const watches = new Set<Disposable>();
 
 function started(server: Running): Running {
   servers.add(server);
@@ -197,6 +198,7 @@ function started(server: Running): Running {
 afterEach(async () => {
   for (const wire of wires) wire.destroy();
   wires.clear();
+  for (const watch of watches) watch[Symbol.dispose]();
   const all = [...servers];
   servers.clear();
   await Promise.all(all.map((server) => server.close({ timeout: 0 }).catch(() => {})));
@@ -390,11 +392,14 @@ export function eventsOf({ path }: Running): ServerEvent[] & Disposable {
     if ((event as ServerEvent).server === path) events.push(event as ServerEvent);
   };
   for (const name of Object.values(CHANNELS)) channel(name).subscribe(note);
-  return Object.assign(events, {
+  const watch = Object.assign(events, {
     [Symbol.dispose]: () => {
+      watches.delete(watch);
       for (const name of Object.values(CHANNELS)) channel(name).unsubscribe(note);
     },
   });
+  watches.add(watch); // one who stays would be heard by other tests
+  return watch;
 }
 
 export async function until(condition: () => unknown): Promise<void> {

@@ -754,7 +754,7 @@ async function held(kind: Kind, how: readonly string[], revalidate = true) {
     }
     return { body: `${ask.peer.uid}` };
   });
-  using events = eventsOf(server);
+  const events = eventsOf(server);
   const wire = Wire.as(1001, server.path, ...how);
   assert.equal((await wire.get("/a")).body, "1001");
   return { server, wire, asks, events, pid: asks[0]!.peer.pid! };
