@@ -5,11 +5,13 @@ import {
   checkPolicy,
   type DocumentPath,
   type Named,
+  type NamedKind,
   type Problem,
   type Resolve,
 } from "../core/policy/check.ts";
 import type { Accounts, PolicyDocument } from "../core/policy/document.ts";
 import { compilePolicy, type Policy } from "../core/policy/policy.ts";
+import { ownOf } from "../core/policy/plain.ts";
 import { policyError, type Problems } from "../core/policy/problems.ts";
 import { visible } from "../core/policy/shape.ts";
 import { idOf, localNames } from "./accounts.ts";
@@ -58,9 +60,10 @@ export function definePolicy(document: PolicyDocument, options: DefineOptions = 
  */
 export function checkDocument(
   document: unknown,
-  { accounts }: DefineOptions,
+  options: DefineOptions,
   where?: (path: DocumentPath) => string,
 ): { readonly policy: Policy } | { readonly problems: Problems<Problem> } {
+  const { accounts } = ownOf(options);
   const resolve: Resolve = {
     uid: (name) => accounts === undefined ? idOf(system(), "user", name) : accounts.uid(name),
     gid: (name) => accounts === undefined ? idOf(system(), "group", name) : accounts.gid(name),
@@ -69,11 +72,26 @@ export function checkDocument(
   };
   const result = checkPolicy(document, resolve);
   if ("problems" in result) return result;
+  const namesById = new Map<NamedKind, ReadonlyMap<number, readonly string[]>>();
   const namesakes = ({ kind, id }: Named) => {
-    const idOf = (name: string) => kind === "user" ? resolve.uid(name) : resolve.gid(name);
-    return [...resolve.names(kind)].filter((name) => idOf(name) === id);
+    let byId = namesById.get(kind);
+    if (byId === undefined) namesById.set(kind, byId = allNames(kind, resolve));
+    return byId.get(id) ?? [];
   };
   return { policy: compilePolicy(result.checked, { namesakes, where }) };
+}
+
+/** Id → the names that have it. Each name is looked up once. */
+function allNames(kind: NamedKind, resolve: Resolve): ReadonlyMap<number, readonly string[]> {
+  const byId = new Map<number, string[]>();
+  for (const name of new Set(resolve.names(kind))) {
+    const id = kind === "user" ? resolve.uid(name) : resolve.gid(name);
+    if (id === undefined) continue;
+    const names = byId.get(id);
+    if (names === undefined) byId.set(id, [name]);
+    else names.push(name);
+  }
+  return byId;
 }
 
 /** "rules[0].when.uid: what is wrong". */

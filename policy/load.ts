@@ -14,7 +14,9 @@ import {
 import process from "node:process";
 import { textOf, UcredError } from "../core/errors.ts";
 import { isSticky, type Ownership, whoElseWrites } from "../core/ownership.ts";
+import { ownOf } from "../core/policy/plain.ts";
 import type { Policy } from "../core/policy/policy.ts";
+import { mendFile } from "../core/policy/problems.ts";
 import { visible } from "../core/policy/shape.ts";
 import { isTrusted } from "../identity/owners.ts";
 import { type ParseOptions, parsePolicy } from "./parse.ts";
@@ -80,9 +82,10 @@ export function stampOf(file: BigIntStats): string {
  */
 export function readPolicyFile(
   path: string,
-  { anyOwner = false }: LoadOptions,
+  options: LoadOptions,
   expected?: string,
 ): PolicyFile | undefined {
+  const { anyOwner = false } = ownOf(options);
   let fd: number | undefined;
   try {
     requireFile(path, statSync(path, { bigint: true })); // to open a device may do something
@@ -186,9 +189,14 @@ function ownershipOf({ uid, mode }: BigIntStats): Ownership {
 function requireSafe(path: string, what: string, name: string, entry: Ownership): void {
   const why = whoElseWrites(entry, isTrusted);
   if (why === undefined) return;
-  const hint = isSticky(entry)
-    ? "Move the policy to a folder that others cannot write to, or set anyOwner"
-    : `Run chown root and chmod go-w on ${name}, or set anyOwner`;
+  const isOwned = isTrusted(entry.uid); // then it is the mode
+  const move = "Move the policy to a folder of root's, /etc/ucred for instance, or ";
+  // A folder may be somebody's home, or for all to write to: to give it to root would break more.
+  const hint = name === path
+    ? `Run ${isOwned ? "chmod go-w" : "chown root"} on ${name}, or set anyOwner`
+    : isOwned && !isSticky(entry)
+    ? `${move}run chmod go-w on ${name}`
+    : `${move}set anyOwner`;
   throw because(path, `${what} ${why}`, hint);
 }
 
@@ -196,7 +204,7 @@ function requireSafe(path: string, what: string, name: string, entry: Ownership)
 export function because(
   path: string,
   why: string,
-  hint = "Mend what the message names",
+  hint = mendFile(path),
   cause?: unknown,
 ): UcredError {
   // What a file is called must not look like another message.

@@ -1,8 +1,9 @@
 /** Text → policy: YAML or JSON, and for everything that is wrong the line and column. */
 
 import type { Policy } from "../core/policy/policy.ts";
-import { policyError } from "../core/policy/problems.ts";
-import { visible } from "../core/policy/shape.ts";
+import { ownOf } from "../core/policy/plain.ts";
+import { policyError, Problems } from "../core/policy/problems.ts";
+import { show, visible } from "../core/policy/shape.ts";
 import { checkDocument, type DefineOptions } from "../identity/policy.ts";
 import { type Found, readYaml } from "./yaml.ts";
 
@@ -10,13 +11,18 @@ import { type Found, readYaml } from "./yaml.ts";
 export interface ParseOptions extends DefineOptions {
   /** What the text is called in errors; by default "policy". */
   readonly file?: string | undefined;
+  /**
+   * Whether the tests in the policy are run: one that fails is a problem like any other, and the policy
+   * is refused. By default `false`.
+   */
+  readonly runTests?: boolean | undefined;
 }
 
 /**
  * Reads a policy from YAML 1.2 or JSON.
  *
  * Of YAML what misleads is refused: other tags than those of the core schema, merge keys, aliases as
- * names, `yes`, `no`, `on`, `off` and numbers such as 0755 without quotes, characters that do not show.
+ * names, `yes`, `no`, `on`, `off`, `y`, `n` and numbers such as 0755 without quotes, characters that do not show.
  *
  * @param text At most 4 Mi characters, a million words, marks and spaces, and a thousand aliases, which
  * count as what they stand for: a million values in all, 64 deep.
@@ -41,23 +47,42 @@ export interface ParseOptions extends DefineOptions {
  */
 export function parsePolicy(text: string, options: ParseOptions = {}): Policy {
   if (typeof text !== "string") throw new TypeError("text is a string");
-  const { file = "policy" } = options;
+  const { file = "policy", runTests = false } = ownOf(options);
   const content = text.startsWith("\ufeff") ? text.slice(1) : text; // no part of what it says
   const lines = new Lines(content);
   const where = (offset: number) => `${visible(file)}:${lines.placeOf(offset)}`;
   const refused = ({ first, more }: { readonly first: readonly Found[]; readonly more: number }) =>
-    policyError({ first, more }, ({ offset, message }) => `${where(offset)}: ${message}`);
+    policyError(
+      { first, more },
+      ({ offset, message }) => `${where(offset)}: ${message}`,
+      ownOf(options).file,
+    );
   const contents = readYaml(content);
   if ("problems" in contents) throw refused(contents.problems);
   const { data, offsetOf } = contents;
   const checked = checkDocument(data, options, (path) => where(offsetOf({ path })));
-  if ("policy" in checked) return checked.policy;
+  if ("policy" in checked) {
+    const failed = runTests ? failuresOf(checked.policy) : undefined;
+    if (failed === undefined) return checked.policy;
+    throw policyError(failed, (line) => line, ownOf(options).file);
+  }
   const { first, more } = checked.problems;
   const found = first.map((problem) => ({
     offset: offsetOf(problem),
     message: problem.message,
   }));
   throw refused({ first: found, more });
+}
+
+/** A line for each of its own tests that fails; `undefined` where all pass. */
+function failuresOf(policy: Policy): Problems<string> | undefined {
+  const { passed, results } = policy.test();
+  if (passed) return undefined;
+  const failures = new Problems<string>();
+  for (const { passed, where, name, message } of results) {
+    if (!passed) failures.add(() => visible(`${where}: the test ${show(name)} fails: ${message}`));
+  }
+  return failures;
 }
 
 /** Where the lines of a text begin. */

@@ -5,6 +5,7 @@ import process from "node:process";
 import { clearTimeout, setTimeout } from "node:timers";
 import { stackOf, textOf, UcredError } from "../core/errors.ts";
 import { ForwardingPolicy } from "../core/policy/forward.ts";
+import { ownOf } from "../core/policy/plain.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { visible } from "../core/policy/shape.ts";
 import { changing, type LoadOptions, readPolicyFile, stampOf, unusable } from "./load.ts";
@@ -47,7 +48,8 @@ export interface WatchedPolicy extends Policy {
  * changed its owner or mode, and that a link on the path leads elsewhere. The path is looked at four
  * times a second, and read once two looks in a row agree, so a file that is being written is not
  * taken half-written unless the writer pauses for longer than that: rename a complete file to the
- * path. What was noticed is read a second time a second later.
+ * path. After a second and a half without a change its text is compared once more. A file that is
+ * still changing after five seconds is reported.
  *
  * A file that cannot be used never replaces a policy: the one in force stays, and the problem is
  * reported. It is tried again every second, and at most a twentieth of the time, until it can be
@@ -124,7 +126,7 @@ class FileWatch extends ForwardingPolicy implements WatchedPolicy {
   constructor(path: string, options: WatchOptions) {
     super();
     this.#path = path;
-    this.#options = options;
+    this.#options = ownOf(options);
     this.#replace(undefined);
     this.#wait();
   }

@@ -246,7 +246,7 @@ class Reader {
   /** What readers of YAML 1.1 read otherwise is refused: people mean what they are used to. */
   #valueOf({ value, type, source = "", range }: Scalar & { source?: string }): unknown {
     if (type !== "PLAIN") return value;
-    if (typeof value === "string" && /^(?:yes|no|on|off)$/i.test(value)) {
+    if (typeof value === "string" && /^(?:yes|no|on|off|y|n)$/i.test(value)) {
       const meant = () =>
         `${value} may be read as true or false: write that, or "${value}" for a text`;
       this.#problem(range![0], meant);

@@ -108,6 +108,8 @@ const conditions = list(condition, "conditions", 1);
 const field = (shape: Shape, about: string): Field => ({ shape, about });
 const required = (shape: Shape, about: string): Field => ({ shape, about, isRequired: true });
 
+const NO_PID = { pid: "no rule asks for a pid, which is nobody's for long" };
+
 const CONDITION = object("a condition", {
   uid: field(ids, 'Effective uid: a number, or a range, "1000-1999".'),
   gid: field(ids, "Effective gid: a number, or a range."),
@@ -133,6 +135,7 @@ const CONDITION = object("a condition", {
   not: field(condition, "This does not hold."),
 }, {
   schema: { minProperties: 1 },
+  none: NO_PID,
   check: (value, path, report) => {
     if (isObject(value) && Object.keys(value).length === 0) {
       report.problem(path, () => "a condition has at least one field");
@@ -146,12 +149,25 @@ const allowOrDeny = (what: string) => ({
   check: ((value, path, report) => {
     const { allow, deny } = value as { allow?: unknown; deny?: unknown };
     if ((allow === undefined) === (deny === undefined)) {
-      report.problem(path, () => `${what} has either allow or deny`);
+      report.problem(
+        path,
+        () =>
+          allow === undefined
+            ? `${what} has neither allow nor deny`
+            : `${what} has both allow and deny`,
+      );
     }
   }) satisfies Shape["check"],
 });
 
-const grants = either(true, anyOf(textAs("true, a text or a list of them")));
+const named = either(true, anyOf(textAs("true, a text or a list of them")));
+const grants: Shape = {
+  schema: named.schema,
+  check: (value, path, report) => {
+    if (value !== false) return named.check(value, path, report);
+    report.problem(path, () => "allow is never false: use deny: true");
+  },
+};
 
 const RULE = object("a rule", {
   name: required(text, "Stands in decisions and logs; unique in its policy."),
@@ -205,6 +221,7 @@ const PEER = object("a peer", {
     "Facts of its process.",
   ),
 }, {
+  none: NO_PID,
   schema: { not: { anyOf: [{ required: ["uid", "user"] }, { required: ["gid", "group"] }] } },
   check: (value, path, report) => {
     for (const [id, name] of [["uid", "user"], ["gid", "group"]] as const) {

@@ -27,6 +27,11 @@ export function plain(data: unknown): { readonly copy: unknown } | { readonly pr
   }
 }
 
+/** Options without what all objects may have been given: only what is theirs counts. */
+export function ownOf<Options extends object>(options: Options): Options {
+  return Object.assign(Object.create(null), options);
+}
+
 class NotPlain extends Error {
   readonly path: DocumentPath;
 

@@ -89,7 +89,12 @@ export function object(
   what: string,
   fields: { readonly [name: string]: Field },
   /** What is to be true of the whole. */
-  whole: { check?: Shape["check"]; schema?: JsonSchema } = {},
+  whole: {
+    check?: Shape["check"];
+    schema?: JsonSchema;
+    /** Fields that people look for, and why there is none. */
+    none?: { readonly [name: string]: string };
+  } = {},
 ): Shape {
   const entries = Object.entries(fields);
   const required = entries.filter(([, { isRequired }]) => isRequired).map(([name]) => name);
@@ -112,7 +117,9 @@ export function object(
       }
       for (const name of Object.keys(value)) {
         if (!Object.hasOwn(fields, name)) {
-          const meant = () => suggest(name, Object.keys(fields));
+          const { none = {} } = whole;
+          const meant = () =>
+            Object.hasOwn(none, name) ? `: ${none[name]}` : suggest(name, Object.keys(fields));
           report.unexpectedField([...path, name], () => `no field ${show(name)} here${meant()}`);
         }
       }
@@ -173,14 +180,22 @@ function showObject(value: object): string {
 
 /**
  * Characters that do not show, or make others show in another order: what is written with them is not
- * what people read. Controls, ends of lines, direction marks, halves of surrogate pairs.
+ * what people read. Controls, ends of lines, direction marks, halves of surrogate pairs; and what
+ * leaves no mark: joiners, soft hyphens, fillers, selectors of variants, tags.
  */
-const UNSEEN = /[\p{Cc}\p{Bidi_Control}\u2028\u2029\ufeff\p{Cs}]/u;
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2028\u2029\p{Cs}]/u;
 const EACH_UNSEEN = new RegExp(UNSEEN, "gu");
 
-/** The same for schemas: as ranges, since not everyone's regular expressions know the properties. */
-export const SEEN_PATTERN = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u061c\\u200e\\u200f" +
-  "\\u2028-\\u202e\\u2066-\\u2069\\ufeff]*$";
+/**
+ * The same for schemas: as ranges, since not everyone's regular expressions know the properties. What is
+ * beyond U+FFFF stands there itself, since each has an escape of its own for it.
+ */
+export const SEEN_PATTERN = "^[^" +
+  "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u0600-\\u0605\\u061c\\u06dd\\u070f" +
+  "\\u0890-\\u0891\\u08e2\\u115f-\\u1160\\u17b4-\\u17b5\\u180b-\\u180f\\u200b-\\u200f" +
+  "\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb" +
+  "\u{110bd}\u{110cd}\u{13430}-\u{1343f}\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}" +
+  "]*$";
 
 /** The first such character of a text, and what it is called: "U+202E". */
 export function unseenIn(text: string): { readonly at: number; readonly name: string } | undefined {
@@ -190,7 +205,10 @@ export function unseenIn(text: string): { readonly at: number; readonly name: st
 
 /** A text with each such character as its escape: "\u202e". */
 export function visible(text: string): string {
-  return text.replace(EACH_UNSEEN, (character) => `\\u${hex(character.charCodeAt(0))}`);
+  return text.replace(EACH_UNSEEN, (character) => {
+    const code = character.codePointAt(0)!;
+    return code > 0xffff ? `\\u{${hex(code)}}` : `\\u${hex(code)}`;
+  });
 }
 
 const hex = (code: number): string => code.toString(16).padStart(4, "0");

@@ -8,6 +8,7 @@ import { checkPolicy } from "../../core/policy/check.ts";
 import type { Condition, RuleDocument } from "../../core/policy/document.ts";
 import { MOST_VALUES } from "../../core/policy/plain.ts";
 import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy.ts";
+import { SEEN_PATTERN, unseenIn } from "../../core/policy/shape.ts";
 import type { PlainPeer } from "../../core/policy/subject.ts";
 import { compile, resolve } from "./policies.ts";
 
@@ -71,7 +72,7 @@ test("what a document seems to have from elsewhere counts for nothing", () => {
   const prototype = Object.prototype as { allow?: true; when?: object };
   prototype.allow = true;
   try {
-    assert.throws(() => define({ name: "r", when: { uid: 0 } }), /either allow or deny/);
+    assert.throws(() => define({ name: "r", when: { uid: 0 } }), /neither allow nor deny/);
   } finally {
     delete prototype.allow;
   }
@@ -572,4 +573,14 @@ test("a name has an id of somebody, or the policy is wrong", () => {
     assert.match(ask(id).join("\n"), /^user "ghost" has the id .*, which is nobody's\ngroup/);
   }
   assert.deepEqual(ask(7), []);
+});
+
+test("the schema's pattern has the characters that do not show, and no others", () => {
+  const seen = new RegExp(SEEN_PATTERN, "u");
+  for (let code = 0; code < 0x110000; code++) {
+    if (code >= 0xd800 && code < 0xe000) continue; // halves of pairs, of which no file has any
+    const character = String.fromCodePoint(code);
+    if (seen.test(character) === (unseenIn(character) === undefined)) continue;
+    assert.fail(`U+${code.toString(16)}`);
+  }
 });

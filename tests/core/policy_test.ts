@@ -323,10 +323,10 @@ test("everything that is wrong is said, with where and what instead", () => {
     ...["4294967295", '"9-1"', "-1", '"x"'].map((id, index) =>
       `rules.2.when.uid.${index}: uid is an id from 0 to 4294967294, or a range like "1000-1999", not ${id}`
     ),
-    "rules.2: a rule has either allow or deny",
+    "rules.2: a rule has neither allow nor deny",
     'rules.3.when.user: no user "adaa"; did you mean "ada"?',
     'rules.3.when.sameNamespaces: no namespace "usr"; did you mean "user"?',
-    "rules.3: a rule has either allow or deny",
+    "rules.3: a rule has both allow and deny",
     "rules.4.name: name is a text, not nothing",
     'rules.4.when.exeSha256: exeSha256 is 64 hexadecimal digits in lower case, not "AB"',
     'rules.4.when.unchanged: unchanged is true or false, not "yes"',

@@ -123,7 +123,7 @@ testWith([], "definePolicy() says everything that is wrong, at once", () => {
     name: "UcredError",
     code: "ERR_UCRED_POLICY",
     message: 'Cannot use the policy: rules[0].when.user: no user "nobody-of-this-name"\n' +
-      "rules[1]: a rule has either allow or deny",
+      "rules[1]: a rule has neither allow nor deny",
   });
   assert.throws(() => definePolicy(null as never), { code: "ERR_UCRED_POLICY" });
 });

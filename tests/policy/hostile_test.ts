@@ -9,7 +9,7 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import fc from "fast-check";
-import { parse as parseYaml, stringify } from "yaml";
+import { Composer, parse as parseYaml, Parser, stringify } from "yaml";
 import { compileGlob } from "../../core/policy/glob.ts";
 import { findText } from "../../core/policy/language.ts";
 import { Budget } from "../../core/policy/budget.ts";
@@ -384,4 +384,14 @@ test("the texts of globs that name every letter are not looked for without end",
     found = (error as Error).constructor.name;
   }
   assert.equal(found, "OutOfBudget");
+});
+
+test("the YAML library tells its composer's onError, whose place readYaml() takes", () => {
+  const composer = new Composer();
+  assert.ok(Object.hasOwn(composer, "onError"), "it is called otherwise now: look at yaml.ts");
+  let told = 0;
+  (composer as unknown as { onError: () => void }).onError = () => told++;
+  const documents = [...composer.compose(new Parser().parse("a: &b &c x\nb: !!!x y\n"), true, 21)];
+  assert.ok(told > 0);
+  assert.deepEqual(documents.flatMap((each) => "errors" in each ? each.errors : []), []);
 });

@@ -76,11 +76,45 @@ testFile("loadPolicy() refuses what others can write, unless it is told not to m
   const path = policyFile();
   for (const mode of [0o664, 0o646, 0o666, 0o602, 0o620]) {
     chmodSync(path, mode);
-    refused(path, "it may be written by others");
+    const { hint } = refused(path, "it may be written by others");
+    assert.equal(hint, `Run chmod go-w on ${path}, or set anyOwner`);
     assert.ok(loadPolicy(path, { anyOwner: true }));
   }
   chmodSync(path, 0o444);
   assert.ok(loadPolicy(path));
+});
+
+testFile("what all objects were given is no option", () => {
+  const path = policyFile();
+  chmodSync(path, 0o666);
+  const prototype = Object.prototype as { anyOwner?: true };
+  prototype.anyOwner = true;
+  try {
+    refused(path, "it may be written by others");
+    assert.ok(loadPolicy(path, { anyOwner: true }));
+  } finally {
+    delete prototype.anyOwner;
+  }
+});
+
+testFile("runTests refuses a policy whose own tests fail, and keeps the one before", () => {
+  const path = policyFile();
+  const tests = (uid: number) => `tests:\n  - peer: { uid: ${uid} }\n    expect: { allow: true }\n`;
+  writeFileSync(path, GOOD + tests(0), { mode: 0o644 });
+  using policy = watchPolicy(path, { runTests: true, onError: () => {} });
+  assert.ok(loadPolicy(path, { runTests: true }));
+  writeFileSync(path, GOOD.replace("root", "other") + tests(1));
+  assert.equal(policy.reload(), false);
+  assert.equal(policy.decide({ uid: 0 }).rule, "root");
+  const message = `Cannot use the policy: ${path}:4:5: the test "test 1" fails: ` +
+    "Expected a yes. The policy said: denied. No rule matches";
+  assert.equal(policy.error?.message, message);
+  assert.throws(() => loadPolicy(path, { runTests: true }), {
+    code: "ERR_UCRED_POLICY",
+    message,
+    hint: `Mend ${path} where the message says, and run: ucred policy check ${path}`,
+  });
+  assert.equal(loadPolicy(path).decide({ uid: 0 }).rule, "other");
 });
 
 testFile(
@@ -95,14 +129,17 @@ testFile(
       for (const mode of [0o775, 0o757, 0o777]) {
         chmodSync(folder, mode);
         const { hint } = refused(path, `its folder ${folder} may be written by others`);
-        assert.equal(hint, `Run chown root and chmod go-w on ${folder}, or set anyOwner`);
+        assert.equal(
+          hint,
+          `Move the policy to a folder of root's, /etc/ucred for instance, or run chmod go-w on ${folder}`,
+        );
         assert.ok(loadPolicy(path, { anyOwner: true }));
       }
       chmodSync(folder, 0o1777);
       const { hint } = refused(path, `its folder ${folder} may be written by others`);
       assert.equal(
         hint,
-        "Move the policy to a folder that others cannot write to, or set anyOwner",
+        "Move the policy to a folder of root's, /etc/ucred for instance, or set anyOwner",
       );
       chmodSync(folder, 0o755);
       assert.ok(loadPolicy(path));
@@ -131,10 +168,12 @@ testWith(
     symlinkSync(path, link);
     for (const name of [path, link]) {
       chownSync(path, 4321, 0);
-      refused(name, "it belongs to uid 4321");
+      const ofFile = refused(name, "it belongs to uid 4321").hint;
+      if (name === path) assert.equal(ofFile, `Run chown root on ${path}, or set anyOwner`);
       chownSync(path, 0, 0);
       chownSync(folder, 4321, 0);
-      refused(name, `its folder ${folder} belongs to uid 4321`);
+      const ofFolder = refused(name, `its folder ${folder} belongs to uid 4321`).hint;
+      assert.match(ofFolder, /^Move the policy to a folder of root's, .*, or set anyOwner$/);
       chownSync(folder, 0, 0);
       assert.ok(loadPolicy(name));
     }
