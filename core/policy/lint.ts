@@ -1,9 +1,11 @@
 /** What is doubtful about a policy: rules that never decide, that let everybody in, that can be fooled. */
 
 import { Budget, OutOfBudget } from "./budget.ts";
-import type { CheckedRule, DocumentPath, Named } from "./check.ts";
-import type { Checked } from "./condition.ts";
+import { textOf } from "../errors.ts";
+import type { CheckedRule, DocumentPath, Named, NamedKind } from "./check.ts";
+import type { Checked, CheckedFact } from "./condition.ts";
 import { hasId, type IdRange } from "./ids.ts";
+import { findText } from "./language.ts";
 import { matches, Reach } from "./reach.ts";
 import {
   both,
@@ -28,6 +30,7 @@ import { OVERFLOW_ID } from "./subject.ts";
  * - `shadowed`: an earlier rule that says otherwise decides for some whom it is about.
  * - `everyone`: an allowing rule whose conditions everybody meets.
  * - `forgeable`: it rests on what other processes of the same user can take on.
+ * - `slow`: a peer can make it take long.
  * - `container`: it lets in uid 0 of containers that see the socket.
  * - `overflow`: it names 65534.
  * - `same-id`: two names stand for one id.
@@ -40,6 +43,7 @@ export type FindingKind =
   | "shadowed"
   | "everyone"
   | "forgeable"
+  | "slow"
   | "container"
   | "overflow"
   | "same-id"
@@ -93,7 +97,7 @@ export function lintRules(
 ): readonly Finding[] {
   const { abstractSocket = false, where } = context;
   const reach = new Reach(rules, budget);
-  const looks = [lintReach, lintEveryone, ...(abstractSocket ? [lintContainer] : [])];
+  const looks = [lintReach, lintEveryone, lintCgroup, ...(abstractSocket ? [lintContainer] : [])];
   const namesOf = sameIds(context);
   return rules.flatMap((rule, position) => {
     const findings: Finding[] = [];
@@ -113,6 +117,7 @@ export function lintRules(
       say("unsettled", "warning", message);
     }
     lintExe(rule, say);
+    lintHash(rule, say);
     lintOverflow(rule, say);
     lintNames(namesOf(position), say);
     return findings;
@@ -139,7 +144,14 @@ function lintReach({ reach, position, rule, budget }: Look, say: Say): void {
   const known = matches(rule, "true", budget).map((region) => whereKnown(region, facts, budget))
     .filter((region) => !isEmpty(region, budget));
   if (known.length === 0) {
-    say("contradiction", "error", `Nobody can meet the conditions of rule "${rule.name}"`);
+    const example = rule.grants === undefined ? unknownCase(position, reach, budget) : undefined;
+    if (example === undefined) {
+      say("contradiction", "error", `Nobody can meet the conditions of rule "${rule.name}"`);
+    } else {
+      const message = `Rule "${rule.name}" decides only where facts are unknown: ` +
+        "nobody of whom all is known can meet its conditions";
+      say("only-unknown", "warning", message, { example });
+    }
     return;
   }
   if (reach.open.has(position)) throw new OutOfBudget();
@@ -152,13 +164,11 @@ function lintReach({ reach, position, rule, budget }: Look, say: Say): void {
     const taken = decides === undefined
       ? "Earlier rules do"
       : `Rule "${rules[decides]!.name}" decides for ${inShort(example)}, and so on`;
-    for (const region of reach.regionsOf(position)) {
-      const example = decidedIn(region, [], position, reach, budget);
-      if (example === undefined) continue;
-      if (mayTakeMore) throw new OutOfBudget();
+    const unknown = unknownCase(position, reach, budget);
+    if (unknown !== undefined) {
       const message = `Rule "${rule.name}" decides only where facts are unknown: ` +
         `whom it is about, earlier rules decide for. ${taken}`;
-      say("only-unknown", "warning", message, { example });
+      say("only-unknown", "warning", message, { example: unknown });
       return;
     }
     say("never", "error", `Rule "${rule.name}" never decides. ${taken}`, { example });
@@ -175,6 +185,18 @@ function lintReach({ reach, position, rule, budget }: Look, say: Say): void {
       return;
     }
   }
+}
+
+/** A case that a rule decides, if it is one with facts that are unknown. */
+function unknownCase(position: number, reach: Reach, budget: Budget): PolicyCase | undefined {
+  if (reach.open.has(position)) throw new OutOfBudget();
+  for (const region of reach.regionsOf(position)) {
+    const example = decidedIn(region, [], position, reach, budget);
+    if (example === undefined) continue;
+    if (reach.firstOpen < position) throw new OutOfBudget();
+    return example;
+  }
+  return undefined;
 }
 
 /** A case in a region of a rule that no rule before it decides. */
@@ -245,6 +267,89 @@ function lintExe({ name, when, grants }: CheckedRule, say: Say): void {
   say("forgeable", asksWho ? "note" : "warning", message);
 }
 
+/** Where others than the system's manager make and name control groups, as the usual ones place them. */
+const MADE_BY_OTHERS: readonly (readonly [glob: string, who: string])[] = [
+  [
+    "/user.slice/user-*.slice/user@*.service/**",
+    "a user's own manager can make below user@UID.service",
+  ],
+  ...[
+    "/docker/*/**",
+    "/system.slice/docker-*.scope/**",
+    "/machine.slice/libpod-*.scope/**",
+    "/kubepods.slice/**.scope/**",
+  ].map((glob) => [glob, "a container can make below its own"] as const),
+];
+
+/** Rules that rest on a control group that others can make. */
+function lintCgroup({ rule: { name, when, grants }, budget }: Look, say: Say): void {
+  const facts = when === undefined ? [] : partsOf(when);
+  for (const fact of when === undefined ? [] : wantedOf(when, grants !== undefined)) {
+    if (fact.kind !== "cgroup") continue;
+    for (const glob of fact.globs) {
+      const made = MADE_BY_OTHERS.find(([others]) =>
+        findText({ in: [[glob], [others]], out: [] }, budget) !== undefined
+      );
+      if (made === undefined) continue;
+      const asksWho = facts.some(({ kind }) => ["uid", "gid", "group"].includes(kind));
+      const message =
+        `Rule "${name}" asks for the cgroup ${cutOff(glob)}, which also matches what ` +
+        `${made[1]}: begin it with the whole path, or ask for the unit`;
+      say("forgeable", asksWho ? "note" : "warning", message);
+      return;
+    }
+  }
+}
+
+/** The conditions on single facts that help to meet a condition, or to miss it. */
+function wantedOf(condition: Checked, isMet: boolean): readonly CheckedFact[] {
+  switch (condition.kind) {
+    case "not":
+      return wantedOf(condition.of, !isMet);
+    case "all":
+    case "any":
+      return condition.of.flatMap((each) => wantedOf(each, isMet));
+  }
+  return isMet ? [condition] : [];
+}
+
+/** Rules that read a whole file of whoever asks. */
+function lintHash({ name, when }: CheckedRule, say: Say): void {
+  if (when === undefined || !hashesAnyone(when)) return;
+  const message =
+    `Rule "${name}" asks for exeSha256 of whoever connects, who can make that slow: ` +
+    "add a uid, gid, user or group to the same condition, which is asked first";
+  say("slow", "warning", message);
+}
+
+/** Whether a hash is asked for where no id has to be met before. */
+function hashesAnyone(condition: Checked): boolean {
+  switch (condition.kind) {
+    case "not":
+      return hashesAnyone(condition.of);
+    case "all":
+      return !asksId(condition) && condition.of.some(hashesAnyone);
+    case "any":
+      return condition.of.some(hashesAnyone);
+  }
+  return condition.kind === "exeSha256";
+}
+
+/** Whether nobody meets it without certain ids. */
+function asksId(condition: Checked): boolean {
+  switch (condition.kind) {
+    case "uid":
+    case "gid":
+    case "group":
+      return true;
+    case "all":
+      return condition.of.some(asksId);
+    case "any":
+      return condition.of.every(asksId);
+  }
+  return false;
+}
+
 /** Rules on the id that stands for all that have none here. */
 function lintOverflow({ name, when }: CheckedRule, say: Say): void {
   const has = (ranges: readonly IdRange[]) => hasId(ranges, OVERFLOW_ID);
@@ -271,13 +376,21 @@ function sameIds({ named, namesakes }: LintContext): (rule: number) => readonly 
     namesOf.set(keyOf(one), names.add(one.name));
   }
   const asked = new Set<ReadonlySet<string>>();
+  const unasked = new Map<NamedKind, { readonly one: Named; readonly why: string }>();
   const byRule = new Map<unknown, SameId[]>();
   for (const one of named) {
     const names = namesOf.get(keyOf(one))!;
-    if (!asked.has(names)) { for (const other of namesakes(one)) names.add(other); }
+    if (!asked.has(names) && !unasked.has(one.kind)) {
+      try {
+        for (const other of namesakes(one)) names.add(other);
+      } catch (error) {
+        unasked.set(one.kind, { one, why: textOf(error) });
+      }
+    }
     asked.add(names);
     const list = byRule.get(one.path[1]) ?? [];
-    list.push({ one, names });
+    const failed = unasked.get(one.kind);
+    list.push({ one, names, failed: failed?.one === one ? failed.why : undefined });
     byRule.set(one.path[1], list);
   }
   return (rule) => byRule.get(rule) ?? [];
@@ -287,11 +400,18 @@ interface SameId {
   readonly one: Named;
   /** All names of the id. */
   readonly names: ReadonlySet<string>;
+  /** Why the system's names could not be looked up; told once for each kind. */
+  readonly failed: string | undefined;
 }
 
 /** Names that stand for an id which has other names too. */
 function lintNames(same: readonly SameId[], say: Say): void {
-  for (const { one: { kind, name, id, path }, names } of same) {
+  for (const { one: { kind, name, id, path }, names, failed } of same) {
+    if (failed !== undefined) {
+      const message = `Whether other ${kind}s have the id of one in the policy could not be ` +
+        `checked: ${cutOff(failed)}`;
+      say("same-id", "note", message, { path });
+    }
     const others: string[] = [];
     for (const other of names) {
       if (other !== name && others.length < MOST_NAMES) others.push(other);

@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { UcredError } from "../../core/errors.ts";
 import { Budget, OutOfBudget } from "../../core/policy/budget.ts";
 import { checkPolicy } from "../../core/policy/check.ts";
-import type { PolicyDocument, RuleDocument } from "../../core/policy/document.ts";
+import type { Condition, PolicyDocument, RuleDocument } from "../../core/policy/document.ts";
 import { difference } from "../../core/policy/equivalent.ts";
 import { type Finding, lintRules } from "../../core/policy/lint.ts";
 import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy.ts";
@@ -267,6 +267,78 @@ test("lint() tells names that stand for one id", () => {
   const namesakes = ({ name }: { name: string }) => name === "root" ? ["root", "admin"] : [];
   const [first] = compilePolicy(result.checked, { namesakes }).lint();
   assert.match(first!.message, /The user "root" has the uid of "toor", "admin" as well, 0/);
+});
+
+const CANNOT = "have the id of one in the policy could not be checked: Error: no directory";
+
+test("lint() tells that names could not be looked up, once for each kind, and goes on", () => {
+  const result = checkPolicy({
+    version: 1,
+    rules: [rule("names", { when: { user: ["root", "ada"], group: "docker" }, allow: true })],
+  }, resolve);
+  assert.ok("checked" in result);
+  let asked = 0;
+  const namesakes = () => {
+    asked++;
+    throw new Error("no directory");
+  };
+  const findings = compilePolicy(result.checked, { namesakes }).lint();
+  assert.deepEqual(findings.map(({ kind, level, message }) => [kind, level, message]), [
+    ["same-id", "note", `Whether other users ${CANNOT}`],
+    ["same-id", "note", `Whether other groups ${CANNOT}`],
+  ]);
+  assert.equal(asked, 2);
+});
+
+test("lint() tells cgroup globs that match what others name", () => {
+  const said = (cgroup: string, rest: object = {}, not = false) => {
+    const when = not ? { not: { cgroup }, ...rest } : { cgroup, ...rest };
+    const effect = not ? { deny: true as const } : { allow: true as const };
+    return compile(rule("r", { when, ...effect })).lint()
+      .filter(({ kind }) => kind === "forgeable").map(({ level }) => level).join();
+  };
+  for (
+    const glob of [
+      ...["**/prometheus.service", "**", "/user.slice/**", "/*/*/*/*/prometheus.service"],
+      ...["/user.slice/user-1000.slice/user@1000.service/app.slice/a.service"],
+      ...["/system.slice/**/prometheus.service", "/docker/**", "/docker/*/a.service"],
+    ]
+  ) {
+    assert.equal(said(glob), "warning", glob);
+    assert.equal(said(glob, { uid: 5 }), "note", glob);
+    assert.equal(said(glob, {}, true), "warning", `not ${glob}`);
+  }
+  for (const glob of ["/system.slice/prometheus.service", "/system.slice/*.service"]) {
+    assert.equal(said(glob), "", glob);
+    assert.equal(said(`${glob}x`, {}, true), "", glob);
+  }
+  assert.equal(said("/system.slice/prometheus.service/**"), "", "it divides its own group");
+  const denied = compile(rule("r", { when: { cgroup: "**" }, deny: true })).lint();
+  assert.ok(!denied.some(({ kind }) => kind === "forgeable"));
+});
+
+test("lint() tells where a hash is asked for of whoever connects", () => {
+  const exeSha256 = "0".repeat(64);
+  const isSlow = (when: Condition) =>
+    compile(rule("r", { when, allow: true })).lint().some(({ kind }) => kind === "slow");
+  for (
+    const when of [
+      { exeSha256 },
+      { exeSha256, unit: "a.service" },
+      { exeSha256, not: { uid: 5 } },
+      { exeSha256, any: [{ uid: 5 }, { unit: "a.service" }] },
+      { any: [{ uid: 5 }, { exeSha256 }] },
+      { not: { exeSha256 } },
+    ]
+  ) assert.ok(isSlow(when), JSON.stringify(when));
+  for (
+    const when of [
+      { exeSha256, uid: 5 },
+      { exeSha256, group: "docker" },
+      { exeSha256, any: [{ uid: 5 }, { gid: 7 }] },
+      { gid: 7, any: [{ unit: "a.service" }, { all: [{ exeSha256 }] }] },
+    ]
+  ) assert.ok(!isSlow(when), JSON.stringify(when));
 });
 
 test("lint() and who() of ten thousand rules", () => {

@@ -171,7 +171,7 @@ function reachOf(rules: readonly RuleDocument[]): string[] {
     const theirs = meeting.filter(({ action }) => isAbout(action));
     const decides = cases.filter(({ decided }) => decided === at);
     const found: string[] = [];
-    if (theirs.length === 0) found.push("contradiction");
+    if (theirs.length === 0) found.push(decides.length > 0 ? "only-unknown" : "contradiction");
     else if (decides.length === 0) found.push("never");
     else if (!decides.some(({ isKnown }) => isKnown)) found.push("only-unknown");
     else if (theirs.some(({ decided }) => decided < at && outcomes[decided] !== outcomes[at])) {
@@ -195,6 +195,12 @@ const EXAMPLES: RuleDocument[][] = [
     { name: "rule 2", when: { uid: 1 }, deny: true },
     { name: "rule 3", when: { uid: [1, 5] }, allow: true },
     { name: "rule 4", when: { uid: 0, not: { uid: "0-1" } }, deny: true },
+  ],
+  [
+    { name: "rule 0", when: { uid: 0, all: [{ uid: 1 }] }, deny: true },
+    { name: "rule 1", when: { uid: 5, not: { uid: "0-4294967294" } }, allow: true },
+    { name: "rule 2", deny: true },
+    { name: "rule 3", when: { uid: 0, all: [{ uid: 1 }] }, deny: true },
   ],
   [
     { name: "rule 0", when: { group: "docker" }, deny: true },
