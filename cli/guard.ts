@@ -1,7 +1,10 @@
 /** `ucred guard`: identity for a server that knows nothing of it, in front of whose socket it stands. */
 
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import process from "node:process";
+import { clearInterval, setInterval } from "node:timers";
+import { isId } from "../core/credentials.ts";
+import { accountId } from "../identity/accounts.ts";
 import type { ServerExpectation } from "../identity/verify.ts";
 import { shadowPolicy } from "../core/policy/shadow.ts";
 import type { Policy } from "../core/policy/policy.ts";
@@ -11,7 +14,7 @@ import type { Limits } from "../servers/limits.ts";
 import type { ListenOptions, SafeServer } from "../servers/listening.ts";
 import { guardHttp } from "./guard_http.ts";
 import { guardStream } from "./guard_stream.ts";
-import { type ExitCode, printable, tell, tellError } from "./output.ts";
+import { type ExitCode, printable, tell, tellError, UsageError } from "./output.ts";
 import { untilSignal } from "./signals.ts";
 
 /** Options, as the command line has them. */
@@ -58,6 +61,8 @@ export type GuardServer = SafeServer & {
 
 /** Runs the command, until it is told to end. */
 export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
+  const expect = expectationOf(options.upstreamUser);
+  const limits = limitsOf(options);
   const anyOwner = options.anyOwner === true;
   const [policy, shadow] = [options.policy, options.shadow].map((file) =>
     file === undefined ? undefined : follow(file, anyOwner)
@@ -71,17 +76,23 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   const start = options.mode === "http" ? guardHttp : guardStream;
   const server = start({
     policy: withShadow(policy, shadow),
-    limits: limitsOf(options),
+    limits,
     audit,
     upstream: socketPath(options.upstream),
-    expect: expectationOf(options.upstreamUser),
+    expect,
     h2c: options.h2c === true,
   });
+  const watch = file === undefined ? undefined : watchAudit(audit!, file);
+  const hangUp = () => {
+    if (file !== undefined) reopen(audit!, file);
+    policy?.reload(); // tells itself what came of it
+    shadow?.reload();
+  };
   try {
-    const ended = untilSignal(policy, audit); // before: SIGHUP may come as soon as it is ready
+    const ended = untilSignal(hangUp); // before: SIGHUP may come as soon as it is ready
     await listening(server, whereOf(options));
     tell(
-      `guards ${options.upstream}, listening at ${
+      `guards ${printable(options.upstream)}, listening at ${
         printable(String(server.address()).replace("\0", "@"))
       }`,
     );
@@ -92,6 +103,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   } finally {
     policy?.close();
     shadow?.close();
+    clearInterval(watch);
     await audit?.close();
     if (audit !== undefined && audit.dropped > 0) {
       const why = audit.error === undefined ? "" : `: ${printable(audit.error.message)}`;
@@ -105,12 +117,33 @@ function socketPath(name: string): string {
   return name.startsWith("@") ? `\0${name.slice(1)}` : name;
 }
 
+function reopen(audit: AuditLog, file: string): void {
+  audit.reopen();
+  if (audit.error === undefined) return;
+  tell(`${printable(file)} cannot be opened anew: ${printable(audit.error.message)}`);
+}
+
+/** How often is looked whether lines were lost, in ms. */
+const LOOK = 1000;
+
+/** Tells once that lines of the audit log are lost. How many they were is told in the end. */
+function watchAudit(audit: AuditLog, file: string): NodeJS.Timeout {
+  const timer = setInterval(() => {
+    if (audit.dropped === 0) return;
+    clearInterval(timer);
+    const why = audit.error?.message ?? "more comes than can be written";
+    tell(`${printable(file)}: lines of the audit log are being lost: ${printable(why)}`);
+  }, LOOK);
+  return timer.unref();
+}
+
 function follow(file: string, anyOwner: boolean): WatchedPolicy {
+  const name = printable(file);
   return watchPolicy(file, {
     anyOwner,
-    onReload: () => tell(`${file}: the new policy is in force`),
+    onReload: () => tell(`${name}: the new policy is in force`),
     onError: (error) => {
-      tell(`${file} cannot be used; the policy before it stays in force`);
+      tell(`${name} cannot be used; the policy before it stays in force`);
       tellError(error);
     },
   });
@@ -133,17 +166,63 @@ function withShadow(
   });
 }
 
+/** Descriptors of a connection: the client's, the server's, and one of either that is about to be closed. */
+const PER_CONNECTION = 3;
+
+/** Descriptors for all else: the runtime's, policies, logs, connections that are refused. */
+const SPARE = 128;
+
+/** By default; as ucred/net has it. */
+const CONNECTIONS = 2048;
+const PER_USER = 256;
+
+/**
+ * Never more connections than there may be descriptors. A process that has none left accepts nothing,
+ * and Deno 2.9.5 never again.
+ */
 function limitsOf({ maxConnections, maxPerUser, acceptRate }: GuardCommandOptions): Limits {
+  const files = mostOpenFiles();
+  const most = Math.floor((files - SPARE) / PER_CONNECTION);
+  const asked = maxConnections ?? CONNECTIONS;
+  const raise = "raise it by `ulimit -n`, or by LimitNOFILE= of the service";
+  if (most < 1) {
+    throw new UsageError(`A process may have ${files} files open here, which is too few: ${raise}`);
+  }
+  const share = Math.max(1, Math.floor(most * PER_USER / CONNECTIONS));
+  const perUser = maxPerUser ?? (most < asked ? Math.min(PER_USER, share) : PER_USER);
+  if (most < asked) {
+    tell(
+      `${most} connections at a time, ${Math.min(perUser, most)} of one user, and not ${asked}: ` +
+        `a process may have ${files} files open here; ${raise}`,
+    );
+  }
   return {
-    connections: maxConnections,
-    connectionsPerUser: maxPerUser,
+    connections: Math.min(asked, most),
+    connectionsPerUser: perUser,
     acceptsPerSecond: acceptRate,
   };
 }
 
+/** RLIMIT_NOFILE, where it can be told. */
+function mostOpenFiles(): number {
+  try {
+    const limits = readFileSync("/proc/self/limits", "latin1");
+    const soft = /^Max open files +([0-9]+)/m.exec(limits)?.[1];
+    return soft === undefined ? Infinity : Number(soft);
+  } catch {
+    return Infinity; // not Linux
+  }
+}
+
+/** @throws {UsageError} If there is no such user: it would be found out with the first connection. */
 function expectationOf(user: string | undefined): ServerExpectation | undefined {
   if (user === undefined) return undefined;
-  return /^[0-9]+$/.test(user) ? { uid: Number(user) } : { user };
+  if (/^[0-9]+$/.test(user)) {
+    if (isId(Number(user))) return { uid: Number(user) };
+    throw new UsageError(`--upstream-user: ${user} is no id from 0 to 4294967294`);
+  }
+  if (accountId("user", user) !== undefined) return { user };
+  throw new UsageError(`--upstream-user: there is no user ${JSON.stringify(user)}`);
 }
 
 function whereOf(options: GuardCommandOptions): ListenOptions {

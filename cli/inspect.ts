@@ -1,6 +1,13 @@
 /** `ucred inspect`: who serves a socket, who may connect, who is connected, and what is doubtful. */
 
-import { type BigIntStats, lstatSync, readdirSync, realpathSync, statSync } from "node:fs";
+import {
+  type BigIntStats,
+  lstatSync,
+  readdirSync,
+  readlinkSync,
+  realpathSync,
+  statSync,
+} from "node:fs";
 import { connect, type Socket } from "node:net";
 import process from "node:process";
 import { dirname, join, resolve } from "node:path";
@@ -31,6 +38,11 @@ interface FileReport {
   readonly mode: string;
 }
 
+/** A link that the path leads through, or a folder that is on the way for the sake of one. */
+interface StepReport extends FileReport {
+  readonly isLink: boolean;
+}
+
 /** Something that is doubtful, or worth to know. */
 interface Remark {
   readonly kind: string;
@@ -44,6 +56,8 @@ interface SocketReport {
   readonly file: FileReport | undefined;
   /** From the socket's folder up to "/". */
   readonly folders: readonly FileReport[];
+  /** What else the path leads through: links, and the folders that they stand in. */
+  readonly way: readonly StepReport[];
   /** Who called listen(2); `undefined` if nobody answers. */
   readonly server: PeerJSON | undefined;
   /** Processes that hold the listening socket now, as far as we may look. */
@@ -75,6 +89,7 @@ class Look {
   readonly #notes: Remark[] = [];
   #file: BigIntStats | undefined;
   #folders: readonly FileReport[] = [];
+  #way: readonly StepReport[] = [];
   #server: Peer | undefined;
   #holders: readonly Peer[] = [];
   #clients: readonly Peer[] = [];
@@ -95,7 +110,9 @@ class Look {
         this.#file = statSync(this.#path, { bigint: true });
       }
       if (!this.#file.isSocket()) throw noSocket(this.#path, this.#file);
-      this.#folders = foldersOf(realpathSync(dirname(this.#path)));
+      this.#folders = foldersOf(dirname(realpathSync(this.#path)));
+      const isListed = ({ path }: FileReport) => this.#folders.some((each) => each.path === path);
+      this.#way = wayTo(this.#path).filter((step) => !isListed(step));
     }
     const socket = await reach(this.#path);
     if (typeof socket === "string") this.#judgeAnswer(socket);
@@ -159,11 +176,14 @@ class Look {
       return this.#doubt("abstract", message);
     }
     const own = this.#server?.uid ?? ownUid();
-    for (const { path, uid, mode } of this.#folders) {
-      const isServers = (owner: number) => owner === 0 || owner === own;
-      const why = whoElseReplaces({ uid, mode: parseInt(mode, 8) }, isServers);
+    const isServers = (owner: number) => owner === 0 || owner === own;
+    const folders = this.#folders.map((folder) => ({ ...folder, isLink: false }));
+    for (const { path, uid, mode, isLink } of [...folders, ...this.#way]) {
+      const access = isLink ? 0 : parseInt(mode, 8); // a link's is 0777, and means nothing
+      const why = whoElseReplaces({ uid, mode: access }, isServers);
       if (why === undefined) continue;
-      this.#doubt("folder", `The folder ${path} ${why}: they can put another socket there`);
+      const what = isLink ? "link" : "folder";
+      this.#doubt(what, `The ${what} ${path} ${why}: they can put another socket there`);
     }
     const folder = this.#folders[0];
     if (folder !== undefined && isSticky({ uid: 0, mode: parseInt(folder.mode, 8) })) {
@@ -222,6 +242,7 @@ class Look {
       path: this.#path.replace(/^\0/, "@"),
       file: this.#file && fileReport(this.#path, this.#file),
       folders: this.#folders,
+      way: this.#way,
       server: this.#server?.toJSON(),
       holders: this.#holders.map((peer) => peer.toJSON()),
       connections: this.#connections,
@@ -232,7 +253,7 @@ class Look {
   }
 
   print(): void {
-    const { file, folders } = this.report();
+    const { file, folders, way } = this.report();
     print(paint("bold", printable(this.#path.replace(/^\0/, "@"))));
     if (file !== undefined) {
       line("socket", fileText(file));
@@ -240,6 +261,10 @@ class Look {
     } else line("may connect", "every process of this network namespace");
     for (const [at, folder] of folders.entries()) {
       line(at === 0 ? "folders" : "", `${fileText(folder)}  ${printable(folder.path)}`);
+    }
+    for (const [at, step] of way.entries()) {
+      const text = `${step.isLink ? "link" : step.mode} ${ownerText(step)}`;
+      line(at === 0 ? "through" : "", `${text}  ${printable(step.path)}`);
     }
     line("listens", this.#server === undefined ? "?" : peerText(this.#server));
     for (const holder of this.#holders) {
@@ -361,13 +386,46 @@ function foldersOf(path: string): readonly FileReport[] {
   }
 }
 
+/** As many links as Linux follows. */
+const MOST_LINKS = 40;
+
+/** Each folder and link that the kernel goes through on the way to a file, once. */
+function wayTo(path: string): readonly StepReport[] {
+  const steps = new Map<string, StepReport>();
+  const see = (at: string): BigIntStats => {
+    const found = lstatSync(at, { bigint: true });
+    const isLink = found.isSymbolicLink();
+    if (isLink || found.isDirectory()) steps.set(at, { ...fileReport(at, found), isLink });
+    return found;
+  };
+  const namesIn = (path: string) => path.split("/").filter((name) => name !== "" && name !== ".");
+  const names = namesIn(path).toReversed();
+  let folder = "/";
+  see(folder);
+  for (let links = 0; names.length > 0 && links <= MOST_LINKS;) {
+    const name = names.pop()!;
+    const at = name === ".." ? dirname(folder) : join(folder, name);
+    if (see(at).isSymbolicLink()) {
+      links++;
+      const target = readlinkSync(at);
+      if (target.startsWith("/")) folder = "/";
+      names.push(...namesIn(target).toReversed());
+    } else folder = at;
+  }
+  return [...steps.values()];
+}
+
 function fileReport(path: string, { uid, gid, mode }: BigIntStats): FileReport {
   const octal = (Number(mode) & 0o7777).toString(8).padStart(4, "0");
   return { path, uid: Number(uid), gid: Number(gid), mode: octal };
 }
 
-function fileText({ uid, gid, mode }: FileReport): string {
-  return `${mode} ${nameOf("user", uid)} ${nameOf("group", gid)}`;
+function fileText(file: FileReport): string {
+  return `${file.mode} ${ownerText(file)}`;
+}
+
+function ownerText({ uid, gid }: FileReport): string {
+  return `${nameOf("user", uid)} ${nameOf("group", gid)}`;
 }
 
 function nameOf(kind: "user" | "group", id: number): string {

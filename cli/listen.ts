@@ -47,7 +47,7 @@ export async function listen(path: string, options: ListenCommandOptions): Promi
     show(peer, decision, options);
     socket.resume().end(greeting(peer, decision));
   });
-  const ended = untilSignal(policy); // from before anybody can know that it listens
+  const ended = untilSignal(() => void policy?.reload()); // from before anybody can know that it listens
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     const isPath = !where.startsWith("\0");

@@ -3,6 +3,7 @@
 import process from "node:process";
 import { styleText } from "node:util";
 import { UcredError } from "../core/errors.ts";
+import { visible } from "../core/policy/shape.ts";
 
 /** 0: fine; 1: there are findings, or the answer is no; 2: it could not be done. */
 export type ExitCode = 0 | 1 | 2;
@@ -37,7 +38,16 @@ export function width(): number {
 
 /** Prints a line of text on stdout. */
 export function print(line: string): void {
-  process.stdout.write(`${line}\n`);
+  write(`${line}\n`);
+}
+
+/** Prints text on stdout, whatever its lines. */
+export function write(text: string): void {
+  try {
+    process.stdout.write(text);
+  } catch (error) {
+    process.stdout.emit("error", error as Error); // Deno throws where others tell
+  }
 }
 
 /** Prints data on stdout, for programs. */
@@ -50,16 +60,11 @@ export function tell(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
-/** What can move the cursor, end the line or turn its direction around. */
-const UNPRINTABLE = /[\p{Cc}\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu;
-
-/** A text of somebody else's choosing, in printable characters. */
-export function printable(text: string): string {
-  return text.replace(UNPRINTABLE, (character) => {
-    const code = character.codePointAt(0)!.toString(16);
-    return code.length <= 2 ? `\\x${code.padStart(2, "0")}` : `\\u${code.padStart(4, "0")}`;
-  });
-}
+/**
+ * A text of somebody else's choosing, in printable characters: nothing in it moves the cursor, ends the
+ * line, turns its direction around, or is there without being seen.
+ */
+export const printable: (text: string) => string = visible;
 
 /** Cuts a text off so that it is at most so wide. */
 export function fit(text: string, width: number): string {
@@ -115,7 +120,7 @@ export function tellError(error: unknown): ExitCode {
   const prefix = paint("red", "ucred:", process.stderr);
   if (error instanceof UcredError) {
     tell(`${prefix} ${error.message.split("\n").map(printable).join("\n")}`);
-    tell(`       ${printable(error.hint)}`);
+    tell(`       ${printable(hintText(error.hint))}`);
   } else if (error instanceof UsageError || isDenied(error)) {
     tell(`${prefix} ${printable(error.message)}`);
   } else if (isSystemError(error)) {
@@ -125,6 +130,12 @@ export function tellError(error: unknown): ExitCode {
     tell(error instanceof Error ? error.stack ?? String(error) : String(error));
   }
   return 2;
+}
+
+/** A hint, for who has a command line and not the library. */
+function hintText(hint: string): string {
+  return hint.replace("set anyOwner", "use --any-owner")
+    .replace(", use another one, or set anyFolder", ", or use another one");
 }
 
 /** What a runtime was told to deny: Deno without a flag, Node with --permission. */

@@ -2,12 +2,14 @@
 
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
+import { isId } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Accounts } from "../core/policy/document.ts";
 import { equivalent, type Policy } from "../core/policy/policy.ts";
 import type { PlainPeer } from "../core/policy/subject.ts";
 import { accountId } from "../identity/accounts.ts";
+import { definePolicy } from "../identity/policy.ts";
 import { peerOfPid } from "../identity/unix_sockets.ts";
 import { type LoadOptions, loadPolicy } from "../policy/load.ts";
 import {
@@ -46,7 +48,7 @@ export function check(
       if (!options.json) print(`${printable(file)}: ok`);
       return { code: 0, data: { ok: true } };
     } catch (error) {
-      return refused(error, options);
+      return refused(error, options, 1);
     }
   });
 }
@@ -81,7 +83,6 @@ export function test(files: readonly string[], options: PolicyCommandOptions): E
 /** Who asks, as the command line says. */
 export interface ExplainOptions extends PolicyCommandOptions {
   readonly action?: string;
-  readonly uid?: number;
   readonly gid?: number;
   readonly user?: string;
   readonly group?: readonly string[];
@@ -104,7 +105,11 @@ export function explain(file: string, options: ExplainOptions): ExitCode {
   }
 }
 
+/** More than pid_t can number: the kernel would take it for another, or for none of its business. */
+const TOO_MANY = 2 ** 31;
+
 function processOf(pid: number): Peer {
+  if (pid >= TOO_MANY) throw new UsageError(`There is no process ${pid}`);
   try {
     return peerOfPid(pid);
   } catch (error) {
@@ -148,21 +153,28 @@ export function diff(before: string, after: string, options: PolicyCommandOption
 /** Runs for each file, and prints all reports at once where JSON is asked for. */
 function each(
   files: readonly string[],
-  { json }: PolicyCommandOptions,
+  options: PolicyCommandOptions,
   run: (file: string) => Report,
 ): ExitCode {
-  const reports = files.map((file) => ({ file, ...run(file) }));
+  const reports = files.map((file) => {
+    try {
+      return { file, ...run(file) };
+    } catch (error) {
+      return { file, ...refused(error, options, 2) };
+    }
+  });
+  const { json } = options;
   if (json) printJson(reports.map(({ file, data }) => ({ file, result: data })));
   return Math.max(...reports.map(({ code }) => code)) as ExitCode;
 }
 
-/** A policy that cannot be used: a finding, unless it could not even be read. */
-function refused(error: unknown, { json }: PolicyCommandOptions): Report {
+/** A policy that cannot be used. Where it could not even be read, the command could not be run. */
+function refused(error: unknown, { json }: PolicyCommandOptions, code: 1 | 2): Report {
   if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
   const isUnread = error.cause !== undefined;
-  if (!json || isUnread) tellError(error);
+  if (!json || isUnread || code === 2) tellError(error);
   const data = { ok: false, message: error.message, hint: error.hint };
-  return { code: isUnread ? 2 : 1, data };
+  return { code: isUnread ? 2 : code, data };
 }
 
 /** Whose the file is does not matter here: nobody is let in by it. */
@@ -173,41 +185,55 @@ function load(file: string, options: PolicyCommandOptions): Policy {
 /** Accounts of another machine, from a file: `users` and `groups`, each name → id. */
 function accountsOf({ accounts: file }: PolicyCommandOptions): Pick<LoadOptions, "accounts"> {
   if (file === undefined) return {};
-  const data: unknown = parse(readFileSync(file, "utf8"));
-  const { users = {}, groups = {} } = (data ?? {}) as {
-    readonly users?: { readonly [name: string]: unknown };
-    readonly groups?: { readonly [name: string]: unknown };
+  const text = readFileSync(file, "utf8");
+  let data: unknown;
+  try {
+    data = parse(text);
+  } catch (error) {
+    throw new UsageError(`${file}: ${(error as Error).message.split("\n")[0]}`);
+  }
+  const wrong = new UsageError(`${file}: it has users and groups, and under each name: id`);
+  const idsIn = (kind: "users" | "groups") => {
+    const map = isMap(data ?? {}) ? (data as MaybeMap)?.[kind] ?? {} : undefined;
+    if (!isMap(map)) throw wrong;
+    return (name: string) => {
+      if (!Object.hasOwn(map, name)) return undefined;
+      const id = map[name];
+      if (typeof id === "number" && isId(id)) return id;
+      throw new UsageError(`${file}: ${name} has no id from 0 to 4294967294`);
+    };
   };
-  const idIn = (map: { readonly [name: string]: unknown }) => (name: string) => {
-    if (!Object.hasOwn(map, name)) return undefined;
-    const id = map[name];
-    if (typeof id === "number") return id;
-    throw new UsageError(`${file}: ${name} has no id`);
-  };
-  const accounts: Accounts = { uid: idIn(users), gid: idIn(groups) };
+  const accounts: Accounts = { uid: idsIn("users"), gid: idsIn("groups") };
   return { accounts };
 }
 
+type MaybeMap = { readonly [name: string]: unknown } | null | undefined;
+
+function isMap(value: unknown): value is { readonly [name: string]: unknown } {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
 function plainPeer(options: ExplainOptions): PlainPeer {
-  const { uid, gid, user, group = [], peer: text } = options;
+  const { gid, user, group = [], peer: text } = options;
   const accounts = accountsOf(options).accounts;
   const idOf = (kind: "user" | "group", name: string): number => {
-    const number = /^[0-9]+$/.test(name) ? Number(name) : undefined;
-    const id = number ??
-      (accounts === undefined
-        ? accountId(kind, name)
-        : kind === "user"
-        ? accounts.uid(name)
-        : accounts.gid(name));
+    if (/^[0-9]+$/.test(name)) {
+      if (isId(Number(name))) return Number(name);
+      throw new UsageError(`--${kind}: ${name} is no id from 0 to 4294967294`);
+    }
+    const id = accounts === undefined
+      ? accountId(kind, name)
+      : kind === "user"
+      ? accounts.uid(name)
+      : accounts.gid(name);
     if (id === undefined) throw new UsageError(`There is no ${kind} ${JSON.stringify(name)}`);
     return id;
   };
   const groups = group.map((name) => idOf("group", name));
   const given = text === undefined ? {} : peerFrom(text);
-  const who = user === undefined ? uid : idOf("user", user);
   return {
     ...given,
-    ...(who !== undefined && { uid: who }),
+    ...(user !== undefined && { uid: idOf("user", user) }),
     ...(gid !== undefined && { gid }),
     ...(groups.length > 0 && { groups }),
   };
@@ -220,6 +246,25 @@ function peerFrom(text: string): PlainPeer {
   } catch (error) {
     throw new UsageError(`--peer is no JSON: ${(error as Error).message}`);
   }
-  if (typeof peer === "object" && peer !== null && !Array.isArray(peer)) return peer;
-  throw new UsageError('--peer is an object, {"uid": 1000} for instance');
+  if (!isMap(peer)) throw new UsageError('--peer is an object, {"uid": 1000} for instance');
+  const { user, group, groups } = peer;
+  const isNamed = (Array.isArray(groups) ? groups : []).some((each) => typeof each === "string");
+  if (user !== undefined || group !== undefined || isNamed) {
+    throw new UsageError("--peer has ids; give names by --user and --group");
+  }
+  requirePeer(peer);
+  return peer;
+}
+
+/** Peers are checked as those of tests in policies are. */
+function requirePeer(peer: { readonly [name: string]: unknown }): void {
+  const rules = [{ name: "any", allow: true as const }];
+  const test = { peer, expect: { deny: true as const } };
+  try {
+    definePolicy({ version: 1, rules, tests: [test] });
+  } catch (error) {
+    if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
+    const [first = ""] = error.message.replace(/^Cannot use the policy: /, "").split("\n");
+    throw new UsageError(first.replace(/^tests\[0\]\.peer/, "--peer"));
+  }
 }

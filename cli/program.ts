@@ -1,5 +1,6 @@
 /** The command line: every command, option and example, from which help, completions and man page come. */
 
+import { resolve } from "node:path";
 import process from "node:process";
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { completions, SHELLS } from "./completions.ts";
@@ -8,7 +9,7 @@ import { guard, type GuardCommandOptions } from "./guard.ts";
 import { inspect } from "./inspect.ts";
 import { listen } from "./listen.ts";
 import { manual } from "./man.ts";
-import { type ExitCode, print, printable, tell, tellError } from "./output.ts";
+import { type ExitCode, print, printable, tell, tellError, write } from "./output.ts";
 import * as policy from "./policy.ts";
 import { VERSION } from "./version.ts";
 
@@ -78,12 +79,18 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
   let code: ExitCode = 0;
   const program = programFor((result) => code = result);
   try {
-    await program.parseAsync(args, { from: "user" });
-    return code;
+    await program.parseAsync(withHelp(args), { from: "user" });
+    return isUnwritten ? 2 : code;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     return tellError(error);
   }
+}
+
+/** "help policy explain" is "policy explain --help": commander knows one name after "help". */
+function withHelp([first, ...rest]: readonly string[]): readonly string[] {
+  if (first === undefined) return [];
+  return first === "help" && rest.length > 1 ? [...rest, "--help"] : [first, ...rest];
 }
 
 /** The program, whose commands give their exit codes to `done`. */
@@ -94,9 +101,9 @@ export function programFor(done: (code: ExitCode) => void): Command {
     .helpOption("-h, --help", "print this")
     .exitOverride()
     .showSuggestionAfterError()
-    .configureOutput({ outputError: (text, write) => write(errorText(text)) })
+    .configureOutput({ writeOut: write, outputError: (text, write) => write(errorText(text)) })
     .showHelpAfterError("       ucred --help tells more")
-    .addHelpCommand("help [command]", "print a command's help");
+    .addHelpCommand("help [command...]", "print a command's help");
 
   const command = (parent: Command, name: string, about: string) => {
     const made = parent.command(name).description(about).helpOption("-h, --help", "print this");
@@ -105,12 +112,12 @@ export function programFor(done: (code: ExitCode) => void): Command {
   const json = () => new Option("--json", "print data, for programs");
 
   command(program, "inspect", "tell who serves a socket, who may connect, and what is doubtful")
-    .argument("<socket>", "path, or @name for an abstract name")
+    .argument("<socket>", "path, or @name for an abstract name", socketName)
     .addOption(json())
     .action(async (socket, options) => done(await inspect(socket, options)));
 
   command(program, "listen", "listen at a socket, and show every process that connects")
-    .argument("<socket>", "path, or @name")
+    .argument("<socket>", "path, or @name", socketName)
     .option("--policy <file>", "also show what this policy decides, and why")
     .option("--action <text>", "what the policy is asked about")
     .addOption(
@@ -153,9 +160,9 @@ function errorText(text: string): string {
 
 function addGuard(command: Command, done: (code: ExitCode) => void): void {
   command
-    .option("--listen <socket>", "where to listen: path, or @name")
+    .option("--listen <socket>", "where to listen: path, or @name", socketName)
     .option("--systemd [name]", "listen on the socket that systemd passes, instead")
-    .requiredOption("--upstream <socket>", "where the server behind listens")
+    .requiredOption("--upstream <socket>", "where the server behind listens", socketName)
     .option("--upstream-user <user>", "who it has to run as, as of its listen(2)")
     .addOption(
       new Option("--mode <mode>", "what to decide about: connections, or HTTP requests")
@@ -175,14 +182,40 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
     .option("--accept-rate <n>", "connections of one user in a second (default: any)", positive)
     .option("--drain <seconds>", "how long connections may go on after SIGTERM", seconds, 10)
     .action(async (options: GuardCommandOptions) => {
-      if ((options.listen === undefined) === (options.systemd === undefined)) {
-        command.error("error: give either --listen or --systemd", { exitCode: 2 });
-      }
-      if (options.shadow !== undefined && options.policy === undefined) {
-        command.error("error: --shadow takes a --policy to be compared with", { exitCode: 2 });
-      }
+      const wrong = contradictionIn(options);
+      if (wrong !== undefined) command.error(`error: ${wrong}`, { exitCode: 2 });
       done(await guard(options));
     });
+}
+
+/** What of these options would be without effect, or cannot be. */
+function contradictionIn(options: GuardCommandOptions): string | undefined {
+  const { listen, systemd, upstream, policy, shadow, audit, auditDenied, h2c, mode } = options;
+  if ((listen === undefined) === (systemd === undefined)) {
+    return "give either --listen or --systemd";
+  }
+  if (listen !== undefined && placeOf(listen) === placeOf(upstream)) {
+    return "--listen and --upstream are the same socket";
+  }
+  const file = ["socketMode", "socketOwner", "socketGroup"] as const;
+  if (file.some((name) => options[name] !== undefined)) {
+    const who =
+      "--socket-mode, --socket-owner and --socket-group are about a file that --listen makes";
+    if (systemd !== undefined) {
+      return `${who}: with --systemd, the unit has SocketMode= and the like`;
+    }
+    if (listen!.startsWith("@")) return `${who}: an abstract name has none`;
+  }
+  if (shadow !== undefined && policy === undefined) {
+    return "--shadow takes a --policy to be compared with";
+  }
+  if (auditDenied && audit === undefined) return "--audit-denied takes an --audit to write to";
+  if (h2c && mode !== "http") return "--h2c is for --mode http: a stream is passed as it is";
+  return undefined;
+}
+
+function placeOf(socket: string): string {
+  return socket.startsWith("@") ? socket : resolve(socket);
 }
 
 function addPolicy(
@@ -210,10 +243,12 @@ function addPolicy(
     .argument("<file>", "policy")
     .option("--action <text>", "what the peer asks for")
     .option("--user <user>", "the peer's user, by name or uid")
-    .option("--uid <id>", "the peer's uid", id)
     .option("--gid <id>", "the peer's gid", id)
     .option("--group <group...>", "the peer's groups, by name or gid")
-    .option("--pid <pid>", "a process that runs, instead", positive)
+    .addOption(
+      new Option("--pid <pid>", "a process that runs, instead").argParser(positive)
+        .conflicts(["user", "gid", "group", "peer"]),
+    )
     .option("--peer <json>", 'the peer as data: {"process":{"unit":"a.service"}}')
     .action((file, options) => done(policy.explain(file, options)));
   add("who", "who may do something?")
@@ -249,6 +284,11 @@ function addExamples(command: Command): void {
   command.addHelpText("after", `\nExamples:\n${lines.join("\n")}`);
 }
 
+function socketName(text: string): string {
+  if (text !== "" && text !== "@") return text;
+  throw new InvalidArgumentError("It is a path, or @ and a name.");
+}
+
 function octal(text: string): number {
   if (/^0?[0-7]{3}$/.test(text)) return parseInt(text, 8);
   throw new InvalidArgumentError("It is an octal mode, 0660 for instance.");
@@ -270,13 +310,18 @@ function id(text: string): number {
   throw new InvalidArgumentError("It is an id from 0 to 4294967294.");
 }
 
-/** What the process does beside the command: about readers that have gone, and warnings. */
+/** Whether something that was to be printed could not be. */
+let isUnwritten = false;
+
+/** What the process does beside the command: about output that nobody takes, and warnings. */
 function prepare(): void {
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-    // `ucred … | head`. What runs until a signal ends as upon one.
+  process.stdout.once("error", (error: NodeJS.ErrnoException) => {
+    process.stdout.on("error", () => {}); // it is told once
+    isUnwritten = error.code !== "EPIPE"; // `ucred … | head` has what it wants
+    if (isUnwritten) tell(`ucred: the output cannot be written: ${printable(error.message)}`);
+    // What runs until a signal ends as upon one.
     if (process.listenerCount("SIGTERM") > 0) process.kill(process.pid, "SIGTERM");
-    else process.exit(0);
+    else if (isUnwritten) process.exit(2);
   });
   process.stderr.on("error", () => {}); // a guard goes on if whoever reads its messages has gone
   const show = process.listeners("warning");

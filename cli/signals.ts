@@ -1,34 +1,24 @@
 /** Signals: what ends a command, and what makes it read its files again. */
 
 import process from "node:process";
-import type { AuditLog } from "../servers/audit.ts";
-import type { WatchedPolicy } from "../policy/watch.ts";
 import { tell } from "./output.ts";
 
 /**
- * Waits for SIGINT or SIGTERM. SIGHUP reloads the policy and opens the audit log anew. A second
- * signal ends the program at once.
+ * Waits for SIGINT or SIGTERM. A second one of either kind ends the program at once.
+ *
+ * @param hangUp What SIGHUP does, also while what is open comes to its end.
  */
-export function untilSignal(
-  policy: WatchedPolicy | undefined,
-  audit?: AuditLog,
-): Promise<"SIGINT" | "SIGTERM"> {
-  const hangUp = () => {
-    audit?.reopen();
-    policy?.reload(); // tells itself what came of it
-  };
-  process.on("SIGHUP", hangUp);
+export function untilSignal(hangUp: () => void): Promise<"SIGINT" | "SIGTERM"> {
+  process.on("SIGHUP", hangUp); // for good: without a listener it ends the process
   return new Promise((resolve) => {
+    let isEnding = false;
     for (const signal of ["SIGINT", "SIGTERM"] as const) {
-      process.once(signal, () => {
-        process.off("SIGHUP", hangUp);
-        // Later: Deno would tell this very signal to a listener that is added now.
-        setImmediate(() =>
-          process.once(signal, () => {
-            tell("ended at once");
-            process.exit(signal === "SIGINT" ? 130 : 143);
-          })
-        );
+      process.on(signal, () => {
+        if (isEnding) {
+          tell("ended at once");
+          process.exit(signal === "SIGINT" ? 130 : 143);
+        }
+        isEnding = true;
         resolve(signal);
       });
     }

@@ -67,6 +67,9 @@ export interface How {
   readonly env?: Readonly<Record<string, string>>;
 }
 
+/** So long is waited at most for what has to come, in ms: a test that fails says why. */
+const PATIENCE = 60_000;
+
 const children = new Set<ChildProcess>();
 afterEach(() => children.forEach((child) => child.kill("SIGKILL")));
 
@@ -100,7 +103,9 @@ export class Running {
   async says(stream: "out" | "err", what: string | RegExp): Promise<void> {
     const isSaid = () =>
       typeof what === "string" ? this[stream].includes(what) : what.test(this[stream]);
+    const deadline = performance.now() + PATIENCE;
     while (!isSaid()) {
+      assert.ok(performance.now() < deadline, `after a minute, no ${what}: ${this.out}${this.err}`);
       assert.ok(children.has(this.process), `it ended: ${this.out}${this.err}`);
       await sleep(5);
     }
@@ -122,7 +127,10 @@ export async function ucred(args: readonly string[], how: How = {}): Promise<Ran
 
 /** Fails unless all of a text is printable, apart from the ends of its lines and tabs. */
 export function assertPrintable(text: string): void {
-  assert.doesNotMatch(text, /(?![\n\t])\p{Cc}|[\u200e\u200f\u202a-\u202e\u2066-\u2069]/u);
+  assert.doesNotMatch(
+    text,
+    /(?![\n\t])\p{Cc}|[\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/u,
+  );
 }
 
 /** A file of ours that nobody else may write. */
@@ -196,7 +204,9 @@ export class Terminal {
 
   /** Waits until it shows something. */
   async shows(what: string): Promise<string> {
+    const deadline = performance.now() + PATIENCE;
     for (;;) {
+      assert.ok(performance.now() < deadline, `after a minute, no ${what}: ${this.shown()}`);
       const shown = this.shown();
       if (shown.includes(what)) return shown;
       assert.doesNotMatch(shown, /\[ended: /, what);
@@ -206,7 +216,9 @@ export class Terminal {
 
   /** Waits for the end of the command: what it has shown, and its exit code. */
   async ended(): Promise<{ text: string; code: number }> {
+    const deadline = performance.now() + PATIENCE;
     for (;;) {
+      assert.ok(performance.now() < deadline, `after a minute, no end: ${this.shown()}`);
       const [, text, code] = /^([\s\S]*)\[ended: ([0-9]+)\]/.exec(this.shown()) ?? [];
       if (text !== undefined) return { text, code: Number(code) };
       await sleep(20);

@@ -26,6 +26,9 @@ test("ucred --version and --help are printed on stdout, and exit with 0", async 
     ucred(["--help"]),
     ucred(["help", "inspect"]),
   ]);
+  const below = await ucred(["help", "policy", "explain"]);
+  assert.match(below.out, /^Usage: ucred policy explain .*Examples:/s);
+  assert.equal(below.code, 0);
   assert.match(version.out, /^[0-9]+\.[0-9]+\.[0-9]+\n$/);
   assert.match(help.out, /^Usage: ucred .*Examples:\n {2}ucred doctor\n/s);
   assert.match(of.out, /^Usage: ucred inspect .*Examples:/s);
@@ -42,11 +45,22 @@ const MISTAKES: readonly (readonly [args: string, says: RegExp])[] = [
   ["inspect /x /y", /too many arguments/],
   ["listen /x --mode 9", /--mode <octal>.*'9'.*octal mode/],
   ["listen /x --mode", /--mode <octal>.*argument missing/],
-  ["policy explain x --uid 4294967295", /--uid.*an id from 0 to 4294967294/],
+  ["policy explain x --gid 4294967295", /--gid.*an id from 0 to 4294967294/],
   ["policy explain x --pid none", /--pid.*whole number above 0/],
   ["completions tcsh", /'tcsh'.*bash, zsh, fish/],
   ["guard --upstream /x", /either --listen or --systemd/],
   ["guard --listen /x", /required option '--upstream <socket>'/],
+  ["guard --listen @ --upstream /x", /--listen <socket>.*a path, or @ and a name/],
+  ["guard --listen= --upstream /x", /--listen <socket>.*a path, or @ and a name/],
+  ["listen @", /a path, or @ and a name/],
+  ["guard --listen /a/../x --upstream /x", /are the same socket/],
+  ["guard --listen @a --upstream /x --socket-mode 0666", /--socket-mode.*abstract name/],
+  ["guard --systemd --upstream /x --socket-group 0", /--socket-group.*--systemd/],
+  ["guard --listen /x --upstream /y --audit-denied", /--audit-denied takes an --audit/],
+  ["guard --listen /x --upstream /y --h2c", /--h2c is for --mode http/],
+  ["guard --listen /x --upstream /y --upstream-user nosuchuser", /no user "nosuchuser"/],
+  ["guard --listen /x --upstream /y --upstream-user 99999999999", /99999999999 is no id/],
+  ["policy explain x --pid 1 --user root", /'--pid <pid>' cannot be used with option '--user/],
 ];
 
 test("a wrong command line is told in a line, with what would be right, and exits with 2", async () => {
@@ -64,6 +78,7 @@ test("files that cannot be used are told in a line, and exit with 2", async () =
   writeFileSync(good!, "version: 1\nrules: [{ name: all, when: { uid: 0 }, allow: true }]\n");
   symlinkSync("loop", loop!);
   const accounts = file("accounts.yaml", "users: { ada: one }\n");
+  const list = file("list.yaml", "users: [ada]\n");
   const cases: readonly (readonly [args: readonly string[], says: RegExp])[] = [
     [["inspect", join(folder, "none")], /There is no .*none\. No sockets are in/],
     [["inspect", join(folder, "a/b/c")], /There is no .*a\/b\/c: there is no folder .*\/a$/m],
@@ -88,6 +103,15 @@ test("files that cannot be used are told in a line, and exit with 2", async () =
     [["policy", "explain", good!, "--peer", "{"], /--peer is no JSON/],
     [["policy", "explain", good!, "--peer", "[]"], /--peer is an object/],
     [["policy", "explain", good!, "--pid", "4194305"], /There is no process 4194305/],
+    [["policy", "explain", good!, "--pid", "4000000000"], /There is no process 4000000000/],
+    [["policy", "explain", good!, "--peer", '{"foo":1}'], /--peer\.foo: no field "foo"/],
+    [["policy", "explain", good!, "--peer", '{"uid":"x"}'], /--peer\.uid: .*id from 0/],
+    [["policy", "explain", good!, "--peer", '{"process":5}'], /--peer\.process: .*not 5/],
+    [["policy", "explain", good!, "--peer", '{"user":"root"}'], /--peer has ids/],
+    [["policy", "explain", good!, "--user", "99999999999"], /--user: 99999999999 is no id/],
+    [["policy", "explain", good!, "--group", "4294967295"], /--group: 4294967295 is no id/],
+    [["policy", "check", "--accounts", bad!, good!], /bad\.yaml: /],
+    [["policy", "check", "--accounts", list, good!], /list\.yaml: it has users and groups/],
     [["policy", "explain", good!, "--accounts", accounts, "--user", "ada"], /ada has no id/],
     [["policy", "who", good!, "--accounts", join(folder, "none")], /none: .*ENOENT/],
   ];
@@ -123,7 +147,7 @@ testWith([tools.strangers], "what another user may not read is told in a line", 
 });
 
 test("hostile words of the command line reach the terminal as printable characters", async () => {
-  const hostile = "\u001b[2J\n\u202eevil\u0007";
+  const hostile = "\u001b[2J\n\u202eevil\u0007\u180e\ufff9\u{e0041}\u3164\u115f\u{1d173}";
   const cases = [
     [hostile],
     ["inspect", hostile],
@@ -177,8 +201,9 @@ testWith([tools.tmux], "a terminal gets colours, unless NO_COLOR or TERM=dumb is
   }
 });
 
-test("a reader that goes away ends the command quietly", async () => {
-  for (const args of [["--help"], ["man"], ["completions", "zsh"], ["doctor"]]) {
+test("a reader that goes away ends the command quietly, with its own exit code", async () => {
+  const cases = [[["--help"], 0], [["man"], 0], [["completions", "zsh"], 0], [lint, 1]] as const;
+  for (const [args, code] of cases) {
     const quoted = [...command, ...args].map((word) => `'${word}'`).join(" ");
     const child = spawn("bash", ["-c", `${quoted} | head -c 1; echo " \${PIPESTATUS[0]}"`]);
     let text = "";
@@ -186,7 +211,20 @@ test("a reader that goes away ends the command quietly", async () => {
       stream.setEncoding("utf8").on("data", (chunk: string) => text += chunk);
     }
     await new Promise((resolve) => child.once("close", resolve));
-    assert.match(text, /^. 0\n$/, args.join(" "));
+    assert.equal(text.slice(1), ` ${code}\n`, args.join(" "));
+  }
+});
+
+testWith([needs.linux], "what cannot be printed is told in a line, and exits with 2", async () => {
+  for (const args of [["--help"], ["man"], ["policy", "who", lint[2]!]]) {
+    const quoted = [...command, ...args].map((word) => `'${word}'`).join(" ");
+    const child = spawn("bash", ["-c", `${quoted} > /dev/full; echo "$?"`]);
+    let text = "";
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8").on("data", (chunk: string) => text += chunk);
+    }
+    await new Promise((resolve) => child.once("close", resolve));
+    assert.match(text, /^ucred: the output cannot be written: .*no space left.*\n2\n$/i);
   }
 });
 

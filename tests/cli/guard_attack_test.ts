@@ -13,6 +13,7 @@ import {
   Guard,
   policyFile,
   testGuard,
+  tool,
   until,
   USERS,
 } from "./guard_harness.ts";
@@ -359,6 +360,9 @@ testGuard("guard gives each of many users their own answers while others smuggle
   }
   isOver = true;
   await Promise.all(attackers);
+  assert.ok(requests.length > 400);
+  const smuggled = requests.filter((line) => /smuggled|DELETE/.test(line.split(" ")[0]!));
+  assert.deepEqual(smuggled, [], "none of them is a request of its own");
 });
 
 testGuard(
@@ -430,4 +434,36 @@ testGuard(
       outcome = await Wire.as(USERS.one, guard.path).until("welcome").then(() => "in", () => "out");
     }
   },
+);
+
+testGuard(
+  "guard takes no more connections than it may have files open, and serves when they have gone",
+  async () => {
+    const ends: End[] = [];
+    const behind = await Behind.start((end) => void end.send("welcome"));
+    const guard = await Guard.start({
+      upstream: behind.path,
+      policy: policyFile("version: 1\nrules: [{ name: all, allow: true }]\n"),
+      args: ["--max-per-user", "1000"],
+      prefix: ["prlimit", "--nofile=300:300"],
+    });
+    assert.match(
+      guard.told,
+      /^57 connections at a time, 57 of one user, and not 2048: .*LimitNOFILE/,
+    );
+    for (let round = 0; round < 2; round++) {
+      const before = behind.count;
+      for (let i = 0; i < 400; i++) ends.push(await End.open(guard.path));
+      await until(() => behind.count >= before + 57);
+      assert.equal(behind.count, before + 57);
+      for (const end of ends.splice(0)) end.destroy();
+      let isServed = false;
+      while (!isServed) { // as soon as the guard hears that they have gone
+        const wire = Wire.as(USERS.two, guard.path);
+        isServed = await wire.until("welcome").then(() => true, () => false);
+        wire.destroy();
+      }
+    }
+  },
+  tool("prlimit"),
 );

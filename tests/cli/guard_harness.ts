@@ -86,6 +86,9 @@ export interface Start {
   readonly listen?: string | null;
 }
 
+/** So long is waited at most for what has to come, in ms: a test that fails says why. */
+const PATIENCE = 60_000;
+
 const running = new Set<ChildProcess>();
 const ends = new Set<End>();
 const upstreams = new Set<Server>();
@@ -150,11 +153,13 @@ export class Guard {
 
   /** Waits until it tells something that it has not told when last asked. */
   async tells(text: string): Promise<void> {
+    const deadline = performance.now() + PATIENCE;
     while (true) {
       const at = this.#told.indexOf(text, this.#seen);
       if (at !== -1) return void (this.#seen = at + text.length);
       const { exitCode, signalCode } = this.child;
       assert.ok(exitCode === null && signalCode === null, `no ${text} in: ${this.#told}`);
+      assert.ok(performance.now() < deadline, `after a minute, no ${text} in: ${this.#told}`);
       await sleep(5);
     }
   }
@@ -356,5 +361,9 @@ export function answerOf(body: string, status = "200 OK"): string {
 }
 
 export async function until(condition: () => unknown): Promise<void> {
-  while (!condition()) await sleep(5);
+  const deadline = performance.now() + PATIENCE;
+  while (!condition()) {
+    assert.ok(performance.now() < deadline, `after a minute, not yet: ${condition}`);
+    await sleep(5);
+  }
 }

@@ -3,13 +3,14 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Child, freshPath } from "../live/harness.ts";
 import { visitAs } from "../servers/harness.ts";
 import { Wire } from "../servers/http_harness.ts";
+import { safeFolder } from "../support/safe_folder.ts";
 import {
   answerAll,
   answerOf,
@@ -51,6 +52,15 @@ testGuard("guard follows its policy's file, and reads it again upon SIGHUP", asy
   guard.signal("SIGHUP");
   await guard.tells("the new policy is in force");
   assert.equal(await visitAs(USERS.two, guard.path), "welcome");
+});
+
+testGuard("guard reads its shadow policy again upon SIGHUP, too", async () => {
+  const [policy, shadow] = [policyFile(), policyFile()];
+  const { path } = await greeter();
+  const guard = await Guard.start({ upstream: path, policy, args: ["--shadow", shadow] });
+  guard.signal("SIGHUP");
+  await guard.tells(`${policy}: the new policy is in force`);
+  await guard.tells(`${shadow}: the new policy is in force`);
 });
 
 testGuard(
@@ -160,12 +170,25 @@ testGuard(
       assert.equal((await client.ask("/a")).body, "/a");
       await sleep(5);
     }
+    await guard.tells("/dev/full: lines of the audit log are being lost: ");
     client.destroy();
     guard.signal("SIGTERM");
     assert.deepEqual(await guard.ended, { code: 0, signal: null });
     assert.match(guard.told, /^[1-9]\d* lines of the audit log were lost: .*no space left/im);
   },
 );
+
+testGuard("guard tells that its audit log cannot be opened anew, and writes on", async () => {
+  const folder = safeFolder();
+  const file = join(folder, "audit", "log");
+  mkdirSync(dirname(file));
+  const guard = await Guard.start({ upstream: (await greeter()).path, args: ["--audit", file] });
+  renameSync(dirname(file), join(folder, "gone"));
+  guard.signal("SIGHUP");
+  await guard.tells(`${file} cannot be opened anew: ENOENT`);
+  assert.equal(await visitAs(0, guard.path), "welcome");
+  await until(() => lines(join(folder, "gone", "log")).length === 2);
+});
 
 testGuard("guard --max-connections and --accept-rate hold for all, and for each user", async () => {
   const behind = await Behind.start((end) => void end.send("welcome"));
@@ -302,16 +325,38 @@ testGuard("guard cuts what has not ended after --drain", async () => {
   assert.deepEqual(await guard.ended, { code: 0, signal: null });
 });
 
-for (const [signal, code] of [["SIGTERM", 143], ["SIGINT", 130]] as const) {
-  testGuard(`guard ends at once upon a second ${signal}`, async () => {
+testGuard("guard lets what is open end after SIGTERM, although SIGHUP comes", async () => {
+  const behind = await Behind.start();
+  const guard = await Guard.start({ upstream: behind.path });
+  const client = (await End.open(guard.path)).send("before");
+  const server = await behind.next();
+  await server.bytes(6);
+  guard.signal("SIGTERM");
+  await guard.tells("no new connections");
+  guard.signal("SIGHUP");
+  await guard.tells("the new policy is in force");
+  server.send("bye").end();
+  assert.equal(await client.rest(), "bye");
+  client.end();
+  assert.deepEqual(await guard.ended, { code: 0, signal: null });
+});
+
+for (
+  const [first, second, code] of [
+    ["SIGTERM", "SIGTERM", 143],
+    ["SIGINT", "SIGINT", 130],
+    ["SIGINT", "SIGTERM", 143],
+  ] as const
+) {
+  testGuard(`guard ends at once upon ${second} after ${first}`, async () => {
     const behind = await Behind.start();
     const guard = await Guard.start({ upstream: behind.path, args: ["--drain", "1000"] });
     const client = (await End.open(guard.path)).send("hello");
     await behind.next();
-    guard.signal(signal);
+    guard.signal(first);
     await guard.tells("no new connections");
-    await sleep(100); // until the second is listened for
-    guard.signal(signal);
+    guard.signal(second);
+    await guard.tells("ended at once");
     assert.deepEqual(await guard.ended, { code, signal: null });
     await client.rest();
   });

@@ -81,12 +81,10 @@ for (
       const upstream = freshPath("up.sock");
       const first = await flowListening(upstream, full === "listen" ? "fill" : "drain");
       const guard = await Guard.start({ upstream });
-      const before = guard.memory();
       const second = flow("connect", guard.path, full === "connect" ? "fill" : "drain");
       const [filling, draining] = full === "listen" ? [first, second] : [second, first];
       const { sent } = await filling!.json<{ sent: number }>();
       assert.ok(sent < 16 << 20, `${deaf} reads nothing, and ${sent} bytes were taken`);
-      assert.ok(guard.memory() - before < 64, `${before} → ${guard.memory()} MiB`);
       for (const child of [filling, draining]) child!.process.stdin!.write("\n");
       assert.deepEqual(await draining!.json(), { sent: 0, received: sent, good: true });
       assert.deepEqual(await filling!.json(), { sent, received: 0, good: true });

@@ -2,14 +2,24 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { chmodSync, copyFileSync, lstatSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  lchownSync,
+  lstatSync,
+  mkdirSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { connect, type Socket } from "node:net";
 import { dirname, join } from "node:path";
 import process from "node:process";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 import { Child, freshPath, peerProgram } from "../live/harness.ts";
 import { until } from "../servers/harness.ts";
 import { temporaryFolder } from "../support/compile.ts";
+import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
 import { needs, runtime, testWith } from "../support/suite.ts";
 import {
   assertPrintable,
@@ -20,6 +30,8 @@ import {
   tools,
   ucred,
 } from "./command_harness.ts";
+
+afterEach(removeSafeFolders);
 
 const peers = [needs.linux, needs.cc, needs.root, needs.native];
 
@@ -167,6 +179,29 @@ test("inspect doubts a socket that nobody serves any more, and a link to it", as
   assert.deepEqual([dead.code, link.code], [1, 1]);
 });
 
+testWith(
+  [needs.root, safeFolders],
+  "inspect doubts a folder of others that a link on the path stands in, or leads through",
+  async () => {
+    const folder = safeFolder();
+    for (const name of ["real", "theirs", "way"]) mkdirSync(join(folder, name));
+    using _server = await serve(join(folder, "real/s"), 0o600);
+    symlinkSync(join(folder, "real"), join(folder, "theirs/link"));
+    symlinkSync("../theirs/link", join(folder, "way/link"));
+    symlinkSync("real", join(folder, "link"));
+    const path = join(folder, "way/link/s");
+    const safe = await look(path);
+    assert.deepEqual([safe.code, kinds(safe.doubts)], [0, []]);
+    chownSync(join(folder, "theirs"), STRANGER, STRANGER);
+    const through = await look(path);
+    assert.deepEqual([through.code, kinds(through.doubts)], [1, ["folder"]]);
+    assert.match(through.doubts[0]!.message, /theirs belongs to uid/);
+    assert.deepEqual(kinds((await look(join(folder, "link/s"))).doubts), []);
+    lchownSync(join(folder, "link"), STRANGER, STRANGER);
+    assert.deepEqual(kinds((await look(join(folder, "link/s"))).doubts), ["link"]);
+  },
+);
+
 testWith([needs.linux], "inspect tells who serves an abstract name, and doubts it", async () => {
   const name = `ucred-inspect-${process.pid}`;
   using _ = await serve(`\0${name}`);
@@ -218,8 +253,8 @@ testWith(peers, "names of sockets, folders and programs cannot write to the term
   const client = await connectAs(4001, server.path, program);
   const { out, err } = await ucred(["inspect", server.path]);
   assertPrintable(out + err);
-  assert.ok(out.includes("pro\\x1b[31mgram\\x0a"), out);
-  assert.ok(out.includes("\\x1b[2J\\u202e\\x0afolder\\x85"), out);
+  assert.ok(out.includes("pro\\u001b[31mgram\\u000a"), out);
+  assert.ok(out.includes("\\u001b[2J\\u202e\\u000afolder\\u0085"), out);
   const missing = await ucred(["inspect", join(folder, "x")]);
   assertPrintable(missing.err);
   const { clients } = await look(server.path); // in JSON, as they are

@@ -132,7 +132,7 @@ testWith(
     assert.equal(out.split("\n").length, 2, out);
     assert.equal(out.split("\t").length, 9);
     assertPrintable(out);
-    assert.ok(out.includes("pro\\x1b[2J\\x0agram\\x09\\u202e"), out);
+    assert.ok(out.includes("pro\\u001b[2J\\u000agram\\u0009\\u202e"), out);
   },
 );
 

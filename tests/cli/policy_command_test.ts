@@ -72,6 +72,20 @@ test("policy lint exits with 0 without findings, and with 1 where there are, tol
   assert.equal(goodCode, 0, JSON.stringify(good));
 });
 
+test("policy lint and test report each file as JSON, also those that cannot be read", async () => {
+  for (const name of ["lint", "test"]) {
+    const { code, out, err } = await policy(name, "--json", GOOD, WRONG, `${GOOD}.none`);
+    assert.equal(code, 2);
+    assert.match(err, /wrong\.yaml:3:[^]*good\.yaml\.none: .*ENOENT/);
+    const [good, wrong, none] = JSON.parse(out);
+    assert.equal(good.file, GOOD);
+    assert.notEqual(good.result.ok, false);
+    assert.match(wrong.result.message, /wrong\.yaml:3:/);
+    assert.match(none.result.message, /ENOENT/);
+    assert.deepEqual([wrong.result.ok, none.result.ok], [false, false]);
+  }
+});
+
 test("policy test runs the tests in the file, and exits with 1 if one fails", async () => {
   const [good, bad] = await Promise.all([policy("test", GOOD), policy("test", DOUBTFUL)]);
   assert.deepEqual([good.code, bad.code], [0, 1]);
@@ -81,7 +95,7 @@ test("policy test runs the tests in the file, and exits with 1 if one fails", as
 
 test("policy explain says what is decided of whom, and exits with 1 if that is no", async () => {
   const cases: readonly (readonly [args: readonly string[], code: number, says: RegExp])[] = [
-    [["--uid", "0"], 0, /^Allowed: Rule "root" allows it: full$/m],
+    [["--user", "0"], 0, /^Allowed: Rule "root" allows it: full$/m],
     [["--user", "guest"], 1, /^Denied: .*Guests stay outside$/m],
     [["--user", "ada", "--group", "staff", "--action", "GET /x"], 0, /^Allowed: .*readers/m],
     [["--user", "ada", "--group", "50", "9", "--gid", "7", "--action", "GET /x"], 0, /^Allowed/m],
@@ -94,7 +108,7 @@ test("policy explain says what is decided of whom, and exits with 1 if that is n
     assert.equal(ran.code, code, args.join(" "));
     assert.match(ran.out, says, args.join(" "));
   }));
-  const [code, { decision, rules }] = await data("explain", GOOD, "--uid", "0");
+  const [code, { decision, rules }] = await data("explain", GOOD, "--user", "0");
   assert.deepEqual([code, decision.allowed, decision.rule, rules.length], [0, true, "root", 3]);
 });
 
@@ -145,7 +159,7 @@ test("names in a policy cannot write to the terminal", async () => {
   const hostile = String.raw`"\e[2J\u202E\aevil\nname"`;
   const rule = `{ name: ${hostile}, when: { exe: ${hostile} }, deny: ${hostile} }`;
   const path = file("hostile.yaml", `version: 1\nrules: [${rule}]\n`);
-  for (const args of [["lint"], ["explain", "--uid", "0"], ["who"], ["test"]]) {
+  for (const args of [["lint"], ["explain", "--user", "0"], ["who"], ["test"]]) {
     const [name, ...rest] = args as [string];
     const { out, err } = await policy(name, path, ...rest);
     assertPrintable(out + err);
