@@ -2,7 +2,7 @@
 
 import { type Credentials, credentials } from "../core/credentials.ts";
 
-/** The socket options of one CPU family, all at level `SOL_SOCKET`. */
+/** The socket options of one CPU family, all at level `SOL_SOCKET`, and the one ioctl of sockets. */
 export interface LinuxOptions {
   readonly SOL_SOCKET: number;
   readonly SO_TYPE: number;
@@ -15,9 +15,11 @@ export interface LinuxOptions {
   readonly SO_PASSCRED: number;
   readonly SO_PASSPIDFD: number;
   readonly SO_PASSRIGHTS: number;
+  /** An ioctl: how many bytes can be read. */
+  readonly FIONREAD: number;
 }
 
-/** Source: <asm-generic/socket.h> */
+/** Source: <asm-generic/socket.h>, <asm-generic/ioctls.h> */
 const GENERIC: LinuxOptions = {
   SOL_SOCKET: 1,
   SO_TYPE: 3,
@@ -30,10 +32,16 @@ const GENERIC: LinuxOptions = {
   SO_PASSCRED: 16,
   SO_PASSPIDFD: 76,
   SO_PASSRIGHTS: 83,
+  FIONREAD: 0x541b,
 };
 
-/** Source: arch/powerpc/include/uapi/asm/socket.h, which then includes the generic header. */
-const POWERPC: LinuxOptions = { ...GENERIC, SO_PASSCRED: 20, SO_PEERCRED: 21 };
+/** Source: arch/powerpc/include/uapi/asm/socket.h, which then includes the generic header, and ioctls.h. */
+const POWERPC: LinuxOptions = {
+  ...GENERIC,
+  SO_PASSCRED: 20,
+  SO_PEERCRED: 21,
+  FIONREAD: 0x4004667f, // _IOR('f', 127, int), where reading is 2 << 29
+};
 
 /**
  * Options by CPU, as `process.arch` names it. Only 64-bit CPUs for which one of the runtimes has a

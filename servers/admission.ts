@@ -4,11 +4,13 @@ import process from "node:process";
 import { stackOf, textOf, UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision, Policy } from "../core/policy/policy.ts";
-import type { UnixSocket } from "../identity/fd.ts";
-import { isHungUp } from "../identity/hangup.ts";
+import { ownUid } from "../identity/accounts.ts";
+import { closeSocket, type UnixSocket } from "../identity/fd.ts";
+import { isClosed, isSpent } from "../identity/hangup.ts";
 import { identify } from "../identity/identify.ts";
 import { definePolicy } from "../identity/policy.ts";
-import type { AuditLog } from "./audit.ts";
+import { visible } from "../core/policy/shape.ts";
+import { type AuditLog, cut } from "./audit.ts";
 import { isWatched, publish, type Refusal, type ServerEvent } from "./events.ts";
 import { type Limits, UserLimits } from "./limits.ts";
 
@@ -91,8 +93,8 @@ export class Admission {
   readonly policy: Policy;
   readonly #pin: boolean | undefined;
   readonly #limits: UserLimits;
-  /** What counts as open. */
-  readonly #open = new Map<Admitted, UnixSocket>();
+  /** What counts as open, and may be closed by us. */
+  readonly #open = new Map<Admitted, { readonly socket: UnixSocket; readonly isOurs: boolean }>();
   readonly #audit: AuditLog | undefined;
   /** Whether it is enough that some action could be allowed. */
   readonly #isPerAction: boolean;
@@ -111,7 +113,7 @@ export class Admission {
     const { policy, pin, limits, audit } = options;
     this.policy = policyOf(policy);
     this.#pin = pin;
-    this.#limits = new UserLimits(limits, () => this.#reap());
+    this.#limits = new UserLimits(limits, ownUid, (uid) => this.#reap(uid));
     this.#audit = audit;
     this.#isPerAction = isPerAction;
   }
@@ -120,8 +122,10 @@ export class Admission {
    * Identifies a connection, asks the policy, and counts it. Whatever goes wrong refuses it.
    *
    * @param socket Just accepted.
+   * @param isOurs Whether it may be closed, by the way that its runtime has for that, when its peer has
+   * left and a limit is reached; otherwise it counts until whoever has it has closed it.
    */
-  admit(socket: UnixSocket): Admitted | Refused {
+  admit(socket: UnixSocket, isOurs = true): Admitted | Refused {
     let peer: Peer | undefined;
     try {
       peer = identify(socket, { pin: this.#pins() });
@@ -135,7 +139,7 @@ export class Admission {
         this.tell({ type: "accepted", server: this.server, connection: id, peer, decision });
       }
       const admitted: Admitted = { id, peer, decision, since: performance.now() };
-      this.#open.set(admitted, socket);
+      this.#open.set(admitted, { socket, isOurs });
       return admitted;
     } catch (error) {
       // Also what an account lookup or a policy of another make throws: nobody is let in by an error.
@@ -203,8 +207,13 @@ export class Admission {
     if (this.#open.delete(admitted)) this.#limits.give(admitted.peer.uid);
   }
 
-  #reap(): void {
-    for (const [admitted, socket] of this.#open) if (isHungUp(socket)) this.#uncount(admitted);
+  /** What is counted is what has a descriptor: of a peer that has left, too, until it is given back. */
+  #reap(uid: number | undefined): void {
+    for (const [admitted, { socket, isOurs }] of this.#open) {
+      if (uid !== undefined && admitted.peer.uid !== uid) continue;
+      if (isOurs && isSpent(socket)) closeSocket(socket);
+      if (isClosed(socket)) this.#uncount(admitted);
+    }
   }
 
   #pins(): boolean {
@@ -262,6 +271,9 @@ function errorOf(error: unknown): UcredError {
 
 /** Tells the program of what went wrong, and ends nothing. `what` is continued by the error. */
 export function warn(what: string, error: unknown): void {
-  const message = `${what}: ${textOf(error)}`;
-  process.emitWarning(message, { type: "UcredWarning", detail: stackOf(error) });
+  const frames = stackOf(error).split("\n").filter((line) => /^\s+at /.test(line));
+  // A client may have had a say in the text, and an audit log may share stderr: no line begins as its.
+  const detail = frames.map((line) => `    ${visible(line.trim())}`).join("\n");
+  const message = visible(`${what}: ${cut(textOf(error))}`);
+  process.emitWarning(message, { type: "UcredWarning", detail });
 }

@@ -271,7 +271,7 @@ function recordOf(event: ServerEvent): object {
 const LONGEST = 1024;
 
 /** A client may ask for something very long. */
-function cut(text: string): string {
+export function cut(text: string): string {
   return text.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length} characters)` : text;
 }
 

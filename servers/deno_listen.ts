@@ -198,7 +198,7 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
     } catch (error) {
       return this.#admission.unidentified(error);
     }
-    const answer = this.#admission.admit(conn as unknown as UnixSocket);
+    const answer = this.#admission.admit(conn as unknown as UnixSocket, false);
     if (!isAdmitted(answer)) {
       claim.close();
       return answer;

@@ -2,13 +2,16 @@
 
 /** How many connections there may be, and how fast they may come. */
 export interface Limits {
-  /** Open at once, of all users. By default 2048. */
+  /**
+   * Open at once, of all users. By default 2048. The last sixteenth of them is for root and the server's
+   * own user alone.
+   */
   readonly connections?: number | undefined;
   /** Open at once, of one uid. By default 256. */
   readonly connectionsPerUser?: number | undefined;
   /** Connections that one uid may make in a second, on the average. By default any number. */
   readonly acceptsPerSecond?: number | undefined;
-  /** So many at once are within that average. By default as many as `acceptsPerSecond`. */
+  /** So many at once are within that average, if there is one. By default as many as it says. */
   readonly acceptBurst?: number | undefined;
 }
 
@@ -18,8 +21,13 @@ export type Limit = "connections" | "connectionsPerUser" | "acceptsPerSecond";
 /** How often connections are counted again while a limit is reached, in ms. */
 const REAP = 10;
 
+/** The part of all connections that is kept for root and the server's own user. */
+const RESERVE = 1 / 16;
+
 interface User {
   open: number;
+  /** When his connections may be counted again. */
+  reapAt: number;
   /** Accepts that are left, as of `at`. */
   tokens: number;
   at: number;
@@ -39,31 +47,44 @@ const NAMES: ReadonlySet<string> = new Set(
 
 /** Counts what is open. */
 export class UserLimits {
-  readonly #connections: number;
+  /** For those who have a reserve, and for others. */
+  readonly #connections: readonly [number, number];
   readonly #perUser: number;
   readonly #rate: number;
   readonly #burst: number;
   readonly #users = new Map<number, User>();
   #open = 0;
 
-  readonly #reap: () => void;
+  readonly #reap: (uid: number | undefined) => void;
+  readonly #ownUid: () => number;
   #reapAt = 0;
 
   /**
-   * @param reap Gives back those that have ended without our having been told yet: Bun accepts as long
-   * as somebody connects, and tells of no end before that.
+   * @param ownUid Whose reserve it is, beside root's; asked for when it matters.
+   * @param reap Ends and gives back those of a uid, or all, of which nothing is to be expected, and of
+   * which we have not been told yet: Bun accepts as long as somebody connects, and tells of no end
+   * before that.
    * @throws {RangeError} If a limit is no number above 0.
-   * @throws {TypeError} If there is no limit of a name.
+   * @throws {TypeError} If there is no limit of a name, or one has no sense without another.
    */
-  constructor(limits: Limits = {}, reap: () => void = () => {}) {
+  constructor(
+    limits: Limits = {},
+    ownUid: () => number = () => 0,
+    reap: (uid: number | undefined) => void = () => {},
+  ) {
     this.#reap = reap;
+    this.#ownUid = ownUid;
     for (const [name, limit] of Object.entries(limits)) {
       if (!NAMES.has(name)) throw new TypeError(`There is no limits.${name}`);
       if (limit === undefined || (typeof limit === "number" && limit > 0)) continue;
       throw new RangeError(`limits.${name} is a number above 0, not ${limit}`);
     }
     const { connections = 2048, connectionsPerUser = 256, acceptsPerSecond = Infinity } = limits;
-    this.#connections = connections;
+    if (limits.acceptBurst !== undefined && acceptsPerSecond === Infinity) {
+      throw new TypeError("limits.acceptBurst limits nothing without limits.acceptsPerSecond");
+    }
+    const reserve = connections === Infinity ? 0 : Math.floor(connections * RESERVE);
+    this.#connections = [connections, connections - reserve];
     this.#perUser = connectionsPerUser;
     this.#rate = acceptsPerSecond;
     this.#burst = limits.acceptBurst ?? Math.max(1, acceptsPerSecond);
@@ -79,13 +100,20 @@ export class UserLimits {
     let user = this.#users.get(uid);
     if (user === undefined) {
       if (this.#users.size >= MOST_IDLE) this.#forget(now);
-      this.#users.set(uid, user = { open: 0, tokens: this.#burst, at: now });
+      this.#users.set(uid, user = { open: 0, reapAt: 0, tokens: this.#burst, at: now });
     }
     // Refused ones take their share of the rate, too: who hammers is let in no sooner.
     if (this.#rate !== Infinity && !this.#spend(user, now)) return "acceptsPerSecond";
-    if (user.open >= this.#perUser || this.#open >= this.#connections) this.#recount(now);
+    if (user.open >= this.#perUser && now >= user.reapAt) {
+      this.#reap(uid);
+      user.reapAt = now + REAP; // it looks at each connection, so not for each that is refused
+    }
     if (user.open >= this.#perUser) return "connectionsPerUser";
-    if (this.#open >= this.#connections) return "connections";
+    if (this.#isFull(uid) && now >= this.#reapAt) {
+      this.#reap(undefined);
+      this.#reapAt = now + REAP;
+    }
+    if (this.#isFull(uid)) return "connections";
     user.open++;
     this.#open++;
     return undefined;
@@ -99,10 +127,10 @@ export class UserLimits {
     this.#open--;
   }
 
-  #recount(now: number): void {
-    if (now < this.#reapAt) return;
-    this.#reap();
-    this.#reapAt = now + REAP; // it looks at each connection, so not for each that is refused
+  #isFull(uid: number): boolean {
+    const [all, others] = this.#connections;
+    if (this.#open < others) return false;
+    return this.#open >= all || (uid !== 0 && uid !== this.#ownUid());
   }
 
   #spend(user: User, now: number): boolean {

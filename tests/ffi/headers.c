@@ -15,6 +15,7 @@
 #ifdef __linux__
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <linux/netlink.h>
@@ -41,6 +42,7 @@ int main(void) {
   NUMBER("options", SO_ACCEPTCONN);
 #ifdef __linux__
   NUMBER("options", SO_TYPE);
+  NUMBER("options", FIONREAD);
   NUMBER("options", SO_COOKIE);
   NUMBER("options", SO_PEERCRED);
   NUMBER("options", SO_PEERSEC);

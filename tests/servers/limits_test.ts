@@ -2,17 +2,24 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
 import { type Limits, UserLimits } from "../../servers/limits.ts";
-import { auditLog, createServer, type NetServer } from "../../servers/net.ts";
+import { listen as listenByBun } from "../../servers/bun_listen.ts";
+import { withPeers } from "../../servers/deno.ts";
+import { createServer as createHttpServer, serve } from "../../servers/http.ts";
+import { auditLog, createServer, type NetServer, type ServerStats } from "../../servers/net.ts";
 import { freshPath } from "../live/harness.ts";
-import { needs, testWith } from "../support/suite.ts";
+import { type Need, needs, testWith } from "../support/suite.ts";
 import { listening, until, visitAs, Visitor } from "./harness.ts";
 
 const asRoot = [needs.linux, needs.cc, needs.root];
 
 type AllLimits = { readonly [name in keyof Limits]-?: number };
+
+/** Who shares the reserve with root. */
+const OWN = 1001;
 
 /** The plainest way to say the same: every accept is kept, and counted anew each time. */
 class Model {
@@ -36,7 +43,10 @@ class Model {
     if (this.#open.filter((one) => one === uid).length >= connectionsPerUser) {
       return "connectionsPerUser";
     }
-    if (this.#open.length >= connections) return "connections";
+    const isKept = uid === 0 || uid === OWN;
+    if (this.#open.length >= (isKept ? connections : connections - Math.floor(connections / 16))) {
+      return "connections";
+    }
     this.#open.push(uid);
     return undefined;
   }
@@ -52,6 +62,7 @@ class Model {
 }
 
 const small = fc.integer({ min: 1, max: 6 });
+const large = fc.integer({ min: 1, max: 40 }); // with a reserve of up to two
 const steps = fc.array(
   fc.record({
     isEnd: fc.boolean(),
@@ -63,7 +74,7 @@ const steps = fc.array(
 
 test("UserLimits counts as a model does, whatever users do", () => {
   fc.assert(
-    fc.property(small, small, small, small, steps, (all, each, rate, burst, list) => {
+    fc.property(large, large, small, small, steps, (all, each, rate, burst, list) => {
       const limits = {
         connections: all,
         connectionsPerUser: each,
@@ -71,7 +82,7 @@ test("UserLimits counts as a model does, whatever users do", () => {
         acceptBurst: burst,
       };
       const model = new Model(limits);
-      const real = new UserLimits(limits);
+      const real = new UserLimits(limits, () => OWN);
       let now = 0;
       for (const { isEnd, uid, later } of list) {
         now += later;
@@ -88,13 +99,26 @@ test("UserLimits counts as a model does, whatever users do", () => {
 });
 
 test("UserLimits has limits of its own, when none are given", () => {
-  const limits = new UserLimits();
-  for (let uid = 1; uid <= 8; uid++) {
+  const limits = new UserLimits({}, () => 5000);
+  for (let uid = 1; uid <= 7; uid++) {
     for (let times = 0; times < 256; times++) assert.equal(limits.take(uid), undefined);
-    if (uid < 8) assert.equal(limits.take(uid), "connectionsPerUser");
+    assert.equal(limits.take(uid), "connectionsPerUser");
   }
-  assert.equal(limits.take(9), "connections");
+  for (let times = 0; times < 128; times++) assert.equal(limits.take(8), undefined);
+  for (let uid = 8; uid < 20; uid++) assert.equal(limits.take(uid), "connections");
+  assert.equal(limits.open, 2048 - 128);
+  // The last sixteenth is kept.
+  for (let times = 0; times < 64; times++) {
+    for (const uid of [0, 5000]) assert.equal(limits.take(uid), undefined);
+  }
+  for (const uid of [0, 9, 5000]) assert.equal(limits.take(uid), "connections");
   assert.equal(limits.open, 2048);
+});
+
+test("UserLimits keeps nothing for root, where there is no limit to the connections of all", () => {
+  const limits = new UserLimits({ connections: Infinity, connectionsPerUser: Infinity });
+  for (let times = 0; times < 5000; times++) assert.equal(limits.take(1), undefined);
+  assert.equal(limits.open, 5000);
 });
 
 test("UserLimits remembers who was too fast, however many others come", () => {
@@ -114,18 +138,30 @@ test("UserLimits remembers who was too fast, however many others come", () => {
 
 test("UserLimits counts those anew that have ended unannounced, before it refuses", () => {
   let ended = 0;
-  const limits: UserLimits = new UserLimits({ connectionsPerUser: 2 }, () => {
-    while (ended > 0) {
-      ended--;
-      limits.give(1);
-    }
-  });
+  const of: (number | undefined)[] = [];
+  const reap = (uid: number | undefined) => {
+    of.push(uid);
+    for (; ended > 0; ended--) limits.give(1);
+  };
+  const limits: UserLimits = new UserLimits(
+    { connectionsPerUser: 2, connections: 3 },
+    undefined,
+    reap,
+  );
   assert.deepEqual([limits.take(1, 0), limits.take(1, 0)], [undefined, undefined]);
   assert.equal(limits.take(1, 1), "connectionsPerUser");
   ended = 1;
   assert.equal(limits.take(1, 1000), undefined);
   assert.equal(limits.take(1, 2000), "connectionsPerUser");
   assert.equal(limits.open, 2);
+  assert.deepEqual(of, [1, 1, 1]);
+  // Of the connections of all, all are counted; and somebody else's limit keeps nobody's from it.
+  assert.equal(limits.take(2, 2001), undefined);
+  assert.equal(limits.take(3, 2002), "connections");
+  assert.equal(limits.take(1, 3000), "connectionsPerUser");
+  ended = 1;
+  assert.equal(limits.take(3, 3001), undefined);
+  assert.deepEqual(of, [1, 1, 1, undefined, 1, undefined]);
 });
 
 test("createServer() throws, when a limit is wrong or there is none of that name", () => {
@@ -134,9 +170,12 @@ test("createServer() throws, when a limit is wrong or there is none of that name
       assert.throws(() => createServer({ limits: { [name]: limit } }), RangeError);
     }
     createServer({ limits: { [name]: undefined } });
+    if (name === "acceptBurst") continue;
     createServer({ limits: { [name]: Infinity } });
   }
   assert.throws(() => createServer({ limits: { connectionPerUser: 5 } as Limits }), TypeError);
+  assert.throws(() => createServer({ limits: { acceptBurst: 5 } }), TypeError); // of what?
+  createServer({ limits: { acceptBurst: 5, acceptsPerSecond: 1 } });
 });
 
 /** Runs something while a server has limits: gives what it has audited as refused. */
@@ -243,3 +282,112 @@ testWith(asRoot, "One user who hammers with all he has does not lock out another
   assert.ok(refused.length >= 22);
   assert.ok(refused.every((line) => line === "connectionsPerUser 1000"));
 });
+
+// --- Peers that have left, and connections that are still there
+
+interface Held {
+  stats(): ServerStats;
+  /** Has the handlers go on. */
+  close(): Promise<unknown>;
+}
+
+/** Servers whose handlers hold each connection, and read nothing. */
+const HOLDERS: {
+  readonly [api: string]: { readonly needs?: readonly Need[]; start(path: string): Promise<Held> };
+} = {
+  "ucred/net": {
+    start: async (path) => {
+      const server = createServer(HELD, (socket) => void socket.pause());
+      await listening(server, path);
+      return { stats: () => server.stats(), close: () => server.close({ timeout: 0 }) };
+    },
+  },
+  "ucred/http createServer()": {
+    start: async (path) => {
+      const server = createHttpServer(HELD, () => {});
+      await new Promise<void>((resolve) => server.listen({ path }, resolve));
+      return { stats: () => server.stats(), close: () => server.close({ timeout: 0 }) };
+    },
+  },
+  "ucred/http serve()": {
+    start: async (path) => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const server = await serve({
+        ...HELD,
+        path,
+        fetch: () => promise.then(() => new Response("")),
+      });
+      const close = () => {
+        resolve();
+        return server.close({ timeout: 0 });
+      };
+      return { stats: () => server.stats(), close };
+    },
+  },
+  "ucred/deno": {
+    needs: [needs.deno],
+    start: (path) => {
+      const peers = withPeers(Deno.listen({ transport: "unix", path }), HELD);
+      const conns: Deno.UnixConn[] = [];
+      const done = (async () => {
+        for await (const { conn } of peers) conns.push(conn);
+      })();
+      const close = () => {
+        for (const conn of conns) conn.close(); // none was closed behind our back: this would throw
+        peers.close();
+        return done;
+      };
+      return Promise.resolve({ stats: () => peers.stats(), close });
+    },
+  },
+  "ucred/bun": {
+    needs: [needs.bun],
+    start: async (path) => {
+      const open = (socket: unknown) => void (socket as { pause(): void }).pause();
+      const server = await listenByBun({ ...HELD, path, socket: { open } });
+      return { stats: () => server.stats(), close: () => server.close({ timeout: 0 }) };
+    },
+  },
+};
+
+/** How many connections the kernel has that were accepted there. */
+function connectionsAt(path: string): number {
+  const folder = `${dirname(path)}/`;
+  const lines = readFileSync("/proc/net/unix", "utf8").split("\n").filter((line) =>
+    line.includes(folder)
+  );
+  // Flags of those that listen: __SO_ACCEPTCON, <linux/net.h>.
+  return lines.filter((line) => line.split(" ")[3] !== "00010000").length;
+}
+
+const HELD = { limits: { connectionsPerUser: 4 } };
+
+for (const [api, holder] of Object.entries(HOLDERS)) {
+  testWith(
+    [needs.linux, needs.cc, ...holder.needs ?? []],
+    `${api} has no more descriptors of a user than his limit, when peers leave what nobody reads`,
+    async () => {
+      const path = freshPath();
+      const server = await holder.start(path);
+      const body = "x".repeat(100_000); // more than a runtime reads before somebody wants it
+      const head = `POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${
+        body.length * 2
+      }\r\n\r\n`;
+      const counts: number[] = [];
+      for (let times = 1; times <= 24; times++) {
+        const visitor = await Visitor.at(path, times % 3 === 0 ? [] : ["--send", head + body]);
+        const { child } = visitor;
+        await until(() => server.stats().accepted + server.stats().refused.limits === times);
+        child.process.kill("SIGKILL");
+        const { process } = child;
+        await until(() => process.exitCode !== null || process.signalCode !== null);
+        counts.push(connectionsAt(path));
+      }
+      assert.ok(server.stats().accepted >= 4, `${server.stats().accepted} were let in`);
+      assert.ok(Math.max(...counts) <= 4, `${counts} descriptors`);
+      await server.close();
+      await until(() => server.stats().open === 0);
+      await until(() => connectionsAt(path) === 0);
+    },
+  );
+}
