@@ -10,9 +10,9 @@ import { Acceptor } from "../identity/accepted.ts";
 import { isHost } from "./action.ts";
 import { Admission } from "./admission.ts";
 import { type DenoConnection, type DenoListener, Peers } from "./deno_listen.ts";
-import type { CloseOptions } from "./listening.ts";
+import { notifyStopping } from "./listening.ts";
 import { notify } from "../identity/notify.ts";
-import { occupy } from "./place.ts";
+import { occupy, type Place } from "./place.ts";
 import {
   admittedOf,
   BAD_TARGET,
@@ -26,7 +26,7 @@ import {
   responseOf,
   unused,
 } from "./request.ts";
-import type { HttpListening, ServeOptions } from "./serve.ts";
+import type { Running, ServeOptions } from "./serve.ts";
 
 /** Serves the requests of one connection, which it then owns. */
 type ServeOnConnection = (
@@ -57,7 +57,7 @@ const KEEP_ALIVE_TIMEOUT = 5000;
 const SWEEP = 1000;
 
 /** {@link serve}, by Deno's engine. */
-export async function serveNatively(options: ServeOptions): Promise<HttpListening> {
+export async function serveNatively(options: ServeOptions): Promise<Running> {
   const { policy, pin, limits, audit, revalidate = false } = options;
   const admission = new Admission(
     { policy, pin: pin ?? (revalidate || undefined), limits, audit },
@@ -66,28 +66,29 @@ export async function serveNatively(options: ServeOptions): Promise<HttpListenin
   const { Deno } = globalThis as unknown as { readonly Deno: DenoGlobal };
   if (options.path === undefined) throw new TypeError("Deno's engine listens at a path only");
   let peers: Peers<DenoConnection> | undefined;
+  let place: Place | undefined;
   try {
-    const place = await occupy(options, (path) => {
+    const own = place = await occupy(options, (path) => {
       const acceptor = new Acceptor(path);
       peers = new Peers(Deno.listen({ transport: "unix", path }), acceptor, admission);
       return Promise.resolve();
     });
-    admission.server = place.path;
+    admission.server = own.path;
+    if (options.notify === true) notify("READY=1"); // who comes already waits in the backlog
     const server = new DenoHttp(peers!, admission, options, revalidate);
-    if (options.notify === true) notify("READY=1");
-    const close = async ({ timeout = Infinity }: CloseOptions = {}) => {
-      place.remove();
-      if (options.notify === true) notify("STOPPING=1");
-      await server.close(timeout);
-    };
     return {
-      path: place.path,
+      path: own.path,
       engine: "deno",
       stats: () => admission.stats(),
-      close,
-      [Symbol.asyncDispose]: () => close(),
+      close: () => {
+        own.remove(); // while the socket is open: until then its inode is nobody else's
+        if (options.notify === true) notifyStopping();
+        return server.close();
+      },
+      cut: () => server.cut(),
     };
   } catch (error) {
+    place?.remove();
     peers?.close();
     throw error;
   }
@@ -96,6 +97,8 @@ export async function serveNatively(options: ServeOptions): Promise<HttpListenin
 /** A connection that is being served. */
 interface Served extends Connection {
   cut(): void;
+  /** It is over, whatever still handles its requests. */
+  ended(): void;
   /** Aborts its requests when the peer's process ends; `undefined` if nobody asked for that. */
   readonly end: AbortController | undefined;
   shutdown(): Promise<void>;
@@ -103,8 +106,9 @@ interface Served extends Connection {
   pending: number;
   /** Since when there are none, as far as that was noted. */
   idleSince: number | undefined;
-  /** Scheme and host of the last request. */
+  /** Scheme and host of the last request's URL, and its Host header. */
   origin: string;
+  host: string | null;
 }
 
 class DenoHttp {
@@ -130,17 +134,21 @@ class DenoHttp {
     void this.#accept();
   }
 
-  async close(timeout: number): Promise<void> {
+  async close(): Promise<void> {
     this.#peers.close();
     const empty = new Promise<void>((resolve) => this.#onEmpty = resolve);
     for (const served of this.#served) void served.shutdown();
     if (this.#served.size === 0) this.#onEmpty!();
-    const timer = timeout === Infinity
-      ? undefined
-      : setTimeout(() => this.#served.forEach((served) => served.cut()), timeout);
     await empty;
-    clearTimeout(timer);
     clearInterval(this.#sweeper);
+  }
+
+  /** Ends all connections. Deno waits for handlers that do not mind; we do not. */
+  cut(): void {
+    for (const served of this.#served) {
+      served.cut();
+      served.ended();
+    }
   }
 
   async #accept(): Promise<void> {
@@ -159,6 +167,12 @@ class DenoHttp {
       pending: 0,
       idleSince: performance.now(),
       origin: "",
+      host: null,
+      ended: () => {
+        if (!this.#served.delete(served)) return;
+        this.#peers.closed(conn, served.why);
+        if (this.#served.size === 0) this.#onEmpty?.();
+      },
     };
     const { finished, shutdown } = nativeHttp()!(
       conn,
@@ -168,12 +182,7 @@ class DenoHttp {
       () => {},
     );
     this.#served.add(served);
-    const ended = () => {
-      this.#served.delete(served);
-      this.#peers.closed(conn, served.why);
-      if (this.#served.size === 0) this.#onEmpty?.();
-    };
-    finished.then(ended, ended); // it rejects when the peer leaves early
+    finished.then(served.ended, served.ended); // it rejects when the peer leaves early
     if (this.#revalidate) {
       onEnd(served.admitted.peer, () => {
         served.why ??= "ended";
@@ -198,8 +207,14 @@ class DenoHttp {
     const path = slash === -1 ? url.length : slash; // "http+unix://x:80" where CONNECT asks for that
     const target = url.slice(path);
     const origin = url.slice(0, path);
-    const hasHost = origin === served.origin || isHost(url.slice(host, path));
-    if (hasHost) served.origin = origin;
+    // The URL is made of both, and no longer tells where the header ended: "x/other?" is to be found.
+    const header = request.headers.get("host");
+    let hasHost = origin === served.origin && header === served.host;
+    if (!hasHost && isHost(url.slice(host, path)) && isHost(header ?? "")) {
+      hasHost = true;
+      served.origin = origin;
+      served.host = header;
+    }
     const outcome = decideRequest(
       this.#admission,
       served,
@@ -209,6 +224,7 @@ class DenoHttp {
       this.#revalidate,
     );
     if (isProblem(outcome)) return this.#refuse(served, outcome);
+    if (target === "/*" && method === "OPTIONS") return this.#refuse(served, BAD_TARGET); // or "*"
     // A host in the request line could be so short that Elysia takes another path; see serve.ts.
     const start = url.startsWith("http+unix:") ? url.slice(0, path) : "http://localhost";
     const decidedAbout = url === start + outcome.url

@@ -74,7 +74,10 @@ export interface ClosedEvent {
   readonly why: "drift" | "ended" | undefined;
 }
 
-/** A handler of the server's author threw. The peer's connection was closed. On `ucred:failed`. */
+/**
+ * A handler of the server's author threw, or the policy did when it was asked about a request. By HTTP
+ * the answer is 500 if none had begun; else the connection was closed. On `ucred:failed`.
+ */
 export interface FailedEvent {
   /** What happened. */
   readonly type: "failed";

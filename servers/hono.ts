@@ -29,7 +29,8 @@
 import type { MiddlewareHandler } from "hono";
 import type { Peer } from "../core/peer.ts";
 import type { Decision, Policy } from "../core/policy/policy.ts";
-import { actionOf, BAD_TARGET, decisionOf, forbidden, peerOf, responseOf } from "./request.ts";
+import { targetOf } from "./action.ts";
+import { BAD_TARGET, decisionOf, forbidden, peerOf, responseOf } from "./request.ts";
 
 /** What the middleware adds to the context. */
 export interface PeerEnv {
@@ -60,9 +61,9 @@ export function requirePeer(policy?: Policy): MiddlewareHandler<PeerEnv> {
     let decision: Decision;
     if (policy === undefined) decision = decisionOf(request);
     else {
-      const action = actionOf(method, url);
-      if (action === undefined) return responseOf(BAD_TARGET);
-      decision = policy.decide(peer, { action });
+      const target = targetOf(method, url);
+      if (target === undefined) return responseOf(BAD_TARGET);
+      decision = policy.decide(peer, { action: target.action });
     }
     if (!decision.allowed) return responseOf(forbidden(decision));
     context.set("peer", peer);

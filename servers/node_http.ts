@@ -54,7 +54,8 @@ export interface RequestOptions extends AdmissionOptions {
 }
 
 /** Who may ask for what, and the options of `http.createServer()`. */
-export interface HttpServerOptions extends RequestOptions, ServerOptions {}
+export interface HttpServerOptions
+  extends RequestOptions, Omit<ServerOptions, "shouldUpgradeCallback"> {}
 
 /** An `http.Server` that answers whom its policy lets in. */
 export type HttpServer = Server & SafeServer;
@@ -118,6 +119,10 @@ class AdmittingServer extends Server {
     { policy, pin, limits, audit, revalidate = false, ...options }: HttpServerOptions,
     app?: RequestListener,
   ) {
+    if ("shouldUpgradeCallback" in options) {
+      // It would hear of requests that are not decided yet.
+      throw new TypeError('There is no shouldUpgradeCallback: decide in "upgrade"');
+    }
     super({ ...DEFAULTS, ...options });
     // All headers, up to maxHeaderSize: where Deno drops what is beyond a number, it drops the length of
     // a body, too, and that body would be the next request.
@@ -136,7 +141,7 @@ class AdmittingServer extends Server {
       close: (done) => this.#close(done),
       address: () => (this.#inner ?? { address: () => super.address() }).address(),
       closeIdle: () => this.#closeIdle(),
-      cut: () => this.#connections.forEach((_, socket) => socket.destroy()),
+      cut: () => this.closeAllConnections(),
       emit: (event: string, error?: unknown) => void super.emit(event, error),
     }, (path, boundTo) => {
       this.#admission.server = path;
@@ -169,6 +174,8 @@ class AdmittingServer extends Server {
         answerRaw(socket, problem);
         return true;
       }
+      case "dropRequest":
+        return true; // beyond maxRequestsPerSocket: answered, and decided by nobody
       case "connection":
         return this.#admit(args[0] as Socket);
     }
@@ -190,6 +197,11 @@ class AdmittingServer extends Server {
     return new Promise<void>((resolve, reject) => {
       this.#listening.close(how, (error) => error === undefined ? resolve() : reject(error));
     }) as unknown as this;
+  }
+
+  /** Also those that were upgraded, which `http.Server` leaves open. */
+  override closeAllConnections(): void {
+    for (const socket of this.#connections.keys()) socket.destroy();
   }
 
   override address(): string | null {

@@ -73,15 +73,6 @@ export interface Connection {
   why: Ending | undefined;
 }
 
-/**
- * The action of a request that the server has let through.
- *
- * @param url Of a `Request`, or a request target.
- */
-export function actionOf(method: string, url: string): string | undefined {
-  return targetOf(method, url)?.action;
-}
-
 /** What became of a request. */
 export type Outcome = Problem | { readonly decision: Decision; readonly url: string };
 
@@ -120,13 +111,20 @@ export function decideRequest(
     admission.deny(admitted, `${method} ${url}`, "The path can be read in more than one way");
     return BAD_TARGET;
   }
-  const decision = admission.decide(admitted, target.action);
+  let decision: Decision;
+  try {
+    decision = admission.decide(admitted, target.action);
+  } catch (error) { // of an account lookup, or of a policy of another make
+    admission.failed(admitted, error);
+    admission.deny(admitted, target.action, "The policy failed");
+    return UNDECIDED;
+  }
   return decision.allowed ? { decision, url: target.url } : forbidden(decision);
 }
 
 /** An answer that denies, in the words of RFC 9457. */
 export interface Problem {
-  readonly status: 400 | 403;
+  readonly status: 400 | 403 | 500;
   readonly title: string;
   readonly body: string;
   /** Whether the connection ends with it. */
@@ -138,6 +136,9 @@ export const BAD_TARGET: Problem = problem(400, "Bad Request", "The path is ambi
 
 /** The Host header is no host, or there are several. */
 const BAD_HOST: Problem = problem(400, "Bad Request", "The Host header is no host");
+
+/** The policy threw. */
+const UNDECIDED: Problem = problem(500, "Internal Server Error", "The policy failed");
 
 /** The peer is not who it was when it connected. */
 export const DRIFTED: Problem = {

@@ -8,7 +8,15 @@ import { nativeHttp, serveNatively } from "./deno_http.ts";
 import type { ServerStats } from "./admission.ts";
 import type { CloseOptions, ListenOptions } from "./listening.ts";
 import { createServer, type RequestOptions } from "./node_http.ts";
-import { admittedOf, belongsTo, decided, decisionOf, unused } from "./request.ts";
+import {
+  admittedOf,
+  BAD_TARGET,
+  belongsTo,
+  decided,
+  decisionOf,
+  responseOf,
+  unused,
+} from "./request.ts";
 
 /** Who asks, and what was decided. */
 export interface FetchContext {
@@ -31,7 +39,9 @@ export type ServeOptions = ListenOptions & RequestOptions & {
    *
    * With "deno" URLs begin with "http+unix:", a client that closes its sending side counts as gone,
    * and one that leaves while a body comes that nobody reads is noticed when the handler is done.
-   * Elysia takes the host of such a URL for a part of the path: give it "node:http".
+   * Elysia takes the host of such a URL for a part of the path: give it "node:http". So do what has
+   * WebSockets: `Deno.upgradeWebSocket()` throws there. It speaks HTTP/2 to clients that begin with it
+   * (without TLS), and each of its requests is decided alike; "node:http" does not.
    */
   readonly engine?: Engine | undefined;
 };
@@ -44,7 +54,10 @@ export interface HttpListening {
   readonly engine: Engine;
   /** What it has seen. */
   stats(): ServerStats;
-  /** Stops to listen, lets requests finish, and cuts them once `timeout` is over. */
+  /**
+   * Stops to listen, lets requests finish, and cuts them once `timeout` is over. Whoever calls it again
+   * waits for the same end, and can only make it come earlier.
+   */
   close(options?: CloseOptions): Promise<void>;
   /** {@link HttpListening.close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
@@ -74,16 +87,44 @@ export function serve(options: ServeOptions): Promise<HttpListening> {
   const isNative = options.systemd === undefined && nativeHttp() !== undefined;
   const { engine = isNative ? "deno" : "node:http" } = options;
   if (typeof options.fetch !== "function") throw new TypeError("fetch is a function");
-  if (engine === "node:http") return serveByNode(options);
-  if (engine === "deno" && isNative) return serveNatively(options);
+  if (engine === "node:http") return serveByNode(options).then(listening);
+  if (engine === "deno" && isNative) return serveNatively(options).then(listening);
   throw new TypeError(`Engine ${JSON.stringify(engine)} is not to be had here`);
 }
 
-function serveByNode(options: ServeOptions): Promise<HttpListening> {
+/** A server of either engine. */
+export interface Running extends Pick<HttpListening, "path" | "engine" | "stats"> {
+  /** Stops to listen, and waits for connections; called once. */
+  close(): Promise<void>;
+  /** Ends all connections. */
+  cut(): void;
+}
+
+function listening({ path, engine, stats, close, cut }: Running): HttpListening {
+  let closed: Promise<void> | undefined;
+  const closeBy = async ({ timeout = Infinity }: CloseOptions = {}): Promise<void> => {
+    if (!(typeof timeout === "number" && timeout >= 0)) {
+      throw new RangeError(`timeout is a number of milliseconds from 0, not ${timeout}`);
+    }
+    closed ??= close();
+    const timer = timeout === Infinity ? undefined : setTimeout(cut, timeout);
+    try {
+      await closed;
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+  return { path, engine, stats, close: closeBy, [Symbol.asyncDispose]: () => closeBy() };
+}
+
+function serveByNode(options: ServeOptions): Promise<Running> {
   const { fetch, policy, pin, limits, audit, revalidate, engine: _, ...where } = options;
   const server = createServer(
     { policy, pin, limits, audit, revalidate },
     async (incoming, response) => {
+      if (incoming.url === "*") { // a Request has a path
+        return await sendNodeResponse(response, responseOf(BAD_TARGET));
+      }
       if (hasShortHost(incoming)) incoming.headers.host = "localhost";
       const request = new NodeRequest({ req: incoming, res: response });
       const admitted = admittedOf(incoming)!;
@@ -99,13 +140,12 @@ function serveByNode(options: ServeOptions): Promise<HttpListening> {
     server.once("error", reject);
     server.listen(where, () => {
       server.off("error", reject);
-      const close = ({ timeout }: CloseOptions = {}) => server.close({ timeout });
       resolve({
         path: server.address() as string,
         engine: "node:http",
         stats: () => server.stats(),
-        close,
-        [Symbol.asyncDispose]: () => close(),
+        close: () => server.close({}),
+        cut: () => server.closeAllConnections(),
       });
     });
   });

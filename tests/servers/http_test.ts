@@ -5,11 +5,13 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
+import { connect as connectHttp2 } from "node:http2";
+import { connect } from "node:net";
 import process from "node:process";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocketServer } from "ws";
-import { definePolicy, identify } from "../../mod.ts";
+import { definePolicy, identify, type Peer } from "../../mod.ts";
 import { watchPolicy } from "../../policy/mod.ts";
 import { createServer, decisionOf, peerOf, serve } from "../../servers/http.ts";
 import { Child, freshPath } from "../live/harness.ts";
@@ -712,6 +714,142 @@ testEach("close({ timeout }) cuts what does not finish, and aborts it", async (k
   await until(() => asks.every(({ signal }) => signal.aborted));
   assert.equal(existsSync(server.path), false);
 });
+
+testEach("close({ timeout }) ends, when a handler never does", async (kind) => {
+  let isAsked = false;
+  const server = await kind.start({ policy }, () => {
+    isAsked = true;
+    return new Promise(() => {});
+  });
+  const wire = Wire.as(1001, server.path).send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+  await until(() => isAsked);
+  await server.close({ timeout: 30 });
+  assert.equal(server.stats().open, 0);
+  assert.equal(await wire.rest(), "");
+});
+
+testServe("close() is one end for all who call it, and a later one can hasten it", async (kind) => {
+  let isAsked = false;
+  const server = await kind.start({ policy }, () => {
+    isAsked = true;
+    return new Promise(() => {});
+  });
+  const wire = Wire.as(1001, server.path).send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+  await until(() => isAsked);
+  const patient = [server.close(), server.close({ timeout: 600_000 })];
+  await assert.rejects(() => server.close({ timeout: -1 }), RangeError);
+  writeFileSync(server.path, "another's");
+  await server.close({ timeout: 30 });
+  await Promise.all(patient);
+  await server.close();
+  assert.equal(await wire.rest(), "");
+  assert.equal(readFileSync(server.path, "utf8"), "another's");
+});
+
+testServe("leaves nothing behind, when the service manager cannot be told", async (kind) => {
+  const { NOTIFY_SOCKET: before } = process.env;
+  const nobody = freshPath("nobody");
+  const engine = kind === onDeno ? "deno" : "node:http";
+  const start = (path: string) =>
+    serve({ path, engine, notify: true, fetch: () => new Response("") });
+  try {
+    process.env.NOTIFY_SOCKET = nobody;
+    const path = freshPath();
+    await assert.rejects(() => start(path), { name: "UcredError" });
+    assert.equal(existsSync(path), false);
+    delete process.env.NOTIFY_SOCKET;
+    const server = await start(path);
+    process.env.NOTIFY_SOCKET = nobody;
+    const warned = once(process, "warning");
+    await server.close();
+    assert.match(String(await warned), /The service manager is not told that a server stops/);
+    assert.equal(existsSync(path), false);
+  } finally {
+    if (before === undefined) delete process.env.NOTIFY_SOCKET;
+    else process.env.NOTIFY_SOCKET = before;
+  }
+});
+
+testEach("answers 500 and lets nobody through, when the policy throws", async (kind) => {
+  let handled = 0;
+  const throwing = {
+    needsPin: false,
+    admits: (peer: Peer) => policy.admits(peer),
+    decide: (peer: Peer, about?: { action?: string }) => {
+      if (about?.action === "GET /fails") throw new Error("no accounts today");
+      return policy.decide(peer, about);
+    },
+  } as unknown as typeof policy;
+  const server = await kind.start({ policy: throwing }, () => {
+    handled++;
+    return { body: "handled" };
+  });
+  using events = eventsOf(server);
+  const wire = Wire.as(1001, server.path);
+  const { status, body, headers } = await wire.get("/fails");
+  assert.equal(status, 500);
+  assert.equal(headers["content-type"], "application/problem+json");
+  assert.doesNotMatch(body, /accounts/);
+  assert.equal(handled, 0);
+  assert.equal((await wire.get("/a")).body, "handled");
+  const { failed, denied, allowed } = server.stats();
+  assert.deepEqual([failed, denied, allowed], [1, 1, 1]);
+  const failures = events.filter((event) => event.type === "failed");
+  assert.match(String(failures[0]?.error), /no accounts today/);
+});
+
+test("createServer() throws, when shouldUpgradeCallback would hear what is not decided", () => {
+  const options = { shouldUpgradeCallback: () => true };
+  assert.throws(() => createServer(options as object), {
+    name: "TypeError",
+    message: /shouldUpgradeCallback/,
+  });
+});
+
+testHere("createServer() tells nobody of a request beyond maxRequestsPerSocket", async () => {
+  const path = freshPath();
+  const heard: unknown[] = [];
+  const server = createServer({ policy }, (request, response) => {
+    heard.push(request.url);
+    response.end();
+  });
+  server.maxRequestsPerSocket = 1;
+  server.on("dropRequest", ({ url }) => heard.push(url));
+  running(server, path);
+  await once(server.listen({ path, mode: 0o666 }), "listening");
+  const request = (url: string) => `GET ${url} HTTP/1.1\r\nHost: x\r\n\r\n`;
+  const wire = Wire.as(1001, path).send(request("/a") + request("/secret"));
+  await wire.response();
+  wire.end();
+  await wire.rest();
+  assert.deepEqual(heard, ["/a"]);
+});
+
+testHere("serve() by deno decides each request of HTTP/2, and tells who asks", async () => {
+  const policy = definePolicy({
+    version: 1,
+    rules: [{ name: "no", actions: "* /secret", deny: true }, { name: "root", allow: true }],
+  });
+  const server = await onDeno!.start({ policy }, whoAsks);
+  const client = connectHttp2("http://localhost", { createConnection: () => connect(server.path) });
+  const ask = async (path: string): Promise<[status: unknown, body: string]> => {
+    const stream = client.request({ ":path": path });
+    const [headers] = await once(stream, "response");
+    return [headers[":status"], await textOf(stream)];
+  };
+  try {
+    const [status, body] = await ask("/a/../open");
+    assert.equal(status, 200);
+    const { uid, rule, url } = JSON.parse(body);
+    assert.deepEqual([uid, rule, url], [process.getuid!(), "root", "/open"]);
+    for (const path of ["/secret", "//secret", "/%73ecret", "/a/../secret"]) {
+      assert.equal((await ask(path))[0], 403, path);
+    }
+    assert.equal((await ask("/a%2fb"))[0], 400);
+  } finally {
+    client.destroy();
+  }
+}, needs.deno);
 
 // ── policies that change, peers that change ──
 
