@@ -11,9 +11,11 @@ import process from "node:process";
 import { decisionOf, peerOf, serve } from "../../servers/http.ts"; // "ucred/http"
 import { policy } from "./policy.ts";
 
-const app = new Elysia()
+// The policy tells "/a" from "/a/": so should the routes.
+const app = new Elysia({ strictPath: true })
   .derive(({ request }) => ({ peer: peerOf(request), decision: decisionOf(request) }))
   .get("/", ({ peer: { uid, user = uid }, decision }) => `welcome, ${user}: ${decision.grants}\n`)
+  .get("/keys", () => "secret\n")
   .post("/", () => "done\n");
 
 const server = await serve({

@@ -11,11 +11,14 @@ import { createServer, decisionOf, peerOf } from "../../servers/http.ts"; // "uc
 import { policy } from "./policy.ts";
 
 const app = express();
+// The policy tells "/a" from "/A" and "/a/": so should the routes.
+app.enable("case sensitive routing").enable("strict routing");
 
 app.get("/", (request, response) => {
   const { uid, user = uid } = peerOf(request);
   response.send(`welcome, ${user}: ${decisionOf(request).grants}\n`);
 });
+app.get("/keys", (_, response) => void response.send("secret\n"));
 app.post("/", (_, response) => void response.send("done\n"));
 
 const server = createServer({ policy }, app);

@@ -16,6 +16,7 @@ app.get("/", ({ raw }) => {
   const { uid, user = uid } = peerOf(raw);
   return `welcome, ${user}: ${decisionOf(raw).grants}\n`;
 });
+app.get("/keys", () => "secret\n");
 app.post("/", () => "done\n");
 
 const path = process.argv[2] ?? "app.sock";

@@ -18,6 +18,7 @@ app.get("/", (context) => {
   const { uid, user = uid } = context.get("peer");
   return context.text(`welcome, ${user}: ${context.get("decision").grants}\n`);
 });
+app.get("/keys", (context) => context.text("secret\n"));
 app.post("/", (context) => context.text("done\n"));
 
 const server = await serve({

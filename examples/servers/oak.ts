@@ -10,12 +10,14 @@ import process from "node:process";
 import { decisionOf, peerOf, serve } from "../../servers/http.ts"; // "ucred/http"
 import { policy } from "./policy.ts";
 
-const router = new Router();
+// The policy tells "/a" from "/A" and "/a/": so should the routes.
+const router = new Router({ sensitive: true, strict: true });
 
 router.get("/", ({ request, response }) => {
   const { uid, user = uid } = peerOf(request.source!);
   response.body = `welcome, ${user}: ${decisionOf(request.source!).grants}\n`;
 });
+router.get("/keys", ({ response }) => void (response.body = "secret\n"));
 router.post("/", ({ response }) => void (response.body = "done\n"));
 
 const app = new Application();

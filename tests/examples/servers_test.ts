@@ -18,7 +18,33 @@ const folder = join(root, "examples/servers");
 /** May look, everything, nothing. */
 const [PERSON, ROOT, SERVICE] = [59_998, 0, 999];
 
+/** Ways to ask for "/keys", or for what a router may take for it. */
+const SPELLINGS = [
+  ..."/keys /keys/ /keys/. /keys? /keys?a=/ //keys /./keys /a/../keys /keys/../keys".split(" "),
+  ..."/%6beys /key%73 /%6Beys /keys%2f /keys%00 /%2e/keys /a/%2e%2e/keys /keys%20".split(" "),
+  ..."/KEYS /Keys /Keys/ /keyS? /%4beys /a/../KEYS /keys; /keys;a=b /keys.json /keys%09".split(" "),
+  ..."http://x/keys http://x/KEYS/ http://x//keys /keys#a \\keys keys".split(" "),
+] as const;
+
+/** Nobody but root gets at the keys, in whatever spelling. */
+async function checkSpellings(path: string): Promise<void> {
+  const root = await Wire.as(ROOT, path).get("/keys");
+  assert.deepEqual([root.status, root.body], [200, "secret\n"]);
+  for (const method of ["GET", "HEAD", "get", "OPTIONS", "POST"]) {
+    for (const target of SPELLINGS) {
+      const wire = Wire.as(PERSON, path);
+      wire.send(`${method} ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+      const text = await wire.rest();
+      const told = `${method} ${target}: ${text}`;
+      assert.match(text, /^HTTP\/1\.1 4\d\d /, told); // of the server, or of the router: 404
+      assert.doesNotMatch(text, /secret/, told);
+      wire.destroy();
+    }
+  }
+}
+
 async function checkHttp(path: string): Promise<void> {
+  await checkSpellings(path);
   const person = Wire.as(PERSON, path);
   const { status, body } = await person.get("/");
   assert.equal(status, 200);
