@@ -16,6 +16,8 @@ export interface InheritedSocket {
   readonly name: string;
   /** What it is bound to, "\0" first if abstract. */
   readonly path: string;
+  /** Nobody could listen on it: it may be taken again. */
+  giveBack(): void;
 }
 
 /** The variables of sd_listen_fds(3). */
@@ -34,8 +36,8 @@ const MOST = 1024;
 const taken = new Set<number>();
 
 /**
- * Takes a socket that the service manager passed. It is then ours: it is not given twice, and not
- * inherited by processes that we start.
+ * Takes a socket that the service manager passed. It is then ours: it is not given twice. None of those
+ * that were passed is inherited by processes that we start.
  *
  * @param name Which, by its name; without, the only one that is left.
  * @throws {UcredError} `ERR_UCRED_NO_FD` if there is no such socket, `ERR_UCRED_NOT_UNIX` if it is no
@@ -49,6 +51,8 @@ export function takeInherited(
 ): InheritedSocket {
   const all = passed(variables);
   const left = all.filter(({ fd }) => !taken.has(fd));
+  // As sd_listen_fds() has it. That fails where there is none; of the one that is chosen it is told.
+  for (const { fd } of left) on.libc.linux?.fcntl(fd, FCNTL.SETFD, FD_CLOEXEC);
   const found = name === undefined ? left : left.filter((socket) => socket.name === name);
   if (found.length !== 1) {
     const names = left.map((socket) => JSON.stringify(socket.name)).join(", ") || "none";
@@ -61,8 +65,12 @@ export function takeInherited(
   const path = requireListening(on, fd);
   const result = on.libc.linux?.fcntl(fd, FCNTL.SETFD, FD_CLOEXEC) ?? 0;
   if (result < 0) throw failure(on, WHAT, "fcntl", -result);
-  taken.add(fd);
-  return { ...found[0]!, path };
+  taken.add(fd); // at once: until somebody listens on it another one could take it, too
+  const cookie = cookieOf(on, fd);
+  const giveBack = () => {
+    if (cookieOf(on, fd) === cookie) taken.delete(fd); // else it was closed, and another one is there
+  };
+  return { ...found[0]!, path, giveBack };
 }
 
 const WHAT = "take a socket from the service manager";
@@ -118,6 +126,14 @@ function number(on: System, fd: number, option: number): number {
   const errno = libc.getsockopt(fd, options.SOL_SOCKET, option, value, size);
   if (errno !== 0) throw failure(on, `${WHAT}, fd ${fd}`, "getsockopt", errno);
   return value.words[0]!;
+}
+
+/** What the kernel calls a socket, and no other one; NaN where that is not told. */
+function cookieOf({ abi: { os, options }, libc, value, size }: System, fd: number): number {
+  if (os !== "linux") return NaN;
+  size.words[0] = 8;
+  if (libc.getsockopt(fd, options.SOL_SOCKET, options.SO_COOKIE, value, size) !== 0) return NaN;
+  return value.words[0]! + value.words[1]! * 2 ** 32;
 }
 
 function noSocket(why: string, hint: string): UcredError {

@@ -36,7 +36,7 @@ import {
   type ServerStats,
 } from "./admission.ts";
 import { attempt } from "./handler.ts";
-import { type CloseOptions, type ListenOptions, notifyStopping } from "./listening.ts";
+import { type CloseOptions, type ListenOptions, notifyStopping, timerOf } from "./listening.ts";
 import { occupy, type Place } from "./place.ts";
 
 export type { AdmissionOptions, ServerStats } from "./admission.ts";
@@ -133,9 +133,14 @@ export async function listen(options: BunListenOptions): Promise<BunListening> {
   let place: Place | undefined;
   if (options.systemd !== undefined) {
     const name = options.systemd === true ? undefined : options.systemd;
-    const { fd, path } = takeInherited(name);
+    const { fd, path, giveBack } = takeInherited(name);
     admission.server = path;
-    listener = Bun.listen({ fd, socket: handlers });
+    try {
+      listener = Bun.listen({ fd, socket: handlers });
+    } catch (error) {
+      giveBack();
+      throw error;
+    }
   } else {
     try {
       place = await occupy(options, (path) => {
@@ -157,14 +162,15 @@ export async function listen(options: BunListenOptions): Promise<BunListening> {
       throw error;
     }
   }
-  const close = async ({ timeout = Infinity }: CloseOptions = {}) => {
+  const close = async (how: CloseOptions = {}) => {
+    const startTimer = timerOf(how);
     if (listener !== undefined) {
       place?.remove();
       if (options.notify === true) notifyStopping();
       listener.stop();
       listener = undefined;
     }
-    await sockets.end(timeout);
+    await sockets.end(startTimer);
   };
   return {
     path: admission.server,
@@ -198,14 +204,12 @@ class Sockets {
     };
   }
 
-  async end(timeout: number): Promise<void> {
+  async end(startTimer: ReturnType<typeof timerOf>): Promise<void> {
     if (this.#open.size === 0) return;
     const empty = new Promise<void>((resolve) => this.#onEmpty.push(resolve));
-    const timer = timeout === Infinity
-      ? undefined
-      : setTimeout(() => this.#open.forEach((_, socket) => socket.terminate()), timeout);
+    const stopTimer = startTimer(() => this.#open.forEach((_, socket) => socket.terminate()));
     await empty;
-    clearTimeout(timer);
+    stopTimer();
   }
 
   #opened(socket: BunSocket): void {

@@ -29,7 +29,10 @@ export type { ServerExpectation } from "../identity/verify.ts";
 export interface ConnectOptions {
   /** A path, or an abstract name with "\0" first. */
   readonly path: string;
-  /** Who has called listen(2): with socket activation, the service manager. */
+  /**
+   * Who has called listen(2) last. With socket activation expect both: the service manager until the
+   * server has started, and the server from then on, as all three runtimes call it again.
+   */
   readonly expect: ServerExpectation;
 }
 

@@ -8,7 +8,10 @@ import { occupy, type Place, type PlaceOptions } from "./place.ts";
 
 /** How to listen, wherever that is. */
 export interface AnyListenOptions {
-  /** Connections that may wait to be accepted. By default 511. */
+  /**
+   * Connections that may wait to be accepted. By default 511. Node keeps to it, and Deno's node:net and
+   * node:http; Deno's own engine and all of Bun have a number of their own (Deno 2.9.5, Bun 1.4.5).
+   */
   readonly backlog?: number | undefined;
   /**
    * Whether to tell the service manager READY=1 once the server listens, and STOPPING=1 when it
@@ -126,9 +129,15 @@ export class Listening {
   async #start(options: ListenOptions): Promise<void> {
     const { backlog = 511 } = options;
     if (options.systemd !== undefined) {
-      const { fd, path } = takeInherited(options.systemd === true ? undefined : options.systemd);
-      this.#onPlace(path, path);
-      await this.#listen({ fd }, backlog);
+      const name = options.systemd === true ? undefined : options.systemd;
+      const { fd, path, giveBack } = takeInherited(name);
+      try {
+        this.#onPlace(path, path);
+        await this.#listen({ fd }, backlog);
+      } catch (error) {
+        giveBack();
+        throw error;
+      }
       this.#path = path;
     } else {
       let isBound = false;
@@ -175,21 +184,17 @@ export class Listening {
    *
    * @param done Called when the last has ended.
    */
-  close({ timeout = Infinity }: CloseOptions, done: (error?: Error) => void): void {
-    if (!(typeof timeout === "number" && timeout >= 0)) {
-      throw new RangeError(`timeout is a number of milliseconds from 0, not ${timeout}`);
-    }
+  close(options: CloseOptions, done: (error?: Error) => void): void {
+    const startTimer = timerOf(options);
     const close = () => {
       this.#place?.remove(); // while the socket is open: until then its inode is nobody else's
       this.#place = undefined;
       this.#path = undefined;
       if (this.#notifies) notifyStopping();
       this.#notifies = false;
-      const timer = timeout === Infinity
-        ? undefined
-        : setTimeout(() => this.#native.cut(), timeout);
+      const stopTimer = startTimer(() => this.#native.cut());
       this.#native.close((error) => {
-        clearTimeout(timer);
+        stopTimer();
         this.#started = undefined;
         done(error);
       });
@@ -198,6 +203,24 @@ export class Listening {
     if (this.#started === undefined || this.#path !== undefined) close();
     else void this.#started.then(close);
   }
+}
+
+/** The longest that timers of the runtimes know: of more they make 1 ms. */
+const LONGEST = 2 ** 31 - 1;
+
+/**
+ * What starts the time that connections have, given what cuts them; that gives what stops it.
+ *
+ * @throws {RangeError} If the time is none.
+ */
+export function timerOf({ timeout = Infinity }: CloseOptions): (cut: () => void) => () => void {
+  if (!(typeof timeout === "number" && timeout >= 0)) {
+    throw new RangeError(`timeout is a number of milliseconds from 0, not ${timeout}`);
+  }
+  return (cut) => {
+    const timer = timeout > LONGEST ? undefined : setTimeout(cut, timeout);
+    return () => clearTimeout(timer);
+  };
 }
 
 /** Nothing keeps a server from closing. */

@@ -106,6 +106,11 @@ for (const [api, kind] of Object.entries(KINDS)) {
 
     assert.match((await ask(true)).error!.message, /there are 3; left are: "one", "two", "two"$/);
     assert.match((await ask("two")).error!.message, /there are 2 of this name; left are: /);
+    // None is inherited by what the server starts, whether it serves there or not.
+    for (const fd of [3, 4, 5]) {
+      const info = readFileSync(`/proc/${server.child.process.pid}/fdinfo/${fd}`, "utf8");
+      assert.ok(parseInt(/^flags:\s*([0-7]+)$/m.exec(info)![1]!, 8) & 0o2000000, info);
+    }
     assert.match((await ask("three")).error!.message, /there is none named "three"; left are: /);
     assert.match((await ask("")).error!.message, /there is none named ""; left are: /);
     assert.deepEqual(await ask("one"), { listening: paths[0] });

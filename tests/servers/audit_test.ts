@@ -292,6 +292,32 @@ testWith(
   },
 );
 
+testWith(
+  here,
+  "A failure is told in words that cannot be taken for a line of the log",
+  async () => {
+    const path = freshPath();
+    const fails = createServer({}, () => {
+      const forged = '{"event":"accepted","peer":{"uid":0}}';
+      const text = `no command \n${forged}\r${forged}\u2028${forged}\u001b[2J ${"x".repeat(5000)}`;
+      throw Object.assign(new Error(text), {
+        stack: `Error: ${text}\n${forged}\n   at a\u001b[2J\r${forged}`,
+      });
+    });
+    await listening(fails, path);
+    const warned = new Promise<Error & { detail?: string }>((resolve) =>
+      process.on("warning", (warning) => warning.name === "UcredWarning" && resolve(warning))
+    );
+    await visit(path);
+    const { message, detail } = await warned;
+    assert.match(message, /^A handler of the server at .* failed: Error: no command \\u000a\{/);
+    assert.match(message, /… \(5\d{3} characters\)$/);
+    assert.doesNotMatch(message, /[\p{C}\p{Zl}\p{Zp}]/u);
+    assert.equal(detail, `    at a\\u001b[2J\\u000d{"event":"accepted","peer":{"uid":0}}`);
+    await fails.close({});
+  },
+);
+
 // --- What keeps it from being written
 
 testWith(

@@ -230,3 +230,24 @@ testWith(here, "listen() of ucred/bun rejects, when a server answers there alrea
     assert.equal(await visit(path), `welcome, ${process.getuid!()}`);
   });
 });
+
+testWith(
+  [needs.bun],
+  "close() takes times that are longer than timers, and refuses what is no time",
+  async () => {
+    let heard = 0;
+    await served({}, async (path, server) => {
+      const socket = connect(path).on("error", () => {}).resume();
+      await until(() => heard === 1);
+      for (const timeout of [-1, NaN, "5"]) {
+        await assert.rejects(server.close({ timeout: timeout as number }), RangeError);
+      }
+      let isOver = false;
+      const closing = server.close({ timeout: 2 ** 40 }).then(() => isOver = true);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      assert.equal(isOver, false);
+      socket.end();
+      await closing;
+    }, { open: () => void heard++ });
+  },
+);
