@@ -2,7 +2,7 @@
  * HTTP request → the action that rules are about: `METHOD /path`, each path in one spelling.
  *
  * Whatever can be read in two ways is refused, and an application gets the very path that was decided
- * about, so that no spelling means one thing to a rule and another to the application.
+ * about. What routers take for the same on top of that (case, a slash at the end) is theirs.
  */
 
 /** What a request is about. */

@@ -8,7 +8,7 @@ export const policy: Policy = definePolicy({
   rules: [
     { name: "root", when: { uid: 0 }, allow: "full" },
     { name: "the server's own user", when: { sameUser: true }, allow: "full" },
-    { name: "keys", actions: ["* /keys", "* /keys/**"], deny: true },
+    { name: "keys", actions: "* /keys", deny: true },
     { name: "people look", when: { uid: "1000-59999" }, actions: "GET /**", allow: "look" },
   ],
 });

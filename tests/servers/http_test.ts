@@ -728,6 +728,31 @@ testEach("close({ timeout }) ends, when a handler never does", async (kind) => {
   assert.equal(await wire.rest(), "");
 });
 
+testServe("answers 400, when a Host is no host or a target is no path", async (kind) => {
+  const asked: string[] = [];
+  const server = await kind.start({ policy }, ({ url }) => {
+    asked.push(url);
+    return { body: "served" };
+  });
+  const wire = Wire.as(0, server.path);
+  assert.equal((await wire.get("/real")).status, 200, "its host is noted");
+  for (const host of ["x/other?", "x/", "x?", "x#", "x/other/..", "y@x", "x"]) {
+    const wire = Wire.as(0, server.path);
+    for (const each of ["x", host]) {
+      wire.send(`GET /real HTTP/1.1\r\nHost: ${each}\r\n\r\n`);
+      assert.equal((await wire.response()).status, each === "x" ? 200 : 400, host);
+    }
+  }
+  for (const lines of ["Host: x\r\nHost: x\r\n", "Host: x\r\nHost: y/other?\r\n"]) {
+    const text = await Wire.as(0, server.path).send(
+      `GET /real HTTP/1.1\r\n${lines}Connection: close\r\n\r\n`,
+    ).rest();
+    assert.match(text, /^HTTP\/1\.1 400 /, lines);
+  }
+  assert.equal((await Wire.as(0, server.path).get("*", "OPTIONS")).status, 400);
+  assert.ok(asked.every((url) => url === "/real"), `${asked}`);
+});
+
 testServe("close() is one end for all who call it, and a later one can hasten it", async (kind) => {
   let isAsked = false;
   const server = await kind.start({ policy }, () => {
