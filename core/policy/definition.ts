@@ -118,7 +118,10 @@ const CONDITION = object("a condition", {
     anyOf(name("group"), "at least one name"),
     "Name of a group, primary or supplementary.",
   ),
-  sameUser: field(flag, "Whether the uid is the server's own."),
+  sameUser: field(
+    flag,
+    "Whether the uid is the server's own effective one, as it was when the policy was made.",
+  ),
   label: field(globs, "Security label: a glob."),
   unit: field(globs, "systemd unit: a glob."),
   cgroup: field(globs, "Path of the control group: a glob."),
