@@ -66,14 +66,14 @@ export function guardHttp(
     if (wantsToEnd(request)) isLast.add(request);
     removeHops(request.headers);
     introduce(request);
-    return pass(request, response);
+    inTurn(request, response, () => void pass(request, response));
   });
   server.on("checkContinue", (request, response) => { // only once it is allowed
     response.writeContinue();
     if (wantsToEnd(request)) isLast.add(request);
     removeHops(request.headers);
     introduce(request);
-    void pass(request, response);
+    inTurn(request, response, () => void pass(request, response));
   });
   server.on("upgrade", (request: IncomingMessage, client: Duplex, head: Uint8Array) => {
     const { headers } = request;
@@ -84,6 +84,33 @@ export function guardHttp(
     passUpgrade(upstream, upgrades, request, client, head);
   });
   return server;
+}
+
+/** What waits until requests before it are answered, of connections on which one is being answered. */
+const waiting = new WeakMap<Socket, (() => void)[]>();
+
+/**
+ * Passes the requests of a connection on one after the other, however fast they come: in the order in
+ * which the client means them, and without a connection to the server behind for each.
+ */
+function inTurn({ socket }: IncomingMessage, response: ServerResponse, run: () => void): void {
+  const start = () => {
+    if (socket.destroyed) return void waiting.delete(socket); // the client has left
+    let isOver = false;
+    const next = () => {
+      if (isOver) return;
+      isOver = true;
+      const following = waiting.get(socket)?.shift();
+      if (following === undefined) waiting.delete(socket);
+      else following();
+    };
+    response.once("finish", next).once("close", next);
+    run();
+  };
+  const queue = waiting.get(socket);
+  if (queue !== undefined) return void queue.push(start);
+  waiting.set(socket, []);
+  start();
 }
 
 /** Connects to the server behind. */

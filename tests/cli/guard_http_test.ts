@@ -212,6 +212,21 @@ testGuard("guard answers pipelined requests in their order, each decided", async
   }
 });
 
+testGuard("guard passes pipelined requests on one after the other", async () => {
+  const behind = await Behind.start();
+  const guard = await guardOf(behind.path);
+  const client = await End.open(guard.path);
+  const targets = Array.from({ length: 50 }, (_, at) => `/${at}`);
+  client.send(targets.map((target) => `GET ${target} HTTP/1.1\r\nHost: x\r\n\r\n`).join(""));
+  const server = await behind.next();
+  for (const target of targets) {
+    assert.equal((await server.message()).first, `GET ${target} HTTP/1.1`);
+    server.send(answerOf(target));
+    assert.equal((await client.message()).body, target);
+  }
+  assert.equal(behind.count, 1, "over one connection");
+});
+
 testGuard("guard passes OPTIONS * as it is", async () => {
   const behind = await mirror();
   const guard = await guardOf(behind.path);
