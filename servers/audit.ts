@@ -276,7 +276,7 @@ export function cut(text: string): string {
 }
 
 /** What JSON leaves as it is although it is not seen, can end a line, or turns its direction around. */
-const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]/gu;
+const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
 function lineOf(record: object): Uint8Array {
   const text = JSON.stringify(record).replace(UNPRINTABLE, (character) => {

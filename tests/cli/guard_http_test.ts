@@ -69,6 +69,15 @@ testGuard("guard tells the server behind who asks, each user as they are", async
   }
 });
 
+testGuard("guard tells a grant with a comma as one grant", async () => {
+  const policy = policyFile(
+    'version: 1\nrules: [{ name: all, when: { uid: 0 }, allow: ["read,admin", "café"] }]\n',
+  );
+  const guard = await Guard.start({ upstream: (await mirror()).path, mode: "http", policy });
+  const { body } = await (await End.open(guard.path)).ask("/");
+  assert.equal(identityIn(JSON.parse(body))["x-ucred-grants"], "read%2Cadmin,caf%C3%A9");
+});
+
 testGuard("guard removes what a client says of its identity, in whatever spelling", async () => {
   const behind = await mirror();
   const guard = await guardOf(behind.path);
