@@ -104,23 +104,23 @@ testWith(asRoot, "listen() is at no moment more open than asked, when the umask 
 
 testWith(asRoot, "The one who knocks gets in, when a server binds its path itself", async () => {
   const path = freshPath();
-  const knocker = new Child(knockProgram, ["1000", path]);
-  await knocker.json();
   const before = process.umask(0);
-  try {
+  // However long it takes to be caught at it.
+  for (let isCaught = false; !isCaught;) {
+    const knocker = new Child(knockProgram, ["1000", path]);
+    await knocker.json();
     for (let times = 0; times < 30; times++) {
       const server = createPlainServer((socket) => void socket.on("error", () => {}).destroy());
       await new Promise<void>((resolve) => server.listen(path, resolve));
-      await sleep(1); // Bun is too fast to be caught at it otherwise
+      await sleep(1); // it is caught sooner
       chmodSync(path, 0o600);
       await new Promise((resolve) => server.close(resolve));
     }
-  } finally {
-    process.umask(before);
+    knocker.process.stdin!.end();
+    const found = await knocker.json<{ in: number; seen: string[] }>();
+    isCaught = found.in > 0 || found.seen.length > 1;
   }
-  knocker.process.stdin!.end();
-  const found = await knocker.json<{ in: number; seen: string[] }>();
-  assert.ok(found.in > 0 || found.seen.length > 1, JSON.stringify(found));
+  process.umask(before);
 });
 
 testWith(
@@ -608,7 +608,8 @@ testWith(
   async () => {
     const path = freshPath();
     const left = new Set<string>();
-    for (let round = 0; round < 20; round++) {
+    // Until one was killed at a bad moment, too.
+    for (let round = 0; round < 20 || left.size === 0; round++) {
       const victim = await ServerProcess.start({ policy: "anyone" });
       const orders = `${JSON.stringify({ listen: { path } })}\n`;
       const ends = `${JSON.stringify({ close: { timeout: 0 } })}\n`;
@@ -630,6 +631,5 @@ testWith(
       await at({ path }, async () => assert.equal(await visit(path), "welcome"));
       assert.deepEqual(readdirSync(dirname(path)), [], `round ${round}`);
     }
-    assert.ok(left.size > 0, "no server was killed at a bad moment");
   },
 );
