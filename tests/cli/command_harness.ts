@@ -6,12 +6,11 @@ import { chmodSync, writeFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
-import { afterEach } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { freshPath } from "../live/harness.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { needs, runtimeCommand } from "../support/suite.ts";
+import { endAfterEach, needs, runtimeCommand } from "../support/suite.ts";
 
 const main = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
 
@@ -71,7 +70,7 @@ export interface How {
 const PATIENCE = 60_000;
 
 const children = new Set<ChildProcess>();
-afterEach(() => children.forEach((child) => child.kill("SIGKILL")));
+endAfterEach(() => children.forEach((child) => child.kill("SIGKILL")));
 
 /** A command that runs, and what it has printed so far. */
 export class Running {

@@ -7,13 +7,12 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
-import { afterEach } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Child, freshPath } from "../live/harness.ts";
 import { compileProgram } from "../support/compile.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
-import { type Need, needs, runtimeCommand, testWith } from "../support/suite.ts";
+import { endAfterEach, type Need, needs, runtimeCommand, testWith } from "../support/suite.ts";
 
 const here = [needs.linux, needs.cc, needs.root, needs.native, safeFolders];
 
@@ -94,7 +93,7 @@ const ends = new Set<End>();
 const upstreams = new Set<Server>();
 
 // What a test leaves must not keep the runner waiting.
-afterEach(() => {
+endAfterEach(() => {
   running.forEach((child) => child.kill("SIGKILL"));
   ends.forEach((end) => end.destroy());
   upstreams.forEach((server) => server.close());

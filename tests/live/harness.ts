@@ -7,10 +7,9 @@ import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { afterEach } from "node:test";
 import { fileURLToPath } from "node:url";
 import { compileProgram, temporaryFolder } from "../support/compile.ts";
-import { needs, runtimeCommand } from "../support/suite.ts";
+import { endAfterEach, needs, runtimeCommand } from "../support/suite.ts";
 
 /** What the client process says of itself, from its own namespaces. */
 export interface Self {
@@ -37,7 +36,7 @@ export function freshPath(name = "s"): string {
 
 const children = new Set<ChildProcess>();
 // A test that fails must not leave a child behind: the runner would wait for it for ever.
-afterEach(() => children.forEach((child) => child.kill("SIGKILL")));
+endAfterEach(() => children.forEach((child) => child.kill("SIGKILL")));
 
 /** A child process and the lines that it prints. */
 export class Child {

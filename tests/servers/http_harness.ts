@@ -8,7 +8,6 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { Readable, type Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { afterEach } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Decision, Peer } from "../../mod.ts";
 import {
@@ -26,7 +25,7 @@ import {
 } from "../../servers/http.ts";
 import { freshPath } from "../live/harness.ts";
 import { compileProgram } from "../support/compile.ts";
-import { type Need, needs, testWith } from "../support/suite.ts";
+import { endAfterEach, type Need, needs, testWith } from "../support/suite.ts";
 
 /** A request, as an application sees it. */
 export interface Ask {
@@ -195,7 +194,7 @@ function started(server: Running): Running {
 }
 
 // What a test leaves must not keep the runner waiting.
-afterEach(async () => {
+endAfterEach(async () => {
   for (const wire of wires) wire.destroy();
   wires.clear();
   for (const watch of watches) watch[Symbol.dispose]();

@@ -3,7 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { release } from "node:os";
 import process from "node:process";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 import { host } from "../../adapters/host.ts";
 
 /** Something that not every machine or runtime has. */
@@ -63,6 +63,17 @@ export const needs = {
   },
 } as const satisfies { [key: string]: Need };
 
+const endings = new Set<() => void | Promise<void>>();
+
+/**
+ * Has what tests leave ended after each. Not by afterEach() alone: Bun shares modules among test files,
+ * and runs the hooks of one for the first file that imports it.
+ */
+export function endAfterEach(end: () => void | Promise<void>): void {
+  endings.add(end);
+  afterEach(end);
+}
+
 /** A test that runs where its needs are met, and elsewhere skips, saying why in its name. */
 export function testWith(
   list: readonly Need[],
@@ -70,8 +81,15 @@ export function testWith(
   run: () => void | Promise<void>,
 ): void {
   const unmet = list.find((need) => !need.met);
-  if (unmet === undefined) test(name, run);
-  else test(`${name} [skipped: needs ${unmet.name}]`, { skip: `needs ${unmet.name}` }, () => {});
+  if (unmet === undefined) {
+    test(name, async () => {
+      try {
+        await run();
+      } finally {
+        for (const end of endings) await end();
+      }
+    });
+  } else test(`${name} [skipped: needs ${unmet.name}]`, { skip: `needs ${unmet.name}` }, () => {});
 }
 
 /** The command that starts a script on the runtime under test, flags included. */
