@@ -112,6 +112,8 @@ class AdmittingServer extends Server {
   #sweeper: ReturnType<typeof setInterval> | undefined;
   /** Finds the descriptors that Bun's sockets hide. */
   #acceptor: Acceptor | undefined;
+  /** What it finds connections of. */
+  #boundTo: string | undefined;
   /** Listens on a descriptor where `http.Server` cannot. */
   #inner: NetServer | undefined;
 
@@ -145,7 +147,9 @@ class AdmittingServer extends Server {
       emit: (event: string, error?: unknown) => void super.emit(event, error),
     }, (path, boundTo) => {
       this.#admission.server = path;
-      if (httpHidesFd()) this.#acceptor ??= new Acceptor(boundTo);
+      if (!httpHidesFd() || boundTo === this.#boundTo) return;
+      this.#acceptor = new Acceptor(boundTo);
+      this.#boundTo = boundTo;
     });
     if (app !== undefined) {
       this.on("request", (request: IncomingMessage, response: ServerResponse) => {

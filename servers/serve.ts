@@ -6,7 +6,7 @@ import type { Decision } from "../core/policy/policy.ts";
 import { NodeRequest, sendNodeResponse } from "srvx/node";
 import { nativeHttp, serveNatively } from "./deno_http.ts";
 import type { ServerStats } from "./admission.ts";
-import type { CloseOptions, ListenOptions } from "./listening.ts";
+import { type CloseOptions, type ListenOptions, timerOf } from "./listening.ts";
 import { createServer, type RequestOptions } from "./node_http.ts";
 import {
   admittedOf,
@@ -102,16 +102,14 @@ export interface Running extends Pick<HttpListening, "path" | "engine" | "stats"
 
 function listening({ path, engine, stats, close, cut }: Running): HttpListening {
   let closed: Promise<void> | undefined;
-  const closeBy = async ({ timeout = Infinity }: CloseOptions = {}): Promise<void> => {
-    if (!(typeof timeout === "number" && timeout >= 0)) {
-      throw new RangeError(`timeout is a number of milliseconds from 0, not ${timeout}`);
-    }
+  const closeBy = async (options: CloseOptions = {}): Promise<void> => {
+    const startTimer = timerOf(options);
     closed ??= close();
-    const timer = timeout === Infinity ? undefined : setTimeout(cut, timeout);
+    const stopTimer = startTimer(cut);
     try {
       await closed;
     } finally {
-      clearTimeout(timer);
+      stopTimer();
     }
   };
   return { path, engine, stats, close: closeBy, [Symbol.asyncDispose]: () => closeBy() };
