@@ -263,7 +263,7 @@ testWith(peers, "names of sockets, folders and programs cannot write to the term
 });
 
 testWith([tools.tmux, needs.root], "inspect fits on terminals of 80 and 120 columns", async () => {
-  const folder = join(temporaryFolder(), "a-folder-with-quite-a-long-name");
+  const folder = join(temporaryFolder(), "a-folder-with-a-long-name");
   mkdirSync(folder, { mode: 0o777 });
   chmodSync(folder, 0o1777);
   using server = await serve(join(folder, "s"));

@@ -238,7 +238,7 @@ for (
     const before = readdirSync("/proc/self/fd").length;
     const path = freshPath();
     assert.throws(() => receiveOn(system, path), { name: "UcredError", errno });
-    assert.equal(readdirSync("/proc/self/fd").length, before);
+    assert.ok(readdirSync("/proc/self/fd").length <= before);
     assert.equal(existsSync(path), false);
   });
 }

@@ -148,7 +148,7 @@ for (const count of [1, 2, 3, 253]) {
     if (status === 5) assert.equal(datagram, undefined); // Linux 6.16 refuses them for us
     else assert.equal(datagram?.sender.uid, process.getuid!());
     datagram?.sender.close();
-    assert.equal(openDescriptors(), before);
+    assert.ok(openDescriptors() <= before);
   });
 
   testWith(
@@ -199,7 +199,7 @@ testWith(here, "a closed receiver leaves nothing behind, and says so", async () 
   assert.throws(() => receiver.read(), { code: "ERR_UCRED_NO_FD" });
   for await (const _ of receiver) assert.fail("nothing can come");
   assert.equal(existsSync(receiver.path), false);
-  assert.equal(openDescriptors(), before);
+  assert.ok(openDescriptors() <= before);
 });
 
 testWith(here, "a file that somebody else put at the path is not removed", () => {
@@ -223,7 +223,7 @@ testWith(here, "receive() refuses a path where something is", () => {
     message: `Cannot receive datagrams at "${receiver.path}": bind failed with EADDRINUSE`,
     code: "ERR_UCRED_SYSCALL",
   });
-  assert.equal(openDescriptors(), before);
+  assert.ok(openDescriptors() <= before);
   assert.ok(existsSync(receiver.path), "the other's file stays");
 });
 

@@ -6,6 +6,7 @@ import { chmodSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { compileProgram, temporaryFolder } from "../support/compile.ts";
@@ -35,8 +36,14 @@ export function freshPath(name = "s"): string {
 }
 
 const children = new Set<ChildProcess>();
-// A test that fails must not leave a child behind: the runner would wait for it for ever.
-endAfterEach(() => children.forEach((child) => child.kill("SIGKILL")));
+// A test that fails must not leave a child behind: the runner would wait for it for ever. Nor pipes:
+// the next test may count descriptors.
+endAfterEach(async () => {
+  if (children.size === 0) return;
+  const ends = [...children].map((child) => new Promise((resolve) => child.once("close", resolve)));
+  children.forEach((child) => child.kill("SIGKILL"));
+  await Promise.race([Promise.all(ends), sleep(1000)]);
+});
 
 /** A child process and the lines that it prints. */
 export class Child {

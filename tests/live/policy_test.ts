@@ -107,7 +107,7 @@ testWith(here, "decisions leave no descriptor open", async () => {
     for (let i = 0; i < 100; i++) assert.equal(policy.decide(peer).allowed, false);
     return [before, readdirSync("/proc/self/fd").length] as const;
   }))[0];
-  assert.equal(after, before);
+  assert.ok(after <= before);
 });
 
 testWith([needs.linux], "definePolicy() suggests what a misspelt name may have meant", () => {
