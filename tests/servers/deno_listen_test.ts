@@ -78,7 +78,8 @@ testWith(
     };
     const other = Deno.listen({ transport: "unix", path: freshPath() });
     const ticker = setInterval(juggle, 1);
-    await served({ policy: "anyone" }, async (path, peers) => {
+    const limits = { connectionsPerUser: 1000 }; // the crowd's connections count until they are closed
+    await served({ policy: "anyone", limits }, async (path, peers) => {
       const crowds = Promise.all([crowd(path, 200), crowd(path, 200)]);
       for (let round = 0; round < 5; round++) {
         const uids = Array.from({ length: 20 }, (_, at) => 2000 + round * 20 + at);

@@ -124,7 +124,11 @@ export function openDescriptors(): number {
   return readdirSync("/proc/self/fd").length;
 }
 
-/** Waits until something holds, for as long as the runner lets a test run. */
+/** Waits until something holds, and fails rather than wait for ever. */
 export async function until(condition: () => unknown): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+  const deadline = performance.now() + 60_000;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`after a minute, not yet: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 }

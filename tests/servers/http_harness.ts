@@ -401,8 +401,13 @@ export function eventsOf({ path }: Running): ServerEvent[] & Disposable {
   return watch;
 }
 
+/** Waits, and fails rather than wait for ever. */
 export async function until(condition: () => unknown): Promise<void> {
-  while (!condition()) await sleep(5);
+  const deadline = performance.now() + 60_000;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`after a minute, not yet: ${condition}`);
+    await sleep(5);
+  }
 }
 
 /** The whole of a body. */

@@ -271,7 +271,8 @@ testWith(here, "createServer() goes on, when its peers leave at once or are kill
     socket.on("drain", write).resume();
     write();
   };
-  await served({}, async (path, server) => {
+  const limits = { connections: 4000, connectionsPerUser: 4000 };
+  await served({ limits }, async (path, server) => {
     const counts = await Promise.all([1, 2, 3].map(() => crowd(path, 500)));
     assert.deepEqual(counts, [500, 500, 500]);
     const visitors = await Promise.all(Array.from({ length: 20 }, () => Visitor.at(path)));
