@@ -425,7 +425,12 @@ testWith(here, "A server serves as ever, when its stderr is not read", async () 
   execFileSync("mkfifo", [pipe]);
   const path = freshPath();
   const server = new ServerProcess(
-    { policy: "anyone", audit: true, limits: { connectionsPerUser: 1500 }, listen: { path } },
+    {
+      policy: "anyone",
+      options: { limits: { connectionsPerUser: 1500 } },
+      audit: true,
+      listen: { path },
+    },
     ["bash", "-c", 'exec 2<>"$0"; exec "$@"', pipe],
   );
   await server.child.json();
