@@ -209,7 +209,13 @@ testWith(
     for (const name of ["tmp", "proc"]) mkdirSync(join(folder, name));
     // Bun's part of it aborts where there is no /proc.
     const inside = (line: string) =>
-      run(["unshare", "--mount", "sh", "-c", `mount -t proc proc ${folder}/proc && ${line}`]);
+      run([
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        `mount -t proc proc ${folder}/proc && TMPDIR=/tmp ${line}`,
+      ]);
     assert.equal(inside(`chroot ${folder} /ucred --version`).out, `${VERSION}\n`);
     const { out, code, err } = inside(`chroot ${folder} /ucred doctor --json`);
     assert.deepEqual([code, err], [0, ""]);
