@@ -40,8 +40,9 @@ export type ServeOptions = ListenOptions & RequestOptions & {
    * With "deno" URLs begin with "http+unix:", a client that closes its sending side counts as gone,
    * and one that leaves while a body comes that nobody reads is noticed when the handler is done.
    * Elysia takes the host of such a URL for a part of the path: give it "node:http".
-   * `Deno.upgradeWebSocket()` throws there: for WebSockets take `createServer()`. It speaks HTTP/2 to clients that begin with it
-   * (without TLS), and each of its requests is decided alike; "node:http" does not.
+   * `Deno.upgradeWebSocket()` throws there: for WebSockets take `createServer()`. The engine "deno"
+   * speaks HTTP/2 to clients that begin with it (without TLS), and each of its requests is decided
+   * alike; "node:http" does not.
    */
   readonly engine?: Engine | undefined;
 };
