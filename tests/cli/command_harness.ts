@@ -10,7 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { freshPath } from "../live/harness.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { endAfterEach, needs, runtimeCommand } from "../support/suite.ts";
+import { endAfterEach, needs, runtimeCommand, succeeds } from "../support/suite.ts";
 
 const main = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
 
@@ -19,15 +19,6 @@ export const command: readonly string[] = [...runtimeCommand(), main];
 
 /** Somebody without any privilege. */
 export const STRANGER = 4321;
-
-function succeeds(command: string, ...args: string[]): boolean {
-  try {
-    execFileSync(command, args, { stdio: "ignore" });
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 const asUser = (uid: number) => ["setpriv", `--reuid=${uid}`, `--regid=${uid}`, "--clear-groups"];
 

@@ -14,9 +14,9 @@ import {
   policyFile,
   testGuard,
   tool,
-  until,
   USERS,
 } from "./guard_harness.ts";
+import { until } from "../support/suite.ts";
 
 /** A server that answers as it is asked to: /PATH gives PATH; the paths of `special` what those say. */
 function serverOf(

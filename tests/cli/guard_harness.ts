@@ -358,11 +358,3 @@ export async function answerAll(
 export function answerOf(body: string, status = "200 OK"): string {
   return `HTTP/1.1 ${status}\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 }
-
-export async function until(condition: () => unknown): Promise<void> {
-  const deadline = performance.now() + PATIENCE;
-  while (!condition()) {
-    assert.ok(performance.now() < deadline, `after a minute, not yet: ${condition}`);
-    await sleep(5);
-  }
-}

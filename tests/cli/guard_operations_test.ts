@@ -21,9 +21,9 @@ import {
   type Start,
   testGuard,
   tool,
-  until,
   USERS,
 } from "./guard_harness.ts";
+import { until } from "../support/suite.ts";
 
 const allow = (...uids: number[]) =>
   `version: 1\nrules: [{ name: some, when: { uid: [${uids}] }, allow: true }]\n`;

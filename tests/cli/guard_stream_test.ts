@@ -14,9 +14,9 @@ import {
   Guard,
   policyFile,
   testGuard,
-  until,
   USERS,
 } from "./guard_harness.ts";
+import { until } from "../support/suite.ts";
 
 const GIB = 2 ** 30;
 

@@ -17,10 +17,9 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { afterEach, test } from "node:test";
 import { Child, freshPath, peerProgram } from "../live/harness.ts";
-import { until } from "../servers/harness.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
-import { needs, runtime, testWith } from "../support/suite.ts";
+import { needs, runtime, testWith, until } from "../support/suite.ts";
 import {
   assertPrintable,
   type How,

@@ -18,7 +18,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { fdOf } from "../../identity/fd.ts";
 import { identify, type Peer, peerCredentials } from "../../mod.ts";
-import { needs, runtimeCommand, testWith } from "../support/suite.ts";
+import { needs, runtimeCommand, testWith, until } from "../support/suite.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { type Actor, actorProgram, freshPath, listen, startActor } from "./harness.ts";
 
@@ -27,11 +27,6 @@ const rootHere = [...here, needs.root];
 /** By number, so that the peer is not closed with the connection. */
 const pin = (socket: Socket): Peer => identify(fdOf(socket), { pin: true });
 const pinSocket = (socket: Socket): Peer => identify(socket, { pin: true });
-
-/** Waits until something is so; the runner's own limit ends the wait. */
-async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await sleep(5);
-}
 
 const openDescriptors = () => readdirSync("/proc/self/fd").length;
 

@@ -25,7 +25,7 @@ import { UcredError } from "../../mod.ts";
 import { readPolicyFile, stampOf } from "../../policy/load.ts";
 import { loadPolicy, parsePolicy, type WatchOptions, watchPolicy } from "../../policy/mod.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
-import { needs, runtime, runtimeCommand, testWith } from "../support/suite.ts";
+import { needs, runtime, runtimeCommand, testWith, until } from "../support/suite.ts";
 
 afterEach(removeSafeFolders);
 
@@ -51,10 +51,6 @@ function replace(path: string, text: string): void {
 
 /** Adds to a file, and gives its mode: Deno's appendFileSync makes it 0666 where none is given. */
 const append = (path: string, text: string) => appendFileSync(path, text, { mode: 0o644 });
-
-async function until(condition: () => unknown): Promise<void> {
-  while (!condition()) await sleep(10);
-}
 
 /** Watches, and counts what is told. */
 function watched(path: string, options: WatchOptions = {}) {

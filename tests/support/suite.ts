@@ -2,6 +2,7 @@
 
 import { execFileSync } from "node:child_process";
 import { release } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import process from "node:process";
 import { afterEach, test } from "node:test";
 import { host } from "../../adapters/host.ts";
@@ -20,7 +21,8 @@ export const runtime = on.runtime!;
 /** The suite runs on another CPU's build of the runtime, under user-mode emulation. */
 export const emulated = process.env["UCRED_EMULATED"] !== undefined;
 
-function succeeds(command: string, ...args: string[]): boolean {
+/** Whether a command can be run, and ends with 0. */
+export function succeeds(command: string, ...args: string[]): boolean {
   try {
     execFileSync(command, args, { stdio: "ignore" });
     return true;
@@ -99,4 +101,13 @@ export function runtimeCommand(flags?: readonly string[]): [command: string, ...
   if (runtime === "deno") return [command, "run", "--no-prompt", ...(flags ?? ["-A"])];
   if (runtime === "bun") return [command, ...(flags ?? [])];
   return [command, "--disable-warning=ExperimentalWarning", ...(flags ?? [])];
+}
+
+/** Waits until something holds, and fails rather than wait for ever. */
+export async function until(condition: () => unknown): Promise<void> {
+  const deadline = performance.now() + 60_000;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`after a minute, not yet: ${condition}`);
+    await sleep(5);
+  }
 }
