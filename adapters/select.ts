@@ -2,6 +2,7 @@
 
 import type { Credentials } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
+import type { Fact } from "../core/facts.ts";
 import { type Abi, abiOf, SUPPORTED } from "../ffi/abi.ts";
 import { openBun } from "./bun.ts";
 import { openDeno } from "./deno.ts";
@@ -19,8 +20,27 @@ export interface System {
   readonly value: Memory;
   /** For the `socklen_t` beside it. Overwritten by every call. */
   readonly size: Memory;
+  /** What was found out before, so that it need not be again. */
+  readonly memory: Remembered;
+}
+
+/** What stays true, or is compared before it is used again. */
+export interface Remembered {
   /** By descriptor, the credentials last read from it that were found to be a connection's. */
   readonly verified: (Credentials | undefined)[];
+  /** By uid, the groups last read of that user. */
+  readonly groups: Map<number, RememberedGroups>;
+  /** What unmapped ids read as. */
+  readonly overflowIds: { uid?: number; gid?: number };
+  /** Whether any security module labels sockets. */
+  hasLabels?: boolean;
+}
+
+/** What the kernel answered, and what was made of it. */
+export interface RememberedGroups {
+  readonly gid: number;
+  readonly answer: Uint32Array;
+  readonly groups: Fact<readonly number[]>;
 }
 
 const OPENERS = { deno: openDeno, bun: openBun, node: openNode } satisfies {
@@ -44,7 +64,8 @@ export function openSystem(on: Host, path?: string): System {
   if (abi === undefined) throw unsupported(`${on.os} on ${on.cpu} is not supported`);
   const libc: Libc = OPENERS[on.runtime](abi, path);
   const [value, size] = [libc.memory(VALUE_SIZE), libc.memory(8)];
-  return { abi, libc, pid: on.pid, value, size, verified: [] };
+  const memory: Remembered = { verified: [], groups: new Map(), overflowIds: {} };
+  return { abi, libc, pid: on.pid, value, size, memory };
 }
 
 /** Larger than every structure that is asked for, and than `struct sockaddr_un` (110 bytes). */

@@ -18,7 +18,7 @@ export class Claim {
   readonly #cookie: number;
   readonly #acceptor: Acceptor;
   #isClosed = false;
-  readonly #onClose: (() => void)[] = [];
+  #onClose: (() => void)[] | undefined;
 
   constructor(acceptor: Acceptor, fd: number, cookie: number) {
     this.#acceptor = acceptor;
@@ -38,7 +38,7 @@ export class Claim {
 
   /** Runs when the connection is closed, as `net.Socket` has it. */
   once(_event: "close", run: () => void): void {
-    this.#onClose.push(run);
+    (this.#onClose ??= []).push(run);
   }
 
   /** Whoever owns the connection says that it is closed. */
@@ -46,7 +46,9 @@ export class Claim {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#acceptor.freed(this.fd);
-    for (const run of this.#onClose.splice(0)) run();
+    const all = this.#onClose;
+    this.#onClose = undefined;
+    if (all !== undefined) { for (const run of all) run(); }
   }
 }
 
@@ -64,9 +66,6 @@ export function claimOf(connection: object): Claim | undefined {
  * process has had descriptors at once.
  */
 const cookies = new Map<number, number>();
-
-/** Numbers of connections that were closed, where the next ones are likely; a hint, no more. */
-const MOST_FREED = 1024;
 
 /** Closed since a connection was accepted: as many numbers that are free are passed by, looking upwards. */
 const MOST_HOLES = 8192;
@@ -128,14 +127,7 @@ class Bound {
 
   /** What the kernel calls the socket under this number; `undefined` where there is none. */
   cookieOf(fd: number): number | undefined {
-    const { libc, value, size } = this.#on;
-    const { SOL_SOCKET, SO_COOKIE } = this.#abi.options;
-    value.words[0] = value.words[1] = NO_ID;
-    size.words[0] = 8;
-    if (libc.getsockopt(fd, SOL_SOCKET, SO_COOKIE, value, size) !== 0) return undefined;
-    if (size.words[0] !== 8) return undefined;
-    const cookie = value.words[0]! + value.words[1]! * 2 ** 32; // counted from 1: never near 2⁵³
-    return Number.isSafeInteger(cookie) ? cookie : undefined;
+    return readCookie(this.#on, this.#abi, fd);
   }
 
   /** Ends what is under this number. It has ended already if that fails. */
@@ -145,16 +137,53 @@ class Bound {
 
   /** The number that the next descriptor gets. */
   lowestFree(): number {
-    const fd = this.tryLowestFree();
+    const fd = this.#calls.fcntl(0, FCNTL.DUPFD_CLOEXEC, 0);
     if (fd < 0) throw failure(this.#on, "find accepted connections", "fcntl", -fd);
+    this.#calls.close(fd);
     return fd;
   }
+}
 
-  /** {@link lowestFree}; −errno if there is none. */
-  tryLowestFree(): number {
-    const fd = this.#calls.fcntl(0, FCNTL.DUPFD_CLOEXEC, 0);
-    if (fd >= 0) this.#calls.close(fd);
-    return fd;
+/** What the kernel calls the socket under a number, and no other one; `undefined` where there is none. */
+export function readCookie(
+  { libc, value, size }: System,
+  { options }: LinuxAbi,
+  fd: number,
+): number | undefined {
+  value.words[0] = value.words[1] = NO_ID;
+  size.words[0] = 8;
+  const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_COOKIE, value, size);
+  if (errno !== 0 || size.words[0] !== 8) return undefined;
+  const cookie = value.words[0]! + value.words[1]! * 2 ** 32; // counted from 1: never near 2⁵³
+  return Number.isSafeInteger(cookie) ? cookie : undefined;
+}
+
+/** Numbers of connections that were closed, where the next ones are likely; hints, no more. */
+class Freed {
+  #isFreed = new Uint8Array(1024);
+  /** None is below. */
+  #least = Infinity;
+
+  add(fd: number): void {
+    if (fd >= this.#isFreed.length) {
+      const longer = new Uint8Array(2 ** Math.ceil(Math.log2(fd + 1)));
+      longer.set(this.#isFreed);
+      this.#isFreed = longer;
+    }
+    this.#isFreed[fd] = 1;
+    this.#least = Math.min(this.#least, fd);
+  }
+
+  /** The lowest, which the kernel gives first, and which then is none any more. */
+  take(): number | undefined {
+    for (let fd = this.#least; fd < this.#isFreed.length; fd++) {
+      if (this.#isFreed[fd] === 0) continue;
+      this.#isFreed[fd] = 0;
+      this.#least = fd + 1;
+      return fd;
+    }
+    this.#least = Infinity;
+    return undefined;
   }
 }
 
@@ -177,8 +206,8 @@ export function isBoundHere(path: string, on: System = system()): boolean {
  */
 export class Acceptor {
   readonly #bound: Bound;
-  #expected = -1;
-  #freed: number[] = [];
+  readonly #freed = new Freed();
+  #last = -1;
 
   /**
    * @param path What the listener was bound to, "\0" first if abstract. What is there already counts
@@ -202,11 +231,6 @@ export class Acceptor {
     throw new UcredError("ERR_UCRED_LISTEN", message, { hint });
   }
 
-  /** To be called right before each accept, where that is known. */
-  expect(): void {
-    this.#expected = this.#bound.tryLowestFree(); // none is left: accept(2) will say so
-  }
-
   /**
    * The connection that was accepted last; to be called before another one can be.
    *
@@ -220,6 +244,7 @@ export class Acceptor {
       const hint = "Let nothing else accept on this socket: no other listener, no other library";
       throw new UcredError("ERR_UCRED_NO_FD", message, { hint });
     }
+    this.#last = fd;
     const claim = new Claim(this, fd, cookies.get(fd)!);
     (connection as { [CLAIM]?: Claim })[CLAIM] = claim;
     return claim;
@@ -227,7 +252,7 @@ export class Acceptor {
 
   /** A hint: this number may be given to the next connection. */
   freed(fd: number): void {
-    if (this.#freed.length < MOST_FREED) this.#freed.push(fd);
+    this.#freed.add(fd);
   }
 
   /** Ends what is under this number. It has ended already if that fails. */
@@ -242,14 +267,10 @@ export class Acceptor {
 
   /** Where a new connection is likely, most likely first; then everywhere. */
   #find(): number | undefined {
-    if (this.#expected >= 0 && this.#isNew(this.#expected)) return this.#expected;
-    // The lowest free number is given first, so the lowest that was freed is the likeliest; if that is
-    // taken it is no hint any more.
-    while (this.#freed.length > 0) {
-      const fd = this.#freed.reduce((lowest, fd) => Math.min(lowest, fd));
-      this.#freed = this.#freed.filter((each) => each !== fd);
+    for (let fd = this.#freed.take(); fd !== undefined; fd = this.#freed.take()) {
       if (this.#isNew(fd)) return fd;
     }
+    if (this.#isNew(this.#last + 1)) return this.#last + 1;
     const end = this.#bound.lowestFree();
     for (let fd = end - 1; fd >= 0; fd--) if (this.#isNew(fd)) return fd;
     for (let fd = end, holes = 0; holes < MOST_HOLES; fd++) {
@@ -267,14 +288,14 @@ export class Acceptor {
   #isNew(fd: number): boolean | undefined {
     const has = this.#bound.has(fd);
     if (!has) return has;
-    const seen = cookies.get(fd);
-    this.#see(fd);
-    return cookies.get(fd) !== seen && !this.#bound.listens(fd);
+    return this.#see(fd) && !this.#bound.listens(fd);
   }
 
-  /** Notes the socket under this number. */
-  #see(fd: number): void {
+  /** Notes the socket under this number. Whether it was not seen before. */
+  #see(fd: number): boolean {
     const cookie = this.#bound.cookieOf(fd);
-    if (cookie !== undefined) cookies.set(fd, cookie);
+    if (cookie === undefined || cookies.get(fd) === cookie) return false;
+    cookies.set(fd, cookie);
+    return true;
   }
 }

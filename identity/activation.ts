@@ -7,6 +7,7 @@ import { UcredError } from "../core/errors.ts";
 import { AF_UNIX } from "../ffi/abi.ts";
 import { FCNTL, FD_CLOEXEC, SOCK_STREAM } from "../ffi/linux.ts";
 import { decodeAddress } from "../ffi/message.ts";
+import { readCookie } from "./accepted.ts";
 import { failure } from "./failure.ts";
 
 /** A listening socket that was passed. */
@@ -66,9 +67,11 @@ export function takeInherited(
   const result = on.libc.linux?.fcntl(fd, FCNTL.SETFD, FD_CLOEXEC) ?? 0;
   if (result < 0) throw failure(on, WHAT, "fcntl", -result);
   taken.add(fd); // at once: until somebody listens on it another one could take it, too
-  const cookie = cookieOf(on, fd);
+  const cookieNow = () => on.abi.os === "linux" ? readCookie(on, on.abi, fd) : undefined;
+  const cookie = cookieNow();
   const giveBack = () => {
-    if (cookieOf(on, fd) === cookie) taken.delete(fd); // else it was closed, and another one is there
+    // Where it can be told: it was closed, and another one is there.
+    if (cookie === undefined || cookieNow() === cookie) taken.delete(fd);
   };
   return { ...found[0]!, path, giveBack };
 }
@@ -126,14 +129,6 @@ function number(on: System, fd: number, option: number): number {
   const errno = libc.getsockopt(fd, options.SOL_SOCKET, option, value, size);
   if (errno !== 0) throw failure(on, `${WHAT}, fd ${fd}`, "getsockopt", errno);
   return value.words[0]!;
-}
-
-/** What the kernel calls a socket, and no other one; NaN where that is not told. */
-function cookieOf({ abi: { os, options }, libc, value, size }: System, fd: number): number {
-  if (os !== "linux") return NaN;
-  size.words[0] = 8;
-  if (libc.getsockopt(fd, options.SOL_SOCKET, options.SO_COOKIE, value, size) !== 0) return NaN;
-  return value.words[0]! + value.words[1]! * 2 ** 32;
 }
 
 function noSocket(why: string, hint: string): UcredError {

@@ -257,7 +257,7 @@ class DatagramReceiver implements Receiver {
     }
     const pinned = this.#pinOf(control.pidfd, credentials);
     const sender = new CapturedPeer(this.#on, {
-      ...credentials,
+      credentials,
       groups: unknown(notTold("groups")),
       label: unknown(notTold("label")),
       pinned,

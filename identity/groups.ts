@@ -1,6 +1,6 @@
 /** Descriptor → supplementary groups, as of connect. */
 
-import type { System } from "../adapters/select.ts";
+import type { RememberedGroups, System } from "../adapters/select.ts";
 import { type Credentials, NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import { type Fact, known, unknown } from "../core/facts.ts";
@@ -21,15 +21,12 @@ const WHAT = "read the peer's groups";
  */
 export function readGroups(on: System, fd: number, of: Credentials): Fact<readonly number[]> {
   try {
-    const groups = on.abi.os === "linux"
-      ? readPeerGroups(on, on.abi, fd)
-      : readXucred(on, on.abi, fd).groups;
-    if (groups === undefined) {
-      const hint = "Decide by uid and gid on this system";
-      const message = `Cannot ${WHAT}: struct xucred holds 16 and is full`;
-      return unknown(new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint }));
-    }
-    return known(withGid(groups, of.gid), "kernel@connect");
+    if (on.abi.os === "linux") return readPeerGroups(on, on.abi, fd, of);
+    const { groups } = readXucred(on, on.abi, fd);
+    if (groups !== undefined) return known(withGid(groups, of.gid), "kernel@connect");
+    const hint = "Decide by uid and gid on this system";
+    const message = `Cannot ${WHAT}: struct xucred holds 16 and is full`;
+    return unknown(new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint }));
   } catch (error) {
     if (error instanceof UcredError) return unknown(error);
     throw error;
@@ -57,13 +54,40 @@ function isAscending(numbers: ArrayLike<number>): boolean {
   return true;
 }
 
+/** So many users are remembered, with at most so many groups each. */
+const MOST_REMEMBERED = 256;
+
 /** SO_PEERGROUPS leaves the gid out, and counts its length in bytes. */
-function readPeerGroups(on: System, { options }: LinuxAbi, fd: number): Uint32Array {
-  const bytes = readOption(on, fd, options.SO_PEERGROUPS, MOST_BYTES, WHAT);
-  if (typeof bytes === "number") throw failure(on, WHAT, "getsockopt", bytes);
-  const groups = new Uint32Array(bytes.buffer, 0, Math.floor(bytes.length / 4));
-  if (bytes.length % 4 !== 0 || groups.includes(NO_ID)) {
-    throw senseless(WHAT, "getsockopt", "what is no list of groups");
-  }
-  return groups;
+function readPeerGroups(
+  on: System,
+  { options }: LinuxAbi,
+  fd: number,
+  { uid, gid }: Credentials,
+): Fact<readonly number[]> {
+  const found = readOption(on, fd, options.SO_PEERGROUPS, MOST_BYTES, WHAT, (answer, length) => {
+    const count = length / 4;
+    const before = on.memory.groups.get(uid);
+    if (before?.gid === gid && isSame(answer.words, before.answer, count)) return before.groups;
+    const answered = answer.words.slice(0, count);
+    if (length % 4 !== 0 || answered.includes(NO_ID)) {
+      throw senseless(WHAT, "getsockopt", "what is no list of groups");
+    }
+    const groups = known(withGid(answered, gid), "kernel@connect");
+    if (count <= MOST_REMEMBERED) remember(on, uid, { gid, answer: answered, groups });
+    return groups;
+  });
+  if (typeof found === "number") throw failure(on, WHAT, "getsockopt", found);
+  return found;
+}
+
+/** Whether these are all of those: the most of a user's connections bring the same groups. */
+function isSame(words: Uint32Array, all: Uint32Array, count: number): boolean {
+  if (count !== all.length) return false;
+  for (let at = 0; at < count; at++) if (words[at] !== all[at]) return false;
+  return true;
+}
+
+function remember({ memory: { groups } }: System, uid: number, found: RememberedGroups): void {
+  if (groups.size >= MOST_REMEMBERED && !groups.has(uid)) groups.clear();
+  groups.set(uid, found);
 }

@@ -50,8 +50,12 @@ export interface IdentifyOptions {
  * ```
  */
 export function identify(socket: UnixSocket, { pin = false }: IdentifyOptions = {}): Peer {
+  return identifyAt(fdOf(socket), socket, pin);
+}
+
+/** {@link identify} of a socket whose descriptor is known. */
+export function identifyAt(fd: number, socket: UnixSocket, pin: boolean): Peer {
   const on = system();
-  const fd = fdOf(socket);
   return pin ? pinned(on, fd, socket) : identifyFd(on, fd);
 }
 
@@ -117,14 +121,8 @@ function capture(
   const credentials = readCredentials(on, fd);
   const groups = readGroups(on, fd, credentials);
   const label = readLabel(on, fd);
-  const source = "kernel@connect";
-  return new CapturedPeer(on, {
-    ...credentials,
-    groups,
-    label,
-    pinned: pinOf?.(credentials),
-    source,
-  });
+  const pinned = pinOf?.(credentials);
+  return new CapturedPeer(on, { credentials, groups, label, pinned, source: "kernel@connect" });
 }
 
 /** What cannot be pinned is identified all the same; facts that need the pin say why they are unknown. */

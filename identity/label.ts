@@ -1,9 +1,11 @@
 /** Descriptor → security label, as of connect. */
 
+import type { Memory } from "../adapters/libc.ts";
 import type { System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { type Fact, known, none, unknown } from "../core/facts.ts";
 import { failure } from "./failure.ts";
+import { readText } from "./files.ts";
 import { readOption } from "./option.ts";
 
 /** Longer than any security context: one page, as in <linux/limits.h> for names. */
@@ -15,14 +17,14 @@ const MOST_BYTES = 4096;
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SO_PEERSEC
  */
 export function readLabel(on: System, fd: number): Fact<string> {
-  if (on.abi.os !== "linux") return none("kernel@connect");
+  if (on.abi.os !== "linux" || !hasLabels(on)) return NO_LABEL;
   const what = "read the peer's security label";
   try {
-    const bytes = readOption(on, fd, on.abi.options.SO_PEERSEC, MOST_BYTES, what);
-    if (typeof bytes !== "number") return decode(bytes);
-    // No module labels sockets. Every kernel that is supported has the option itself.
-    if (on.abi.errnoNames[bytes] === "ENOPROTOOPT") return none("kernel@connect");
-    return unknown(failure(on, what, "getsockopt", bytes));
+    const label = readOption(on, fd, on.abi.options.SO_PEERSEC, MOST_BYTES, what, decode);
+    if (typeof label !== "number") return label;
+    // No module labels this one. Every kernel that is supported has the option itself.
+    if (on.abi.errnoNames[label] === "ENOPROTOOPT") return NO_LABEL;
+    return unknown(failure(on, what, "getsockopt", label));
   } catch (error) {
     if (error instanceof UcredError) return unknown(error);
     const hint = "Decide by other facts: two such labels could look alike";
@@ -31,9 +33,27 @@ export function readLabel(on: System, fd: number): Fact<string> {
   }
 }
 
-function decode(bytes: Uint8Array): Fact<string> {
+const NO_LABEL = none("kernel@connect");
+
+/** EINVAL, <asm-generic/errno-base.h>: no security module answers for /proc/PID/attr. */
+const EINVAL = 22;
+
+/**
+ * Whether a security module may label sockets: those that do are those that label processes. They are
+ * chosen when the system starts, so that one answer is enough; where there is none, one may.
+ *
+ * @see {@link https://docs.kernel.org/admin-guide/LSM/index.html Linux Security Modules}
+ */
+function hasLabels(on: System): boolean {
+  const { libc: { linux }, memory } = on;
+  return memory.hasLabels ??= linux === undefined ||
+    readText(on, linux, "/proc/self/attr/current") !== -EINVAL;
+}
+
+function decode({ bytes: memory }: Memory, length: number): Fact<string> {
+  const bytes = memory.subarray(0, length);
   const end = bytes.indexOf(0); // some modules count the final NUL, others do not
   const label = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
     .decode(end === -1 ? bytes : bytes.subarray(0, end));
-  return label === "" ? none("kernel@connect") : known(label, "kernel@connect");
+  return label === "" ? NO_LABEL : known(label, "kernel@connect");
 }

@@ -16,27 +16,24 @@ const DEFAULT_OVERFLOW_ID = 65534;
  * @see {@link https://man7.org/linux/man-pages/man7/user_namespaces.7.html user_namespaces(7)}
  */
 export function isAmbiguous(on: System, kind: "uid" | "gid", id: number): boolean {
-  return someAmbiguous(on, kind, [id]);
+  if (on.abi.os !== "linux") return false; // no user namespaces there
+  return id === overflowId(on, kind) && !mapsEveryId(textOf(on, `/proc/self/${kind}_map`));
 }
 
 /** Whether {@link isAmbiguous} holds for any of these ids. */
 export function someAmbiguous(on: System, kind: "uid" | "gid", ids: readonly number[]): boolean {
-  if (on.abi.os !== "linux") return false; // no user namespaces there
-  return ids.includes(overflowId(on, kind)) && !mapsEveryId(textOf(on, `/proc/self/${kind}_map`));
+  return on.abi.os === "linux" && ids.includes(overflowId(on, kind)) &&
+    isAmbiguous(on, kind, overflowId(on, kind));
 }
-
-const overflowIds = new WeakMap<System, { [kind in "uid" | "gid"]?: number }>();
 
 /** Read once, since a system sets it when it starts, if ever; a failure is not remembered. */
 function overflowId(on: System, kind: "uid" | "gid"): number {
-  let ids = overflowIds.get(on);
-  if (ids === undefined) overflowIds.set(on, ids = {});
-  if (ids[kind] === undefined) {
-    const id = Number.parseInt(textOf(on, `/proc/sys/kernel/overflow${kind}`), 10);
-    if (Number.isNaN(id)) return DEFAULT_OVERFLOW_ID;
-    ids[kind] = id;
-  }
-  return ids[kind];
+  const { overflowIds } = on.memory;
+  const before = overflowIds[kind];
+  if (before !== undefined) return before;
+  const id = Number.parseInt(textOf(on, `/proc/sys/kernel/overflow${kind}`), 10);
+  if (Number.isNaN(id)) return DEFAULT_OVERFLOW_ID;
+  return overflowIds[kind] = id;
 }
 
 /** Lines of "first id inside, first id outside, how many"; they do not overlap. */

@@ -1,6 +1,8 @@
 /** Reads a socket option of unknown length. */
 
+import type { Memory } from "../adapters/libc.ts";
 import type { System } from "../adapters/select.ts";
+import { NO_ID } from "../core/credentials.ts";
 import { senseless } from "./failure.ts";
 
 /** ERANGE, <asm-generic/errno-base.h>, <errno.h>: the answer is longer than the memory. */
@@ -11,24 +13,27 @@ export const ERANGE = 34;
  *
  * @param most The longest answer that is accepted, in bytes.
  * @param what Completes "Cannot …" in errors.
- * @returns A view of the answer, valid until the next call on this system; or the errno, which is no
- * error yet: to learn from an exception that there is no label would triple the cost of identify().
+ * @param decode Gets memory that is overwritten by the next call on this system, and how many bytes of
+ * it are the answer; more are there.
+ * @returns What `decode` does; or the errno, which is no error yet: to learn from an exception that
+ * there is no label would triple the cost of identify().
  */
-export function readOption(
+export function readOption<T>(
   on: System,
   fd: number,
   option: number,
   most: number,
   what: string,
-): Uint8Array<ArrayBuffer> | number {
+  decode: (answer: Memory, length: number) => T,
+): T | number {
   const { libc, size, abi: { options } } = on;
   for (let value = on.value;;) {
     const capacity = value.bytes.length;
-    value.bytes.fill(0xff);
+    value.words.fill(NO_ID);
     size.words[0] = capacity;
     const errno = libc.getsockopt(fd, options.SOL_SOCKET, option, value, size);
     const length = size.words[0]!;
-    if (errno === 0 && length <= capacity) return value.bytes.subarray(0, length);
+    if (errno === 0 && length <= capacity) return decode(value, length);
     if (errno === 0) throw senseless(what, "getsockopt", `${length} bytes into ${capacity}`);
     if (errno !== ERANGE || capacity >= most) return errno;
     // The kernel says how much it wants; whatever else answers may not.

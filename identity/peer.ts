@@ -1,6 +1,7 @@
 /** What was captured of a peer, and what is read of it on demand. */
 
 import type { System } from "../adapters/select.ts";
+import type { Credentials } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import { type Fact, type FactSource, known, none, unknown, valueOf } from "../core/facts.ts";
 import type {
@@ -26,9 +27,7 @@ import { type Pinned, readGroupsNow, snapshotOf } from "./process.ts";
 
 /** What is read in the accept handler. */
 export interface Capture {
-  readonly pid: number | undefined;
-  readonly uid: number;
-  readonly gid: number;
+  readonly credentials: Credentials;
   readonly groups: Fact<readonly number[]>;
   readonly label: Fact<string>;
   /** `undefined` where no pin was asked for. */
@@ -57,7 +56,7 @@ export class CapturedPeer implements Peer {
   #closed = false;
 
   constructor(on: System, capture: Capture) {
-    const { pid, uid, gid, groups, label, pinned } = capture;
+    const { credentials: { pid, uid, gid }, groups, label, pinned } = capture;
     this.#on = on;
     this.#capture = capture;
     this.pid = pid;
@@ -235,7 +234,7 @@ function ambiguousIds(
 }
 
 function factsOf(on: System, capture: Capture, ambiguous: readonly AmbiguousId[]): PeerFacts {
-  const { pid, uid, gid, groups, label, pinned, source } = capture;
+  const { credentials: { pid, uid, gid }, groups, label, pinned, source } = capture;
   let user: Fact<string> | undefined;
   let groupNames: PeerFacts["groupNames"] | undefined;
   let key: Fact<string> | undefined;

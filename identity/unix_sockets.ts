@@ -163,7 +163,9 @@ export function peerOfPid(pid: number, on: System = system()): Peer {
       { hint: "Identify a connection" },
     );
     return new CapturedPeer(on, {
-      ...{ pid, uid, gid, groups: known(groups, "procfs@now"), label: unknown(reason) },
+      credentials: { pid, uid, gid },
+      groups: known(groups, "procfs@now"),
+      label: unknown(reason),
       pinned: pin,
       source,
     });

@@ -11,7 +11,7 @@ import { identify, peerCredentials } from "../../mod.ts";
 
 const FD = 3;
 
-const { verified } = system();
+const { verified } = system().memory;
 
 /** What a lookup finds, as far as it is checked. */
 interface Found {

@@ -78,7 +78,9 @@ export const CONTENDERS: readonly Contender[] = [
         ...await loadUcred(rules),
         request: ({ uid, gid, groups }) =>
           new CapturedPeer(system(), {
-            ...{ pid: undefined, uid, gid, groups: known(groups, source), label: none(source) },
+            credentials: { pid: undefined, uid, gid },
+            groups: known(groups, source),
+            label: none(source),
             ...{ pinned: undefined, source },
           }),
       };

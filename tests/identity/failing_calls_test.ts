@@ -322,6 +322,71 @@ for (
   });
 }
 
+const LABEL_OF_PROCESS = "/proc/self/attr/current";
+
+for (
+  const [name, opened, answer, isAsked] of [
+    ["none labels processes", { result: 1000 }, { result: -1, error: 22 }, false],
+    ["one labels processes", { result: 1000 }, { result: 5, bytes: text("root\n") }, true],
+    ["ours may not be read", { result: 1000 }, { result: -1, error: 13 }, true],
+    ["there is no /proc", { result: -1, error: 2 }, {}, true],
+  ] as readonly (readonly [string, Partial<Answer>, Partial<Answer>, boolean])[]
+) {
+  testWith(
+    here,
+    `readLabel() asks for labels of modules ${isAsked ? "" : "not "}where ${name}`,
+    () => {
+      fake.answer(
+        { call: "open", ...opened },
+        { call: "read", key: LABEL_OF_PROCESS.length, ...answer },
+        label({ size: 4, bytes: text("user") }),
+      );
+      const on = fake.open();
+      for (const count of [1, 2]) {
+        assert.equal(readLabel(on, FD).state, isAsked ? "known" : "none");
+        assert.equal(fake.count("getsockopt"), isAsked ? count : 0);
+        assert.equal(fake.count("open"), 1, "it stays so");
+      }
+    },
+  );
+}
+
+testWith(
+  here,
+  "readGroups() gives what the kernel says each time, whose ever it was before",
+  () => {
+    const on = fake.open();
+    const read = (uid: number, gid: number, ...list: number[]) => {
+      fake.answer(groups({ size: 4 * list.length, bytes: words(...list) }));
+      return readGroups(on, FD, { pid: 1, uid, gid });
+    };
+    const first = read(1, 5, 2, 3);
+    assert.deepEqual(first, { state: "known", value: [2, 3, 5], source: "kernel@connect" });
+    assert.equal(read(1, 5, 2, 3), first, "the same is not made again");
+    const others: readonly [uid: number, gid: number, groups: number[], expected: number[]][] = [
+      [1, 5, [2], [2, 5]],
+      [1, 5, [], [5]],
+      [1, 5, [2, 4], [2, 4, 5]],
+      [1, 6, [2, 4], [2, 4, 6]],
+      [2, 6, [7], [6, 7]],
+      [1, 6, [2, 4], [2, 4, 6]],
+      [1, 6, [2, 4, 9], [2, 4, 6, 9]],
+    ];
+    for (const [uid, gid, list, expected] of others) {
+      const fact = read(uid, gid, ...list);
+      assert.deepEqual(fact.state === "known" && fact.value, expected);
+    }
+    for (let uid = 0; uid < 1000; uid++) { // more users than are remembered
+      const fact = read(uid, 0, uid + 1);
+      assert.deepEqual(fact.state === "known" && fact.value, [0, uid + 1]);
+    }
+    fake.answer(groups({ size: 6, bytes: words(1, 2) }));
+    isUnknown(readGroups(on, FD, { pid: 1, uid: 999, gid: 0 }), "ERR_UCRED_SYSCALL");
+    fake.answer(groups({ size: 4, bytes: words(0xffffffff) }));
+    isUnknown(readGroups(on, FD, { pid: 1, uid: 999, gid: 0 }), "ERR_UCRED_SYSCALL");
+  },
+);
+
 for (
   const [name, answer, code] of [
     ["another errno", { result: -1, error: 22 }, "ERR_UCRED_SYSCALL"],
