@@ -49,6 +49,20 @@ const DOTS_AND_PARAMETERS = /^\.{1,2};/;
  * @returns `undefined` if the target can be read in more than one way, or in none.
  */
 export function targetOf(method: string, url: string): Target | undefined {
+  // Who polls asks for the same over and over.
+  if (method !== last.method || url !== last.url) {
+    last = { method, url, target: newTarget(method, url) };
+  }
+  return last.target;
+}
+
+let last: { method: string; url: string; target: Target | undefined } = {
+  method: "",
+  url: "",
+  target: undefined,
+};
+
+function newTarget(method: string, url: string): Target | undefined {
   // A fragment has no place in a target: RFC 9112, 3.2. Some cut it off, with all that comes after.
   if (!METHOD.test(method) || url.includes("#")) return undefined;
   const query = url.indexOf("?");

@@ -5,9 +5,9 @@ import { stackOf, textOf, UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision, Policy } from "../core/policy/policy.ts";
 import { ownUid } from "../identity/accounts.ts";
-import { closeSocket, type UnixSocket } from "../identity/fd.ts";
+import { closeSocket, fdOf, type UnixSocket } from "../identity/fd.ts";
 import { isClosed, isSpent } from "../identity/hangup.ts";
-import { identify } from "../identity/identify.ts";
+import { identifyAt } from "../identity/identify.ts";
 import { definePolicy } from "../identity/policy.ts";
 import { visible } from "../core/policy/shape.ts";
 import { type AuditLog, cut } from "./audit.ts";
@@ -61,10 +61,14 @@ export interface Admitted {
   /** What the policy says of the connection, without an action. */
   readonly decision: Decision;
   readonly since: number;
+  readonly socket: UnixSocket;
+  /** Whether we may close it. */
+  readonly isOurs: boolean;
+  /** Where it stands among those that are open; −1 once it is not. */
+  at: number;
+  /** Why the server ends it, if it does: the peer is not who it was, or its process has ended. */
+  why: "drift" | "ended" | undefined;
 }
-
-/** Why a server ends a connection: the peer is not who it was, or its process has ended. */
-export type Ending = "drift" | "ended";
 
 /** A connection that was refused. */
 export interface Refused {
@@ -93,8 +97,8 @@ export class Admission {
   readonly policy: Policy;
   readonly #pin: boolean | undefined;
   readonly #limits: UserLimits;
-  /** What counts as open, and may be closed by us. */
-  readonly #open = new Map<Admitted, { readonly socket: UnixSocket; readonly isOurs: boolean }>();
+  /** What counts as open. Not a Set: V8 takes ten times as long to delete from one. */
+  readonly #open: Admitted[] = [];
   readonly #audit: AuditLog | undefined;
   /** Whether it is enough that some action could be allowed. */
   readonly #isPerAction: boolean;
@@ -124,22 +128,25 @@ export class Admission {
    * @param socket Just accepted.
    * @param isOurs Whether it may be closed, by the way that its runtime has for that, when its peer has
    * left and a limit is reached; otherwise it counts until whoever has it has closed it.
+   * @param fd Its descriptor, if that is known.
    */
-  admit(socket: UnixSocket, isOurs = true): Admitted | Refused {
+  admit(socket: UnixSocket, isOurs = true, fd?: number): Admitted | Refused {
     let peer: Peer | undefined;
     try {
-      peer = identify(socket, { pin: this.#pins() });
+      peer = identifyAt(fd ?? fdOf(socket), socket, this.#pins());
       if (!this.policy.admits(peer)) return this.#refuse("policy", peer, this.policy.decide(peer));
       const decision = this.policy.decide(peer);
       if (!this.#isPerAction && !decision.allowed) return this.#refuse("policy", peer, decision);
-      const limit = this.#limits.take(peer.uid);
+      const since = performance.now();
+      const limit = this.#limits.take(peer.uid, since);
       if (limit !== undefined) return this.#refuse(limit, peer, decision);
       const id = ++this.#accepted;
       if (this.#isHeard("accepted")) {
         this.tell({ type: "accepted", server: this.server, connection: id, peer, decision });
       }
-      const admitted: Admitted = { id, peer, decision, since: performance.now() };
-      this.#open.set(admitted, { socket, isOurs });
+      const at = this.#open.length;
+      const admitted = { id, peer, decision, since, socket, isOurs, at, why: undefined };
+      this.#open.push(admitted);
       return admitted;
     } catch (error) {
       // Also what an account lookup or a policy of another make throws: nobody is let in by an error.
@@ -174,9 +181,9 @@ export class Admission {
   }
 
   /** A connection that was let in has ended. */
-  ended(admitted: Admitted, why?: Ending): void {
+  ended(admitted: Admitted): void {
     this.#uncount(admitted);
-    const { id, peer, since } = admitted;
+    const { id, peer, since, why } = admitted;
     if (this.#isHeard("closed")) {
       const milliseconds = performance.now() - since;
       this.tell({ type: "closed", server: this.server, connection: id, peer, milliseconds, why });
@@ -189,6 +196,16 @@ export class Admission {
     const { server } = this;
     if (!isWatched("failed")) warn(`A handler of the server at ${server} failed`, error);
     this.tell({ type: "failed", server, connection: id, peer, error });
+  }
+
+  /** The connections that count as open, as of now. */
+  open(): readonly Admitted[] {
+    return [...this.#open];
+  }
+
+  /** Closes all that are open. */
+  cut(): void {
+    for (const { socket } of this.open()) closeSocket(socket);
   }
 
   stats(): ServerStats {
@@ -204,13 +221,19 @@ export class Admission {
   }
 
   #uncount(admitted: Admitted): void {
-    if (this.#open.delete(admitted)) this.#limits.give(admitted.peer.uid);
+    const { at } = admitted;
+    if (at === -1) return;
+    const last = this.#open.pop()!;
+    if (last !== admitted) this.#open[last.at = at] = last;
+    admitted.at = -1;
+    this.#limits.give(admitted.peer.uid);
   }
 
   /** What is counted is what has a descriptor: of a peer that has left, too, until it is given back. */
   #reap(uid: number | undefined): void {
-    for (const [admitted, { socket, isOurs }] of this.#open) {
+    for (const admitted of this.open()) {
       if (uid !== undefined && admitted.peer.uid !== uid) continue;
+      const { socket, isOurs } = admitted;
       if (isOurs && isSpent(socket)) closeSocket(socket);
       if (isClosed(socket)) this.#uncount(admitted);
     }

@@ -6,15 +6,14 @@
  */
 
 import { clearInterval, setInterval } from "node:timers";
-import { Acceptor } from "../identity/accepted.ts";
+import { Acceptor, type Claim, claimOf } from "../identity/accepted.ts";
 import { isHost } from "./action.ts";
-import { Admission } from "./admission.ts";
+import { Admission, type Admitted } from "./admission.ts";
 import { type DenoConnection, type DenoListener, Peers } from "./deno_listen.ts";
 import { notifyStopping } from "./listening.ts";
 import { notify } from "../identity/notify.ts";
 import { occupy, type Place } from "./place.ts";
 import {
-  admittedOf,
   BAD_TARGET,
   belongsTo,
   type Connection,
@@ -32,7 +31,7 @@ import type { Running, ServeOptions } from "./serve.ts";
 type ServeOnConnection = (
   connection: DenoConnection,
   signal: AbortSignal,
-  handler: (request: Request, info: { readonly completed: Promise<void> }) => unknown,
+  handler: (request: Request) => unknown,
   onError: (error: unknown) => Response,
   onListen: () => void,
 ) => { readonly finished: Promise<void>; shutdown(): Promise<void> };
@@ -49,7 +48,10 @@ export function nativeHttp(): ServeOnConnection | undefined {
   return Deno?.internal && Deno[Deno.internal]?.serveHttpOnConnection;
 }
 
-/** As `http.Server` has it by default: until the first request, and between two of them, in ms. */
+/**
+ * As `http.Server` has it by default: until the first request, and from one of them to the next, in ms.
+ * What is still being answered after that is, and its connection closed then.
+ */
 const HEADERS_TIMEOUT = 10_000;
 const KEEP_ALIVE_TIMEOUT = 5000;
 
@@ -96,26 +98,26 @@ export async function serveNatively(options: ServeOptions): Promise<Running> {
 
 /** A connection that is being served. */
 interface Served extends Connection {
-  cut(): void;
-  /** It is over, whatever still handles its requests. */
-  ended(): void;
+  /** The descriptor: it is closed when the connection is over, whatever still handles its requests. */
+  readonly claim: Claim;
   /** Aborts its requests when the peer's process ends; `undefined` if nobody asked for that. */
   readonly end: AbortController | undefined;
+  /** Lets what is being answered be answered, and closes it then. */
   shutdown(): Promise<void>;
-  /** Requests that are being answered. */
-  pending: number;
-  /** Since when there are none, as far as that was noted. */
-  idleSince: number | undefined;
-  /** Scheme and host of the last request's URL, and its Host header. */
-  origin: string;
-  host: string | null;
+  /** When it was last seen to have asked, as far as that was noted. */
+  askedAt: number | undefined;
+  /** Of its last request that had a host for its Host header; "" before. */
+  url: string;
 }
+
+const ignore = () => {};
 
 class DenoHttp {
   readonly #peers: Peers<DenoConnection>;
   readonly #admission: Admission;
   readonly #fetch: ServeOptions["fetch"];
   readonly #revalidate: boolean;
+  readonly #serveOn = nativeHttp()!;
   readonly #served = new Set<Served>();
   readonly #sweeper: ReturnType<typeof setInterval>;
   #onEmpty: (() => void) | undefined;
@@ -145,75 +147,70 @@ class DenoHttp {
 
   /** Ends all connections. Deno waits for handlers that do not mind; we do not. */
   cut(): void {
-    for (const served of this.#served) {
-      served.cut();
-      served.ended();
+    for (const { claim } of this.#served) {
+      claim.cut();
+      claim.close();
     }
   }
 
   async #accept(): Promise<void> {
-    for await (const { conn } of this.#peers) this.#serve(conn);
+    for (;;) {
+      const accepted = await this.#peers.accept();
+      if (accepted === undefined) return;
+      this.#serve(accepted.conn, accepted.admitted);
+    }
   }
 
-  #serve(conn: DenoConnection): void {
+  #serve(conn: DenoConnection, admitted: Admitted): void {
+    const claim = claimOf(conn)!;
     const served: Served = {
-      admitted: admittedOf(conn)!,
+      admitted,
+      claim,
       hasAsked: false,
-      why: undefined,
-      // Not by the signal: that throws where nobody can catch it if the connection has just ended.
-      cut: () => this.#peers.cut(conn),
       end: this.#revalidate ? new AbortController() : undefined,
       shutdown: () => shutdown(),
-      pending: 0,
-      idleSince: performance.now(),
-      origin: "",
-      host: null,
-      ended: () => {
-        if (!this.#served.delete(served)) return;
-        this.#peers.closed(conn, served.why);
-        if (this.#served.size === 0) this.#onEmpty?.();
-      },
+      askedAt: admitted.since,
+      url: "",
     };
-    const { finished, shutdown } = nativeHttp()!(
+    const { finished, shutdown } = this.#serveOn(
       conn,
-      new AbortController().signal, // of its own: Deno adds a listener, and never removes it
-      (request, info) => this.#handle(served, request, info.completed),
+      // Of its own, since Deno adds a listener, and never removes it. It stays silent, since Deno throws
+      // where nobody can catch it if the connection has just ended: see cut().
+      new AbortController().signal,
+      (request) => this.#handle(served, request),
       (error) => this.#failed(served, error),
-      () => {},
+      ignore,
     );
     this.#served.add(served);
-    finished.then(served.ended, served.ended); // it rejects when the peer leaves early
+    claim.once("close", () => {
+      this.#served.delete(served);
+      if (this.#served.size === 0) this.#onEmpty?.();
+    });
+    const close = () => claim.close();
+    finished.then(close, close); // it rejects when the peer leaves early
     if (this.#revalidate) {
-      onEnd(served.admitted.peer, () => {
-        served.why ??= "ended";
+      onEnd(admitted.peer, () => {
+        admitted.why ??= "ended";
         served.end?.abort();
-        served.cut();
+        claim.cut();
       });
     }
   }
 
-  #handle(
-    served: Served,
-    request: Request,
-    completed: Promise<void>,
-  ): Response | Promise<Response> {
-    served.pending++;
-    served.idleSince = undefined;
-    const done = () => void served.pending--;
-    completed.then(done, done);
+  #handle(served: Served, request: Request): Response | Promise<Response> {
+    served.askedAt = undefined;
     const { method, url } = request;
     const host = url.indexOf("://") + 3;
     const slash = url.indexOf("/", host);
     const path = slash === -1 ? url.length : slash; // "http+unix://x:80" where CONNECT asks for that
     const target = url.slice(path);
-    const origin = url.slice(0, path);
-    // The URL is made of both, and no longer tells where the header ended: "x/other?" is to be found.
-    const header = request.headers.get("host");
-    let hasHost = origin === served.origin && header === served.host;
-    if (!hasHost && isHost(url.slice(host, path)) && isHost(header ?? "")) {
-      hasHost = true;
-      served.origin = origin;
-      served.host = header;
+    let hasHost = url === served.url;
+    if (!hasHost) {
+      // The URL is made of the Host header and the path, and no longer tells where the header ended:
+      // "x/other?" is to be found. Not each time, since to read a header takes Deno as long as to
+      // decide: of the URL before, that another header makes, too, this one gets nobody further.
+      hasHost = isHost(url.slice(host, path)) && isHost(request.headers.get("host") ?? "");
+      if (hasHost) served.url = url;
     }
     const outcome = decideRequest(
       this.#admission,
@@ -226,10 +223,10 @@ class DenoHttp {
     if (isProblem(outcome)) return this.#refuse(served, outcome);
     if (target === "/*" && method === "OPTIONS") return this.#refuse(served, BAD_TARGET); // or "*"
     // A host in the request line could be so short that Elysia takes another path; see serve.ts.
-    const start = url.startsWith("http+unix:") ? url.slice(0, path) : "http://localhost";
-    const decidedAbout = url === start + outcome.url
+    const isUnix = url.startsWith("http+unix:");
+    const decidedAbout = isUnix && outcome.url === target
       ? request
-      : rewritten(request, start + outcome.url);
+      : rewritten(request, (isUnix ? url.slice(0, path) : "http://localhost") + outcome.url);
     if (decidedAbout === undefined) return this.#refuse(served, BAD_TARGET);
     const { admitted, end } = served;
     if (end !== undefined) {
@@ -256,10 +253,11 @@ class DenoHttp {
   #sweep(): void {
     const now = performance.now();
     for (const served of this.#served) {
-      if (served.pending > 0) continue;
-      served.idleSince ??= now; // here, since asking for the time takes as long as the decision
-      const limit = served.hasAsked ? KEEP_ALIVE_TIMEOUT : HEADERS_TIMEOUT;
-      if (now - served.idleSince > limit) served.cut();
+      served.askedAt ??= now; // here, since asking for the time takes as long as the decision
+      const waited = now - served.askedAt;
+      if (!served.hasAsked) {
+        if (waited > HEADERS_TIMEOUT) served.claim.cut();
+      } else if (waited > KEEP_ALIVE_TIMEOUT) void served.shutdown();
     }
   }
 }
@@ -275,13 +273,19 @@ function rewritten(request: Request, url: string): Request | undefined {
 
 /** What is none of Deno's own responses would end the program: Deno throws where nobody catches. */
 function native(answer: Response): Response {
-  unused(answer);
+  if (isOwnUnused(answer)) return answer;
+  // The npm package of oak brings undici's along, others inherit from Deno's.
+  const { status, statusText, headers, body } = unused(answer);
+  return new Response(body, { status, statusText, headers: [...headers] });
+}
+
+/** Whether it is one of Deno's own that can be sent. Each question takes as long as the decision. */
+function isOwnUnused(answer: Response): boolean {
   try {
-    Reflect.get(Response.prototype, "status", answer); // throws if it is another's
-    return answer;
+    return !bodyUsed.call(answer) && answer.status !== 0;
   } catch {
-    // The npm package of oak brings undici's along, others inherit from Deno's.
-    const { status, statusText, headers, body } = answer;
-    return new Response(body, { status, statusText, headers: [...headers] });
+    return false;
   }
 }
+
+const bodyUsed = Object.getOwnPropertyDescriptor(Response.prototype, "bodyUsed")!.get!;

@@ -5,13 +5,12 @@ import { setTimeout } from "node:timers/promises";
 import { UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
-import { Acceptor, type Claim } from "../identity/accepted.ts";
+import { Acceptor, type Claim, claimOf } from "../identity/accepted.ts";
 import type { UnixSocket } from "../identity/fd.ts";
 import {
   Admission,
   type AdmissionOptions,
   type Admitted,
-  type Ending,
   isAdmitted,
   type Refused,
   type ServerStats,
@@ -102,20 +101,14 @@ const SWEEP = 1000;
 /** How long to wait when accept(2) fails, as it does when descriptors have run out, in ms. */
 const RETRY = 50;
 
-interface Open {
-  readonly admitted: Admitted;
-  readonly claim: Claim;
-  /** Why we ended it, if we did. */
-  why?: Ending;
-}
-
 /** {@link withPeers}, with an admission and an acceptor of the caller's. */
 export class Peers<C extends DenoConnection> implements PeerListener<C> {
   readonly #listener: DenoListener<C>;
   readonly #acceptor: Acceptor;
   readonly #admission: Admission;
-  readonly #open = new Map<C, Open>();
   #sweeper: ReturnType<typeof setInterval> | undefined;
+  /** Calls of `next()` that have no answer yet, and the last of them. */
+  #calls = 0;
   #last: Promise<unknown> = Promise.resolve();
   #isClosed = false;
 
@@ -127,7 +120,7 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
 
   next(): Promise<IteratorResult<PeerConnection<C>, undefined>> {
     // One accept at a time: what is found after it is what it accepted.
-    const next = this.#last.then(() => this.#next());
+    const next = this.#calls++ === 0 ? this.#next() : this.#last.then(() => this.#next());
     this.#last = next;
     return next;
   }
@@ -155,9 +148,13 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
     this.close();
   }
 
-  async #next(): Promise<IteratorResult<PeerConnection<C>, undefined>> {
+  /**
+   * The next connection that is let in; not before the last call has ended.
+   *
+   * @returns `undefined` once the listener is closed.
+   */
+  async accept(): Promise<{ readonly conn: C; readonly admitted: Admitted } | undefined> {
     while (!this.#isClosed) {
-      this.#acceptor.expect();
       let conn: C;
       try {
         conn = await this.#listener.accept();
@@ -167,27 +164,31 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
         continue;
       }
       const answer = this.#admit(conn);
-      if (isAdmitted(answer)) {
-        const { peer, decision } = answer;
-        return { done: false, value: { conn, peer, decision } };
-      }
+      if (isAdmitted(answer)) return { conn, admitted: answer };
       conn.close();
     }
     this.#isClosed = true;
-    return { done: true, value: undefined };
+    return undefined;
   }
 
-  /** Ends a connection that somebody else has taken over. */
-  cut(conn: C): void {
-    this.#open.get(conn)?.claim.cut();
-  }
-
-  /** Somebody else has closed it. */
-  closed(conn: C, why: Ending | undefined): void {
-    const open = this.#open.get(conn);
-    if (open === undefined) return;
-    if (why !== undefined) open.why = why;
-    open.claim.close();
+  async #next(): Promise<IteratorResult<PeerConnection<C>, undefined>> {
+    let accepted: { readonly conn: C; readonly admitted: Admitted } | undefined;
+    try {
+      accepted = await this.accept();
+    } finally {
+      this.#calls--;
+    }
+    if (accepted === undefined) return { done: true, value: undefined };
+    const { conn, admitted: { peer, decision } } = accepted;
+    const claim = claimOf(conn)!;
+    const close = conn.close;
+    conn.close = () => {
+      claim.close();
+      close.call(conn);
+    };
+    // Deno's streams close a connection without a word.
+    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
+    return { done: false, value: { conn, peer, decision } };
   }
 
   /** Synchronously after accept: until then nothing else can have been accepted. */
@@ -198,33 +199,23 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
     } catch (error) {
       return this.#admission.unidentified(error);
     }
-    const answer = this.#admission.admit(conn as unknown as UnixSocket, false);
+    const answer = this.#admission.admit(conn as unknown as UnixSocket, false, claim.fd);
     if (!isAdmitted(answer)) {
       claim.close();
       return answer;
     }
     belongsTo(conn, answer);
-    const open: Open = { admitted: answer, claim };
-    this.#open.set(conn, open);
-    claim.once("close", () => this.#ended(conn, open));
-    const close = conn.close.bind(conn);
-    conn.close = () => {
-      claim.close();
-      close();
-    };
-    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
+    claim.once("close", () => this.#admission.ended(answer));
     return answer;
   }
 
-  /** Deno's streams close a connection without a word. */
   #sweep(): void {
-    for (const { claim } of this.#open.values()) if (!claim.isOpen()) claim.close();
-  }
-
-  #ended(conn: C, { admitted, why }: Open): void {
-    this.#open.delete(conn);
-    this.#admission.ended(admitted, why);
-    if (this.#open.size > 0) return;
+    const open = this.#admission.open();
+    for (const { socket } of open) {
+      const claim = claimOf(socket as unknown as C)!;
+      if (!claim.isOpen()) claim.close();
+    }
+    if (open.length > 0) return;
     clearInterval(this.#sweeper);
     this.#sweeper = undefined;
   }

@@ -35,6 +35,8 @@ import {
   type SafeServer,
 } from "./listening.ts";
 
+import { admittedOf, belongsTo } from "./request.ts";
+
 export type { AdmissionOptions, Refused, ServerStats } from "./admission.ts";
 export { type AuditLog, auditLog, type AuditOptions } from "./audit.ts";
 export {
@@ -112,6 +114,8 @@ export function createServer(options: NetServerOptions, handler?: ConnectionHand
   return new AdmittingServer(options, handler) as unknown as NetServer;
 }
 
+const ignore = () => {};
+
 /** How long a last message may take to be sent, in ms. */
 const FAREWELL = 1000;
 
@@ -119,7 +123,8 @@ class AdmittingServer extends Server {
   readonly #admission: Admission;
   readonly #listening: Listening;
   readonly #refusal: NetServerOptions["refusal"];
-  readonly #sockets = new Map<Socket, Admitted>();
+  /** How many sockets were let in, and have not said that they are closed. */
+  #open = 0;
   readonly #onEmpty: (() => void)[] = [];
 
   constructor(
@@ -134,7 +139,7 @@ class AdmittingServer extends Server {
       close: (done) => super.close((error) => this.#whenEmpty(() => done(error))),
       address: () => super.address(),
       closeIdle: () => {}, // the handler alone knows which are idle
-      cut: () => this.#sockets.forEach((_, socket) => socket.destroy()),
+      cut: () => this.#admission.cut(),
       emit: (event: string, error?: unknown) => void super.emit(event, error),
     }, (path) => this.#admission.server = path);
     if (handler !== undefined) {
@@ -173,17 +178,18 @@ class AdmittingServer extends Server {
   }
 
   #admit(socket: Socket): boolean {
-    socket.on("error", () => {}); // a peer that leaves ends its own connection only
+    socket.on("error", ignore); // a peer that leaves ends its own connection only
     const answer = this.#admission.admit(socket);
     if (!isAdmitted(answer)) {
       this.#refuse(socket, answer);
       return true;
     }
-    this.#sockets.set(socket, answer);
-    socket.once("close", () => {
-      this.#sockets.delete(socket);
+    belongsTo(socket, answer);
+    this.#open++;
+    socket.on("close", () => {
+      this.#open--;
       this.#admission.ended(answer);
-      if (this.#sockets.size === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
+      if (this.#open === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
     });
     try {
       return super.emit("connection", socket);
@@ -195,7 +201,7 @@ class AdmittingServer extends Server {
 
   /** The runtime's own count is down before the last socket says that it is closed. */
   #whenEmpty(run: () => void): void {
-    if (this.#sockets.size === 0) run();
+    if (this.#open === 0) run();
     else this.#onEmpty.push(run);
   }
 
@@ -218,7 +224,7 @@ class AdmittingServer extends Server {
   }
 
   #serve(socket: Socket, handler: ConnectionHandler): void {
-    const admitted = this.#sockets.get(socket)!;
+    const admitted = admittedOf(socket)!;
     const { peer, decision } = admitted;
     attempt(
       () => handler(socket, peer, decision),

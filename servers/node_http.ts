@@ -10,7 +10,7 @@ import {
 import { createServer as createNetServer, type Server as NetServer, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { clearInterval, setInterval } from "node:timers";
-import { Acceptor } from "../identity/accepted.ts";
+import { Acceptor, type Claim } from "../identity/accepted.ts";
 import { hidesFd, httpHidesFd } from "../identity/fd.ts";
 import { isHungUp, tellsHangUp } from "../identity/hangup.ts";
 import { isHost } from "./action.ts";
@@ -93,9 +93,19 @@ export function createServer(options: HttpServerOptions, app?: RequestListener):
 const DEFAULTS: ServerOptions = { headersTimeout: 10_000, connectionsCheckingInterval: 2000 };
 
 interface NodeConnection extends Connection {
+  readonly server: AdmittingServer;
   /** The answer to the request that came last; `undefined` once something else is spoken. */
   last: ServerResponse | undefined;
 }
+
+/** Where each socket has its connection. */
+const CONNECTION = Symbol("ucred.connection");
+
+function connectionOf(socket: object): NodeConnection | undefined {
+  return (socket as { [CONNECTION]?: NodeConnection })[CONNECTION];
+}
+
+const ignore = () => {};
 
 /** How often is looked whether those who send no more have left altogether, in ms. */
 const SWEEP = 1000;
@@ -104,7 +114,8 @@ class AdmittingServer extends Server {
   readonly #admission: Admission;
   readonly #listening: Listening;
   readonly #revalidate: boolean;
-  readonly #connections = new Map<Duplex, NodeConnection>();
+  /** How many sockets were let in, and have not said that they are closed. */
+  #open = 0;
   readonly #onEmpty: (() => void)[] = [];
   #isClosing = false;
   /** Whose peer sends no more, but may still read. */
@@ -164,9 +175,10 @@ class AdmittingServer extends Server {
       case "request":
       case "checkContinue":
       case "checkExpectation": {
-        const [request, response] = args as [IncomingMessage, ServerResponse];
+        const request = args[0] as IncomingMessage;
+        const response = args[1] as ServerResponse;
         const problem = this.#decide(request, response);
-        if (problem === undefined) return super.emit(event, ...args);
+        if (problem === undefined) return super.emit(event, request, response);
         answer(request, response, problem);
         return true;
       }
@@ -205,7 +217,7 @@ class AdmittingServer extends Server {
 
   /** Also those that were upgraded, which `http.Server` leaves open. */
   override closeAllConnections(): void {
-    for (const socket of this.#connections.keys()) socket.destroy();
+    this.#admission.cut();
   }
 
   override address(): string | null {
@@ -233,7 +245,7 @@ class AdmittingServer extends Server {
     };
     // The runtime's own count is down before the last socket says that it is closed.
     const done = (error?: Error) => {
-      if (this.#connections.size === 0) end(error);
+      if (this.#open === 0) end(error);
       else this.#onEmpty.push(() => end(error));
     };
     const inner = this.#inner;
@@ -245,41 +257,45 @@ class AdmittingServer extends Server {
   #closeIdle(): void {
     this.#isClosing = true;
     super.closeIdleConnections();
-    for (const [socket, { hasAsked, last }] of this.#connections) {
+    for (const admitted of this.#admission.open()) {
+      const socket = admitted.socket as Socket;
+      const { hasAsked, last } = connectionOf(socket)!;
       if (!hasAsked) socket.destroy(); // Deno leaves them open
       else endAfter(socket, last);
     }
   }
 
   #admit(socket: Socket): boolean {
-    socket.on("error", () => {}); // a peer that leaves ends its own connection only
+    socket.on("error", ignore); // a peer that leaves ends its own connection only
     const answer = this.#identify(socket);
     if (!isAdmitted(answer)) {
       socket.destroy();
       return true;
     }
     const connection: NodeConnection = {
+      server: this,
       admitted: answer,
       hasAsked: false,
-      why: undefined,
       last: undefined,
     };
-    this.#connections.set(socket, connection);
+    (socket as { [CONNECTION]?: NodeConnection })[CONNECTION] = connection;
     belongsTo(socket, answer);
-    socket.once("close", () => {
-      this.#connections.delete(socket);
-      this.#halfClosed.delete(socket);
-      this.#admission.ended(answer, connection.why);
-      if (this.#connections.size === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
+    this.#open++;
+    socket.on("close", () => {
+      this.#open--;
+      connection.last = undefined; // the runtime holds the socket for longer
+      if (this.#halfClosed.size > 0) this.#halfClosed.delete(socket);
+      this.#admission.ended(answer);
+      if (this.#open === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
     });
     if (this.#revalidate) {
       onEnd(answer.peer, () => {
-        connection.why ??= "ended";
+        answer.why ??= "ended";
         socket.destroy();
       });
     }
     const isHeard = super.emit("connection", socket);
-    socket.once("end", () => this.#sendsNoMore(socket, connection));
+    socket.on("end", () => this.#sendsNoMore(socket, connection));
     return isHeard;
   }
 
@@ -299,21 +315,21 @@ class AdmittingServer extends Server {
   }
 
   #identify(socket: Socket): Admitted | Refused {
-    if (this.#acceptor !== undefined && hidesFd(socket)) {
-      try {
-        const claim = this.#acceptor.take(socket);
-        socket.once("close", () => claim.close());
-      } catch (error) {
-        return this.#admission.unidentified(error);
-      }
+    if (this.#acceptor === undefined || !hidesFd(socket)) return this.#admission.admit(socket);
+    let claim: Claim;
+    try {
+      claim = this.#acceptor.take(socket);
+    } catch (error) {
+      return this.#admission.unidentified(error);
     }
-    return this.#admission.admit(socket);
+    socket.on("close", () => claim.close());
+    return this.#admission.admit(socket, true, claim.fd);
   }
 
   /** What keeps a request from being handled; `undefined` if nothing does. */
   #decide(request: IncomingMessage, response: ServerResponse | undefined): Problem | undefined {
-    const connection = this.#connections.get(request.socket);
-    if (connection === undefined) return DRIFTED; // over none that was let in
+    const connection = connectionOf(request.socket);
+    if (connection?.server !== this) return DRIFTED; // over none that was let in here
     connection.last = response;
     if (this.#isClosing) endAfter(request.socket, response);
     const { method = "", url = "" } = request;

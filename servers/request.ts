@@ -4,7 +4,7 @@ import { UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import { targetOf } from "./action.ts";
-import type { Admission, Admitted, Ending } from "./admission.ts";
+import type { Admission, Admitted } from "./admission.ts";
 
 /** A request of node:http, or a `Request` that `serve()` gave to its handler, or a connection. */
 export type RequestLike = object;
@@ -69,8 +69,6 @@ export interface Connection {
   readonly admitted: Admitted;
   /** Whether it has asked for something. */
   hasAsked: boolean;
-  /** Why we end it, if we do. */
-  why: Ending | undefined;
 }
 
 /** What became of a request. */
@@ -98,7 +96,7 @@ export function decideRequest(
   const { admitted } = connection;
   connection.hasAsked = true;
   if (revalidate && hasDrifted(admitted.peer)) {
-    connection.why ??= "drift";
+    admitted.why ??= "drift";
     admission.deny(admitted, `${method} ${url}`, "The process is not as it was when it connected");
     return DRIFTED;
   }

@@ -8,8 +8,8 @@ import { Acceptor, type Claim, claimOf, isBoundHere } from "../../identity/accep
 import { fdOf } from "../../identity/fd.ts";
 import { serve } from "../../servers/http.ts";
 import { freshPath } from "../live/harness.ts";
-import { needs, runtime, testWith } from "../support/suite.ts";
-import { crowd, until, visitAs } from "./harness.ts";
+import { needs, runtime, testWith, until } from "../support/suite.ts";
+import { crowd, visitAs } from "./harness.ts";
 
 const here = [needs.linux, needs.native];
 
@@ -67,7 +67,6 @@ testWith(here, "Acceptor finds what was accepted last, however many are open", a
   const path = freshPath();
   const claims: [Socket, Claim][] = [];
   const server = await listen(path, (socket) => {
-    acceptor.expect();
     claims.push([socket, acceptor.take(socket)]);
   });
   const acceptor = new Acceptor(path);

@@ -22,8 +22,8 @@ import type { ServerEvent } from "../../servers/events.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { type AuditLog, auditLog, type AuditOptions, createServer } from "../../servers/net.ts";
 import { Child, freshPath } from "../live/harness.ts";
-import { needs, runtimeCommand, testWith } from "../support/suite.ts";
-import { crowd, listening, ServerProcess, until, visit, visitAs } from "./harness.ts";
+import { needs, runtimeCommand, testWith, until } from "../support/suite.ts";
+import { crowd, listening, ServerProcess, visit, visitAs } from "./harness.ts";
 
 const linux = [needs.linux];
 const here = [needs.linux, needs.cc];

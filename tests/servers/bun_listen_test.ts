@@ -16,8 +16,8 @@ import {
   listen,
 } from "../../servers/bun_listen.ts";
 import { freshPath } from "../live/harness.ts";
-import { needs, testWith } from "../support/suite.ts";
-import { crowd, openDescriptors, until, visit, visitAs, Visitor } from "./harness.ts";
+import { needs, testWith, until } from "../support/suite.ts";
+import { crowd, openDescriptors, visit, visitAs, Visitor } from "./harness.ts";
 
 const here = [needs.bun, needs.linux, needs.cc];
 const asRoot = [...here, needs.root];

@@ -12,8 +12,8 @@ import type { HttpServer } from "../../servers/node_http.ts";
 import { createServer } from "../../servers/net.ts";
 import { Child, freshPath } from "../live/harness.ts";
 import { compileProgram } from "../support/compile.ts";
-import { needs, testWith } from "../support/suite.ts";
-import { listening, openDescriptors, until } from "./harness.ts";
+import { needs, testWith, until } from "../support/suite.ts";
+import { listening, openDescriptors } from "./harness.ts";
 
 const here = [needs.linux, needs.cc];
 const asRoot = [...here, needs.root];

@@ -6,8 +6,8 @@ import { test } from "node:test";
 import { definePolicy, identify, type Peer } from "../../mod.ts";
 import { type PeerListener, withPeers, type WithPeersOptions } from "../../servers/deno.ts";
 import { Child, freshPath } from "../live/harness.ts";
-import { needs, runtimeCommand, testWith } from "../support/suite.ts";
-import { crowd, openDescriptors, until, visit, visitAs, Visitor } from "./harness.ts";
+import { needs, runtimeCommand, testWith, until } from "../support/suite.ts";
+import { crowd, openDescriptors, visit, visitAs, Visitor } from "./harness.ts";
 
 const here = [needs.deno, needs.linux, needs.cc];
 const asRoot = [...here, needs.root];

@@ -14,8 +14,8 @@ import { createServer as createHttpServer } from "../../servers/http.ts";
 import { CHANNELS, createServer, type ServerEvent } from "../../servers/net.ts";
 import { measureServers } from "../../servers/otel.ts";
 import { freshPath } from "../live/harness.ts";
-import { needs, runtime, testWith } from "../support/suite.ts";
-import { listening, until, visit, visitAs } from "./harness.ts";
+import { needs, runtime, testWith, until } from "../support/suite.ts";
+import { listening, visit, visitAs } from "./harness.ts";
 
 const here = [needs.linux, needs.cc];
 const asRoot = [...here, needs.root];

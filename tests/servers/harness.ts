@@ -123,12 +123,3 @@ export class ServerProcess {
 export function openDescriptors(): number {
   return readdirSync("/proc/self/fd").length;
 }
-
-/** Waits until something holds, and fails rather than wait for ever. */
-export async function until(condition: () => unknown): Promise<void> {
-  const deadline = performance.now() + 60_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`after a minute, not yet: ${condition}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}

@@ -8,7 +8,6 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { Readable, type Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Decision, Peer } from "../../mod.ts";
 import {
   CHANNELS,
@@ -399,15 +398,6 @@ export function eventsOf({ path }: Running): ServerEvent[] & Disposable {
   });
   watches.add(watch); // one who stays would be heard by other tests
   return watch;
-}
-
-/** Waits, and fails rather than wait for ever. */
-export async function until(condition: () => unknown): Promise<void> {
-  const deadline = performance.now() + 60_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`after a minute, not yet: ${condition}`);
-    await sleep(5);
-  }
 }
 
 /** The whole of a body. */

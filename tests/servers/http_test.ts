@@ -15,7 +15,7 @@ import { definePolicy, identify, type Peer } from "../../mod.ts";
 import { watchPolicy } from "../../policy/mod.ts";
 import { createServer, decisionOf, peerOf, serve } from "../../servers/http.ts";
 import { Child, freshPath } from "../live/harness.ts";
-import { needs, runtime, runtimeCommand, testWith } from "../support/suite.ts";
+import { needs, runtime, runtimeCommand, testWith, until } from "../support/suite.ts";
 import {
   type App,
   type Ask,
@@ -26,7 +26,6 @@ import {
   testEach,
   testHere,
   textOf,
-  until,
   Wire,
 } from "./http_harness.ts";
 
@@ -658,6 +657,42 @@ testHere("every server ends connections that ask for nothing, or too slowly", as
     assert.equal(server.stats().denied, 0);
   }));
 });
+
+testWith(
+  onDeno!.needs,
+  "serve() by deno ends connections that were idle for long, and lets answers be",
+  async () => {
+    const isLong = 7000; // an idle one has 5 s
+    const server = await onDeno!.start({ policy }, async ({ url }) => {
+      if (url === "/late") await sleep(isLong);
+      const body = (async function* () {
+        yield Buffer.from("begun ");
+        await sleep(isLong);
+        yield Buffer.from("and over");
+      })();
+      return { body: url === "/stream" ? body : url };
+    });
+    const [idle, half, late, stream] = ["/a", "/b", "/late", "/stream"].map((url) =>
+      Wire.as(1001, server.path).send(`GET ${url} HTTP/1.1\r\nHost: x\r\n\r\n`)
+    ) as [Wire, Wire, Wire, Wire];
+    assert.equal((await idle.response()).body, "/a");
+    assert.equal((await half.response()).body, "/b");
+    half.send("GET /c HTTP/1.1\r\nHost"); // and no more
+    const ends = [idle, half].map(async (wire) => {
+      assert.equal(await wire.rest(), "");
+      assert.equal(server.stats().open, 2);
+    });
+    const answers = [[late, "/late"], [stream, "begun and over"]] as const;
+    await Promise.all([
+      ...ends,
+      ...answers.map(async ([wire, body]) => {
+        assert.equal((await wire.response()).body, body);
+        assert.equal(await wire.rest(), "");
+      }),
+    ]);
+    await until(() => server.stats().open === 0);
+  },
+);
 
 // ── how servers end ──
 

@@ -11,8 +11,8 @@ import { withPeers } from "../../servers/deno.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { auditLog, createServer, type NetServer, type ServerStats } from "../../servers/net.ts";
 import { freshPath } from "../live/harness.ts";
-import { type Need, needs, testWith } from "../support/suite.ts";
-import { listening, until, visitAs, Visitor } from "./harness.ts";
+import { type Need, needs, testWith, until } from "../support/suite.ts";
+import { listening, visitAs, Visitor } from "./harness.ts";
 
 const asRoot = [needs.linux, needs.cc, needs.root];
 

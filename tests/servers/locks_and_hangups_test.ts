@@ -7,8 +7,8 @@ import process from "node:process";
 import { isHungUp } from "../../identity/hangup.ts";
 import { tryLock } from "../../identity/lock.ts";
 import { Child, freshPath } from "../live/harness.ts";
-import { needs, testWith } from "../support/suite.ts";
-import { ServerProcess, until } from "./harness.ts";
+import { needs, testWith, until } from "../support/suite.ts";
+import { ServerProcess } from "./harness.ts";
 
 testWith([needs.linux], "tryLock() gives a lock to one descriptor, until it is closed", () => {
   const file = freshPath("lock");

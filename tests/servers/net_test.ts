@@ -14,13 +14,12 @@ import {
   type ServerStats,
 } from "../../servers/net.ts";
 import { freshPath } from "../live/harness.ts";
-import { needs, runtime, testWith } from "../support/suite.ts";
+import { needs, runtime, testWith, until } from "../support/suite.ts";
 import {
   crowd,
   listening,
   openDescriptors,
   ServerProcess,
-  until,
   visit,
   visitAs,
   Visitor,
