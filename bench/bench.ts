@@ -3,20 +3,11 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { readlinkSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
-import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import {
-  ending,
-  inTurn,
-  type Options,
-  parse,
-  type Prepared,
-  progress,
-  setting,
-} from "./conduct.ts";
+import { conduct, inTurn, type Options, type Prepared, progress, setting } from "./conduct.ts";
 import { Contender, type Lookup, SOCKET, type Tool, TOOLS } from "./contenders.ts";
 import { markdown, text } from "./report.ts";
 import {
@@ -61,33 +52,12 @@ const LEAK_LOOKUPS: { readonly [lookup in Lookup]: number } = {
   snapshot: 20_000,
 };
 
-async function main(args: readonly string[]): Promise<void> {
-  const options = parse(args);
-  if (options === undefined || options.help) {
-    (options ? process.stdout : process.stderr).write(HELP);
-    process.exitCode = options ? 0 : 2;
-    return;
-  }
+async function bench(options: Options, folder: string): Promise<Result> {
   if (process.platform !== "linux") {
     const why = "every contender asks for SO_PEERCRED, which is Linux's";
     throw new Error(`There is nothing to time on ${process.platform}: ${why}`);
   }
-  const folder = mkdtempSync(join(tmpdir(), "ucred-bench-"));
   process.env["TMPDIR"] = folder; // compilers that are interrupted leave their files behind
-  process.once("exit", () => {
-    ending.abort(new Error("The benchmark ends"));
-    rmSync(folder, { recursive: true, force: true, maxRetries: 5 }); // a compiler may still write
-  });
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.once(signal, () => process.exit(128 + constants.signals[signal]));
-  }
-  const result = await bench(folder, options);
-  if (options.save) await save(result);
-  process.stdout.write(options.json ? `${JSON.stringify(result, null, 2)}\n` : text(result));
-  if (result.leaks.some(({ hasLeaked }) => hasLeaked)) process.exitCode = 1;
-}
-
-async function bench(folder: string, options: Options): Promise<Result> {
   const rounds = options.quick ? QUICK_ROUNDS : ROUNDS;
   const before = { ...setting("bench", options), rounds };
   const { participants, prepared } = await prepare(folder);
@@ -98,7 +68,6 @@ async function bench(folder: string, options: Options): Promise<Result> {
   await check(contenders);
   const rows = rowsOf(await time(contenders, rounds));
   const leaks = await leak(contenders);
-  progress();
   await Promise.all(contenders.map((contender) => contender.end()));
   meeting.end();
   return { ...before, participants, rows, targets: targetsOf(rows), leaks };
@@ -223,10 +192,10 @@ async function save(result: Result): Promise<void> {
   writeFileSync(new URL("results.md", import.meta.url), markdown(result));
 }
 
-try {
-  await main(process.argv.slice(2));
-} catch (error) {
-  progress();
-  console.error((error as Error).message);
-  process.exit(1); // contenders may still run
-}
+await conduct({
+  help: HELP,
+  bench,
+  text,
+  save,
+  isBad: ({ leaks }) => leaks.some(({ hasLeaked }) => hasLeaked),
+});

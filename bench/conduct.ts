@@ -1,8 +1,9 @@
 /** What conductors of benchmarks share: options, the machine, progress, processes that are told what to time. */
 
 import { type ChildProcess, execFile, spawn, type StdioOptions } from "node:child_process";
-import { cpus, loadavg, machine, release } from "node:os";
-import { delimiter } from "node:path";
+import { mkdtempSync, rmSync } from "node:fs";
+import { constants, cpus, loadavg, machine, release, tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
 import process from "node:process";
 import { clearLine, createInterface, cursorTo } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -13,20 +14,56 @@ export interface Options {
   readonly quick: boolean;
   readonly json: boolean;
   readonly save: boolean;
-  readonly help: boolean;
 }
 
-/** The options on the command line; `undefined`, once that was said, where there are others. */
-export function parse(args: readonly string[]): Options | undefined {
+/** What a benchmark does, and how it tells what it found. */
+export interface Benchmark<R> {
+  /** What `--help` prints. */
+  readonly help: string;
+  /** Finds a result; `folder` is empty, and removed at the end. */
+  bench(options: Options, folder: string): Promise<R>;
+  /** For the terminal. */
+  text(result: R): string;
+  /** Writes it to files, for `--save`. */
+  save(result: R): void | Promise<void>;
+  /** Whether something is wrong with it all the same. */
+  isBad?(result: R): boolean;
+}
+
+/**
+ * The whole of a benchmark: reads the options, finds a result, and prints it. Whatever ends it, no
+ * process and no file is left. Exits with 1 if it fails, and with 2 if an option is wrong.
+ */
+export async function conduct<R>(benchmark: Benchmark<R>): Promise<never> {
   const flag = { type: "boolean", default: false } as const;
+  const options = { quick: flag, json: flag, save: flag, help: { ...flag, short: "h" } } as const;
   try {
-    return parseArgs({
-      args: [...args],
-      options: { quick: flag, json: flag, save: flag, help: { ...flag, short: "h" } },
-    }).values;
+    const { help, ...values } = parseArgs({ options }).values;
+    if (help) {
+      process.stdout.write(benchmark.help);
+      process.exit();
+    }
+    const folder = mkdtempSync(join(tmpdir(), "ucred-bench-"));
+    process.once("exit", () => {
+      ending.abort(new Error("The benchmark ends"));
+      rmSync(folder, { recursive: true, force: true, maxRetries: 5 }); // a compiler may still write
+    });
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      process.once(signal, () => process.exit(128 + constants.signals[signal]));
+    }
+    const result = await benchmark.bench(values, folder);
+    progress();
+    if (values.save) await benchmark.save(result);
+    const output = values.json ? `${JSON.stringify(result, null, 2)}\n` : benchmark.text(result);
+    await new Promise((resolve) => process.stdout.write(output, resolve));
+    process.exit(benchmark.isBad?.(result) ? 1 : 0); // contenders may still run
   } catch (error) {
-    console.error((error as Error).message);
-    return undefined;
+    progress();
+    const { message, code } = error as NodeJS.ErrnoException;
+    console.error(message);
+    const isWrong = code?.startsWith("ERR_PARSE_ARGS_") === true;
+    if (isWrong) process.stderr.write(benchmark.help);
+    process.exit(isWrong ? 2 : 1);
   }
 }
 

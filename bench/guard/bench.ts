@@ -2,14 +2,13 @@
 
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { inTurn, parse, progress, setting } from "../conduct.ts";
+import { conduct, inTurn, type Options, progress, setting } from "../conduct.ts";
 import { type Contender, CONTENDERS } from "./contenders.ts";
 import { markdown, text } from "./report.ts";
 import { type Load, LOADS, type Result, type Row, rowsOf, type Sample } from "./result.ts";
@@ -30,21 +29,8 @@ Exits with 1 if a byte or an answer is wrong.
 
 const children = new Set<ChildProcess>();
 
-async function main(): Promise<number> {
-  const options = parse(process.argv.slice(2));
-  if (options === undefined) return 2;
-  if (options.help) {
-    process.stdout.write(HELP);
-    return 0;
-  }
-  const folder = mkdtempSync(join(tmpdir(), "ucred-bench-"));
-  process.once("exit", () => {
-    children.forEach((child) => child.kill("SIGKILL"));
-    rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
-  });
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.once(signal, () => process.exit(1));
-  }
+async function bench(options: Options, folder: string): Promise<Result> {
+  process.once("exit", () => children.forEach((child) => child.kill("SIGKILL")));
   const programs = compile(folder);
   const versions: { [name: string]: string } = {};
   const absent: { contender: string; why: string }[] = [];
@@ -63,11 +49,7 @@ async function main(): Promise<number> {
     progress(load.name);
     rows.push(...await compare(load, present, { folder, programs, rounds, seconds }));
   }
-  progress();
-  const result: Result = { ...described, versions, absent, rounds, seconds, rows };
-  if (options.save) writeFileSync(new URL("results.md", import.meta.url), markdown(result));
-  process.stdout.write(options.json ? `${JSON.stringify(result, null, 2)}\n` : text(result));
-  return 0;
+  return { ...described, versions, absent, rounds, seconds, rows };
 }
 
 interface Programs {
@@ -212,11 +194,9 @@ async function end(child: ChildProcess): Promise<void> {
   children.delete(child);
 }
 
-try {
-  process.exitCode = await main();
-} catch (error) {
-  progress();
-  console.error((error as Error).message);
-  process.exitCode = 1;
-}
-process.exit();
+await conduct({
+  help: HELP,
+  bench,
+  text,
+  save: (result) => writeFileSync(new URL("results.md", import.meta.url), markdown(result)),
+});

@@ -1,15 +1,12 @@
 /** The policies' benchmark: `npm run bench:policy`. Conducts the contenders, and prints what they took. */
 
 import { readFileSync, writeFileSync } from "node:fs";
-import { constants } from "node:os";
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import {
-  ending,
+  conduct,
   Helper,
   inTurn,
   type Options,
-  parse,
   type Prepared,
   progress,
   type Runtime,
@@ -51,22 +48,6 @@ const FULL: Extent = { sizes: [10, 100, 1000, 10_000], rounds: 21, checking: 400
 const QUICK: Extent = { sizes: [10, 1000], rounds: 3, checking: 100, warmUp: 10e6 };
 
 const ROUND = 30e6; // ns of CPU time: short, so that each round finds the machine in one state
-
-async function main(args: readonly string[]): Promise<void> {
-  const options = parse(args);
-  if (options === undefined || options.help) {
-    (options ? process.stdout : process.stderr).write(HELP);
-    process.exitCode = options ? 0 : 2;
-    return;
-  }
-  process.once("exit", () => ending.abort(new Error("The benchmark ends")));
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.once(signal, () => process.exit(128 + constants.signals[signal]));
-  }
-  const result = await bench(options);
-  if (options.save) writeFileSync(new URL("results.md", import.meta.url), markdown(result));
-  process.stdout.write(options.json ? `${JSON.stringify(result, null, 2)}\n` : text(result));
-}
 
 const MEASURE = fileURLToPath(new URL("measure.ts", import.meta.url));
 
@@ -114,7 +95,6 @@ async function bench(options: Options): Promise<Result> {
     }
   }));
   const rows = rowsOf(await time(entries, extent));
-  progress();
   await Promise.all(helpers.map((helper) => helper.end()));
   return { ...began, rounds: extent.rounds, versions, rows, absent, targets: targetsOf(rows) };
 }
@@ -158,10 +138,9 @@ async function time(entries: readonly Entry[], extent: Extent): Promise<readonly
   return timed.map(({ entry: { helper: _, ...entry }, samples }) => ({ ...entry, samples }));
 }
 
-try {
-  await main(process.argv.slice(2));
-} catch (error) {
-  progress();
-  console.error((error as Error).message);
-  process.exit(1); // contenders may still run
-}
+await conduct({
+  help: HELP,
+  bench,
+  text,
+  save: (result) => writeFileSync(new URL("results.md", import.meta.url), markdown(result)),
+});

@@ -1,12 +1,15 @@
 /*
  * Load on a Unix socket, until a number of answers has come or a time is over.
  *
- *   load http|connect|echo|hello PATH CONNECTIONS SECONDS
+ *   load http|connect|echo|hello PATH CONNECTIONS SECONDS [awake]
  *
  * http: GET / over and over on each connection. connect: a connection for each request, closed by the
  * client once it is answered. echo: a line for each line that the server sends, the first of them upon
  * accept. hello: a connection for each line that the server sends upon accept.
  * Each answer is compared with the first, which is printed. Prints JSON.
+ *
+ * awake: never sleeps. To wake somebody up costs a server as much as half a connection, and only the one
+ * that leaves its client the time to fall asleep: a server that is a little slower would seem to be much.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -94,8 +97,9 @@ static int compare(const void *a, const void *b)
 
 int main(int argc, char **argv)
 {
-	if (argc != 5)
-		errx(2, "usage: load http|connect|echo|hello PATH CONNECTIONS SECONDS");
+	if (argc < 5)
+		errx(2, "usage: load http|connect|echo|hello PATH CONNECTIONS SECONDS [awake]");
+	int patience = argc > 5 && strcmp(argv[5], "awake") == 0 ? 0 : 100;
 	const char *mode = argv[1];
 	http = strcmp(mode, "http") == 0 || strcmp(mode, "connect") == 0;
 	once = strcmp(mode, "connect") == 0 || strcmp(mode, "hello") == 0;
@@ -113,7 +117,7 @@ int main(int argc, char **argv)
 		open_connection(&all[i]);
 	struct epoll_event events[64];
 	while (now() < end) {
-		int ready = epoll_wait(epoll, events, 64, 100);
+		int ready = epoll_wait(epoll, events, 64, patience);
 		for (int i = 0; i < ready; i++) {
 			struct connection *c = events[i].data.ptr;
 			ssize_t got = read(c->fd, c->text + c->length, sizeof c->text - 1 - c->length);

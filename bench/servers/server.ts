@@ -3,14 +3,17 @@
  * input with the CPU time that it has used, in µs.
  */
 
+import { closeSync, openSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
-import { createServer as createNetServer } from "node:net";
+import { createServer as createNetServer, type Socket } from "node:net";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { NodeRequest, sendNodeResponse } from "srvx/node";
+import { system } from "../../adapters/select.ts";
+import { type LinuxOptions, UCRED } from "../../ffi/linux.ts";
 import { definePolicy } from "../../mod.ts";
 import { listen as listenByBun } from "../../servers/bun_listen.ts";
 import { withPeers } from "../../servers/deno.ts";
+import { nativeHttp } from "../../servers/deno_http.ts";
 import { createServer as createUcredHttpServer, serve } from "../../servers/http.ts";
 import { createServer as createUcredNetServer } from "../../servers/net.ts";
 import { startJwt, startMtls } from "./alternatives.ts";
@@ -37,49 +40,102 @@ const limits = { connections: 1e6, connectionsPerUser: 1e6 };
 
 type Start = (where: string) => Promise<unknown> | unknown;
 
+/** One look at who is there: what the rest of the library's work is compared with. */
+function lookOnce(fd: number): void {
+  const { abi: { options }, libc, value, size } = system();
+  size.words[0] = UCRED.size;
+  libc.getsockopt(fd, options.SOL_SOCKET, (options as LinuxOptions).SO_PEERCRED, value, size);
+}
+
+/** The next descriptor that is opened: where it is hidden, the first connection has it, or another. */
+function nextDescriptor(): number {
+  const fd = openSync("/dev/null", "r");
+  closeSync(fd);
+  return fd;
+}
+
+const http = (path: string, look: boolean) => {
+  const server = createHttpServer((request, response) => {
+    if (look) void (request.method + request.url!);
+    response.end(WELCOME);
+  });
+  if (look) server.on("connection", (socket) => lookOnce(fdIn(socket)));
+  return started(server, () => server.listen(path));
+};
+
+const net = (path: string, look: boolean) => {
+  const server = createNetServer((socket) => {
+    if (look) lookOnce(fdIn(socket));
+    socket.on("error", () => {}).on("data", () => socket.write(WELCOME)).write(WELCOME);
+  });
+  return started(server, () => server.listen(path));
+};
+
+const hidden = nextDescriptor() + 4;
+
+/** Bun's http hides it. */
+const fdIn = (socket: Socket): number =>
+  (socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? hidden;
+
+const onBun = (unix: string, look: boolean) =>
+  Bun.listen({
+    unix,
+    socket: {
+      open: (socket) => {
+        if (look) lookOnce((socket as unknown as { fd: number }).fd);
+        socket.write(WELCOME);
+      },
+      data: (socket) => void socket.write(WELCOME),
+    },
+  });
+
+async function onDeno(path: string, serve: (conn: Deno.UnixConn) => unknown): Promise<void> {
+  for await (const conn of Deno.listen({ transport: "unix", path })) void serve(conn);
+}
+
 const KINDS: { readonly [kind: string]: Start } = {
-  "http": (path) =>
-    started(
-      createHttpServer((_, response) => response.end(WELCOME)),
-      (server) => server.listen(path),
-    ),
-  "ucred/http": (path) =>
-    started(
-      createUcredHttpServer({ policy, limits }, (_, response) => response.end(WELCOME)),
-      (server) => server.listen(path),
-    ),
-  "serve": (path) => {
-    const fetch = () => new Response(WELCOME);
-    if ("Deno" in globalThis) return Deno.serve({ path, onListen: () => {} }, fetch);
-    const bridge = createHttpServer((req, res) => {
-      void new NodeRequest({ req, res });
-      return sendNodeResponse(res, fetch());
+  "http": (path) => http(path, false),
+  "http least": (path) => http(path, true),
+  "ucred/http": (path) => {
+    const server = createUcredHttpServer({ policy, limits }, (_, response) => {
+      response.end(WELCOME);
     });
-    return started(bridge, (server) => server.listen(path));
+    return started(server, () => server.listen(path));
+  },
+  "net": (path) => net(path, false),
+  "net least": (path) => net(path, true),
+  "ucred/net": (path) => {
+    const server = createUcredNetServer({ policy, limits }, (socket) => {
+      socket.on("data", () => socket.write(WELCOME)).write(WELCOME);
+    });
+    return started(server, () => server.listen(path));
+  },
+  "Deno.serve": (path) =>
+    void Deno.serve({ path, onListen: () => {} }, () => new Response(WELCOME)),
+  "Deno.serve least": (path) => {
+    const serve = nativeHttp()!;
+    const answer = ({ method, url }: Request) => new Response(method + url ? WELCOME : null);
+    const fails = () => new Response(null, { status: 500 });
+    void onDeno(path, (conn) => {
+      lookOnce(hidden);
+      serve(conn, new AbortController().signal, answer, fails, () => {}).finished.catch(() => {});
+    });
   },
   "ucred/http serve": (path) => serve({ path, policy, limits, fetch: () => new Response(WELCOME) }),
-  "net": (path) =>
-    started(
-      createNetServer((socket) => {
-        socket.on("error", () => {}).on("data", () => socket.write(WELCOME)).write(WELCOME);
-      }),
-      (server) => server.listen(path),
-    ),
-  "ucred/net": (path) =>
-    started(
-      createUcredNetServer({ policy, limits }, (socket) => {
-        socket.on("data", () => socket.write(WELCOME)).write(WELCOME);
-      }),
-      (server) => server.listen(path),
-    ),
-  "Bun.listen": (path) =>
-    Bun.listen({
-      unix: path,
-      socket: {
-        open: (socket) => void socket.write(WELCOME),
-        data: (socket) => void socket.write(WELCOME),
-      },
+  "Deno.listen": (path) => void onDeno(path, echo),
+  "Deno.listen least": (path) =>
+    void onDeno(path, (conn) => {
+      lookOnce(hidden);
+      return echo(conn);
     }),
+  "ucred/deno": (path) => {
+    const peers = withPeers(Deno.listen({ transport: "unix", path }), { policy, limits });
+    void (async () => {
+      for await (const { conn } of peers) void echo(conn);
+    })();
+  },
+  "Bun.listen": (path) => onBun(path, false),
+  "Bun.listen least": (path) => onBun(path, true),
   "ucred/bun": (path) =>
     listenByBun({
       path,
@@ -90,21 +146,9 @@ const KINDS: { readonly [kind: string]: Start } = {
         data: (socket) => void socket.write(WELCOME),
       },
     }),
-  "Deno.listen": (path) => void greet(Deno.listen({ transport: "unix", path })),
-  "ucred/deno": async (path) => {
-    const peers = withPeers(Deno.listen({ transport: "unix", path }), { policy, limits });
-    void (async () => {
-      for await (const { conn } of peers) void echo(conn);
-    })();
-    await Promise.resolve();
-  },
   "JWT": startJwt,
   "mTLS": startMtls,
 };
-
-async function greet(listener: Deno.UnixListener): Promise<void> {
-  for await (const conn of listener) void echo(conn);
-}
 
 const bytes = new TextEncoder().encode(WELCOME);
 
@@ -117,14 +161,14 @@ async function echo(conn: Deno.UnixConn): Promise<void> {
   conn.close();
 }
 
-function started<S extends { once(event: string, run: (error?: Error) => void): unknown }>(
-  server: S,
-  listen: (server: S) => unknown,
+function started(
+  server: { once(event: string, run: (error?: Error) => void): unknown },
+  listen: () => unknown,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.once("listening", () => resolve());
-    listen(server);
+    listen();
   });
 }
 

@@ -22,8 +22,9 @@ testWith(
       all.map(({ runtime, name }) => `${runtime}, ${name}`);
     assert.deepEqual(names(pairs), names(PAIRS));
     assert.deepEqual(names(rivals), names(RIVALS));
-    const measured = pairs.flatMap(({ plainSamples, oursSamples }) => [
+    const measured = pairs.flatMap(({ plainSamples, leastSamples, oursSamples }) => [
       ...plainSamples,
+      ...leastSamples,
       ...oursSamples,
     ]);
     for (const { perSecond, cpu } of measured) assert.ok(perSecond > 0 && cpu > 0);
