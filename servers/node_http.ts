@@ -368,7 +368,7 @@ function hasHost({ rawHeaders }: IncomingMessage): boolean {
   let hosts = 0;
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = rawHeaders[at]!;
-    if (name.length !== 4 || name.toLowerCase() !== "host") continue;
+    if (name.length !== 4 || (name !== "Host" && name.toLowerCase() !== "host")) continue;
     if (++hosts > 1 || !isHost(rawHeaders[at + 1]!)) return false;
   }
   return true;

@@ -34,7 +34,7 @@ const HELP = `Usage: npm run bench:servers -- [options]
 Requests and connections per second of each kind of server with identity and policy, beside the same
 server without, and with no more of it than one getsockopt(), on Deno, Bun and Node; and the CPU time
 that the server takes for each, beside a JSON web token for each request and mutual TLS. Needs Linux,
-cc and openssl. Takes about eight minutes.
+cc and openssl. Takes about ten minutes.
 
   --quick  few and short rounds, for a first impression
   --json   print everything as JSON, every round included (npm run --silent bench:servers …)
@@ -49,6 +49,9 @@ const CONNECTIONS = 32;
 
 /** How much is done. */
 interface Extent {
+  /** How often each server is started: what its heap and compilers come to differs by a tenth. */
+  readonly starts: number;
+  /** Of each start. */
   readonly rounds: number;
   /** Of load in a round: short, so that each round finds the machine in one state. */
   readonly seconds: number;
@@ -59,19 +62,21 @@ interface Extent {
 }
 
 const FULL: Extent = {
-  rounds: 31,
+  starts: 5,
+  rounds: 7,
   seconds: 0.15,
   rivalRounds: 11,
   requests: { kept: 8000, new: 1000 },
 };
 const QUICK: Extent = {
+  starts: 1,
   rounds: 1,
   seconds: 0.1,
   rivalRounds: 1,
   requests: { kept: 300, new: 100 },
 };
 /** As long as compilers take to settle, in rounds. */
-const WARM_UP = 6;
+const WARM_UP = 4;
 
 const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
@@ -91,8 +96,8 @@ async function bench(options: Options, folder: string): Promise<Result> {
   const rivals: RivalResult[] = [];
   for (const rival of RIVALS) rivals.push(await compareRival(place, rival, extent));
   const versions = Object.entries(prepared).map(([name, { version }]) => `${name} ${version}`);
-  const { rounds, seconds } = extent;
-  return { ...before, versions, rounds, seconds, connections: CONNECTIONS, pairs, rivals };
+  const { starts, rounds, seconds } = extent;
+  return { ...before, versions, starts, rounds, seconds, connections: CONNECTIONS, pairs, rivals };
 }
 
 /** A token's key, and certificates of both sides. */
@@ -158,7 +163,7 @@ class Running {
 async function comparePair(
   place: Place,
   pair: Pair,
-  { rounds, seconds }: Extent,
+  { starts, rounds, seconds }: Extent,
 ): Promise<PairResult> {
   const { runtime, name, load, atLeast } = pair;
   progress(`${runtime}, ${name}`);
@@ -171,22 +176,28 @@ async function comparePair(
     const cpu = (await server.cpu() - before) / found.answers;
     return { perSecond: found.answers / found.seconds, cpu, p50: found.p50, p99: found.p99 };
   };
-  const sides = [];
-  for (const kind of [pair.plain, pair.least, pair.ours]) {
-    sides.push({ server: await Running.start(place, runtime, kind), samples: [] as Sample[] });
-  }
-  for (const { server } of sides) await measure(server, WARM_UP * seconds);
-  for (let round = 0; round < rounds; round++) {
-    for (const { server, samples } of inTurn(sides, round)) {
-      samples.push(await measure(server, seconds));
+  const all = [pair.plain, pair.least, pair.ours].map((kind) => ({
+    kind,
+    samples: [] as Sample[],
+  }));
+  for (let start = 0; start < starts; start++) {
+    const sides = [];
+    for (const { kind, samples } of inTurn(all, start)) {
+      sides.push({ server: await Running.start(place, runtime, kind), samples });
     }
+    for (const { server } of sides) await measure(server, WARM_UP * seconds);
+    for (let round = 0; round < rounds; round++) {
+      for (const { server, samples } of inTurn(sides, round)) {
+        samples.push(await measure(server, seconds));
+      }
+    }
+    for (const { server } of sides) await server.end();
   }
-  for (const { server } of sides) await server.end();
   if (answers.size !== 1 || !answers.has("welcome")) {
     throw new Error(`${runtime}, ${name}: answered ${[...answers].join(" and ")}`);
   }
   type All = [plain: Sample[], least: Sample[], ours: Sample[]];
-  const [plainSamples, leastSamples, oursSamples] = sides.map(({ samples }) => samples) as All;
+  const [plainSamples, leastSamples, oursSamples] = all.map(({ samples }) => samples) as All;
   const toPlain = (samples: readonly Sample[]) =>
     spread(samples.map(({ perSecond }, at) => perSecond / plainSamples[at]!.perSecond));
   const [ratio, leastRatio] = [toPlain(oursSamples), toPlain(leastSamples)];

@@ -36,8 +36,9 @@ function rivals({ rivals }: Result): Rows {
   ];
 }
 
-function method({ rounds, seconds, connections }: Result): string {
-  return `${rounds} rounds of ${seconds} s, ${connections} connections at once, the servers in turn. ` +
+function method({ starts, rounds, seconds, connections }: Result): string {
+  return `${starts} starts of each server with ${rounds} rounds of ${seconds} s each, the servers in ` +
+    `turn, ${connections} connections at once. ` +
     "The client never sleeps, so that no server has to wake it. Every answer is compared. Numbers are " +
     "medians; a ratio is of two servers in the same round. One look: the ratio of a server that does no " +
     "more than one getsockopt(SO_PEERCRED) for each connection, and read method and URL of each request " +

@@ -116,6 +116,9 @@ export interface RivalResult extends Rival {
 /** Everything that a run found. */
 export interface Result extends Setting {
   readonly versions: readonly string[];
+  /** How often each server was started. */
+  readonly starts: number;
+  /** Of each start. */
   readonly rounds: number;
   /** Of load in a round. */
   readonly seconds: number;
