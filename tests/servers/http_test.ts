@@ -1095,10 +1095,10 @@ for (const kind of ["createServer", "serve"] as const) {
     const args = ["-l", path, "-E", "PATH", "-E", "HOME", ...command, script, kind];
     const child = new Child("systemd-socket-activate", args);
     try {
-      await until(() => existsSync(path));
-      const first = Wire.open(path); // wakes it
+      let own!: Wire;
+      const wake = () => Wire.open(path).then((wire) => own = wire);
+      await until(() => wake().catch(() => undefined)); // while it does not listen yet
       assert.deepEqual(await child.json(), { path, engine: "node:http" });
-      const own = await first;
       for (let at = 0; at < 3; at++) assert.equal((await own.get("/a")).body, "0 GET /a");
       chmodSync(path, 0o666);
       const other = Wire.as(1001, path);

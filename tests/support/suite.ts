@@ -103,10 +103,10 @@ export function runtimeCommand(flags?: readonly string[]): [command: string, ...
   return [command, "--disable-warning=ExperimentalWarning", ...(flags ?? [])];
 }
 
-/** Waits until something holds, and fails rather than wait for ever. */
+/** Waits until something holds, or resolves to what does; fails rather than wait for ever. */
 export async function until(condition: () => unknown): Promise<void> {
   const deadline = performance.now() + 60_000;
-  while (!condition()) {
+  while (!await condition()) {
     if (performance.now() > deadline) throw new Error(`after a minute, not yet: ${condition}`);
     await sleep(5);
   }
