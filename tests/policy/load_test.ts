@@ -8,6 +8,7 @@ import {
   closeSync,
   lchownSync,
   mkdirSync,
+  mkdtempSync,
   openSync,
   readFileSync,
   renameSync,
@@ -17,7 +18,6 @@ import {
   writeFileSync,
 } from "node:fs";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { afterEach, test } from "node:test";
@@ -26,7 +26,6 @@ import { UcredError } from "../../mod.ts";
 import { whoElseReplaces, whoElseWrites } from "../../core/ownership.ts";
 import { readPolicyFile, stampOf } from "../../policy/load.ts";
 import { loadPolicy, watchPolicy } from "../../policy/mod.ts";
-import { temporaryFolder } from "../support/compile.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
 import { needs, runtimeCommand, testWith } from "../support/suite.ts";
 
@@ -147,14 +146,22 @@ testFile(
   },
 );
 
-test(
+testWith(
+  [{
+    name: "a /tmp where all may write",
+    met: (statSync("/tmp", { throwIfNoEntry: false })?.mode ?? 0) % 0o10000 === 0o1777,
+  }],
   "loadPolicy() refuses a file in /tmp, where all may write",
-  { skip: tmpdir() !== "/tmp" },
   () => {
-    const path = join(temporaryFolder(), "policy.yaml");
-    writeFileSync(path, GOOD, { mode: 0o600 });
-    refused(path, "its folder /tmp may be written by others");
-    assert.ok(loadPolicy(path, { anyOwner: true }));
+    const folder = mkdtempSync("/tmp/ucred-");
+    try {
+      const path = join(folder, "policy.yaml");
+      writeFileSync(path, GOOD, { mode: 0o600 });
+      refused(path, "its folder /tmp may be written by others");
+      assert.ok(loadPolicy(path, { anyOwner: true }));
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   },
 );
 

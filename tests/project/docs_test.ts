@@ -11,6 +11,7 @@ import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parsePolicy } from "../../policy/mod.ts";
 import { isSafeFolder } from "../support/safe_folder.ts";
+import { testWith } from "../support/suite.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -195,13 +196,15 @@ function converse(path: string, onText: (text: unknown) => void): Promise<boolea
   });
 }
 
+const safeCheckout = {
+  name: "a checkout that others can write to nowhere on the way, as the example's policy must be",
+  met: isSafeFolder(folder),
+};
+
 for (const [index, { name, code, output: printed }] of examples.entries()) {
   for (const runtime of Object.keys(RUNTIMES)) {
-    const unmet = /loadPolicy|watchPolicy/.test(code) && !isSafeFolder(folder)
-      ? "a checkout that others can write to nowhere on the way, as the example's policy must be"
-      : undefined;
-    const skip = unmet !== undefined && `needs ${unmet}`;
-    test(`the example at ${name} works on ${runtime}`, { skip }, async () => {
+    const list = /loadPolicy|watchPolicy/.test(code) ? [safeCheckout] : [];
+    testWith(list, `the example at ${name} works on ${runtime}`, async () => {
       const listens = /(?:\.listen\(|\bpath: )"([^"]*)"/.exec(code)?.[1];
       const socket = /\bclose\(/.test(code) ? undefined : listens;
       const output = await play(runtime, files[index]!, socket);
