@@ -724,6 +724,23 @@ testEach("close() lets requests finish, and lets in nobody more", async (kind) =
   await until(() => server.stats().open === 0);
 });
 
+testEach("close() answers a request that has begun, and ends its connection", async (kind) => {
+  const server = await kind.start({ policy }, ({ url }) => ({ body: url }));
+  const wire = await Wire.open(server.path); // from here, where one loop serves both ends:
+  assert.equal((await wire.get("/a")).status, 200);
+  wire.send("GET /b HTTP/1.1\r\nHost: x\r\n");
+  await sleep(50); // so that it has come by then
+  const closed = server.close();
+  wire.send("\r\n");
+  if (runtime === "deno") assert.equal(await wire.rest(), ""); // to Deno it is idle still
+  else {
+    const { body, headers } = await wire.response();
+    assert.deepEqual([body, headers["connection"]], ["/b", "close"]);
+    assert.equal(await wire.rest(), "");
+  }
+  await closed;
+});
+
 testEach("close({ timeout }) cuts what does not finish, and aborts it", async (kind) => {
   const asks: Ask[] = [];
   const server = await kind.start({ policy }, async (ask) => {
