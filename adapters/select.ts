@@ -32,8 +32,6 @@ export interface Remembered {
   readonly groups: Map<number, RememberedGroups>;
   /** What unmapped ids read as. */
   readonly overflowIds: { uid?: number; gid?: number };
-  /** Whether any security module labels sockets. */
-  hasLabels?: boolean;
 }
 
 /** What the kernel answered, and what was made of it. */

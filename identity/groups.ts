@@ -54,8 +54,11 @@ function isAscending(numbers: ArrayLike<number>): boolean {
   return true;
 }
 
-/** So many users are remembered, with at most so many groups each. */
-const MOST_REMEMBERED = 256;
+/** So many users are remembered. */
+const MOST_USERS = 256;
+
+/** With at most so many groups each. */
+const MOST_GROUPS = 256;
 
 /** SO_PEERGROUPS leaves the gid out, and counts its length in bytes. */
 function readPeerGroups(
@@ -73,7 +76,7 @@ function readPeerGroups(
       throw senseless(WHAT, "getsockopt", "what is no list of groups");
     }
     const groups = known(withGid(answered, gid), "kernel@connect");
-    if (count <= MOST_REMEMBERED) remember(on, uid, { gid, answer: answered, groups });
+    if (count <= MOST_GROUPS) remember(on, uid, { gid, answer: answered, groups });
     return groups;
   });
   if (typeof found === "number") throw failure(on, WHAT, "getsockopt", found);
@@ -88,6 +91,6 @@ function isSame(words: Uint32Array, all: Uint32Array, count: number): boolean {
 }
 
 function remember({ memory: { groups } }: System, uid: number, found: RememberedGroups): void {
-  if (groups.size >= MOST_REMEMBERED && !groups.has(uid)) groups.clear();
+  if (groups.size >= MOST_USERS && !groups.has(uid)) groups.clear();
   groups.set(uid, found);
 }

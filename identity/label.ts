@@ -5,19 +5,20 @@ import type { System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { type Fact, known, none, unknown } from "../core/facts.ts";
 import { failure } from "./failure.ts";
-import { readText } from "./files.ts";
 import { readOption } from "./option.ts";
 
 /** Longer than any security context: one page, as in <linux/limits.h> for names. */
 const MOST_BYTES = 4096;
 
 /**
- * The label that a Linux security module put on the peer's socket; `none` where none does.
+ * The label that a Linux security module put on the peer's socket; `none` where none does. Asked of
+ * each socket: nothing cheaper tells whether a module labels any. (/proc/self/attr/current fails with
+ * EINVAL also where BPF comes before one that does: containers/crun 1350.)
  *
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SO_PEERSEC
  */
 export function readLabel(on: System, fd: number): Fact<string> {
-  if (on.abi.os !== "linux" || !hasLabels(on)) return NO_LABEL;
+  if (on.abi.os !== "linux") return NO_LABEL;
   const what = "read the peer's security label";
   try {
     const label = readOption(on, fd, on.abi.options.SO_PEERSEC, MOST_BYTES, what, decode);
@@ -34,21 +35,6 @@ export function readLabel(on: System, fd: number): Fact<string> {
 }
 
 const NO_LABEL = none("kernel@connect");
-
-/** EINVAL, <asm-generic/errno-base.h>: no security module answers for /proc/PID/attr. */
-const EINVAL = 22;
-
-/**
- * Whether a security module may label sockets: those that do are those that label processes. They are
- * chosen when the system starts, so that one answer is enough; where there is none, one may.
- *
- * @see {@link https://docs.kernel.org/admin-guide/LSM/index.html Linux Security Modules}
- */
-function hasLabels(on: System): boolean {
-  const { libc: { linux }, memory } = on;
-  return memory.hasLabels ??= linux === undefined ||
-    readText(on, linux, "/proc/self/attr/current") !== -EINVAL;
-}
 
 function decode({ bytes: memory }: Memory, length: number): Fact<string> {
   const bytes = memory.subarray(0, length);

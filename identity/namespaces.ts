@@ -17,13 +17,13 @@ const DEFAULT_OVERFLOW_ID = 65534;
  */
 export function isAmbiguous(on: System, kind: "uid" | "gid", id: number): boolean {
   if (on.abi.os !== "linux") return false; // no user namespaces there
-  return id === overflowId(on, kind) && !mapsEveryId(textOf(on, `/proc/self/${kind}_map`));
+  return id === overflowId(on, kind) && !mapsEvery(on, kind);
 }
 
 /** Whether {@link isAmbiguous} holds for any of these ids. */
 export function someAmbiguous(on: System, kind: "uid" | "gid", ids: readonly number[]): boolean {
-  return on.abi.os === "linux" && ids.includes(overflowId(on, kind)) &&
-    isAmbiguous(on, kind, overflowId(on, kind));
+  if (on.abi.os !== "linux") return false;
+  return ids.includes(overflowId(on, kind)) && !mapsEvery(on, kind);
 }
 
 /** Read once, since a system sets it when it starts, if ever; a failure is not remembered. */
@@ -42,9 +42,9 @@ export function mapsEveryId(map: string): boolean {
   return counts.reduce((sum, count) => sum + count, 0) === EVERY_ID;
 }
 
-/** Whether every uid has a number here. */
-export function mapsEveryUid(on: System): boolean {
-  return mapsEveryId(textOf(on, "/proc/self/uid_map"));
+/** Whether every uid, or gid, has a number here. */
+export function mapsEvery(on: System, kind: "uid" | "gid"): boolean {
+  return mapsEveryId(textOf(on, `/proc/self/${kind}_map`));
 }
 
 /** The file's text, or "" where it cannot be read. */

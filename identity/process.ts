@@ -29,7 +29,7 @@ import {
 import { failure, senseless } from "./failure.ts";
 import { openFile, readLink } from "./files.ts";
 import { INSPECT, type InspectArguments, inspectAs } from "./inspect.ts";
-import { mapsEveryUid } from "./namespaces.ts";
+import { mapsEvery } from "./namespaces.ts";
 import type { Pin } from "./pin.ts";
 
 /** Bytes of an executable that are hashed at most. */
@@ -127,7 +127,7 @@ function sensible<T>(value: T | undefined, what: string): T {
 
 function auditId(pin: Pin, file: string, what: string): number | null {
   const id = sensible(parseAuditId(pin.read(file, what)), what);
-  if (id !== null || file !== "loginuid" || mapsEveryUid(pin.on)) return id;
+  if (id !== null || file !== "loginuid" || mapsEvery(pin.on, "uid")) return id;
   const message = `Cannot ${what}: whoever logged in may have no number in our user namespace`;
   const hint = "Run the server outside the container";
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });

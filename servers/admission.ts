@@ -5,6 +5,7 @@ import { stackOf, textOf, UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision, Policy } from "../core/policy/policy.ts";
 import { ownUid } from "../identity/accounts.ts";
+import { claimOf } from "../identity/accepted.ts";
 import { closeSocket, fdOf, type UnixSocket } from "../identity/fd.ts";
 import { isClosed, isSpent } from "../identity/hangup.ts";
 import { identifyAt } from "../identity/identify.ts";
@@ -235,7 +236,9 @@ export class Admission {
       if (uid !== undefined && admitted.peer.uid !== uid) continue;
       const { socket, isOurs } = admitted;
       if (isOurs && isSpent(socket)) closeSocket(socket);
-      if (isClosed(socket)) this.#uncount(admitted);
+      if (!isClosed(socket)) continue;
+      claimOf(socket as object)?.close(); // of a stream of Deno's, nobody else says so
+      this.#uncount(admitted);
     }
   }
 

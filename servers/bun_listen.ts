@@ -67,7 +67,10 @@ export interface BunSocket extends BunSocketLike {
   shutdown(halfClose?: boolean): void;
 }
 
-/** What handles connections that were let in; the names are those of `Bun.listen`. */
+/**
+ * What handles connections that were let in; the names are those of `Bun.listen`. What is not there when
+ * `listen()` is called is not heard of later.
+ */
 export interface BunHandlers {
   /** A connection was let in. If it throws, or its promise rejects, the connection is closed. */
   open?(socket: BunSocket, peer: Peer, decision: Decision): unknown;

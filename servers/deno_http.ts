@@ -31,7 +31,7 @@ import type { Running, ServeOptions } from "./serve.ts";
 type ServeOnConnection = (
   connection: DenoConnection,
   signal: AbortSignal,
-  handler: (request: Request) => unknown,
+  handler: (request: Request, info: { readonly completed: Promise<void> }) => unknown,
   onError: (error: unknown) => Response,
   onListen: () => void,
 ) => { readonly finished: Promise<void>; shutdown(): Promise<void> };
@@ -48,10 +48,7 @@ export function nativeHttp(): ServeOnConnection | undefined {
   return Deno?.internal && Deno[Deno.internal]?.serveHttpOnConnection;
 }
 
-/**
- * As `http.Server` has it by default: until the first request, and from one of them to the next, in ms.
- * What is still being answered after that is, and its connection closed then.
- */
+/** As `http.Server` has it by default: until the first request, and between two of them, in ms. */
 const HEADERS_TIMEOUT = 10_000;
 const KEEP_ALIVE_TIMEOUT = 5000;
 
@@ -102,12 +99,16 @@ interface Served extends Connection {
   readonly claim: Claim;
   /** Aborts its requests when the peer's process ends; `undefined` if nobody asked for that. */
   readonly end: AbortController | undefined;
-  /** Lets what is being answered be answered, and closes it then. */
   shutdown(): Promise<void>;
-  /** When it was last seen to have asked, as far as that was noted. */
-  askedAt: number | undefined;
-  /** Of its last request that had a host for its Host header; "" before. */
-  url: string;
+  /** Requests that are being answered. */
+  pending: number;
+  /** One of them is answered. */
+  readonly answered: () => void;
+  /** Since when there are none, as far as that was noted. */
+  idleSince: number | undefined;
+  /** Scheme and host of the last request's URL, and its Host header. */
+  origin: string;
+  host: string | null;
 }
 
 const ignore = () => {};
@@ -169,15 +170,18 @@ class DenoHttp {
       hasAsked: false,
       end: this.#revalidate ? new AbortController() : undefined,
       shutdown: () => shutdown(),
-      askedAt: admitted.since,
-      url: "",
+      pending: 0,
+      answered: () => void served.pending--,
+      idleSince: admitted.since,
+      origin: "",
+      host: null,
     };
     const { finished, shutdown } = this.#serveOn(
       conn,
       // Of its own, since Deno adds a listener, and never removes it. It stays silent, since Deno throws
       // where nobody can catch it if the connection has just ended: see cut().
       new AbortController().signal,
-      (request) => this.#handle(served, request),
+      (request, { completed }) => this.#handle(served, request, completed),
       (error) => this.#failed(served, error),
       ignore,
     );
@@ -197,20 +201,28 @@ class DenoHttp {
     }
   }
 
-  #handle(served: Served, request: Request): Response | Promise<Response> {
-    served.askedAt = undefined;
+  #handle(
+    served: Served,
+    request: Request,
+    completed: Promise<void>,
+  ): Response | Promise<Response> {
+    served.pending++;
+    served.idleSince = undefined;
+    completed.then(served.answered, served.answered);
     const { method, url } = request;
     const host = url.indexOf("://") + 3;
     const slash = url.indexOf("/", host);
     const path = slash === -1 ? url.length : slash; // "http+unix://x:80" where CONNECT asks for that
     const target = url.slice(path);
-    let hasHost = url === served.url;
-    if (!hasHost) {
-      // The URL is made of the Host header and the path, and no longer tells where the header ended:
-      // "x/other?" is to be found. Not each time, since to read a header takes Deno as long as to
-      // decide: of the URL before, that another header makes, too, this one gets nobody further.
-      hasHost = isHost(url.slice(host, path)) && isHost(request.headers.get("host") ?? "");
-      if (hasHost) served.url = url;
+    const origin = url.slice(0, path);
+    // The URL is made of both, and no longer tells where the header ended: "x/other?" is to be found. In
+    // HTTP/2, and where the request line has a host, it says nothing of the header at all.
+    const header = request.headers.get("host");
+    let hasHost = origin === served.origin && header === served.host;
+    if (!hasHost && isHost(url.slice(host, path)) && isHost(header ?? "")) {
+      hasHost = true;
+      served.origin = origin;
+      served.host = header;
     }
     const outcome = decideRequest(
       this.#admission,
@@ -223,10 +235,10 @@ class DenoHttp {
     if (isProblem(outcome)) return this.#refuse(served, outcome);
     if (target === "/*" && method === "OPTIONS") return this.#refuse(served, BAD_TARGET); // or "*"
     // A host in the request line could be so short that Elysia takes another path; see serve.ts.
-    const isUnix = url.startsWith("http+unix:");
-    const decidedAbout = isUnix && outcome.url === target
+    const start = origin.startsWith("http+unix:") ? origin : "http://localhost";
+    const decidedAbout = outcome.url === target && start === origin
       ? request
-      : rewritten(request, (isUnix ? url.slice(0, path) : "http://localhost") + outcome.url);
+      : rewritten(request, start + outcome.url);
     if (decidedAbout === undefined) return this.#refuse(served, BAD_TARGET);
     const { admitted, end } = served;
     if (end !== undefined) {
@@ -253,11 +265,10 @@ class DenoHttp {
   #sweep(): void {
     const now = performance.now();
     for (const served of this.#served) {
-      served.askedAt ??= now; // here, since asking for the time takes as long as the decision
-      const waited = now - served.askedAt;
-      if (!served.hasAsked) {
-        if (waited > HEADERS_TIMEOUT) served.claim.cut();
-      } else if (waited > KEEP_ALIVE_TIMEOUT) void served.shutdown();
+      if (served.pending > 0) continue;
+      served.idleSince ??= now; // here, since asking for the time takes as long as the decision
+      const limit = served.hasAsked ? KEEP_ALIVE_TIMEOUT : HEADERS_TIMEOUT;
+      if (now - served.idleSince > limit) served.claim.cut();
     }
   }
 }
@@ -282,10 +293,11 @@ function native(answer: Response): Response {
 /** Whether it is one of Deno's own that can be sent. Each question takes as long as the decision. */
 function isOwnUnused(answer: Response): boolean {
   try {
-    return !bodyUsed.call(answer) && answer.status !== 0;
+    return bodyUsedOf?.call(answer) === false && answer.status !== 0;
   } catch {
     return false;
   }
 }
 
-const bodyUsed = Object.getOwnPropertyDescriptor(Response.prototype, "bodyUsed")!.get!;
+/** Deno's own: frameworks replace the global. `undefined` where somebody did so before. */
+const bodyUsedOf = Object.getOwnPropertyDescriptor(Response.prototype, "bodyUsed")?.get;

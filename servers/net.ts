@@ -35,8 +35,6 @@ import {
   type SafeServer,
 } from "./listening.ts";
 
-import { admittedOf, belongsTo } from "./request.ts";
-
 export type { AdmissionOptions, Refused, ServerStats } from "./admission.ts";
 export { type AuditLog, auditLog, type AuditOptions } from "./audit.ts";
 export {
@@ -114,6 +112,8 @@ export function createServer(options: NetServerOptions, handler?: ConnectionHand
   return new AdmittingServer(options, handler) as unknown as NetServer;
 }
 
+type Marked = Socket & { [mark: symbol]: Admitted | undefined };
+
 const ignore = () => {};
 
 /** How long a last message may take to be sent, in ms. */
@@ -125,6 +125,8 @@ class AdmittingServer extends Server {
   readonly #refusal: NetServerOptions["refusal"];
   /** How many sockets were let in, and have not said that they are closed. */
   #open = 0;
+  /** Where each of them has what this server decided: another may have let it in, too. */
+  readonly #admitted = Symbol("ucred.admitted");
   readonly #onEmpty: (() => void)[] = [];
 
   constructor(
@@ -184,9 +186,9 @@ class AdmittingServer extends Server {
       this.#refuse(socket, answer);
       return true;
     }
-    belongsTo(socket, answer);
+    (socket as Marked)[this.#admitted] = answer;
     this.#open++;
-    socket.on("close", () => {
+    socket.once("close", () => {
       this.#open--;
       this.#admission.ended(answer);
       if (this.#open === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
@@ -224,7 +226,7 @@ class AdmittingServer extends Server {
   }
 
   #serve(socket: Socket, handler: ConnectionHandler): void {
-    const admitted = admittedOf(socket)!;
+    const admitted = (socket as Marked)[this.#admitted]!;
     const { peer, decision } = admitted;
     attempt(
       () => handler(socket, peer, decision),

@@ -281,7 +281,7 @@ class AdmittingServer extends Server {
     (socket as { [CONNECTION]?: NodeConnection })[CONNECTION] = connection;
     belongsTo(socket, answer);
     this.#open++;
-    socket.on("close", () => {
+    socket.once("close", () => {
       this.#open--;
       connection.last = undefined; // the runtime holds the socket for longer
       if (this.#halfClosed.size > 0) this.#halfClosed.delete(socket);
@@ -295,7 +295,7 @@ class AdmittingServer extends Server {
       });
     }
     const isHeard = super.emit("connection", socket);
-    socket.on("end", () => this.#sendsNoMore(socket, connection));
+    socket.once("end", () => this.#sendsNoMore(socket, connection));
     return isHeard;
   }
 

@@ -322,35 +322,6 @@ for (
   });
 }
 
-const LABEL_OF_PROCESS = "/proc/self/attr/current";
-
-for (
-  const [name, opened, answer, isAsked] of [
-    ["none labels processes", { result: 1000 }, { result: -1, error: 22 }, false],
-    ["one labels processes", { result: 1000 }, { result: 5, bytes: text("root\n") }, true],
-    ["ours may not be read", { result: 1000 }, { result: -1, error: 13 }, true],
-    ["there is no /proc", { result: -1, error: 2 }, {}, true],
-  ] as readonly (readonly [string, Partial<Answer>, Partial<Answer>, boolean])[]
-) {
-  testWith(
-    here,
-    `readLabel() asks for labels of modules ${isAsked ? "" : "not "}where ${name}`,
-    () => {
-      fake.answer(
-        { call: "open", ...opened },
-        { call: "read", key: LABEL_OF_PROCESS.length, ...answer },
-        label({ size: 4, bytes: text("user") }),
-      );
-      const on = fake.open();
-      for (const count of [1, 2]) {
-        assert.equal(readLabel(on, FD).state, isAsked ? "known" : "none");
-        assert.equal(fake.count("getsockopt"), isAsked ? count : 0);
-        assert.equal(fake.count("open"), 1, "it stays so");
-      }
-    },
-  );
-}
-
 testWith(
   here,
   "readGroups() gives what the kernel says each time, whose ever it was before",

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
-import { existsSync, readdirSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { constants } from "node:os";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -15,7 +15,7 @@ import { fdOf } from "../../identity/fd.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import { readCredentials } from "../../identity/credentials.ts";
 import type { Peer } from "../../mod.ts";
-import { actorProgram, freshPath, startActor } from "../live/harness.ts";
+import { actorProgram, freshPath, pidfds, startActor } from "../live/harness.ts";
 import { compileLibrary, compileProgram } from "../support/compile.ts";
 import { needs, testWith, until } from "../support/suite.ts";
 
@@ -77,17 +77,6 @@ testWith([...here, needs.root], "the weaker pin follows changes of user", async 
   peer.close();
   actor.hangUp();
 });
-
-/** How many pidfds this process has. */
-function pidfds(): number {
-  return readdirSync("/proc/self/fd").filter((fd) => {
-    try {
-      return readlinkSync(`/proc/self/fd/${fd}`).includes("pidfd");
-    } catch {
-      return false; // that of the folder itself
-    }
-  }).length;
-}
 
 testWith([...here, needs.root], "the weaker pin refuses a process with other ids", async () => {
   const before = pidfds();

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { chmodSync } from "node:fs";
+import { chmodSync, readdirSync, readlinkSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
@@ -212,4 +212,15 @@ function toName(path: string): string {
 /** Fails unless the ids are those of this very process. */
 export function assertOurs(found: { uid: number; gid: number }): void {
   assert.deepEqual([found.uid, found.gid], [process.geteuid!(), process.getegid!()]);
+}
+
+/** How many pidfds this process has. */
+export function pidfds(): number {
+  return readdirSync("/proc/self/fd").filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).includes("pidfd");
+    } catch {
+      return false; // that of the folder itself
+    }
+  }).length;
 }

@@ -1,11 +1,13 @@
 /** Deno.listen with identities: who gets in, that each is told apart, and what is refused in doubt. */
 
 import assert from "node:assert/strict";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { closeSync, openSync } from "node:fs";
 import { test } from "node:test";
 import { definePolicy, identify, type Peer } from "../../mod.ts";
+import { CHANNELS } from "../../servers/net.ts";
 import { type PeerListener, withPeers, type WithPeersOptions } from "../../servers/deno.ts";
-import { Child, freshPath } from "../live/harness.ts";
+import { Child, freshPath, pidfds } from "../live/harness.ts";
 import { needs, runtimeCommand, testWith, until } from "../support/suite.ts";
 import { crowd, openDescriptors, visit, visitAs, Visitor } from "./harness.ts";
 
@@ -163,6 +165,36 @@ testWith(
       await visitors[0]!.text();
     }, (conn) => void conns.push(conn));
     await until(() => openDescriptors() <= before);
+  },
+);
+
+testWith(
+  [...here, needs.peerPidfd],
+  "withPeers() gives all back of what its streams have closed, when a limit was reached meanwhile",
+  async () => {
+    const before = pidfds();
+    const held: Peer[] = []; // what is not collected
+    let [left, closed] = [0, 0];
+    const count = () => void closed++;
+    subscribe(CHANNELS.closed, count);
+    try {
+      const options = { pin: true, limits: { connectionsPerUser: 3 } };
+      await served(options, async (path, peers) => {
+        for (let times = 0; times < 12; times++) {
+          const visitor = await Visitor.at(path);
+          await until(() => held.length === times + 1);
+          await visitor.leave();
+          await until(() => left === times + 1);
+        }
+        await until(() => peers.stats().open === 0);
+        await until(() => closed === 12 && pidfds() <= before);
+      }, (conn, peer) => {
+        held.push(peer);
+        return conn.readable.pipeTo(conn.writable).then(() => left++);
+      });
+    } finally {
+      unsubscribe(CHANNELS.closed, count);
+    }
   },
 );
 

@@ -307,6 +307,23 @@ testWith(here, "createServer() lets in and counts as ever, when its audit log th
   });
 });
 
+testWith(here, "a connection that two servers let in has each one's decision", async () => {
+  const own = process.getuid!();
+  const allow = (grant: string) => rules({ name: grant, when: { uid: own }, allow: grant });
+  const heard: string[] = [];
+  const hear = (name: string): Handler => (socket, _, { grants }) => {
+    heard.push(`${name}: ${grants}`);
+    socket.end();
+  };
+  const second = createServer({ policy: allow("full") }, hear("second"));
+  await served({ policy: allow("read") }, async (path, first) => {
+    first.prependListener("connection", (socket) => second.emit("connection", socket));
+    await visit(path);
+    await until(() => first.stats().open + second.stats().open === 0);
+    assert.deepEqual(heard, ["second: full", "first: read"]);
+  }, hear("first"));
+});
+
 testWith(here, "createServer() refuses, when the policy throws or is none at heart", async () => {
   const policies: { readonly [name: string]: object } = {
     "admits() throws": {
