@@ -2,7 +2,9 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import process from "node:process";
+import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { PAIRS, type Result, RIVALS } from "../../bench/servers/result.ts";
 import { needs, testWith } from "../support/suite.ts";
@@ -31,3 +33,22 @@ testWith(
     for (const { rows } of rivals) for (const { cpu } of rows) assert.ok(cpu.median > 0);
   },
 );
+
+test("docs/servers.md tells what bench/servers/results.md does", () => {
+  const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
+  const tables = (text: string) =>
+    text.split("\n\n").filter((part) => part.startsWith("|")).map((part) =>
+      part.trim().split("\n").map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()))
+    );
+  const [pairs, rivals] = tables(read("bench/servers/results.md")) as [string[][], string[][]];
+  const [ratio, look] = [pairs[0]!.indexOf("ratio"), pairs[0]!.indexOf("one look")];
+  const found = new Map(pairs.map((row) => [row[0]!, [row[ratio], row[look]]]));
+  const [, section] = read("docs/servers.md").split("\n## Cost\n");
+  const [told, toldRivals] = tables(section!) as [string[][], string[][]];
+  for (const [name, ...numbers] of told.slice(2)) {
+    const answers = found.get(`${name}, requests`) ?? found.get(`${name}, lines`);
+    assert.deepEqual(numbers, [...answers!, ...found.get(`${name}, connections`)!], name!);
+  }
+  assert.equal(told.length - 2, PAIRS.length / 2);
+  assert.deepEqual(toldRivals.slice(2), rivals.slice(2).map((row) => row.slice(0, 4)));
+});
