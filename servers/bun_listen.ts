@@ -68,8 +68,8 @@ export interface BunSocket extends BunSocketLike {
 }
 
 /**
- * What handles connections that were let in; the names are those of `Bun.listen`. What is not there when
- * `listen()` is called is not heard of later.
+ * What handles connections that were let in; the names are those of `Bun.listen`. A `drain`,
+ * `end` or `timeout` that is not there when `listen()` is called is not heard of later.
  */
 export interface BunHandlers {
   /** A connection was let in. If it throws, or its promise rejects, the connection is closed. */

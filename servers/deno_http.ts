@@ -121,6 +121,8 @@ class DenoHttp {
   readonly #serveOn = nativeHttp()!;
   readonly #served = new Set<Served>();
   readonly #sweeper: ReturnType<typeof setInterval>;
+  readonly #accepting: Promise<void>;
+  #isClosing = false;
   #onEmpty: (() => void) | undefined;
 
   constructor(
@@ -134,13 +136,15 @@ class DenoHttp {
     this.#fetch = fetch;
     this.#revalidate = revalidate;
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP).unref();
-    void this.#accept();
+    this.#accepting = this.#accept();
   }
 
   async close(): Promise<void> {
+    this.#isClosing = true;
     this.#peers.close();
     const empty = new Promise<void>((resolve) => this.#onEmpty = resolve);
     for (const served of this.#served) void served.shutdown();
+    await this.#accepting;
     if (this.#served.size === 0) this.#onEmpty!();
     await empty;
     clearInterval(this.#sweeper);
@@ -158,7 +162,12 @@ class DenoHttp {
     for (;;) {
       const accepted = await this.#peers.accept();
       if (accepted === undefined) return;
-      this.#serve(accepted.conn, accepted.admitted);
+      const { conn, admitted } = accepted;
+      if (!this.#isClosing) this.#serve(conn, admitted);
+      else { // since it was let in
+        claimOf(conn)!.close();
+        conn.close();
+      }
     }
   }
 

@@ -41,7 +41,7 @@ function method({ starts, rounds, seconds, connections }: Result): string {
     `turn, ${connections} connections at once. ` +
     "The client never sleeps, so that no server has to wake it. Every answer is compared. Numbers are " +
     "medians; a ratio is of two servers in the same round. One look: the ratio of a server that does no " +
-    "more than one getsockopt(SO_PEERCRED) for each connection, and read method and URL of each request " +
+    "more than one getsockopt(SO_PEERCRED) for each connection (of another one where it is hidden), and read method and URL of each request " +
     "(for Deno.serve on the engine's hook for single connections).";
 }
 
@@ -94,7 +94,7 @@ export function markdown(result: Result): string {
     "",
     "## Beside a token in each request, and mutual TLS",
     "",
-    "CPU time of the server. A JSON web token: HS256, verified by jose for each request. Mutual TLS:",
+    "CPU time of the server; ucred on a Unix socket, the others over TCP on localhost. A JSON web token: HS256, verified by jose for each request. Mutual TLS:",
     "P-256 certificates, TLS 1.3 on localhost, a full handshake for each new connection.",
     "",
     ...table(rivals(result)),

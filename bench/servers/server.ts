@@ -3,9 +3,8 @@
  * input with the CPU time that it has used, in µs.
  */
 
-import { closeSync, openSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
-import { createServer as createNetServer, type Socket } from "node:net";
+import { connect, createServer as createNetServer, type Socket } from "node:net";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { system } from "../../adapters/select.ts";
@@ -44,14 +43,25 @@ type Start = (where: string) => Promise<unknown> | unknown;
 function lookOnce(fd: number): void {
   const { abi: { options }, libc, value, size } = system();
   size.words[0] = UCRED.size;
-  libc.getsockopt(fd, options.SOL_SOCKET, (options as LinuxOptions).SO_PEERCRED, value, size);
+  const { SOL_SOCKET, SO_PEERCRED } = options as LinuxOptions;
+  const errno = libc.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, value, size);
+  if (errno !== 0) throw new Error(`getsockopt failed with ${errno}`);
 }
 
-/** The next descriptor that is opened: where it is hidden, the first connection has it, or another. */
-function nextDescriptor(): number {
-  const fd = openSync("/dev/null", "r");
-  closeSync(fd);
-  return fd;
+const fdIn = (socket: Socket): number | undefined =>
+  (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
+
+/** The descriptor of a connection, to be looked at where that of the accepted one is hidden. */
+let known = -1;
+
+/** Opens that. */
+function knock(path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path, () => {
+      known = fdIn(socket)!;
+      resolve();
+    }).on("error", reject).resume();
+  });
 }
 
 const http = (path: string, look: boolean) => {
@@ -59,23 +69,23 @@ const http = (path: string, look: boolean) => {
     if (look) void (request.method + request.url!);
     response.end(WELCOME);
   });
-  if (look) server.on("connection", (socket) => lookOnce(fdIn(socket)));
-  return started(server, () => server.listen(path));
+  if (look) {
+    server.on("connection", (socket) => {
+      const fd = fdIn(socket) ?? known; // Bun's http hides it
+      if (fd !== -1) lookOnce(fd); // else it is that one
+    });
+  }
+  const start = started(server, () => server.listen(path));
+  return look ? start.then(() => knock(path)) : start;
 };
 
 const net = (path: string, look: boolean) => {
   const server = createNetServer((socket) => {
-    if (look) lookOnce(fdIn(socket));
+    if (look) lookOnce(fdIn(socket)!);
     socket.on("error", () => {}).on("data", () => socket.write(WELCOME)).write(WELCOME);
   });
   return started(server, () => server.listen(path));
 };
-
-const hidden = nextDescriptor() + 4;
-
-/** Bun's http hides it. */
-const fdIn = (socket: Socket): number =>
-  (socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? hidden;
 
 const onBun = (unix: string, look: boolean) =>
   Bun.listen({
@@ -117,17 +127,20 @@ const KINDS: { readonly [kind: string]: Start } = {
     const answer = ({ method, url }: Request) => new Response(method + url ? WELCOME : null);
     const fails = () => new Response(null, { status: 500 });
     void onDeno(path, (conn) => {
-      lookOnce(hidden);
+      if (known !== -1) lookOnce(known);
       serve(conn, new AbortController().signal, answer, fails, () => {}).finished.catch(() => {});
     });
+    return knock(path);
   },
   "ucred/http serve": (path) => serve({ path, policy, limits, fetch: () => new Response(WELCOME) }),
   "Deno.listen": (path) => void onDeno(path, echo),
-  "Deno.listen least": (path) =>
+  "Deno.listen least": (path) => {
     void onDeno(path, (conn) => {
-      lookOnce(hidden);
+      if (known !== -1) lookOnce(known);
       return echo(conn);
-    }),
+    });
+    return knock(path);
+  },
   "ucred/deno": (path) => {
     const peers = withPeers(Deno.listen({ transport: "unix", path }), { policy, limits });
     void (async () => {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { createServer } from "node:net";
@@ -96,8 +96,10 @@ async function checkJsonRpc(path: string): Promise<void> {
 async function checkGrpc(path: string): Promise<void> {
   const ask = async (uid: number, method: string): Promise<string> => {
     // grpc-js connects to the tunnel, which connects as this user.
+    const children = new Set<ChildProcess>();
     const tunnel = createServer((socket) => {
       const child = spawn(relay, ["--uid", `${uid}`, path], { stdio: ["pipe", "pipe", "inherit"] });
+      children.add(child);
       child.stdin.on("error", () => {});
       socket.on("error", () => {}).on("close", () => child.kill("SIGKILL"));
       socket.pipe(child.stdin);
@@ -117,6 +119,8 @@ async function checkGrpc(path: string): Promise<void> {
         );
       });
     } finally {
+      // First, since Deno 2.9.5 may not survive the GOAWAY that a client sends when it is closed.
+      for (const child of children) child.kill("SIGKILL");
       client.close();
       tunnel.close();
     }

@@ -1,6 +1,7 @@
 /** HTTP servers over real sockets, by real users: who is told what, and how connections live and end. */
 
 import assert from "node:assert/strict";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -740,6 +741,24 @@ testEach("close() answers a request that has begun, and ends its connection", as
   }
   await closed;
 });
+
+testWith(
+  onDeno!.needs,
+  "serve() by deno: close() ends a connection that is let in at that very moment",
+  async () => {
+    const server = await onDeno!.start({ policy }, whoAsks);
+    const { promise: closed, resolve } = Promise.withResolvers<void>();
+    const close = () => {
+      unsubscribe("ucred:accepted", close);
+      resolve(server.close({ timeout: 60_000 }));
+    };
+    subscribe("ucred:accepted", close);
+    const wire = Wire.as(1001, server.path).send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+    await closed;
+    assert.equal(server.stats().open, 0);
+    assert.equal(await wire.rest(), "");
+  },
+);
 
 testEach("close({ timeout }) cuts what does not finish, and aborts it", async (kind) => {
   const asks: Ask[] = [];
