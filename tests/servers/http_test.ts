@@ -786,7 +786,8 @@ testEach("close({ timeout }) cuts what does not finish, and aborts it", async (k
   assert.equal(existsSync(server.path), false);
 });
 
-testEach("close({ timeout }) ends, when a handler never does", async (kind) => {
+/** A server whose handler never ends, and a connection that waits for it. */
+async function startHanging(kind: Kind) {
   let isAsked = false;
   const server = await kind.start({ policy }, () => {
     isAsked = true;
@@ -794,6 +795,11 @@ testEach("close({ timeout }) ends, when a handler never does", async (kind) => {
   });
   const wire = Wire.as(1001, server.path).send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
   await until(() => isAsked);
+  return { server, wire };
+}
+
+testEach("close({ timeout }) ends, when a handler never does", async (kind) => {
+  const { server, wire } = await startHanging(kind);
   await server.close({ timeout: 30 });
   assert.equal(server.stats().open, 0);
   assert.equal(await wire.rest(), "");
@@ -832,13 +838,7 @@ testServe("answers 400, when a Host is no host or a target is no path", async (k
 });
 
 testServe("close() is one end for all who call it, and a later one can hasten it", async (kind) => {
-  let isAsked = false;
-  const server = await kind.start({ policy }, () => {
-    isAsked = true;
-    return new Promise(() => {});
-  });
-  const wire = Wire.as(1001, server.path).send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
-  await until(() => isAsked);
+  const { server, wire } = await startHanging(kind);
   const patient = [server.close(), server.close({ timeout: 600_000 })];
   await assert.rejects(() => server.close({ timeout: -1 }), RangeError);
   writeFileSync(server.path, "another's");
