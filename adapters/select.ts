@@ -21,7 +21,7 @@ export interface System {
   /** For the `socklen_t` beside it. Overwritten by every call. */
   readonly size: Memory;
   /** What was found out before, so that it need not be again. */
-  readonly memory: Remembered;
+  readonly remembered: Remembered;
 }
 
 /** What stays true, or is compared before it is used again. */
@@ -62,8 +62,8 @@ export function openSystem(on: Host, path?: string): System {
   if (abi === undefined) throw unsupported(`${on.os} on ${on.cpu} is not supported`);
   const libc: Libc = OPENERS[on.runtime](abi, path);
   const [value, size] = [libc.memory(VALUE_SIZE), libc.memory(8)];
-  const memory: Remembered = { verified: [], groups: new Map(), overflowIds: {} };
-  return { abi, libc, pid: on.pid, value, size, memory };
+  const remembered: Remembered = { verified: [], groups: new Map(), overflowIds: {} };
+  return { abi, libc, pid: on.pid, value, size, remembered };
 }
 
 /** Larger than every structure that is asked for, and than `struct sockaddr_un` (110 bytes). */

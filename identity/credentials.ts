@@ -55,7 +55,7 @@ export function readCredentials(on: System, fd: number): Credentials {
 const what = (fd: number): string => `read peer credentials of fd ${fd}`;
 
 function readUcred(on: System, { options }: LinuxAbi, fd: number): Credentials {
-  const { libc, value: { words }, size, memory: { verified } } = on;
+  const { libc, value: { words }, size, remembered: { verified } } = on;
   // The kernel calls a short answer a success and leaves the rest of the memory alone: what it
   // leaves must not be 0, which is root.
   words[0] = words[1] = words[2] = NO_ID;

@@ -69,7 +69,7 @@ function readPeerGroups(
 ): Fact<readonly number[]> {
   const found = readOption(on, fd, options.SO_PEERGROUPS, MOST_BYTES, WHAT, (answer, length) => {
     const count = length / 4;
-    const before = on.memory.groups.get(uid);
+    const before = on.remembered.groups.get(uid);
     if (before?.gid === gid && isSame(answer.words, before.answer, count)) return before.groups;
     const answered = answer.words.slice(0, count);
     if (length % 4 !== 0 || answered.includes(NO_ID)) {
@@ -90,7 +90,7 @@ function isSame(words: Uint32Array, all: Uint32Array, count: number): boolean {
   return true;
 }
 
-function remember({ memory: { groups } }: System, uid: number, found: RememberedGroups): void {
+function remember({ remembered: { groups } }: System, uid: number, found: RememberedGroups): void {
   if (groups.size >= MOST_USERS && !groups.has(uid)) groups.clear();
   groups.set(uid, found);
 }

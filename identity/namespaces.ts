@@ -28,7 +28,7 @@ export function someAmbiguous(on: System, kind: "uid" | "gid", ids: readonly num
 
 /** Read once, since a system sets it when it starts, if ever; a failure is not remembered. */
 function overflowId(on: System, kind: "uid" | "gid"): number {
-  const { overflowIds } = on.memory;
+  const { overflowIds } = on.remembered;
   const before = overflowIds[kind];
   if (before !== undefined) return before;
   const id = Number.parseInt(textOf(on, `/proc/sys/kernel/overflow${kind}`), 10);

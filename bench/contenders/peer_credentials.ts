@@ -11,7 +11,7 @@ import { identify, peerCredentials } from "../../mod.ts";
 
 const FD = 3;
 
-const { verified } = system().memory;
+const { verified } = system().remembered;
 
 /** What a lookup finds, as far as it is checked. */
 interface Found {
