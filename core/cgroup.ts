@@ -31,8 +31,11 @@ export interface CgroupPlace {
  * @see {@link https://systemd.io/CGROUP_DELEGATION/ Control Group APIs and Delegation}
  */
 export function placeOf(path: string): CgroupPlace | undefined {
-  const names = path.split("/").slice(1).map(unescape);
-  if (names.includes("..")) return undefined;
+  const raw = path.split("/").slice(1).filter((name) => name !== ""); // "/" alone is the root
+  // Only the kernel writes "..", for what lies above the root of our cgroup namespace. Before names are
+  // unescaped: a service that divides its own group may make a subgroup "_..".
+  if (raw.includes("..")) return undefined;
+  const names = raw.map(unescape);
   const { slice, unit, below } = unitOf(names);
   const isManager = unit !== null && /^user@\d+\.service$/.test(unit);
   return {
@@ -52,7 +55,7 @@ function unitOf(names: readonly string[]) {
   const name = names[at];
   const unit = name !== undefined && isUnit(name, UNIT) ? name : null;
   const slice = at > 0 ? names[at - 1]! : unit === null ? null : "-.slice";
-  return { slice, unit, below: names.slice(unit === null ? at : at + 1).filter(Boolean) };
+  return { slice, unit, below: names.slice(unit === null ? at : at + 1) };
 }
 
 /** systemd puts "_" before a name that would mean something to the kernel. */

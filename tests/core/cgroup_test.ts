@@ -51,6 +51,22 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
   [`${manager}/app.slice/app-x.slice/run-1.scope/deep`]: { ...inManager, userUnit: "run-1.scope" },
 
   // What a user, a service or a container puts below itself overrides nothing.
+  "/system.slice/web.service/_..": { ...system, unit: "web.service" },
+  "/system.slice/web.service/_../_../x": { ...system, unit: "web.service" },
+  "/system.slice/web.service/__..": { ...system, unit: "web.service" },
+  "/system.slice/web.service/_": { ...system, unit: "web.service" },
+  "/user.slice/user-1000.slice/session-2.scope/_..": {
+    slice: "user-1000.slice",
+    unit: "session-2.scope",
+    session: "2",
+  },
+  [`${manager}/_..`]: inManager,
+  [`${manager}/app.slice/foo.service/_..`]: { ...inManager, userUnit: "foo.service" },
+  [`/system.slice/docker-${ID}.scope/_..`]: {
+    ...system,
+    unit: `docker-${ID}.scope`,
+    container: ID,
+  },
   [`${manager}/nginx.service`]: { ...inManager, userUnit: "nginx.service" },
   [`${manager}/docker-${ID}.scope`]: {
     ...inManager,
