@@ -1,7 +1,15 @@
 /** `npm test`: every check and the suite on the three runtimes, then one summary. */
 
 import { spawn } from "node:child_process";
-import { chmodSync, existsSync, globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve as resolvePath } from "node:path";
 import process from "node:process";
@@ -47,6 +55,9 @@ const { values } = parseArgs({
 process.chdir(join(import.meta.dirname, ".."));
 const temporary = mkdtempSync(join(tmpdir(), "ucred-test-"));
 chmodSync(temporary, 0o755); // peers of other uids connect to sockets in it
+const compileCache = join(temporary, "compile-cache");
+mkdirSync(compileCache);
+chmodSync(compileCache, 0o1777); // other uids start the command too
 const report = (runtime: string) => join(temporary, `${runtime}.xml`);
 
 /** What another CPU can change. */
@@ -137,6 +148,7 @@ const env = {
   TMPDIR: temporary, // one folder for all that tests leave behind
   PATH: path.join(":"),
   NO_COLOR: "1",
+  NODE_COMPILE_CACHE: compileCache, // as tests/support/compile.ts has it for a file that runs alone
   ...(values.emulate !== undefined && { UCRED_EMULATED: "1" }),
 };
 

@@ -9,7 +9,7 @@ import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { freshPath } from "../live/harness.ts";
-import { temporaryFolder } from "../support/compile.ts";
+import { compileCache, temporaryFolder } from "../support/compile.ts";
 import { endAfterEach, needs, runtimeCommand, succeeds } from "../support/suite.ts";
 
 const main = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
@@ -33,13 +33,10 @@ export const tools = {
   },
 } as const;
 
-/** Where Node keeps what it made of the source, so that it starts faster the next time. */
-const cache = temporaryFolder();
-
 /** Our environment without what tells of colours and of service managers. */
 function environment(more: Readonly<Record<string, string>>): NodeJS.ProcessEnv {
   const { NO_COLOR: _, FORCE_COLOR: __, NOTIFY_SOCKET: ___, ...rest } = process.env;
-  return { ...rest, TERM: "xterm-256color", NODE_COMPILE_CACHE: cache, ...more };
+  return { ...rest, TERM: "xterm-256color", NODE_COMPILE_CACHE: compileCache, ...more };
 }
 
 /** What a command did. */

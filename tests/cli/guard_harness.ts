@@ -10,7 +10,7 @@ import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Child, freshPath } from "../live/harness.ts";
-import { compileProgram } from "../support/compile.ts";
+import { compileCache, compileProgram } from "../support/compile.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
 import { endAfterEach, type Need, needs, runtimeCommand, testWith } from "../support/suite.ts";
 
@@ -123,7 +123,7 @@ export class Guard {
     ];
     this.child = spawn(command[0]!, command.slice(1), {
       stdio: ["ignore", "ignore", "pipe"],
-      env: { ...process.env, NO_COLOR: "1", ...env },
+      env: { ...process.env, NO_COLOR: "1", NODE_COMPILE_CACHE: compileCache, ...env },
     });
     running.add(this.child);
     this.child.stderr!.setEncoding("utf8").on("data", (text: string) => this.#told += text);

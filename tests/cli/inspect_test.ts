@@ -9,6 +9,8 @@ import {
   lchownSync,
   lstatSync,
   mkdirSync,
+  mkdtempSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -262,10 +264,11 @@ testWith(peers, "names of sockets, folders and programs cannot write to the term
 });
 
 testWith([tools.tmux, needs.root], "inspect fits on terminals of 80 and 120 columns", async () => {
-  const folder = join(temporaryFolder(), "a-folder-with-a-long-name");
-  mkdirSync(folder, { mode: 0o777 });
+  // Not in TMPDIR: the lines break by the length of the path.
+  const folder = mkdtempSync("/tmp/ucred-a-folder-with-a-long-name-");
   chmodSync(folder, 0o1777);
   using server = await serve(join(folder, "s"));
+  using _folder = { [Symbol.dispose]: () => rmSync(folder, { recursive: true }) };
   for (const columns of [80, 120]) {
     using terminal = new Terminal(columns, ["inspect", server.path]);
     const { text, code } = await terminal.ended();
@@ -277,7 +280,7 @@ testWith([tools.tmux, needs.root], "inspect fits on terminals of 80 and 120 colu
       text,
     );
     assert.match(text, /connected +nobody$/m);
-    assert.match(text, /doubtful +In \S+\s+everybody can\s+make files/);
+    assert.match(text.replaceAll(/\s+/g, " "), /doubtful In \S+ everybody can make files/);
   }
 });
 

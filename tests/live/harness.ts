@@ -9,7 +9,7 @@ import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { compileProgram, temporaryFolder } from "../support/compile.ts";
+import { compileCache, compileProgram, temporaryFolder } from "../support/compile.ts";
 import { endAfterEach, needs, runtimeCommand } from "../support/suite.ts";
 
 /** What the client process says of itself, from its own namespaces. */
@@ -52,7 +52,8 @@ export class Child {
   #errors = "";
 
   constructor(command: string, args: readonly string[]) {
-    this.process = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] });
+    const env = { ...process.env, NODE_COMPILE_CACHE: compileCache };
+    this.process = spawn(command, args, { env, stdio: ["pipe", "pipe", "pipe"] });
     children.add(this.process.on("exit", () => children.delete(this.process)));
     this.#lines = createInterface({ input: this.process.stdout! })[Symbol.asyncIterator]();
     this.process.stderr!.setEncoding("utf8").on("data", (text: string) => this.#errors += text);

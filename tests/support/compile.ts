@@ -20,6 +20,13 @@ export function temporaryFolder(): string {
   return folder;
 }
 
+/**
+ * Where child processes on Node keep compiled code (NODE_COMPILE_CACHE): `node cli/main.ts --version` takes
+ * 0.44 s of CPU without it and 0.15 s with it. Node writes it when a process ends by itself. `npm test` sets
+ * one for all its steps.
+ */
+export const compileCache: string = process.env["NODE_COMPILE_CACHE"] ?? temporaryFolder();
+
 /** Compiles a program for this machine and returns its path. */
 export function compileProgram(source: URL): string {
   return compile("cc", source, "", ["-pthread"]);
