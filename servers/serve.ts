@@ -2,7 +2,7 @@
 
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
-import { NodeRequest, sendNodeResponse } from "srvx/node";
+import type * as srvx from "srvx/node";
 import { nativeHttp, serveNatively } from "./deno_http.ts";
 import type { ServerStats } from "./admission.ts";
 import { type CloseOptions, type ListenOptions, timerOf } from "./listening.ts";
@@ -117,37 +117,42 @@ function listening({ path, engine, stats, close, cut }: Running): HttpListening 
 
 function serveByNode(options: ServeOptions): Promise<Running> {
   const { fetch, policy, pin, limits, audit, revalidate, engine: _, ...where } = options;
+  let adapter: typeof srvx;
   const server = createServer(
     { policy, pin, limits, audit, revalidate },
     async (incoming, response) => {
       if (incoming.url === "*") { // a Request has a path
-        return await sendNodeResponse(response, responseOf(BAD_TARGET));
+        return await adapter.sendNodeResponse(response, responseOf(BAD_TARGET));
       }
       // Elysia looks for the path behind four characters of host, if not told otherwise: with a shorter
       // one it would take less than the path that was decided about.
       const { host } = incoming.headers;
       if (host !== undefined && host.length < 4) incoming.headers.host = "localhost";
-      const request = new NodeRequest({ req: incoming, res: response });
+      const request = new adapter.NodeRequest({ req: incoming, res: response });
       const admitted = admittedOf(incoming)!;
       const decision = decisionOf(incoming);
       belongsTo(request, admitted);
       decided(request, decision);
       const answer = await fetch(request, { peer: admitted.peer, decision });
-      await sendNodeResponse(response, unused(answer));
+      await adapter.sendNodeResponse(response, unused(answer));
       if (response.errored) throw response.errored; // of the answer's stream
     },
   );
-  return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(where, () => {
-      server.off("error", reject);
-      resolve({
-        path: server.address() as string,
-        engine: "node:http",
-        stats: () => server.stats(),
-        close: () => server.close({}),
-        cut: () => server.closeAllConnections(),
+  // Loaded here because it reads the environment when it loads, which Deno permits or denies.
+  const loaded = import("srvx/node").then((module) => adapter = module);
+  const listens = (): Promise<Running> =>
+    new Promise((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(where, () => {
+        server.off("error", reject);
+        resolve({
+          path: server.address() as string,
+          engine: "node:http",
+          stats: () => server.stats(),
+          close: () => server.close({}),
+          cut: () => server.closeAllConnections(),
+        });
       });
     });
-  });
+  return loaded.then(listens);
 }

@@ -58,6 +58,9 @@ chmodSync(temporary, 0o755); // peers of other uids connect to sockets in it
 const compileCache = join(temporary, "compile-cache");
 mkdirSync(compileCache);
 chmodSync(compileCache, 0o1777); // other uids start the command too
+/** The package as npm makes it; the step "build" writes it. */
+const { version } = JSON.parse(readFileSync("package.json", "utf8"));
+const tarball = join(temporary, `ucred-${version}.tgz`);
 const report = (runtime: string) => join(temporary, `${runtime}.xml`);
 
 /** What another CPU can change. */
@@ -93,9 +96,10 @@ const STEPS: readonly Step[] = [
   { name: "format", command: ["deno", "fmt", "--check"] },
   { name: "lint", command: ["deno", "lint"] },
   { name: "types", command: ["tsc"] },
-  { name: "build", command: ["tsup", "--silent"] },
-  { name: "publint", command: ["publint", "--strict"] },
-  { name: "attw", command: ["attw", "--pack", "--profile", "esm-only"] },
+  // As in a fresh clone: packing builds.
+  { name: "build", command: ["npm", "pack", "--silent", "--pack-destination", temporary] },
+  { name: "publint", command: ["publint", tarball, "--strict"] },
+  { name: "attw", command: ["attw", tarball, "--profile", "esm-only"] },
   { name: "jsr", command: ["deno", "publish", "--dry-run", "--allow-dirty"] },
   { name: "doc", command: ["deno", "doc", "--lint", "mod.ts", "policy/mod.ts", ...servers] },
   {

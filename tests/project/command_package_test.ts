@@ -57,10 +57,10 @@ test("the version is told by package.json and by the command", () => {
   assert.equal(json("package.json").version, VERSION);
 });
 
-test("JSR gets the same versions of what the command imports as npm", () => {
-  const { dependencies } = json("package.json");
+test("JSR gets the same versions of packages as npm, and as what the build includes", () => {
+  const { dependencies, devDependencies } = json("package.json");
   const { imports, exports, publish } = json("deno.json");
-  for (const [name, version] of Object.entries(dependencies)) {
+  for (const [name, version] of Object.entries({ ...dependencies, yaml: devDependencies.yaml })) {
     const found = Object.entries(imports).find(([key]) =>
       key === name || key.startsWith(`${name}/`)
     );
@@ -70,10 +70,52 @@ test("JSR gets the same versions of what the command imports as npm", () => {
   assert.ok(publish.include.includes("cli"));
 });
 
+/** The paths of all files that npm would pack. */
+const packedFiles: readonly string[] = JSON.parse(
+  run(["npm", "pack", "--dry-run", "--json", "--ignore-scripts"]).out,
+)[0].files.map(({ path }: { path: string }) => path);
+
+test("npm pack builds first, so that a fresh clone makes a package with code", () => {
+  const { scripts } = json("package.json");
+  assert.deepEqual([scripts.prepack, scripts.build], ["npm run build", "tsup"]);
+});
+
+test("npm packs every entry point with its types, the units and the documents", () => {
+  const { exports, bin, man } = json("package.json");
+  const targets = Object.values(exports).flatMap((target) =>
+    typeof target === "string" ? [target] : Object.values(target as object)
+  );
+  const expected = [...targets, bin.ucred, ...man].map((path: string) => join(path));
+  for (const name of ["service", "socket"]) expected.push(`examples/systemd/ucred-guard@.${name}`);
+  for (const name of readdirSync(join(root, "docs"))) expected.push(`docs/${name}`);
+  assert.deepEqual(expected.filter((path) => !packedFiles.includes(path)), []);
+});
+
+test("every relative link and every document that a message names is in the package", () => {
+  const links = packedFiles.filter((path) => path.endsWith(".md")).flatMap((path) => {
+    const text = readFileSync(join(root, path), "utf8");
+    return [...text.matchAll(/\]\((?!https?:)([^)#]+)/g)]
+      .map(([, to]) => ({ from: path, to: join(dirname(path), to!) }));
+  });
+  const folders = ["core", "ffi", "adapters", "identity", "policy", "servers", "cli"];
+  const named = folders.flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+      .filter((name) => name.endsWith(".ts")).map((name) => join(folder, name))
+  ).flatMap((from) =>
+    [...readFileSync(join(root, from), "utf8").matchAll(/[a-z/]+\.md\b/gi)]
+      .map(([to]) => ({ from, to }))
+  );
+  assert.ok(links.length > 10 && named.length > 0);
+  const isPacked = (to: string) =>
+    packedFiles.some((path) => path === to || path.startsWith(`${to}/`));
+  assert.deepEqual([...links, ...named].filter(({ to }) => !isPacked(to)), []);
+});
+
 test("the package has an executable, and the manual page that the source makes", () => {
   const { bin, man } = json("package.json");
   assert.match(readFileSync(join(root, bin.ucred), "utf8"), /^#!\/usr\/bin\/env node\n/);
-  const page = readFileSync(join(root, man), "utf8");
+  assert.ok(Array.isArray(man), "npm installs manual pages from an array only");
+  const page = readFileSync(join(root, man[0]), "utf8");
   assert.equal(run(["node", join(root, bin.ucred), "man"]).out, page);
 });
 
@@ -81,7 +123,7 @@ test("the package has an executable, and the manual page that the source makes",
 const installed = (() => {
   const folder = temporaryFolder();
   if (!existsSync(join(root, "dist/cli.js")) || !succeeds("npm", "--version")) return undefined;
-  run(["npm", "pack", "--pack-destination", folder]);
+  run(["npm", "pack", "--ignore-scripts", "--pack-destination", folder]); // of the build that is there
   writeFileSync(join(folder, "package.json"), '{ "private": true, "type": "module" }');
   const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"))!;
   const links = Object.keys(json("package.json").dependencies).map((name) => join(modules, name));
