@@ -1,16 +1,19 @@
 /** `npm run build:binaries`: the command as single files that need no runtime and no package. */
 
 import { spawnSync } from "node:child_process";
-import { mkdirSync, statSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { build } from "esbuild";
+import { sbomOf } from "./sbom.ts";
 
 const HELP = `Usage: npm run build:binaries -- [--target TARGET]... [--out FOLDER]
 
-Bundles the command into ucred.mjs, and makes an executable of that for each target.
-Exit code 1 if one of them could not be made.
+Bundles the command into ucred.mjs, and makes an executable of that for each target. Beside them it
+writes ucred.cdx.json, the bill of materials of the bundle (CycloneDX), and SHA256SUMS, which
+"sha256sum --check" reads. Exit code 1 if an executable could not be made.
 
   --target TARGET  bun or deno, for this machine; or another as these two name them:
                    bun-linux-x64-musl, deno-aarch64-unknown-linux-gnu.
@@ -49,9 +52,11 @@ function sizeOf(file: string): string {
   return `${(statSync(file).size / 1e6).toFixed(1)} MB`;
 }
 
-/** One file that needs only a runtime. */
-async function bundle(outfile: string): Promise<void> {
-  await build({
+/** Makes one file that needs only a runtime, and returns its bill of materials. */
+async function bundle(outfile: string): Promise<string> {
+  const { metafile } = await build({
+    absWorkingDir: root, // the metafile's paths are relative to it
+    metafile: true,
     entryPoints: [join(root, "cli/main.ts")],
     outfile,
     bundle: true,
@@ -65,6 +70,16 @@ async function bundle(outfile: string): Promise<void> {
     },
     logLevel: "warning",
   });
+  return sbomOf(root, metafile);
+}
+
+/** Writes the checksums of the files that were made, as sha256sum(1) prints them. */
+function writeChecksums(folder: string, files: readonly string[]): void {
+  const lines = files.map((file) => {
+    const sum = createHash("sha256").update(readFileSync(file)).digest("hex");
+    return `${sum}  ${basename(file)}\n`;
+  });
+  writeFileSync(join(folder, "SHA256SUMS"), lines.join(""));
 }
 
 /** Makes an executable, and tells of it: whether that went well. */
@@ -112,9 +127,16 @@ async function main(): Promise<number> {
   mkdirSync(folder, { recursive: true });
   const file = join(folder, "ucred.mjs");
   process.stdout.write("bundle: ");
-  await bundle(file);
+  const bom = join(folder, "ucred.cdx.json");
+  writeFileSync(bom, await bundle(file));
   console.log(`${file}, ${sizeOf(file)}`);
   const made = values.target.map((target) => make(target, file, folder));
+  const executables = values.target.filter((_, index) => made[index]);
+  writeChecksums(folder, [
+    file,
+    bom,
+    ...executables.map((target) => join(folder, `ucred-${target}`)),
+  ]);
   const failed = made.filter((ok) => !ok).length;
   console.log(failed === 0 ? "All built" : `${failed} of ${made.length} not built`);
   return failed === 0 ? 0 : 1;

@@ -1,6 +1,7 @@
 /** The command as others get it: in the package on each runtime, as one file, and as a service. */
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { spawn, spawnSync } from "node:child_process";
 import {
   chmodSync,
@@ -203,6 +204,27 @@ test("build:binaries makes a bundle, an executable by Bun, and says what it cann
     assert.match(told.out, /deno run --allow-ffi .*ucred\.mjs/);
     assert.match(told.out, /^1 of 2 not built$/m);
   } else assert.match(run([join(built, "ucred-deno"), "doctor"]).out, /^Deno/);
+});
+
+test("build:binaries writes checksums, and a bill of materials that names each bundled package", () => {
+  const sums = readFileSync(join(built, "SHA256SUMS"), "utf8").trimEnd().split("\n");
+  for (const line of sums) {
+    const [sum, name] = line.split("  ") as [string, string];
+    const expected = createHash("sha256").update(readFileSync(join(built, name))).digest("hex");
+    assert.equal(sum, expected, name);
+  }
+  const names = sums.map((line) => line.split("  ")[1]);
+  assert.deepEqual(names.slice(0, 3), ["ucred.mjs", "ucred.cdx.json", "ucred-bun"]);
+
+  const { bomFormat, components } = JSON.parse(readFileSync(join(built, "ucred.cdx.json"), "utf8"));
+  assert.equal(bomFormat, "CycloneDX");
+  const bundled = readFileSync(join(built, "ucred.mjs"), "utf8")
+    .matchAll(/^\/\/ .*node_modules\/((?:@[^/]+\/)?[^/]+)\//gm);
+  const listed = components.map(({ name }: { name: string }) => name);
+  assert.deepEqual(listed, [...new Set([...bundled].map(([, name]) => name))].sort());
+  for (const { name, purl } of components) {
+    assert.equal(purl, `pkg:npm/${name}@${json(`node_modules/${name}/package.json`).version}`);
+  }
 });
 
 test("the bundle runs on each runtime, in Deno with the permissions that the build tells", () => {
