@@ -9,7 +9,7 @@ import {
 } from "node:http";
 import { createServer as createNetServer, type Server as NetServer, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { clearInterval, setInterval } from "node:timers";
+import { clearInterval, clearTimeout, setInterval, setTimeout } from "node:timers";
 import { Acceptor, type Claim } from "../identity/accepted.ts";
 import { hidesFd, httpHidesFd } from "../identity/fd.ts";
 import { isHungUp, tellsHangUp } from "../identity/hangup.ts";
@@ -374,6 +374,12 @@ function hasHost({ rawHeaders }: IncomingMessage): boolean {
   return true;
 }
 
+/**
+ * How long a connection that is to be closed still discards a request's body. Closing at once resets a
+ * client that is still sending: Docker's then reports a broken pipe instead of the answer.
+ */
+const DISCARD_TIMEOUT_MS = 1000;
+
 function answer(request: IncomingMessage, response: ServerResponse, problem: Problem): void {
   const { "content-length": length, "transfer-encoding": coding, expect } = request.headers;
   // A body that nobody reads would be taken for the next request.
@@ -382,7 +388,16 @@ function answer(request: IncomingMessage, response: ServerResponse, problem: Pro
     ...headersOf(problem),
     ...((hasBody || problem.isLast) && { connection: "close" }),
   });
-  response.end(problem.body);
+  if (!hasBody || problem.isLast || expect !== undefined || request.complete) {
+    return void response.end(problem.body);
+  }
+  response.write(problem.body);
+  const end = (): void => {
+    clearTimeout(timer);
+    response.end();
+  };
+  const timer = setTimeout(end, DISCARD_TIMEOUT_MS);
+  request.once("end", end).once("error", end).once("close", end).resume();
 }
 
 function answerRaw(socket: Duplex, problem: Problem): void {

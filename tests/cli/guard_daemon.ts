@@ -25,6 +25,8 @@ function frame(stream: 1 | 2, text: string): string {
 
 export class FakeDaemon {
   readonly requests: string[] = [];
+  /** Their targets as they were sent: with the version and the query. */
+  readonly targets: string[] = [];
   /** As the guard has told them. */
   readonly uids: string[] = [];
   readonly path: string;
@@ -47,6 +49,7 @@ export class FakeDaemon {
       const [method, url] = message.first.split(" ");
       const line = `${method} ${url!.replace(/^\/v1\.\d+/, "").replace(/\?.*/, "")}`;
       this.requests.push(line);
+      this.targets.push(url!);
       this.uids.push(message.header("x-ucred-uid"));
       if (message.header("upgrade") !== "") return await this.#hijack(end);
       const { status = "200 OK", type = "application/json", body } = this.#answer(line, message);
@@ -61,6 +64,9 @@ export class FakeDaemon {
     if (line.endsWith("/_ping")) return { type: "text/plain", body: "OK" };
     if (line === "GET /version") {
       return json({ Version: "99.9.9", ApiVersion: "1.48", MinAPIVersion: "1.24" });
+    }
+    if (line === "GET /events") {
+      return json({ Type: "container", Action: "start", Actor: { ID: "f1" }, timeNano: 1 });
     }
     if (line === "GET /info") return json({ ServerVersion: "99.9.9" });
     if (line === "GET /containers/json") {

@@ -295,6 +295,30 @@ for (const [what, head, body] of BODIES) {
   );
 }
 
+testEach("reads on while a client sends the body of what was denied", async (kind) => {
+  const readers = definePolicy({
+    version: 1,
+    rules: [{ name: "readers", actions: "GET /**", allow: "read" }],
+  });
+  const server = await kind.start({ policy: readers }, () => ({ body: "handled" }));
+  // By this process: relay.c would hide a broken pipe.
+  const client = connect(server.path);
+  const failures: unknown[] = [];
+  let text = "";
+  client.setEncoding("utf8").on("data", (part: string) => text += part);
+  const closed = new Promise((resolve) =>
+    client.on("error", (error) => failures.push(error)).on("close", resolve)
+  );
+  const sends = (part: string) => new Promise((resolve) => client.write(part, resolve));
+  await sends("POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc");
+  await until(() => text.includes("\r\n\r\n"));
+  for (const part of ["d", "e", "f"]) assert.equal(await sends(part) ?? undefined, undefined);
+  if (/connection: close/i.test(text)) await closed;
+  else client.destroy();
+  assert.match(text, /^HTTP\/1\.1 403 /);
+  assert.deepEqual(failures, []);
+});
+
 testHere("createServer() answers an upgrade that is denied, and nobody hears of it", async () => {
   const path = freshPath();
   const heard: string[] = [];
