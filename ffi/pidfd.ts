@@ -13,6 +13,7 @@ export const PIDFD_GET_INFO = 0xc040ff0b;
 export const PIDFD_INFO = {
   size: 64, //  bytes
   mask: 0, //   u64: which parts are asked for, and then which ones were given
+  tgid: 20, //  the process, whichever of its threads the pidfd is of
   ruid: 28,
   rgid: 32,
   euid: 36,
@@ -26,10 +27,21 @@ export const PIDFD_INFO = {
 /** `PIDFD_INFO_CREDS`: without this bit in the answer its ids are 0, which is root. */
 const PIDFD_INFO_CREDS = 2;
 
+/** `PIDFD_INFO_PID`: the process's numbers are given. */
+const PIDFD_INFO_PID = 1;
+
+/** The word of the mask that has the bits above. */
+const MASK = PIDFD_INFO.mask / 4 + (LITTLE_ENDIAN ? 0 : 1);
+
+/** Our pid namespace's number for the process; `undefined` where PIDFD_GET_INFO did not give it. */
+export function decodePidfdPid(words: Uint32Array): number | undefined {
+  const pid = words[PIDFD_INFO.tgid / 4]! | 0;
+  return (words[MASK]! & PIDFD_INFO_PID) !== 0 && pid > 0 ? pid : undefined;
+}
+
 /** Decodes what PIDFD_GET_INFO wrote; `undefined` where it did not give the ids. */
 export function decodePidfdIds(words: Uint32Array): ProcessIds | undefined {
-  const low = LITTLE_ENDIAN ? 0 : 1; // the half of the mask that has the bit
-  if ((words[PIDFD_INFO.mask / 4 + low]! & PIDFD_INFO_CREDS) === 0) return undefined;
+  if ((words[MASK]! & PIDFD_INFO_CREDS) === 0) return undefined;
   const { ruid, euid, suid, fsuid, rgid, egid, sgid, fsgid } = PIDFD_INFO;
   return {
     ruid: words[ruid / 4]!,
@@ -45,7 +57,8 @@ export function decodePidfdIds(words: Uint32Array): ProcessIds | undefined {
 
 /** What is asked for, as the mask's two words. */
 export function pidfdRequest(): readonly [number, number] {
-  return LITTLE_ENDIAN ? [PIDFD_INFO_CREDS, 0] : [0, PIDFD_INFO_CREDS];
+  const parts = PIDFD_INFO_CREDS | PIDFD_INFO_PID;
+  return LITTLE_ENDIAN ? [parts, 0] : [0, parts];
 }
 
 /** `struct statfs`, <sys/statfs.h>: at most 120 bytes; the first 32 bits tell the file system. */
@@ -66,8 +79,8 @@ export const POLLHUP = 0x10;
 /** `POLLNVAL`: the descriptor is not open. */
 export const POLLNVAL = 0x20;
 
-/** `EPOLL_CTL_ADD`, `EPOLL_CTL_DEL`, <sys/epoll.h> */
-export const EPOLL_CTL = { add: 1, del: 2 } as const;
+/** `EPOLL_CTL_ADD`, `EPOLL_CTL_DEL`, `EPOLL_CTL_MOD`, <sys/epoll.h> */
+export const EPOLL_CTL = { add: 1, del: 2, modify: 3 } as const;
 
 /** `struct epoll_event`, <sys/epoll.h>: u32 events, then the u64 that comes back. */
 export interface EpollEvent {

@@ -140,11 +140,6 @@ export function parseNamespace(target: string): number | undefined {
   return decimal(/^[a-z_]+:\[(\d+)\]$/.exec(target)?.[1]);
 }
 
-/** `ino:` in /proc/self/fdinfo/FD: the descriptor's inode number. proc_pid_fdinfo(5) */
-export function parseInode(fdinfo: string): string | undefined {
-  return /^\d+$/.exec(parseStatus(fdinfo).get("ino") ?? "")?.[0]; // up to 64 bits: no number
-}
-
 function decimal<T = number>(text: string | undefined, to?: (number: number) => T): T | undefined {
   if (text === undefined || !/^\d{1,15}$/.test(text)) return undefined;
   return to === undefined ? Number(text) as T : to(Number(text));

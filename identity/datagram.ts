@@ -20,6 +20,7 @@ import {
   MSGHDR,
   SOCKADDR_UN,
 } from "../ffi/message.ts";
+import { OwnedDescriptor } from "./descriptor.ts";
 import { failure } from "./failure.ts";
 import { CapturedPeer } from "./peer.ts";
 import { gone, Pin } from "./pin.ts";
@@ -158,6 +159,8 @@ class DatagramReceiver implements Receiver {
   readonly #control: Memory;
   readonly #message: Memory;
   #fd = -1;
+  /** The same, with the proof that it still is this socket. */
+  #socket: OwnedDescriptor | undefined;
   /** The socket's file as we made it: another one at this path is not ours to remove. */
   #file: { readonly ino: number; readonly dev: number } | undefined;
   #last: Peer | undefined;
@@ -208,6 +211,7 @@ class DatagramReceiver implements Receiver {
       return result;
     };
     this.#fd = orFail(this.#calls.socket(AF_UNIX, DATAGRAM_SOCKET, 0), "socket");
+    this.#socket = new OwnedDescriptor(this.#on, this.#calls, this.#fd, what);
     // Before bind, so that no datagram comes without its sender.
     value.words[0] = 1;
     orFail(this.#calls.setsockopt(this.#fd, SOL_SOCKET, SO_PASSCRED, value), "setsockopt");
@@ -234,7 +238,9 @@ class DatagramReceiver implements Receiver {
       view.setUint32(MSGHDR.nameLength, SOCKADDR_UN.size, LITTLE_ENDIAN);
       view.setBigUint64(MSGHDR.controlLength, BigInt(CONTROL_SIZE), LITTLE_ENDIAN);
       this.#control.words.fill(NO_ID);
-      const length = this.#calls.recvmsg(this.#fd, this.#message, MSG.CMSG_CLOEXEC);
+      // Another socket's data must not be taken, nor its senders for ours.
+      const fd = this.#socket!.use("receive a datagram");
+      const length = this.#calls.recvmsg(fd, this.#message, MSG.CMSG_CLOEXEC);
       if (length === -EAGAIN) return undefined;
       if (length < 0) throw failure(this.#on, "receive a datagram", "recvmsg", -length);
       const datagram = this.#decode(view, length);
@@ -275,7 +281,12 @@ class DatagramReceiver implements Receiver {
 
   #pinOf(pidfd: number | undefined, { pid }: Credentials): Pin | UcredError {
     if (pidfd !== undefined && pidfd >= 0) {
-      return new Pin(this.#on, this.#calls, pidfd, "connect", pid);
+      try {
+        return new Pin(this.#on, this.#calls, pidfd, "connect", pid);
+      } catch (error) {
+        if (error instanceof UcredError) return error;
+        throw error;
+      }
     }
     if (pidfd === undefined) {
       const message = "Cannot pin the sender's process: the kernel gave no pidfd";
@@ -313,9 +324,8 @@ class DatagramReceiver implements Receiver {
 
   close(): void {
     if (this.#fd < 0) return;
-    const fd = this.#fd;
     this.#fd = -1;
-    this.#calls.close(fd);
+    this.#socket?.close();
     this.#closeLast();
     if (this.#file === undefined) return;
     try {

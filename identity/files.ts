@@ -46,19 +46,27 @@ export function readText(
 ): string | number {
   const fd = openFile(on, calls, path);
   if (fd < 0) return fd;
+  let text: string | number;
+  try {
+    text = readAll(on, calls, fd, most);
+  } catch (error) {
+    calls.close(fd);
+    throw error;
+  }
+  const closed = calls.close(fd);
+  return closed < 0 ? closed : text; // another thread has closed the descriptor: it may have been another file
+}
+
+function readAll(on: System, calls: LinuxCalls, fd: number, most: number): string | number {
   const { chunk } = buffersOf(on);
   const stream = newDecoder();
   let text = "";
-  try {
-    for (let total = 0;;) {
-      const length = calls.read(fd, chunk);
-      if (length < 0) return length;
-      if (length === 0) return text + stream.decode();
-      if ((total += length) > most) return -EFBIG;
-      text += stream.decode(chunk.bytes.subarray(0, length), { stream: true });
-    }
-  } finally {
-    calls.close(fd);
+  for (let total = 0;;) {
+    const length = calls.read(fd, chunk);
+    if (length < 0) return length;
+    if (length === 0) return text + stream.decode();
+    if ((total += length) > most) return -EFBIG;
+    text += stream.decode(chunk.bytes.subarray(0, length), { stream: true });
   }
 }
 

@@ -22,7 +22,7 @@ import { withGid } from "./groups.ts";
 import { INSPECT, type InspectArguments, inspectAs } from "./inspect.ts";
 import { keyOf } from "./key.ts";
 import { isAmbiguous, someAmbiguous } from "./namespaces.ts";
-import { closed, Pin } from "./pin.ts";
+import { Pin } from "./pin.ts";
 import { type Pinned, readGroupsNow, snapshotOf } from "./process.ts";
 
 /** What is read in the accept handler. */
@@ -87,19 +87,31 @@ export class CapturedPeer implements Peer {
 
   get process(): ProcessSnapshot {
     const { pinned = notPinned() } = this.#capture;
-    return snapshotOf(pinned instanceof Pin && !this.#isOpen(pinned) ? closed() : pinned, this);
+    return snapshotOf(
+      pinned instanceof Pin && !this.#isOpen(pinned) ? pinned.whyClosed() : pinned,
+      this,
+    );
   }
 
   get alive(): boolean | undefined {
     const { pinned } = this.#capture;
-    if (pinned instanceof Pin) return this.#isOpen(pinned) ? pinned.isAlive() : undefined;
+    if (pinned instanceof Pin) {
+      try {
+        return this.#isOpen(pinned) ? pinned.isAlive() : undefined;
+      } catch (error) {
+        if (pinned.isStolen) return undefined;
+        throw error;
+      }
+    }
     return pinned?.code === "ERR_UCRED_PEER_GONE" ? false : undefined;
   }
 
   get signal(): AbortSignal | undefined {
     const { pinned } = this.#capture;
     if (pinned instanceof Pin) {
-      return pinned.signal ?? (this.#isOpen(pinned) ? signalOf(pinned) : undefined);
+      if (pinned.signal !== undefined) return pinned.signal;
+      if (this.#isOpen(pinned)) return signalOf(pinned);
+      return pinned.isStolen ? AbortSignal.abort(pinned.whyClosed()) : undefined;
     }
     return pinned?.code === "ERR_UCRED_PEER_GONE" ? AbortSignal.abort(pinned) : undefined;
   }
@@ -197,7 +209,7 @@ export class CapturedPeer implements Peer {
     const { pinned } = this.#capture;
     if (pinned instanceof Pin) {
       if (this.#isOpen(pinned)) return pinned;
-      throw closed();
+      throw pinned.whyClosed();
     }
     const reason = pinned ?? notPinned();
     if (reason.code === "ERR_UCRED_PEER_GONE") return undefined;

@@ -8,6 +8,7 @@ import type { PinKind, ProcessIds } from "../core/peer.ts";
 import type { LinuxAbi } from "../ffi/abi.ts";
 import {
   decodePidfdIds,
+  decodePidfdPid,
   PIDFD_GET_INFO,
   PIDFD_INFO,
   pidfdRequest,
@@ -18,13 +19,26 @@ import {
   STATFS,
   SYS_PIDFD_OPEN,
 } from "../ffi/pidfd.ts";
-import { isEnding, parseIds, parseInode, parsePidNumbers, parseStatus } from "../ffi/proc.ts";
+import { isEnding, parseIds, parsePidNumbers, parseStatus } from "../ffi/proc.ts";
+import { LITTLE_ENDIAN } from "../ffi/abi.ts";
+import { type FileId, fileIdOf, isFile, stolen } from "./descriptor.ts";
 import { readLink, readText } from "./files.ts";
 import { failure, senseless } from "./failure.ts";
+
+/** What a pidfd showed when it was opened, by which it is recognised later. */
+interface Proof {
+  /** Its device and inode. On pidfs (Linux 6.9) every process has an inode number of its own. */
+  readonly file: FileId;
+  /** Before Linux 6.9, where all pidfds share one inode: `Pid:` in /proc/self/fdinfo. */
+  readonly pid: string | undefined;
+}
 
 /**
  * A pidfd that we own, and the checks that it allows. Not shown to users: they hold a peer, and the
  * pin is given back when that is closed or collected.
+ *
+ * Each answer is used only after the descriptor was found to be this pidfd still. The check follows the
+ * call that it guards: a number that was lost never means the same process again.
  */
 export class Pin {
   readonly kind: PinKind;
@@ -35,6 +49,9 @@ export class Pin {
   /** Aborts when the process ends, once somebody has asked for it. */
   signal: AbortSignal | undefined;
   #fd: number;
+  readonly #proof: Proof;
+  /** Other code of the process has closed the pidfd. */
+  #isStolen = false;
   /** How many peers have it: all that were identified over one connection share one. */
   #peers = 0;
   /** How many of these were collected while somebody may wait for the signal. */
@@ -42,18 +59,58 @@ export class Pin {
   /** Ends the watch for `signal`, while there is one. */
   #endWatch: (() => void) | undefined;
 
+  /**
+   * @param fd A pidfd that was opened just now. The pin owns it from now on.
+   * @throws {UcredError} If it shows nothing by which it can be recognised later; it is closed then.
+   */
   constructor(on: System, calls: LinuxCalls, fd: number, kind: PinKind, pid: number | undefined) {
     this.kind = kind;
     this.pid = pid;
     this.on = on;
     this.calls = calls;
+    this.#proof = proofOf(on, calls, fd);
     this.#fd = fd;
+    const { pins } = memoryOf(on);
+    const former = pins.get(fd);
+    // The kernel gives no open number again: other code has closed that pidfd.
+    if (former !== undefined) former.#lose();
+    pins.set(fd, this);
   }
 
   /** The pidfd, borrowed. @throws {UcredError} Once it was given back. */
   get fd(): number {
-    if (this.#fd < 0) throw closed();
+    if (this.#fd < 0) throw this.whyClosed();
     return this.#fd;
+  }
+
+  /** Why there is no pidfd any more. */
+  whyClosed(): UcredError {
+    return this.#isStolen ? stolen("look at the peer's process") : closed();
+  }
+
+  /** Whether other code of the process has closed the pidfd. */
+  get isStolen(): boolean {
+    return this.#isStolen;
+  }
+
+  /** Finds out whether the number still means this pidfd. @throws {UcredError} If it does not. */
+  prove(): void {
+    if (isProven(this.on, this.calls, this.fd, this.#proof)) return;
+    this.#lose();
+    throw this.whyClosed();
+  }
+
+  /** The number is not ours any more, and must not be closed. */
+  #lose(): void {
+    const fd = this.#fd;
+    if (fd < 0) return;
+    this.#isStolen = true;
+    this.#fd = -1;
+    const { pins } = memoryOf(this.on);
+    if (pins.get(fd) === this) pins.delete(fd);
+    const end = this.#endWatch;
+    this.#endWatch = undefined;
+    end?.();
   }
 
   get closed(): boolean {
@@ -99,12 +156,24 @@ export class Pin {
     const end = this.#endWatch;
     this.#endWatch = undefined;
     end?.();
-    if (this.#fd >= 0) this.calls.close(this.#fd); // whom the end woke may have closed it
+    const fd = this.#fd;
+    if (fd < 0) return; // whom the end woke may have closed it
     this.#fd = -1;
+    const { pins } = memoryOf(this.on);
+    if (pins.get(fd) === this) pins.delete(fd);
+    if (mayClose(this.on, this.calls, fd, this.#proof)) this.calls.close(fd);
+    else this.#isStolen = true;
   }
 
   /** Whether the process runs: a zombie does not. */
   isAlive(): boolean {
+    const isAlive = this.#isRunning();
+    this.prove();
+    return isAlive;
+  }
+
+  /** {@link Pin.isAlive}, without the proof. */
+  #isRunning(): boolean {
     const { poll } = memoryOf(this.on);
     poll.words[POLLFD.fd / 4] = this.fd;
     const view = new Int16Array(poll.bytes.buffer);
@@ -114,7 +183,8 @@ export class Pin {
     if (ready < 0) throw failure(this.on, "tell whether the peer lives", "poll", -ready);
     if (ready === 0) return true;
     if ((view[POLLFD.revents / 2]! & POLLNVAL) !== 0) {
-      throw senseless("tell whether the peer lives", "poll", "that its pidfd is not open");
+      this.#lose();
+      throw this.whyClosed();
     }
     return false;
   }
@@ -129,6 +199,11 @@ export class Pin {
     if (result === 0) {
       const ids = decodePidfdIds(info.words);
       if (ids !== undefined && isPlausible(ids) && this.isAlive()) {
+        // Another thread might have closed the pidfd before it was first looked at.
+        const pid = decodePidfdPid(info.words);
+        if (pid !== undefined && this.pid !== undefined && pid !== this.pid) {
+          throw senseless(what, "ioctl", `for pid ${pid} where ${this.pid} was expected`);
+        }
         return { ids, source: "kernel@now" };
       }
     }
@@ -183,7 +258,7 @@ export class Pin {
       const hint = "Mount proc in the server's own pid namespace";
       throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
     }
-    if (!this.isAlive()) throw gone(what);
+    if (!this.#isRunning() && !this.isAlive()) throw gone(what);
     const found = look(`/proc/${this.pid}/`);
     if (!this.isAlive()) throw gone(what);
     if (typeof found === "number") throw failure(this.on, what, syscall, -found);
@@ -192,19 +267,68 @@ export class Pin {
 
   /** The pidfd's inode number, where the kernel gives each process its own. */
   inode(): string | undefined {
-    const what = "tell the peer's process from all others";
-    const { statfs } = memoryOf(this.on);
-    const result = this.calls.fstatfs(this.fd, statfs);
-    if (result < 0) throw failure(this.on, what, "fstatfs", -result);
-    if (statfs.words[STATFS.type / 4] !== PIDFS_MAGIC) return undefined;
-    const text = readText(this.on, this.calls, `/proc/self/fdinfo/${this.fd}`);
-    if (typeof text === "number") throw failure(this.on, what, "read", -text);
-    const inode = parseInode(text);
-    // No other kind of key instead: one process would have two.
-    if (inode === undefined) throw senseless(what, "read", "no inode number");
-    return inode;
+    this.prove();
+    const { file, pid } = this.#proof;
+    if (pid !== undefined) return undefined;
+    const [low, high] = LITTLE_ENDIAN ? [file[2], file[3]] : [file[3], file[2]];
+    return String(BigInt(high) << 32n | BigInt(low));
   }
 }
+
+/** Finds what a new pidfd can be recognised by. */
+function proofOf(on: System, calls: LinuxCalls, fd: number): Proof {
+  const file = fileIdOf(on, calls, fd);
+  if (typeof file === "number") throw failure(on, WHAT, "fstat", -file);
+  if (isPidfs(on, calls, fd, file)) return { file, pid: undefined };
+  const pid = fdinfoPid(on, calls, fd);
+  if (typeof pid === "string") return { file, pid };
+  calls.close(fd); // it was opened just now
+  if (pid !== undefined && pid !== -ENOENT) throw failure(on, WHAT, "open", -pid);
+  const message = `Cannot ${WHAT}: /proc/self/fdinfo does not show whose pidfd it is`;
+  const hint = "Mount /proc, or use Linux 6.9 or later, whose pidfds have an inode each";
+  throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+}
+
+/** Whether a new pidfd has an inode of its own. All that have are on the same device. */
+function isPidfs(on: System, calls: LinuxCalls, fd: number, [low, high]: FileId): boolean {
+  const memory = memoryOf(on);
+  const { statfs, pidfs } = memory;
+  if (pidfs !== undefined && pidfs[0] === low && pidfs[1] === high) return true;
+  const result = calls.fstatfs(fd, statfs);
+  if (result < 0) throw failure(on, WHAT, "fstatfs", -result);
+  if (statfs.words[STATFS.type / 4] !== PIDFS_MAGIC) return false;
+  memory.pidfs = [low, high];
+  return true;
+}
+
+/** Whether a number still means the pidfd that the proof is of. */
+function isProven(on: System, calls: LinuxCalls, fd: number, { file, pid }: Proof): boolean {
+  if (!isFile(on, calls, fd, file)) return false;
+  if (pid === undefined) return true;
+  const now = fdinfoPid(on, calls, fd);
+  // −1 once the process was reaped: then it is said to have ended, whichever process it was.
+  if (typeof now !== "number") return now === pid || now === "-1";
+  if (now === -ENOENT) return false;
+  throw failure(on, "recognise the peer's pidfd", "open", -now);
+}
+
+/** {@link isProven}, also with no descriptor left to look at /proc, which closing is to help. */
+function mayClose(on: System, calls: LinuxCalls, fd: number, proof: Proof): boolean {
+  try {
+    return isProven(on, calls, fd, proof);
+  } catch {
+    return isFile(on, calls, fd, proof.file);
+  }
+}
+
+/** `Pid:` of a descriptor, `undefined` if it is no pidfd, or −errno. proc_pid_fdinfo(5) */
+function fdinfoPid(on: System, calls: LinuxCalls, fd: number): string | number | undefined {
+  const text = readText(on, calls, `/proc/self/fdinfo/${fd}`);
+  return typeof text === "number" ? text : parseStatus(text).get("Pid");
+}
+
+/** ENOENT, <asm-generic/errno-base.h> */
+const ENOENT = 2;
 
 /** Every id has a value that a process can have. */
 function isPlausible(ids: ProcessIds): boolean {
@@ -330,6 +454,10 @@ interface PinMemory {
   readonly info: Memory;
   readonly statfs: Memory;
   procIsOurs: boolean;
+  /** The device of pidfs, once a pidfd was found on it. */
+  pidfs: readonly [number, number] | undefined;
+  /** Every pin that is open, by its descriptor. */
+  readonly pins: Map<number, Pin>;
 }
 
 const memories = new WeakMap<System, PinMemory>();
@@ -339,7 +467,15 @@ function memoryOf(on: System): PinMemory {
   if (found === undefined) {
     const { libc } = on;
     const [poll, info, statfs] = [POLLFD, PIDFD_INFO, STATFS].map(({ size }) => libc.memory(size));
-    memories.set(on, found = { poll: poll!, info: info!, statfs: statfs!, procIsOurs: false });
+    found = {
+      poll: poll!,
+      info: info!,
+      statfs: statfs!,
+      procIsOurs: false,
+      pidfs: undefined,
+      pins: new Map(),
+    };
+    memories.set(on, found);
   }
   return found;
 }

@@ -26,6 +26,7 @@ import {
   parseStartTime,
   parseStatus,
 } from "../ffi/proc.ts";
+import { OwnedDescriptor } from "./descriptor.ts";
 import { failure, senseless } from "./failure.ts";
 import { openFile, readLink } from "./files.ts";
 import { INSPECT, type InspectArguments, inspectAs } from "./inspect.ts";
@@ -181,19 +182,24 @@ interface Crypto {
 function hashExe({ pin }: Reader): string {
   const { on, calls } = pin;
   const what = "read the peer's executable";
-  let fd = -1;
+  let file: OwnedDescriptor | undefined;
   try {
     pin.verified(what, "open", (folder) => {
-      fd = openFile(on, calls, `${folder}exe`);
-      return fd < 0 ? fd : undefined;
+      const fd = openFile(on, calls, `${folder}exe`);
+      if (fd < 0) return fd;
+      file = new OwnedDescriptor(on, calls, fd, what);
+      return undefined;
     });
     const { createHash } = builtinModule("node:crypto") as Crypto;
     const hash = createHash("sha256");
     const chunk = on.libc.memory(1 << 18);
     for (let total = 0;;) {
-      const length = calls.read(fd, chunk);
+      const length = calls.read(file!.use(what), chunk);
       if (length < 0) throw failure(on, what, "read", -length);
-      if (length === 0) return hash.digest("hex");
+      if (length === 0) {
+        file!.use(what); // it was this file that was read
+        return hash.digest("hex");
+      }
       if ((total += length) > MOST_EXE) {
         const hint = "Decide by another fact: no executable of this size is hashed";
         const message = `Cannot ${what}: it is longer than ${MOST_EXE} bytes`;
@@ -202,7 +208,7 @@ function hashExe({ pin }: Reader): string {
       hash.update(chunk.bytes.subarray(0, length));
     }
   } finally {
-    if (fd >= 0) calls.close(fd);
+    file?.close();
   }
 }
 

@@ -18,6 +18,7 @@ import {
 } from "../ffi/diag.ts";
 import { AF_UNIX } from "../ffi/abi.ts";
 import { DATAGRAM_SOCKET, encodeAddress } from "../ffi/message.ts";
+import { OwnedDescriptor } from "./descriptor.ts";
 import { failure, senseless } from "./failure.ts";
 import { withGid } from "./groups.ts";
 import { CapturedPeer } from "./peer.ts";
@@ -88,16 +89,17 @@ function listSockets(on: System): readonly DiagSocket[] {
   }
   const fd = linux.socket(AF_NETLINK, NETLINK_SOCKET, NETLINK_SOCK_DIAG);
   if (fd < 0) throw failure(on, WHAT, "socket", -fd);
+  const socket = new OwnedDescriptor(on, linux, fd, WHAT);
   try {
     const [request, address, answer] = [memory(64), memory(16), memory(1 << 16)];
     request.bytes.set(diagRequest());
     address.bytes.set(KERNEL_ADDRESS);
     const { length } = diagRequest();
-    const sent = linux.sendto(fd, request, length, address, KERNEL_ADDRESS.length);
+    const sent = linux.sendto(socket.use(WHAT), request, length, address, KERNEL_ADDRESS.length);
     if (sent < 0) throw failure(on, WHAT, "sendto", -sent);
     const sockets: DiagSocket[] = [];
     for (;;) {
-      const got = linux.read(fd, answer);
+      const got = linux.read(socket.use(WHAT), answer);
       if (got <= 0) throw failure(on, WHAT, "read", -got);
       const part = decodeDiag(answer.bytes.subarray(0, got));
       if (part === undefined) throw senseless(WHAT, "read", "what is no list of sockets");
@@ -106,7 +108,7 @@ function listSockets(on: System): readonly DiagSocket[] {
       if (part.isLast) return sockets;
     }
   } finally {
-    linux.close(fd);
+    socket.close();
   }
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/un.h>
 #ifdef __linux__
@@ -84,6 +85,13 @@ int main(void) {
   printf(",\"epoll_event.size\":%zu", sizeof(struct epoll_event));
   FIELD("epoll_event", "data", struct epoll_event, data);
   printf(",\"epoll_ctl.add\":%d,\"epoll_ctl.del\":%d", EPOLL_CTL_ADD, EPOLL_CTL_DEL);
+  printf(",\"epoll_ctl.modify\":%d", EPOLL_CTL_MOD);
+  printf(",\"stat.size\":%zu", sizeof(struct stat));
+  FIELD("stat", "device", struct stat, st_dev);
+  FIELD("stat", "inode", struct stat, st_ino);
+#ifdef SYS_fstat /* LoongArch has it in newer headers only */
+  printf(",\"fstat\":%d", SYS_fstat);
+#endif
   printf(",\"poll\":[%d,%d,%d,%d]", POLLIN, EPOLLIN, POLLHUP, POLLNVAL);
   printf(",\"fcntl.SETFD\":%d,\"fcntl.DUPFD_CLOEXEC\":%d", F_SETFD, F_DUPFD_CLOEXEC);
   printf(",\"FD_CLOEXEC\":%d,\"SHUT_RDWR\":%d", FD_CLOEXEC, SHUT_RDWR);

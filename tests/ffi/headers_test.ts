@@ -35,6 +35,7 @@ import {
   STATFS,
   SYS_PIDFD_OPEN,
 } from "../../ffi/pidfd.ts";
+import { STAT, SYS_FSTAT } from "../../ffi/stat.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";
 
@@ -86,6 +87,10 @@ testWith(here, "socket options, layouts and the address family are those of the 
     compare(headers, section("pollfd", POLLFD));
     compare(headers, section("epoll_event", { ...epollEvent(process.arch) }));
     compare(headers, section("epoll_ctl", EPOLL_CTL));
+    const { device, inode } = STAT;
+    compare(headers, section("stat", { device, inode }));
+    assert.ok(headers["stat.size"]! <= STAT.size);
+    assert.equal(SYS_FSTAT[abi.cpu], headers["fstat"] ?? SYS_FSTAT[abi.cpu]);
     assert.deepEqual(headers.poll, [POLLIN, POLLIN, POLLHUP, POLLNVAL]);
     compare(headers, section("fcntl", FCNTL));
     compare(headers, { FD_CLOEXEC, SHUT_RDWR, AF_NETLINK, NETLINK_SOCK_DIAG, NETLINK_SOCKET });

@@ -11,7 +11,6 @@ import {
   parseExe,
   parseGroups,
   parseIds,
-  parseInode,
   parseNamespace,
   parseNoNewPrivs,
   parsePidNumbers,
@@ -19,7 +18,13 @@ import {
   parseStartTime,
   parseStatus,
 } from "../../ffi/proc.ts";
-import { decodePidfdIds, epollEvent, PIDFD_INFO, pidfdRequest } from "../../ffi/pidfd.ts";
+import {
+  decodePidfdIds,
+  decodePidfdPid,
+  epollEvent,
+  PIDFD_INFO,
+  pidfdRequest,
+} from "../../ffi/pidfd.ts";
 
 const stat = (comm: string) =>
   `77 (${comm}) S 1 77 77 0 -1 4194560 131 0 0 0 0 0 0 0 20 0 1 0 7421 2990080 345 184467 1\n`;
@@ -130,11 +135,16 @@ test("audit ids, namespaces and inodes are numbers or unknown", () => {
   ]);
   assert.equal(parseNamespace("user:[4026531837]"), 4026531837);
   assert.equal(parseNamespace("anon_inode:[pidfd]"), undefined);
-  assert.equal(
-    parseInode("pos:\t0\nflags:\t02000002\nino:\t18446744073709551615\nPid:\t1\n"),
-    "18446744073709551615",
-  );
-  assert.equal(parseInode("pos:\t0\n"), undefined);
+});
+
+test("decodePidfdPid() takes nothing without the bit that says so, nor what is no pid here", () => {
+  const words = new Uint32Array(PIDFD_INFO.size / 4);
+  words[PIDFD_INFO.tgid / 4] = 42;
+  assert.equal(decodePidfdPid(words), undefined);
+  words.set(pidfdRequest());
+  assert.equal(decodePidfdPid(words), 42);
+  words[PIDFD_INFO.tgid / 4] = 0;
+  assert.equal(decodePidfdPid(words), undefined);
 });
 
 test("decodePidfdIds() takes nothing without the bit that says so", () => {

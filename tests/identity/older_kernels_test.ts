@@ -6,8 +6,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { constants } from "node:os";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { host } from "../../adapters/host.ts";
-import { openSystem, type System } from "../../adapters/select.ts";
+import type { System } from "../../adapters/select.ts";
 import type { UcredErrorCode } from "../../core/errors.ts";
 import type { Fact } from "../../core/facts.ts";
 import { receiveOn } from "../../identity/datagram.ts";
@@ -16,20 +15,13 @@ import { identifyFd } from "../../identity/identify.ts";
 import { readCredentials } from "../../identity/credentials.ts";
 import type { Peer } from "../../mod.ts";
 import { actorProgram, freshPath, pidfds, startActor } from "../live/harness.ts";
-import { compileLibrary, compileProgram } from "../support/compile.ts";
+import { compileProgram } from "../support/compile.ts";
 import { needs, testWith, until } from "../support/suite.ts";
+import { deny } from "./denying.ts";
 
 const here = [needs.linux, needs.cc, needs.peerPidfd];
 const errnos = constants.errno as { readonly [name: string]: number };
 const { EACCES, ENOPROTOOPT, ENOTTY, EINVAL, ESRCH, EPERM, EMFILE, ENOSYS, ENOENT } = errnos;
-
-/** The real system, but for these calls. */
-function deny(calls: { readonly [call: string]: number | undefined }): System {
-  const flags = Object.entries(calls).map(([call, errno]) => `-D${call}=${errno}`);
-  const source = new URL("denying_libc.c", import.meta.url);
-  // Linked with libc whether it needs it or not: the calls that it lacks are found there.
-  return openSystem(host(), compileLibrary(source, "-Wl,--no-as-needed", ...flags));
-}
 
 /** Before 6.5, 6.9 and 6.13. */
 const OLD = { PEERPIDFD: ENOPROTOOPT, STATFS: 0, GET_INFO: ENOTTY };
@@ -79,13 +71,26 @@ testWith([...here, needs.root], "the weaker pin follows changes of user", async 
 });
 
 testWith([...here, needs.root], "the weaker pin refuses a process with other ids", async () => {
+  const [socket, actor] = await startActor([], (socket) => socket);
+  await actor.tell("setresuid 20 21 22");
+  const before = pidfds();
+  for (const kernel of [OLD, { PEERPIDFD: ENOPROTOOPT }]) {
+    const peer = on(deny(kernel))(socket);
+    const { code, message } = reasonOf(peer.facts.pinned);
+    assert.equal(code, "ERR_UCRED_UNSUPPORTED");
+    assert.match(message, /other ids/);
+    assert.deepEqual([peer.pinned, peer.alive, peer.uid], [undefined, undefined, 0]);
+  }
+  assert.equal(pidfds(), before);
+  actor.hangUp();
+});
+
+testWith([...here, needs.root], "the weaker pin refuses another process's pidfd", async () => {
   const before = pidfds();
   const stranger = spawn("sleep", ["30"], { uid: 4321 });
   const byNumber = { PEERPIDFD: ENOPROTOOPT, OTHER_PID: stranger.pid };
   const [peer, actor] = await startActor([], on(deny(byNumber)));
-  const { code, message } = reasonOf(peer.facts.pinned);
-  assert.equal(code, "ERR_UCRED_UNSUPPORTED");
-  assert.match(message, /other ids/);
+  assert.match(reasonOf(peer.facts.pinned).message, /for pid \d+ where \d+ was expected/);
   assert.deepEqual([peer.pinned, peer.alive, peer.uid], [undefined, undefined, 0]);
   actor.hangUp();
   stranger.kill();

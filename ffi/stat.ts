@@ -1,0 +1,20 @@
+/** Linux: fstat(2) as the kernel itself answers it, which tells the file under a descriptor. */
+
+/**
+ * `fstat`, <asm/unistd.h>. By its number, since glibc exports `fstat` only since 2.33. LoongArch has it
+ * since Linux 6.11.
+ */
+export const SYS_FSTAT: { readonly [cpu: string]: number } = {
+  x64: 5,
+  arm64: 80,
+  riscv64: 80,
+  loong64: 80,
+  s390x: 108,
+  ppc64: 108,
+};
+
+/**
+ * `struct stat`, <asm/stat.h>: at most 144 bytes. On every CPU above it begins with the device and the
+ * inode, 64 bits each.
+ */
+export const STAT = { size: 144, device: 0, inode: 8 } as const;
