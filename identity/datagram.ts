@@ -6,6 +6,7 @@ import { type System, system } from "../adapters/select.ts";
 import { type Credentials, NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import { unknown } from "../core/facts.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import { AF_UNIX, type LinuxAbi, LITTLE_ENDIAN } from "../ffi/abi.ts";
 import { decodeUcred } from "../ffi/linux.ts";
@@ -47,6 +48,13 @@ export interface ReceiveOptions {
    */
   readonly closeDescriptors?: boolean | undefined;
 }
+
+const RECEIVE_OPTIONS: OptionNames<ReceiveOptions> = {
+  mode: true,
+  maxBytes: true,
+  pin: true,
+  closeDescriptors: true,
+};
 
 /** One datagram and its sender. */
 export interface Datagram {
@@ -98,6 +106,7 @@ export interface Receiver extends AsyncIterable<Datagram> {
  * or `ERR_UCRED_SYSCALL` with the errno: EADDRINUSE where the path exists.
  * @throws {RangeError} If the path is empty or longer than 107 bytes, or `maxBytes` is not from 1 to
  * 2²⁴.
+ * @throws {TypeError} If there is no option of a name.
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SCM_CREDENTIALS
  *
  * @example Print what is sent, and by whom
@@ -112,6 +121,7 @@ export interface Receiver extends AsyncIterable<Datagram> {
  * ```
  */
 export function receive(path: string, options: ReceiveOptions = {}): Receiver {
+  requireOptions("receive()", options, RECEIVE_OPTIONS);
   return receiveOn(system(), path, options);
 }
 

@@ -3,6 +3,7 @@
 import { type System, system } from "../adapters/select.ts";
 import type { Credentials } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import { readCredentials } from "./credentials.ts";
 import { afterwards } from "./exit.ts";
@@ -22,6 +23,8 @@ export interface IdentifyOptions {
   readonly pin?: boolean | undefined;
 }
 
+const IDENTIFY_OPTIONS: OptionNames<IdentifyOptions> = { pin: true };
+
 /**
  * Tells who is at the other end of a Unix socket: credentials, supplementary groups and security
  * label, read from the kernel at once, and account names on demand.
@@ -32,7 +35,7 @@ export interface IdentifyOptions {
  * @param socket A connected AF_UNIX socket. Borrowed: it stays open and is not read from.
  * @returns Ids as of connect(2); see {@link Peer} for each fact's meaning. Frozen.
  * @throws {UcredError} As `peerCredentials()` does.
- * @throws {TypeError} If `socket` is nothing like a socket.
+ * @throws {TypeError} If `socket` is nothing like a socket, or there is no option of a name.
  * @throws {RangeError} If `socket` is a number and not an integer from 0 to 2³¹ − 1.
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SO_PEERCRED, SO_PEERSEC
  *
@@ -49,8 +52,10 @@ export interface IdentifyOptions {
  * }).listen("app.sock");
  * ```
  */
-export function identify(socket: UnixSocket, { pin = false }: IdentifyOptions = {}): Peer {
-  return identifyAt(fdOf(socket), socket, pin);
+export function identify(socket: UnixSocket, options?: IdentifyOptions): Peer {
+  if (options === undefined) return identifyAt(fdOf(socket), socket, false);
+  requireOptions("identify()", options, IDENTIFY_OPTIONS);
+  return identifyAt(fdOf(socket), socket, options.pin ?? false);
 }
 
 /** {@link identify} of a socket whose descriptor is known. */

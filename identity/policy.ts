@@ -9,6 +9,7 @@ import {
   type Problem,
   type Resolve,
 } from "../core/policy/check.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Accounts, PolicyDocument } from "../core/policy/document.ts";
 import { compilePolicy, type Policy } from "../core/policy/policy.ts";
 import { ownOf } from "../core/policy/plain.ts";
@@ -22,6 +23,9 @@ export interface DefineOptions {
   readonly accounts?: Accounts | undefined;
 }
 
+/** The options of {@link DefineOptions}. */
+export const DEFINE_OPTIONS: OptionNames<DefineOptions> = { accounts: true };
+
 /**
  * Makes a policy of rules: the first one that matches decides, and where none does the answer is no.
  *
@@ -31,6 +35,7 @@ export interface DefineOptions {
  * @param document The rules, as data. Not kept.
  * @throws {UcredError} `ERR_UCRED_POLICY` if anything is wrong with the document, all of it in the
  * message; as `identify()` does where a name cannot be looked up.
+ * @throws {TypeError} If there is no option of a name.
  *
  * @example Root may do everything, a user may read, nobody else
  * ```ts
@@ -48,6 +53,7 @@ export interface DefineOptions {
  * ```
  */
 export function definePolicy(document: PolicyDocument, options: DefineOptions = {}): Policy {
+  requireOptions("definePolicy()", options, DEFINE_OPTIONS);
   const checked = checkDocument(document, options);
   if ("policy" in checked) return checked.policy;
   throw policyError(checked.problems, lineOf);

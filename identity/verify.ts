@@ -2,6 +2,7 @@
 
 import { UcredError } from "../core/errors.ts";
 import { valueOf } from "../core/facts.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import { closeSocket, type UnixSocket } from "./fd.ts";
 import { identify } from "./identify.ts";
@@ -83,13 +84,13 @@ const FIELDS: {
     facts.gid.state === "known" ? groupNames?.[groups?.indexOf(gid) ?? -1] ?? undefined : undefined,
 };
 
+const EXPECTED: OptionNames<ServerExpectation> = { uid: true, user: true, gid: true, group: true };
+
 function checksOf(expected: ServerExpectation): readonly Check[] {
+  requireOptions("The expected server", expected, EXPECTED);
   const entries = Object.entries(expected).filter(([, value]) => value !== undefined);
   if (entries.length === 0) throw new TypeError("Say who is expected: uid, user, gid or group");
   return entries.map(([name, value]): Check => {
-    if (!Object.hasOwn(FIELDS, name)) {
-      throw new TypeError(`No field "${name}": there are ${Object.keys(FIELDS).join(", ")}`);
-    }
     const field = name as keyof ServerExpectation;
     const wanted: readonly unknown[] = Array.isArray(value) ? value : [value];
     const type = field === "uid" || field === "gid" ? "number" : "string";

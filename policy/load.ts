@@ -13,13 +13,14 @@ import {
 } from "node:fs";
 import process from "node:process";
 import { textOf, UcredError } from "../core/errors.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import { isSticky, type Ownership, whoElseWrites } from "../core/ownership.ts";
 import { ownOf } from "../core/policy/plain.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { mendFile } from "../core/policy/problems.ts";
 import { visible } from "../core/policy/shape.ts";
 import { isTrusted } from "../identity/owners.ts";
-import { type ParseOptions, parsePolicy } from "./parse.ts";
+import { parse, type ParseOptions } from "./parse.ts";
 
 /** How a file is to be read. */
 export interface LoadOptions extends Omit<ParseOptions, "file"> {
@@ -30,6 +31,13 @@ export interface LoadOptions extends Omit<ParseOptions, "file"> {
    */
   readonly anyOwner?: boolean | undefined;
 }
+
+/** The options of {@link LoadOptions}. */
+export const LOAD_OPTIONS: OptionNames<LoadOptions> = {
+  accounts: true,
+  runTests: true,
+  anyOwner: true,
+};
 
 /**
  * Reads a policy from a file, YAML or JSON.
@@ -42,6 +50,7 @@ export interface LoadOptions extends Omit<ParseOptions, "file"> {
  * @throws {UcredError} `ERR_UCRED_POLICY` if the file cannot be read, may be written or replaced by
  * others, is no regular file, is longer than 16 MiB, is not in UTF-8, changes while it is read, or
  * anything is wrong in it.
+ * @throws {TypeError} If there is no option of a name.
  *
  * @example A policy file
  * ```ts
@@ -56,9 +65,10 @@ export interface LoadOptions extends Omit<ParseOptions, "file"> {
  * ```
  */
 export function loadPolicy(path: string, options: LoadOptions = {}): Policy {
+  requireOptions("loadPolicy()", options, LOAD_OPTIONS);
   const file = readPolicyFile(path, options);
   if (file === undefined) throw changing(path);
-  return parsePolicy(file.text, { ...options, file: path });
+  return parse(file.text, { ...options, file: path });
 }
 
 /** What a file held. */

@@ -1,10 +1,11 @@
 /** Text → policy: YAML or JSON, and for everything that is wrong the line and column. */
 
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { ownOf } from "../core/policy/plain.ts";
 import { policyError, Problems } from "../core/policy/problems.ts";
 import { show, visible } from "../core/policy/shape.ts";
-import { checkDocument, type DefineOptions } from "../identity/policy.ts";
+import { checkDocument, DEFINE_OPTIONS, type DefineOptions } from "../identity/policy.ts";
 import { type Found, readYaml } from "./yaml.ts";
 
 /** How a text is to be read. */
@@ -18,6 +19,13 @@ export interface ParseOptions extends DefineOptions {
   readonly runTests?: boolean | undefined;
 }
 
+/** The options of {@link ParseOptions}. */
+export const PARSE_OPTIONS: OptionNames<ParseOptions> = {
+  ...DEFINE_OPTIONS,
+  file: true,
+  runTests: true,
+};
+
 /**
  * Reads a policy from YAML 1.2 or JSON.
  *
@@ -29,7 +37,7 @@ export interface ParseOptions extends DefineOptions {
  * @throws {UcredError} `ERR_UCRED_POLICY` if anything is wrong: the message has a line for each
  * problem, "file:line:column: what is wrong"; the first hundred, and how many more. As
  * `definePolicy()` does otherwise.
- * @throws {TypeError} If `text` is no string.
+ * @throws {TypeError} If `text` is no string, or there is no option of a name.
  *
  * @example A policy in YAML
  * ```ts
@@ -46,6 +54,12 @@ export interface ParseOptions extends DefineOptions {
  * ```
  */
 export function parsePolicy(text: string, options: ParseOptions = {}): Policy {
+  requireOptions("parsePolicy()", options, PARSE_OPTIONS);
+  return parse(text, options);
+}
+
+/** {@link parsePolicy}, with options that were checked. */
+export function parse(text: string, options: ParseOptions): Policy {
   if (typeof text !== "string") throw new TypeError("text is a string");
   const { file = "policy", runTests = false } = ownOf(options);
   const content = text.startsWith("\ufeff") ? text.slice(1) : text; // no part of what it says

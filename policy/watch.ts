@@ -4,12 +4,20 @@ import { stat } from "node:fs/promises";
 import process from "node:process";
 import { clearTimeout, setTimeout } from "node:timers";
 import { stackOf, textOf, UcredError } from "../core/errors.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import { ForwardingPolicy } from "../core/policy/forward.ts";
 import { ownOf } from "../core/policy/plain.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { visible } from "../core/policy/shape.ts";
-import { changing, type LoadOptions, readPolicyFile, stampOf, unusable } from "./load.ts";
-import { parsePolicy } from "./parse.ts";
+import {
+  changing,
+  LOAD_OPTIONS,
+  type LoadOptions,
+  readPolicyFile,
+  stampOf,
+  unusable,
+} from "./load.ts";
+import { parse } from "./parse.ts";
 
 /** How a file is to be followed. */
 export interface WatchOptions extends LoadOptions {
@@ -21,6 +29,12 @@ export interface WatchOptions extends LoadOptions {
    */
   readonly onError?: ((error: UcredError) => void) | undefined;
 }
+
+const WATCH_OPTIONS: OptionNames<WatchOptions> = {
+  ...LOAD_OPTIONS,
+  onReload: true,
+  onError: true,
+};
 
 /** A policy that follows its file. Each decision is made by one policy, the one in force. */
 export interface WatchedPolicy extends Policy {
@@ -84,6 +98,7 @@ export interface WatchedPolicy extends Policy {
  * ```
  */
 export function watchPolicy(path: string, options: WatchOptions = {}): WatchedPolicy {
+  requireOptions("watchPolicy()", options, WATCH_OPTIONS);
   return new FileWatch(path.startsWith("/") ? path : `${process.cwd()}/${path}`, options);
 }
 
@@ -205,7 +220,7 @@ class FileWatch extends ForwardingPolicy implements WatchedPolicy {
       this.#unconfirmed = undefined;
       return false;
     }
-    this.#policy = parsePolicy(text, { ...this.#options, file: this.#path });
+    this.#policy = parse(text, { ...this.#options, file: this.#path });
     this.#error = undefined;
     this.#tried = stamp;
     this.#unconfirmed = text;

@@ -2,6 +2,7 @@
 
 import process from "node:process";
 import { stackOf, textOf, UcredError } from "../core/errors.ts";
+import type { OptionNames } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision, Policy } from "../core/policy/policy.ts";
 import { ownUid } from "../identity/accounts.ts";
@@ -32,6 +33,14 @@ export interface AdmissionOptions {
   /** Where to write what happens. */
   readonly audit?: AuditLog | undefined;
 }
+
+/** The options of {@link AdmissionOptions}. */
+export const ADMISSION_OPTIONS: OptionNames<AdmissionOptions> = {
+  policy: true,
+  pin: true,
+  limits: true,
+  audit: true,
+};
 
 /** What a server has seen. */
 export interface ServerStats {

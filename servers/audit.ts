@@ -4,6 +4,7 @@ import { Buffer } from "node:buffer";
 import { closeSync, constants, fstatSync, openSync, write } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { textOf } from "../core/errors.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { ServerEvent } from "./events.ts";
 
 /** Where an audit log goes, and what is in it. */
@@ -15,6 +16,8 @@ export interface AuditOptions {
   /** Bytes that may wait to be written; beyond, lines are dropped and counted. By default 1 MiB. */
   readonly maxWaiting?: number | undefined;
 }
+
+const AUDIT_OPTIONS: OptionNames<AuditOptions> = { file: true, onlyDenied: true, maxWaiting: true };
 
 /** An audit log. One may serve several servers. */
 export interface AuditLog {
@@ -39,6 +42,7 @@ export interface AuditLog {
  *
  * @throws {Error} If the file cannot be opened.
  * @throws {RangeError} If an option is out of range.
+ * @throws {TypeError} If there is no option of a name.
  *
  * @example Log to a file
  * ```ts
@@ -50,6 +54,7 @@ export interface AuditLog {
  * ```
  */
 export function auditLog(options: AuditOptions = {}): AuditLog {
+  requireOptions("auditLog()", options, AUDIT_OPTIONS);
   return new JsonLines(options);
 }
 

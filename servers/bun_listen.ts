@@ -23,6 +23,7 @@
  * @module
  */
 
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import { takeInherited } from "../identity/activation.ts";
@@ -30,13 +31,20 @@ import type { BunSocketLike } from "../identity/fd.ts";
 import { notify } from "../identity/notify.ts";
 import {
   Admission,
+  ADMISSION_OPTIONS,
   type AdmissionOptions,
   type Admitted,
   isAdmitted,
   type ServerStats,
 } from "./admission.ts";
 import { attempt, isThenable } from "./handler.ts";
-import { type CloseOptions, type ListenOptions, notifyStopping, timerOf } from "./listening.ts";
+import {
+  type CloseOptions,
+  LISTEN_OPTIONS,
+  type ListenOptions,
+  notifyStopping,
+  timerOf,
+} from "./listening.ts";
 import { occupy, type Place } from "./place.ts";
 
 export type { AdmissionOptions, ServerStats } from "./admission.ts";
@@ -95,6 +103,23 @@ export type BunListenOptions = ListenOptions & AdmissionOptions & {
   readonly socket: BunHandlers;
 };
 
+const BUN_OPTIONS: OptionNames<BunListenOptions> = {
+  ...LISTEN_OPTIONS,
+  ...ADMISSION_OPTIONS,
+  perAction: true,
+  socket: true,
+};
+
+const HANDLERS: OptionNames<BunHandlers> = {
+  open: true,
+  data: true,
+  drain: true,
+  end: true,
+  timeout: true,
+  close: true,
+  error: true,
+};
+
 /** A server that listens. */
 export interface BunListening {
   /** The path or abstract name. */
@@ -128,7 +153,9 @@ interface BunGlobal {
 export async function listen(options: BunListenOptions): Promise<BunListening> {
   const { Bun } = globalThis as unknown as { readonly Bun?: BunGlobal };
   if (Bun === undefined) throw new TypeError("ucred/bun is for Bun; use ucred/net");
+  requireOptions("listen()", options, BUN_OPTIONS);
   const { policy, pin, limits, audit, perAction = false, socket } = options;
+  requireOptions("socket of listen()", socket, HANDLERS);
   const admission = new Admission({ policy, pin, limits, audit }, perAction);
   const sockets = new Sockets(admission, socket);
   const handlers = sockets.handlers();

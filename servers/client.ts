@@ -21,6 +21,7 @@ import { Agent, type ClientRequest, type IncomingMessage, request as requestOf }
 import { connect as connectTo, type Socket } from "node:net";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import { type ServerExpectation, verifyServer } from "../identity/verify.ts";
 
 export type { ServerExpectation } from "../identity/verify.ts";
@@ -36,6 +37,8 @@ export interface ConnectOptions {
   readonly expect: ServerExpectation;
 }
 
+const CONNECT_OPTIONS: OptionNames<ConnectOptions> = { path: true, expect: true };
+
 /**
  * Connects to a server, if it is the one that is expected. Nothing is sent before that is known.
  *
@@ -43,8 +46,10 @@ export interface ConnectOptions {
  * @throws {UcredError} `ERR_UCRED_REFUSED` if it is another one; the connection is then closed.
  * @throws {Error} What `net.connect()` reports.
  */
-export function connect({ path, expect }: ConnectOptions): Promise<Socket> {
+export function connect(options: ConnectOptions): Promise<Socket> {
   return new Promise((resolve, reject) => {
+    requireOptions("connect()", options, CONNECT_OPTIONS);
+    const { path, expect } = options;
     const socket = connectTo(path);
     socket.once("error", reject);
     socket.once("connect", () => {
@@ -91,6 +96,7 @@ export interface VerifyingClient {
  * ```
  */
 export function createClient(options: ConnectOptions): VerifyingClient {
+  requireOptions("createClient()", options, CONNECT_OPTIONS);
   const agent = new VerifyingAgent(options);
   return {
     agent,

@@ -3,12 +3,14 @@
 import { clearInterval, setInterval } from "node:timers";
 import { setTimeout } from "node:timers/promises";
 import { UcredError } from "../core/errors.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import { Acceptor, type Claim, claimOf } from "../identity/accepted.ts";
 import type { UnixSocket } from "../identity/fd.ts";
 import {
   Admission,
+  ADMISSION_OPTIONS,
   type AdmissionOptions,
   type Admitted,
   isAdmitted,
@@ -39,6 +41,8 @@ export interface WithPeersOptions extends AdmissionOptions {
   readonly perAction?: boolean | undefined;
 }
 
+const WITH_PEERS_OPTIONS: OptionNames<WithPeersOptions> = { ...ADMISSION_OPTIONS, perAction: true };
+
 /** A connection that was let in. */
 export interface PeerConnection<C> {
   /** Close it when you are done. */
@@ -67,19 +71,20 @@ export interface PeerListener<C> extends AsyncIterableIterator<PeerConnection<C>
  * counts as open until `conn.close()`, or for up to a second after its streams have closed it.
  *
  * @param listener Is closed when the iteration ends.
- * @throws {TypeError} If it is no Unix listener.
+ * @throws {TypeError} If it is no Unix listener, or there is no option of a name.
  * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux; `ERR_UCRED_LISTEN` if the
  * listener was given before, or another one in the process is bound to the same path.
  */
 export function withPeers<C extends DenoConnection>(
   listener: DenoListener<C>,
-  { perAction = false, ...options }: WithPeersOptions = {},
+  options: WithPeersOptions = {},
 ): PeerListener<C> {
+  requireOptions("withPeers()", options, WITH_PEERS_OPTIONS);
   const { transport, path } = listener.addr as { transport: string; path?: unknown };
   if (transport !== "unix" || typeof path !== "string") {
     throw new TypeError('withPeers() takes a listener of Deno.listen({ transport: "unix", path })');
   }
-  const admission = new Admission(options, perAction);
+  const admission = new Admission(options, options.perAction ?? false);
   admission.server = path;
   if (taken.has(listener)) {
     const message = `Cannot accept at ${

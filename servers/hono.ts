@@ -50,8 +50,12 @@ export interface PeerEnv {
  * @param policy Asked about `METHOD /path`, as the server's policy is.
  * @returns Middleware that throws a `UcredError` (`ERR_UCRED_NO_PEER`) if the application is not
  * served by `ucred/http`: the answer is then 500.
+ * @throws {TypeError} If the policy is none.
  */
 export function requirePeer(policy?: Policy): MiddlewareHandler<PeerEnv> {
+  if (policy !== undefined && typeof policy?.decide !== "function") {
+    throw new TypeError('requirePeer() takes a policy of definePolicy() or "ucred/policy"');
+  }
   return async (context, next) => {
     // Under other bridges from node:http to fetch the incoming message is in the environment.
     const { incoming } = (context.env ?? {}) as { readonly incoming?: object };

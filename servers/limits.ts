@@ -1,5 +1,7 @@
 /** Connections by user: no user may lock out the others. dbus-daemon's limits are the model. */
 
+import { type OptionNames, requireOptions } from "../core/options.ts";
+
 /** How many connections there may be, and how fast they may come. */
 export interface Limits {
   /**
@@ -36,14 +38,12 @@ interface User {
 /** Users without connections are forgotten when there are more than so many. */
 const MOST_IDLE = 4096;
 
-const NAMES: ReadonlySet<string> = new Set(
-  [
-    "connections",
-    "connectionsPerUser",
-    "acceptsPerSecond",
-    "acceptBurst",
-  ] satisfies (keyof Limits)[],
-);
+const LIMITS: OptionNames<Limits> = {
+  connections: true,
+  connectionsPerUser: true,
+  acceptsPerSecond: true,
+  acceptBurst: true,
+};
 
 /** Counts what is open. */
 export class UserLimits {
@@ -74,8 +74,8 @@ export class UserLimits {
   ) {
     this.#reap = reap;
     this.#ownUid = ownUid;
+    requireOptions("limits", limits, LIMITS);
     for (const [name, limit] of Object.entries(limits)) {
-      if (!NAMES.has(name)) throw new TypeError(`There is no limits.${name}`);
       if (limit === undefined || (typeof limit === "number" && limit > 0)) continue;
       throw new RangeError(`limits.${name} is a number above 0, not ${limit}`);
     }

@@ -1,6 +1,7 @@
 /** A server's life: it listens safely, is ready, and closes gracefully. For node:net and node:http. */
 
 import { UcredError } from "../core/errors.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import { takeInherited } from "../identity/activation.ts";
 import { notify } from "../identity/notify.ts";
 import { type ServerStats, warn } from "./admission.ts";
@@ -37,6 +38,21 @@ export interface SystemdListenOptions extends AnyListenOptions {
 /** Where and how a server listens. */
 export type ListenOptions = PathListenOptions | SystemdListenOptions;
 
+/** The options of {@link ListenOptions}. */
+export const LISTEN_OPTIONS: OptionNames<PathListenOptions> & OptionNames<SystemdListenOptions> = {
+  path: true,
+  mode: true,
+  owner: true,
+  group: true,
+  anyFolder: true,
+  systemd: true,
+  backlog: true,
+  notify: true,
+};
+
+/** What Fastify's `listen()` passes on beside the options that it was given. */
+const FROM_FASTIFY = { cb: true, listenTextResolver: true } as const;
+
 /** How a server closes. */
 export interface CloseOptions {
   /**
@@ -45,6 +61,8 @@ export interface CloseOptions {
    */
   readonly timeout?: number | undefined;
 }
+
+const CLOSE_OPTIONS: OptionNames<CloseOptions> = { timeout: true };
 
 /** What servers of `ucred` have beside the runtime's. */
 export interface SafeServer {
@@ -212,8 +230,11 @@ const LONGEST = 2 ** 31 - 1;
  * What starts the time that connections have, given what cuts them; that gives what stops it.
  *
  * @throws {RangeError} If the time is none.
+ * @throws {TypeError} If there is no option of a name.
  */
-export function timerOf({ timeout = Infinity }: CloseOptions): (cut: () => void) => () => void {
+export function timerOf(options: CloseOptions): (cut: () => void) => () => void {
+  requireOptions("close()", options, CLOSE_OPTIONS);
+  const { timeout = Infinity } = options;
   if (!(typeof timeout === "number" && timeout >= 0)) {
     throw new RangeError(`timeout is a number of milliseconds from 0, not ${timeout}`);
   }
@@ -242,6 +263,7 @@ export function parseListen(
   if (typeof given !== "object" || given === null) throw notUnix();
   const options = given as ListenOptions & { readonly port?: unknown; readonly fd?: unknown };
   if (options.port !== undefined || options.fd !== undefined) throw notUnix();
+  requireOptions("listen()", options, { ...LISTEN_OPTIONS, ...FROM_FASTIFY });
   if ((options.path === undefined) === (options.systemd === undefined)) {
     throw new TypeError("listen() takes either a path or systemd");
   }

@@ -15,10 +15,12 @@
  */
 
 import { Server, type ServerOpts, type Socket } from "node:net";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import {
   Admission,
+  ADMISSION_OPTIONS,
   type AdmissionOptions,
   type Admitted,
   isAdmitted,
@@ -26,7 +28,7 @@ import {
   type ServerStats,
   warn,
 } from "./admission.ts";
-import { attempt } from "./handler.ts";
+import { attempt, requireHandler } from "./handler.ts";
 import {
   type CloseOptions,
   type ListenArguments,
@@ -72,12 +74,27 @@ export interface NetServerOptions extends AdmissionOptions, ServerOpts {
   readonly refusal?: string | ((refused: Refused) => string) | undefined;
 }
 
+const NET_OPTIONS: OptionNames<NetServerOptions> = {
+  ...ADMISSION_OPTIONS,
+  perAction: true,
+  refusal: true,
+  allowHalfOpen: true,
+  pauseOnConnect: true,
+  noDelay: true,
+  keepAlive: true,
+  keepAliveInitialDelay: true,
+  highWaterMark: true,
+  blockList: true,
+};
+
 /** Serves one connection. If it throws, or its promise rejects, that connection is closed. */
 export type ConnectionHandler = (socket: Socket, peer: Peer, decision: Decision) => unknown;
 
 /** A `net.Server` that lets in whom its policy lets in. */
 export type NetServer = Server & SafeServer;
 
+/** {@link createServer} without options. */
+export function createServer(handler?: ConnectionHandler): NetServer;
 /**
  * Makes a server that identifies each connection before its handler runs, asks the policy, and counts
  * connections of each user. Who is refused never gets to the handler.
@@ -108,8 +125,14 @@ export type NetServer = Server & SafeServer;
  * server.listen({ path: "app.sock", mode: 0o666 });
  * ```
  */
-export function createServer(options: NetServerOptions, handler?: ConnectionHandler): NetServer {
-  return new AdmittingServer(options, handler) as unknown as NetServer;
+export function createServer(options: NetServerOptions, handler?: ConnectionHandler): NetServer;
+export function createServer(
+  first: NetServerOptions | ConnectionHandler = {},
+  second?: ConnectionHandler,
+): NetServer {
+  const [options, handler] = typeof first === "function" ? [{}, first] : [first, second];
+  requireOptions("createServer()", options, NET_OPTIONS);
+  return new AdmittingServer(options, requireHandler(handler)) as unknown as NetServer;
 }
 
 type Marked = Socket & { [mark: symbol]: Admitted | undefined };

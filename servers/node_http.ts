@@ -10,19 +10,21 @@ import {
 import { createServer as createNetServer, type Server as NetServer, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { clearInterval, clearTimeout, setInterval, setTimeout } from "node:timers";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import { Acceptor, type Claim } from "../identity/accepted.ts";
 import { hidesFd, httpHidesFd } from "../identity/fd.ts";
 import { isHungUp, tellsHangUp } from "../identity/hangup.ts";
 import { isHost } from "./action.ts";
 import {
   Admission,
+  ADMISSION_OPTIONS,
   type AdmissionOptions,
   type Admitted,
   isAdmitted,
   type Refused,
   type ServerStats,
 } from "./admission.ts";
-import { attempt } from "./handler.ts";
+import { attempt, requireHandler } from "./handler.ts";
 import {
   type CloseOptions,
   type ListenArguments,
@@ -53,13 +55,44 @@ export interface RequestOptions extends AdmissionOptions {
   readonly revalidate?: boolean | undefined;
 }
 
+/** The options of {@link RequestOptions}. */
+export const REQUEST_OPTIONS: OptionNames<RequestOptions> = {
+  ...ADMISSION_OPTIONS,
+  revalidate: true,
+};
+
 /** Who may ask for what, and the options of `http.createServer()`. */
 export interface HttpServerOptions
   extends RequestOptions, Omit<ServerOptions, "shouldUpgradeCallback"> {}
 
+const HTTP_OPTIONS: OptionNames<HttpServerOptions> = {
+  ...REQUEST_OPTIONS,
+  IncomingMessage: true,
+  ServerResponse: true,
+  requestTimeout: true,
+  joinDuplicateHeaders: true,
+  keepAliveTimeout: true,
+  keepAliveTimeoutBuffer: true,
+  connectionsCheckingInterval: true,
+  headersTimeout: true,
+  highWaterMark: true,
+  httpValidation: true,
+  insecureHTTPParser: true,
+  maxHeaderSize: true,
+  noDelay: true,
+  requireHostHeader: true,
+  keepAlive: true,
+  keepAliveInitialDelay: true,
+  uniqueHeaders: true,
+  rejectNonStandardBodyWrites: true,
+  optimizeEmptyRequests: true,
+};
+
 /** An `http.Server` that answers whom its policy lets in. */
 export type HttpServer = Server & SafeServer;
 
+/** {@link createServer} without options. */
+export function createServer(app?: RequestListener): HttpServer;
 /**
  * Makes an HTTP server that identifies each connection, and decides each request and each upgrade by
  * `METHOD /path` before anybody hears of it. What is denied is answered with 403.
@@ -85,8 +118,18 @@ export type HttpServer = Server & SafeServer;
  * server.listen("app.sock");
  * ```
  */
-export function createServer(options: HttpServerOptions, app?: RequestListener): HttpServer {
-  return new AdmittingServer(options, app) as unknown as HttpServer;
+export function createServer(options: HttpServerOptions, app?: RequestListener): HttpServer;
+export function createServer(
+  first: HttpServerOptions | RequestListener = {},
+  second?: RequestListener,
+): HttpServer {
+  const [options, app] = typeof first === "function" ? [{}, first] : [first, second];
+  if (typeof options === "object" && options !== null && "shouldUpgradeCallback" in options) {
+    // It would hear of requests that are not decided yet.
+    throw new TypeError('There is no shouldUpgradeCallback: decide in "upgrade"');
+  }
+  requireOptions("createServer()", options, HTTP_OPTIONS);
+  return new AdmittingServer(options, requireHandler(app)) as unknown as HttpServer;
 }
 
 /** Limits that a peer may be held to which is on the same machine. */
@@ -132,10 +175,6 @@ class AdmittingServer extends Server {
     { policy, pin, limits, audit, revalidate = false, ...options }: HttpServerOptions,
     app?: RequestListener,
   ) {
-    if ("shouldUpgradeCallback" in options) {
-      // It would hear of requests that are not decided yet.
-      throw new TypeError('There is no shouldUpgradeCallback: decide in "upgrade"');
-    }
     super({ ...DEFAULTS, ...options });
     // All headers, up to maxHeaderSize: where Deno drops what is beyond a number, it drops the length of
     // a body, too, and that body would be the next request.

@@ -1,12 +1,13 @@
 /** Fetch-style HTTP servers, on the fastest engine that tells who connected. */
 
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import type * as srvx from "srvx/node";
 import { nativeHttp, serveNatively } from "./deno_http.ts";
 import type { ServerStats } from "./admission.ts";
-import { type CloseOptions, type ListenOptions, timerOf } from "./listening.ts";
-import { createServer, type RequestOptions } from "./node_http.ts";
+import { type CloseOptions, LISTEN_OPTIONS, type ListenOptions, timerOf } from "./listening.ts";
+import { createServer, REQUEST_OPTIONS, type RequestOptions } from "./node_http.ts";
 import {
   admittedOf,
   BAD_TARGET,
@@ -44,6 +45,13 @@ export type ServeOptions = ListenOptions & RequestOptions & {
    * alike; "node:http" does not.
    */
   readonly engine?: Engine | undefined;
+};
+
+const SERVE_OPTIONS: OptionNames<ServeOptions> = {
+  ...LISTEN_OPTIONS,
+  ...REQUEST_OPTIONS,
+  fetch: true,
+  engine: true,
 };
 
 /** A server that listens. */
@@ -84,6 +92,7 @@ export interface HttpListening {
  * ```
  */
 export function serve(options: ServeOptions): Promise<HttpListening> {
+  requireOptions("serve()", options, SERVE_OPTIONS);
   const isNative = options.systemd === undefined && nativeHttp() !== undefined;
   const { engine = isNative ? "deno" : "node:http" } = options;
   if (typeof options.fetch !== "function") throw new TypeError("fetch is a function");

@@ -2,6 +2,7 @@
 
 import { Budget, OutOfBudget } from "./budget.ts";
 import { textOf } from "../errors.ts";
+import type { OptionNames } from "../options.ts";
 import type { CheckedRule, DocumentPath, Named, NamedKind } from "./check.ts";
 import type { Checked, CheckedFact } from "./condition.ts";
 import { hasId, type IdRange } from "./ids.ts";
@@ -75,6 +76,9 @@ export interface LintOptions {
    */
   readonly abstractSocket?: boolean | undefined;
 }
+
+/** The options of {@link LintOptions}. */
+export const LINT_OPTIONS: OptionNames<LintOptions> = { abstractSocket: true };
 
 /** What {@link lintRules} needs beside the rules. */
 export interface LintContext extends LintOptions {

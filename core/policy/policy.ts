@@ -1,5 +1,6 @@
 /** Rules → decisions: the first rule that matches decides, and where none does the answer is no. */
 
+import { type OptionNames, requireOptions } from "../options.ts";
 import type { Peer } from "../peer.ts";
 import { Candidates, Standing } from "./candidates.ts";
 import type { CheckedPolicy, CheckedRule, DocumentPath, Named } from "./check.ts";
@@ -8,7 +9,7 @@ import { explain, type Explanation } from "./explain.ts";
 import { type Counterexample, difference } from "./equivalent.ts";
 import { compileGlob } from "./glob.ts";
 import { areGuardsAlone, type Guard, guardsOf, IdIndex } from "./index_of_ids.ts";
-import { type Finding, type LintOptions, lintRules } from "./lint.ts";
+import { type Finding, LINT_OPTIONS, type LintOptions, lintRules } from "./lint.ts";
 import { type FactName, fieldOf, type PlainPeer, Subject } from "./subject.ts";
 import { runTests, type TestReport } from "./test.ts";
 import { type Who, whoCan } from "./who.ts";
@@ -35,6 +36,9 @@ export interface DecideOptions {
   readonly action?: string | undefined;
 }
 
+const DECIDE_OPTIONS: OptionNames<DecideOptions> = { action: true };
+const NO_OPTIONS: DecideOptions = Object.freeze({});
+
 /** Rules that decide who may do what. */
 export interface Policy {
   /** Whether some rule asks for facts that only a pinned peer has: exe, unit, namespaces and so on. */
@@ -44,6 +48,7 @@ export interface Policy {
    * anew for each decision.
    *
    * @param peer A peer, or plain data of its shape.
+   * @throws {TypeError} If the action is not a text, or an option has another name.
    */
   decide(peer: Peer | PlainPeer, options?: DecideOptions): Decision;
   /** Whether some action could be allowed, for a server's accept: `false` only if none could. */
@@ -155,7 +160,9 @@ class CompiledPolicy implements Policy {
     }
     const found = difference(before.#checked.rules, after.#checked.rules);
     if (found === undefined) return undefined;
-    const [first, second] = [before, after].map((policy) => policy.decide(found.peer, found));
+    const [first, second] = [before, after].map((policy) =>
+      policy.decide(found.peer, { action: found.action })
+    );
     return { ...found, before: first!, after: second! };
   }
 
@@ -202,7 +209,12 @@ class CompiledPolicy implements Policy {
     Object.freeze(this);
   }
 
-  decide(peer: Peer | PlainPeer, options: DecideOptions = {}): Decision {
+  decide(peer: Peer | PlainPeer, options: DecideOptions = NO_OPTIONS): Decision {
+    // With an action there is nothing that a misspelled option could stand for, and each request is
+    // decided: to look at the names of all options would double the time of a decision (measured).
+    if (options.action === undefined && options !== NO_OPTIONS) {
+      requireOptions("decide()", options, DECIDE_OPTIONS);
+    }
     return this.#decide(new Subject(peer), options);
   }
 
@@ -253,12 +265,14 @@ class CompiledPolicy implements Policy {
   }
 
   explain(peer: Peer | PlainPeer, options: DecideOptions = {}): Explanation {
+    requireOptions("explain()", options, DECIDE_OPTIONS);
     const subject = new Subject(peer);
     const action = fieldOf(options, "action");
     return explain(this.#checked.rules, this.#decide(subject, { action }), subject, action);
   }
 
   lint(options: LintOptions = {}): readonly Finding[] {
+    requireOptions("lint()", options, LINT_OPTIONS);
     return lintRules(this.#checked.rules, {
       ...options,
       named: this.#checked.named,

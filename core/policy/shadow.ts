@@ -1,6 +1,7 @@
 /** A candidate policy beside the active one: it decides nothing, and its differences are counted. */
 
 import type { Peer } from "../peer.ts";
+import { type OptionNames, requireOptions } from "../options.ts";
 import { ForwardingPolicy } from "./forward.ts";
 import type { DecideOptions, Decision, Policy } from "./policy.ts";
 import { fieldOf, type PlainPeer } from "./subject.ts";
@@ -64,9 +65,13 @@ export interface ShadowOptions {
   readonly onDifference?: ((difference: ShadowCase) => void | Promise<void>) | undefined;
 }
 
+const SHADOW_OPTIONS: OptionNames<ShadowOptions> = { onDifference: true };
+
 /**
  * Tries a policy out: each decision is the active policy's, and the candidate is asked too. It costs
  * a second decision, and reads facts of the peer again that both ask for.
+ *
+ * @throws {TypeError} If there is no option of a name.
  *
  * @example Count whom a stricter policy would refuse
  * ```ts
@@ -84,6 +89,7 @@ export function shadowPolicy(
   candidate: Policy,
   options: ShadowOptions = {},
 ): ShadowedPolicy {
+  requireOptions("shadowPolicy()", options, SHADOW_OPTIONS);
   return new Shadow(active, candidate, options);
 }
 
