@@ -74,7 +74,7 @@ print({});
 await once(process.stdin, "data");
 
 const then = self();
-const socket = connect(path);
+const socket = connect({ path });
 await once(socket, "connect");
 if (other && values.late) become(other);
 print({ pid: process.pid, then, now: self() });
