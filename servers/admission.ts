@@ -13,7 +13,7 @@ import { identifyAt } from "../identity/identify.ts";
 import { definePolicy } from "../identity/policy.ts";
 import { visible } from "../core/policy/shape.ts";
 import { type AuditLog, cut } from "./audit.ts";
-import { isWatched, publish, type Refusal, type ServerEvent } from "./events.ts";
+import { type EndReason, isWatched, publish, type Refusal, type ServerEvent } from "./events.ts";
 import { type Limits, UserLimits } from "./limits.ts";
 
 /** Who may connect. */
@@ -76,8 +76,8 @@ export interface Admitted {
   readonly isOurs: boolean;
   /** Where it stands among those that are open; −1 once it is not. */
   at: number;
-  /** Why the server ends it, if it does: the peer is not who it was, or its process has ended. */
-  why: "drift" | "ended" | undefined;
+  /** Why the server ends it, if it does; see `ClosedEvent`. */
+  why: EndReason | undefined;
 }
 
 /** A connection that was refused. */

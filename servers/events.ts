@@ -58,6 +58,12 @@ export interface DecidedEvent {
   readonly decision: Decision;
 }
 
+/**
+ * Why a server ended a connection: the peer is not who it was when it connected; its process has ended;
+ * or more of its HTTP requests than a server holds waited for their answers.
+ */
+export type EndReason = "drift" | "ended" | "pipelining";
+
 /** A connection that was let in has ended. On `ucred:closed`. */
 export interface ClosedEvent {
   /** What happened. */
@@ -70,8 +76,8 @@ export interface ClosedEvent {
   readonly peer: Peer;
   /** How long it was open. */
   readonly milliseconds: number;
-  /** Why the server ended it, if it did: the peer is not who it was, or its process has ended. */
-  readonly why: "drift" | "ended" | undefined;
+  /** Why the server ended it, if it did. */
+  readonly why: EndReason | undefined;
 }
 
 /**

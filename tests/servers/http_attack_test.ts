@@ -1,0 +1,165 @@
+/** HTTP servers that a client attacks: others are served, and nothing stays once the client has left. */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import type { IncomingMessage } from "node:http";
+import type { Duplex } from "node:stream";
+import { definePolicy } from "../../mod.ts";
+import { createServer } from "../../servers/http.ts";
+import { freshPath } from "../live/harness.ts";
+import { until } from "../support/suite.ts";
+import { eventsOf, KINDS, running, testEach, testHere, Wire } from "./http_harness.ts";
+
+/** 1001 may read all but `/secret`, 1002 may do all. */
+const policy = definePolicy({
+  version: 1,
+  rules: [
+    { name: "no secrets", when: { uid: 1001 }, actions: "* /secret", deny: true },
+    { name: "reader", when: { uid: 1001 }, actions: "GET /**", allow: true },
+    { name: "all", when: { uid: [0, 1002] }, allow: true },
+  ],
+});
+
+const onDeno = KINDS.find(({ name }) => name === "serve() by deno");
+
+function requests(count: number, target = "/a"): string {
+  return `GET ${target} HTTP/1.1\r\nHost: x\r\n\r\n`.repeat(count);
+}
+
+// ── pipelining ──
+
+testEach("answers 64 requests that wait at once, in order", async (kind) => {
+  const asked: string[] = [];
+  const server = await kind.start({ policy }, async ({ url }) => {
+    asked.push(url);
+    await until(() => kind === onDeno || asked.length >= 64); // whose engine handles one at a time
+    return { body: url };
+  });
+  const targets = Array.from({ length: 64 }, (_, at) => `/${at}`);
+  const wire = Wire.as(1001, server.path).send(targets.map((at) => requests(1, at)).join(""));
+  for (const target of targets) assert.equal((await wire.response()).body, target);
+  assert.equal((await wire.get("/next")).body, "/next");
+});
+
+for (const kind of KINDS.filter((kind) => kind !== onDeno)) {
+  for (const target of ["/wait", "/secret"]) {
+    testHere(
+      `${kind.name} closes a connection that pipelines ${target} without end, and serves others`,
+      async () => {
+        let waiting = 0;
+        const server = await kind.start({ policy }, ({ url }) => {
+          if (url !== "/wait") return { body: url };
+          waiting++;
+          return new Promise(() => {});
+        });
+        using events = eventsOf(server);
+        const attackers = Array.from({ length: 10 }, () => Wire.as(1001, server.path));
+        for (const wire of attackers) wire.send(requests(20_000, target)).pause();
+        const other = Wire.as(1002, server.path);
+        for (let times = 0; times < 10; times++) assert.equal((await other.get("/a")).status, 200);
+        const closed = () => events.filter(({ type }) => type === "closed");
+        await until(() => closed().length === attackers.length);
+        for (const event of closed()) {
+          assert.equal(event.type === "closed" && event.why, "pipelining");
+          assert.equal(event.peer?.uid, 1001);
+        }
+        assert.equal((await other.get("/a")).status, 200);
+        const { open, allowed, failed } = server.stats();
+        assert.deepEqual([open, failed], [1, 0]);
+        if (target === "/wait") {
+          assert.ok(waiting <= 640, `${waiting} wait`);
+          assert.equal(allowed, waiting + 11); // what is dropped is not decided
+        }
+      },
+    );
+  }
+}
+
+testHere("serve() by deno handles one request at a time, however many a client sends", async () => {
+  let waiting = 0;
+  const server = await onDeno!.start({ policy }, ({ url }) => {
+    if (url !== "/wait") return { body: url };
+    waiting++;
+    return new Promise(() => {});
+  });
+  const wire = Wire.as(1001, server.path).send(requests(20_000, "/wait"));
+  const other = Wire.as(1002, server.path);
+  await until(() => waiting > 0);
+  assert.equal((await other.get("/a")).status, 200);
+  assert.equal(waiting, 1);
+  wire.destroy();
+  await until(() => server.stats().open === 1);
+  assert.equal(waiting, 1);
+}, ...onDeno!.needs);
+
+testHere(
+  "createServer() closes a connection that goes on beyond maxRequestsPerSocket",
+  async () => {
+    const path = freshPath();
+    const server = createServer({ policy }, (_request, _response) => {});
+    server.maxRequestsPerSocket = 1;
+    const { stats } = running(server, path);
+    await once(server.listen({ path, mode: 0o666 }), "listening");
+    Wire.as(1001, path).send(requests(20_000)).pause();
+    await until(() => stats().accepted === 1 && stats().open === 0);
+    assert.ok(stats().allowed <= 64);
+  },
+);
+
+// ── connections of which the server wants no more ──
+
+const UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
+for (
+  const [what, head] of [
+    ["upgrade", `GET /secret HTTP/1.1\r\nHost: x\r\n${UPGRADE}`],
+    ["CONNECT", "CONNECT x:80 HTTP/1.1\r\nHost: x\r\n"],
+    ["upgrade that its listener ends", `GET /a HTTP/1.1\r\nHost: x\r\n${UPGRADE}`],
+  ] as const
+) {
+  for (const leaves of [true, false]) {
+    if (!leaves && what.endsWith("ends")) continue; // it is the listener's
+    const client = leaves ? "a client that has left" : "a client that neither reads nor leaves";
+    testHere(
+      `createServer() closes a refused ${what}, with bytes behind it, of ${client}`,
+      async () => {
+        const path = freshPath();
+        const server = createServer({ policy });
+        server.on("upgrade", (_request: IncomingMessage, socket: Duplex) => {
+          socket.end("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\n\r\n");
+        });
+        server.on("connect", () => assert.fail("it is denied"));
+        const { stats } = running(server, path);
+        await once(server.listen({ path, mode: 0o666 }), "listening");
+        const wires = Array.from({ length: 3 }, () => Wire.as(1001, path));
+        for (const wire of wires) {
+          wire.send(`${head}\r\n`);
+          if (leaves) assert.match(await wire.until("\r\n\r\n"), /^HTTP\/1\.1 40[13] /);
+          else wire.pause();
+          wire.send("a".repeat(1 << 20));
+        }
+        if (leaves) { for (const { child } of wires) child!.kill("SIGKILL"); }
+        await until(() => stats().accepted === 3 && stats().open === 0);
+      },
+    );
+  }
+}
+
+testEach(
+  "closes a refused request, with a body behind it, of a client that has left",
+  async (kind) => {
+    const server = await kind.start({ policy }, () => ({}));
+    const bodies = [
+      `Content-Length: ${1 << 30}\r\n\r\n`,
+      "Transfer-Encoding: chunked\r\n\r\n10000000\r\n",
+      `Expect: 100-continue\r\nContent-Length: ${1 << 30}\r\n\r\n`,
+    ];
+    for (const body of bodies) {
+      const wire = Wire.as(1001, server.path).send(`POST /secret HTTP/1.1\r\nHost: x\r\n${body}`);
+      await wire.until("HTTP/1.1 ");
+      wire.send("a".repeat(1 << 20));
+      wire.child!.kill("SIGKILL");
+    }
+    await until(() => server.stats().accepted === 3 && server.stats().open === 0);
+  },
+);
