@@ -370,7 +370,7 @@ class AdmittingServer extends Server {
   #sendsNoMore(socket: Socket, connection: NodeConnection): void {
     // Deno goes on waiting for the rest of a request.
     if (lastResponse(connection)?.req.complete === false || isHungUp(socket)) {
-      return void socket.destroy();
+      return void socket.destroySoon();
     }
     this.#watch(socket);
   }
@@ -519,7 +519,7 @@ function answerRaw(socket: Duplex, problem: Problem): void {
 const CLOSE_TIMEOUT_MS = 2000;
 
 /**
- * Sends the last bytes of a connection, and destroys it when the peer has closed it, or after 2 s.
+ * Sends the last bytes of a connection, which is destroyed when the peer has closed it, or after 2 s.
  *
  * `end()` alone leaves it open until the peer's end is read, which nobody does: Node and Deno stop
  * reading beyond the high-water mark.
@@ -527,6 +527,6 @@ const CLOSE_TIMEOUT_MS = 2000;
 export function endAndClose(socket: Duplex, bytes: string | Uint8Array): void {
   const timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT_MS);
   socket.once("close", () => clearTimeout(timer));
-  socket.on("error", ignore).on("end", () => socket.destroy()).resume();
+  socket.on("error", ignore).resume(); // once both sides have ended, it is destroyed
   socket.end(bytes);
 }
