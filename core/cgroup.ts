@@ -1,6 +1,6 @@
-/** What a control group's path tells: the systemd units on it, and the container. */
+/** Control group paths → the systemd units on them, and the container. */
 
-/** What a control group's path tells. `null`: known to be none. */
+/** What the paths of a process's control groups show. `null`: known to be none. */
 export interface CgroupPlace {
   /** Innermost slice above the unit, "system.slice". */
   readonly slice: string | null;
@@ -11,8 +11,9 @@ export interface CgroupPlace {
   /** The login session's id, "2" in "session-2.scope". */
   readonly session: string | null;
   /**
-   * The container's id, 64 hexadecimal digits, where root's services made it; `undefined` where there
-   * may be one that has no id, or is named below a unit that may give any name to what is inside it.
+   * The container's id, 64 hexadecimal digits, where root's services made it. `null` only where the process
+   * is in a unit itself, or in no group, in every hierarchy, and that unit is not known to hold
+   * containers; `undefined` otherwise. A container without a control group of its own reads `null`.
    */
   readonly container: string | null | undefined;
   /** The same below a user's manager (rootless podman): that user alone vouches for it. */
@@ -20,32 +21,53 @@ export interface CgroupPlace {
 }
 
 /**
- * Reads a path as systemd and the container engines write them.
+ * Reads paths as systemd and the container engines write them.
  *
  * What stands below a unit or a container was made by it: a service that may divide its own group
  * (`Delegate=`), a user's manager and a container's root can give any name to what is inside. So the
  * outermost unit and container count, and nothing below them overrides that.
  *
- * @param path As /proc/PID/cgroup gives it.
- * @returns `undefined` where the group is outside our cgroup namespace, and its path cannot be told.
+ * @param path As /proc/PID/cgroup shows it, in the hierarchy that systemd uses.
+ * @param others The paths in all other hierarchies: with cgroup v1 an engine may have moved the process
+ * in these alone.
+ * @returns `undefined` where the group is outside our cgroup namespace: its path is then relative.
  * @see {@link https://systemd.io/CGROUP_DELEGATION/ Control Group APIs and Delegation}
  */
-export function placeOf(path: string): CgroupPlace | undefined {
-  const raw = path.split("/").slice(1).filter((name) => name !== ""); // "/" alone is the root
-  // Only the kernel writes "..", for what lies above the root of our cgroup namespace. Before names are
-  // unescaped: a service that divides its own group may make a subgroup "_..".
-  if (raw.includes("..")) return undefined;
-  const names = raw.map(unescape);
+export function placeOf(path: string, others: readonly string[] = []): CgroupPlace | undefined {
+  const names = namesOn(path);
+  if (names === undefined) return undefined;
   const { slice, unit, below } = unitOf(names);
   const isManager = unit !== null && /^user@\d+\.service$/.test(unit);
+  // A controller that a group does not use shows the path of a group above it.
+  const isAlone = others.every((other) => other === "/" || `${path}/`.startsWith(`${other}/`));
+  const container = isManager || names.length === 0 ? null : containerIn(unit, below);
+  const userContainer = isManager ? containerInUserUnit(below) : null;
   return {
     slice,
     unit,
     userUnit: isManager ? unitOf(below).unit : null,
     session: /^session-([0-9a-z]+)\.scope$/.exec(unit ?? "")?.[1] ?? null,
-    container: isManager ? null : containerIn(unit, below),
-    userContainer: isManager ? mentioned(below) : null,
+    container: typeof container === "string"
+      ? onlyContainer(container, others)
+      : isAlone
+      ? container
+      : undefined,
+    userContainer: userContainer === null && !isAlone ? undefined : userContainer,
   };
+}
+
+/** `undefined` for a path outside our cgroup namespace. */
+function namesOn(path: string): readonly string[] | undefined {
+  const raw = path.split("/").slice(1).filter((name) => name !== ""); // "/" alone is the root
+  // Only the kernel writes "..", for what lies above the root of our cgroup namespace. Before names are
+  // unescaped: a service that divides its own group may make a subgroup "_..".
+  return raw.includes("..") ? undefined : raw.map(unescape);
+}
+
+/** The container's id, unless another hierarchy has another one. */
+function onlyContainer(id: string, others: readonly string[]): string | undefined {
+  const ids = others.map((other) => placeOf(other)?.container);
+  return ids.every((each) => typeof each !== "string" || each === id) ? id : undefined;
 }
 
 /** The unit on the path: what comes first after the slices. */
@@ -69,25 +91,64 @@ const isUnit = (name: string, suffix: RegExp): boolean =>
   suffix.test(name) && name.length < 256 && /^[A-Za-z0-9:_.\\@-]+$/.test(name) &&
   !name.startsWith(".");
 
-/** The container on a path; `undefined` where there may be one that nobody trustworthy names. */
+/** The container on a path; `undefined` where there may be one without a trustworthy name. */
 function containerIn(unit: string | null, below: readonly string[]): string | null | undefined {
   const own = idIn(unit ?? below[0] ?? "");
   if (own !== undefined) return own;
-  // Below an engine's own group, and below what is no unit, everything may be a container.
-  if (unit === null || ENGINES.has(unit)) {
-    if (below.length === 0) return null;
-    const trusted = unit !== null || PARENTS.has(below[0]!);
-    return trusted ? below.map(idIn).find((id) => id !== undefined) : undefined;
-  }
-  if (MACHINE.test(unit)) return undefined;
-  return mentioned(below) === null ? null : undefined;
+  // Below an engine's own group everything may be a container.
+  const isEngine = unit === null ? PARENTS.has(below[0] ?? "") : ENGINES.has(unit);
+  if (isEngine) return below.map(idIn).find((id) => id !== undefined);
+  return isPlain(unit, below) ? null : undefined;
 }
 
-/** The outermost container; `undefined` where something else looks like one. */
-function mentioned(names: readonly string[]): string | null | undefined {
-  const found = names.find((name) => /[0-9a-f]{64}/.test(name));
-  return found === undefined ? null : idIn(found);
+/** The container below a user's manager; the outermost counts. */
+function containerInUserUnit(names: readonly string[]): string | null | undefined {
+  const found = names.find((name) => HAS_ID.test(name));
+  if (found !== undefined) return idIn(found);
+  const { unit, below } = unitOf(names);
+  return names.length === 0 || isPlain(unit, below) ? null : undefined;
 }
+
+/**
+ * Whether a process is in a unit itself, and nothing shows that containers may be there. A group below a
+ * unit may be one whatever it is called, and systemd puts no process into a slice.
+ */
+function isPlain(unit: string | null, below: readonly string[]): boolean {
+  return unit !== null && below.length === 0 && !HAS_ID.test(unit) && !holdsContainers(unit);
+}
+
+const HAS_ID = /[0-9a-f]{64}/;
+
+/**
+ * Whether a unit's name, or a glob for one, is that of a service that runs containers, or of the scope of
+ * one that has no id: systemd-nspawn, LXC. With cgroup v1, or where an engine makes no group, their
+ * processes may be in the unit itself.
+ */
+export function holdsContainers(unit: string): boolean {
+  return CONTAINERS.test(unit);
+}
+
+const CONTAINERS = new RegExp(
+  `(?<![a-z])(?:${
+    [
+      "balena\\w*", // balenaEngine
+      "buildah|buildkit\\w*",
+      "conmon", // containers' monitors of podman and CRI-O
+      "containerd?|containers",
+      "cri|crio|crun|runc",
+      "docker\\w*",
+      "ecs", // Amazon's agent
+      "flatpak",
+      "garden|guardian|warden", // Cloud Foundry
+      "incus\\w*|lxc\\w*|lxd\\w*",
+      "k0s\\w*|k3s|kube\\w*|microk8s|rke2",
+      "libpod|podman",
+      "libvirt\\w*|virtlxcd", // its LXC driver
+      "machine|nspawn",
+      "mesos\\w*|nomad",
+    ].join("|")
+  })(?![a-z])`,
+);
 
 /** Services of root that put containers into their own group. */
 const ENGINES: ReadonlySet<string> = new Set([
@@ -108,9 +169,6 @@ const PARENTS: ReadonlySet<string> = new Set([
   "kubepods",
   "libpod_parent",
 ]);
-
-/** Containers whose names are not ids: systemd-nspawn, LXC. */
-const MACHINE = /^(?:machine-.*\.scope|systemd-nspawn@.*\.service|lxc.*)$/;
 
 /**
  * The id in a group's name: "docker-ID.scope", "libpod-ID.scope", "cri-containerd-ID.scope",

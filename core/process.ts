@@ -81,7 +81,10 @@ export interface ProcessValues {
   readonly unit: string;
   /** systemd: the unit of the user's own manager; that user alone vouches for it. */
   readonly userUnit: string;
-  /** The container's id, 64 hexadecimal digits, where root's services made it. */
+  /**
+   * The container's id, 64 hexadecimal digits, where root's services made it. `none` only where every
+   * control group is a unit itself; a container without a control group of its own reads so, too.
+   */
   readonly container: string;
   /** The id of a container below a user's manager; that user alone vouches for it. */
   readonly userContainer: string;

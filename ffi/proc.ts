@@ -121,18 +121,26 @@ export function parseExe(target: string): { readonly path: string; readonly dele
 
 const DELETED = " (deleted)";
 
-/**
- * /proc/PID/cgroup → the path in the hierarchy that systemd uses: v2's, or on v1 the one named
- * "systemd". Lines are "number:controllers:path".
- */
-export function parseCgroup(text: string): string | undefined {
-  let unified: string | undefined;
+/** The paths of a process's control groups. */
+export interface CgroupPaths {
+  /** In the hierarchy that systemd uses: v2's, or on v1 the one named "systemd". */
+  readonly path: string;
+  /** In all other hierarchies. */
+  readonly others: readonly string[];
+}
+
+/** /proc/PID/cgroup → its paths. Lines are "number:controllers:path". */
+export function parseCgroup(text: string): CgroupPaths | undefined {
+  const paths = new Map<string, string>();
   for (const line of text.split("\n")) {
     const [, controllers, path] = /^\d+:([^:]*):(\/[^]*)$/.exec(line) ?? [];
-    if (controllers === "name=systemd") return path; // with v2 beside it, v1 still has the processes
-    if (controllers === "") unified ??= path;
+    if (path !== undefined && !paths.has(controllers!)) paths.set(controllers!, path);
   }
-  return unified;
+  // With v2 beside it, v1 still has the processes.
+  const own = ["name=systemd", ""].find((controllers) => paths.has(controllers));
+  if (own === undefined) return undefined;
+  const others = [...paths].filter(([controllers]) => controllers !== own).map(([, path]) => path);
+  return { path: paths.get(own)!, others };
 }
 
 /** The target of /proc/PID/ns/NAME, "NAME:[number]". */

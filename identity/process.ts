@@ -14,6 +14,7 @@ import {
   type ProcessValues,
 } from "../core/process.ts";
 import {
+  type CgroupPaths,
   parseAuditId,
   parseCapabilities,
   parseCgroup,
@@ -45,7 +46,7 @@ type Name = keyof ProcessValues;
 interface Sources {
   readonly exe: { readonly path: string; readonly deleted: boolean };
   readonly status: ReadonlyMap<string, string>;
-  readonly cgroup: string;
+  readonly cgroup: CgroupPaths;
   readonly place: CgroupPlace;
 }
 
@@ -78,7 +79,7 @@ const SOURCES: { readonly [K in keyof Sources]: (from: Reader) => Sources[K] } =
     const { on, calls } = from.pin;
     // In another namespace paths begin anew, and a container's root gives the names.
     const isHost = readLink(on, calls, "/proc/self/ns/cgroup") === INITIAL_CGROUP_NAMESPACE;
-    const place = isHost ? placeOf(from.get("cgroup")) : undefined;
+    const place = isHost ? inCgroups(from.get("cgroup")) : undefined;
     if (place !== undefined) return place;
     const message = "Cannot tell the peer's unit: we are not in the host's cgroup namespace";
     const hint = "Run the server in the host's cgroup namespace";
@@ -100,7 +101,7 @@ const READERS: { readonly [N in Name]: (from: Reader) => ProcessValues[N] | null
     return text === "" ? null : parseCmdline(text);
   },
   startTime: ({ pin }) => readStartTime(pin),
-  cgroup: (from) => from.get("cgroup"),
+  cgroup: (from) => from.get("cgroup").path,
   slice: (from) => from.get("place").slice,
   unit: (from) => from.get("place").unit,
   userUnit: (from) => from.get("place").userUnit,
@@ -134,10 +135,13 @@ function auditId(pin: Pin, file: string, what: string): number | null {
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }
 
+const inCgroups = ({ path, others }: CgroupPaths) => placeOf(path, others);
+
 function told(container: string | null | undefined): string | null {
   if (container !== undefined) return container;
-  const message = "Cannot tell the peer's container: no known engine gave its control group's name";
-  const hint = "Decide by the unit or the control group";
+  const message =
+    "Cannot tell whether the peer is in a container: its control groups do not show it";
+  const hint = "Decide by the unit, the control group or sameNamespaces";
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }
 

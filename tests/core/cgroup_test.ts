@@ -24,7 +24,11 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
   "/": {},
   "/init.scope": { slice: "-.slice", unit: "init.scope" },
   "/system.slice/nginx.service": { ...system, unit: "nginx.service" },
-  "/system.slice/nginx.service/worker/1": { ...system, unit: "nginx.service" },
+  "/system.slice/nginx.service/worker/1": {
+    ...system,
+    unit: "nginx.service",
+    container: undefined,
+  },
   "/system.slice/system-getty.slice/getty@tty1.service": {
     slice: "system-getty.slice",
     unit: "getty@tty1.service",
@@ -34,7 +38,7 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
     unit: "dev-disk-by\\x2dlabel-x.mount",
   },
   "/system.slice/_cgroup.service": { ...system, unit: "cgroup.service" },
-  "/system.slice": { ...system },
+  "/system.slice": { ...system, container: undefined }, // systemd puts no process into a slice
   "/user.slice/user-1000.slice/session-2.scope": {
     slice: "user-1000.slice",
     unit: "session-2.scope",
@@ -44,24 +48,34 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
     slice: "user-1000.slice",
     unit: "session-c1.scope",
     session: "c1",
+    container: undefined,
   },
   [manager]: inManager,
   [`${manager}/init.scope`]: { ...inManager, userUnit: "init.scope" },
   [`${manager}/app.slice/foo.service`]: { ...inManager, userUnit: "foo.service" },
-  [`${manager}/app.slice/app-x.slice/run-1.scope/deep`]: { ...inManager, userUnit: "run-1.scope" },
+  [`${manager}/app.slice/app-x.slice/run-1.scope/deep`]: {
+    ...inManager,
+    userUnit: "run-1.scope",
+    userContainer: undefined,
+  },
 
   // What a user, a service or a container puts below itself overrides nothing.
-  "/system.slice/web.service/_..": { ...system, unit: "web.service" },
-  "/system.slice/web.service/_../_../x": { ...system, unit: "web.service" },
-  "/system.slice/web.service/__..": { ...system, unit: "web.service" },
-  "/system.slice/web.service/_": { ...system, unit: "web.service" },
+  "/system.slice/web.service/_..": { ...system, unit: "web.service", container: undefined },
+  "/system.slice/web.service/_../_../x": { ...system, unit: "web.service", container: undefined },
+  "/system.slice/web.service/__..": { ...system, unit: "web.service", container: undefined },
+  "/system.slice/web.service/_": { ...system, unit: "web.service", container: undefined },
   "/user.slice/user-1000.slice/session-2.scope/_..": {
+    container: undefined,
     slice: "user-1000.slice",
     unit: "session-2.scope",
     session: "2",
   },
-  [`${manager}/_..`]: inManager,
-  [`${manager}/app.slice/foo.service/_..`]: { ...inManager, userUnit: "foo.service" },
+  [`${manager}/_..`]: { ...inManager, userContainer: undefined },
+  [`${manager}/app.slice/foo.service/_..`]: {
+    ...inManager,
+    userUnit: "foo.service",
+    userContainer: undefined,
+  },
   [`/system.slice/docker-${ID}.scope/_..`]: {
     ...system,
     unit: `docker-${ID}.scope`,
@@ -79,7 +93,11 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
     unit: "foo.service",
     container: undefined,
   },
-  [`/system.slice/foo.service/system.slice/nginx.service`]: { ...system, unit: "foo.service" },
+  [`/system.slice/foo.service/system.slice/nginx.service`]: {
+    ...system,
+    unit: "foo.service",
+    container: undefined,
+  },
   [`/user.slice/user-1000.slice/session-2.scope/docker/${ID}`]: {
     slice: "user-1000.slice",
     unit: "session-2.scope",
@@ -105,6 +123,7 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
   [`/machine.slice/libpod-conmon-${ID}.scope`]: {
     slice: "machine.slice",
     unit: `libpod-conmon-${ID}.scope`,
+    container: undefined,
   },
   [`${manager}/user.slice/libpod-${ID}.scope/container`]: {
     ...inManager,
@@ -134,7 +153,7 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
   [`/docker/${ID.slice(1)}`]: { container: undefined },
   [`/docker/${ID}0`]: { container: undefined },
   [`/docker/${ID.toUpperCase()}`]: { container: undefined },
-  [`/x-${ID}.scope`]: { slice: "-.slice", unit: `x-${ID}.scope` },
+  [`/x-${ID}.scope`]: { slice: "-.slice", unit: `x-${ID}.scope`, container: undefined },
   "/foo.service.d": { container: undefined },
   "/.service": { container: undefined },
   "/a b.service": { container: undefined },
@@ -158,7 +177,12 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
     unit: "containerd.service",
     container: undefined,
   },
-  "/system.slice/containerd.service": { ...system, unit: "containerd.service" },
+  // An engine's own group may hold containers for which it makes none.
+  "/system.slice/containerd.service": {
+    ...system,
+    unit: "containerd.service",
+    container: undefined,
+  },
   [`/system.slice/web.service/libpod-payload-${ID}`]: {
     ...system,
     unit: "web.service",
@@ -176,6 +200,79 @@ for (const [path, place] of Object.entries(places)) {
     assert.deepEqual(placeOf(path), { ...NOTHING, ...place });
   });
 }
+
+/** Processes of containers, in groups that show none. */
+const hidden: readonly string[] = [
+  "/system.slice/libvirtd.service",
+  "/user.slice/user-1000.slice/session-3.scope/lxc/c1",
+  "/system.slice/snap.lxd.daemon.service/lxc.payload.c1",
+  "/system.slice/buildkit.service/buildkit/executor/x",
+  "/system.slice/garden.service/garden/c1",
+  "/system.slice/ecs.service/ecs/task/c1",
+  `/kubepods.slice/kubepods-pod1.slice/crio-conmon-${ID}.scope`,
+  "/system.slice/docker.service",
+  "/system.slice/snap.docker.dockerd.service",
+  "/system.slice/podman.service",
+  "/system.slice/lxc@c1.service",
+  "/system.slice/incus.service",
+  "/system.slice/k3s-agent.service",
+  "/system.slice/snap.microk8s.daemon-kubelite.service",
+  "/system.slice/nomad.service/c1",
+  "/system.slice/foo.service/supervisor",
+  "/machine.slice/machine-c1.scope",
+  "/lxc.payload.c1",
+  "/kubepods.slice/kubepods-pod1.slice",
+];
+for (const path of hidden) {
+  test(`placeOf() does not say that there is no container in ${path.replaceAll(ID, "ID")}`, () => {
+    assert.equal(placeOf(path)?.container, undefined);
+  });
+}
+
+test("placeOf() says that there is no container in usual units", () => {
+  for (
+    const path of [
+      "/system.slice/nginx.service",
+      "/system.slice/specs.service", // "ecs" within a word
+      "/system.slice/webdocker1.service",
+      "/system.slice/system-postgresql.slice/postgresql@16-main.service",
+      "/user.slice/user-1000.slice/session-2.scope",
+      "/init.scope",
+      "/",
+    ]
+  ) {
+    assert.equal(placeOf(path)?.container, null, path);
+  }
+});
+
+test("placeOf() does not say that there is no container where another hierarchy shows a group", () => {
+  const docker = "/system.slice/docker.service";
+  const web = "/system.slice/web.service";
+  for (
+    const [path, ...others] of [
+      [docker, `/docker/${ID}`, "/"],
+      ["/", "/docker", `/docker/${ID}`], // OpenRC
+      ["/", "/nginx"],
+      [web, web, `/docker/${ID}`],
+      [web, "/system.slice/web"], // no parent, though it begins alike
+      [web, `${web}/c1`],
+      [web, "/../c1"],
+      [web, "/user.slice"],
+    ] as const
+  ) {
+    assert.equal(placeOf(path, others)?.container, undefined, `${path} ${others}`);
+  }
+  assert.equal(placeOf(`${manager}/app.slice/a.service`, ["/x"])?.userContainer, undefined);
+  // A controller that a group does not use shows a group above.
+  assert.equal(placeOf(web, ["/", "/system.slice", web])?.container, null);
+});
+
+test("placeOf() gives a container's id where no other hierarchy has another one", () => {
+  const own = `/docker/${ID}`;
+  assert.equal(placeOf(own, ["/", "/system.slice/docker.service", own])?.container, ID);
+  assert.equal(placeOf(own, [`/docker/${OTHER}`])?.container, undefined);
+  assert.equal(placeOf(own, [`/system.slice/docker-${OTHER}.scope`])?.container, undefined);
+});
 
 test("placeOf() does not tell what is outside our cgroup namespace", () => {
   for (

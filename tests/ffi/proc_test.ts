@@ -102,13 +102,14 @@ test("parsePidNumbers() gives one number for each pid namespace", () => {
   assert.equal(parsePidNumbers(status("")), undefined);
 });
 
-test("parseCgroup() takes v2's path, or on v1 that of systemd", () => {
-  assert.equal(parseCgroup("0::/a:b/c d\n"), "/a:b/c d");
+test("parseCgroup() takes v2's path, or on v1 that of systemd, and the paths beside it", () => {
+  assert.deepEqual(parseCgroup("0::/a:b/c d\n"), { path: "/a:b/c d", others: [] });
   const v1 = "12:pids:/p\n1:name=systemd:/system.slice/x.service\n";
-  assert.equal(parseCgroup(v1), "/system.slice/x.service");
-  assert.equal(parseCgroup(`0::/y\n${v1}`), "/system.slice/x.service");
+  const path = "/system.slice/x.service";
+  assert.deepEqual(parseCgroup(v1), { path, others: ["/p"] });
+  assert.deepEqual(parseCgroup(`0::/y\n${v1}`), { path, others: ["/y", "/p"] });
   const odd = "/a\u2028b\rc"; // a group's name can have everything but a newline
-  assert.equal(parseCgroup(`1:name=systemd:${odd}\n0::/\n`), odd);
+  assert.deepEqual(parseCgroup(`1:name=systemd:${odd}\n0::/\n`), { path: odd, others: ["/"] });
   for (const text of ["", "1:cpu:/x\n", "garbage", "0::relative\n"]) {
     assert.equal(parseCgroup(text), undefined, text);
   }
