@@ -100,6 +100,11 @@ export function decideRequest(
     admission.deny(admitted, `${method} ${url}`, "The process is not as it was when it connected");
     return DRIFTED;
   }
+  if (url.length > MAX_TARGET_LENGTH) {
+    const start = `${method} ${url.slice(0, 200)}…`;
+    admission.deny(admitted, start, `The request target is longer than ${MAX_TARGET_LENGTH} bytes`);
+    return LONG_TARGET;
+  }
   if (!hasHost) {
     admission.deny(admitted, `${method} ${url}`, "The Host header is no host");
     return BAD_HOST;
@@ -120,9 +125,15 @@ export function decideRequest(
   return decision.allowed ? { decision, url: target.url } : forbidden(decision);
 }
 
+/**
+ * In bytes, with the query: RFC 9112, 3, recommends support for 8000. A decision compares the path with
+ * each glob of the policy.
+ */
+const MAX_TARGET_LENGTH = 8192;
+
 /** An answer that denies, in the words of RFC 9457. */
 export interface Problem {
-  readonly status: 400 | 403 | 500;
+  readonly status: 400 | 403 | 414 | 500;
   readonly title: string;
   readonly body: string;
   /** Whether the connection ends with it. */
@@ -131,6 +142,9 @@ export interface Problem {
 
 /** The request target can be read in two ways, or in none. */
 export const BAD_TARGET: Problem = problem(400, "Bad Request", "The path is ambiguous");
+
+/** The request target is too long. */
+const LONG_TARGET: Problem = problem(414, "URI Too Long", "The request target is too long");
 
 /** The Host header is no host, or there are several. */
 const BAD_HOST: Problem = problem(400, "Bad Request", "The Host header is no host");

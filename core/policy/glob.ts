@@ -12,35 +12,56 @@ export function compileGlob(glob: string): (text: string) => boolean {
   const end = between.pop();
   if (end === undefined) return (text) => text === glob;
   const least = glob.replaceAll("*", "").length;
+  const first = between.shift() === "*";
+  const parts: Part[] = [];
+  for (let at = 0; at < between.length; at += 2) {
+    parts.push({ text: between[at]!, isOne: between[at + 1] === "*" });
+  }
   return (text) =>
     text.length >= least && text.startsWith(beginning) && text.endsWith(end) &&
-    matches(between, text.slice(beginning.length, text.length - end.length));
+    matches(first, parts, text.slice(beginning.length, text.length - end.length));
+}
+
+/** A text between two stars, and the star behind it: "*", or "**". */
+interface Part {
+  readonly text: string;
+  readonly isOne: boolean;
 }
 
 /**
- * Which positions of the text can be reached, part by part: no backtracking, so no text takes more
- * than (parts × length) steps.
- *
- * @param parts Stars with texts between them.
+ * Follows which positions of the text can be reached, part by part and without backtracking: behind a
+ * star these are ranges that are apart from each other, each up to the next "/" or to the end.
  */
-function matches(parts: readonly string[], text: string): boolean {
-  if (parts.length === 1) return parts[0] !== "*" || !text.includes("/");
-  let reached: Uint8Array = new Uint8Array(text.length + 1);
-  reached[0] = 1;
+function matches(first: boolean, parts: readonly Part[], text: string): boolean {
+  let begins = [0];
+  let ends = [first ? segmentEnd(text, 0) : text.length];
   for (const part of parts) {
-    const next = new Uint8Array(text.length + 1);
-    const isStar = part.startsWith("*");
-    let isOpen = false;
-    for (let at = 0; at <= text.length; at++) {
-      if (!isStar) {
-        if (reached[at] === 1 && text.startsWith(part, at)) next[at + part.length] = 1;
+    const nextBegins: number[] = [];
+    const nextEnds: number[] = [];
+    let range = 0;
+    for (let at = text.indexOf(part.text, begins[0]); at >= 0;) {
+      while (range < ends.length && ends[range]! < at) range++;
+      if (range === ends.length) break;
+      if (at < begins[range]!) {
+        at = text.indexOf(part.text, begins[range]);
         continue;
       }
-      if (reached[at] === 1) isOpen = true;
-      if (isOpen) next[at] = 1;
-      if (part === "*" && text[at] === "/") isOpen = false;
+      const begin = at + part.text.length;
+      const end = part.isOne ? segmentEnd(text, begin) : text.length;
+      nextBegins.push(begin);
+      nextEnds.push(end);
+      if (end === text.length) break;
+      // Others that end before the same "/" reach nothing more.
+      at = text.indexOf(part.text, Math.max(at + 1, end + 1 - part.text.length));
     }
-    reached = next;
+    if (nextBegins.length === 0) return false;
+    [begins, ends] = [nextBegins, nextEnds];
   }
-  return reached[text.length] === 1;
+  return ends.at(-1) === text.length;
+}
+
+/** The position of the next "/", or the text's length. */
+function segmentEnd(text: string, from: number): number {
+  const at = text.indexOf("/", from);
+  return at < 0 ? text.length : at;
 }

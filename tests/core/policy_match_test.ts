@@ -75,6 +75,50 @@ test("a glob matches what its regular expression does", () => {
   assert.ok(matches > 50);
 });
 
+test("a glob with many stars matches what its regular expression does, in long texts", () => {
+  for (
+    const [glob, text, expected] of [
+      ["*a/*b/**c*", "xa/xb/x/y/cz", true],
+      ["*a/*b/**c*", "xa/x/xb/c", false],
+      ["**/a*b/**", `/${"a/".repeat(1000)}axb/`, true],
+      ["**/a*b/**", `/${"ax/".repeat(1000)}b/`, false],
+      ["**/a/*/b*", `${"/a/x".repeat(1000)}/b`, true],
+      ["*/b*/c", "/bb/b/c", false],
+      ["**aa*aa**aa", "aaaaaa", true],
+      ["**aa*aa**aa", "aaaaa", false],
+      ["**a/b*a/b**", "a/ba/b", true],
+      ["*/*/", "a//", true],
+    ] as const
+  ) assert.equal(compileGlob(glob)(text), expected, `${glob} ${text}`);
+});
+
+/** How often something looks into texts while it runs, letter by letter or searching. */
+function looksOf(run: () => void): number {
+  let looks = 0;
+  const { indexOf } = String.prototype;
+  String.prototype.indexOf = function (...args) {
+    looks++;
+    return indexOf.apply(this, args);
+  };
+  try {
+    run();
+  } finally {
+    String.prototype.indexOf = indexOf;
+  }
+  return looks;
+}
+
+test("a glob that begins with a star looks at a long text a few times, not at each letter", () => {
+  const globs = Array.from({ length: 40 }, (_, at) => compileGlob(`* /a${at}/**`));
+  const text = `GET /${"x".repeat(60_000)}`;
+  const looks = looksOf(() => assert.ok(!globs.some((test) => test(text))));
+  assert.ok(looks <= 4 * globs.length, `${looks}`);
+  // And one with a star for each segment, once for each of these.
+  const deep = "/b/a".repeat(15_000);
+  const all = looksOf(() => assert.equal(compileGlob("*/b*/a*/**c")(`x${deep}`), false));
+  assert.ok(all <= 10 * 30_000, `${all}`);
+});
+
 test("a glob's beginning and end are looked at first, and do not share letters", () => {
   for (
     const [glob, text, expected] of [

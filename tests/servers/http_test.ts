@@ -220,6 +220,8 @@ testEach("says so in the words of RFC 9457, when it denies a request", async (ki
     ["DELETE", "/a", 403, "Forbidden", "The policy does not allow it"],
     ["GET", "/a%2fb", 400, "Bad Request", "The path is ambiguous"],
     ["get", "/a", 400, "Bad Request", "The path is ambiguous"],
+    ["GET", `/${"a".repeat(8192)}`, 414, "URI Too Long", "The request target is too long"],
+    ["GET", `/a?${"a/".repeat(4095)}`, 414, "URI Too Long", "The request target is too long"],
   ] as const;
   for (const [method, target, status, title, detail] of table) {
     const wire = Wire.as(1001, server.path); // some parsers end the connection upon "get"
@@ -240,6 +242,7 @@ testEach("says so in the words of RFC 9457, when it denies a request", async (ki
   assert.equal((await wire.get("/secret")).status, 403, "on the same connection");
   assert.equal(handled, 0);
   assert.equal((await wire.get("/a")).status, 200, "on the same connection");
+  assert.equal((await wire.get(`/a?${"a".repeat(8189)}`)).status, 200, "8 KiB");
 });
 
 /** A body of so many bytes, as the connection is then used. */
