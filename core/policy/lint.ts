@@ -4,23 +4,22 @@ import { Budget, OutOfBudget } from "./budget.ts";
 import { textOf } from "../errors.ts";
 import type { OptionNames } from "../options.ts";
 import type { CheckedRule, DocumentPath, Named, NamedKind } from "./check.ts";
-import type { Checked, CheckedFact } from "./condition.ts";
-import { hasId, type IdRange } from "./ids.ts";
-import { findText } from "./language.ts";
+import { cutOff, lintCgroup, lintConditions } from "./lint_conditions.ts";
 import { matches, Reach } from "./reach.ts";
 import {
   both,
   EVERYTHING,
   exampleIn,
   type FactKey,
+  factsOf,
   Ids,
   isEmpty,
   type PolicyCase,
   type Region,
   Truths,
   whereKnown,
+  without,
 } from "./region.ts";
-import { OVERFLOW_ID } from "./subject.ts";
 
 /**
  * What a finding is about.
@@ -29,10 +28,13 @@ import { OVERFLOW_ID } from "./subject.ts";
  * - `never`: the rule decides nothing, since earlier rules do.
  * - `only-unknown`: it decides only where facts are unknown.
  * - `shadowed`: an earlier rule that says otherwise decides for some whom it is about.
+ * - `widened`: where a fact is unknown, a later rule gives more than this one.
  * - `everyone`: an allowing rule whose conditions everybody meets.
  * - `forgeable`: it rests on what other processes of the same user can take on.
+ * - `evadable`: it keeps peers out by a group that they can leave, or need not show.
+ * - `recycled`: it rests on an id that the system gives to another service later.
  * - `slow`: a peer can make it take long.
- * - `container`: it lets in uid 0 of containers that see the socket.
+ * - `container`: it may take a process of a container for one of the host.
  * - `overflow`: it names 65534.
  * - `same-id`: two names stand for one id.
  * - `unsettled`: it could not be found out in reasonable time.
@@ -42,8 +44,11 @@ export type FindingKind =
   | "never"
   | "only-unknown"
   | "shadowed"
+  | "widened"
   | "everyone"
   | "forgeable"
+  | "evadable"
+  | "recycled"
   | "slow"
   | "container"
   | "overflow"
@@ -101,7 +106,10 @@ export function lintRules(
 ): readonly Finding[] {
   const { abstractSocket = false, where } = context;
   const reach = new Reach(rules, budget);
-  const looks = [lintReach, lintEveryone, lintCgroup, ...(abstractSocket ? [lintContainer] : [])];
+  const looks = [
+    ...[lintReach, lintWidened, lintEveryone, lintCgroup],
+    ...(abstractSocket ? [lintContainer] : []),
+  ];
   const namesOf = sameIds(context);
   return rules.flatMap((rule, position) => {
     const findings: Finding[] = [];
@@ -120,9 +128,7 @@ export function lintRules(
         "of rules before it can be combined in too many ways";
       say("unsettled", "warning", message);
     }
-    lintExe(rule, say);
-    lintHash(rule, say);
-    lintOverflow(rule, say);
+    lintConditions(rule, say);
     lintNames(namesOf(position), say);
     return findings;
   });
@@ -135,7 +141,8 @@ interface Look {
   readonly budget: Budget;
 }
 
-type Say = (
+/** Reports a finding about the rule at hand. */
+export type Say = (
   kind: FindingKind,
   level: Finding["level"],
   message: string,
@@ -217,6 +224,58 @@ function decidedIn(
   return undefined;
 }
 
+/**
+ * An allowing rule that is an exception to a wider one behind it, and gives less: where one of its facts
+ * is unknown it does not match, and the wider one does.
+ */
+function lintWidened({ reach, position, rule, budget }: Look, say: Say): void {
+  const { grants = [], when } = rule;
+  // Which of two names gives more is not known here: only a list that has more than the other does.
+  const givesMore = (others: readonly string[] | undefined) =>
+    others !== undefined && grants.every((grant) => others.includes(grant)) &&
+    others.some((grant) => !grants.includes(grant));
+  const facts = factsOf(when).filter((fact) => fact !== "uid" && fact !== "groups");
+  if (grants.length === 0 || facts.length === 0) return;
+  if (!reach.rules.some((other, at) => at > position && givesMore(other.grants))) return;
+  for (const region of matches(rule, "true", budget)) {
+    const known = whereKnown(region, reach.facts, budget);
+    if (isEmpty(known, budget)) continue;
+    const met = exampleIn(known, reach.facts, budget);
+    if (reach.ruleOf(met, budget) !== position) continue;
+    const example = withoutFacts(met, facts);
+    const wider = reach.ruleOf(example, budget);
+    if (reach.firstOpen <= (wider ?? Infinity)) throw new OutOfBudget();
+    const other = wider === undefined ? undefined : reach.rules[wider]!;
+    if (other === undefined || !givesMore(other.grants)) continue;
+    if (!isWithin(known, matches(other, "true", budget), budget)) continue;
+    const names = facts.map((fact) => fact.replace(/^namespace .*/, "sameNamespaces"));
+    const message =
+      `Where ${[...new Set(names)].join(" or ")} is unknown, rule "${rule.name}" does ` +
+      `not match, and rule "${other.name}" gives more: ${
+        inShort(example)
+      }. Make "${other.name}" ask ` +
+      "for what tells the two apart";
+    say("widened", "warning", message, { example });
+    return;
+  }
+}
+
+/** Whether a region lies within the union of others. */
+function isWithin(region: Region, others: readonly Region[], budget: Budget): boolean {
+  let left: readonly Region[] = [region];
+  for (const other of others) left = left.flatMap((part) => without(part, other, budget));
+  return left.length === 0;
+}
+
+/** The same case, in which these facts are unknown. */
+function withoutFacts({ peer, action }: PolicyCase, facts: readonly FactKey[]): PolicyCase {
+  const leave = (of: object = {}, prefix = "") =>
+    Object.entries(of).filter(([name]) => !facts.includes(`${prefix}${name}` as FactKey));
+  const namespaces = Object.fromEntries(leave(peer.process?.namespaces, "namespace "));
+  const process = { ...Object.fromEntries(leave(peer.process)), namespaces };
+  return { peer: { ...Object.fromEntries(leave(peer)), ...(peer.process && { process }) }, action };
+}
+
 /** An allowing rule whose conditions everybody meets. */
 function lintEveryone({ reach, rule, budget }: Look, say: Say): void {
   const { grants, when, name, actions } = rule;
@@ -251,119 +310,6 @@ function lintContainer({ reach, rule, position, budget }: Look, say: Say): void 
     const message = `Rule "${rule.name}" lets in uid 0 of containers that share the network and ` +
       "user namespace, which reach an abstract socket: add sameNamespaces: [pid, mnt]";
     say("container", "warning", message, { example });
-    return;
-  }
-}
-
-/** Rules that rest on which program it is. */
-function lintExe({ name, when, grants }: CheckedRule, say: Say): void {
-  const facts = when === undefined ? [] : partsOf(when);
-  if (!facts.some(({ kind }) => kind === "exe" || kind === "exeSha256")) return;
-  if (grants === undefined) {
-    const message = `Rule "${name}" denies by the program: whom it is about can run a copy of it ` +
-      "that has another name or another byte";
-    say("forgeable", "warning", message);
-    return;
-  }
-  const asksWho = facts.some(({ kind }) => ["uid", "gid", "group"].includes(kind));
-  const message = `Rule "${name}" allows by the program: whoever has the same uid can make that ` +
-    "program run other code" + (asksWho ? "" : ", and the rule asks for no uid or group");
-  say("forgeable", asksWho ? "note" : "warning", message);
-}
-
-/** Where others than the system's manager make and name control groups, as the usual ones place them. */
-const MADE_BY_OTHERS: readonly (readonly [glob: string, who: string])[] = [
-  [
-    "/user.slice/user-*.slice/user@*.service/**",
-    "a user's own manager can make below user@UID.service",
-  ],
-  ...[
-    "/docker/*/**",
-    "/system.slice/docker-*.scope/**",
-    "/machine.slice/libpod-*.scope/**",
-    "/kubepods.slice/**.scope/**",
-  ].map((glob) => [glob, "a container can make below its own"] as const),
-];
-
-/** Rules that rest on a control group that others can make. */
-function lintCgroup({ rule: { name, when, grants }, budget }: Look, say: Say): void {
-  const facts = when === undefined ? [] : partsOf(when);
-  for (const fact of when === undefined ? [] : wantedOf(when, grants !== undefined)) {
-    if (fact.kind !== "cgroup") continue;
-    for (const glob of fact.globs) {
-      const made = MADE_BY_OTHERS.find(([others]) =>
-        findText({ in: [[glob], [others]], out: [] }, budget) !== undefined
-      );
-      if (made === undefined) continue;
-      const asksWho = facts.some(({ kind }) => ["uid", "gid", "group"].includes(kind));
-      const message =
-        `Rule "${name}" asks for the cgroup ${cutOff(glob)}, which also matches what ` +
-        `${made[1]}: begin it with the whole path, or ask for the unit`;
-      say("forgeable", asksWho ? "note" : "warning", message);
-      return;
-    }
-  }
-}
-
-/** The conditions on single facts that help to meet a condition, or to miss it. */
-function wantedOf(condition: Checked, isMet: boolean): readonly CheckedFact[] {
-  switch (condition.kind) {
-    case "not":
-      return wantedOf(condition.of, !isMet);
-    case "all":
-    case "any":
-      return condition.of.flatMap((each) => wantedOf(each, isMet));
-  }
-  return isMet ? [condition] : [];
-}
-
-/** Rules that read a whole file of whoever asks. */
-function lintHash({ name, when }: CheckedRule, say: Say): void {
-  if (when === undefined || !hashesAnyone(when)) return;
-  const message =
-    `Rule "${name}" asks for exeSha256 of whoever connects, who can make that slow: ` +
-    "add a uid, gid, user or group to the same condition, which is asked first";
-  say("slow", "warning", message);
-}
-
-/** Whether a hash is asked for where no id has to be met before. */
-function hashesAnyone(condition: Checked): boolean {
-  switch (condition.kind) {
-    case "not":
-      return hashesAnyone(condition.of);
-    case "all":
-      return !asksId(condition) && condition.of.some(hashesAnyone);
-    case "any":
-      return condition.of.some(hashesAnyone);
-  }
-  return condition.kind === "exeSha256";
-}
-
-/** Whether nobody meets it without certain ids. */
-function asksId(condition: Checked): boolean {
-  switch (condition.kind) {
-    case "uid":
-    case "gid":
-    case "group":
-      return true;
-    case "all":
-      return condition.of.some(asksId);
-    case "any":
-      return condition.of.every(asksId);
-  }
-  return false;
-}
-
-/** Rules on the id that stands for all that have none here. */
-function lintOverflow({ name, when }: CheckedRule, say: Say): void {
-  const has = (ranges: readonly IdRange[]) => hasId(ranges, OVERFLOW_ID);
-  for (const fact of when === undefined ? [] : partsOf(when)) {
-    if (!("ranges" in fact) || !has(fact.ranges)) continue;
-    const isAlone = fact.ranges.some(({ first, last }) => first === last && first === OVERFLOW_ID);
-    const message =
-      `Rule "${name}" is about ${OVERFLOW_ID}: in a user namespace every id without ` +
-      "a number there reads so, and the rule is then unknown; elsewhere unrelated programs share it";
-    say("overflow", isAlone ? "warning" : "note", message);
     return;
   }
 }
@@ -430,27 +376,8 @@ function lintNames(same: readonly SameId[], say: Say): void {
   }
 }
 
-/** The conditions on single facts. */
-function partsOf(condition: Checked): readonly Exclude<Checked, { readonly of: unknown }>[] {
-  switch (condition.kind) {
-    case "not":
-      return partsOf(condition.of);
-    case "all":
-    case "any":
-      return condition.of.flatMap(partsOf);
-  }
-  return [condition];
-}
-
 /** A case in one line: `{"uid":1000} "GET /x"`. */
 function inShort({ peer, action }: PolicyCase): string {
   return cutOff(JSON.stringify(peer)) +
     (action === undefined ? "" : ` ${JSON.stringify(cutOff(action))}`);
-}
-
-/** In characters, of what is quoted in a message. */
-const LONGEST = 300;
-
-function cutOff(text: string): string {
-  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
 }

@@ -223,9 +223,9 @@ test("lint() names what is doubtful, with a case that shows it", () => {
 test("lint() of a policy that is as it should be finds nothing", () => {
   const policy = compile(
     rule("root", { when: { uid: 0, sameNamespaces: ["pid", "mnt"] }, allow: "full" }),
-    rule("docker", { when: { group: "docker", not: { uid: 0 } }, allow: "full" }),
+    rule("docker", { when: { user: "ben", group: "docker" }, allow: "full" }),
     rule("reader", {
-      when: { user: "ada", not: { group: "docker" } },
+      when: { user: "ada", not: { label: "unconfined" } },
       actions: "GET /**",
       allow: "read",
     }),
@@ -315,6 +315,156 @@ test("lint() tells cgroup globs that match what others name", () => {
   assert.equal(said("/system.slice/prometheus.service/**"), "", "it divides its own group");
   const denied = compile(rule("r", { when: { cgroup: "**" }, deny: true })).lint();
   assert.ok(!denied.some(({ kind }) => kind === "forgeable"));
+});
+
+test("lint() tells cgroup globs that match what containers and services name", () => {
+  const isForgeable = (cgroup: string) =>
+    compile(rule("r", { when: { cgroup }, allow: true })).lint()
+      .some(({ kind }) => kind === "forgeable");
+  for (
+    const glob of [
+      "/machine.slice/**/web.service",
+      "/machine.slice/systemd-nspawn@c1.service/payload/system.slice/*",
+      "/machine.slice/machine-*.scope/web.service",
+      "/lxc/**",
+      "/lxc/*/web",
+      "/lxc.payload.c1/system.slice/web.service",
+      "/system.slice/nerdctl-*.scope/web",
+      "/kubepods/burstable/*/*/web",
+      "/kubepods/pod1/**",
+      "/kubelet.slice/**/web",
+      "/default/*/web",
+      "/k8s.io/**",
+      "/ecs/**",
+      "/ecstasks.slice/**/web",
+      "/system.slice/*/worker",
+      "/system.slice/**/worker",
+      "/*/*/worker",
+    ]
+  ) assert.ok(isForgeable(glob), glob);
+  for (const glob of ["/system.slice/web.service/*/worker", "/system.slice/web.service", "/a/*"]) {
+    assert.ok(!isForgeable(glob), glob);
+  }
+});
+
+test("lint() tells who evades a rule that keeps out by groups", () => {
+  const found = (when: Condition, effect: { deny: true } | { allow: true } = { deny: true }) =>
+    compile(rule("r", { when, ...effect })).lint()
+      .flatMap(({ kind, level }) => kind === "evadable" ? [level] : []).join();
+  const allow = { allow: true } as const;
+  assert.equal(found({ gid: 2000 }), "warning");
+  assert.equal(found({ uid: 5, gid: "2000-2009" }), "warning");
+  assert.equal(found({ not: { gid: 2000 } }, allow), "warning");
+  assert.equal(found({ any: [{ gid: [3, 4] }, { group: "docker" }] }), "warning", "not of 4");
+  assert.equal(found({ any: [{ gid: 3 }, { group: "docker" }] }), "note", "of docker, 3");
+  assert.equal(found({ group: "docker" }), "note");
+  assert.equal(found({ uid: 5, not: { group: "docker" } }, allow), "note");
+  for (const when of [{ gid: 2000 }, { group: "docker" }]) {
+    assert.equal(found(when, allow), "", "an allow-list");
+    assert.equal(found({ not: when }), "", "an allow-list");
+  }
+  const messages = [{ gid: 2000 }, { group: "docker" }].map((when) =>
+    compile(rule("r", { when, deny: true })).lint().find(({ kind }) => kind === "evadable")?.message
+  );
+  assert.match(
+    messages[0]!,
+    /by gid 2000, .* misses supplementary members, and newgrp.* Use group$/,
+  );
+  assert.match(messages[1]!, /subordinate gids .* Allow by uid or group instead$/);
+});
+
+test("lint() tells rules that take a process of a container for one of the host", () => {
+  const found = (when: Condition, effect: { deny: true } | { allow: true } = { allow: true }) =>
+    compile(rule("r", { when, ...effect })).lint()
+      .flatMap(({ kind, level }) => kind === "container" ? [level] : []).join();
+  const deny = { deny: true } as const;
+  const any = { container: "**" };
+  assert.equal(found({ uid: 0, not: any }), "warning");
+  assert.equal(found({ any: [{ uid: 5 }, { all: [{ not: any }] }] }), "warning");
+  assert.equal(found(any, deny), "warning");
+  assert.equal(found(any), "");
+  assert.equal(found({ not: any }, deny), "");
+  assert.equal(found({ uid: 0, not: any, sameNamespaces: ["pid", "mnt"] }), "");
+  for (
+    const unit of [
+      ...["docker.service", "containerd.service", "docker*", "libvirtd.service", "k3s.service"],
+      ...["snap.lxd.daemon.service", "ecs.service", "garden.service", "buildkit.service"],
+    ]
+  ) {
+    assert.equal(found({ unit }), "warning", unit);
+    assert.equal(found({ not: { unit } }, deny), "warning", unit);
+    assert.equal(found({ unit, sameNamespaces: "pid" }), "", unit);
+    assert.equal(found({ any: [{ unit }, { sameNamespaces: "pid" }] }), "warning", unit);
+    assert.equal(found({ unit }, deny), "", unit);
+  }
+  for (const unit of ["nginx.service", "docker-*.scope", "specs.service", "*"]) {
+    assert.equal(found({ unit }), "", unit);
+  }
+});
+
+test("lint() tells ids that systemd gives to one service after the other", () => {
+  const found = (when: Condition) =>
+    compile(rule("r", { when, allow: true })).lint()
+      .flatMap(({ kind, level }) => kind === "recycled" ? [level] : []).join();
+  const given: readonly Condition[] = [
+    { uid: 61184 },
+    { uid: [5, 65519] },
+    { gid: "61200-61300" },
+    { not: { uid: 62000 } },
+  ];
+  for (const when of given) assert.equal(found(when), "warning", JSON.stringify(when));
+  for (const uid of [61183, 65520, "61184-65519", "1000-65533"]) {
+    assert.equal(found({ uid }), "", `${uid}`);
+  }
+  assert.equal(found({ uid: 62000, unit: "metrics.service" }), "");
+  const named = checkPolicy(
+    { version: 1, rules: [rule("r", { when: { user: "metrics" }, allow: true })] },
+    { ...resolve, uid: () => 63000 },
+  );
+  assert.ok("checked" in named);
+  assert.match(compilePolicy(named.checked).lint()[0]!.message, /uid 63000, which systemd gives/);
+});
+
+test("lint() tells where an unknown fact makes way for a rule that gives more", () => {
+  const web: RuleDocument = {
+    name: "web",
+    when: { uid: 5, unit: "web.service" },
+    allow: "read",
+  };
+  const found = (...rules: readonly RuleDocument[]) =>
+    compile(...rules).lint().filter(({ kind }) => kind === "widened");
+  const wider = rule("wider", { when: { uid: "1-9" }, allow: ["read", "write"] });
+  const [finding, ...more] = found(web, wider);
+  assert.deepEqual(more, []);
+  assert.deepEqual([finding!.rule, finding!.level], ["web", "warning"]);
+  assert.match(
+    finding!.message,
+    /^Where unit is unknown, rule "web" does not match, and rule "wider"/,
+  );
+  const { peer, action } = finding!.example!;
+  const decision = compile(web, wider).decide(peer, { action });
+  assert.deepEqual([decision.rule, decision.unknown.join()], ["wider", "unit"]);
+
+  assert.equal(found(web, rule("less", { when: { uid: 5 }, allow: "read" })).length, 0);
+  assert.equal(found(web, rule("other", { when: { uid: 5 }, allow: "write" })).length, 0);
+  assert.equal(
+    found(web, rule("group", { when: { group: "docker" }, allow: ["read", "write"] })).length,
+    0,
+    "not of all of them",
+  );
+  assert.equal(
+    found(web, rule("no", { when: { unit: "web*" }, deny: true }), wider).length,
+    0,
+    "a rule between denies where the unit is unknown",
+  );
+  const cut = rule("cut", {
+    when: { uid: "1-9", unit: "web.service" },
+    actions: "GET /**",
+    allow: "read",
+  });
+  assert.equal(found(cut, wider).length, 1);
+  assert.equal(found({ ...cut, actions: "**" }, { ...wider, actions: "GET /a" }).length, 0);
+  assert.equal(found(rule("ids", { when: { uid: 5 }, allow: "read" }), wider).length, 0);
 });
 
 test("lint() tells where a hash is asked for of whoever connects", () => {
