@@ -174,25 +174,28 @@ class Check implements Report {
 function ruleOf({ name, when, actions, allow, deny }: RuleDocument, check: Check): CheckedRule {
   return {
     name,
-    when: when && conditionOf(when, check),
+    when: when && conditionOf(when, deny !== undefined, check),
     actions: actions === undefined ? undefined : listOf(actions),
     grants: allow === undefined ? undefined : Object.freeze(allow === true ? [] : listOf(allow)),
     reason: typeof deny === "string" ? deny : undefined,
   };
 }
 
-function conditionOf(condition: Condition, check: Check): Checked {
+/** @param keepsOut Whether a peer that meets it is kept out: in a denying rule, or in `not` of an allowing one. */
+function conditionOf(condition: Condition, keepsOut: boolean, check: Check): Checked {
   const fields = Object.entries(condition);
-  return { kind: "all", of: fields.map(([field, value]) => factOf(field, value, check)) };
+  return { kind: "all", of: fields.map(([field, value]) => factOf(field, value, keepsOut, check)) };
 }
 
-function factOf(field: string, value: unknown, check: Check): Checked {
+function factOf(field: string, value: unknown, keepsOut: boolean, check: Check): Checked {
   switch (field) {
     case "any":
-    case "all":
-      return { kind: field, of: (value as Condition[]).map((each) => conditionOf(each, check)) };
+    case "all": {
+      const of = (value as Condition[]).map((each) => conditionOf(each, keepsOut, check));
+      return { kind: field, of };
+    }
     case "not":
-      return { kind: field, of: conditionOf(value as Condition, check) };
+      return { kind: field, of: conditionOf(value as Condition, !keepsOut, check) };
   }
   const text = `${field} ${listOf(value).join(" or ")}`;
   switch (field) {
@@ -221,7 +224,25 @@ function factOf(field: string, value: unknown, check: Check): Checked {
     }
   }
   if (!(TEXT_FIELDS as readonly string[]).includes(field)) throw new TypeError(`No field ${field}`);
-  return { kind: field as TextField, globs: listOf(value as string), text };
+  const globs = listOf(value as string);
+  if (field !== "label") return { kind: field as TextField, globs, text };
+  return { kind: field, globs: globs.flatMap((glob) => labelGlobs(glob, keepsOut)), text };
+}
+
+/**
+ * AppArmor's labels have a mode behind the profile, "docker-default (enforce)": a glob without one means
+ * every mode. What keeps peers out must not miss, so it also means the profile's children ("a//b") and
+ * stacks that have it in them ("a//&b"); a label of SELinux or Smack looks like none of these.
+ *
+ * @see {@link https://man7.org/linux/man-pages/man7/apparmor.7.html apparmor(7)}
+ */
+function labelGlobs(glob: string, keepsOut: boolean): readonly string[] {
+  const [, profile = glob, mode = ""] = /^(.+)( \([^()]*\))$/.exec(glob) ?? [];
+  const modes = (text: string) => mode === "" && !text.endsWith("*") ? ["", " (*)"] : [mode];
+  const texts = keepsOut && profile !== "**"
+    ? [profile, `${profile}//**`, `**//&${profile}`, `**//&${profile}//**`]
+    : [profile];
+  return texts.flatMap((text) => modes(text).map((mode) => `${text}${mode}`));
 }
 
 function testOf(

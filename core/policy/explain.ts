@@ -2,6 +2,7 @@
 
 import type { CheckedRule } from "./check.ts";
 import { type Checked, compileCondition, type Truth } from "./condition.ts";
+import { type IdRange, intersect, unite } from "./ids.ts";
 import { compileGlob } from "./glob.ts";
 import type { Decision } from "./policy.ts";
 import type { FactName, Subject } from "./subject.ts";
@@ -117,31 +118,65 @@ function nearMissOf(
 ): string | undefined {
   const [at, ...others] = [...conditions.keys()].filter((each) => conditions[each]!.holds !== true);
   if (at === undefined || others.length > 0) return undefined;
-  const rest = parts.filter((_, each) => each !== at).flatMap(askedBy);
-  if (isAskedTwice([...new Set(rest), ...askedBy(parts[at]!)])) return undefined;
+  const rest = askedByAll(parts.filter((_, each) => each !== at).map(askedBy));
+  if (touches(askedBy(parts[at]!), rest)) return undefined;
   if (asksTwice(parts[at]!)) return undefined;
   return conditions[at]!.holds === undefined
     ? `would match if it were known that ${sentence(parts[at]!, "is")}`
     : `would match if ${sentence(parts[at]!, "were")}`;
 }
 
-/** What a condition is about, each once: facts, and in which groups the peer is. */
-function askedBy(condition: Checked): readonly string[] {
+/** What conditions are about. */
+interface Asked {
+  /** Facts but groups. */
+  readonly facts: ReadonlySet<string>;
+  /** As the primary group, which is one of all groups. */
+  readonly gids: readonly IdRange[];
+  /** As one of all groups. */
+  readonly groups: readonly IdRange[];
+}
+
+function askedBy(condition: Checked): Asked {
   switch (condition.kind) {
     case "any":
     case "all":
-      return [...new Set(condition.of.flatMap(askedBy))];
+      return askedByAll(condition.of.map(askedBy));
     case "not":
       return askedBy(condition.of);
+    case "gid":
+      return { facts: new Set([condition.kind]), gids: condition.ranges, groups: [] };
     case "group":
-      return condition.ranges.flatMap(({ first, last }) =>
-        Array.from({ length: last - first + 1 }, (_, at) => `group ${first + at}`)
-      );
+      return { facts: new Set(), gids: [], groups: condition.ranges };
   }
-  return [condition.kind];
+  return { facts: new Set([condition.kind]), gids: [], groups: [] };
 }
 
-const isAskedTwice = (asked: readonly string[]) => new Set(asked).size < asked.length;
+function askedByAll(each: readonly Asked[]): Asked {
+  return {
+    facts: new Set(each.flatMap(({ facts }) => [...facts])),
+    gids: unite(each.flatMap(({ gids }) => gids)),
+    groups: unite(each.flatMap(({ groups }) => groups)),
+  };
+}
+
+/** Whether two of them are about the same fact. */
+function isAskedTwice(each: readonly Asked[]): boolean {
+  const all = askedByAll(each);
+  const sum = (of: (asked: Asked) => number) => each.reduce((sum, asked) => sum + of(asked), 0);
+  const ids = (ranges: readonly IdRange[]) =>
+    ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0);
+  return sum(({ facts }) => facts.size) > all.facts.size ||
+    sum(({ groups }) => ids(groups)) > ids(all.groups) ||
+    all.gids.length > 0 && all.groups.length > 0;
+}
+
+/** Whether a fact that one is about cannot change without another one that the rest is about. */
+function touches(one: Asked, rest: Asked): boolean {
+  return [...one.facts].some((fact) => rest.facts.has(fact)) ||
+    intersect(one.groups, rest.groups).length > 0 ||
+    one.gids.length > 0 && rest.groups.length > 0 || // with another gid it leaves a group, and enters one
+    intersect(one.groups, rest.gids).length > 0;
+}
 
 /** Whether two conditions that would both have to hold, inside of this one, ask for the same. */
 function asksTwice(condition: Checked, isNot = false): boolean {
@@ -151,7 +186,7 @@ function asksTwice(condition: Checked, isNot = false): boolean {
     case "any":
     case "all": {
       const all = (condition.kind === "all") !== isNot;
-      return all && isAskedTwice(condition.of.flatMap(askedBy)) ||
+      return all && isAskedTwice(condition.of.map(askedBy)) ||
         condition.of.some((each) => asksTwice(each, isNot));
     }
   }

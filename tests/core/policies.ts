@@ -54,12 +54,35 @@ export function globMatches(glob: string, text: string | null | undefined): Trut
   const source = glob.replaceAll(
     /\*\*+|[^*]|\*/g,
     (part) =>
-      part === "*" ? "[^/]*" : part.startsWith("*") ? "[^]*" : part.replace(/[^\w]/g, "\\$&"),
+      part === "*"
+        ? "[^/]*"
+        : part.startsWith("*")
+        ? "[^]*"
+        : part.replace(/[\\^$.+?()[\]{}|/]/, "\\$&"),
   );
   return new RegExp(`^(?:${source})$`, "u").test(text);
 }
 
-export function holds(condition: Condition, peer: PlainPeer): Truth {
+/** "a//&b (enforce)" → profiles and mode, as the kernel writes AppArmor's labels. */
+function labelMatches(glob: string, label: string | null | undefined, keepsOut: boolean): Truth {
+  const whole = globMatches(glob, label);
+  if (whole !== false || label === null || label === undefined) return whole;
+  const split = (text: string) => /^([^]+)( \([^()]*\))$/.exec(text) ?? ["", text, ""];
+  const [, wanted, wantedMode] = split(glob) as [string, string, string];
+  const [, stack, mode] = split(label) as [string, string, string];
+  if (wantedMode === "" ? mode.includes("/") : mode !== wantedMode) return false;
+  // Each profile in the stack, with its children, from wherever a glob's stars may begin.
+  const parts = keepsOut ? stack.split("//&").map((_, at, all) => all.slice(at).join("//&")) : [];
+  return globMatches(wanted, stack)! ||
+    parts.some((part) =>
+      Array.from({ length: part.length + 1 }, (_, at) => part.slice(0, at)).some((start) =>
+        (start === part || part.startsWith("//", start.length)) && globMatches(wanted, start)
+      )
+    );
+}
+
+/** @param keepsOut Whether a peer that meets it is kept out. */
+export function holds(condition: Condition, peer: PlainPeer, keepsOut = false): Truth {
   const { groups, process, ambiguous = [] } = peer;
   const uid = ambiguous.includes("uid") ? undefined : peer.uid;
   const gid = ambiguous.includes("gid") ? undefined : peer.gid;
@@ -85,13 +108,13 @@ export function holds(condition: Condition, peer: PlainPeer): Truth {
         case "sameNamespaces":
           return all(list(value as "user").map((kind) => process?.namespaces?.[kind]?.ours));
         case "any":
-          return any((value as Condition[]).map((each) => holds(each, peer)));
+          return any((value as Condition[]).map((each) => holds(each, peer, keepsOut)));
         case "all":
-          return all((value as Condition[]).map((each) => holds(each, peer)));
+          return all((value as Condition[]).map((each) => holds(each, peer, keepsOut)));
         case "not":
-          return not(holds(value as Condition, peer));
+          return not(holds(value as Condition, peer, !keepsOut));
         case "label":
-          return any(list(value as string).map((glob) => globMatches(glob, peer.label)));
+          return any(list(value as string).map((glob) => labelMatches(glob, peer.label, keepsOut)));
       }
       const text = process?.[field as "exe"];
       return any(list(value as string).map((glob) => globMatches(glob, text)));
@@ -108,7 +131,7 @@ export function decideNaively(
     const about = actions === undefined ||
       (action !== undefined && list(actions).some((glob) => globMatches(glob, action)));
     if (!about) continue;
-    const truth = when === undefined ? true : holds(when, peer);
+    const truth = when === undefined ? true : holds(when, peer, deny !== undefined);
     if (deny !== undefined && truth !== false) return { allowed: false, rule: name, grants: [] };
     if (allow !== undefined && truth === true) {
       return { allowed: true, rule: name, grants: allow === true ? [] : list(allow) };
@@ -141,6 +164,11 @@ export const glob = fc.array(fc.constantFrom("a", "b", "/", "*", "**"), {
 export const text = fc.array(fc.constantFrom("a", "b", "/"), { maxLength: 5 }).map((parts) =>
   parts.join("")
 );
+/** Labels and globs for them, of AppArmor and others. */
+const label = fc.tuple(
+  fc.array(fc.constantFrom("a", "b", "//", "//&", "*", "**"), { minLength: 1, maxLength: 4 }),
+  fc.constantFrom("", "", " (enforce)", " (kill)"),
+).map(([parts, mode]) => `${parts.join("")}${mode}`);
 const kind = fc.constantFrom("user", "pid", "net");
 const sha256 = fc.constantFrom("0".repeat(64), "a".repeat(64));
 
@@ -158,7 +186,7 @@ function conditionOf(depth: number): fc.Arbitrary<Condition> {
     unit: someOf(glob),
     cgroup: someOf(glob),
     container: someOf(glob),
-    label: someOf(glob),
+    label: someOf(label),
     sameNamespaces: someOf(kind),
     unchanged: fc.boolean(),
     ...(several && inner && { any: several, all: several, not: inner }),
@@ -201,7 +229,7 @@ export const peer = fc.record({
   gid: id,
   groups: fc.array(fc.constantFrom(0, 3, 6, 9, 65534), { maxLength: 3 }),
   ambiguous: fc.constantFrom([], [], [], ["uid"], ["gid"], ["groups"], ["uid", "groups"]),
-  label: fact(text),
+  label: fact(label),
   unchanged: fc.boolean(),
   process: fc.record({
     exe: fact(text),

@@ -238,6 +238,13 @@ test("explain() says as a sentence what would have to be so", () => {
     [{ user: "root", uid: "1-9" }, undefined],
     [{ uid: 0, not: { user: "root" } }, undefined],
     [{ all: [{ group: "docker" }, { not: { group: "docker" } }] }, undefined],
+    // A gid is one of the groups.
+    [{ not: { group: "docker" }, gid: 3 }, undefined],
+    [{ group: "docker", gid: 3 }, undefined],
+    [{ group: "docker", gid: 9 }, undefined],
+    [{ group: "users", gid: 9 }, "the peer were in group users"],
+    [{ not: { gid: 9 }, uid: 1 }, "its gid were not 9"],
+    [{ any: [{ all: [{ gid: 6 }, { not: { group: "users" } }] }] }, undefined],
     [{ any: [{ uid: 0, all: [{ uid: 5 }] }] }, undefined],
     [{ not: { any: [{ uid: 1 }, { not: { uid: 2 } }] } }, undefined],
   ];
@@ -248,7 +255,57 @@ test("explain() says as a sentence what would have to be so", () => {
   }
 });
 
-test("explain() says of no uid and no group that it would do where it would not", () => {
+test("a label without a mode is one with any mode, and a deny misses no stack and no child", () => {
+  const decide = (when: Condition, effect: { deny: true } | { allow: true }, label: string) =>
+    compile({ name: "r", when, ...effect }, { name: "rest", allow: "rest" })
+      .decide({ label }).grants.length === 0;
+  const evil = { label: "snap.evil.app" };
+  const deny = { deny: true } as const;
+  const allow = { allow: true } as const;
+  const modes = ["", " (enforce)", " (complain)", " (kill)", " (unconfined)", " (mixed)"];
+  for (const mode of modes) {
+    for (
+      const profile of [
+        "snap.evil.app",
+        "snap.evil.app//child",
+        "snap.evil.app//&other",
+        "a//&snap.evil.app",
+        "a//&snap.evil.app//&z",
+        "a//&snap.evil.app//child",
+      ]
+    ) {
+      const label = `${profile}${mode}`;
+      assert.ok(decide(evil, deny, label), label);
+      assert.ok(decide({ any: [{ uid: 7 }, evil] }, deny, label), label);
+      assert.ok(!decide({ not: evil }, allow, label), label);
+      // What lets in is that profile, and no other.
+      assert.equal(decide(evil, allow, label), profile === "snap.evil.app", label);
+      assert.equal(decide({ not: evil }, deny, label), profile !== "snap.evil.app", label);
+    }
+    for (const profile of ["snap.evil.app2", "a.snap.evil.app", "snap.evil", "unconfined"]) {
+      assert.ok(!decide(evil, deny, `${profile}${mode}`), `${profile}${mode}`);
+      assert.ok(!decide(evil, allow, `${profile}${mode}`), `${profile}${mode}`);
+    }
+  }
+  const enforced = { label: "snap.evil.app (enforce)" };
+  assert.ok(decide(enforced, allow, "snap.evil.app (enforce)"));
+  assert.ok(!decide(enforced, allow, "snap.evil.app (complain)"));
+  assert.ok(!decide(enforced, allow, "snap.evil.app"));
+  assert.ok(decide(enforced, deny, "a//&snap.evil.app (enforce)"));
+  const selinux = "system_u:system_r:httpd_t:s0";
+  assert.ok(decide({ label: selinux }, deny, selinux));
+  assert.ok(!decide({ label: selinux }, deny, `${selinux}:c1`));
+});
+
+test("explain() does not wish for a gid against its own condition on groups", () => {
+  const when = { not: { group: "docker" }, gid: GROUPS["docker"]! };
+  const policy = compile({ name: "r", when, allow: true });
+  for (const [gid, groups] of [[3, []], [5, [3]], [5, []]] as const) {
+    assert.equal(policy.explain({ gid, groups }).rules[0]!.nearMiss, undefined, `${gid} ${groups}`);
+  }
+});
+
+test("explain() says of no uid, gid and group that it would do where it would not", () => {
   let said = 0;
   fc.assert(
     fc.property(condition, peer, (when, peer) => {
@@ -257,13 +314,18 @@ test("explain() says of no uid and no group that it would do where it would not"
       const uid = /^would match if (?:it were known that )?its uid (?:is|were) (\d+)/.exec(wish);
       const group = /^would match if (?:it were known that )?the peer (?:is|were) in group (\w+)/
         .exec(wish);
-      if (uid === null && group === null || / (and|or) (its|it|the peer) /.test(wish)) return;
+      const gid = /^would match if its gid were (\d+)/.exec(wish);
+      if (
+        uid === null && gid === null && group === null || / (and|or) (its|it|the peer) /.test(wish)
+      ) return;
       said++;
       const ambiguous = (peer.ambiguous ?? []).filter((id) => uid === null || id !== "uid");
-      const gid = GROUPS[group?.[1] ?? ""];
+      const added = GROUPS[group?.[1] ?? ""];
       const other = uid !== null
         ? { ...peer, ambiguous, uid: Number(uid[1]) }
-        : { ...peer, ambiguous: [], groups: [gid!, ...peer.groups ?? []] };
+        : gid !== null
+        ? { ...peer, gid: Number(gid[1]) }
+        : { ...peer, ambiguous: [], groups: [added!, ...peer.groups ?? []] };
       assert.equal(holds(when, other), true, wish);
     }),
     RUNS,
