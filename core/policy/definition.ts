@@ -14,10 +14,12 @@ import {
   list,
   nested,
   object,
+  PLAIN_PATTERN,
   type Report,
   SEEN_PATTERN,
   type Shape,
   show,
+  spaceLikeIn,
   subjectOf,
   suggest,
   unseenIn,
@@ -26,15 +28,21 @@ import {
 
 const isText = (value: unknown): value is string => typeof value === "string" && value !== "";
 
-const TEXT = { type: "string", minLength: 1, pattern: SEEN_PATTERN };
+const TEXT = { type: "string", minLength: 1, pattern: PLAIN_PATTERN };
 
 /** A text that is not empty, and in which nothing is hidden: see {@link unseenIn}. */
 const textAs = (
   expected: string,
   longest = Infinity,
   use: (text: string, path: DocumentPath, report: Report) => void = () => {},
+  /** Whether people read it, and nothing compares it: any space will do. */
+  isProse = false,
 ): Shape => ({
-  schema: { ...TEXT, ...(longest < Infinity && { maxLength: longest }) },
+  schema: {
+    ...TEXT,
+    ...(isProse && { pattern: SEEN_PATTERN }),
+    ...(longest < Infinity && { maxLength: longest }),
+  },
   check: (value, path, report) => {
     const what = () => subjectOf(path);
     if (!isText(value)) {
@@ -46,6 +54,15 @@ const textAs = (
         path,
         () => `${what()} holds the character ${unseen.name}, which does not show`,
       );
+      return;
+    }
+    const space = isProse ? undefined : spaceLikeIn(value);
+    if (space !== undefined) {
+      report.problem(
+        path,
+        () =>
+          `${what()} holds the character ${space.name}, which looks like a space: write a space`,
+      );
     } else if (value.length > longest) {
       report.problem(
         path,
@@ -56,6 +73,7 @@ const textAs = (
 });
 
 const text = textAs("a text");
+const prose = (expected: string) => textAs(expected, Infinity, undefined, true);
 
 /** In characters, as the longest path on Linux. A glob with a star for each takes so many steps a letter. */
 const LONGEST_GLOB = 4096;
@@ -177,7 +195,7 @@ const RULE = object("a rule", {
   when: field(condition, "Whom it is about; without, everyone."),
   actions: field(globs, 'Globs over the action, "GET /metrics"; without, every action.'),
   allow: field(grants, "true, or the grants that it gives."),
-  deny: field(either(true, textAs("true or a reason")), "true, or the reason."),
+  deny: field(either(true, prose("true or a reason")), "true, or the reason."),
 }, allowOrDeny("a rule"));
 
 const textOrNone = (shape: Shape): Shape => either(null, shape);
@@ -236,7 +254,7 @@ const PEER = object("a peer", {
 });
 
 const TEST = object("a test", {
-  name: field(text, "What it is about, for reports."),
+  name: field(prose("a text"), "What it is about, for reports."),
   peer: required(PEER, "Who asks. A fact that is missing is unknown."),
   action: field(text, "For what; without, a decision without an action."),
   expect: required(

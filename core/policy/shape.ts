@@ -184,28 +184,49 @@ function showObject(value: object): string {
  * leaves no mark: joiners, soft hyphens, fillers, selectors of variants, tags.
  */
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2028\u2029\p{Cs}]/u;
-const EACH_UNSEEN = new RegExp(UNSEEN, "gu");
+
+/** Characters that look like a space and are none: a text with one is not equal to what is typed. */
+const SPACE_LIKE = /[^\P{Zs} ]|\u2800/u;
+const EACH_HIDDEN = new RegExp(`${UNSEEN.source}|${SPACE_LIKE.source}`, "gu");
 
 /**
  * The same for schemas: as ranges, since not everyone's regular expressions know the properties. What is
  * beyond U+FFFF stands there itself, since each has an escape of its own for it.
  */
-export const SEEN_PATTERN = "^[^" +
+const UNSEEN_RANGES =
   "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u0600-\\u0605\\u061c\\u06dd\\u070f" +
   "\\u0890-\\u0891\\u08e2\\u115f-\\u1160\\u17b4-\\u17b5\\u180b-\\u180f\\u200b-\\u200f" +
   "\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb" +
-  "\u{110bd}\u{110cd}\u{13430}-\u{1343f}\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}" +
-  "]*$";
+  "\u{110bd}\u{110cd}\u{13430}-\u{1343f}\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}";
+const SPACE_LIKE_RANGES = "\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u2800\\u3000";
 
-/** The first such character of a text, and what it is called: "U+202E". */
-export function unseenIn(text: string): { readonly at: number; readonly name: string } | undefined {
-  const at = text.search(UNSEEN);
+/** Matches texts without {@link unseenIn}. */
+export const SEEN_PATTERN = `^[^${UNSEEN_RANGES}]*$`;
+
+/** Matches texts without {@link unseenIn} and {@link spaceLikeIn}. */
+export const PLAIN_PATTERN = `^[^${UNSEEN_RANGES}${SPACE_LIKE_RANGES}]*$`;
+
+/** A character of a text. */
+interface Found {
+  readonly at: number;
+  /** "U+202E". */
+  readonly name: string;
+}
+
+/** The first character of a text that does not show. */
+export const unseenIn = (text: string): Found | undefined => firstOf(UNSEEN, text);
+
+/** The first character of a text that looks like a space and is none: U+00A0, U+3000 and so on. */
+export const spaceLikeIn = (text: string): Found | undefined => firstOf(SPACE_LIKE, text);
+
+function firstOf(characters: RegExp, text: string): Found | undefined {
+  const at = text.search(characters);
   return at < 0 ? undefined : { at, name: `U+${hex(text.codePointAt(at)!).toUpperCase()}` };
 }
 
-/** A text with each such character as its escape: "\u202e". */
+/** A text with each character that does not show, or only looks like a space, as its escape: "\u202e". */
 export function visible(text: string): string {
-  return text.replace(EACH_UNSEEN, (character) => {
+  return text.replace(EACH_HIDDEN, (character) => {
     const code = character.codePointAt(0)!;
     return code > 0xffff ? `\\u{${hex(code)}}` : `\\u${hex(code)}`;
   });

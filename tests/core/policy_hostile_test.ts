@@ -8,7 +8,7 @@ import { checkPolicy } from "../../core/policy/check.ts";
 import type { Condition, RuleDocument } from "../../core/policy/document.ts";
 import { MOST_VALUES } from "../../core/policy/plain.ts";
 import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy.ts";
-import { SEEN_PATTERN, unseenIn } from "../../core/policy/shape.ts";
+import { PLAIN_PATTERN, SEEN_PATTERN, spaceLikeIn, unseenIn } from "../../core/policy/shape.ts";
 import type { PlainPeer } from "../../core/policy/subject.ts";
 import { compile, resolve } from "./policies.ts";
 
@@ -575,12 +575,15 @@ test("a name has an id of somebody, or the policy is wrong", () => {
   assert.deepEqual(ask(7), []);
 });
 
-test("the schema's pattern has the characters that do not show, and no others", () => {
+test("the schema's patterns have the characters that mislead, and no others", () => {
   const seen = new RegExp(SEEN_PATTERN, "u");
+  const plain = new RegExp(PLAIN_PATTERN, "u");
   for (let code = 0; code < 0x110000; code++) {
     if (code >= 0xd800 && code < 0xe000) continue; // halves of pairs, of which no file has any
     const character = String.fromCodePoint(code);
-    if (seen.test(character) === (unseenIn(character) === undefined)) continue;
+    const isSeen = unseenIn(character) === undefined;
+    const isPlain = isSeen && spaceLikeIn(character) === undefined;
+    if (seen.test(character) === isSeen && plain.test(character) === isPlain) continue;
     assert.fail(`U+${code.toString(16)}`);
   }
 });

@@ -287,6 +287,48 @@ test("characters that do not show are refused in every text of a policy, however
   assert.equal(found.length, 5);
 });
 
+/** Every space but U+0020, and the Braille pattern without dots. */
+const SPACE_LIKE =
+  "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a" +
+  "\u202f\u205f\u2800\u3000";
+
+test("what looks like a space is refused in every text that is compared, with its place", () => {
+  const places = [
+    "name: a^b, deny: true",
+    "name: a, actions: GET^/x, deny: true",
+    'name: a, actions: [GET /x, "PUT^/x"], deny: true',
+    "name: a, allow: [read, full^access]",
+    "name: a, when: { user: ada^b }, deny: true",
+    "name: a, when: { not: { exe: /opt/a^b } }, allow: true",
+    "name: a, when: { label: a^b }, deny: true",
+  ];
+  for (const character of SPACE_LIKE) {
+    const name = `U+${hexOf(character).toUpperCase()}`;
+    for (const place of places) {
+      const [problem, ...more] = problems(
+        `version: 1\nrules: [{ ${place.replace("^", character)} }]\n`,
+      );
+      assert.deepEqual(more, []);
+      assert.match(
+        problem!,
+        new RegExp(
+          `^p.yaml:2:\\d+: \\w+ holds the character U\\${name.slice(1)}, which looks like a space`,
+        ),
+      );
+    }
+    // A person reads these.
+    assert.ok(
+      parse(`version: 1 # a${character}b\nrules: [{ name: a, deny: "Oh${character}!" }]\n`),
+    );
+    // A field with one in its name is another field.
+    assert.equal(problems(`version: 1\nrules: [{ name: a, deny${character}: true }]\n`).length, 2);
+  }
+  assert.equal(
+    problems("version: 1\nrules: [{ name: a, actions: GET\u00a0/x, deny: true }]\n")[0],
+    "p.yaml:2:29: actions holds the character U+00A0, which looks like a space: write a space",
+  );
+});
+
 test("messages show what does not show, and have a line for each problem", () => {
   for (const character of UNSEEN) {
     const escaped = escapeOf(character);
