@@ -15,7 +15,7 @@ export type AnyOf<T> = T | readonly T[];
 export interface Condition {
   /** Effective uid: a number, or a range, "1000-1999". */
   readonly uid?: AnyOf<number | string>;
-  /** Effective gid: a number, or a range. */
+  /** Effective gid: a number, or a range. Not for a deny list: supplementary members have another one. */
   readonly gid?: AnyOf<number | string>;
   /** Name of the account with the uid. */
   readonly user?: AnyOf<string>;
@@ -34,9 +34,9 @@ export interface Condition {
   readonly unit?: AnyOf<string>;
   /** Path of the control group. */
   readonly cgroup?: AnyOf<string>;
-  /** Container id. */
+  /** Container id. That there is none proves little: ask for `sameNamespaces`. */
   readonly container?: AnyOf<string>;
-  /** Security label. */
+  /** Security label. AppArmor's mode may be left out: "docker-default" is also "docker-default (enforce)". */
   readonly label?: AnyOf<string>;
   /** Namespaces that the process must share with the server, each of them. */
   readonly sameNamespaces?: NamespaceKind | readonly NamespaceKind[];
