@@ -46,7 +46,7 @@ export {
   shadowPolicy,
 } from "./core/policy/shadow.ts";
 export type { FactName, PlainPeer, SubjectFacts } from "./core/policy/subject.ts";
-export type { TestReport, TestResult } from "./core/policy/test.ts";
+export type { TestReport, TestResult } from "./core/policy/run_tests.ts";
 export type { PeerIds, Who, WhoClause } from "./core/policy/who.ts";
 export { UcredError, type UcredErrorCode, type UcredErrorDetails } from "./core/errors.ts";
 export type { Fact, FactSource } from "./core/facts.ts";

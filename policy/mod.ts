@@ -23,7 +23,7 @@ export type { PolicyCase } from "../core/policy/region.ts";
 export { policySchema } from "../core/policy/definition.ts";
 export type { Finding, FindingKind, LintOptions } from "../core/policy/lint.ts";
 export type { JsonSchema } from "../core/policy/shape.ts";
-export type { TestReport, TestResult } from "../core/policy/test.ts";
+export type { TestReport, TestResult } from "../core/policy/run_tests.ts";
 export type { PeerIds, Who, WhoClause } from "../core/policy/who.ts";
 export type { DecideOptions, Decision, Policy } from "../core/policy/policy.ts";
 export type { ConditionExplanation, Explanation, RuleExplanation } from "../core/policy/explain.ts";

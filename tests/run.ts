@@ -10,7 +10,7 @@ import {
   readFileSync,
   rmSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join, resolve as resolvePath } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
@@ -21,7 +21,11 @@ const HELP = `Usage: npm test [-- --only STEP]...
 Runs every check and the test suite on Node, Deno and Bun. Ends with a line
 "N passed, N failed, N skipped"; exit code 1 if anything failed.
 
-  --only STEP      run only this step; may be given again
+  --only STEP      run only this step, or all steps of this runtime; may be given again
+  --jobs N         run N steps at a time (default: two more than there are processors,
+                   since the tests wait about as much as they compute)
+  --soak           run only the test files that have long runs, at full length: gigabytes,
+                   ten thousand connections, every random case on each runtime
   --emulate FOLDER start node, deno and bun by the scripts of this folder, which run another
                    CPU's builds of them under user-mode emulation: only tests that call C
   --help           show this text
@@ -33,8 +37,8 @@ interface Step {
   readonly command: readonly string[];
   /** The JUnit report that the command writes; without one the command counts as one test. */
   readonly report?: string;
-  /** Runs beside others that do: the suites of the runtimes wait more than they compute. */
-  readonly isBeside?: true;
+  /** The step that has to end before this one starts. */
+  readonly after?: string;
 }
 
 interface Count {
@@ -47,6 +51,8 @@ interface Count {
 const { values } = parseArgs({
   options: {
     only: { type: "string", multiple: true },
+    jobs: { type: "string", default: String(availableParallelism() + 2) },
+    soak: { type: "boolean" },
     emulate: { type: "string" },
     help: { type: "boolean" },
   },
@@ -61,16 +67,31 @@ chmodSync(compileCache, 0o1777); // other uids start the command too
 /** The package as npm makes it; the step "build" writes it. */
 const { version } = JSON.parse(readFileSync("package.json", "utf8"));
 const tarball = join(temporary, `ucred-${version}.tgz`);
-const report = (runtime: string) => join(temporary, `${runtime}.xml`);
+const report = (name: string) => join(temporary, `${name.replace(":", "_")}.xml`);
 
-/** What another CPU can change. */
-const nativeFolders = "ffi,adapters,identity,live";
-/** Run on every runtime; tests/project/ is about the project itself, and Node's alone. */
-const folders = values.emulate === undefined
-  ? `core,policy,servers,cli,${nativeFolders}`
-  : nativeFolders;
-const files = globSync(`tests/{${folders}}/*_test.ts`).sort();
-const projectFiles = globSync("tests/{project,examples}/*_test.ts").sort();
+/** Test files that run on each runtime, in processes of their own, about equally long. */
+const LANES: { readonly [lane: string]: string } = {
+  guard: "tests/cli/guard_*_test.ts",
+  cli: "tests/cli/!(guard)*_test.ts",
+  servers: "tests/servers/*_test.ts",
+  pure: "tests/{core,policy}/*_test.ts",
+  /** What another CPU can change. */
+  native: "tests/{ffi,adapters,identity,live}/*_test.ts",
+};
+/** Node's alone: tests about the project itself. */
+const PROJECT_LANES: { readonly [lane: string]: string } = {
+  docs: "tests/project/docs_test.ts",
+  project: "tests/project/!(docs)*_test.ts",
+  examples: "tests/examples/*_test.ts",
+};
+
+/** Files of a lane; of those, with --soak, the ones that have more to do then. */
+function filesOf(pattern: string): string[] {
+  const files = globSync(pattern).sort();
+  return values.soak !== true
+    ? files
+    : files.filter((file) => /\b(?:soak|cases)\(|\bRUNS\b/.test(readFileSync(file, "utf8")));
+}
 
 const node = ["node", "--disable-warning=ExperimentalWarning"];
 const junit = [
@@ -88,60 +109,71 @@ const nodeTest = (name: string) => [
   `--test-reporter-destination=${report(name)}`,
 ];
 
+/** Runtime → the command that runs test files and writes a report. */
+const RUNNERS: { readonly [runtime: string]: (name: string, files: string[]) => string[] } = {
+  node: (name, files) => [...nodeTest(name), ...files],
+  deno: (name, files) => {
+    return ["deno", "test", "-A", "--no-check", `--junit-path=${report(name)}`, ...files];
+  },
+  bun: (name, files) => {
+    const reporter = ["--reporter=junit", `--reporter-outfile=${report(name)}`];
+    return ["bun", "test", "--timeout=120000", ...reporter, ...files.map((file) => `./${file}`)];
+  },
+};
+
+/** The suite: each lane on each runtime. */
+function suite(): Step[] {
+  const lanes = values.emulate === undefined ? Object.keys(LANES) : ["native"];
+  return lanes.flatMap((lane) => {
+    const files = filesOf(LANES[lane]!);
+    return files.length === 0 ? [] : Object.entries(RUNNERS).map(([runtime, commandFor]): Step => {
+      const name = `${runtime}:${lane}`;
+      return { name, command: commandFor(name, files), report: report(name) };
+    });
+  });
+}
+
 // Without hono.ts and otel.ts, whose types are other packages': the check would have those documented.
 const servers = ["net", "http", "deno", "bun_listen", "client"]
   .map((name) => `servers/${name}.ts`);
 
-const STEPS: readonly Step[] = [
-  { name: "format", command: ["deno", "fmt", "--check"] },
-  { name: "lint", command: ["deno", "lint"] },
-  { name: "types", command: ["tsc"] },
+/** In the order in which they start, as far as there is room. */
+const STEPS: readonly Step[] = values.soak === true ? suite() : [
   // As in a fresh clone: packing builds.
   { name: "build", command: ["npm", "pack", "--silent", "--pack-destination", temporary] },
-  { name: "publint", command: ["publint", tarball, "--strict"] },
-  { name: "attw", command: ["attw", tarball, "--profile", "esm-only"] },
+  { name: "format", command: ["deno", "fmt", "--check"] },
+  { name: "lint", command: ["deno", "lint"] },
+  ...suite(),
+  ...Object.entries(PROJECT_LANES).map(([name, pattern]): Step => ({
+    name,
+    command: [...nodeTest(name), ...filesOf(pattern)],
+    report: report(name),
+    after: "build",
+  })),
+  { name: "types", command: ["tsc"] },
+  { name: "publint", command: ["publint", tarball, "--strict"], after: "build" },
+  { name: "attw", command: ["attw", tarball, "--profile", "esm-only"], after: "build" },
   { name: "jsr", command: ["deno", "publish", "--dry-run", "--allow-dirty"] },
   { name: "doc", command: ["deno", "doc", "--lint", "mod.ts", "policy/mod.ts", ...servers] },
-  {
-    name: "node",
-    isBeside: true,
-    command: [...nodeTest("node"), ...files],
-    report: report("node"),
-  },
-  {
-    name: "deno",
-    isBeside: true,
-    command: ["deno", "test", "-A", "--no-check", `--junit-path=${report("deno")}`, ...files],
-    report: report("deno"),
-  },
-  {
-    name: "bun",
-    isBeside: true,
-    command: [
-      "bun",
-      "test",
-      "--timeout=120000",
-      "--reporter=junit",
-      `--reporter-outfile=${report("bun")}`,
-      ...files.map((file) => `./${file}`),
-    ],
-    report: report("bun"),
-  },
-  {
-    name: "project",
-    command: [...nodeTest("project"), ...projectFiles],
-    report: report("project"),
-  },
 ];
+
+/** "node:cli" is chosen by its name, or by "node". */
+const isChosen = ({ name }: Step, by: string) => name === by || name.startsWith(`${by}:`);
 
 const names = STEPS.map(({ name }) => name);
 if (values.help) {
   console.log(HELP + names.join(", "));
   process.exit();
 }
-const wrong = values.only?.find((name) => !names.includes(name));
+const wrong = values.only?.find((by) => !STEPS.some((step) => isChosen(step, by)));
 if (wrong !== undefined) {
   console.error(`No step "${wrong}". Steps: ${names.join(", ")}`);
+  process.exit(2);
+}
+
+const jobs = Number(values.jobs);
+if (!Number.isInteger(jobs) || jobs < 1) {
+  console.error(`--jobs is a number of steps, at least 1, not "${values.jobs}"`);
   process.exit(2);
 }
 
@@ -154,6 +186,7 @@ const env = {
   NO_COLOR: "1",
   NODE_COMPILE_CACHE: compileCache, // as tests/support/compile.ts has it for a file that runs alone
   ...(values.emulate !== undefined && { UCRED_EMULATED: "1" }),
+  ...(values.soak === true && { UCRED_SOAK: "1" }),
 };
 
 /** Above what any step takes, even under emulation: a test that hangs is a failure. */
@@ -243,17 +276,34 @@ async function take(step: Step): Promise<void> {
     ? ""
     : `, ${passed} passed, ${failed} failed, ${sum(skipped.values())} skipped`;
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
-  console.log(`${step.name.padEnd(8)} ${failed === 0 ? "ok" : "FAILED"} (${seconds} s${cases})`);
+  console.log(`${step.name.padEnd(12)} ${failed === 0 ? "ok" : "FAILED"} (${seconds} s${cases})`);
   if (failed > 0) console.log(`\n$ ${step.command.join(" ")}\n${output}`);
 }
 
-const steps = STEPS.filter(({ name }) => values.only?.includes(name) ?? true);
-for (const [index, step] of steps.entries()) {
-  if (step.isBeside !== true) await take(step);
-  else if (steps[index - 1]?.isBeside !== true) {
-    await Promise.all(steps.filter(({ isBeside }) => isBeside).map(take));
+const waiting = STEPS.filter((step) => values.only?.some((by) => isChosen(step, by)) ?? true);
+const pending = new Set(waiting.map(({ name }) => name));
+
+/** Takes one step after the other, of those that need not wait. */
+async function work(): Promise<void> {
+  while (waiting.length > 0) {
+    const at = waiting.findIndex(({ after }) => after === undefined || !pending.has(after));
+    if (at < 0) {
+      await Promise.race(ends);
+      continue;
+    }
+    const [step] = waiting.splice(at, 1);
+    const end = take(step!).finally(() => {
+      pending.delete(step!.name);
+      ends.delete(end);
+    });
+    ends.add(end);
+    await end;
   }
 }
+
+/** Of the steps that run. */
+const ends = new Set<Promise<void>>();
+await Promise.all(Array.from({ length: jobs }, work));
 cleanUp();
 
 if (totals.skipped.size > 0) console.log("\nSkipped:");

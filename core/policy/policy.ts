@@ -11,7 +11,7 @@ import { compileGlob } from "./glob.ts";
 import { areGuardsAlone, type Guard, guardsOf, IdIndex } from "./index_of_ids.ts";
 import { type Finding, LINT_OPTIONS, type LintOptions, lintRules } from "./lint.ts";
 import { type FactName, fieldOf, type PlainPeer, Subject } from "./subject.ts";
-import { runTests, type TestReport } from "./test.ts";
+import { runTests, type TestReport } from "./run_tests.ts";
 import { type Who, whoCan } from "./who.ts";
 
 /** What a policy says of a peer and an action. Frozen; what is said again may be the same object. */

@@ -16,32 +16,38 @@ import {
   testGuard,
   USERS,
 } from "./guard_harness.ts";
-import { until } from "../support/suite.ts";
+import { soak, until } from "../support/suite.ts";
 
-const GIB = 2 ** 30;
+const MIB = soak(64, 1024);
+const CONNECTIONS = soak(1000, 10_000);
 
-testGuard("guard passes 1 GiB unchanged in each direction at once", async () => {
+testGuard(`guard passes ${MIB} MiB unchanged in each direction at once`, async () => {
+  const size = MIB * 2 ** 20;
   const upstream = freshPath("up.sock");
-  const server = await flowListening(upstream, "exchange", GIB);
+  const server = await flowListening(upstream, "exchange", size);
   const guard = await Guard.start({ upstream });
-  const client = flow("connect", guard.path, "exchange", GIB);
-  const all: Flowed = { sent: GIB, received: GIB, good: true };
+  const client = flow("connect", guard.path, "exchange", size);
+  const all: Flowed = { sent: size, received: size, good: true };
   assert.deepEqual(await client.json(), all);
   assert.deepEqual(await server.json(), all);
 });
 
 testGuard(
-  "guard passes 10,000 short connections, each with its own content, to a server with a backlog of 5",
+  `guard passes ${CONNECTIONS} short connections, each with its own content, to a server with a backlog of 5`,
   async () => {
     const upstream = freshPath("up.sock");
     await flowListening(upstream, "echo", 5);
     const guard = await Guard.start({ upstream });
-    const client = flow("connect", guard.path, "short", 10_000, 64);
+    const client = flow("connect", guard.path, "short", CONNECTIONS, 64);
     const { connections, bad, bytes } = await client.json<
       { connections: number; bad: number; bytes: number }
     >();
-    assert.deepEqual([connections, bad, guard.told.split("\n").length], [10_000, 0, 2], guard.told);
-    assert.ok(bytes > 10_000_000);
+    assert.deepEqual(
+      [connections, bad, guard.told.split("\n").length],
+      [CONNECTIONS, 0, 2],
+      guard.told,
+    );
+    assert.ok(bytes > 1000 * CONNECTIONS);
   },
 );
 

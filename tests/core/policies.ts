@@ -6,6 +6,7 @@ import { checkPolicy } from "../../core/policy/check.ts";
 import type { Condition, PolicyDocument, RuleDocument } from "../../core/policy/document.ts";
 import { compilePolicy, type Policy } from "../../core/policy/policy.ts";
 import type { PlainPeer } from "../../core/policy/subject.ts";
+import { cases } from "../support/suite.ts";
 
 export const USERS: { readonly [name: string]: number } = { root: 0, ada: 1, ben: 5 };
 export const GROUPS: { readonly [name: string]: number } = {
@@ -242,4 +243,4 @@ export const peer = fc.record({
 }, { requiredKeys: [] }) as fc.Arbitrary<PlainPeer>;
 
 /** How often a property is tried. */
-export const RUNS = { numRuns: 1000 };
+export const RUNS = { numRuns: cases(1000) };

@@ -6,6 +6,7 @@ import fc from "fast-check";
 import { Candidates, Standing } from "../../core/policy/candidates.ts";
 import { type Guarded, IdIndex } from "../../core/policy/index_of_ids.ts";
 import { SingleIds } from "../../core/policy/single_ids.ts";
+import { cases } from "../support/suite.ts";
 
 const END = 1_000_000;
 
@@ -128,6 +129,6 @@ test("IdIndex finds what looking at each rule finds, also where ranges overlap t
         if (times === 1) assert.ok(asked.every((at) => about.some((rule) => rule.position === at)));
       }
     }),
-    { numRuns: 300 },
+    { numRuns: cases(300) },
   );
 });

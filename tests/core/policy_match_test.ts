@@ -7,6 +7,7 @@ import type { Checked } from "../../core/policy/condition.ts";
 import { compileGlob } from "../../core/policy/glob.ts";
 import { hasId, unite } from "../../core/policy/ids.ts";
 import { guardsOf } from "../../core/policy/index_of_ids.ts";
+import { cases } from "../support/suite.ts";
 
 const id = fc.oneof(fc.nat(40), fc.integer({ min: 2 ** 32 - 20, max: 2 ** 32 - 2 }));
 const range = fc.tuple(id, id).map(([a, b]) => ({ first: Math.min(a, b), last: Math.max(a, b) }));
@@ -70,9 +71,9 @@ test("a glob matches what its regular expression does", () => {
       if (expected) matches++;
       assert.equal(compileGlob(glob)(text), expected, JSON.stringify([glob, text]));
     }),
-    { numRuns: 5000 },
+    { numRuns: cases(5000) },
   );
-  assert.ok(matches > 50);
+  assert.ok(matches > 50 || cases(5000) < 5000);
 });
 
 test("a glob with many stars matches what its regular expression does, in long texts", () => {

@@ -7,6 +7,7 @@ import { Budget, OutOfBudget } from "../../core/policy/budget.ts";
 import { hasId, type IdRange, intersect, join, others, unite } from "../../core/policy/ids.ts";
 import { findText, hasText, type Texts } from "../../core/policy/language.ts";
 import { glob, globMatches } from "./policies.ts";
+import { cases } from "../support/suite.ts";
 
 const LAST = 2 ** 32 - 2;
 const edges = [0, 1, 2, 3, 5, 8, 9, 65533, 65534, 65535, LAST - 1, LAST];
@@ -36,7 +37,7 @@ test("unite(), intersect(), join() and others() have the ids that they should, i
         assert.equal(hasId(rest, id), !isIn);
       }
     }),
-    { numRuns: 500 },
+    { numRuns: cases(500) },
   );
 });
 
@@ -70,7 +71,7 @@ test("findText() finds a text wherever there is one, and it is in the set", () =
         assert.ok(!isIn(set, text), JSON.stringify(text));
       }
     }),
-    { numRuns: 500 },
+    { numRuns: cases(500) },
   );
 });
 
@@ -79,7 +80,7 @@ test("hasText() agrees with regular expressions", () => {
     fc.property(texts, fc.constantFrom(...everyText.slice(0, 300)), (set, text) => {
       assert.equal(hasText(set, text, new Budget()), isIn(set, text));
     }),
-    { numRuns: 500 },
+    { numRuns: cases(500) },
   );
 });
 

@@ -15,6 +15,7 @@ import { Reach } from "../../core/policy/reach.ts";
 import type { PlainPeer } from "../../core/policy/subject.ts";
 import { whoCan } from "../../core/policy/who.ts";
 import { decideNaively, globMatches, holds, resolve } from "./policies.ts";
+import { cases } from "../support/suite.ts";
 
 // The policies.
 
@@ -214,7 +215,7 @@ const EXAMPLES: RuleDocument[][] = [
     { name: "rule 3", when: { any: [{ unit: "a" }, { not: { unit: "a" } }] }, allow: true },
   ],
 ];
-const RUNS = { numRuns: 200, examples: EXAMPLES.map((rules): [RuleDocument[]] => [rules]) };
+const RUNS = { numRuns: cases(200), examples: EXAMPLES.map((rules): [RuleDocument[]] => [rules]) };
 
 test("regions have a case if the rule that they are of decides it", () => {
   fc.assert(
@@ -226,7 +227,7 @@ test("regions have a case if the rule that they are of decides it", () => {
         assert.equal(decided, decide(rules, one).rule, JSON.stringify(one));
       }
     }),
-    { ...RUNS, numRuns: 100 },
+    { ...RUNS, numRuns: cases(100) },
   );
 });
 
@@ -278,7 +279,7 @@ test("lint() with less time says less, and what it says is so", () => {
         assert.ok(unsettled.some((rule) => each.endsWith(rule)), `${each} was left out`);
       }
     }),
-    { numRuns: 300, examples: TIGHT },
+    { numRuns: cases(300), examples: TIGHT },
   );
 });
 
@@ -314,7 +315,7 @@ test("who() has those who can, and nobody else", () => {
         assert.deepEqual(decided, { allowed: true, rule, grants });
       }
     }),
-    { numRuns: 300 },
+    { numRuns: cases(300) },
   );
 });
 
@@ -365,6 +366,6 @@ test("equivalent() finds a case that differs wherever there is one, and it does 
         }
       }
     }),
-    { numRuns: 300, examples: PAIRS },
+    { numRuns: cases(300), examples: PAIRS },
   );
 });

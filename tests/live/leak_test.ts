@@ -4,10 +4,10 @@ import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import process from "node:process";
 import { identify, peerCredentials } from "../../mod.ts";
-import { emulated, needs, testWith } from "../support/suite.ts";
+import { emulated, needs, soak, testWith } from "../support/suite.ts";
 import { meet } from "./harness.ts";
 
-const LOOKUPS = emulated ? 20_000 : 1_000_000;
+const LOOKUPS = emulated ? 20_000 : soak(1_000_000, 10_000_000);
 const MEBIBYTE = 2 ** 20;
 
 testWith(

@@ -9,11 +9,11 @@ import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { identify, type Peer } from "../../mod.ts";
-import { needs, runtimeCommand, testWith } from "../support/suite.ts";
+import { needs, runtimeCommand, soak, testWith } from "../support/suite.ts";
 import { Child, freshPath, listen, peerProgram, startScript } from "./harness.ts";
 
 const here = [needs.linux, needs.peerPidfd];
-const CONNECTIONS = 10_000;
+const CONNECTIONS = soak(2048, 10_000);
 const AT_ONCE = 64;
 const MEBIBYTE = 2 ** 20;
 

@@ -17,9 +17,9 @@ import { UcredError } from "../../mod.ts";
 import { loadPolicy, parsePolicy, policySchema } from "../../policy/mod.ts";
 import { LONGEST, MOST_ALIASES, MOST_LEXEMES, readYaml } from "../../policy/yaml.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { emulated, needs, testWith } from "../support/suite.ts";
+import { cases, emulated, needs, testWith } from "../support/suite.ts";
 
-const RUNS = emulated ? 100 : 1500;
+const RUNS = emulated ? 100 : cases(1500);
 
 const accounts = {
   uid: (name: string) => name === "deploy" ? 990 : undefined,
@@ -120,11 +120,14 @@ for (const [name, [text, says]] of Object.entries(HOSTILE)) {
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
-testWith([needs.node, needs.native], "hostile texts of any kind take less than a gigabyte", () => {
-  const script = join(temporaryFolder(), "read.ts");
-  writeFileSync(
-    script,
-    `import { parsePolicy } from ${JSON.stringify(join(root, "policy/mod.ts"))};
+testWith(
+  [needs.soak, needs.node, needs.native],
+  "hostile texts of any kind take less than a gigabyte",
+  () => {
+    const script = join(temporaryFolder(), "read.ts");
+    writeFileSync(
+      script,
+      `import { parsePolicy } from ${JSON.stringify(join(root, "policy/mod.ts"))};
 const V = "version: 1\\nrules: ";
 const list = (item: string, times: number) => \`\${V}[\${item.repeat(times)}]\`;
 const texts = [
@@ -147,15 +150,16 @@ for (const text of texts) {
   console.log(said);
 }
 `,
-  );
-  const flags = ["--disable-warning=ExperimentalWarning", "--max-old-space-size=1024"];
-  const output = execFileSync(process.execPath, [...flags, script], {
-    encoding: "utf8",
-    timeout: 300_000,
-  });
-  const expected = [...Array(5).fill("ERR_UCRED_POLICY"), "accepted"];
-  assert.deepEqual(output.trim().split("\n"), expected);
-});
+    );
+    const flags = ["--disable-warning=ExperimentalWarning", "--max-old-space-size=1024"];
+    const output = execFileSync(process.execPath, [...flags, script], {
+      encoding: "utf8",
+      timeout: 300_000,
+    });
+    const expected = [...Array(5).fill("ERR_UCRED_POLICY"), "accepted"];
+    assert.deepEqual(output.trim().split("\n"), expected);
+  },
+);
 
 const FILES = [
   `# Who may do what
@@ -272,7 +276,7 @@ test("whatever is changed in a file, there is a policy that the schema accepts, 
     }),
     { numRuns: RUNS },
   );
-  assert.ok(accepted > 0, "some changes do no harm");
+  assert.ok(accepted > 0 || RUNS < 1500, "some changes do no harm");
 });
 
 test("whatever the text, there is a policy that the schema accepts, or a UcredError", () => {

@@ -6,7 +6,7 @@ import { globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync }
 import { connect, type Socket } from "node:net";
 import { dirname, join } from "node:path";
 import process from "node:process";
-import { after, test } from "node:test";
+import { after, describe, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parsePolicy } from "../../policy/mod.ts";
@@ -155,7 +155,8 @@ const RUNTIMES: { readonly [name: string]: readonly [command: string, ...args: s
 /** Runs an example; if it listens, connects to it, then ends it. What it printed and replied. */
 async function play(runtime: string, file: string, socket: string | undefined): Promise<string> {
   const [command, ...args] = RUNTIMES[runtime]!;
-  const cwd = dirname(file);
+  const cwd = join(dirname(file), runtime); // others run the same example
+  mkdirSync(cwd);
   const child = spawn(command, [...args, file], {
     cwd,
     stdio: ["ignore", "pipe", "pipe"],
@@ -201,22 +202,25 @@ const safeCheckout = {
   met: isSafeFolder(folder),
 };
 
-for (const [index, { name, code, output: printed }] of examples.entries()) {
-  for (const runtime of Object.keys(RUNTIMES)) {
-    const list = /loadPolicy|watchPolicy/.test(code) ? [safeCheckout] : [];
-    testWith(list, `the example at ${name} works on ${runtime}`, async () => {
-      const listens = /(?:\.listen\(|\bpath: )"([^"]*)"/.exec(code)?.[1];
-      const socket = /\bclose\(/.test(code) ? undefined : listens;
-      const output = await play(runtime, files[index]!, socket);
-      for (const lines of promisesIn(code)) {
-        assert.ok(hasLines(output, lines), `"${lines.join("\n")}" in: ${output}`);
-      }
-      if (printed !== undefined) assert.equal(output.trimEnd(), printed);
-      if (socket !== undefined) {
-        assert.match(output, process.getuid!() === 0 ? /welcome/ : /welcome|no/);
-      }
-      assert.doesNotMatch(output, /error/i);
-      assert.notEqual(output, "");
-    });
+// A few at a time: they are independent, and wait for sockets.
+describe("examples", { concurrency: 4 }, () => {
+  for (const [index, { name, code, output: printed }] of examples.entries()) {
+    for (const runtime of Object.keys(RUNTIMES)) {
+      const list = /loadPolicy|watchPolicy/.test(code) ? [safeCheckout] : [];
+      testWith(list, `the example at ${name} works on ${runtime}`, async () => {
+        const listens = /(?:\.listen\(|\bpath: )"([^"]*)"/.exec(code)?.[1];
+        const socket = /\bclose\(/.test(code) ? undefined : listens;
+        const output = await play(runtime, files[index]!, socket);
+        for (const lines of promisesIn(code)) {
+          assert.ok(hasLines(output, lines), `"${lines.join("\n")}" in: ${output}`);
+        }
+        if (printed !== undefined) assert.equal(output.trimEnd(), printed);
+        if (socket !== undefined) {
+          assert.match(output, process.getuid!() === 0 ? /welcome/ : /welcome|no/);
+        }
+        assert.doesNotMatch(output, /error/i);
+        assert.notEqual(output, "");
+      });
+    }
   }
-}
+});

@@ -22,7 +22,7 @@ import type { ServerEvent } from "../../servers/events.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { type AuditLog, auditLog, type AuditOptions, createServer } from "../../servers/net.ts";
 import { Child, freshPath } from "../live/harness.ts";
-import { needs, runtimeCommand, testWith, until } from "../support/suite.ts";
+import { cases, needs, runtimeCommand, testWith, until } from "../support/suite.ts";
 import { crowd, listening, ServerProcess, visit, visitAs } from "./harness.ts";
 
 const linux = [needs.linux];
@@ -222,7 +222,7 @@ test("auditLog() writes one printable line for each event, whatever a client sen
         },
       );
     }),
-    { numRuns: 300 },
+    { numRuns: cases(300) },
   );
   const audit = auditLog({ file, maxWaiting: 1 << 26 });
   for (const event of events) audit.write(event);

@@ -11,7 +11,7 @@ import { withPeers } from "../../servers/deno.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { auditLog, createServer, type NetServer, type ServerStats } from "../../servers/net.ts";
 import { freshPath } from "../live/harness.ts";
-import { type Need, needs, testWith, until } from "../support/suite.ts";
+import { cases, type Need, needs, testWith, until } from "../support/suite.ts";
 import { listening, visitAs, Visitor } from "./harness.ts";
 
 const asRoot = [needs.linux, needs.cc, needs.root];
@@ -94,7 +94,7 @@ test("UserLimits counts as a model does, whatever users do", () => {
         assert.ok(real.open <= all);
       }
     }),
-    { numRuns: 1000 },
+    { numRuns: cases(1000) },
   );
 });
 

@@ -21,6 +21,22 @@ export const runtime = on.runtime!;
 /** The suite runs on another CPU's build of the runtime, under user-mode emulation. */
 export const emulated = process.env["UCRED_EMULATED"] !== undefined;
 
+/** `npm run test:soak`: what takes long has its full length. */
+const soaking = process.env["UCRED_SOAK"] !== undefined;
+
+/** A size or count: a short one in each run of the suite, the full one in `npm run test:soak`. */
+export function soak(short: number, full: number): number {
+  return soaking ? full : short;
+}
+
+/**
+ * How many random cases to try. Pure code gives the same answers on each runtime, so Deno and Bun try a
+ * tenth of them, except in `npm run test:soak`.
+ */
+export function cases(count: number): number {
+  return soaking || runtime === "node" ? count : Math.ceil(count / 10);
+}
+
 /** Whether a command can be run, and ends with 0. */
 export function succeeds(command: string, ...args: string[]): boolean {
   try {
@@ -58,6 +74,7 @@ export const needs = {
   deno: { name: "Deno", met: runtime === "deno" },
   bun: { name: "Bun", met: runtime === "bun" },
   node: { name: "Node", met: runtime === "node" },
+  soak: { name: "npm run test:soak", met: soaking },
   denoOrNode: { name: "Deno or Node: Bun's http hides the descriptor", met: runtime !== "bun" },
   native: {
     name: "no emulation: qemu-user passes on one group at most, and libc is not at its own path",
