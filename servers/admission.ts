@@ -15,6 +15,7 @@ import { visible } from "../core/policy/shape.ts";
 import { type AuditLog, cut } from "./audit.ts";
 import { type EndReason, isWatched, publish, type Refusal, type ServerEvent } from "./events.ts";
 import { type Limits, UserLimits } from "./limits.ts";
+import { RefusalWarnings } from "./warnings.ts";
 
 /** Who may connect. */
 export interface AdmissionOptions {
@@ -90,6 +91,12 @@ export interface Refused {
   readonly decision: Decision | undefined;
 }
 
+/**
+ * Refused connections of an HTTP server that wait for their 403, beside those that were accepted. Beyond
+ * a limit they are closed without a response, so that denied users cost no more than that.
+ */
+const REFUSED_LIMITS: Limits = { connections: 64, connectionsPerUser: 8, acceptsPerSecond: 64 };
+
 const OWN_USER_AND_ROOT = {
   version: 1,
   rules: [
@@ -109,6 +116,9 @@ export class Admission {
   readonly #limits: UserLimits;
   /** What counts as open. Not a Set: V8 takes ten times as long to delete from one. */
   readonly #open: Admitted[] = [];
+  /** Connections that were refused, and wait for a response that says so. */
+  readonly #refusals: UserLimits;
+  readonly #warnings = new RefusalWarnings();
   readonly #audit: AuditLog | undefined;
   /** Whether it is enough that some action could be allowed. */
   readonly #isPerAction: boolean;
@@ -128,6 +138,7 @@ export class Admission {
     this.policy = policyOf(policy);
     this.#pin = pin;
     this.#limits = new UserLimits(limits, ownUid, (uid) => this.#reap(uid));
+    this.#refusals = new UserLimits(REFUSED_LIMITS, ownUid);
     this.#audit = audit;
     this.#isPerAction = isPerAction;
   }
@@ -162,6 +173,18 @@ export class Admission {
       // Also what an account lookup or a policy of another make throws: nobody is let in by an error.
       return this.#refuse("unidentified", peer, undefined, errorOf(error));
     }
+  }
+
+  /**
+   * Room to answer a connection that the policy has refused.
+   *
+   * @returns What gives the room back; `undefined` if the connection is to be closed at once.
+   */
+  roomToAnswer({ why, peer }: Refused): (() => void) | undefined {
+    if (why !== "policy" || peer === undefined) return undefined;
+    const { uid } = peer;
+    if (this.#refusals.take(uid) !== undefined) return undefined;
+    return () => this.#refusals.give(uid);
   }
 
   /** Refuses a connection whose peer could not be told. */
@@ -266,6 +289,11 @@ export class Admission {
     else this.#refused.limits++;
     if (this.#isHeard("refused")) {
       this.tell({ type: "refused", server: this.server, why, peer, decision, error });
+    } else {
+      const reason = why === "policy"
+        ? decision?.reason ?? "The policy does not allow it"
+        : error?.message ?? `The limit "${why}" is reached`;
+      this.#warnings.add(this.server, peer, reason);
     }
     peer?.close();
     return { why, peer, decision };

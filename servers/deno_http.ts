@@ -19,12 +19,14 @@ import {
   type Connection,
   decided,
   decideRequest,
+  forbidden,
   isProblem,
   onEnd,
   type Problem,
   responseOf,
   unused,
 } from "./request.ts";
+import { type DenoStream, refuseStream } from "./refusal.ts";
 import type { Running, ServeOptions } from "./serve.ts";
 
 /** Serves the requests of one connection, which it then owns. */
@@ -64,12 +66,25 @@ export async function serveNatively(options: ServeOptions): Promise<Running> {
   );
   const { Deno } = globalThis as unknown as { readonly Deno: DenoGlobal };
   if (options.path === undefined) throw new TypeError("Deno's engine listens at a path only");
+  /** Ends refused connections that are being answered. */
+  const refusals = new Set<() => void>();
   let peers: Peers<DenoConnection> | undefined;
   let place: Place | undefined;
   try {
     const own = place = await occupy(options, (path) => {
       const acceptor = new Acceptor(path);
-      peers = new Peers(Deno.listen({ transport: "unix", path }), acceptor, admission);
+      const listener = Deno.listen({ transport: "unix", path });
+      peers = new Peers(listener, acceptor, admission, (conn, refused, close) => {
+        const giveBack = admission.roomToAnswer(refused);
+        if (giveBack === undefined) return false;
+        const end = () => {
+          if (refusals.delete(end)) giveBack();
+          close();
+        };
+        refusals.add(end);
+        void refuseStream(conn as unknown as DenoStream, forbidden(refused.decision!), end);
+        return true;
+      });
       return Promise.resolve();
     });
     admission.server = own.path;
@@ -80,6 +95,7 @@ export async function serveNatively(options: ServeOptions): Promise<Running> {
       engine: "deno",
       stats: () => admission.stats(),
       close: () => {
+        for (const end of refusals) end();
         own.remove(); // while the socket is open: until then its inode is nobody else's
         if (options.notify === true) notifyStopping();
         return server.close();

@@ -100,6 +100,20 @@ export function withPeers<C extends DenoConnection>(
 /** Two that accept on one listener could mistake each other's connections. */
 const taken = new WeakSet<object>();
 
+/**
+ * Answers a refused connection, and then closes it by `close`, which may be called more than once; or
+ * returns `false`.
+ */
+export type AnswerRefused<C> = (conn: C, refused: Refused, close: () => void) => boolean;
+
+function closeConnection(conn: DenoConnection): void {
+  try {
+    conn.close();
+  } catch {
+    // it is closed already
+  }
+}
+
 /** How often is looked for connections that were closed behind our back, in ms. */
 const SWEEP = 1000;
 
@@ -116,11 +130,19 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
   #calls = 0;
   #last: Promise<unknown> = Promise.resolve();
   #isClosed = false;
+  readonly #answer: AnswerRefused<C>;
 
-  constructor(listener: DenoListener<C>, acceptor: Acceptor, admission: Admission) {
+  /** @param answer What becomes of refused connections: by default they are closed. */
+  constructor(
+    listener: DenoListener<C>,
+    acceptor: Acceptor,
+    admission: Admission,
+    answer: AnswerRefused<C> = () => false,
+  ) {
     this.#listener = listener;
     this.#acceptor = acceptor;
     this.#admission = admission;
+    this.#answer = answer;
   }
 
   next(): Promise<IteratorResult<PeerConnection<C>, undefined>> {
@@ -170,7 +192,6 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
       }
       const answer = this.#admit(conn);
       if (isAdmitted(answer)) return { conn, admitted: answer };
-      conn.close();
     }
     this.#isClosed = true;
     return undefined;
@@ -202,11 +223,16 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
     try {
       claim = this.#acceptor.take(conn);
     } catch (error) {
+      conn.close();
       return this.#admission.unidentified(error);
     }
     const answer = this.#admission.admit(conn as unknown as UnixSocket, false, claim.fd);
     if (!isAdmitted(answer)) {
-      claim.close();
+      const close = () => {
+        claim.close();
+        closeConnection(conn);
+      };
+      if (!this.#answer(conn, answer, close)) close();
       return answer;
     }
     belongsTo(conn, answer);

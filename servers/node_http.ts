@@ -39,11 +39,13 @@ import {
   decided,
   decideRequest,
   DRIFTED,
+  forbidden,
   headersOf,
   isProblem,
   onEnd,
   type Problem,
 } from "./request.ts";
+import { refusalOf, refuseRequests, refuseSocket } from "./refusal.ts";
 
 /** Who may ask for what. */
 export interface RequestOptions extends AdmissionOptions {
@@ -180,6 +182,8 @@ class AdmittingServer extends Server {
   /** Half-closed connections: one side sends no more, and the other may. */
   readonly #halfClosed = new Set<Socket>();
   #sweeper: ReturnType<typeof setInterval> | undefined;
+  /** Connections that were refused, and are being answered. */
+  readonly #refused = new Set<Socket>();
   /** Finds the descriptors that Bun's sockets hide. */
   #acceptor: Acceptor | undefined;
   /** What it finds connections of. */
@@ -321,6 +325,7 @@ class AdmittingServer extends Server {
 
   #closeIdle(): void {
     this.#isClosing = true;
+    for (const socket of this.#refused) socket.destroy();
     super.closeIdleConnections();
     for (const admitted of this.#admission.open()) {
       const socket = admitted.socket as Socket;
@@ -334,7 +339,7 @@ class AdmittingServer extends Server {
     socket.on("error", ignore); // a peer that leaves ends its own connection only
     const answer = this.#identify(socket);
     if (!isAdmitted(answer)) {
-      socket.destroy();
+      this.#refuse(socket, answer);
       return true;
     }
     const connection: NodeConnection = {
@@ -393,6 +398,20 @@ class AdmittingServer extends Server {
     this.#sweeper = undefined;
   }
 
+  /** Answers the first request of a peer that no rule admits with 403, within limits. */
+  #refuse(socket: Socket, refused: Refused): void {
+    const giveBack = this.#admission.roomToAnswer(refused);
+    if (giveBack === undefined) return void socket.destroy();
+    this.#refused.add(socket);
+    socket.once("close", () => {
+      this.#refused.delete(socket);
+      giveBack();
+    });
+    const problem = { ...forbidden(refused.decision!), isLast: true };
+    if (hidesFd(socket)) refuseRequests(socket, problem);
+    else refuseSocket(socket, problem);
+  }
+
   #identify(socket: Socket): Admitted | Refused {
     if (this.#acceptor === undefined || !hidesFd(socket)) return this.#admission.admit(socket);
     let claim: Claim;
@@ -408,7 +427,7 @@ class AdmittingServer extends Server {
   /** What keeps a request from being handled; `undefined` if nothing does. */
   #decide(request: IncomingMessage, response: ServerResponse | undefined): Problem | undefined {
     const connection = connectionOf(request.socket);
-    if (connection?.server !== this) return DRIFTED; // over none that was let in here
+    if (connection?.server !== this) return refusalOf(request.socket) ?? DRIFTED; // none let in here
     connection.isUpgraded = response === undefined;
     if (this.#isClosing) endAfter(request.socket, response);
     const { method = "", url = "" } = request;

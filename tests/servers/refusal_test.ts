@@ -1,0 +1,157 @@
+/** Peers that no rule admits: what they are answered, what it may cost, and who learns of it. */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import process from "node:process";
+import { definePolicy } from "../../mod.ts";
+import { auditLog, createServer as createNetServer } from "../../servers/net.ts";
+import { createServer } from "../../servers/http.ts";
+import { freshPath } from "../live/harness.ts";
+import { until } from "../support/suite.ts";
+import { eventsOf, running, testEach, testHere, Wire } from "./http_harness.ts";
+
+/** 1001 looks at `/open`; about 1003 a rule says why not; nobody else may do anything. */
+const policy = definePolicy({
+  version: 1,
+  rules: [
+    { name: "not 1003", when: { uid: 1003 }, deny: "Ask “root”" },
+    { name: "looker", when: { uid: 1001 }, actions: "GET /open", allow: "look" },
+  ],
+});
+
+const refuse = () => assert.fail("a handler was called");
+
+testEach("answers 403 and closes, when no rule admits the peer", async (kind) => {
+  const server = await kind.start({ policy }, refuse);
+  using events = eventsOf(server);
+  for (
+    const request of [
+      "GET /open HTTP/1.1\r\nHost: x\r\n\r\n",
+      "GET /open HTTP/1.0\r\n\r\n",
+      "POST /in HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+      "POST /in HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+      "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ]
+  ) {
+    const wire = Wire.as(1003, server.path).send(request);
+    const { status, headers, body } = await wire.response();
+    const { detail, title } = JSON.parse(Buffer.from(body, "latin1").toString());
+    assert.deepEqual([status, title, detail], [403, "Forbidden", "Ask “root”"], request);
+    assert.equal(headers["content-type"], "application/problem+json");
+    assert.equal(headers["connection"]?.toLowerCase(), "close");
+    assert.equal(await wire.rest(), "", "the connection is closed");
+  }
+  const head = await Wire.as(1004, server.path).send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n").rest();
+  assert.match(head, /^HTTP\/1\.1 403 .*\r\n\r\n$/s);
+  // In two parts, and with a second request behind the first one.
+  const wire = Wire.as(1004, server.path).send("GET /open HTTP/1.1\r\nHos");
+  wire.send("t: x\r\n\r\n").send("GET /open HTTP/1.1\r\nHost: x\r\n\r\n");
+  assert.match((await wire.response()).body, /The policy does not allow it/);
+  await until(() => events.length === 7);
+  assert.deepEqual([...new Set(events.map(({ type }) => type))], ["refused"]);
+  const { accepted, open, refused, denied, failed } = server.stats();
+  assert.deepEqual([accepted, open, refused.policy, denied, failed], [0, 0, 7, 0, 0]);
+});
+
+testEach("ends a refused connection that sends no request", async (kind) => {
+  const server = await kind.start({ policy }, refuse);
+  const wires = ["", "GET / HT", `GET /${"a".repeat(1 << 16)}`, "\x16\x03\x01\x02"].map((text) =>
+    Wire.as(1003, server.path).send(text)
+  );
+  for (const text of await Promise.all(wires.map((wire) => wire.rest()))) {
+    assert.match(text, /^$|^HTTP\/1\.1 4(00|31) /); // a parser of the runtime's own answers
+  }
+  assert.equal(server.stats().refused.policy, 4);
+});
+
+testEach("keeps no place of others for those it refuses", async (kind) => {
+  const server = await kind.start({ policy, limits: { connections: 2 } }, () => ({ body: "open" }));
+  const held: Wire[] = [];
+  for (let at = 0; at < 8; at++) { // as many of one user may wait for their 403
+    held.push(Wire.as(1003, server.path));
+    await until(() => server.stats().refused.policy === at + 1);
+  }
+  const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+  assert.equal(await Wire.as(1003, server.path).send(request).rest(), "", "one more is closed");
+  assert.equal((await Wire.as(1004, server.path).send(request).response()).status, 403);
+  assert.equal((await Wire.as(1001, server.path).get("/open")).status, 200);
+  assert.equal((await held[0]!.get("/")).status, 403);
+  for (const wire of held) await wire.end().rest();
+});
+
+testEach("closes refused connections, when it closes", async (kind) => {
+  const server = await kind.start({ policy }, refuse);
+  const wires = [Wire.as(1003, server.path), Wire.as(1003, server.path).send("GET / HTTP")];
+  await until(() => server.stats().refused.policy === 2);
+  await server.close();
+  for (const wire of wires) await wire.rest();
+});
+
+testHere("createServer() lets nobody hear of a refused connection", async () => {
+  const server = createServer({ policy }, refuse);
+  for (const event of ["connection", "request", "upgrade", "checkContinue", "clientError"]) {
+    server.on(event, () => assert.fail(event));
+  }
+  const path = freshPath();
+  server.listen({ path, mode: 0o666 });
+  await once(server, "listening");
+  const { close } = running(server, path);
+  const expecting =
+    "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+  assert.equal((await Wire.as(1003, path).send(expecting).response()).status, 403);
+  assert.equal((await Wire.as(1003, path).get("/")).status, 403);
+  await close();
+});
+
+/** The warnings of the library about servers, from now on. */
+function warningsOf(...paths: readonly string[]): string[] & Disposable {
+  const messages: string[] = [];
+  const note = ({ name, message }: Error) => {
+    if (name === "UcredWarning" && paths.some((path) => message.includes(path))) {
+      messages.push(message);
+    }
+  };
+  process.on("warning", note);
+  return Object.assign(messages, {
+    [Symbol.dispose]: () => void process.off("warning", note),
+  });
+}
+
+testHere("a server warns of refusals once a second, when nobody listens", async () => {
+  const path = freshPath();
+  using seen = warningsOf(path);
+  const server = createNetServer({ policy, perAction: true }, refuse);
+  server.listen({ path, mode: 0o666 });
+  await once(server, "listening");
+  await Wire.as(1003, path).rest();
+  await until(() => seen.length === 1);
+  assert.equal(seen[0], `Refused uid 1003 at ${path}: Rule "not 1003" denies it: Ask “root”`);
+  await Promise.all(Array.from({ length: 20 }, () => Wire.as(1004, path).rest()));
+  const mentioned = () =>
+    seen.slice(1).reduce((sum, text) => {
+      const [, count = 1] = /^Refused (\d+) connections, the last of them uid 1004 /.exec(text) ??
+        [];
+      assert.match(text, /uid 1004 at .*: No rule matches$/);
+      return sum + Number(count);
+    }, 0);
+  await until(() => mentioned() === 20); // each is counted, though few have a line
+  assert.ok(seen.length < 20);
+  await server.close({ timeout: 0 });
+});
+
+testHere("a server warns of no refusal that is audited or listened to", async () => {
+  const [first, second] = [freshPath(), freshPath()];
+  using seen = warningsOf(first, second);
+  const audit = auditLog({ file: freshPath() });
+  const audited = createNetServer({ policy, audit }, refuse);
+  const watched = createNetServer({ policy }, refuse);
+  audited.listen({ path: first, mode: 0o666 });
+  watched.listen({ path: second, mode: 0o666 });
+  await Promise.all([once(audited, "listening"), once(watched, "listening")]);
+  await Wire.as(1003, first).rest();
+  using _ = eventsOf({ path: second } as Parameters<typeof eventsOf>[0]);
+  await Wire.as(1003, second).rest();
+  await new Promise((resolve) => setImmediate(resolve)); // warnings are emitted in the next tick
+  assert.deepEqual([...seen], []);
+  await Promise.all([audited.close({ timeout: 0 }), watched.close({ timeout: 0 }), audit.close()]);
+});
