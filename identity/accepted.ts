@@ -10,7 +10,9 @@ import { UcredError } from "../core/errors.ts";
 import type { LinuxAbi } from "../ffi/abi.ts";
 import { FCNTL, SHUT_RDWR } from "../ffi/linux.ts";
 import { encodeAddress, SOCKADDR_UN } from "../ffi/message.ts";
+import { parseStatus } from "../ffi/proc.ts";
 import { failure } from "./failure.ts";
+import { readText } from "./files.ts";
 
 /** A connection that was found: while the cookie under the number is the same, it is this one. */
 export class Claim {
@@ -61,11 +63,20 @@ export function claimOf(connection: object): Claim | undefined {
 }
 
 /**
- * The cookie of the connection that was last found under each number. One table for all listeners of
- * a thread; it is never emptied, so that nothing that was found is found again. It is as long as the
- * process has had descriptors at once.
+ * The cookies of all connections and listeners that were seen, for all Acceptors of a thread. By cookie and
+ * not by number: a connection whose descriptor the program duplicates has several numbers, and would be
+ * found again under the next one. Those of sockets that are closed everywhere are dropped from time to time.
  */
-const cookies = new Map<number, number>();
+const seen = new Set<number>();
+
+/** As many cookies are kept before it is first looked which of them are still in use. */
+const LEAST_SEEN = 1024;
+
+/** Look again when there are more. */
+let mostSeen = LEAST_SEEN;
+
+/** Every Acceptor, for its address. */
+const acceptors = new Set<WeakRef<Acceptor>>();
 
 /** Closed since a connection was accepted: as many numbers that are free are passed by, looking upwards. */
 const MOST_HOLES = 8192;
@@ -96,7 +107,9 @@ class Bound {
   /** The number of each, upwards and then downwards from where the next descriptor will be. */
   *all(): Generator<number> {
     const end = this.lowestFree();
-    for (let fd = end, holes = 0; holes < MOST_HOLES; fd++) {
+    const size = this.tableSize();
+    // Without /proc, numbers above so many free ones are not looked at.
+    for (let fd = end, holes = 0; size === undefined ? holes < MOST_HOLES : fd < size; fd++) {
       const has = this.has(fd);
       if (has) yield fd;
       else if (has === undefined) holes++;
@@ -133,6 +146,13 @@ class Bound {
   /** Ends what is under this number. It has ended already if that fails. */
   shutdown(fd: number): void {
     this.#calls.shutdown(fd, SHUT_RDWR);
+  }
+
+  /** All numbers of descriptors are below; `undefined` where /proc does not tell. proc_pid_status(5) */
+  tableSize(): number | undefined {
+    const status = readText(this.#on, this.#calls, "/proc/self/status");
+    const size = typeof status === "number" ? undefined : parseStatus(status).get("FDSize");
+    return size !== undefined && /^[1-9]\d{0,9}$/.test(size) ? Number(size) : undefined;
   }
 
   /** The number that the next descriptor gets. */
@@ -208,6 +228,8 @@ export class Acceptor {
   readonly #bound: Bound;
   readonly #freed = new Freed();
   #last = -1;
+  /** The cookie of what was found last. */
+  #cookie = -1;
 
   /**
    * @param path What the listener was bound to, "\0" first if abstract. What is there already counts
@@ -220,9 +242,12 @@ export class Acceptor {
     const listening = new Set<number | undefined>(); // by cookie: one may have several numbers
     for (const fd of this.#bound.all()) {
       this.#see(fd);
-      if (this.#bound.listens(fd)) listening.add(cookies.get(fd));
+      if (this.#bound.listens(fd)) listening.add(this.cookieOf(fd));
     }
-    if (listening.size <= 1) return;
+    if (listening.size <= 1) {
+      acceptors.add(new WeakRef(this));
+      return;
+    }
     const name = JSON.stringify(path);
     const message =
       `Cannot find accepted connections: two sockets of this process listen at ${name}`;
@@ -245,7 +270,7 @@ export class Acceptor {
       throw new UcredError("ERR_UCRED_NO_FD", message, { hint });
     }
     this.#last = fd;
-    const claim = new Claim(this, fd, cookies.get(fd)!);
+    const claim = new Claim(this, fd, this.#cookie);
     (connection as { [CLAIM]?: Claim })[CLAIM] = claim;
     return claim;
   }
@@ -291,11 +316,57 @@ export class Acceptor {
     return this.#see(fd) && !this.#bound.listens(fd);
   }
 
-  /** Notes the socket under this number. Whether it was not seen before. */
+  /** Notes the socket under this number. Whether it was not seen before, under this or another one. */
   #see(fd: number): boolean {
     const cookie = this.#bound.cookieOf(fd);
-    if (cookie === undefined || cookies.get(fd) === cookie) return false;
-    cookies.set(fd, cookie);
+    if (cookie === undefined || seen.has(cookie)) return false;
+    if (seen.size >= mostSeen) forgetClosed();
+    seen.add(cookie);
+    this.#cookie = cookie;
     return true;
   }
+
+  /** The cookies of all that is bound to the address, and has been seen. */
+  *inUse(): Generator<number> {
+    for (const fd of this.#bound.all()) {
+      const cookie = this.cookieOf(fd);
+      if (cookie !== undefined && seen.has(cookie)) yield cookie;
+    }
+  }
+
+  /** An upper bound of the numbers that have to be looked at to find what is in use. */
+  tableSize(): number {
+    return this.#bound.tableSize() ?? MOST_HOLES;
+  }
+}
+
+/** How many connections are remembered now, for tests of its bounds. */
+export function countSeen(): number {
+  return seen.size;
+}
+
+/**
+ * Forgets what is closed under all of its numbers: no cookie is given twice. It looks at every descriptor,
+ * and therefore only once at least as many connections have come.
+ */
+function forgetClosed(): void {
+  const kept = new Set<number>();
+  let tableSize = 0;
+  try {
+    for (const reference of acceptors) {
+      const acceptor = reference.deref();
+      if (acceptor === undefined) {
+        acceptors.delete(reference);
+        continue;
+      }
+      for (const cookie of acceptor.inUse()) kept.add(cookie);
+      tableSize += acceptor.tableSize();
+    }
+  } catch { // descriptors have run out: all are kept until the next time
+    mostSeen = seen.size * 2;
+    return;
+  }
+  seen.clear();
+  for (const cookie of kept) seen.add(cookie);
+  mostSeen = Math.max(LEAST_SEEN, kept.size * 2, kept.size + tableSize);
 }

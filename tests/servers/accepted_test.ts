@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { closeSync, openSync, renameSync, unlinkSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { test } from "node:test";
-import { Acceptor, type Claim, claimOf, isBoundHere } from "../../identity/accepted.ts";
+import { system } from "../../adapters/select.ts";
+import { Acceptor, type Claim, claimOf, countSeen, isBoundHere } from "../../identity/accepted.ts";
 import { fdOf } from "../../identity/fd.ts";
 import { serve } from "../../servers/http.ts";
 import { freshPath } from "../live/harness.ts";
@@ -123,6 +124,70 @@ testWith(
     await Promise.all([server, another, longer].map(end));
   },
 );
+
+/** Duplicates a descriptor at the lowest free number from `least` on. */
+function duplicate(fd: number, least: number): number {
+  const copy = system().libc.linux!.fcntl(fd, 0, least); // F_DUPFD
+  assert.ok(copy >= least);
+  return copy;
+}
+
+const closeDuplicate = (fd: number) => system().libc.linux!.close(fd);
+
+testWith(
+  here,
+  "Acceptor does not find a connection again under a duplicate of its number",
+  async () => {
+    const path = freshPath();
+    const accepted: Socket[] = [];
+    const server = await listen(path, (socket) => void accepted.push(socket));
+    const acceptor = new Acceptor(path);
+    const first = await dial(path);
+    await until(() => accepted.length === 1);
+    const { fd } = acceptor.take(accepted[0]!);
+    assert.equal(fd, fdOf(accepted[0]!));
+    // Where the search looks first, where it looks last, and far above what is in use.
+    const duplicates = [0, 0, 0, 300, 800].map((least) => duplicate(fd, least));
+    assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+    const clients = [first];
+    for (let times = 2; times <= 10; times++) {
+      clients.push(await dial(path));
+      await until(() => accepted.length === times);
+      assert.equal(acceptor.take(accepted.at(-1)!).fd, fdOf(accepted.at(-1)!));
+      if (times === 5) accepted[0]!.destroy(); // its duplicates are open still
+    }
+    assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => new Acceptor(path).take({}), { code: "ERR_UCRED_NO_FD" });
+    duplicates.forEach(closeDuplicate);
+    for (const client of clients) client.destroy();
+    await end(server);
+  },
+);
+
+testWith(here, "Acceptor remembers no more connections than are open, and some more", async () => {
+  const path = freshPath();
+  let onAccept = (_: Socket) => {};
+  const server = await listen(path, (socket) => onAccept(socket));
+  const acceptor = new Acceptor(path);
+  let copy: number | undefined;
+  let most = 0;
+  for (let times = 0; times < 3000; times++) {
+    const accepted = new Promise<Socket>((resolve) => onAccept = resolve);
+    const client = connect(path).on("error", () => {});
+    const socket = await accepted;
+    const claim = acceptor.take(socket);
+    assert.equal(claim.fd, fdOf(socket));
+    copy ??= duplicate(claim.fd, 1500); // of the first, which is open all the while
+    client.destroy();
+    socket.destroy();
+    claim.close();
+    most = Math.max(most, countSeen());
+  }
+  assert.ok(most < 2600, `${most}`); // Linux has room for 2048 descriptors then
+  assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+  closeDuplicate(copy!);
+  await end(server);
+});
 
 testWith(here, "Two Acceptors in a thread share what they have seen", async () => {
   const path = freshPath();
