@@ -30,8 +30,10 @@ export interface Remembered {
   readonly verified: (Credentials | undefined)[];
   /** By uid, the groups last read of that user. */
   readonly groups: Map<number, RememberedGroups>;
-  /** What unmapped ids read as. */
-  readonly overflowIds: { uid?: number; gid?: number };
+  /** What unmapped ids read as, and have read as before. */
+  readonly overflowIds: { readonly uid: Set<number>; readonly gid: Set<number> };
+  /** Whether every id has a number in our user namespace. */
+  readonly mapsEvery: { uid?: boolean; gid?: boolean };
 }
 
 /** What the kernel answered, and what was made of it. */
@@ -62,7 +64,12 @@ export function openSystem(on: Host, path?: string): System {
   if (abi === undefined) throw unsupported(`${on.os} on ${on.cpu} is not supported`);
   const libc: Libc = OPENERS[on.runtime](abi, path);
   const [value, size] = [libc.memory(VALUE_SIZE), libc.memory(8)];
-  const remembered: Remembered = { verified: [], groups: new Map(), overflowIds: {} };
+  const remembered: Remembered = {
+    verified: [],
+    groups: new Map(),
+    overflowIds: { uid: new Set(), gid: new Set() },
+    mapsEvery: {},
+  };
   return { abi, libc, pid: on.pid, value, size, remembered };
 }
 

@@ -142,8 +142,10 @@ export interface Peer extends Credentials {
    */
   readonly groupNames: readonly (string | null)[] | undefined;
   /**
-   * Ids that read 65534 (the overflow id) while our user namespace does not map every id: they may
-   * stand for any user or group outside it, and prove nothing. Empty in the usual case.
+   * Ids that read as the kernel's overflow id (65534 unless `kernel.overflowuid` or `kernel.overflowgid`
+   * is set) while our user namespace does not map every id: they may stand for any user or group outside
+   * it, and prove nothing. Where `groups` is among them, policies trust no member of the list. Empty in the
+   * usual case.
    */
   readonly ambiguous: readonly AmbiguousId[];
   /** Every fact with its state and provenance. */

@@ -10,30 +10,27 @@ const EVERY_ID = 2 ** 32 - 1;
 const DEFAULT_OVERFLOW_ID = 65534;
 
 /**
- * Tells whether `id` proves nothing: it is the overflow id, and our user namespace leaves ids out.
+ * Whether ids prove nothing: an id that reads as the overflow id, while our user namespace leaves ids out.
  * Where that cannot be read, it is assumed.
+ *
+ * The overflow id is read anew each time, since it may be set at run time (kernel.overflowuid); what it was
+ * before stays ambiguous, since the id may have been read before.
  *
  * @see {@link https://man7.org/linux/man-pages/man7/user_namespaces.7.html user_namespaces(7)}
  */
-export function isAmbiguous(on: System, kind: "uid" | "gid", id: number): boolean {
-  if (on.abi.os !== "linux") return false; // no user namespaces there
-  return id === overflowId(on, kind) && !mapsEvery(on, kind);
-}
-
-/** Whether {@link isAmbiguous} holds for any of these ids. */
-export function someAmbiguous(on: System, kind: "uid" | "gid", ids: readonly number[]): boolean {
-  if (on.abi.os !== "linux") return false;
-  return ids.includes(overflowId(on, kind)) && !mapsEvery(on, kind);
-}
-
-/** Read once, since a system sets it when it starts, if ever; a failure is not remembered. */
-function overflowId(on: System, kind: "uid" | "gid"): number {
-  const { overflowIds } = on.remembered;
-  const before = overflowIds[kind];
-  if (before !== undefined) return before;
+export function ambiguity(on: System, kind: "uid" | "gid"): (id: number) => boolean {
+  if (on.abi.os !== "linux" || mapsEvery(on, kind)) return NEVER; // others have no user namespaces
+  const ids = on.remembered.overflowIds[kind];
   const id = Number.parseInt(textOf(on, `/proc/sys/kernel/overflow${kind}`), 10);
-  if (Number.isNaN(id)) return DEFAULT_OVERFLOW_ID;
-  return overflowIds[kind] = id;
+  ids.add(Number.isNaN(id) ? DEFAULT_OVERFLOW_ID : id); // the kernel takes 16 bits: it stays small
+  return (id) => ids.has(id);
+}
+
+const NEVER = () => false;
+
+/** {@link ambiguity} of one id. */
+export function isAmbiguous(on: System, kind: "uid" | "gid", id: number): boolean {
+  return ambiguity(on, kind)(id);
 }
 
 /** Lines of "first id inside, first id outside, how many"; they do not overlap. */
@@ -42,9 +39,15 @@ export function mapsEveryId(map: string): boolean {
   return counts.reduce((sum, count) => sum + count, 0) === EVERY_ID;
 }
 
-/** Whether every uid, or gid, has a number here. */
+/** Whether every uid, or gid, has a number here. A map is written once, and then stays. */
 export function mapsEvery(on: System, kind: "uid" | "gid"): boolean {
-  return mapsEveryId(textOf(on, `/proc/self/${kind}_map`));
+  const { mapsEvery } = on.remembered;
+  const before = mapsEvery[kind];
+  if (before !== undefined) return before;
+  const map = textOf(on, `/proc/self/${kind}_map`);
+  const found = mapsEveryId(map);
+  if (map.trim() !== "") mapsEvery[kind] = found;
+  return found;
 }
 
 /** The file's text, or "" where it cannot be read. */

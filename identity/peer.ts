@@ -21,7 +21,7 @@ import { signalOf } from "./exit.ts";
 import { withGid } from "./groups.ts";
 import { INSPECT, type InspectArguments, inspectAs } from "./inspect.ts";
 import { keyOf } from "./key.ts";
-import { isAmbiguous, someAmbiguous } from "./namespaces.ts";
+import { ambiguity } from "./namespaces.ts";
 import { Pin } from "./pin.ts";
 import { type Pinned, readGroupsNow, snapshotOf } from "./process.ts";
 
@@ -225,8 +225,8 @@ const ENDED_DRIFT: readonly Drift[] = Object.freeze([
 /** Of ids by name, those that may stand for others. */
 function ambiguousNames(on: System, ids: { readonly [name in LiveId]: number }): readonly LiveId[] {
   const names = Object.keys(ids) as LiveId[];
-  const isUnsure = (name: LiveId) =>
-    isAmbiguous(on, name.endsWith("uid") ? "uid" : "gid", ids[name]);
+  const [isUid, isGid] = [ambiguity(on, "uid"), ambiguity(on, "gid")];
+  const isUnsure = (name: LiveId) => (name.endsWith("uid") ? isUid : isGid)(ids[name]);
   return Object.freeze(names.filter(isUnsure));
 }
 
@@ -239,9 +239,10 @@ function ambiguousIds(
   groups: readonly number[] = [],
 ): readonly AmbiguousId[] {
   const ambiguous: AmbiguousId[] = [];
-  if (isAmbiguous(on, "uid", uid)) ambiguous.push("uid");
-  if (isAmbiguous(on, "gid", gid)) ambiguous.push("gid");
-  if (someAmbiguous(on, "gid", groups)) ambiguous.push("groups");
+  if (ambiguity(on, "uid")(uid)) ambiguous.push("uid");
+  const isGid = ambiguity(on, "gid");
+  if (isGid(gid)) ambiguous.push("gid");
+  if (groups.some(isGid)) ambiguous.push("groups");
   return ambiguous.length === 0 ? NONE : Object.freeze(ambiguous);
 }
 
@@ -285,8 +286,9 @@ function namesOf(on: System, groups: Fact<readonly number[]>): PeerFacts["groupN
     return unknown(new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint }));
   }
   const names: (string | null)[] = [];
+  const isGid = ambiguity(on, "gid");
   for (const gid of groups.value) {
-    const name = isAmbiguous(on, "gid", gid) ? undefined : groupName(on, gid);
+    const name = isGid(gid) ? undefined : groupName(on, gid);
     if (name?.state === "unknown") return name;
     names.push(name?.state === "known" ? name.value : null);
   }
@@ -294,7 +296,8 @@ function namesOf(on: System, groups: Fact<readonly number[]>): PeerFacts["groupN
 }
 
 function unmapped(what: string): UcredError {
-  const message = `Cannot tell what ${what} stand for: 65534 may be any id outside our namespace`;
+  const message =
+    `Cannot tell what ${what} stand for: every id that our user namespace does not map reads so`;
   const hint = "Run the server outside the container, or map the peer's id into it";
   return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }

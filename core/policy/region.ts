@@ -10,7 +10,7 @@ import type { Budget } from "./budget.ts";
 import type { Checked, CheckedFact, TextField } from "./condition.ts";
 import { hasId, type IdRange, intersect, join, others } from "./ids.ts";
 import { findText, hasText, type Texts } from "./language.ts";
-import { OVERFLOW_ID, type PlainPeer } from "./subject.ts";
+import type { PlainPeer } from "./subject.ts";
 
 /** A set of values of one fact. Of the methods' arguments, each is of the same class. */
 interface Values<S> {
@@ -89,10 +89,10 @@ export class Ids implements Values<Ids> {
 
 const ALL_IDS = new Ids(EVERY_ID, true);
 
-/** None that a list which lacks some has for certain. */
-const NOT_OVERFLOW = others([{ first: OVERFLOW_ID, last: OVERFLOW_ID }]);
-
-/** The gid, and the list of all groups, which has it if it is known. */
+/**
+ * The gid, and the list of all groups, which has it if it is known. Of a list that may lack some, nothing
+ * but the gid is certain.
+ */
 export class Groups implements Values<Groups> {
   readonly gid: Ids;
   /** Whether lists are among them that are known whole, and that may lack some. */
@@ -167,7 +167,7 @@ export class Groups implements Values<Groups> {
     const isWhole = groups !== undefined && !ambiguous.includes("groups");
     if (!this.gid.hasId(gid) || !(isWhole ? this.whole : this.partial)) return false;
     const certain = [
-      ...groups?.filter((group) => isWhole || group !== OVERFLOW_ID) ?? [],
+      ...(isWhole ? groups : []),
       ...(gid === undefined ? [] : [gid]),
     ];
     budget.spend((2 + this.hits.length) * certain.length);
@@ -179,39 +179,29 @@ export class Groups implements Values<Groups> {
   example(budget: Budget): Pick<PlainPeer, "gid" | "groups" | "ambiguous"> | undefined {
     const { hits, avoids } = this;
     budget.spend(50 + 4 * (this.size + hits.length * (hits.length + avoids.length)));
-    return this.whole && this.#list(true) || this.partial && this.#list(false) || undefined;
+    return this.whole && this.#wholeList() || this.partial && this.#partialList() || undefined;
   }
 
-  #list(whole: boolean): Pick<PlainPeer, "gid" | "groups" | "ambiguous"> | undefined {
+  #wholeList(): Pick<PlainPeer, "gid" | "groups"> | undefined {
     const open = others(this.avoids);
     const gids = intersect(this.gid.ranges, open);
-    const certain = whole ? open : intersect(open, NOT_OVERFLOW);
-    const wants = this.hits.map((hit) => intersect(hit, certain));
-    // A gid of 65534 is certain, if it is known at all.
-    const mustBeOverflow = wants.some((want) => want.length === 0);
-    let gid: number | undefined;
-    if (mustBeOverflow) {
-      if (!hasId(gids, OVERFLOW_ID)) return undefined;
-      if (wants.some((want, at) => want.length === 0 && !hasId(this.hits[at]!, OVERFLOW_ID))) {
-        return undefined;
-      }
-      gid = OVERFLOW_ID;
-    } else {
-      gid = (wants[0] && intersect(gids, wants[0])[0]?.first) ?? new Ids(gids, false).example();
-      if (gid === undefined && !this.gid.unknown) return undefined;
-    }
+    const wants = this.hits.map((hit) => intersect(hit, open));
+    if (wants.some((want) => want.length === 0)) return undefined;
+    const gid = (wants[0] && intersect(gids, wants[0])[0]?.first) ?? new Ids(gids, false).example();
+    if (gid === undefined && !this.gid.unknown) return undefined;
     const groups = new Set(gid === undefined ? [] : [gid]);
     for (const want of wants) {
-      if (want.length > 0 && ![...groups].some((group) => hasId(want, group))) {
-        groups.add(want[0]!.first);
-      }
+      if (![...groups].some((group) => hasId(want, group))) groups.add(want[0]!.first);
     }
-    const list = [...groups].sort((a, b) => a - b);
-    return {
-      ...(gid !== undefined && { gid }),
-      ...((whole || list.length > 0) && { groups: list }),
-      ...(!whole && list.length > 0 && { ambiguous: ["groups"] }),
-    };
+    return { ...(gid !== undefined && { gid }), groups: [...groups].sort((a, b) => a - b) };
+  }
+
+  #partialList(): Pick<PlainPeer, "gid" | "groups" | "ambiguous"> | undefined {
+    let gids = intersect(this.gid.ranges, others(this.avoids));
+    for (const hit of this.hits) gids = intersect(gids, hit);
+    const gid = new Ids(gids, false).example();
+    if (gid !== undefined) return { gid, groups: [gid], ambiguous: ["groups"] };
+    return this.gid.unknown && this.hits.length === 0 ? {} : undefined;
   }
 }
 

@@ -47,7 +47,7 @@ export interface PlainPeer {
   readonly groups?: readonly number[];
   /** Security label. */
   readonly label?: string | null;
-  /** Ids that read 65534 and may stand for others, as {@link Peer.ambiguous} has it. */
+  /** Ids that may stand for others, as {@link Peer.ambiguous} has it. Of such groups none is trusted. */
   readonly ambiguous?: readonly AmbiguousId[];
   /** Whether nothing has changed since connect. */
   readonly unchanged?: boolean;
@@ -145,8 +145,10 @@ export class Subject {
     const peer = this.#peer;
     const groups = OF_ALL.groups === undefined ? peer.groups : fieldOf(peer, "groups");
     const list: readonly unknown[] = Array.isArray(groups) ? groups : [undefined];
-    this.#hasAllGroups = areIds(list) && !this.#ambiguous?.includes("groups");
-    this.#groups = this.#hasAllGroups ? groups : list.filter(isCertain);
+    const isAmbiguous = this.#ambiguous?.includes("groups") === true;
+    this.#hasAllGroups = areIds(list) && !isAmbiguous;
+    // Of an ambiguous list no member is trusted: each may be what unmapped groups read as.
+    this.#groups = this.#hasAllGroups ? groups : isAmbiguous ? NO_GROUPS : list.filter(isId);
   }
 
   #read(name: OtherFact): unknown {
@@ -195,11 +197,10 @@ const UNREAD = -1;
 const NONE: readonly AmbiguousId[] = [];
 const EVERY_ID: readonly AmbiguousId[] = ["uid", "gid", "groups"];
 
-/** What unmapped groups read as. */
-export const OVERFLOW_ID = 65534;
+const NO_GROUPS: readonly number[] = [];
 
-/** Whether a list that lacks some groups has this one for certain. */
-const isCertain = (group: unknown): group is number => isId(group) && group !== OVERFLOW_ID;
+/** What unmapped ids read as, unless the system sets another. <linux/highuid.h> */
+export const OVERFLOW_ID = 65534;
 
 function areIds(groups: readonly unknown[]): boolean {
   for (const group of groups) if (!isId(group)) return false; // holes too

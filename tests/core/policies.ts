@@ -89,7 +89,7 @@ export function holds(condition: Condition, peer: PlainPeer, keepsOut = false): 
   const gid = ambiguous.includes("gid") ? undefined : peer.gid;
   const isPartial = groups === undefined || ambiguous.includes("groups");
   const group = (id: number): Truth =>
-    gid === id || groups?.includes(id) && !(isPartial && id === 65534) ||
+    gid === id || groups?.includes(id) && !isPartial ||
     (isPartial || gid === undefined ? undefined : false);
   return all(
     Object.entries(condition).map(([field, value]): Truth => {

@@ -219,7 +219,7 @@ test("a group condition is unknown where the gid is", () => {
   assert.ok(inside.decide({ groups: [3] }).allowed, "it is in it whatever the gid");
 });
 
-test("what may stand for other ids is unknown, and 65534 is then no certain group", () => {
+test("what may stand for other ids is unknown, and no group of such a list is certain", () => {
   const uid = compile({ name: "r", when: { uid: 65534 }, allow: true });
   const gid = compile({ name: "r", when: { gid: 65534 }, allow: true });
   const group = compile({ name: "r", when: { group: "none" }, allow: true });
@@ -233,7 +233,15 @@ test("what may stand for other ids is unknown, and 65534 is then no certain grou
   assert.deepEqual([ask(uid, ["uid"]), ask(uid, ["gid", "groups"])], ["uid", true]);
   assert.deepEqual([ask(gid, ["gid"]), ask(gid, ["uid", "groups"])], ["gid", true]);
   assert.deepEqual([ask(group, ["groups"], 7), ask(group, ["groups"])], ["groups", true]);
-  assert.deepEqual([ask(group, ["gid"]), ask(wheel, ["uid", "gid", "groups"])], [true, true]);
+  assert.deepEqual([ask(group, ["gid"]), ask(wheel, ["uid", "gid", "groups"])], [
+    true,
+    "groups",
+  ]);
+  // The system may set any id for unmapped ones: kernel.overflowgid.
+  const games = { uid: 1000, gid: 1000, groups: [0, 1000], ambiguous: ["groups"] } as const;
+  assert.deepEqual(wheel.decide(games).unknown, ["groups"]);
+  const deny = compile({ name: "r", when: { not: { group: "wheel" } }, allow: true });
+  assert.equal(deny.decide(games).allowed, false);
   // What is no list may be any.
   for (const ambiguous of ["gid", "x", true, { length: 1 }]) {
     assert.equal(ask(uid, ambiguous), "uid");

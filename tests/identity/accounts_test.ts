@@ -169,6 +169,18 @@ for (
   });
 }
 
+testWith(here, "isAmbiguous() follows the overflow id that the system sets at run time", () => {
+  const map = "0 1000 65536\n";
+  fake.answer(...proc({ overflow: "65534\n", map }));
+  const on = fake.open();
+  assert.deepEqual([5, 65534].map((id) => isAmbiguous(on, "uid", id)), [false, true]);
+  fake.answer(...proc({ overflow: "5\n", map }));
+  // An id that was read before the change may have been the former one.
+  assert.deepEqual([5, 65534, 6].map((id) => isAmbiguous(on, "uid", id)), [true, true, false]);
+  fake.answer({ call: "open", result: -1, error: EIO });
+  assert.deepEqual([5, 65534, 6].map((id) => isAmbiguous(on, "uid", id)), [true, true, false]);
+});
+
 testWith(here, "isAmbiguous() is true for 65534 where no file can be opened", () => {
   fake.answer({ call: "open", result: -1, error: 13 });
   assert.equal(isAmbiguous(fake.open(), "uid", 65534), true);
