@@ -14,6 +14,8 @@ import { notifyStopping } from "./listening.ts";
 import { notify } from "../identity/notify.ts";
 import { occupy, type Place } from "./place.ts";
 import {
+  BAD_CODING,
+  BAD_HOST,
   BAD_TARGET,
   belongsTo,
   type Connection,
@@ -249,12 +251,14 @@ class DenoHttp {
       served.origin = origin;
       served.host = header;
     }
+    const coding = request.headers.get("transfer-encoding");
+    const isCoded = coding !== null && coding.toLowerCase() !== "chunked";
     const outcome = decideRequest(
       this.#admission,
       served,
       method,
       target,
-      hasHost,
+      hasHost ? isCoded ? BAD_CODING : undefined : BAD_HOST,
       this.#revalidate,
     );
     if (isProblem(outcome)) return this.#refuse(served, outcome);

@@ -34,6 +34,8 @@ import {
 } from "./listening.ts";
 import {
   admittedOf,
+  BAD_CODING,
+  BAD_HOST,
   belongsTo,
   type Connection,
   decided,
@@ -139,6 +141,8 @@ const DEFAULTS: ServerOptions = { headersTimeout: 10_000, connectionsCheckingInt
 
 interface NodeConnection extends Connection {
   readonly server: AdmittingServer;
+  /** The last answer of the connection, which requests behind it get, too: the parser goes on reading. */
+  end: Problem | undefined;
   /** Responses in the order of their requests, without those that were finished when the last request came. */
   readonly unanswered: ServerResponse[];
   /** Requests beyond `maxRequestsPerSocket`. */
@@ -346,6 +350,7 @@ class AdmittingServer extends Server {
       server: this,
       admitted: answer,
       hasAsked: false,
+      end: undefined,
       unanswered: [],
       dropped: 0,
       isUpgraded: false,
@@ -430,16 +435,20 @@ class AdmittingServer extends Server {
     if (connection?.server !== this) return refusalOf(request.socket) ?? DRIFTED; // none let in here
     connection.isUpgraded = response === undefined;
     if (this.#isClosing) endAfter(request.socket, response);
+    if (connection.end !== undefined) return connection.end;
     const { method = "", url = "" } = request;
     const outcome = decideRequest(
       this.#admission,
       connection,
       method,
       url,
-      hasHost(request),
+      malformedIn(request),
       this.#revalidate,
     );
-    if (isProblem(outcome)) return outcome;
+    if (isProblem(outcome)) {
+      if (outcome.isLast) connection.end = outcome;
+      return outcome;
+    }
     if (url !== outcome.url) request.url = outcome.url;
     decided(request, outcome.decision);
     return undefined;
@@ -488,15 +497,19 @@ function endAfter(socket: Duplex, response: ServerResponse | undefined): void {
   response.once("finish", () => socket.end(() => socket.destroy()));
 }
 
-/** At most one Host header, and that a host. */
-function hasHost({ rawHeaders }: IncomingMessage): boolean {
-  let hosts = 0;
+/** Requires at most one Host header, which is a host, and no transfer coding but one "chunked". */
+function malformedIn({ rawHeaders, httpVersionMinor }: IncomingMessage): Problem | undefined {
+  let hosts = 0, codings = 0;
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = rawHeaders[at]!;
-    if (name.length !== 4 || (name !== "Host" && name.toLowerCase() !== "host")) continue;
-    if (++hosts > 1 || !isHost(rawHeaders[at + 1]!)) return false;
+    if (name.length === 4 && (name === "Host" || name.toLowerCase() === "host")) {
+      if (++hosts > 1 || !isHost(rawHeaders[at + 1]!)) return BAD_HOST;
+    } else if (name.length === 17 && name.toLowerCase() === "transfer-encoding") {
+      const isChunked = rawHeaders[at + 1]!.toLowerCase() === "chunked";
+      if (++codings > 1 || !isChunked || httpVersionMinor === 0) return BAD_CODING;
+    }
   }
-  return true;
+  return undefined;
 }
 
 /**

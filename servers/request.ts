@@ -82,7 +82,7 @@ export function isProblem(outcome: Outcome): outcome is Problem {
 /**
  * Decides a request by its method and target, as the client sent them.
  *
- * @param hasHost Whether its Host header is one host, or there is none.
+ * @param malformed What is wrong with its headers, if anything is.
  * @param revalidate Whether the peer has to be who it was.
  */
 export function decideRequest(
@@ -90,7 +90,7 @@ export function decideRequest(
   connection: Connection,
   method: string,
   url: string,
-  hasHost: boolean,
+  malformed: Problem | undefined,
   revalidate: boolean,
 ): Outcome {
   const { admitted } = connection;
@@ -105,9 +105,9 @@ export function decideRequest(
     admission.deny(admitted, start, `The request target is longer than ${MAX_TARGET_LENGTH} bytes`);
     return LONG_TARGET;
   }
-  if (!hasHost) {
-    admission.deny(admitted, `${method} ${url}`, "The Host header is no host");
-    return BAD_HOST;
+  if (malformed !== undefined) {
+    admission.deny(admitted, `${method} ${url}`, malformed.detail);
+    return malformed;
   }
   const target = targetOf(method, url);
   if (target === undefined) {
@@ -133,8 +133,9 @@ const MAX_TARGET_LENGTH = 8192;
 
 /** An answer that denies, in the words of RFC 9457. */
 export interface Problem {
-  readonly status: 400 | 403 | 414 | 500;
+  readonly status: 400 | 403 | 414 | 500 | 501;
   readonly title: string;
+  readonly detail: string;
   readonly body: string;
   /** Whether the connection ends with it. */
   readonly isLast: boolean;
@@ -147,7 +148,16 @@ export const BAD_TARGET: Problem = problem(400, "Bad Request", "The path is ambi
 const LONG_TARGET: Problem = problem(414, "URI Too Long", "The request target is too long");
 
 /** The Host header is no host, or there are several. */
-const BAD_HOST: Problem = problem(400, "Bad Request", "The Host header is no host");
+export const BAD_HOST: Problem = problem(400, "Bad Request", "The Host header is no host");
+
+/**
+ * The body may end elsewhere for the next one to read it: parsers accept "gzip, chunked" and do not undo
+ * gzip. RFC 9112, 6.1.
+ */
+export const BAD_CODING: Problem = {
+  ...problem(501, "Not Implemented", 'The transfer coding is not "chunked" alone'),
+  isLast: true,
+};
 
 /** The policy threw. */
 const UNDECIDED: Problem = problem(500, "Internal Server Error", "The policy failed");
@@ -165,7 +175,7 @@ export function forbidden({ message }: Decision): Problem {
 
 function problem(status: Problem["status"], title: string, detail: string): Problem {
   const body = JSON.stringify({ type: "about:blank", title, status, detail });
-  return { status, title, body, isLast: false };
+  return { status, title, detail, body, isLast: false };
 }
 
 /** The headers of such an answer. */
