@@ -37,6 +37,7 @@ export interface GuardCommandOptions {
   readonly acceptRate?: number;
   readonly drain: number;
   readonly h2c?: boolean;
+  readonly keepHeader?: readonly string[];
 }
 
 /** What a guard needs, whatever it understands of the bytes. */
@@ -50,6 +51,8 @@ export interface GuardOptions {
   readonly expect: ServerExpectation | undefined;
   /** Whether connections may be upgraded to HTTP/2, whose requests are not decided. */
   readonly h2c: boolean;
+  /** Names of headers, in lower case, that are passed although a proxy alone should set them. */
+  readonly keepHeaders: ReadonlySet<string>;
 }
 
 /** A server of `ucred/net` or `ucred/http`. */
@@ -81,6 +84,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
     upstream: socketPath(options.upstream),
     expect,
     h2c: options.h2c === true,
+    keepHeaders: new Set(options.keepHeader?.map((name) => name.toLowerCase())),
   });
   const watch = file === undefined ? undefined : watchAudit(audit!, file);
   const hangUp = () => {

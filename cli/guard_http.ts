@@ -9,28 +9,44 @@ import {
 } from "node:http";
 import type { Socket } from "node:net";
 import { type Duplex, Transform } from "node:stream";
+import { clearInterval, setInterval } from "node:timers";
 import { createProxyServer } from "httpxy";
 import { host } from "../adapters/host.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
+import { isHungUp } from "../identity/hangup.ts";
 import { createServer, decisionOf, peerOf } from "../servers/http.ts";
 import type { GuardOptions, GuardServer } from "./guard.ts";
-import { join } from "./guard_stream.ts";
-import { Upstream } from "./upstream.ts";
+import { isForgeable, isIdentityHeader } from "./guard_headers.ts";
+import { finish, join } from "./guard_stream.ts";
+import { type Client, Upstream } from "./upstream.ts";
 
 /** Makes the guard; it does not listen yet. */
 export function guardHttp(
-  { policy, limits, audit, upstream: path, expect, h2c }: GuardOptions,
+  { policy, limits, audit, upstream: path, expect, h2c, keepHeaders }: GuardOptions,
 ): GuardServer {
   const upstream = new Upstream(path, expect);
-  const agent = new UpstreamAgent(upstream, true);
-  const upgrades = new UpstreamAgent(upstream, false);
   const target = { socketPath: path } as never;
   const theServer = { target: { socketPath: path, pathname: "*" } as never, ignorePath: true };
-  const proxy = createProxyServer({ agent, xfwd: false });
-  const pass = (request: IncomingMessage, response: ServerResponse) =>
-    proxy.web(request, response, request.url === "*" ? theServer : { target })
+  const proxy = createProxyServer({ xfwd: false });
+  const agents = new WeakMap<Socket, UpstreamAgent>();
+  /** The client's own: no other client's request ever goes over a connection of it. */
+  const agentOf = (request: IncomingMessage): UpstreamAgent => {
+    const { socket } = request;
+    let agent = agents.get(socket);
+    if (agent === undefined) {
+      const { uid } = peerOf(request);
+      agents.set(socket, agent = new UpstreamAgent(upstream, { socket, uid }, true));
+      const made = agent;
+      socket.once("close", () => made.destroy());
+    }
+    return agent;
+  };
+  const pass = (request: IncomingMessage, response: ServerResponse) => {
+    const how = request.url === "*" ? theServer : { target };
+    return proxy.web(request, response, { ...how, agent: agentOf(request) })
       .catch(() => void response.destroy()); // the client has left
+  };
   const again = new WeakSet<IncomingMessage>();
   proxy.on("error", (error, request, given) => {
     const response = given as ServerResponse;
@@ -54,6 +70,7 @@ export function guardHttp(
   const isLast = new WeakSet<IncomingMessage>();
   proxy.on("proxyRes", (answer: IncomingMessage, request, response) => {
     const { headers } = answer;
+    agentOf(request).watch(answer, request.method === "HEAD");
     removeHops(headers);
     headers.connection = isLast.has(request) ? "close" : "keep-alive";
     answer.once("end", () => {
@@ -65,14 +82,14 @@ export function guardHttp(
   const server = createServer({ policy, limits, audit, requestTimeout: 0 }, (request, response) => {
     if (wantsToEnd(request)) isLast.add(request);
     removeHops(request.headers);
-    introduce(request);
+    introduce(request, keepHeaders);
     inTurn(request, response, () => void pass(request, response));
   });
   server.on("checkContinue", (request, response) => { // only once it is allowed
     response.writeContinue();
     if (wantsToEnd(request)) isLast.add(request);
     removeHops(request.headers);
-    introduce(request);
+    introduce(request, keepHeaders);
     inTurn(request, response, () => void pass(request, response));
   });
   server.on("upgrade", (request: IncomingMessage, client: Duplex, head: Uint8Array) => {
@@ -80,8 +97,8 @@ export function guardHttp(
     const to = h2c ? headers.upgrade : withoutHttp(headers.upgrade);
     removeHops(headers);
     if (to !== undefined) Object.assign(headers, { connection: "Upgrade", upgrade: to });
-    introduce(request);
-    passUpgrade(upstream, upgrades, request, client, head);
+    introduce(request, keepHeaders);
+    passUpgrade(upstream, request, client, head);
   });
   return server;
 }
@@ -113,16 +130,20 @@ function inTurn({ socket }: IncomingMessage, response: ServerResponse, run: () =
   start();
 }
 
-/** Connects to the server behind. */
+/** Connects to the upstream for one client connection, whose requests alone use the connection. */
 class UpstreamAgent extends Agent {
   readonly #upstream: Upstream;
-  /** Not where connections are kept alive: nobody would notice that the other side has closed one. */
+  readonly #client: Client;
+  /** Not where connections are kept alive: nothing would notice that the other side has closed one. */
   readonly #allowHalfOpen: boolean;
+  /** Connections that are not used again. */
+  readonly #spoiled = new WeakSet<Socket>();
 
   /** @param keepAlive For request after request; otherwise for one whose connection is to be kept. */
-  constructor(upstream: Upstream, keepAlive: boolean) {
-    super({ keepAlive, maxSockets: Infinity, maxFreeSockets: 64 });
+  constructor(upstream: Upstream, client: Client, keepAlive: boolean) {
+    super({ keepAlive, maxSockets: Infinity, maxFreeSockets: 1 });
     this.#upstream = upstream;
+    this.#client = client;
     this.#allowHalfOpen = !keepAlive;
   }
 
@@ -130,17 +151,60 @@ class UpstreamAgent extends Agent {
     _options: unknown,
     done?: (error: Error | null, socket: Socket) => void,
   ): undefined {
-    this.#upstream.connect(this.#allowHalfOpen).then(
+    this.#upstream.connect(this.#client, this.#allowHalfOpen).then(
       (socket) => done?.(null, socket),
       (error) => done?.(error, undefined as never),
     );
   }
 
+  /**
+   * Makes sure that a connection is not used again after an answer that some parser could frame in
+   * another way, or once bytes have come beyond the answer: they would be read as the next answer.
+   */
+  watch(answer: IncomingMessage, isHead: boolean): void {
+    const { socket } = answer;
+    if (isAmbiguous(answer, isHead)) this.#spoiled.add(socket);
+    const look = () => answer.complete && this.#spoiled.add(socket);
+    socket.prependListener("data", look); // before the parser, for which this may be the last part
+    answer.once("close", () => socket.off("data", look));
+  }
+
+  override keepSocketAlive(socket: Socket): boolean {
+    if (this.#spoiled.has(socket) || socket.readableLength > 0) return false;
+    super.keepSocketAlive(socket);
+    socket.on("data", destroyThis).resume();
+    return true;
+  }
+
   override reuseSocket(socket: Socket, request: ClientRequest): void {
+    socket.off("data", destroyThis);
     super.reuseSocket(socket, request);
     // Otherwise Deno sends it again if the connection ends, even a POST: denoland/deno 36786.
     request.reusedSocket = false;
   }
+}
+
+/** Of a connection that waits for the next request: its server has nothing to send. */
+function destroyThis(this: Socket): void {
+  this.destroy();
+}
+
+/** Whether some parser could find another end of an answer: RFC 9112, 6.3. */
+function isAmbiguous(
+  { statusCode = 0, headers, rawHeaders, httpVersion }: IncomingMessage,
+  isHead: boolean,
+): boolean {
+  const { "transfer-encoding": coding, "content-length": length } = headers;
+  // Servers exist that send the body with an answer that has none.
+  if (isHead || [204, 205, 304].includes(statusCode)) {
+    return coding !== undefined || (length ?? "0") !== "0";
+  }
+  const framings = rawHeaders.filter((name, at) =>
+    at % 2 === 0 && /^(content.length|transfer.encoding)$/i.test(name)
+  );
+  if (framings.length !== 1) return true;
+  if (coding === undefined) return !/^[0-9]+$/.test(length ?? "");
+  return !/^chunked$/i.test(coding) || httpVersion !== "1.1";
 }
 
 /** Whether a connection has ended that may have been about to when the request was sent. */
@@ -184,13 +248,12 @@ function withoutHttp(protocols: string = ""): string | undefined {
   return protocols.split(",").filter((each) => !HTTP.test(each)).join(",").trim() || undefined;
 }
 
-/** Whatever a server behind might read as one of our headers: CGI makes "_" of "-", some of all others. */
-const OURS = /^x[^a-z0-9]ucred[^a-z0-9]/i;
-
-/** Puts who asks into the headers, in the place of whatever the client sent under such names. */
-function introduce(request: IncomingMessage): void {
+/** Replaces whatever the client sent under the name of an identity header by the peer's identity. */
+function introduce(request: IncomingMessage, kept: ReadonlySet<string>): void {
   const { headers } = request;
-  for (const name of Object.keys(headers)) if (OURS.test(name)) delete headers[name];
+  for (const name of Object.keys(headers)) {
+    if (isIdentityHeader(name) || (isForgeable(name) && !kept.has(name))) delete headers[name];
+  }
   Object.assign(headers, identityHeaders(peerOf(request), decisionOf(request)));
 }
 
@@ -230,6 +293,9 @@ function badGateway(response: ServerResponse): void {
   response.end(BAD_GATEWAY);
 }
 
+/** How often to check whether the client of an upgrade has left before the answer, in ms. */
+const CLIENT_CHECK_MS = 1000;
+
 /**
  * Passes an upgrade on. If the server behind agrees (101), the connection is from then on bytes in both
  * directions, whatever they mean: WebSocket, or Docker's hijacked streams. Until then nothing but the
@@ -239,16 +305,22 @@ function badGateway(response: ServerResponse): void {
  */
 function passUpgrade(
   upstream: Upstream,
-  agent: Agent,
   request: IncomingMessage,
   client: Duplex,
   head: Uint8Array,
 ): void {
   client.on("error", () => {});
   const { method, url, headers } = request;
+  const agent = new UpstreamAgent(upstream, { socket: client, uid: peerOf(request).uid }, false);
   const outgoing = requestOf({ agent, method, path: url, headers });
   let isAnswered = false;
-  client.once("close", () => outgoing.destroy());
+  const watch = setInterval(() => {
+    if (isHungUp(client as Socket)) client.destroy(); // nothing else reports it before data is read
+  }, CLIENT_CHECK_MS).unref();
+  client.once("close", () => {
+    clearInterval(watch);
+    outgoing.destroy();
+  });
   outgoing.on("error", (error) => {
     if (client.destroyed || client.writableEnded) return;
     upstream.tellFailure(error);
@@ -263,12 +335,13 @@ function passUpgrade(
     }
     isAnswered = true;
     client.write(headOf(response, response.rawHeaders), "latin1");
-    if (head.length > 0) client.unshift(head);
     if (first.length > 0) server.unshift(first);
+    clearInterval(watch); // the end of either direction is now passed on
     join(client, server);
   });
   outgoing.on("response", (response) => {
     isAnswered = true;
+    client.resume(); // what the client sends is not passed on
     const kept = response.rawHeaders.filter((_, at, all) => !HOP_BY_HOP.test(all[at - at % 2]!));
     const { "transfer-encoding": coding = "" } = response.headers;
     const isChunked = /\bchunked$/i.test(coding) && request.httpVersion === "1.1" &&
@@ -279,8 +352,11 @@ function passUpgrade(
     response.on("error", () => client.destroy()).once("close", () => {
       if (!response.complete) client.destroy();
     });
-    body.pipe(client);
+    body.once("end", () => finish(client)).pipe(client, { end: false });
   });
+  // At once: node:net ends a socket that has nothing to read when its peer half-closes, and takes
+  // nothing back then.
+  if (head.length > 0) client.unshift(head);
   if (!sendBody(request, client, outgoing)) {
     outgoing.destroy();
     refuse(client, "411 Length Required");
@@ -346,5 +422,5 @@ function headOf(
 }
 
 function refuse(client: Duplex, status: string): void {
-  client.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+  finish(client, `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }

@@ -13,11 +13,12 @@ export function guardStream(
   const upstream = new Upstream(path, expect);
   // Paused until there is somebody to send to; each direction ends by itself.
   const sockets = { allowHalfOpen: true, pauseOnConnect: true };
-  return createServer({ policy, limits, audit, ...sockets }, async (client: Socket) => {
+  return createServer({ policy, limits, audit, ...sockets }, async (client: Socket, { uid }) => {
     let server: Socket;
     try {
-      server = await upstream.connect(true);
+      server = await upstream.connect({ socket: client, uid }, true);
     } catch (error) {
+      if (client.destroyed) return;
       upstream.tellFailure(error);
       client.destroy();
       return;
@@ -26,10 +27,10 @@ export function guardStream(
   });
 }
 
-/** How long what waits for a side may take to be read once the other side has gone, in ms. */
+/** How long the peer of a connection that ends may take to read what was sent to it, in ms. */
 const FAREWELL = 5000;
 
-/** Passes bytes both ways, each at the pace of who reads them, until both directions have ended. */
+/** Passes bytes both ways, each at the pace of its reader, until both directions have ended. */
 export function join(client: Duplex, server: Duplex): void {
   client.once("close", () => finish(server));
   server.once("close", () => finish(client));
@@ -42,12 +43,17 @@ export function join(client: Duplex, server: Duplex): void {
   server.pipe(client);
 }
 
-/** Closes a side whose other side has gone, after what was sent to it. What it sends is for nobody. */
-function finish(side: Duplex): void {
+/**
+ * Closes a connection after what was sent to it. What its peer still sends is discarded, and neither a
+ * peer that does not read nor one that does not close keeps the connection open.
+ *
+ * @param text Sent last.
+ */
+export function finish(side: Duplex, text = ""): void {
   if (side.destroyed) return;
   const timer = setTimeout(() => side.destroy(), FAREWELL);
   side.once("close", () => clearTimeout(timer));
   side.unpipe();
   side.resume();
-  side.end(() => side.destroy());
+  side.end(text, () => side.destroy());
 }

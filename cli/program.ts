@@ -6,6 +6,7 @@ import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 
 import { completions, SHELLS } from "./completions.ts";
 import { doctor } from "./doctor.ts";
 import { guard, type GuardCommandOptions } from "./guard.ts";
+import { isIdentityHeader } from "./guard_headers.ts";
 import { inspect } from "./inspect.ts";
 import { listen } from "./listen.ts";
 import { manual } from "./man.ts";
@@ -170,6 +171,11 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
     )
     .option("--policy <file>", "who may; without, root and the guard's own user")
     .option("--h2c", "also pass upgrades to HTTP/2, inside of which no request is decided")
+    .option(
+      "--keep-header <name...>",
+      "pass headers that are otherwise removed: X-Forwarded-For, X-Original-URL, Remote-User, ...",
+      headerNames,
+    )
     .option("--shadow <file>", "a policy to try out: it decides nothing, and differences are told")
     .option("--any-owner", "also policies that others than root and the guard's user can write")
     .option("--socket-mode <octal>", "file mode of the socket (default: 0600)", octal)
@@ -188,9 +194,19 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
     });
 }
 
+/** Names given to --keep-header. */
+function headerNames(name: string, before: readonly string[] = []): readonly string[] {
+  if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) {
+    throw new InvalidArgumentError("It is not the name of a header.");
+  }
+  if (isIdentityHeader(name)) throw new InvalidArgumentError("The guard sets it itself.");
+  return [...before, name];
+}
+
 /** What of these options would be without effect, or cannot be. */
 function contradictionIn(options: GuardCommandOptions): string | undefined {
-  const { listen, systemd, upstream, policy, shadow, audit, auditDenied, h2c, mode } = options;
+  const { listen, systemd, upstream, policy, shadow, audit, auditDenied, h2c, keepHeader, mode } =
+    options;
   if ((listen === undefined) === (systemd === undefined)) {
     return "give either --listen or --systemd";
   }
@@ -210,6 +226,9 @@ function contradictionIn(options: GuardCommandOptions): string | undefined {
     return "--shadow takes a --policy to be compared with";
   }
   if (auditDenied && audit === undefined) return "--audit-denied takes an --audit to write to";
+  if (keepHeader !== undefined && mode !== "http") {
+    return "--keep-header is for --mode http: a stream is passed as it is";
+  }
   if (h2c && mode !== "http") return "--h2c is for --mode http: a stream is passed as it is";
   return undefined;
 }

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
@@ -165,6 +165,18 @@ export class Guard {
 
   signal(name: "SIGTERM" | "SIGINT" | "SIGHUP"): void {
     process.kill(this.child.pid!, name); // child.kill(): Deno takes it for the end of the process
+  }
+
+  /** How many sockets it has open. */
+  sockets(): number {
+    const folder = `/proc/${this.child.pid}/fd`;
+    return readdirSync(folder).filter((fd) => {
+      try {
+        return readlinkSync(`${folder}/${fd}`).startsWith("socket:");
+      } catch {
+        return false; // closed meanwhile
+      }
+    }).length;
   }
 
   /** Resident memory, in MiB. */
