@@ -9,7 +9,8 @@ export const SHELLS = ["bash", "zsh", "fish"] as const;
 /** The script for a shell. */
 export function completions(program: Command, shell: (typeof SHELLS)[number]): string {
   const states = everyCommand(program).map(stateOf);
-  return { bash, zsh, fish }[shell](states.flatMap((state) => [state, ...helpOf(state)]));
+  const all = states.flatMap((state) => [state, ...helpOf(state, states)]);
+  return { bash, zsh, fish }[shell](all);
 }
 
 /** What can stand in a place of the command line. */
@@ -30,9 +31,14 @@ const PLACEHOLDERS: { readonly [name: string]: Values } = {
 interface State {
   /** "" of the program itself, "policy check" of a command below. */
   readonly name: string;
-  readonly commands: readonly { readonly name: string; readonly about: string }[];
+  readonly commands: readonly Below[];
   readonly places: readonly Place[];
   readonly options: readonly Flag[];
+}
+
+interface Below {
+  readonly name: string;
+  readonly about: string;
 }
 
 interface Place {
@@ -70,12 +76,21 @@ function stateOf(command: Command): State {
   };
 }
 
-/** The command "help", which commander adds to what has commands. */
-function helpOf({ name, commands }: State): readonly State[] {
+/** The command "help", which what has commands has: after it stand the names of commands, level by level. */
+function helpOf({ name, commands }: State, states: readonly State[]): readonly State[] {
   if (commands.length === 0) return [];
-  const values = commands.map((below) => below.name);
-  const place = { name: "command", values, isMany: false, isOptional: true };
-  return [{ name: joined(name, "help"), commands: [], places: [place], options: [] }];
+  const below = commands.filter((each) => each.name !== "help");
+  const levelOf = (help: string, about: readonly Below[]): readonly State[] => [
+    { name: help, commands: about, places: [], options: [] },
+    ...about.flatMap((each) => {
+      const under = states.find((state) => state.name === joined(name, each.name))?.commands ?? [];
+      const names = under.filter(({ name }) => name !== "help");
+      return names.length === 0
+        ? [{ name: joined(help, each.name), commands: [], places: [], options: [] }]
+        : levelOf(joined(help, each.name), names);
+    }),
+  ];
+  return levelOf(joined(name, "help"), below);
 }
 
 function placeholderOf({ flags }: Option): string {
@@ -168,6 +183,7 @@ function zsh(states: readonly State[]): string {
       ...options.map(zshFlag),
       ...places.map((place) => quoted(`${place.isMany ? "*" : ""}${zshPlace(place)}`)),
     ];
+    if (specs.length === 0) return `${functionName(name)}() {\n  _message 'no more arguments'\n}`;
     if (commands.length === 0) {
       return `${functionName(name)}() {\n  _arguments -s ${specs.join(" \\\n    ")}\n}`;
     }

@@ -9,7 +9,10 @@ import { host } from "../adapters/host.ts";
 import { UcredError } from "../core/errors.ts";
 import type { Fact } from "../core/facts.ts";
 import type { Peer } from "../core/peer.ts";
+import { system } from "../adapters/select.ts";
+import { readText } from "../identity/files.ts";
 import { identify } from "../identity/identify.ts";
+import { mapsEvery } from "../identity/namespaces.ts";
 import { socketsAt } from "../identity/unix_sockets.ts";
 import { serve } from "../servers/http.ts";
 import { columns, type ExitCode, paint, print, printable, printJson } from "./output.ts";
@@ -43,9 +46,11 @@ const TRIALS: readonly Trial[] = [
     "rules on groups: they never allow",
     ({ facts }) => known(facts.groups, (groups) => `${groups.length} of our own connection`),
   ],
-  ["all ids mapped", "rules on uid or gid 65534: they never allow", ({ facts }) => {
-    known(facts.uid, String);
-    return "no id stands for another";
+  ["all ids mapped", "users and groups outside the user namespace: no rule on them allows", () => {
+    const partial = (["uid", "gid"] as const).filter((kind) => !mapsEvery(system(), kind));
+    if (partial.length === 0) return "no id stands for another";
+    const ids = partial.map((kind) => `${kind}s`).join(" and ");
+    throw new Error(`our user namespace maps some ${ids} only; the others read as one overflow id`);
   }],
   ["account names", "peer.user, peer.groupNames", ({ facts }) => {
     if (facts.user.state === "none") return "looked up; our own uid has no name";
@@ -77,12 +82,7 @@ const TRIALS: readonly Trial[] = [
   [
     "programs",
     "rules on exe",
-    ({ process: { facts } }) =>
-      known(
-        facts.exe,
-        () =>
-          process.geteuid?.() === 0 ? "of all users" : "of our own user; of others as root only",
-      ),
+    (self) => known(self.process.facts.exe, () => scopeOf(self)),
   ],
   ["units and containers", "rules on unit and container", ({ process: { facts } }) => {
     if (facts.cgroup.state === "unknown") throw facts.cgroup.reason;
@@ -92,25 +92,61 @@ const TRIALS: readonly Trial[] = [
   [
     "namespaces",
     "rules on sameNamespaces",
-    ({ process: { facts } }) =>
-      known(
-        facts.namespaces,
-        () =>
-          process.geteuid?.() === 0 ? "of all users" : "of our own user; of others as root only",
-      ),
+    (self) => known(self.process.facts.namespaces, () => scopeOf(self)),
   ],
+  ["other users' processes", "process facts, live() and drift() of their peers", (self) => {
+    const on = system();
+    const { linux } = on.libc;
+    const mounts = linux && readText(on, linux, "/proc/self/mountinfo");
+    if (typeof mounts !== "string") throw new Error("the mount options of /proc cannot be read");
+    const hidden = hiddenBy(mounts);
+    if (hidden === undefined) return "shown in /proc";
+    if (canTrace(self)) return `shown in /proc by CAP_SYS_PTRACE, in spite of ${hidden}`;
+    throw new Error(
+      `/proc is mounted with ${hidden}, as ProtectProc= of a systemd unit does (set ` +
+        "ProtectProc=default in the unit, or give CAP_SYS_PTRACE)",
+    );
+  }],
 ];
+
+/** The inode of the first user namespace: PROC_USER_INIT_INO, <linux/proc_ns.h>. */
+const FIRST_USER_NAMESPACE = 0xeffffffd;
+
+/** Whether we may look into processes of other users: ptrace(2), PTRACE_MODE_READ_FSCREDS. */
+function canTrace({ process: { facts: { capabilities } } }: Peer): boolean {
+  return capabilities.state === "known" && capabilities.value.effective.includes("CAP_SYS_PTRACE");
+}
+
+/** Whose processes we may look into. */
+function scopeOf(self: Peer): string {
+  if (!canTrace(self)) return "of our own user; of other users with CAP_SYS_PTRACE only";
+  const { namespaces } = self.process.facts;
+  const isFirst = namespaces.state === "known" &&
+    namespaces.value.user.id === FIRST_USER_NAMESPACE;
+  return isFirst ? "of all users" : "of processes in our user namespace";
+}
+
+/** The option of proc(5) by which /proc hides processes of other users from us, "hidepid=invisible". */
+function hiddenBy(mounts: string): string | undefined {
+  const options = mounts.split("\n").findLast((line) => line.split(" ")[4] === "/proc")
+    ?.split(" - ")[1]?.split(" ")[2]?.split(",");
+  const group = options?.find((option) => option.startsWith("gid="))?.slice("gid=".length);
+  const ours = [process.getegid?.(), ...process.getgroups?.() ?? []];
+  if (group !== undefined && ours.includes(Number(group))) return undefined;
+  return options?.find((option) => /^hidepid=(?!0$|off$)/.test(option));
+}
 
 /** Runs the command: 1 if something cannot be done, 2 if nothing can. */
 export async function doctor({ json }: { readonly json?: boolean }): Promise<ExitCode> {
-  const folder = mkdtempSync(join(tmpdir(), "ucred-"));
+  const folder = orError(() => mkdtempSync(join(tmpdir(), "ucred-")));
   try {
     const found = await tryAll(folder);
     const { name, os, cpu } = host();
-    const kernel = release();
-    if (json) printJson({ runtime: name, os, cpu, kernel, capabilities: found });
+    const kernel = orError(release);
+    const shown = kernel instanceof Error ? "?" : kernel;
+    if (json) printJson({ runtime: name, os, cpu, kernel: shown, capabilities: found });
     else {
-      print(paint("bold", `${name}, ${os} ${kernel}, ${cpu}`));
+      print(paint("bold", `${name}, ${os} ${shown}, ${cpu}`));
       const rows = found.map(({ name, ok, detail, without }, at) => {
         const isTold = found.slice(0, at).some((before) => !before.ok && before.detail === detail);
         return [
@@ -123,14 +159,20 @@ export async function doctor({ json }: { readonly json?: boolean }): Promise<Exi
     }
     return found[0]?.ok !== true ? 2 : found.every(({ ok }) => ok) ? 0 : 1;
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    if (!(folder instanceof Error)) rmSync(folder, { recursive: true, force: true });
   }
 }
 
-async function tryAll(folder: string): Promise<readonly Capability[]> {
-  const path = join(folder, "self");
+/** @param folder For sockets; or the error for which there is none. */
+async function tryAll(folder: string | Error): Promise<readonly Capability[]> {
+  const pathOf = (name: string) => {
+    if (folder instanceof Error) throw folder;
+    return join(folder, name);
+  };
   const capabilities: Capability[] = [];
-  await withSelf(path, (self) => {
+  const self = (look: (self: Peer | Error) => void) =>
+    folder instanceof Error ? look(folder) : withSelf(pathOf("self"), look);
+  await self((self) => {
     for (const [name, without, detail] of TRIALS) {
       capabilities.push(outcome(name, without, () => {
         if (self instanceof Error) throw self;
@@ -138,7 +180,8 @@ async function tryAll(folder: string): Promise<readonly Capability[]> {
       }));
     }
     capabilities.push(outcome("list of sockets", "`ucred inspect`: who is connected", () => {
-      const { connections } = socketsAt(lstatSync(path, { bigint: true }));
+      if (self instanceof Error) throw self;
+      const { connections } = socketsAt(lstatSync(pathOf("self"), { bigint: true }));
       if (connections.length === 0) throw new Error("our own connection is not listed");
       return "from sock_diag";
     }));
@@ -150,7 +193,7 @@ async function tryAll(folder: string): Promise<readonly Capability[]> {
       ? "half of the requests per second"
       : "ucred/http, guard --mode http";
     try {
-      const { uid, engine } = await askSelf(join(folder, "http"), name);
+      const { uid, engine } = await askSelf(pathOf("http"), name);
       capabilities.push(outcome(title, without, () => `tells uid ${uid} by ${engine}`));
     } catch (error) {
       capabilities.push(outcome(title, without, () => {
@@ -180,24 +223,35 @@ function known<T>(fact: Fact<T>, detail: (value: T) => string): string {
 /** Connects to ourselves, and looks at that peer; or at the error that keeps us from it. */
 function withSelf(path: string, look: (self: Peer | Error) => void): Promise<void> {
   return new Promise((resolve, reject) => {
-    const server = createServer((socket) => {
+    const client = new Socket();
+    const end = (self: Peer | Error) => {
       try {
-        look(identifyOrError(() => identify(socket, { pin: true })));
+        look(self);
         resolve();
       } catch (error) {
         reject(error);
       } finally {
-        socket.destroy();
         client.destroy();
         server.close();
       }
+    };
+    const server = createServer((socket) => {
+      end(orError(() => identify(socket, { pin: true })));
+      socket.destroy();
     });
-    const client = new Socket().on("error", () => {});
-    server.once("error", reject).listen(path, () => client.connect(path));
+    client.once("error", end);
+    // Deno throws some of what others report.
+    const listening = orError(() =>
+      server.once("error", end).listen({ path }, () => {
+        const connecting = orError(() => client.connect({ path }));
+        if (connecting instanceof Error) end(connecting);
+      })
+    );
+    if (listening instanceof Error) end(listening);
   });
 }
 
-function identifyOrError(run: () => Peer): Peer | Error {
+function orError<T>(run: () => T): T | Error {
   try {
     return run();
   } catch (error) {
@@ -216,7 +270,7 @@ async function askSelf(path: string, engine: "node:http" | "deno") {
   try {
     const text = await new Promise<string>((resolve, reject) => {
       let text = "";
-      const client = connect(path).setEncoding("utf8").on("error", reject);
+      const client = connect({ path }).setEncoding("utf8").on("error", reject);
       client.on("data", (chunk) => text += chunk).on("close", () => resolve(text));
       client.write("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     });

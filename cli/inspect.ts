@@ -8,12 +8,14 @@ import {
   realpathSync,
   statSync,
 } from "node:fs";
+import { Buffer } from "node:buffer";
 import { connect, type Socket } from "node:net";
 import process from "node:process";
 import { dirname, join, resolve } from "node:path";
 import { UcredError } from "../core/errors.ts";
 import { isSticky, whoElseReplaces } from "../core/ownership.ts";
 import type { Peer, PeerJSON } from "../core/peer.ts";
+import type { ProcessJSON } from "../core/process.ts";
 import { accountName, ownUid } from "../identity/accounts.ts";
 import { identify } from "../identity/identify.ts";
 import { holdersOf, isBound, peerOfPid, socketsAt } from "../identity/unix_sockets.ts";
@@ -49,6 +51,11 @@ interface Remark {
   readonly message: string;
 }
 
+/** A process without its capability lists, which are 40 names each of a root process. */
+type PeerSummary = Omit<PeerJSON, "process"> & {
+  readonly process?: Omit<ProcessJSON, "capabilities">;
+};
+
 /** What is known of a socket. */
 interface SocketReport {
   readonly path: string;
@@ -59,22 +66,31 @@ interface SocketReport {
   /** What else the path leads through: links, and the folders that they stand in. */
   readonly way: readonly StepReport[];
   /** Who called listen(2); `undefined` if nobody answers. */
-  readonly server: PeerJSON | undefined;
-  /** Processes that hold the listening socket now, as far as we may look. */
-  readonly holders: readonly PeerJSON[];
-  /** How many are connected. */
-  readonly connections: number;
-  /** Who is, as far as we may look. */
-  readonly clients: readonly PeerJSON[];
+  readonly server: PeerSummary | undefined;
+  /**
+   * Processes that hold the listening socket now, of those that we may see; `null`, as the two below, if
+   * that cannot be determined.
+   */
+  readonly holders: readonly PeerSummary[] | null;
+  /** How many connections there are of clients in our network namespace. */
+  readonly connections: number | null;
+  /** The clients, of those that we may see. */
+  readonly clients: readonly PeerSummary[] | null;
   readonly doubts: readonly Remark[];
   readonly notes: readonly Remark[];
 }
+
+/** `sun_path`, <sys/un.h>: an abstract name takes all of it, its NUL included. */
+const MAX_NAME_BYTES = process.platform === "linux" ? 108 : 104;
 
 /** Runs the command: 1 if something is doubtful. */
 export async function inspect(
   name: string,
   { json }: { readonly json?: boolean },
 ): Promise<ExitCode> {
+  if (name.startsWith("@") && Buffer.byteLength(name) > MAX_NAME_BYTES) {
+    throw new UsageError(`An abstract name has at most ${MAX_NAME_BYTES - 1} bytes after the @`);
+  }
   const path = name.startsWith("@") ? `\0${name.slice(1)}` : resolve(name);
   using look = new Look(path);
   await look.run();
@@ -93,8 +109,9 @@ class Look {
   #server: Peer | undefined;
   #holders: readonly Peer[] = [];
   #clients: readonly Peer[] = [];
-  #connections = 0;
-  /** Connections of which cannot be told whose they are. */
+  /** `undefined` where the kernel's list of sockets does not have this one. */
+  #connections: number | undefined;
+  /** Connections of processes that we may not see. */
   #unseen = 0;
   #socket: Socket | undefined;
 
@@ -115,18 +132,26 @@ class Look {
       this.#way = wayTo(this.#path).filter((step) => !isListed(step));
     }
     const socket = await reach(this.#path);
-    if (typeof socket === "string") this.#judgeAnswer(socket);
+    let isDead = false;
+    if (typeof socket === "string") isDead = this.#judgeAnswer(socket);
     else {
       this.#socket = socket;
       this.#server = identify(socket, { pin: true });
     }
-    if (this.#file !== undefined) this.#lookBehind(this.#file);
+    if (this.#file !== undefined) this.#lookBehind(this.#file, isDead);
     this.#judge();
   }
 
-  #lookBehind(file: BigIntStats): void {
+  #lookBehind(file: BigIntStats, isDead: boolean): void {
     try {
       const { listeners, connections } = socketsAt(file);
+      if (listeners.length === 0 && !isDead) {
+        const message = "Which processes hold the socket and who is connected cannot be " +
+          "determined: the kernel lists no listener for this file. The server may be in another " +
+          "network namespace (run ucred in it, by nsenter), or the file system reports another " +
+          "device than the kernel (overlayfs)";
+        return this.#doubt("unlisted", message);
+      }
       const clients = connections.map(({ client }) => client);
       const holders = holdersOf([...listeners, ...clients]);
       // Our own is among them once the server has accepted it.
@@ -140,11 +165,12 @@ class Look {
       this.#unseen = others.filter((socket) => !holders.has(socket)).length;
     } catch (error) {
       if (!(error instanceof UcredError)) throw error;
-      this.#doubt("unlisted", `Who is connected cannot be told: ${error.message}`);
+      this.#doubt("unlisted", `Who is connected cannot be determined: ${error.message}`);
     }
   }
 
-  #judgeAnswer(code: string): void {
+  /** @returns Whether no server has the socket any more. */
+  #judgeAnswer(code: string): boolean {
     const isBusy = code === "EAGAIN" || (code === "ECONNREFUSED" && isBound(this.#path) === true);
     if (code === "ECONNREFUSED" && !isBusy && this.#file === undefined) {
       const hint = "`ss -xl` lists the names at which somebody does";
@@ -162,6 +188,7 @@ class Look {
       }[code] ?? `Whether a server answers cannot be told: ${code}`;
       this.#doubt("unreachable", message);
     }
+    return code === "ECONNREFUSED" && !isBusy;
   }
 
   #judge(): void {
@@ -193,8 +220,8 @@ class Look {
     }
     const mode = Number(this.#file.mode);
     if ((mode & 0o002) !== 0 && this.#folders.every(({ mode }) => (parseInt(mode, 8) & 1) !== 0)) {
-      const message = "Every user can connect: the server has to check who does " +
-        "(if it does not, put `ucred guard` in front of it)";
+      const message = "Every user can connect: the server has to check its peers itself, " +
+        "as `ucred guard` does";
       this.#doubt("everyone", message);
     }
   }
@@ -238,15 +265,16 @@ class Look {
   }
 
   report(): SocketReport {
+    const isListed = this.#connections !== undefined;
     return {
       path: this.#path.replace(/^\0/, "@"),
       file: this.#file && fileReport(this.#path, this.#file),
       folders: this.#folders,
       way: this.#way,
-      server: this.#server?.toJSON(),
-      holders: this.#holders.map((peer) => peer.toJSON()),
-      connections: this.#connections,
-      clients: this.#clients.map((peer) => peer.toJSON()),
+      server: this.#server && summaryOf(this.#server),
+      holders: isListed ? this.#holders.map(summaryOf) : null,
+      connections: this.#connections ?? null,
+      clients: isListed ? this.#clients.map(summaryOf) : null,
       doubts: this.#doubts,
       notes: this.#notes,
     };
@@ -277,8 +305,11 @@ class Look {
   }
 
   #printClients(): void {
-    if (this.#file === undefined) return line("connected", "? (told of sockets with a file only)");
-    if (this.#connections === 0) return line("connected", "nobody");
+    if (this.#file === undefined) {
+      return line("connected", "cannot be determined: only sockets with a file are listed by it");
+    }
+    if (this.#connections === undefined) return line("connected", "cannot be determined");
+    if (this.#connections === 0) return line("connected", "none in this network namespace");
     const who = this.#unseen === 0 ? "" : `, ${this.#unseen} of whom only root can see`;
     line("connected", `${this.#connections}${process.geteuid?.() === 0 ? "" : who}`);
     for (const text of crowdTexts(this.#clients)) line("", text);
@@ -363,7 +394,7 @@ function whoMayConnect(file: FileReport, folders: readonly FileReport[]): string
 /** A connection, or the code of the error. */
 function reach(path: string): Promise<Socket | string> {
   return new Promise((resolve) => {
-    const socket = connect(path);
+    const socket = connect({ path });
     socket.once("connect", () => resolve(socket));
     socket.on("error", (error) => resolve((error as { code?: string }).code ?? error.message));
   });
@@ -376,6 +407,13 @@ function peerOrNone(pid: number): Peer[] {
     if (error instanceof UcredError) return []; // it has ended
     throw error;
   }
+}
+
+function summaryOf(peer: Peer): PeerSummary {
+  const { process, ...rest } = peer.toJSON();
+  if (process === undefined) return rest;
+  const { capabilities: _, ...summary } = process;
+  return { ...rest, process: summary };
 }
 
 function foldersOf(path: string): readonly FileReport[] {

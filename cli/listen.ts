@@ -9,9 +9,11 @@ import {
   type ExitCode,
   fit,
   fitEnd,
+  pad,
   paint,
   print,
   printable,
+  printJsonLine,
   tell,
   tellError,
   width,
@@ -24,7 +26,7 @@ import { untilSignal } from "./signals.ts";
 export interface ListenCommandOptions {
   readonly policy?: string;
   readonly action?: string;
-  readonly mode: number;
+  readonly socketMode?: number;
   readonly json?: boolean;
 }
 
@@ -51,7 +53,7 @@ export async function listen(path: string, options: ListenCommandOptions): Promi
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     const isPath = !where.startsWith("\0");
-    server.listen({ path: where, ...(isPath && { mode: options.mode }) }, () => {
+    server.listen({ path: where, ...(isPath && { mode: options.socketMode ?? 0o666 }) }, () => {
       server.off("error", reject);
       resolve();
     });
@@ -76,7 +78,7 @@ function show(
   if (json) {
     const { allowed, rule, grants, reason } = decision ?? {};
     const verdict = decision && { decision: { allowed, rule, grants, reason } };
-    return print(JSON.stringify({ time, ...peer.toJSON(), ...verdict }));
+    return printJsonLine({ time, ...peer.toJSON(), ...verdict });
   }
   const { exe, unit, container } = peer.process.facts;
   const clock = time.toTimeString().slice(0, 8);
@@ -105,7 +107,7 @@ function row(fixed: readonly string[], shared: readonly string[]): string {
     ),
   ];
   return cells.map(([cell, width]) => {
-    const cut = (cell.startsWith("/") ? fitEnd(cell, width) : fit(cell, width)).padEnd(width);
+    const cut = pad(cell.startsWith("/") ? fitEnd(cell, width) : fit(cell, width), width);
     return cell === "allow" ? paint("green", cut) : cell === "deny" ? paint("red", cut) : cut;
   }).join(" ").trimEnd();
 }

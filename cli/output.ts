@@ -50,9 +50,27 @@ export function write(text: string): void {
   }
 }
 
-/** Prints data on stdout, for programs. */
+/** Prints data on stdout, for programs. Lists of plain values stand in one line. */
 export function printJson(data: unknown): void {
-  print(JSON.stringify(data, null, 2));
+  // A line ends only between values: inside of strings JSON escapes it.
+  const text = escaped(JSON.stringify(data, null, 2));
+  print(
+    text.replace(/\[\n\s*([^[\]{}]*?)\n\s*\]/g, (_, list) => `[${list.replace(/\n\s*/g, " ")}]`),
+  );
+}
+
+/** Prints data on stdout, in one line. */
+export function printJsonLine(data: unknown): void {
+  print(escaped(JSON.stringify(data)));
+}
+
+/** JSON leaves C1 controls, direction marks and what does not show as they are: for a terminal as well. */
+const UNPRINTABLE = /(?!\n)[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+
+/** JSON of the same meaning, in printable characters. */
+function escaped(json: string): string {
+  const escape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return json.replace(UNPRINTABLE, (character) => character.split("").map(escape).join(""));
 }
 
 /** Tells something on stderr, beside what the command prints. */
@@ -66,16 +84,27 @@ export function tell(line: string): void {
  */
 export const printable: (text: string) => string = visible;
 
-/** Cuts a text off so that it is at most so wide. */
+/** Cuts a text off so that it takes at most so many columns. */
 export function fit(text: string, width: number): string {
-  const characters = [...text];
-  return characters.length <= width ? text : `${characters.slice(0, width - 1).join("")}…`;
+  return visibleLength(text) <= width ? text : `${headOf([...text], width - 1).join("")}…`;
 }
 
-/** As {@link fit}, of a path: what is left is its end. */
+/** As {@link fit}, of a path: its end stays. */
 export function fitEnd(text: string, width: number): string {
-  const characters = [...text];
-  return characters.length <= width ? text : `…${characters.slice(1 - width).join("")}`;
+  if (visibleLength(text) <= width) return text;
+  return `…${headOf([...text].toReversed(), width - 1).toReversed().join("")}`;
+}
+
+/** As many characters from the start as fit into so many columns. */
+function headOf(characters: readonly string[], width: number): readonly string[] {
+  let left = width;
+  const end = characters.findIndex((character) => (left -= visibleLength(character)) < 0);
+  return end < 0 ? characters : characters.slice(0, end);
+}
+
+/** Fills a text up with spaces to so many columns. */
+export function pad(text: string, width: number): string {
+  return text + " ".repeat(Math.max(width - visibleLength(text), 0));
 }
 
 /** Lines of words, each at most so wide; a word that is wider stays whole. */
@@ -110,9 +139,25 @@ export function columns(rows: readonly (readonly string[])[]): string[] {
 // deno-lint-ignore no-control-regex
 const COLOUR = /\u001b\[[0-9;]*m/g;
 
-/** How many characters are seen of a text that has colours. */
+/** Characters of two columns: East Asian Width W and F of Unicode 17, and emoji. */
+const WIDE = new RegExp(
+  "[\\u1100-\\u115f\\u2e80-\\u303e\\u3041-\\ua4cf\\ua960-\\ua97c\\uac00-\\ud7a3\\uf900-\\ufaff" +
+    "\\ufe10-\\ufe19\\ufe30-\\ufe6b\\uff01-\\uff60\\uffe0-\\uffe6\\u{16fe0}-\\u{18dff}" +
+    "\\u{1aff0}-\\u{1b2ff}\\u{1d300}-\\u{1d376}\\u{1f200}-\\u{1f265}\\u{20000}-\\u{3fffd}" +
+    "\\p{Emoji_Presentation}]",
+  "gu",
+);
+
+/** Characters without a column of their own: marks above and below others. */
+const NARROWEST = /[\p{Mn}\p{Me}]/gu;
+
+/** How many columns a text takes on a terminal; colours take none. */
 export function visibleLength(text: string): number {
-  return [...text.replace(COLOUR, "")].length;
+  const plain = text.replace(COLOUR, "");
+  // deno-lint-ignore no-control-regex
+  if (/^[\x00-\x7f]*$/.test(plain)) return plain.length;
+  const seen = plain.replace(NARROWEST, "");
+  return [...seen].length + (seen.match(WIDE)?.length ?? 0);
 }
 
 /** Tells an error: a user's mistake in a line or two, a defect of ours with its stack. */

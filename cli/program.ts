@@ -8,7 +8,7 @@ import { doctor } from "./doctor.ts";
 import { guard, type GuardCommandOptions } from "./guard.ts";
 import { isIdentityHeader } from "./guard_headers.ts";
 import { inspect } from "./inspect.ts";
-import { listen } from "./listen.ts";
+import { listen, type ListenCommandOptions } from "./listen.ts";
 import { manual } from "./man.ts";
 import { type ExitCode, print, printable, tell, tellError, write } from "./output.ts";
 import * as policy from "./policy.ts";
@@ -80,7 +80,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
   let code: ExitCode = 0;
   const program = programFor((result) => code = result);
   try {
-    await program.parseAsync(withHelp(args), { from: "user" });
+    await program.parseAsync(withHelp(program, args), { from: "user" });
     return isUnwritten ? 2 : code;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
@@ -89,9 +89,21 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
 }
 
 /** "help policy explain" is "policy explain --help": commander knows one name after "help". */
-function withHelp([first, ...rest]: readonly string[]): readonly string[] {
-  if (first === undefined) return [];
-  return first === "help" && rest.length > 1 ? [...rest, "--help"] : [first, ...rest];
+function withHelp(program: Command, args: readonly string[]): readonly string[] {
+  let [at, wantsHelp] = [program, false];
+  const path: string[] = [];
+  for (const word of args) {
+    if (word.startsWith("-") || at.commands.length === 0) break;
+    if (word === "help") {
+      wantsHelp = true;
+      continue;
+    }
+    path.push(word);
+    const below = at.commands.find((command) => command.name() === word);
+    if (below === undefined) return path; // commander reports it, and "--help" would hide that
+    at = below;
+  }
+  return wantsHelp ? [...path, "--help"] : args;
 }
 
 /** The program, whose commands give their exit codes to `done`. */
@@ -121,12 +133,15 @@ export function programFor(done: (code: ExitCode) => void): Command {
     .argument("<socket>", "path, or @name", socketName)
     .option("--policy <file>", "also show what this policy decides, and why")
     .option("--action <text>", "what the policy is asked about")
-    .addOption(
-      new Option("--mode <octal>", "file mode of the socket").argParser(octal)
-        .default(0o666, "0666"),
-    )
+    .option("--socket-mode <octal>", "file mode of the socket (default: 0666)", octal)
     .addOption(json())
-    .action(async (socket, options) => done(await listen(socket, options)));
+    .action(async (socket, options: ListenCommandOptions, listener: Command) => {
+      if (socket.startsWith("@") && options.socketMode !== undefined) {
+        const wrong = "--socket-mode is about a file: an abstract name has none";
+        listener.error(`error: ${wrong}`, { exitCode: 2 });
+      }
+      done(await listen(socket, options));
+    });
 
   addGuard(
     command(program, "guard", "stand in front of a server, and let in whom a policy lets in"),

@@ -49,6 +49,8 @@ export interface Ran {
 /** How it is run. */
 export interface How {
   readonly as?: number;
+  /** Before all of it: `unshare …`, for instance. */
+  readonly prefix?: readonly string[];
   /** Of the runtime, instead of those that let it do everything. */
   readonly flags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
@@ -67,8 +69,8 @@ export class Running {
   out = "";
   err = "";
 
-  constructor(args: readonly string[], { as, flags, env = {} }: How = {}) {
-    const prefix = as === undefined ? [] : asUser(as);
+  constructor(args: readonly string[], { as, flags, env = {}, prefix: first = [] }: How = {}) {
+    const prefix = [...first, ...(as === undefined ? [] : asUser(as))];
     const start = flags === undefined ? command : [command[0]!, ...flags, main];
     const [file, ...rest] = [...prefix, ...start, ...args] as [string];
     this.process = spawn(file, rest, {

@@ -1,7 +1,7 @@
 /** Tests of the command as such: its exit codes, mistakes, colours, and readers that go away. */
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -12,6 +12,7 @@ import {
   assertPrintable,
   command,
   file,
+  type How,
   Running,
   serve,
   STRANGER,
@@ -43,8 +44,16 @@ const MISTAKES: readonly (readonly [args: string, says: RegExp])[] = [
   ["inspect", /missing required argument 'socket'\n.*ucred inspect --help/],
   ["inspect /x --jsn", /unknown option '--jsn'\n.*Did you mean --json\?/],
   ["inspect /x /y", /too many arguments/],
-  ["listen /x --mode 9", /--mode <octal>.*'9'.*octal mode/],
-  ["listen /x --mode", /--mode <octal>.*argument missing/],
+  ["help bogus", /^ucred: unknown command 'bogus'\n.*ucred --help/],
+  ["help inspct", /unknown command 'inspct'\n.*Did you mean inspect\?/],
+  ["help policy bogus", /unknown command 'bogus'\n.*ucred policy --help/],
+  ["policy help bogus", /unknown command 'bogus'\n.*ucred policy --help/],
+  ["bogus --help", /unknown command 'bogus'/],
+  [`inspect @${"x".repeat(108)}`, /at most 107 bytes/],
+  ["listen /x --socket-mode 9", /--socket-mode <octal>.*'9'.*octal mode/],
+  ["listen /x --socket-mode", /--socket-mode <octal>.*argument missing/],
+  ["listen @x --socket-mode 0600", /--socket-mode.*abstract name/],
+  ["listen /x --mode 0600", /unknown option '--mode'/],
   ["policy explain x --gid 4294967295", /--gid.*an id from 0 to 4294967294/],
   ["policy explain x --pid none", /--pid.*whole number above 0/],
   ["completions tcsh", /'tcsh'.*bash, zsh, fish/],
@@ -156,7 +165,7 @@ test("hostile words of the command line reach the terminal as printable characte
     ["inspect", hostile],
     ["inspect", `@${hostile}`],
     ["inspect", `--${hostile}`],
-    ["listen", "x", "--mode", hostile],
+    ["listen", "x", "--socket-mode", hostile],
     ["listen", `/none/${hostile}`],
     ["completions", hostile],
     ["policy", "check", hostile],
@@ -257,6 +266,95 @@ test("doctor --json has each capability with what is lost without it", async () 
   }
   const all = capabilities.every(({ ok }: { ok: boolean }) => ok);
   assert.deepEqual([code, err], [all ? 0 : 1, ""]);
+});
+
+test("completion of bash goes from level to level, after help as well", async () => {
+  const script = file("ucred.bash", (await ucred(["completions", "bash"])).out);
+  const complete = (...words: string[]) => {
+    const quoted = ["ucred", ...words].map((word) => `'${word}'`).join(" ");
+    const run = `source ${script}; COMP_WORDS=(${quoted}); COMP_CWORD=${words.length}; ` +
+      '_ucred; echo "${COMPREPLY[*]}"';
+    return execFileSync("bash", ["-c", run], { encoding: "utf8" }).trim();
+  };
+  const below = "check lint test explain who diff";
+  assert.equal(complete("policy", ""), `${below} help`);
+  assert.equal(complete("help", "policy", ""), below);
+  assert.equal(complete("policy", "help", ""), below);
+  assert.equal(complete("help", "policy", "ex"), "explain");
+  assert.equal(complete("help", "policy", "explain", ""), "");
+  assert.equal(complete("help", "inspect", ""), "");
+  assert.equal(complete("help", "pol"), "policy");
+  assert.equal(complete("help", ""), "inspect listen guard policy doctor man completions");
+});
+
+/** What doctor says of its capabilities, by name. */
+async function doctor(how: How): Promise<Map<string, { ok: boolean; detail: string }>> {
+  const { out, err } = await ucred(["doctor", "--json"], how);
+  assert.equal(err, "");
+  const { capabilities } = JSON.parse(out) as {
+    capabilities: readonly { name: string; ok: boolean; detail: string }[];
+  };
+  return new Map(capabilities.map((capability) => [capability.name, capability]));
+}
+
+testWith(
+  [needs.linux, needs.native, needs.userNamespace],
+  "doctor reports ids that our user namespace does not map, and whose processes it reads",
+  async () => {
+    for (const flags of [["-U"], ["-Ur"]]) {
+      const found = await doctor({ prefix: ["unshare", ...flags] });
+      const ids = found.get("all ids mapped")!;
+      assert.equal(ids.ok, false);
+      assert.match(ids.detail, /^our user namespace maps some uids and gids only/);
+      const scope = flags[0] === "-U"
+        ? /^of our own user; /
+        : /^of processes in our user namespace$/;
+      for (const name of ["programs", "namespaces"]) {
+        assert.match(found.get(name)!.detail, scope, `${flags}, ${name}`);
+      }
+    }
+  },
+);
+
+testWith(
+  [needs.linux, needs.native, needs.root],
+  "doctor reports the programs of other users where CAP_SYS_PTRACE is there, and no others",
+  async () => {
+    const drop = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"];
+    const [all, own] = await Promise.all([doctor({}), doctor({ prefix: drop })]);
+    assert.equal(all.get("programs")!.detail, "of all users");
+    assert.match(own.get("programs")!.detail, /^of our own user; .* CAP_SYS_PTRACE only$/);
+  },
+);
+
+testWith(
+  [needs.linux, needs.native, needs.root],
+  "doctor reports that /proc hides the processes of other users, and from whom",
+  async () => {
+    for (const [options, flag] of [["hidepid=2", "invisible"], ["hidepid=1", "noaccess"]]) {
+      const script = `mount -t proc -o ${options} proc /proc && exec "$@"`;
+      const hide = ["unshare", "-m", "sh", "-c", script, "sh"];
+      const stranger = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups"];
+      const [root, other] = await Promise.all([
+        doctor({ prefix: hide }),
+        doctor({ prefix: [...hide, ...stranger], env: { TMPDIR: "/tmp" } }),
+      ]);
+      const name = "other users' processes";
+      assert.equal(root.get(name)!.ok, true);
+      assert.equal(other.get(name)!.ok, false);
+      assert.match(other.get(name)!.detail, new RegExp(`hidepid=(${flag}|\\d).*ProtectProc`));
+    }
+    assert.equal((await doctor({})).get("other users' processes")!.ok, true);
+  },
+);
+
+testWith([needs.deno], "doctor goes on line by line where Deno denies something", async () => {
+  for (const denied of ["net", "read", "write", "sys", "ffi"]) {
+    const flags = ["run", "-A", "--no-prompt", `--deny-${denied}`];
+    const found = await doctor({ flags });
+    assert.equal(found.size, 15, denied);
+    assert.equal(found.get("peer credentials")!.ok, denied === "sys", denied);
+  }
 });
 
 test("a policy that others can write is refused by check, and read with --any-owner", async () => {

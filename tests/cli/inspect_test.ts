@@ -21,10 +21,11 @@ import { afterEach, test } from "node:test";
 import { Child, freshPath, peerProgram } from "../live/harness.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
-import { needs, runtime, testWith, until } from "../support/suite.ts";
+import { needs, runtime, succeeds, testWith, until } from "../support/suite.ts";
 import {
   assertPrintable,
   type How,
+  type Ran,
   serve,
   STRANGER,
   Terminal,
@@ -83,7 +84,7 @@ test("inspect finds nothing doubtful in a socket of one's own that nobody else r
   const { out } = await ucred(["inspect", server.path]);
   assert.match(out, /may connect +root.*; of these whoever may enter .*\n/);
   assert.match(out, new RegExp(`listens +pid ${process.pid}, uid ${process.geteuid!()}`));
-  assert.match(out, /connected +nobody\n/);
+  assert.match(out, /connected +none in this network namespace\n/);
   const { code, doubts } = await look(server.path);
   assert.deepEqual([code, doubts], [0, []]);
 });
@@ -133,6 +134,96 @@ testWith(
     await client.end();
   },
 );
+
+/** What the text says of the three things that the kernel's list of sockets would show. */
+function assertUndetermined(
+  { code, out }: Ran,
+  json: { code: number; [name: string]: unknown },
+): void {
+  assert.deepEqual([code, json.code], [1, 1]);
+  assert.match(out, /connected +cannot be determined\n/);
+  assert.match(out, /doubtful +Which processes hold the socket and who is connected cannot be /);
+  assert.deepEqual([json["connections"], json["holders"], json["clients"]], [null, null, null]);
+  assert.ok(kinds(json["doubts"] as []).includes("unlisted"));
+}
+
+testWith(
+  peers,
+  "inspect says that it cannot determine who is connected, in another network namespace",
+  async () => {
+    const folder = temporaryFolder();
+    chmodSync(folder, 0o700);
+    const path = join(folder, "s");
+    const listener = new Child("unshare", ["-n", peerProgram, "--listen", path]);
+    await listener.line();
+    const client = await connectHere(path);
+    const [text, json] = [await ucred(["inspect", path]), await look(path)];
+    assertUndetermined(text, json);
+    assert.equal(json.server.pid, listener.process.pid);
+    client.destroy();
+    await listener.end();
+  },
+);
+
+/** Serves at FOLDER/m/s, on an overlayfs over two devices, while a command runs. */
+const ON_OVERLAY = `set -e
+program=$1 folder=$2
+shift 2
+cd "$folder"
+mkdir a b m
+mount -t tmpfs none a
+mount -t tmpfs none b
+mkdir a/lower b/upper b/work
+mount -t overlay none -o lowerdir=a/lower,upperdir=b/upper,workdir=b/work m
+mkfifo input
+"$program" --listen "$folder/m/s" < input > /dev/null &
+exec 3> input
+until [ -S m/s ]; do sleep 0.01; done
+set +e
+"$@" 3>&-`;
+
+const overlay = {
+  name: "leave to mount an overlayfs over two file systems",
+  met: needs.root.met &&
+    succeeds(
+      "unshare",
+      "-m",
+      "sh",
+      "-c",
+      ON_OVERLAY.replace(/mkfifo[^]*/, ""),
+      "sh",
+      "",
+      temporaryFolder(),
+    ),
+};
+
+testWith(
+  [...peers, overlay],
+  "inspect says that it cannot determine who is connected, on overlayfs over two devices",
+  async () => {
+    const run = (...args: string[]) => {
+      const folder = temporaryFolder();
+      chmodSync(folder, 0o700);
+      const prefix = ["unshare", "-m", "sh", "-c", ON_OVERLAY, "sh", peerProgram, folder];
+      return ucred(["inspect", ...args, join(folder, "m/s")], { prefix });
+    };
+    const [text, json] = [await run(), await run("--json")];
+    assertUndetermined(text, { code: json.code!, ...JSON.parse(json.out) });
+  },
+);
+
+testWith([needs.linux], "inspect --json is short: lists in a line, no capabilities", async () => {
+  using server = await serve();
+  const client = await connectHere(server.path);
+  await until(() => server.connected() === 1);
+  const { out } = await ucred(["inspect", "--json", server.path]);
+  const { server: found, clients } = JSON.parse(out);
+  assert.equal(found.process.capabilities, undefined);
+  assert.equal(clients[0].process.capabilities, undefined);
+  assert.ok(out.split("\n").length < 400, out);
+  assert.match(out, /"groups": \[[0-9, ]*\],\n/);
+  client.destroy();
+});
 
 testWith([needs.root], "inspect says whom mode, owner and group let connect", async () => {
   using server = await serve();
@@ -258,8 +349,10 @@ testWith(peers, "names of sockets, folders and programs cannot write to the term
   assert.ok(out.includes("\\u001b[2J\\u202e\\u000afolder\\u0085"), out);
   const missing = await ucred(["inspect", join(folder, "x")]);
   assertPrintable(missing.err);
-  const { clients } = await look(server.path); // in JSON, as they are
-  assert.equal(clients[0].uid, 4001);
+  const json = await ucred(["inspect", "--json", server.path]);
+  assertPrintable(json.out);
+  const { clients } = JSON.parse(json.out);
+  assert.deepEqual([clients[0].uid, clients[0].process.exe], [4001, program]);
   await client.end();
 });
 
@@ -279,7 +372,7 @@ testWith([tools.tmux, needs.root], "inspect fits on terminals of 80 and 120 colu
       lines.slice(1).every((line) => line === "" || /^ {2}(?:\w| {12}\S)/.test(line)),
       text,
     );
-    assert.match(text, /connected +nobody$/m);
+    assert.match(text, /connected +none in this network namespace$/m);
     assert.match(text.replaceAll(/\s+/g, " "), /doubtful In \S+ everybody can make files/);
   }
 });

@@ -172,8 +172,24 @@ testWith(
   },
 );
 
-testWith(visitors, "listen --mode says who may connect", async () => {
-  const listener = await listening("--mode", "0600");
+testWith(visitors, "listen --json prints names of programs in printable characters", async () => {
+  const name = "p\u009b31m\u202e\u{e0041}\u2028";
+  const program = join(temporaryFolder(), name);
+  copyFileSync(visitProgram, program);
+  chmodSync(program, 0o755);
+  const listener = await listening("--json");
+  const child = new Child(program, [listener.path]);
+  await child.json();
+  await child.json();
+  await child.end();
+  const { out } = await listener.end();
+  assertPrintable(out);
+  assert.ok(out.includes("p\\u009b31m\\u202e\\udb40\\udc41\\u2028"), out);
+  assert.equal(JSON.parse(out).process.exe, program);
+});
+
+testWith(visitors, "listen --socket-mode says who may connect", async () => {
+  const listener = await listening("--socket-mode", "0600");
   assert.equal(await visitAs(4001, listener.path), "EACCES");
   assert.match(await visit(listener.path), /you are uid 0/);
   assert.equal((await listener.end()).code, 0);
