@@ -148,6 +148,38 @@ export function parseNamespace(target: string): number | undefined {
   return decimal(/^[a-z_]+:\[(\d+)\]$/.exec(target)?.[1]);
 }
 
+/** How a mount of /proc hides the processes of other users. */
+export interface HidePid {
+  /** Files in their folders cannot be read, their folders do not exist, or only those we may trace do. */
+  readonly mode: "noaccess" | "invisible" | "ptraceable";
+  /** Members of this group see all of them, except in the last mode. */
+  readonly gid: number;
+}
+
+/** The values of `hidepid=`, by name since Linux 5.8, and by number before. */
+const HIDE_PID: { readonly [value: string]: HidePid["mode"] } = {
+  ...{ 1: "noaccess", 2: "invisible", 4: "ptraceable" },
+  ...{ noaccess: "noaccess", invisible: "invisible", ptraceable: "ptraceable" },
+};
+
+/**
+ * The options of the proc file system that was mounted last at /proc; `undefined` if it hides nothing.
+ * Lines of /proc/PID/mountinfo: "… root mount-point options … - type source super-options".
+ */
+export function parseHidePid(mountinfo: string): HidePid | undefined {
+  let found: HidePid | undefined;
+  for (const line of mountinfo.split("\n")) {
+    const [, place, options] = /^\S+ \S+ \S+ \/ (\S+) .* - proc \S+ (\S+)$/.exec(line) ?? [];
+    if (place !== "/proc" || options === undefined) continue;
+    const valueOf = (name: string) =>
+      options.split(",").find((one) => one.startsWith(`${name}=`))?.slice(name.length + 1);
+    const value = valueOf("hidepid") ?? "";
+    const mode = Object.hasOwn(HIDE_PID, value) ? HIDE_PID[value] : undefined;
+    found = mode && { mode, gid: decimal(valueOf("gid")) ?? 0 };
+  }
+  return found;
+}
+
 function decimal<T = number>(text: string | undefined, to?: (number: number) => T): T | undefined {
   if (text === undefined || !/^\d{1,15}$/.test(text)) return undefined;
   return to === undefined ? Number(text) as T : to(Number(text));

@@ -24,6 +24,7 @@ import { LITTLE_ENDIAN } from "../ffi/abi.ts";
 import { type FileId, fileIdOf, isFile, stolen } from "./descriptor.ts";
 import { readLink, readText } from "./files.ts";
 import { failure, senseless } from "./failure.ts";
+import { hidingProc, SHOW_PROCESSES } from "./hidepid.ts";
 
 /** What a pidfd showed when it was opened, by which it is recognised later. */
 interface Proof {
@@ -261,8 +262,24 @@ export class Pin {
     if (!this.#isRunning() && !this.isAlive()) throw gone(what);
     const found = look(`/proc/${this.pid}/`);
     if (!this.isAlive()) throw gone(what);
-    if (typeof found === "number") throw failure(this.on, what, syscall, -found);
+    if (typeof found === "number") throw this.#unreadable(what, syscall, -found);
     return found;
+  }
+
+  /** Why nothing can be read in the process's folder: perhaps since /proc hides the folder from us. */
+  #unreadable(what: string, syscall: string, errno: number): UcredError {
+    const { on, calls } = this;
+    const name = on.abi.errnoNames[errno];
+    const hides = name === "ENOENT" // of a process that runs, so that the file or the folder is not shown
+      ? readText(on, calls, `/proc/${this.pid}/stat`) === -errno
+      : (name === "EPERM" || name === "EACCES") && hidingProc(on) !== undefined;
+    if (!hides) return failure(on, what, syscall, errno);
+    const message = `Cannot ${what}: /proc hides the process, by hidepid= or ProtectProc=`;
+    return new UcredError("ERR_UCRED_PERMISSION", message, {
+      errno,
+      syscall,
+      hint: SHOW_PROCESSES,
+    });
   }
 
   /** The pidfd's inode number, where the kernel gives each process its own. */

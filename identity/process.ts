@@ -77,9 +77,13 @@ const SOURCES: { readonly [K in keyof Sources]: (from: Reader) => Sources[K] } =
   },
   place: (from) => {
     const { on, calls } = from.pin;
+    const path = from.get("cgroup"); // if there is no /proc, its error says so
     // In another namespace paths begin anew, and a container's root gives the names.
-    const isHost = readLink(on, calls, "/proc/self/ns/cgroup") === INITIAL_CGROUP_NAMESPACE;
-    const place = isHost ? inCgroups(from.get("cgroup")) : undefined;
+    const namespace = readLink(on, calls, "/proc/self/ns/cgroup");
+    if (typeof namespace === "number") {
+      throw failure(on, "read our cgroup namespace", "readlink", -namespace);
+    }
+    const place = namespace === INITIAL_CGROUP_NAMESPACE ? inCgroups(path) : undefined;
     if (place !== undefined) return place;
     const message = "Cannot tell the peer's unit: we are not in the host's cgroup namespace";
     const hint = "Run the server in the host's cgroup namespace";

@@ -10,6 +10,7 @@ import {
   parseCmdline,
   parseExe,
   parseGroups,
+  parseHidePid,
   parseIds,
   parseNamespace,
   parseNoNewPrivs,
@@ -136,6 +137,32 @@ test("audit ids, namespaces and inodes are numbers or unknown", () => {
   ]);
   assert.equal(parseNamespace("user:[4026531837]"), 4026531837);
   assert.equal(parseNamespace("anon_inode:[pidfd]"), undefined);
+});
+
+test("parseHidePid() reads the last mount at /proc", () => {
+  const mount = (place: string, options: string, type = "proc") =>
+    `63 45 0:39 / ${place} rw,nosuid - ${type} proc ${options}\n`;
+  const found = (mode: string, gid = 0) => ({ mode, gid });
+  for (
+    const [text, expected] of [
+      ["", undefined],
+      [mount("/proc", "rw"), undefined],
+      [mount("/proc", "rw,hidepid=0"), undefined],
+      [mount("/proc", "rw,hidepid=off"), undefined],
+      [mount("/proc", "rw,hidepid=1"), found("noaccess")],
+      [mount("/proc", "rw,gid=42,hidepid=invisible"), found("invisible", 42)],
+      [mount("/proc", "rw,hidepid=2,subset=pid"), found("invisible")],
+      [mount("/proc", "rw,hidepid=ptraceable"), found("ptraceable")],
+      [mount("/proc", "rw") + mount("/proc", "rw,hidepid=2"), found("invisible")],
+      [mount("/proc", "rw,hidepid=2") + mount("/proc", "rw"), undefined],
+      [mount("/run/proc", "rw,hidepid=2"), undefined],
+      [mount("/proc", "rw,hidepid=2", "tmpfs"), undefined],
+      [mount("/proc", "rw,hidepid=hasOwnProperty"), undefined],
+      [mount("/proc", "rw,hidepid=constructor"), undefined],
+    ] as const
+  ) {
+    assert.deepEqual(parseHidePid(text), expected, text);
+  }
 });
 
 test("decodePidfdPid() takes nothing without the bit that says so, nor what is no pid here", () => {

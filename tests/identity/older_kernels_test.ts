@@ -148,6 +148,19 @@ for (
   );
 }
 
+testWith(here, "without /proc, every fact of the process says that there is none", async () => {
+  const [peer, actor] = await startActor([], on(deny({ OPEN: ENOENT, READLINK: ENOENT })));
+  assert.equal(peer.pinned, "connect");
+  for (const [name, fact] of Object.entries(peer.process.facts)) {
+    const { code, message, hint } = reasonOf(fact);
+    assert.equal(code, "ERR_UCRED_UNSUPPORTED", name);
+    assert.match(message, /: \/proc is not mounted/, name);
+    assert.match(hint, /^Mount proc /);
+  }
+  peer.close();
+  actor.hangUp();
+});
+
 testWith(here, "a process has one key or none, and gets it when it can be read", async () => {
   const limited = deny({ OPEN: EMFILE });
   const [[peer, sound], actor] = await startActor([], (socket) => {

@@ -137,6 +137,59 @@ testWith(
   },
 );
 
+const asUser = (...groups: string[]) => [
+  "setpriv",
+  "--reuid=4321",
+  "--regid=4321",
+  ...(groups.length > 0 ? [`--groups=${groups.join()}`] : ["--clear-groups"]),
+  ...["env", "HOME=/tmp"],
+];
+
+for (
+  const [options, user, hiding] of [
+    ["hidepid=2", asUser(), "invisible"],
+    ["hidepid=1", asUser(), "noaccess"],
+    ["hidepid=4", asUser(), "ptraceable"],
+    ["hidepid=2,gid=4322", asUser("4322"), undefined],
+    ["hidepid=2", [], undefined], // CAP_SYS_PTRACE
+    ["hidepid=0", asUser(), undefined],
+  ] as const
+) {
+  const who = user.length === 0 ? "root" : "a user";
+  testWith(
+    [...here, needs.cc, needs.root, needs.mountNamespace],
+    `where /proc is mounted with ${options}, ${who} learns why facts are unknown, and what to set`,
+    async () => {
+      const path = freshPath();
+      chmodSync(dirname(path), 0o777);
+      const mount = `mount -t proc -o ${options} proc /proc && exec "$@"`;
+      const command = ["unshare", "--mount", "sh", "-c", mount, "sh", ...user];
+      const server = startScript(command, "look_hidden.ts", path);
+      assert.equal(await server.json(), "ready");
+      const client = new Child(peerProgram, [path]);
+      const { reasons, drift, ...peer } = await server.json<{
+        reasons: { [name: string]: string };
+        drift: string;
+      }>();
+      await client.end();
+      await server.end();
+      assert.deepEqual(peer, {
+        ...{ uid: 0, alive: true, pinned: "connect" },
+        ...(hiding !== undefined && { hiding }),
+      });
+      const ofStatus = [reasons["comm"]!, reasons["capabilities"]!, reasons["unit"]!, drift];
+      if (hiding === undefined) {
+        assert.equal(reasons["comm"], "");
+        assert.equal(drift, "none");
+        return;
+      }
+      for (const text of [...ofStatus, reasons["exe"]!, reasons["namespaces"]!]) {
+        assert.match(text, /^ERR_UCRED_PERMISSION .*ProtectProc=.* hidepid=/);
+      }
+    },
+  );
+}
+
 interface Inside {
   readonly ours: number;
   readonly pid?: number;

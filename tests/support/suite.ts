@@ -61,6 +61,10 @@ export const needs = {
   cc: { name: "a C compiler", met: succeeds("cc", "--version") },
   pidNamespace: { name: "leave to make pid namespaces", met: succeeds("unshare", "-fp", "true") },
   userNamespace: { name: "leave to make user namespaces", met: succeeds("unshare", "-U", "true") },
+  mountNamespace: {
+    name: "leave to mount /proc in a mount namespace",
+    met: succeeds("unshare", "--mount", "mount", "-t", "proc", "proc", "/proc"),
+  },
   systemdNotify: {
     name: "systemd-notify (Debian: systemd)",
     met: succeeds("systemd-notify", "--version"),
