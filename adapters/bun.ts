@@ -41,6 +41,10 @@ const linuxSymbols = {
   read: { args: ["i32", "buffer", "usize"], returns: "i64" },
   // ssize_t readlink(const char *path, char *into, size_t);
   readlink: { args: ["buffer", "buffer", "usize"], returns: "i64" },
+  // ssize_t llistxattr(const char *path, char *names, size_t);
+  llistxattr: { args: ["buffer", "buffer", "usize"], returns: "i64" },
+  // int lremovexattr(const char *path, const char *name);
+  lremovexattr: { args: ["buffer", "buffer"], returns: "i32" },
   // int close(int fd);
   close: { args: ["i32"], returns: "i32" },
   // int fstatfs(int fd, struct statfs *);
@@ -113,6 +117,9 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
       read: (fd, { bytes }) => orErrno(Number(linux.read(fd, bytes, bytes.length))),
       readlink: (path, into) =>
         orErrno(Number(linux.readlink(path.bytes, into.bytes, into.bytes.length))),
+      llistxattr: (path, { bytes }) =>
+        orErrno(Number(linux.llistxattr(path.bytes, bytes, bytes.length))),
+      lremovexattr: (path, name) => orErrno(linux.lremovexattr(path.bytes, name.bytes)),
       close: (fd) => orErrno(linux.close(fd)),
       fstatfs: (fd, into) => orErrno(linux.fstatfs(fd, into.bytes)),
       poll: (fds) => orErrno(linux.poll(fds.bytes, 1, 0)),

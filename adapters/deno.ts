@@ -44,6 +44,10 @@ const linuxSymbols = {
   read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
   // ssize_t readlink(const char *path, char *into, size_t);
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
+  // ssize_t llistxattr(const char *path, char *names, size_t);
+  llistxattr: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
+  // int lremovexattr(const char *path, const char *name);
+  lremovexattr: { parameters: ["buffer", "buffer"], result: "i32" },
   // int close(int fd);
   close: { parameters: ["i32"], result: "i32" },
   // int fstatfs(int fd, struct statfs *);
@@ -117,6 +121,9 @@ export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
       read: (fd, { bytes }) => orErrno(Number(linux.read(fd, bytes, BigInt(bytes.length)))),
       readlink: (path, into) =>
         orErrno(Number(linux.readlink(path.bytes, into.bytes, BigInt(into.bytes.length)))),
+      llistxattr: (path, { bytes }) =>
+        orErrno(Number(linux.llistxattr(path.bytes, bytes, BigInt(bytes.length)))),
+      lremovexattr: (path, name) => orErrno(linux.lremovexattr(path.bytes, name.bytes)),
       close: (fd) => orErrno(linux.close(fd)),
       fstatfs: (fd, into) => orErrno(linux.fstatfs(fd, into.bytes)),
       poll: (fds) => orErrno(linux.poll(fds.bytes, 1n, 0)),

@@ -56,6 +56,10 @@ export interface LinuxCalls<M extends Memory = Memory> {
   read(fd: number, into: M): number;
   /** `ssize_t readlink(const char *path, char *into, size_t)`, at most `into` full */
   readlink(path: M, into: M): number;
+  /** `ssize_t llistxattr(const char *path, char *names, size_t)`, at most `names` full */
+  llistxattr(path: M, names: M): number;
+  /** `int lremovexattr(const char *path, const char *name)` */
+  lremovexattr(path: M, name: M): number;
   /** `int close(int fd)` */
   close(fd: number): number;
   /** `int fstatfs(int fd, struct statfs *into)` */

@@ -43,6 +43,10 @@ const linuxSymbols = {
   read: { arguments: ["i32", "pointer", "u64"], return: "i64" },
   // ssize_t readlink(const char *path, char *into, size_t);
   readlink: { arguments: ["pointer", "pointer", "u64"], return: "i64" },
+  // ssize_t llistxattr(const char *path, char *names, size_t);
+  llistxattr: { arguments: ["pointer", "pointer", "u64"], return: "i64" },
+  // int lremovexattr(const char *path, const char *name);
+  lremovexattr: { arguments: ["pointer", "pointer"], return: "i32" },
   // int close(int fd);
   close: { arguments: ["i32"], return: "i32" },
   // int fstatfs(int fd, struct statfs *);
@@ -128,6 +132,9 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
       read: (fd, into) => orErrno(Number(linux.read(fd, into.address, BigInt(into.bytes.length)))),
       readlink: (path, into) =>
         orErrno(Number(linux.readlink(path.address, into.address, BigInt(into.bytes.length)))),
+      llistxattr: (path, { address, bytes }) =>
+        orErrno(Number(linux.llistxattr(path.address, address, BigInt(bytes.length)))),
+      lremovexattr: (path, name) => orErrno(linux.lremovexattr(path.address, name.address)),
       close: (fd) => orErrno(linux.close(fd)),
       fstatfs: (fd, into) => orErrno(linux.fstatfs(fd, into.address)),
       poll: (fds) => orErrno(linux.poll(fds.address, 1n, 0)),

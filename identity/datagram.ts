@@ -25,14 +25,27 @@ import { OwnedDescriptor } from "./descriptor.ts";
 import { failure } from "./failure.ts";
 import { CapturedPeer } from "./peer.ts";
 import { gone, Pin } from "./pin.ts";
+import {
+  type FileStats,
+  lstatIfThere,
+  PrivateFolder,
+  type PublishedFile,
+  Purpose,
+} from "./private_folder.ts";
+import { isBound } from "./unix_sockets.ts";
 
 /** Where to receive, and what to make of it. */
 export interface ReceiveOptions {
   /**
-   * File mode of the socket, for who may send. By default as the umask has it, which most often is
-   * nobody but the owner. Not for abstract names, to which everyone may send.
+   * File mode of the socket: to send takes write permission. By default `0o600`, for our own user and
+   * root. Not for abstract names, to which everyone may send.
    */
   readonly mode?: number | undefined;
+  /**
+   * Whether the socket's folder, or one above it, may belong to, or be written by, others than root
+   * and our own user. By default `false`: they could put a socket of their own in its place.
+   */
+  readonly anyFolder?: boolean | undefined;
   /** Longer datagrams are cut off to so many bytes, and marked. By default 65,536. */
   readonly maxBytes?: number | undefined;
   /**
@@ -51,6 +64,7 @@ export interface ReceiveOptions {
 
 const RECEIVE_OPTIONS: OptionNames<ReceiveOptions> = {
   mode: true,
+  anyFolder: true,
   maxBytes: true,
   pin: true,
   closeDescriptors: true,
@@ -79,7 +93,7 @@ export interface Datagram {
 
 /** A datagram socket that tells who sends. Linux only. */
 export interface Receiver extends AsyncIterable<Datagram> {
-  /** The path or abstract name. */
+  /** The absolute path, or the abstract name. */
   readonly path: string;
   /** Datagrams that were dropped because the kernel did not tell who sent them. */
   readonly dropped: number;
@@ -97,16 +111,20 @@ export interface Receiver extends AsyncIterable<Datagram> {
  * Receives datagrams at a path or an abstract name, each with the process that sent it, as a service
  * manager (sd_notify) or a syslog daemon needs it.
  *
- * New datagrams are looked for at once while there are some, and otherwise at growing intervals, up
- * to 20 ms.
+ * While datagrams wait they are read at once, with a turn of the event loop after some of them, and
+ * otherwise the socket is polled at growing intervals, up to 20 ms.
  *
- * @param path Where to bind; nothing may be there. Abstract if it begins with "\0".
+ * The socket is bound as servers are: at no moment is it more open than `mode`, and a file that a
+ * killed receiver left is replaced.
+ *
+ * @param path Where to bind. A relative path is made absolute; abstract if it begins with "\0".
  * @returns The receiver, which owns its socket: close it.
- * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux, `ERR_UCRED_PERMISSION`,
- * or `ERR_UCRED_SYSCALL` with the errno: EADDRINUSE where the path exists.
- * @throws {RangeError} If the path is empty or longer than 107 bytes, or `maxBytes` is not from 1 to
- * 2²⁴.
- * @throws {TypeError} If there is no option of a name.
+ * @throws {UcredError} `ERR_UCRED_LISTEN` if something is at the path already, or its folder is not
+ * safe; `ERR_UCRED_UNSUPPORTED` on other systems than Linux, `ERR_UCRED_PERMISSION`, or
+ * `ERR_UCRED_SYSCALL` with the errno.
+ * @throws {RangeError} If the path is empty or longer than 107 bytes, `mode` is not from 0 to 0o777,
+ * or `maxBytes` is not from 1 to 2²⁴.
+ * @throws {TypeError} If an abstract name has a mode, or there is no option of a name.
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SCM_CREDENTIALS
  *
  * @example Print what is sent, and by whom
@@ -131,8 +149,11 @@ export function receiveOn(on: System, path: string, options: ReceiveOptions = {}
   if (!Number.isInteger(maxBytes) || maxBytes < 1 || maxBytes > 1 << 24) {
     throw new RangeError(`maxBytes is an integer from 1 to ${1 << 24}, not ${maxBytes}`);
   }
-  const address = encodeAddress(path);
-  if (address === undefined || path === "" || path.indexOf("\0", 1) !== -1) {
+  const { mode } = options;
+  if (mode !== undefined && (!Number.isInteger(mode) || mode < 0 || mode > 0o777)) {
+    throw new RangeError(`mode is an integer from 0 to 0o777, not ${mode}`);
+  }
+  if (encodeAddress(path) === undefined || path === "" || path.indexOf("\0", 1) !== -1) {
     throw new RangeError(`A path has 1 to 107 bytes and no NUL: ${JSON.stringify(path)}`);
   }
   const { abi, libc: { linux } } = on;
@@ -141,7 +162,7 @@ export function receiveOn(on: System, path: string, options: ReceiveOptions = {}
     const hint = "Use stream sockets, whose peers can be identified";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   }
-  return new DatagramReceiver(on, abi, linux, path, address, { ...options, maxBytes });
+  return new DatagramReceiver(on, abi, linux, path, { ...options, maxBytes });
 }
 
 /** EAGAIN, <asm-generic/errno-base.h>: there is no datagram now. */
@@ -150,13 +171,14 @@ const EAGAIN = 11;
 /** Milliseconds between two looks while nothing comes. */
 const LONGEST_WAIT = 20;
 
-interface Files {
-  chmodSync(path: string, mode: number): void;
-  lstatSync(path: string): { readonly ino: number; readonly dev: number };
-  unlinkSync(path: string): void;
-}
+/**
+ * Datagrams that are given out in one turn of the event loop: some milliseconds of work, since each
+ * costs 10 to 30 µs. One turn costs as much as one datagram.
+ */
+const MAX_IN_TURN = 64;
 
-const files = (): Files => builtinModule("node:fs") as Files;
+const absolute = (path: string): string =>
+  (builtinModule("node:path") as { resolve(path: string): string }).resolve(path);
 
 class DatagramReceiver implements Receiver {
   readonly path: string;
@@ -171,19 +193,20 @@ class DatagramReceiver implements Receiver {
   #fd = -1;
   /** The same, with the proof that it still is this socket. */
   #socket: OwnedDescriptor | undefined;
-  /** The socket's file as we made it: another one at this path is not ours to remove. */
-  #file: { readonly ino: number; readonly dev: number } | undefined;
+  /** `undefined` for an abstract name. */
+  #file: PublishedFile | undefined;
   #last: Peer | undefined;
+  /** Datagrams since the last turn of the event loop. */
+  #inTurn = 0;
 
   constructor(
     on: System,
     abi: LinuxAbi,
     calls: LinuxCalls,
     path: string,
-    address: Uint8Array,
     { maxBytes, pin = false, ...options }: ReceiveOptions & { readonly maxBytes: number },
   ) {
-    this.path = path;
+    this.path = path.startsWith("\0") ? path : absolute(path);
     this.#on = on;
     this.#calls = calls;
     this.#pin = pin;
@@ -201,7 +224,7 @@ class DatagramReceiver implements Receiver {
     point(MSGHDR.size + IOVEC.base, calls.address(this.#data));
     point(MSGHDR.size + IOVEC.length, BigInt(maxBytes));
     try {
-      this.#open(abi, address, options);
+      this.#open(abi, options);
     } catch (error) {
       this.close();
       throw error;
@@ -210,8 +233,7 @@ class DatagramReceiver implements Receiver {
 
   #open(
     abi: LinuxAbi,
-    address: Uint8Array,
-    { mode, closeDescriptors = false }: ReceiveOptions,
+    { mode, anyFolder = false, closeDescriptors = false }: ReceiveOptions,
   ): void {
     const { value } = this.#on;
     const { SOL_SOCKET, SO_PASSCRED, SO_PASSPIDFD, SO_PASSRIGHTS } = abi.options;
@@ -229,11 +251,32 @@ class DatagramReceiver implements Receiver {
     this.#calls.setsockopt(this.#fd, SOL_SOCKET, SO_PASSPIDFD, value); // since Linux 6.5
     value.words[0] = Number(closeDescriptors);
     this.#calls.setsockopt(this.#fd, SOL_SOCKET, SO_PASSRIGHTS, value); // since Linux 6.16
-    this.#name.bytes.set(address);
-    orFail(this.#calls.bind(this.#fd, this.#name, address.length), "bind");
-    if (this.path.startsWith("\0")) return;
-    this.#file = files().lstatSync(this.path);
-    if (mode !== undefined) files().chmodSync(this.path, mode);
+    const bind = (path: string) => {
+      const address = encodeAddress(path)!; // its length was checked
+      this.#name.bytes.set(address);
+      orFail(this.#calls.bind(this.#fd, this.#name, address.length), "bind");
+    };
+    if (!this.path.startsWith("\0")) this.#file = this.#publish(bind, { mode, anyFolder });
+    else if (mode === undefined) bind(this.path);
+    else throw new TypeError("An abstract name has no mode: everybody can send to it");
+  }
+
+  #publish(
+    bind: (path: string) => void,
+    { mode = 0o600, anyFolder = false }: ReceiveOptions,
+  ): PublishedFile {
+    const purpose = new Purpose("receive datagrams", this.path);
+    const folder = PrivateFolder.open(this.path, anyFolder, purpose);
+    try {
+      const stale = requireFree(folder.target, purpose);
+      const socket = folder.freeSocket();
+      bind(socket);
+      return folder.publish(socket, { mode }, stale);
+    } catch (error) {
+      throw purpose.wrap(error);
+    } finally {
+      folder.end();
+    }
   }
 
   read(): Datagram | undefined {
@@ -314,18 +357,23 @@ class DatagramReceiver implements Receiver {
   }
 
   async next(): Promise<Datagram | undefined> {
-    const { setImmediate, setTimeout } = timers();
+    const { setTimeout } = timers();
+    if (++this.#inTurn > MAX_IN_TURN) await this.#turn();
     for (let wait = 0; this.#fd >= 0; wait = Math.min(wait * 2 || 1, LONGEST_WAIT)) {
       this.#closeLast();
       if (this.#fd < 0) break;
       const datagram = this.read();
       if (datagram !== undefined) return datagram;
-      await new Promise<void>((resolve) => {
-        if (wait === 0) setImmediate(resolve);
-        else setTimeout(resolve, wait);
-      });
+      if (wait === 0) await this.#turn();
+      else await new Promise<void>((resolve) => void setTimeout(resolve, wait));
     }
     return undefined;
+  }
+
+  /** Lets the event loop do whatever else waits: timers, signals, other sockets. */
+  #turn(): Promise<void> {
+    this.#inTurn = 0;
+    return new Promise((resolve) => void timers().setImmediate(resolve));
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Datagram, void, void> {
@@ -334,21 +382,26 @@ class DatagramReceiver implements Receiver {
 
   close(): void {
     if (this.#fd < 0) return;
+    this.#file?.remove(); // while the socket is open: until then its inode is nobody else's
     this.#fd = -1;
     this.#socket?.close();
     this.#closeLast();
-    if (this.#file === undefined) return;
-    try {
-      const { ino, dev } = files().lstatSync(this.path);
-      if (ino === this.#file.ino && dev === this.#file.dev) files().unlinkSync(this.path);
-    } catch {
-      // somebody has removed it already, or its folder
-    }
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+/** Requires that nothing is at a path, or a socket that is bound no more: its file is returned. */
+function requireFree(path: string, purpose: Purpose): FileStats | undefined {
+  const found = lstatIfThere(path);
+  if (found === undefined) return undefined;
+  if (!found.isSocket()) {
+    throw purpose.inUse("it is there and no socket", "Remove it, or use another path");
+  }
+  if (isBound(path) === false) return found;
+  throw purpose.inUse("a socket is bound there", "Stop what receives there, or use another path");
 }
 
 /** Whether the ids are none of the process's own; `undefined` where that cannot be read. */

@@ -23,7 +23,7 @@ const openDescriptors = () => readdirSync("/proc/self/fd").length;
 /** A receiver to which every user may send. */
 function open(options: ReceiveOptions = {}): Receiver {
   const path = freshPath();
-  chmodSync(dirname(path), 0o777);
+  chmodSync(dirname(path), 0o755);
   return receive(path, { mode: 0o666, ...options });
 }
 
@@ -220,8 +220,9 @@ testWith(here, "receive() refuses a path where something is", () => {
   const before = openDescriptors();
   assert.throws(() => receive(receiver.path), {
     name: "UcredError",
-    message: `Cannot receive datagrams at "${receiver.path}": bind failed with EADDRINUSE`,
-    code: "ERR_UCRED_SYSCALL",
+    message: `Cannot receive datagrams at "${receiver.path}": a socket is bound there`,
+    code: "ERR_UCRED_LISTEN",
+    errno: 98,
   });
   assert.ok(openDescriptors() <= before);
   assert.ok(existsSync(receiver.path), "the other's file stays");

@@ -63,7 +63,7 @@ int main(int argc, char **argv)
 	char private[256], folder[256], name[256];
 	strcpy(folder, argv[2]);
 	strcpy(name, argv[2]);
-	snprintf(private, sizeof private, "%.120s/.%.120s/s", dirname(folder), basename(name));
+	snprintf(private, sizeof private, "%.110s/.%.110s.ucred/s", dirname(folder), basename(name));
 	printf("{\"knocking\":true}\n");
 	fflush(stdout);
 	struct pollfd input = { 0, POLLIN, 0 };

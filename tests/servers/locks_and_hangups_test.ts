@@ -31,7 +31,7 @@ testWith(
     // While it starts it has the lock; its folder is then left as it was.
     const script = 'mkdir -m 700 "$0" && exec 9>"$0/lock" && flock 9 && echo locked && sleep 60';
 
-    const folder = path.replace(/s$/, ".s");
+    const folder = path.replace(/s$/, ".s.ucred");
     const holder = new Child("bash", ["-c", script, folder]);
     assert.equal(await holder.line(), "locked");
     const first = await server.tell<{ error?: { message: string } }>({ listen: { path } });

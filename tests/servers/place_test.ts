@@ -10,7 +10,6 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
-  readlinkSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -343,7 +342,7 @@ testWith(
   async () => {
     const path = freshPath();
     const folder = dirname(path);
-    const planted = join(folder, ".s");
+    const planted = join(folder, ".s.ucred");
     chmodSync(folder, 0o1777);
     const target = dirname(freshPath());
     const plants: { readonly [name: string]: () => void } = {
@@ -365,9 +364,10 @@ testWith(
       plant();
       const before = access(planted);
       const { message, hint } = await refusal({ path });
-      assert.match(message, /\.s is there, and is not a private folder of ours$/, name);
-      assert.match(hint, name.startsWith("another's") ? /^Use a folder / : /^Remove it$/, name);
-      assert.deepEqual([readdirSync(folder), access(planted)], [[".s"], before], name);
+      const why = "(belongs to uid 1000|is no folder|has mode 0755 and not 0700)";
+      assert.match(message, new RegExp(`"\\.s\\.ucred" is in its folder, and ${why}$`), name);
+      assert.match(hint, name.startsWith("another's") ? /^Use a folder / : /^Move it away/, name);
+      assert.deepEqual([readdirSync(folder), access(planted)], [[".s.ucred"], before], name);
       rmSync(planted, { recursive: true });
     }
     assert.deepEqual(readdirSync(target), ["ours"]);
@@ -375,22 +375,60 @@ testWith(
   },
 );
 
-testWith(linux, "listen() does not follow links in its private folder", async () => {
-  const path = freshPath();
-  const planted = join(dirname(path), ".s");
-  const target = freshPath("target");
-  mkdirSync(planted, { mode: 0o700 });
-  symlinkSync(target, join(planted, "lock"));
-  assert.match((await refusal({ path })).message, /ELOOP/);
-  assert.equal(readlinkSync(join(planted, "lock")), target);
-  assert.throws(() => lstatSync(target), { code: "ENOENT" });
-});
+testWith(
+  here,
+  "listen() takes no folder for its private one that holds anything else, and leaves all of it",
+  async () => {
+    const target = freshPath("target");
+    const plants: { readonly [name: string]: (planted: string) => void } = {
+      id_ed25519: (planted) => writeFileSync(join(planted, "id_ed25519"), "precious"),
+      lock: (planted) => writeFileSync(join(planted, "lock"), "precious"),
+      s: (planted) => writeFileSync(join(planted, "s"), "precious"),
+      0: (planted) => mkdirSync(join(planted, "0")),
+      9: (planted) => symlinkSync(target, join(planted, "9")),
+      ".hidden": (planted) => writeFileSync(join(planted, ".hidden"), ""),
+    };
+    const links = { lock: (planted: string) => symlinkSync(target, join(planted, "lock")) };
+    for (const [name, plant] of [...Object.entries(plants), ...Object.entries(links)]) {
+      const path = freshPath();
+      const planted = join(dirname(path), ".s.ucred");
+      mkdirSync(planted, { mode: 0o700 });
+      plant(planted);
+      const before = lstatSync(join(planted, name));
+      const { message, hint } = await refusal({ path });
+      assert.ok(
+        message.endsWith(`and holds ${JSON.stringify(name)}, which no server left there`),
+        message,
+      );
+      assert.equal(hint, "Move it away, or use another path");
+      assert.deepEqual(readdirSync(planted), [name]);
+      const after = lstatSync(join(planted, name));
+      assert.deepEqual([after.ino, after.size], [before.ino, before.size]);
+    }
+    assert.throws(() => lstatSync(target), { code: "ENOENT" });
+  },
+);
+
+testWith(
+  here,
+  "listen() leaves a folder alone that has a dot before the socket's name",
+  async () => {
+    const path = freshPath("ssh");
+    const planted = join(dirname(path), ".ssh");
+    mkdirSync(planted, { mode: 0o700 });
+    for (const name of ["lock", "s", "id_ed25519"]) writeFileSync(join(planted, name), "precious");
+    await leaveStale(join(planted, "0"));
+    await at({ path }, async () => assert.equal(await visit(path), "welcome"));
+    assert.deepEqual(readdirSync(planted).toSorted(), ["0", "id_ed25519", "lock", "s"]);
+    assert.equal(readFileSync(join(planted, "s"), "utf8"), "precious");
+  },
+);
 
 /** What the sockets in the private folder of a path were bound to, wherever they were moved to. */
 const boundNames = (path: string): string[] =>
   readFileSync("/proc/net/unix", "utf8").split("\n").flatMap((line) => {
     const name = line.split(" ").at(-1)!;
-    return name.startsWith(join(dirname(path), ".s/")) ? [basename(name)] : [];
+    return name.startsWith(join(dirname(path), ".s.ucred/")) ? [basename(name)] : [];
   });
 
 testWith(
@@ -440,7 +478,7 @@ testWith(
   "listen() removes whatever killed servers have left in its private folder",
   async () => {
     const path = freshPath();
-    const folder = join(dirname(path), ".s");
+    const folder = join(dirname(path), ".s.ucred");
     mkdirSync(folder, { mode: 0o700 });
     for (const name of ["s", "0", "9"]) await leaveStale(join(folder, name));
     writeFileSync(join(folder, "lock"), "");
@@ -508,7 +546,7 @@ testWith(here, "listen() serves at names of 1 to 107 bytes, and reports longer o
   }
 });
 
-testWith(here, "listen() serves at paths of up to 104 bytes, and reports longer ones", async () => {
+testWith(here, "listen() serves at paths of up to 107 bytes, and reports longer ones", async () => {
   const folder = dirname(freshPath());
   for (const letter of ["x", "ü"]) {
     for (let length = 100; length <= 110; length++) {
@@ -516,11 +554,11 @@ testWith(here, "listen() serves at paths of up to 104 bytes, and reports longer 
       const name = letter.repeat(Math.floor(left / Buffer.byteLength(letter)));
       const path = `${folder}/${name.padEnd(name.length + left - Buffer.byteLength(name), "-")}`;
       assert.equal(Buffer.byteLength(path), length);
-      if (length <= 104) {
+      if (length <= 107) {
         await at({ path }, async () => assert.equal(await visit(path), "welcome"));
       } else {
         const { message } = await refusal({ path });
-        assert.match(message, new RegExp(`: it has ${length} bytes, and 104 are the most$`));
+        assert.match(message, new RegExp(`: it has ${length} bytes, and 107 are the most$`));
       }
       assert.deepEqual(readdirSync(folder), []);
     }

@@ -1,0 +1,179 @@
+/** Where receivers and servers are bound while another user meddles with their folder. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { receive, UcredError } from "../../mod.ts";
+import { createServer } from "../../servers/net.ts";
+import { compileProgram } from "../support/compile.ts";
+import { needs, testWith } from "../support/suite.ts";
+import { Child, freshPath } from "./harness.ts";
+
+const asRoot = [needs.linux, needs.cc, needs.root];
+const program = asRoot.every(({ met }) => met)
+  ? compileProgram(new URL("meddle.c", import.meta.url))
+  : "";
+
+/** Runs something while another user meddles; what that user says in the end. */
+async function meanwhile(args: readonly string[], run: () => Promise<void>): Promise<number> {
+  const meddler = new Child(program, args);
+  await meddler.json();
+  await run();
+  meddler.process.stdin!.end();
+  return await meddler.json<number>();
+}
+
+testWith(
+  asRoot,
+  "receive() is at no moment more open than asked, when the umask is 0",
+  async () => {
+    const path = freshPath();
+    const before = process.umask(0);
+    try {
+      const taken = await meanwhile(["send", "1000", path], async () => {
+        for (let times = 0; times < 100; times++) {
+          using receiver = receive(path, times % 2 === 0 ? { mode: 0o600 } : {});
+          assert.equal(lstatSync(path).mode & 0o7777, 0o600);
+          assert.equal(receiver.read(), undefined);
+          await new Promise((resolve) => setTimeout(resolve));
+        }
+      });
+      assert.equal(taken, 0);
+    } finally {
+      process.umask(before);
+    }
+  },
+);
+
+testWith(
+  asRoot,
+  "Another user's datagrams arrive, when the mode of a receiver admits that user",
+  async () => {
+    const path = freshPath();
+    const taken = await meanwhile(["send", "1000", path], async () => {
+      using receiver = receive(path, { mode: 0o666 });
+      assert.equal((await receiver.next())?.sender.uid, 1000);
+    });
+    assert.ok(taken > 0);
+  },
+);
+
+/** What binds a socket at a path, and closes it. */
+const BINDERS: { readonly [name: string]: (path: string) => Promise<void> } = {
+  "receive()": (path) => {
+    receive(path, { mode: 0o666, anyFolder: true }).close();
+    return Promise.resolve();
+  },
+  "listen()": async (path) => {
+    const server = createServer({ policy: "anyone" }, (socket) => void socket.destroy());
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen({ path, mode: 0o666, anyFolder: true }, resolve);
+    });
+    await server.close({ timeout: 0 });
+  },
+};
+
+for (const [name, bind] of Object.entries(BINDERS)) {
+  testWith(
+    asRoot,
+    `${name} changes no other file, when the owner of its folder puts links in its way`,
+    async () => {
+      const path = freshPath();
+      chownSync(dirname(path), 1000, 1000);
+      const target = join(dirname(freshPath()), "target");
+      mkdirSync(target, { mode: 0o755 });
+      for (const file of ["s", "lock"]) {
+        writeFileSync(join(target, file), "precious");
+        chmodSync(join(target, file), 0o600);
+      }
+      const look = () =>
+        readdirSync(target).map((name) => {
+          const { mode, uid, ino } = lstatSync(join(target, name));
+          return [name, mode, uid, ino, readFileSync(join(target, name), "utf8")];
+        });
+      const before = look();
+      let isBound = 0;
+      const swaps = await meanwhile(["swap", "1000", dirname(path), target], async () => {
+        for (let times = 0; times < 400; times++) {
+          try {
+            await bind(path);
+            isBound++;
+          } catch (error) {
+            assert.ok(error instanceof UcredError, String(error));
+          }
+        }
+      });
+      assert.deepEqual(look(), before);
+      assert.ok(swaps > 0, "it was meddled with");
+      assert.ok(isBound > 0, "some starts succeed");
+    },
+  );
+}
+
+testWith(asRoot, "receive() refuses folders in which others could replace the socket", () => {
+  const path = freshPath();
+  chmodSync(dirname(path), 0o777);
+  assert.throws(() => receive(path), {
+    code: "ERR_UCRED_LISTEN",
+    message: /: its folder .* may be written by others: they could put another socket there$/,
+  });
+  const receiver = receive(path, { anyFolder: true });
+  assert.deepEqual(readdirSync(dirname(path)), ["s"]);
+  receiver.close();
+  assert.deepEqual(readdirSync(dirname(path)), []);
+});
+
+testWith(
+  [needs.linux, needs.logger],
+  "receive() replaces the file of a receiver that was killed",
+  () => {
+    const path = freshPath();
+    const former = receive(path);
+    assert.throws(() => receive(path), { code: "ERR_UCRED_LISTEN", errno: 98 });
+    renameSync(path, `${path}-moved`);
+    former.close(); // as if it was killed: its file stays
+    renameSync(`${path}-moved`, path);
+    using receiver = receive(path);
+    execFileSync("logger", ["--socket", path, "--", "hello"]);
+    assert.match(new TextDecoder().decode(receiver.read()!.data), /hello/);
+  },
+);
+
+testWith(
+  [needs.linux],
+  "receive() makes a relative path absolute, for the whole life of the receiver",
+  () => {
+    const path = freshPath();
+    const before = process.cwd();
+    let receiver;
+    try {
+      process.chdir(dirname(path));
+      receiver = receive("s");
+    } finally {
+      process.chdir(before);
+    }
+    assert.equal(receiver.path, path);
+    assert.deepEqual(readdirSync(dirname(path)), ["s"]);
+    receiver.close();
+    assert.deepEqual(readdirSync(dirname(path)), []);
+  },
+);
+
+testWith([needs.linux], "receive() refuses modes that there are not, and any for a name", () => {
+  for (const mode of [-1, 0o1000, 1.5, NaN]) {
+    assert.throws(() => receive(freshPath(), { mode }), RangeError);
+  }
+  assert.throws(() => receive(`\0ucred-${process.pid}`, { mode: 0o600 }), TypeError);
+});
