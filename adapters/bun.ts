@@ -65,6 +65,8 @@ const linuxSymbols = {
   socket: { args: ["i32", "i32", "i32"], returns: "i32" },
   // int bind(int fd, const struct sockaddr *address, socklen_t size);
   bind: { args: ["i32", "buffer", "u32"], returns: "i32" },
+  // int connect(int fd, const struct sockaddr *address, socklen_t size);
+  connect: { args: ["i32", "buffer", "u32"], returns: "i32" },
   // int setsockopt(int fd, int level, int name, const void *value, socklen_t size);
   setsockopt: { args: ["i32", "i32", "i32", "buffer", "u32"], returns: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
@@ -131,6 +133,7 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
       epoll_wait: (epoll, events, most) => orErrno(linux.epoll_wait(epoll, events.bytes, most, 0)),
       socket: (domain, type, protocol) => orErrno(linux.socket(domain, type, protocol)),
       bind: (fd, address, size) => orErrno(linux.bind(fd, address.bytes, size)),
+      connect: (fd, address, size) => orErrno(linux.connect(fd, address.bytes, size)),
       setsockopt: (fd, level, name, value) =>
         orErrno(linux.setsockopt(fd, level, name, value.bytes, 4)),
       recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.bytes, flags))),

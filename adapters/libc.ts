@@ -80,6 +80,8 @@ export interface LinuxCalls<M extends Memory = Memory> {
   socket(domain: number, type: number, protocol: number): number;
   /** `int bind(int fd, const struct sockaddr *address, socklen_t size)` */
   bind(fd: number, address: M, size: number): number;
+  /** `int connect(int fd, const struct sockaddr *address, socklen_t size)` */
+  connect(fd: number, address: M, size: number): number;
   /** `int setsockopt(int fd, int level, int name, const int *value, socklen_t 4)` */
   setsockopt(fd: number, level: number, name: number, value: M): number;
   /** `ssize_t recvmsg(int fd, struct msghdr *message, int flags)` */

@@ -67,6 +67,8 @@ const linuxSymbols = {
   socket: { arguments: ["i32", "i32", "i32"], return: "i32" },
   // int bind(int fd, const struct sockaddr *address, socklen_t size);
   bind: { arguments: ["i32", "pointer", "u32"], return: "i32" },
+  // int connect(int fd, const struct sockaddr *address, socklen_t size);
+  connect: { arguments: ["i32", "pointer", "u32"], return: "i32" },
   // int setsockopt(int fd, int level, int name, const void *value, socklen_t size);
   setsockopt: { arguments: ["i32", "i32", "i32", "pointer", "u32"], return: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
@@ -148,6 +150,7 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
         orErrno(linux.epoll_wait(epoll, events.address, most, 0)),
       socket: (domain, type, protocol) => orErrno(linux.socket(domain, type, protocol)),
       bind: (fd, address, size) => orErrno(linux.bind(fd, address.address, size)),
+      connect: (fd, address, size) => orErrno(linux.connect(fd, address.address, size)),
       setsockopt: (fd, level, name, value) =>
         orErrno(linux.setsockopt(fd, level, name, value.address, 4)),
       recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.address, flags))),

@@ -19,6 +19,7 @@ import { ownUid } from "./accounts.ts";
 import { hasNoAcl, removeAcls } from "./acl.ts";
 import { tryLock } from "./lock.ts";
 import { isTrusted } from "./owners.ts";
+import { isBound } from "./unix_sockets.ts";
 
 /** What is used of fs.Stats. */
 export interface FileStats {
@@ -294,10 +295,10 @@ export class PrivateFolder {
   }
 
   static #open(path: string, byDescriptor: boolean, purpose: Purpose): PrivateFolder {
-    const { basename, dirname } = paths();
+    const { dirname } = paths();
     const outer = byDescriptor ? Folder.open(dirname(path), true) : Folder.byPath(dirname(path));
     try {
-      const name = `.${basename(path)}${SUFFIX}`;
+      const name = nameBeside(path);
       for (let tries = 0; tries < MAX_TRIES; tries++) {
         const inner = openPrivate(outer, name, byDescriptor, purpose);
         if (inner === undefined) continue;
@@ -400,6 +401,11 @@ export class PrivateFolder {
       }
       return renameSync(from, to); // a file system without links
     }
+    // To FUSE a link may be another file, on which nothing listens; a file that is moved stays the same.
+    if (isBound(to) === false) {
+      unlinkSync(to);
+      return renameSync(from, to);
+    }
     unlinkSync(from);
   }
 
@@ -416,11 +422,14 @@ export class PrivateFolder {
 
   /** Leaves nothing behind, whatever the start has come to. */
   end(): void {
-    const { basename } = paths();
+    const folder = this.#outer.at(nameBeside(this.#path));
     const steps = [
       () => this.#clear(), // one is there only if the start has failed
       () => files().unlinkSync(this.#inner.at(LOCK_NAME)),
-      () => files().rmdirSync(this.#outer.at(`.${basename(this.#path)}${SUFFIX}`)),
+      () => rmdirIfEmpty(folder),
+      () => files().closeSync(this.#lock), // until then nobody else starts
+      // NFS and FUSE keep an open file in its folder, under another name, until it is closed.
+      () => rmdirIfEmpty(folder),
       () => this.#inner.close(),
       () => this.#outer.close(),
     ];
@@ -431,8 +440,12 @@ export class PrivateFolder {
         // somebody has removed it, or put something into it
       }
     }
-    files().closeSync(this.#lock); // last: until then nobody else starts
   }
+}
+
+/** What the private folder of a path is called. */
+function nameBeside(path: string): string {
+  return `.${paths().basename(path)}${SUFFIX}`;
 }
 
 const OTHER_FILE_SYSTEM = "Use a folder on a file system that keeps modes and owners, as /run";

@@ -61,11 +61,12 @@ export function socketsAt(
 const NOBODY: readonly number[] = [2, 111];
 
 /**
- * Whether a socket is bound to a path, also one that does not listen, or whose queue is full: to
- * connect(2) these answer as a dead one does, or with an error that Bun 1.4.5 calls ECONNREFUSED, too.
- * So a datagram is tried, an empty one: a socket of another type does not get it, and says so.
+ * Whether a socket is bound to a path, also one that does not listen, or has a full queue: a stream
+ * socket that connects to these gets the error of a dead one, or one that Bun 1.4.5 calls ECONNREFUSED,
+ * too. So a datagram socket connects: it sends nothing, has no queue to wait for, and gets another
+ * error from sockets of another type.
  *
- * @returns `undefined` where that cannot be told.
+ * @returns `undefined` where that cannot be determined.
  */
 export function isBound(path: string, on: System = system()): boolean | undefined {
   const { libc: { linux, memory }, abi } = on;
@@ -75,9 +76,9 @@ export function isBound(path: string, on: System = system()): boolean | undefine
   to.bytes.set(address);
   const fd = linux.socket(AF_UNIX, DATAGRAM_SOCKET, 0);
   if (fd < 0) throw failure(on, WHAT, "socket", -fd);
-  const sent = linux.sendto(fd, memory(8), 0, to, address.length);
+  const connected = linux.connect(fd, to, address.length);
   linux.close(fd);
-  return !NOBODY.includes(-sent);
+  return !NOBODY.includes(-connected);
 }
 
 /** Every Unix socket of our network namespace. */
