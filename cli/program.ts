@@ -335,7 +335,7 @@ function positive(text: string): number {
 
 function seconds(text: string): number {
   const number = Number(text);
-  if (text.trim() !== "" && number >= 0 && number <= 1_000_000) return number;
+  if (/^[0-9]+(\.[0-9]+)?$/.test(text) && number <= 1_000_000) return number;
   throw new InvalidArgumentError("It is a number of seconds.");
 }
 

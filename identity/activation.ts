@@ -8,7 +8,10 @@ import { AF_UNIX } from "../ffi/abi.ts";
 import { FCNTL, FD_CLOEXEC, SOCK_STREAM } from "../ffi/linux.ts";
 import { decodeAddress } from "../ffi/message.ts";
 import { readCookie } from "./accepted.ts";
+import { OwnedDescriptor } from "./descriptor.ts";
 import { failure } from "./failure.ts";
+import { openFile } from "./files.ts";
+import { tryLock } from "./lock.ts";
 
 /** A listening socket that was passed. */
 export interface InheritedSocket {
@@ -37,11 +40,12 @@ const MOST = 1024;
 const taken = new Set<number>();
 
 /**
- * Takes a socket that the service manager passed. It is then ours: it is not given twice. None of those
- * that were passed is inherited by processes that we start.
+ * Takes a socket that the service manager passed. It is then ours: no thread of this process gets it
+ * again. None of those that were passed is inherited by processes that we start.
  *
  * @param name Which, by its name; without, the only one that is left.
- * @throws {UcredError} `ERR_UCRED_NO_FD` if there is no such socket, `ERR_UCRED_NOT_UNIX` if it is no
+ * @throws {UcredError} `ERR_UCRED_NO_FD` if there is no such socket, or another thread has taken it,
+ * `ERR_UCRED_NOT_UNIX` if it is no
  * Unix socket, `ERR_UCRED_NO_PEER` if it does not listen for connections.
  * @see {@link https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html sd_listen_fds(3)}
  */
@@ -64,16 +68,45 @@ export function takeInherited(
   }
   const { fd } = found[0]!;
   const path = requireListening(on, fd);
+  const lock = lockDescriptor(on, fd);
   const result = on.libc.linux?.fcntl(fd, FCNTL.SETFD, FD_CLOEXEC) ?? 0;
-  if (result < 0) throw failure(on, WHAT, "fcntl", -result);
+  if (result < 0) {
+    lock?.close();
+    throw failure(on, WHAT, "fcntl", -result);
+  }
   taken.add(fd); // at once: until somebody listens on it another one could take it, too
   const cookieNow = () => on.abi.os === "linux" ? readCookie(on, on.abi, fd) : undefined;
   const cookie = cookieNow();
   const giveBack = () => {
     // Where it can be told: it was closed, and another one is there.
     if (cookie === undefined || cookieNow() === cookie) taken.delete(fd);
+    lock?.close();
   };
   return { ...found[0]!, path, giveBack };
+}
+
+/**
+ * Locks a descriptor for this thread. The file of its state in /proc is the same for all threads of a
+ * process, and no other user may open it. The lock is kept until the process ends: with the thread that
+ * took the descriptor ends what it listened on.
+ *
+ * @returns `undefined` where there is no /proc: then the program has to see to it.
+ * @throws {UcredError} `ERR_UCRED_NO_FD` if another thread has it.
+ */
+function lockDescriptor(on: System, fd: number): OwnedDescriptor | undefined {
+  const { linux } = on.libc;
+  const opened = linux === undefined ? -1 : openFile(on, linux, `/proc/self/fdinfo/${fd}`);
+  if (linux === undefined || opened < 0) return undefined;
+  const lock = new OwnedDescriptor(on, linux, opened, WHAT);
+  let isLocked = false;
+  try {
+    isLocked = tryLock(opened, on);
+  } finally {
+    if (!isLocked) lock.close();
+  }
+  if (isLocked) return lock;
+  const hint = "Take each socket in one thread, and pass its connections or messages to the others";
+  throw noSocket(`another thread of this process has taken fd ${fd}`, hint);
 }
 
 const WHAT = "take a socket from the service manager";
@@ -84,12 +117,12 @@ function passed({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES }: ListenVariables) {
     throw noSocket("LISTEN_FDS and LISTEN_PID are not set", hint);
   }
   const pid = host().pid;
-  if (Number(LISTEN_PID) !== pid) {
+  if (!isDecimal(LISTEN_PID) || Number(LISTEN_PID) !== pid) {
     const hint = "Have the unit start the runtime itself, not a script that starts it";
     throw noSocket(`they are for process ${LISTEN_PID}, and this is ${pid}`, hint);
   }
   const count = Number(LISTEN_FDS);
-  if (!/^[0-9]+$/.test(LISTEN_FDS) || count > MOST) {
+  if (!isDecimal(LISTEN_FDS) || count > MOST) {
     throw noSocket(`LISTEN_FDS is ${JSON.stringify(LISTEN_FDS)}`, "Unset it, or set it right");
   }
   const names = (LISTEN_FDNAMES ?? "").split(":");
@@ -98,6 +131,9 @@ function passed({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES }: ListenVariables) {
     name: names[at] || "unknown",
   }));
 }
+
+/** Number() alone takes "1e3", "0x10" and "" as well. */
+const isDecimal = (text: string) => /^(0|[1-9][0-9]*)$/.test(text);
 
 /** Refuses what is no Unix socket that listens for connections. What it is bound to. */
 function requireListening(on: System, fd: number): string {

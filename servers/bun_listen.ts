@@ -28,7 +28,6 @@ import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import { takeInherited } from "../identity/activation.ts";
 import type { BunSocketLike } from "../identity/fd.ts";
-import { notify } from "../identity/notify.ts";
 import {
   Admission,
   ADMISSION_OPTIONS,
@@ -38,13 +37,8 @@ import {
   type ServerStats,
 } from "./admission.ts";
 import { attempt, isThenable } from "./handler.ts";
-import {
-  type CloseOptions,
-  LISTEN_OPTIONS,
-  type ListenOptions,
-  notifyStopping,
-  timerOf,
-} from "./listening.ts";
+import { type CloseOptions, LISTEN_OPTIONS, type ListenOptions, timerOf } from "./listening.ts";
+import { Notification } from "./notification.ts";
 import { occupy, type Place } from "./place.ts";
 
 export type { AdmissionOptions, ServerStats } from "./admission.ts";
@@ -183,20 +177,13 @@ export async function listen(options: BunListenOptions): Promise<BunListening> {
     }
     admission.server = place.path;
   }
-  if (options.notify === true) {
-    try {
-      notify("READY=1");
-    } catch (error) { // nobody would know that it listens
-      place?.remove();
-      listener?.stop(true);
-      throw error;
-    }
-  }
+  const notification = options.notify === true ? new Notification() : undefined;
+  notification?.ready();
   const close = async (how: CloseOptions = {}) => {
     const startTimer = timerOf(how);
     if (listener !== undefined) {
       place?.remove();
-      if (options.notify === true) notifyStopping();
+      notification?.stopping();
       listener.stop();
       listener = undefined;
     }

@@ -10,8 +10,7 @@ import { Acceptor, type Claim, claimOf } from "../identity/accepted.ts";
 import { isHost } from "./action.ts";
 import { Admission, type Admitted } from "./admission.ts";
 import { type DenoConnection, type DenoListener, Peers } from "./deno_listen.ts";
-import { notifyStopping } from "./listening.ts";
-import { notify } from "../identity/notify.ts";
+import { Notification } from "./notification.ts";
 import { occupy, type Place } from "./place.ts";
 import {
   BAD_CODING,
@@ -90,8 +89,9 @@ export async function serveNatively(options: ServeOptions): Promise<Running> {
       return Promise.resolve();
     });
     admission.server = own.path;
-    if (options.notify === true) notify("READY=1"); // who comes already waits in the backlog
     const server = new DenoHttp(peers!, admission, options, revalidate);
+    const notification = options.notify === true ? new Notification() : undefined;
+    notification?.ready();
     return {
       path: own.path,
       engine: "deno",
@@ -99,7 +99,7 @@ export async function serveNatively(options: ServeOptions): Promise<Running> {
       close: () => {
         for (const end of refusals) end();
         own.remove(); // while the socket is open: until then its inode is nobody else's
-        if (options.notify === true) notifyStopping();
+        notification?.stopping();
         return server.close();
       },
       cut: () => server.cut(),

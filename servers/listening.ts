@@ -3,8 +3,8 @@
 import { UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { takeInherited } from "../identity/activation.ts";
-import { notify } from "../identity/notify.ts";
-import { type ServerStats, warn } from "./admission.ts";
+import type { ServerStats } from "./admission.ts";
+import { Notification } from "./notification.ts";
 import { occupy, type Place, type PlaceOptions } from "./place.ts";
 
 /** How to listen, wherever that is. */
@@ -15,8 +15,9 @@ export interface AnyListenOptions {
    */
   readonly backlog?: number | undefined;
   /**
-   * Whether to tell the service manager READY=1 once the server listens, and STOPPING=1 when it
-   * closes, for `Type=notify`. By default `false`.
+   * Whether to report READY=1 to the service manager once the server listens, and STOPPING=1 when it
+   * closes, for `Type=notify`. A report for which there is no room is repeated for 10 s; one that fails
+   * is a process warning, and the server goes on. By default `false`.
    */
   readonly notify?: boolean | undefined;
 }
@@ -106,7 +107,7 @@ export class Listening {
   #started: Promise<void> | undefined;
   #place: Place | undefined;
   #path: string | undefined;
-  #notifies = false;
+  #notification: Notification | undefined;
 
   constructor(native: NativeServer, onPlace: (path: string, boundTo: string) => void) {
     this.#native = native;
@@ -172,16 +173,8 @@ export class Listening {
       this.#path = this.#place.path;
       this.#onPlace(this.#path, this.#place.boundTo);
     }
-    this.#notifies = options.notify === true;
-    if (!this.#notifies) return;
-    try {
-      notify("READY=1");
-    } catch (error) { // nobody would know that it listens
-      this.#place?.remove();
-      this.#place = this.#path = undefined;
-      this.#native.close(() => {});
-      throw error;
-    }
+    this.#notification = options.notify === true ? new Notification() : undefined;
+    this.#notification?.ready();
   }
 
   async #listen(where: { path: string } | { fd: number }, backlog: number): Promise<void> {
@@ -208,8 +201,8 @@ export class Listening {
       this.#place?.remove(); // while the socket is open: until then its inode is nobody else's
       this.#place = undefined;
       this.#path = undefined;
-      if (this.#notifies) notifyStopping();
-      this.#notifies = false;
+      this.#notification?.stopping();
+      this.#notification = undefined;
       const stopTimer = startTimer(() => this.#native.cut());
       this.#native.close((error) => {
         stopTimer();
@@ -242,15 +235,6 @@ export function timerOf(options: CloseOptions): (cut: () => void) => () => void 
     const timer = timeout > LONGEST ? undefined : setTimeout(cut, timeout);
     return () => clearTimeout(timer);
   };
-}
-
-/** Nothing keeps a server from closing. */
-export function notifyStopping(): void {
-  try {
-    notify("STOPPING=1");
-  } catch (error) {
-    warn("The service manager is not told that a server stops", error);
-  }
 }
 
 /** Takes `listen()`'s arguments apart. @throws {TypeError} If they ask for something else. */

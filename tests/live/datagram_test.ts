@@ -6,6 +6,8 @@ import { chmodSync, existsSync, readdirSync, rmSync, statSync, writeFileSync } f
 import { dirname } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
+import { system } from "../../adapters/select.ts";
+import { notifyAt } from "../../identity/notify.ts";
 import { type Datagram, receive, type ReceiveOptions, type Receiver } from "../../mod.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";
@@ -93,6 +95,21 @@ testWith(here, "receive() gives every datagram, in the order of its sender", asy
   }
   assert.equal(receiver.dropped, 0);
   assert.ok(openDescriptors() <= before + 1, "one sender at most is open");
+});
+
+testWith(here, "next() lets the event loop turn, while datagrams wait all the time", async () => {
+  using receiver = open();
+  let turns = 0;
+  const timer = setInterval(() => turns++);
+  try {
+    for (let count = 0; count < 2000 || turns === 0; count++) {
+      assert.ok(count < 100_000, "a timer that is due runs");
+      notifyAt(system(), receiver.path, "x"); // one waits whenever the next is asked for
+      assert.equal(textOf((await receiver.next())!), "x");
+    }
+  } finally {
+    clearInterval(timer);
+  }
 });
 
 testWith(here, "receive() marks what it cut off", async () => {

@@ -5,11 +5,13 @@ import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { connect } from "node:net";
 import { dirname } from "node:path";
 import process from "node:process";
+import { fileURLToPath } from "node:url";
 import { system } from "../../adapters/select.ts";
 import { type ListenVariables, takeInherited } from "../../identity/activation.ts";
-import { receive, type UcredError } from "../../mod.ts";
-import { freshPath } from "../live/harness.ts";
-import { needs, runtime, testWith } from "../support/suite.ts";
+import { notifyAt } from "../../identity/notify.ts";
+import { type Datagram, receive, type UcredError } from "../../mod.ts";
+import { Child, freshPath } from "../live/harness.ts";
+import { needs, runtime, runtimeCommand, testWith, until } from "../support/suite.ts";
 import { ServerProcess, visit, visitAs } from "./harness.ts";
 import type { Orders } from "./server.ts";
 
@@ -217,17 +219,50 @@ for (const [api, kind] of Object.entries(KINDS)) {
     );
   }
 
-  testWith(here, `${api} does not listen, when it cannot tell that it does`, async () => {
+  testWith(here, `${api} listens and warns, when it cannot report that it does`, async () => {
     for (const notifySocket of ["/nowhere/notify", "relative", "vsock:2:1"]) {
       const path = freshPath();
       const server = await ServerProcess.start(kind, ["env", `NOTIFY_SOCKET=${notifySocket}`]);
-      const { error } = await server.tell<Answer>({ listen: { path, notify: true } });
-      assert.match(error!.message, /^Cannot notify the service manager/);
-      assert.deepEqual(readdirSync(dirname(path)), []);
-      assert.deepEqual(await server.tell({ listen: { path } }), { listening: path });
+      const errors: string[] = [];
+      server.child.process.stderr!.on("data", (text: string) => errors.push(text));
+      assert.deepEqual(await server.tell<Answer>({ listen: { path, notify: true } }), {
+        listening: path,
+      });
+      assert.equal(await visit(path), `${process.getuid!()}\n`);
+      await until(() =>
+        /Cannot report to the service manager that a server listens/.test(errors.join())
+      );
       await server.kill();
     }
   });
+
+  testWith(
+    [...here, needs.peerPidfd],
+    `${api} listens at once, and reports it as soon as there is room in the manager's queue`,
+    async () => {
+      const path = freshPath();
+      const notifyPath = freshPath();
+      using receiver = receive(notifyPath);
+      assert.throws(() => {
+        for (;;) notifyAt(system(), notifyPath, "STATUS=full"); // as a flood of any user's
+      }, { errno: 11 });
+      const server = await ServerProcess.start(kind, ["env", `NOTIFY_SOCKET=${notifyPath}`]);
+      assert.deepEqual(await server.tell<Answer>({ listen: { path, notify: true } }), {
+        listening: path,
+      });
+      assert.equal(await visit(path), `${process.getuid!()}\n`);
+      const texts = new Set<string>();
+      for (const sender of [process.pid, server.child.process.pid]) {
+        let datagram: Datagram | undefined;
+        do {
+          datagram = (await receiver.next())!;
+          texts.add(new TextDecoder().decode(datagram.data));
+        } while (datagram.sender.pid !== sender);
+      }
+      assert.deepEqual([...texts], ["STATUS=full", "READY=1"]);
+      await server.kill();
+    },
+  );
 
   testWith(here, `${api} stops all the same, when it cannot tell that it does`, async () => {
     const path = freshPath();
@@ -262,6 +297,23 @@ testWith(here, "A socket that was taken is not inherited by children", async () 
   await server.kill();
 });
 
+testWith(here, "A socket that one thread has taken is refused to the others", async () => {
+  const path = freshPath();
+  const script = fileURLToPath(new URL("activated_threads.ts", import.meta.url));
+  const args = ["-l", path, "-E", "HOME", "-E", "PATH", ...runtimeCommand(), script];
+  const child = new Child("systemd-socket-activate", args);
+  const first = visitSoon(path);
+  assert.deepEqual(await child.json(), { main: "listening" });
+  assert.equal(await first, "main\n");
+  const { code, message } = await child.json<{ code: string; message: string }>();
+  assert.equal(code, "ERR_UCRED_NO_FD");
+  assert.match(message, /: another thread of this process has taken fd 3$/);
+  assert.deepEqual(await child.json(), { worker: "ended" });
+  assert.equal(await visit(path), "main\n");
+  assert.equal(await visit(path), "main\n");
+  await child.end();
+});
+
 testWith(
   [needs.linux],
   "takeInherited() takes nothing, when the variables are not in order",
@@ -275,6 +327,18 @@ testWith(
         [{ LISTEN_FDS: "1", LISTEN_PID: "1" }, /they are for process 1, and this is [0-9]+$/],
         [{ LISTEN_FDS: "1", LISTEN_PID: "x" }, /they are for process x, and this is/],
         [{ LISTEN_FDS: "1", LISTEN_PID: "" }, /they are for process , and this is/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: `${own}e0` }, /they are for process [0-9]+e0, and this is/],
+        [
+          { LISTEN_FDS: "1", LISTEN_PID: `${own}.0` },
+          /they are for process [0-9]+\.0, and this is/,
+        ],
+        [{ LISTEN_FDS: "1", LISTEN_PID: ` ${own}` }, /they are for process {2}[0-9]+, and this is/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: `0${own}` }, /they are for process 0[0-9]+, and this is/],
+        [
+          { LISTEN_FDS: "1", LISTEN_PID: `0x${process.pid.toString(16)}` },
+          /they are for process 0x[0-9a-f]+, and this is/,
+        ],
+        [{ LISTEN_FDS: "1e0", LISTEN_PID: own }, /LISTEN_FDS is "1e0"$/],
         [{ LISTEN_FDS: "1", LISTEN_PID: `-${own}` }, /they are for process -[0-9]+, and this is/],
         [{ LISTEN_FDS: "0", LISTEN_PID: own }, /there is none; left are: none$/],
         [{ LISTEN_FDS: "", LISTEN_PID: own }, /LISTEN_FDS is ""$/],
