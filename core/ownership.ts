@@ -9,28 +9,39 @@ export interface Ownership {
 /** Whether an owner is root, or the process's own user for certain. */
 export type IsTrusted = (uid: number) => boolean;
 
-/** Group and others may write. */
-const WRITABLE = 0o022;
+/** The group, and all others, may write. */
+const GROUP_WRITABLE = 0o020;
+const WORLD_WRITABLE = 0o002;
 
 /** In such a folder each may remove only what is his own. */
 const STICKY = 0o1000;
+
+/** Whether the group that may write to a file certainly has no member who is not trusted. */
+export type IsGroupTrusted = () => boolean;
 
 /** Why others than those who are trusted can write to a file; `undefined` if they cannot. */
 export function whoElseWrites(
   { uid, mode }: Ownership,
   isTrusted: IsTrusted,
+  isGroupTrusted: IsGroupTrusted = () => false,
 ): string | undefined {
   if (!isTrusted(uid)) return `belongs to uid ${uid}`;
-  return (mode & WRITABLE) === 0 ? undefined : "may be written by others";
+  const isSafe = (mode & WORLD_WRITABLE) === 0 &&
+    ((mode & GROUP_WRITABLE) === 0 || isGroupTrusted());
+  return isSafe ? undefined : "may be written by others";
 }
 
 /**
  * {@link whoElseWrites}, for who can replace a file of ours in a folder: in a sticky one (/tmp) others
  * add files, and cannot replace those that are there.
  */
-export function whoElseReplaces(folder: Ownership, isTrusted: IsTrusted): string | undefined {
+export function whoElseReplaces(
+  folder: Ownership,
+  isTrusted: IsTrusted,
+  isGroupTrusted?: IsGroupTrusted,
+): string | undefined {
   const mode = isSticky(folder) ? 0 : folder.mode;
-  return whoElseWrites({ uid: folder.uid, mode }, isTrusted);
+  return whoElseWrites({ uid: folder.uid, mode }, isTrusted, isGroupTrusted);
 }
 
 /** Whether each may remove only what is his own. */

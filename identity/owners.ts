@@ -2,7 +2,9 @@
 
 import { system } from "../adapters/select.ts";
 import { ownUid } from "./accounts.ts";
+import { hasNoAcl } from "./acl.ts";
 import { isAmbiguous } from "./namespaces.ts";
+import { isPrivateGroup } from "./private_group.ts";
 
 /**
  * Whether files of this owner are root's, or our own user's for certain: where our user namespace has
@@ -10,4 +12,15 @@ import { isAmbiguous } from "./namespaces.ts";
  */
 export function isTrusted(uid: number): boolean {
   return uid === 0 || (uid === ownUid() && !isAmbiguous(system(), "uid", uid));
+}
+
+/**
+ * Whether the group of a file certainly has no member but our own user, and no access control list
+ * grants the file to anybody else: where there is one, the mode's bits for the group are not the
+ * group's alone.
+ *
+ * @param path Not followed if it is a link.
+ */
+export function hasOwnGroupOnly(path: string, { gid }: { readonly gid: number }): boolean {
+  return isPrivateGroup(ownUid(), gid) && hasNoAcl(path);
 }

@@ -18,7 +18,7 @@ import { isBoundHere } from "./accepted.ts";
 import { ownUid } from "./accounts.ts";
 import { hasNoAcl, removeAcls } from "./acl.ts";
 import { tryLock } from "./lock.ts";
-import { isTrusted } from "./owners.ts";
+import { hasOwnGroupOnly, isTrusted } from "./owners.ts";
 import { isBound } from "./unix_sockets.ts";
 
 /** What is used of fs.Stats. */
@@ -167,7 +167,8 @@ function requireSafe(purpose: Purpose, folder: string): void {
   const found = lstatSync(folder);
   const { uid } = found;
   const isLink = found.isSymbolicLink();
-  const why = whoElseReplaces(isLink ? { uid, mode: 0 } : found, isTrusted); // a link's is 0o777
+  const entry = isLink ? { uid, mode: 0 } : found; // a link's is 0o777
+  const why = whoElseReplaces(entry, isTrusted, () => hasOwnGroupOnly(folder, found));
   if (why !== undefined) {
     const hint = `Run chown and chmod go-w on ${folder}, use another one, or set anyFolder`;
     throw purpose.error(`its folder ${folder} ${why}: they could put another socket there`, hint);
@@ -484,9 +485,15 @@ function openPrivate(
     throw purpose.error(`${JSON.stringify(name)} is in its folder, and ${why}`, hint);
   } catch (error) {
     inner?.close();
-    if (codeOf(error) === "ENOENT") return undefined; // its owner has just ended
+    if (hasGone(error)) return undefined; // its owner has just ended
     throw error;
   }
+}
+
+const ENOENT = 2;
+
+function hasGone(error: unknown): boolean {
+  return codeOf(error) === "ENOENT" || (error instanceof UcredError && error.errno === ENOENT);
 }
 
 /** Leaves a folder that holds something. */

@@ -9,6 +9,7 @@ import {
   openSync,
   readlinkSync,
   readSync,
+  realpathSync,
   statSync,
 } from "node:fs";
 import process from "node:process";
@@ -19,7 +20,7 @@ import { ownOf } from "../core/policy/plain.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { mendFile } from "../core/policy/problems.ts";
 import { visible } from "../core/policy/shape.ts";
-import { isTrusted } from "../identity/owners.ts";
+import { hasOwnGroupOnly, isTrusted } from "../identity/owners.ts";
 import { parse, type ParseOptions } from "./parse.ts";
 
 /** How a file is to be read. */
@@ -43,7 +44,8 @@ export const LOAD_OPTIONS: OptionNames<LoadOptions> = {
  * Reads a policy from a file, YAML or JSON.
  *
  * The file and every folder on the way to it, from `/` on, must belong to root or to the server's own
- * user, and nobody else may write to them, as with sshd's `StrictModes`. Where there are links on the
+ * user, and nobody else may write to them, as with sshd's `StrictModes`. A group may write whose only
+ * member is certainly the server's own user, as umask 002 has it. Where there are links on the
  * way, that goes for the folders that they stand in and for those that they lead through. A folder
  * that everybody may add files to, as /tmp, is refused.
  *
@@ -191,23 +193,40 @@ function isSafe(path: string, file: BigIntStats): boolean {
   return false;
 }
 
-function ownershipOf({ uid, mode }: BigIntStats): Ownership {
-  return { uid: Number(uid), mode: Number(mode) };
+interface GroupOwnership extends Ownership {
+  readonly gid: number;
+}
+
+function ownershipOf({ uid, gid, mode }: BigIntStats): GroupOwnership {
+  return { uid: Number(uid), gid: Number(gid), mode: Number(mode) };
 }
 
 /** @param name The file or folder that `what` is about. */
-function requireSafe(path: string, what: string, name: string, entry: Ownership): void {
-  const why = whoElseWrites(entry, isTrusted);
+function requireSafe(path: string, what: string, name: string, entry: GroupOwnership): void {
+  // If others can change where the path of the file leads, the check of its folders fails after this.
+  const why = whoElseWrites(entry, isTrusted, () => hasOwnGroupOnly(realpathSync(name), entry));
   if (why === undefined) return;
   const isOwned = isTrusted(entry.uid); // then it is the mode
   const move = "Move the policy to a folder of root's, /etc/ucred for instance, or ";
   // A folder may be somebody's home, or for all to write to: to give it to root would break more.
-  const hint = name === path
+  const hint = name !== path && isKubernetesVolume(name)
+    ? KUBERNETES
+    : name === path
     ? `Run ${isOwned ? "chmod go-w" : "chown root"} on ${name}, or set anyOwner`
     : isOwned && !isSticky(entry)
     ? `${move}run chmod go-w on ${name}`
     : `${move}set anyOwner`;
   throw because(path, `${what} ${why}`, hint);
+}
+
+/** The folder of a ConfigMap, Secret or projected volume has mode 0777 or 1777, and no setting for it. */
+const KUBERNETES =
+  "In Kubernetes mount the file by subPath, have an init container copy it, or set anyOwner; " +
+  "docs/troubleshooting.md shows each";
+
+/** Whether the kubelet keeps a folder's files: they are links through "..data". */
+function isKubernetesVolume(folder: string): boolean {
+  return lstatSync(`${folder}/..data`, { throwIfNoEntry: false })?.isSymbolicLink() === true;
 }
 
 /** The error for a file that cannot be used for a reason of its own. */

@@ -35,6 +35,7 @@ export interface PlaceOptions {
   /**
    * Whether the socket's folder, or one above it, may belong to, or be written by, others than root
    * and the server's own user. By default `false`: they could put a server of their own in its place.
+   * A group may write whose only member is certainly the server's own user, as umask 002 has it.
    */
   readonly anyFolder?: boolean | undefined;
 }

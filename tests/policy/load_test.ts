@@ -27,7 +27,7 @@ import { whoElseReplaces, whoElseWrites } from "../../core/ownership.ts";
 import { readPolicyFile, stampOf } from "../../policy/load.ts";
 import { loadPolicy, watchPolicy } from "../../policy/mod.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
-import { needs, runtimeCommand, testWith } from "../support/suite.ts";
+import { needs, runtimeCommand, succeeds, testWith } from "../support/suite.ts";
 
 afterEach(removeSafeFolders);
 
@@ -344,6 +344,40 @@ testFile("a file's name cannot look like another message", () => {
     assert.doesNotMatch(`${(error as UcredError).message}${(error as UcredError).hint}`, /\p{Cc}/u);
     return true;
   });
+});
+
+testWith(
+  [...asRoot, { name: "setfacl (Debian: acl)", met: succeeds("setfacl", "--version") }],
+  "loadPolicy() refuses files and folders to which an ACL lets others write",
+  () => {
+    for (const on of ["file", "folder"] as const) {
+      const path = policyFile();
+      const entry = on === "file" ? path : dirname(path);
+      execFileSync("setfacl", ["-m", "u:1000:rwx", entry]);
+      refused(path, new RegExp(`(it|its folder .*) may be written by others$`));
+      execFileSync("setfacl", ["-m", "m::r-x", entry]); // the entry grants no more than the mask
+      loadPolicy(path);
+      execFileSync("setfacl", ["-b", entry]);
+      execFileSync("setfacl", ["-d", "-m", "u:1000:rwx", dirname(path)]); // for files to come
+      loadPolicy(path);
+    }
+  },
+);
+
+testWith(asRoot, "loadPolicy() names what helps, when the file is in a Kubernetes volume", () => {
+  for (const mode of [0o777, 0o1777, 0o2777]) {
+    const volume = join(safeFolder(), "volume");
+    mkdirSync(join(volume, "..2026_01_02"), { recursive: true });
+    writeFileSync(join(volume, "..2026_01_02", "policy.yaml"), GOOD, { mode: 0o644 });
+    symlinkSync("..2026_01_02", join(volume, "..data"));
+    symlinkSync("..data/policy.yaml", join(volume, "policy.yaml"));
+    const path = join(volume, "policy.yaml");
+    loadPolicy(path);
+    chmodSync(volume, mode);
+    const { hint } = refused(path, `its folder ${volume} may be written by others`);
+    assert.match(hint, /^In Kubernetes mount the file by subPath, .* anyOwner; docs\/trouble/);
+    loadPolicy(path, { anyOwner: true });
+  }
 });
 
 test("whose a file is, and who may write to it, is told apart", () => {

@@ -1,0 +1,134 @@
+/** Groups with one user: folders and files that umask 002 leaves writable by the group. */
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { chmodSync, chownSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { type AccountFiles, hasOneUser } from "../../identity/private_group.ts";
+import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
+import { needs, runtimeCommand, succeeds, testWith } from "../support/suite.ts";
+
+afterEach(removeSafeFolders);
+
+const FILES: AccountFiles = {
+  passwd: "root:x:0:0:root:/root:/bin/sh\nann:x:4321:4321::/home/ann:/bin/sh\n" +
+    "toor:x:0:0::/root:/bin/sh\nbob:x:4322:4322::/home/bob:/bin/sh\n",
+  group: "root:x:0:\nann:x:4321:\nbob:x:4322:ann\nboth:x:4400:ann,bob\nempty:x:4500:\n",
+  nsswitch:
+    "passwd:  files systemd\ngroup: files [SUCCESS=merge] systemd # users\nhosts: files dns\n",
+  subgid: "ann:100000:65536\n",
+  userRecords: [],
+};
+
+const ann = (change: Partial<AccountFiles> = {}) => hasOneUser({ ...FILES, ...change }, 4321, 4321);
+const group = (line: string) => ({ group: FILES.group.replace("ann:x:4321:", line) });
+const passwd = (line: string) => ({ passwd: `${FILES.passwd}${line}\n` });
+
+test("hasOneUser() accepts a group that has only its user", () => {
+  assert.equal(ann(), true);
+  assert.equal(ann({ nsswitch: "", subgid: "" }), true);
+  assert.equal(ann(group("ann:x:4321:ann")), true);
+  assert.equal(ann(group("ann:!:4321:ann")), true);
+  assert.equal(ann(passwd("again:x:4321:4321::/home/ann:/bin/sh")), true); // the same uid
+});
+
+test("hasOneUser() refuses a group that somebody else has", () => {
+  assert.equal(ann(group("ann:x:4321:bob")), false);
+  assert.equal(ann(group("ann:x:4321:ann,bob")), false);
+  assert.equal(ann(group("ann:x:4321:ann,nobody-knows")), false);
+  assert.equal(ann(group("ann:x:4321:\nalias:x:4321:bob")), false);
+  assert.equal(ann(passwd("eve:x:4323:4321::/home/eve:/bin/sh")), false);
+  assert.equal(ann(group("ann:secret:4321:")), false);
+  assert.equal(ann({ subgid: "bob:4000:1000" }), false);
+  assert.equal(hasOneUser(FILES, 4321, 4322), false);
+  assert.equal(hasOneUser(FILES, 4321, 4400), false);
+  assert.equal(hasOneUser(FILES, 4321, 4500), false); // it is no user's primary group
+  assert.equal(hasOneUser(FILES, 4321, 4600), false); // there is no such group
+  assert.equal(hasOneUser(FILES, 4999, 4321), false);
+});
+
+test("hasOneUser() refuses every group, where the files may not list all accounts", () => {
+  for (
+    const nsswitch of [
+      "passwd: files sss\ngroup: files",
+      "passwd: files\ngroup: files ldap",
+      "passwd: compat",
+      "group: files winbind",
+      "passwd: files [NOTFOUND=return] ldap",
+      "initgroups: sss",
+      "passwd:\tfiles\tnis",
+    ]
+  ) assert.equal(ann({ nsswitch }), false, nsswitch);
+  assert.equal(ann({ userRecords: ["io.systemd.Home"] }), false);
+  assert.equal(ann(passwd("+::::::")), false);
+  assert.equal(ann(passwd("+@friends:x:1:1:::")), false);
+  assert.equal(ann(group("ann:x:4321:\n+:::")), false);
+  assert.equal(ann(passwd("half:x:1")), false);
+  assert.equal(ann(passwd("odd:x:1:group:::")), false);
+  assert.equal(ann({ passwd: "" }), false);
+  assert.equal(ann({ group: "" }), false);
+});
+
+const here = [
+  safeFolders,
+  needs.root,
+  needs.native,
+  { name: "leave to make mount namespaces", met: succeeds("unshare", "-m", "true") },
+];
+
+/** Runs load_and_listen.ts as uid 4321 where the system's account files are these. */
+function asAnn(folder: string, change: Partial<AccountFiles>): unknown {
+  const accounts = safeFolder();
+  const files = { ...FILES, ...change };
+  const { passwd, group, nsswitch, subgid } = files;
+  let mounts = "[ ! -d /run/systemd ] || mount -t tmpfs tmpfs /run/systemd\n"; // of other sources
+  for (const [name, text] of Object.entries({ passwd, group, "nsswitch.conf": nsswitch, subgid })) {
+    writeFileSync(join(accounts, name), text, { mode: 0o644 });
+    mounts += `[ ! -e /etc/${name} ] || mount --bind ${join(accounts, name)} /etc/${name}\n`;
+  }
+  const script = fileURLToPath(new URL("load_and_listen.ts", import.meta.url));
+  const { stdout, stderr } = spawnSync("unshare", [
+    ...["-m", "sh", "-ec", `${mounts} exec "$@"`, "-"],
+    ...["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", ...runtimeCommand(), script],
+    folder,
+  ], { encoding: "utf8" });
+  assert.notEqual(stdout, "", stderr);
+  return JSON.parse(stdout);
+}
+
+for (
+  const [name, change, gid, acl, accepted] of [
+    ["the group has only its user", {}, 4321, "", true],
+    ["the group has another member", group("ann:x:4321:bob"), 4321, "", false],
+    ["a directory may have members", { nsswitch: "group: files ldap" }, 4321, "", false],
+    ["an ACL lets another user write", {}, 4321, "u:4322:rwx", false],
+    ["the group is another's", {}, 4322, "", false],
+  ] as const
+) {
+  testWith(
+    [...here, { name: "setfacl (Debian: acl)", met: succeeds("setfacl", "--version") }],
+    `Policies and sockets in a folder with mode 0775 are ${
+      accepted ? "accepted" : "refused"
+    }, when ${name}`,
+    () => {
+      const folder = join(safeFolder(), "project");
+      mkdirSync(folder);
+      const policy = join(folder, "policy.yaml");
+      writeFileSync(policy, "version: 1\nrules: [{ name: root, when: { uid: 0 }, allow: true }]\n");
+      for (const path of [folder, policy]) {
+        chownSync(path, 4321, gid);
+        chmodSync(path, path === folder ? 0o775 : 0o664);
+        if (acl !== "") spawnSync("setfacl", ["-m", acl, path]);
+      }
+      assert.deepEqual(
+        asAnn(folder, change),
+        accepted ? { policy: true, socket: true } : {
+          policy: "ERR_UCRED_POLICY: may be written by others",
+          socket: "ERR_UCRED_LISTEN: may be written by others",
+        },
+      );
+    },
+  );
+}
