@@ -71,7 +71,7 @@ testWith(here, "a wrong path is said in one line, without a stack", async () => 
   await assert.rejects(run(command, [...args, script, "/nowhere/s"]), (error) => {
     const { code, stderr } = error as unknown as { code: number; stderr: string };
     assert.equal(code, 1);
-    assert.match(stderr, /^Cannot receive datagrams at "\/nowhere\/s": bind failed with ENOENT\n/);
+    assert.match(stderr, /^Cannot receive datagrams at "\/nowhere\/s": ENOENT: /);
     assert.doesNotMatch(stderr, /\n {4}at /);
     return true;
   });
