@@ -18,7 +18,13 @@ import type { Peer, PeerJSON } from "../core/peer.ts";
 import type { ProcessJSON } from "../core/process.ts";
 import { accountName, ownUid } from "../identity/accounts.ts";
 import { identify } from "../identity/identify.ts";
-import { holdersOf, isBound, peerOfPid, socketsAt } from "../identity/unix_sockets.ts";
+import {
+  connectionsElsewhere,
+  holdersOf,
+  isBound,
+  peerOfPid,
+  socketsAt,
+} from "../identity/unix_sockets.ts";
 import {
   type ExitCode,
   paint,
@@ -74,6 +80,8 @@ interface SocketReport {
   readonly holders: readonly PeerSummary[] | null;
   /** How many connections there are of clients in our network namespace. */
   readonly connections: number | null;
+  /** How many more connections there are of clients in other network namespaces; of those that we may see. */
+  readonly connectionsElsewhere: number | null;
   /** The clients, of those that we may see. */
   readonly clients: readonly PeerSummary[] | null;
   readonly doubts: readonly Remark[];
@@ -111,6 +119,8 @@ class Look {
   #clients: readonly Peer[] = [];
   /** `undefined` where the kernel's list of sockets does not have this one. */
   #connections: number | undefined;
+  /** Connections of clients in other network namespaces, of those that we may see. */
+  #elsewhere = 0;
   /** Connections of processes that we may not see. */
   #unseen = 0;
   #socket: Socket | undefined;
@@ -162,6 +172,10 @@ class Look {
       this.#holders = peersOf(listeners);
       this.#clients = peersOf(others);
       this.#connections = others.length;
+      this.#elsewhere = connectionsElsewhere(
+        listeners[0]!,
+        [...new Set(listeners.flatMap((socket) => holders.get(socket) ?? []))],
+      );
       this.#unseen = others.filter((socket) => !holders.has(socket)).length;
     } catch (error) {
       if (!(error instanceof UcredError)) throw error;
@@ -274,6 +288,7 @@ class Look {
       server: this.#server && summaryOf(this.#server),
       holders: isListed ? this.#holders.map(summaryOf) : null,
       connections: this.#connections ?? null,
+      connectionsElsewhere: isListed ? this.#elsewhere : null,
       clients: isListed ? this.#clients.map(summaryOf) : null,
       doubts: this.#doubts,
       notes: this.#notes,
@@ -309,9 +324,10 @@ class Look {
       return line("connected", "cannot be determined: only sockets with a file are listed by it");
     }
     if (this.#connections === undefined) return line("connected", "cannot be determined");
-    if (this.#connections === 0) return line("connected", "none in this network namespace");
+    const more = this.#elsewhere === 0 ? "" : `, ${this.#elsewhere} from other network namespaces`;
+    if (this.#connections === 0) return line("connected", `none in this network namespace${more}`);
     const who = this.#unseen === 0 ? "" : `, ${this.#unseen} of whom only root can see`;
-    line("connected", `${this.#connections}${process.geteuid?.() === 0 ? "" : who}`);
+    line("connected", `${this.#connections}${process.geteuid?.() === 0 ? "" : who}${more}`);
     for (const text of crowdTexts(this.#clients)) line("", text);
   }
 

@@ -116,6 +116,7 @@ function listSockets(on: System): readonly DiagSocket[] {
 interface Files {
   readdirSync(path: string): readonly string[];
   readlinkSync(path: string): string;
+  readFileSync(path: string, encoding: "utf8"): string;
 }
 
 /**
@@ -138,6 +139,49 @@ export function holdersOf(sockets: Iterable<number>): ReadonlyMap<number, readon
     }
   }
   return holders;
+}
+
+/**
+ * How many connections of a listener belong to clients in other network namespaces, which sock_diag(7)
+ * does not list: a socket that accept(2) returns is in the client's network namespace. Such a socket is
+ * held by the server and bound to the listener's address; /proc/PID/net/unix of any process there has it.
+ *
+ * @param listener The listening socket, by its number.
+ * @param holders The processes that accept from it.
+ * @returns Of those that we may see.
+ */
+export function connectionsElsewhere(listener: number, holders: readonly number[]): number {
+  const files = builtinModule("node:fs") as Files;
+  const socketsOf = (pid: number | string) =>
+    unixSockets(orNone(() => files.readFileSync(`/proc/${pid}/net/unix`, "utf8")) ?? "");
+  const address = socketsOf("self").get(listener);
+  if (address === undefined || address === "") return 0;
+  const held = new Set(
+    holders.flatMap((pid) =>
+      (orNone(() => files.readdirSync(`/proc/${pid}/fd`)) ?? [])
+        .map((fd) => orNone(() => files.readlinkSync(`/proc/${pid}/fd/${fd}`)))
+    ),
+  );
+  const namespaceOf = (pid: string) => orNone(() => files.readlinkSync(`/proc/${pid}/ns/net`));
+  const seen = new Set([namespaceOf("self"), undefined]);
+  let count = 0;
+  for (const pid of files.readdirSync("/proc").filter((name) => /^[0-9]+$/.test(name))) {
+    const namespace = namespaceOf(pid);
+    if (seen.has(namespace)) continue;
+    seen.add(namespace);
+    for (const [socket, bound] of socketsOf(pid)) {
+      if (bound === address && held.has(`socket:[${socket}]`)) count++;
+    }
+  }
+  return count;
+}
+
+/** Lines of "number: … inode address", after a title: the address of each socket by its inode. */
+function unixSockets(text: string): ReadonlyMap<number, string> {
+  const lines = text.split("\n").map((line) =>
+    /^[0-9a-f]+:(?: \S+){5} +([0-9]+) ?(.*)$/.exec(line)
+  );
+  return new Map(lines.flatMap((line) => line === null ? [] : [[Number(line[1]), line[2]!]]));
 }
 
 /** `undefined` for what has gone, or is not ours to see. */

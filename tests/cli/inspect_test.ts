@@ -165,6 +165,29 @@ testWith(
   },
 );
 
+testWith(
+  peers,
+  "inspect counts connections of clients in other network namespaces",
+  async () => {
+    using server = await serve();
+    const start = () => new Child("unshare", ["-n", peerProgram, server.path]);
+    const clients = [start(), start()];
+    for (const client of clients) await client.line();
+    await until(() => server.connected() === 2);
+    const { out } = await ucred(["inspect", server.path]);
+    assert.match(
+      out,
+      /connected +none in this network namespace, 2 from other network namespaces\n/,
+    );
+    const here = await connectHere(server.path);
+    await until(() => server.connected() === 3);
+    const json = await look(server.path);
+    assert.deepEqual([json.connections, json.connectionsElsewhere], [1, 2]);
+    here.destroy();
+    await Promise.all(clients.map((client) => client.end()));
+  },
+);
+
 /** Serves at FOLDER/m/s, on an overlayfs over two devices, while a command runs. */
 const ON_OVERLAY = `set -e
 program=$1 folder=$2
