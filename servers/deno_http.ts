@@ -217,7 +217,10 @@ class DenoHttp {
       this.#served.delete(served);
       if (this.#served.size === 0) this.#onEmpty?.();
     });
-    const close = () => claim.close();
+    const close = () => {
+      claim.close();
+      shutdown().catch(ignore); // of a peer that leaves early, Deno 2.9.5 keeps 4.4 KB otherwise
+    };
     finished.then(close, close); // it rejects when the peer leaves early
     if (this.#revalidate) {
       onEnd(admitted.peer, () => {
