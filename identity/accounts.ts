@@ -2,6 +2,7 @@
 
 import type { Memory } from "../adapters/libc.ts";
 import { type System, system } from "../adapters/select.ts";
+import { isId } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import { type Fact, known, none, unknown, valueOf } from "../core/facts.ts";
 import { decodeAccountId, decodeAccountName } from "../ffi/accounts.ts";
@@ -14,8 +15,14 @@ type Lookup = "getpwuid_r" | "getgrgid_r";
 /** "No such account" is 0 with a null result, or one of these (getpwnam_r(3), ERRORS). */
 const MISSING = new Set([2, 3]); // ENOENT, ESRCH: the same numbers everywhere
 
-/** An entry with very many group members needs this much; twice that of any that was met. */
-const MOST_BYTES = 1 << 20;
+/**
+ * The longest entry that is read. A group may have any number of members, and in /etc/group every entry before
+ * the one that is looked up has to fit as well. getent(1) has no limit; this one takes a million members.
+ */
+const MOST_BYTES = 1 << 24;
+
+/** The first try. Each further one has eight times as much. */
+const FIRST_BYTES = 2048;
 
 /** How long an answer is used again, in ms; a miss costs more than a hit, so it is kept as well. */
 const KEEP = 60_000;
@@ -69,10 +76,16 @@ function call(
   lookup: Lookup | NameLookup,
   run: (memory: Memory) => number,
 ): Memory | undefined {
-  for (let size = 2048;; size *= 8) {
+  for (let size = FIRST_BYTES;; size = Math.min(size * 8, MOST_BYTES)) {
     const memory = on.libc.memory(size);
     const errno = run(memory);
     if (errno === ERANGE && size < MOST_BYTES) continue;
+    if (errno === ERANGE) {
+      const file = lookup.startsWith("getgr") ? "/etc/group" : "/etc/passwd";
+      const message = `Cannot ${what}: an account takes more than ${MOST_BYTES >> 20} MiB`;
+      const hint = `Shorten the longest line of ${file}, or name accounts by their ids`;
+      throw new UcredError("ERR_UCRED_SYSCALL", message, { errno, syscall: lookup, hint });
+    }
     if (MISSING.has(errno)) return undefined;
     if (errno !== 0) throw failure(on, what, lookup, errno);
     return memory;
@@ -83,7 +96,7 @@ function call(
 export function localNames(on: System, kind: "user" | "group"): readonly string[] {
   const { linux } = on.libc;
   const file = kind === "user" ? "/etc/passwd" : "/etc/group";
-  const text = linux === undefined ? "" : readText(on, linux, file);
+  const text = linux === undefined ? "" : readText(on, linux, file, MOST_BYTES);
   return typeof text === "string" ? text.split("\n").map((line) => line.split(":", 1)[0]!) : [];
 }
 
@@ -97,9 +110,19 @@ export function accountName(kind: "user" | "group", id: number): string | undefi
   return valueOf(kind === "user" ? userName(system(), id) : groupName(system(), id));
 }
 
-/** {@link idOf} on this system; an id stands for itself. */
-export function accountId(kind: "user" | "group", account: number | string): number | undefined {
-  return typeof account === "number" ? account : idOf(system(), kind, account);
+/**
+ * {@link idOf} on this system; an id stands for itself, and so do its digits where no account has them as
+ * its name, as in chown(1).
+ */
+export function accountId(
+  kind: "user" | "group",
+  account: number | string,
+  on: System = system(),
+): number | undefined {
+  if (typeof account === "number") return account;
+  const id = idOf(on, kind, account);
+  if (id !== undefined || !/^(?:0|[1-9]\d{0,9})$/.test(account)) return id;
+  return isId(Number(account)) ? Number(account) : undefined;
 }
 
 type NameLookup = "getpwnam_r" | "getgrnam_r";

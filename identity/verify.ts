@@ -4,6 +4,7 @@ import { UcredError } from "../core/errors.ts";
 import { valueOf } from "../core/facts.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
+import { accountId } from "./accounts.ts";
 import { closeSocket, type UnixSocket } from "./fd.ts";
 import { identify } from "./identify.ts";
 
@@ -11,11 +12,11 @@ import { identify } from "./identify.ts";
 export interface ServerExpectation {
   /** Effective uid. */
   readonly uid?: number | readonly number[];
-  /** Name of the account with that uid. */
+  /** Name of an account with that uid, which may have others; or its digits. */
   readonly user?: string | readonly string[];
   /** Effective gid. */
   readonly gid?: number | readonly number[];
-  /** Name of the group with that gid. */
+  /** Name of a group with that gid, which may have others; or its digits. */
   readonly group?: string | readonly string[];
 }
 
@@ -78,7 +79,7 @@ const FIELDS: {
   readonly [name in keyof ServerExpectation]-?: (peer: Peer) => number | string | undefined;
 } = {
   uid: ({ facts }) => valueOf(facts.uid),
-  user: ({ user }) => user,
+  user: ({ user, facts }) => user ?? valueOf(facts.uid),
   gid: ({ facts }) => valueOf(facts.gid),
   group: ({ facts, gid, groups, groupNames }) =>
     facts.gid.state === "known" ? groupNames?.[groups?.indexOf(gid) ?? -1] ?? undefined : undefined,
@@ -101,9 +102,29 @@ function checksOf(expected: ServerExpectation): readonly Check[] {
       wanted: wanted.join(" or "),
       found: (peer) => `${field} ${FIELDS[field](peer) ?? "unknown"}`,
       holds: (peer) => {
+        if (field === "user" || field === "group") return hasName(peer, field, wanted as string[]);
         const found = FIELDS[field](peer);
         return found !== undefined && wanted.includes(found);
       },
     };
   });
+}
+
+/**
+ * Whether one of these names stands for the server's id. Compared by id, since an account may have several
+ * names, of which the account database gives one.
+ */
+function hasName({ facts }: Peer, kind: "user" | "group", names: readonly string[]): boolean {
+  const id = valueOf(kind === "user" ? facts.uid : facts.gid);
+  if (id === undefined) return false;
+  let failed: unknown;
+  for (const name of names) {
+    try {
+      if (accountId(kind, name) === id) return true;
+    } catch (error) {
+      failed ??= error; // another name may hold
+    }
+  }
+  if (failed !== undefined) throw failed;
+  return false;
 }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { UcredError } from "../../core/errors.ts";
 import { LINUX_OPTIONS } from "../../ffi/linux.ts";
 import { system } from "../../adapters/select.ts";
-import { groupName, idOf, userName } from "../../identity/accounts.ts";
+import { accountId, groupName, idOf, userName } from "../../identity/accounts.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import { isAmbiguous } from "../../identity/namespaces.ts";
 import { needs, testWith } from "../support/suite.ts";
@@ -32,7 +32,7 @@ for (const [call, lookUp] of LOOKUPS) {
       ["no account, said with ESRCH", { ...missing, result: ESRCH }, "none"],
       ["a failure", { ...missing, result: EIO }, "unknown"],
       ["a failure with an answer", { ...found("root"), result: EIO }, "unknown"],
-      ["an entry that is too long", { ...found("root"), need: 2 ** 21 }, "unknown"],
+      ["an entry that is too long", { ...found("root"), need: 2 ** 25 }, "unknown"],
       ["too long for ever", { ...found("root"), result: ERANGE }, "unknown"],
       ["another account", { ...found("root"), size: ACCOUNT_ANSWER.otherId }, "unknown"],
       ["a name elsewhere in memory", { ...found("root"), size: ACCOUNT_ANSWER.outside }, "unknown"],
@@ -87,6 +87,41 @@ const peerWith = (uid: number, gid: number, ...groups: number[]): Answer[] => [
   socketOption(SO_PEERGROUPS, words(...groups)),
   { call: "getpeername", size: 2, bytes: new Uint8Array(new Uint16Array([1]).buffer) },
 ];
+
+testWith(here, "accountId() takes digits for an id, where no account has that name", () => {
+  const id = (name: string, ...answers: Answer[]) => {
+    fake.answer(...answers);
+    return accountId("user", name, fake.open());
+  };
+  const none: Answer = { call: "getpwnam_r", key: 4, ...missing };
+  assert.equal(id("1000", none), 1000);
+  assert.equal(id("1000", { call: "getpwnam_r", key: 4, size: 0, bytes: words(7) }), 7);
+  assert.equal(id("0x10", none), undefined);
+  assert.equal(id("1e10", none), undefined);
+  assert.equal(id("0100", none), undefined);
+  assert.equal(id("4294967295", { ...none, key: 10 }), undefined);
+  assert.equal(id("4294967294", { ...none, key: 10 }), 4294967294);
+  assert.throws(() => id("1000", { ...none, result: EIO }), { code: "ERR_UCRED_SYSCALL" });
+});
+
+testWith(
+  here,
+  "an account of up to 16 MiB is read, and a longer one is an error that says so",
+  () => {
+    const group = (need: number): Answer => ({
+      ...{ call: "getgrnam_r", key: 5, need },
+      ...{ size: 0, bytes: words(42) },
+    });
+    fake.answer(group(15 << 20));
+    assert.equal(accountId("group", "games", fake.open()), 42);
+    fake.answer(group(17 << 20));
+    assert.throws(() => accountId("group", "games", fake.open()), {
+      code: "ERR_UCRED_SYSCALL",
+      message: 'Cannot look up group "games": an account takes more than 16 MiB',
+      hint: /\/etc\/group/,
+    });
+  },
+);
 
 testWith(here, "identify() tells a missing account from a failing lookup", () => {
   const names = (...answers: Answer[]) => {

@@ -2,12 +2,13 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { chmodSync } from "node:fs";
+import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import { identify, type ServerExpectation, verifyServer } from "../../mod.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { Child, freshPath, listen, peerProgram } from "./harness.ts";
+import { Child, freshPath, listen, peerProgram, startScript } from "./harness.ts";
 
 const here = [needs.linux];
 const [uid, gid] = [process.geteuid?.() ?? -1, process.getegid?.() ?? -1];
@@ -55,6 +56,61 @@ testWith(
       client.write("a secret");
     });
     assert.equal(received, "a secret");
+  },
+);
+
+testWith(
+  [...here, needs.root, needs.mountNamespace],
+  "verifyServer() knows a server by each name of its account, and by its digits",
+  async () => {
+    // A second name for root, as BSD's toor, and a group's likewise.
+    const folder = dirname(freshPath());
+    const files = ["passwd", "group"].map((name) => {
+      const line = name === "group" ? "wheels:x:0:" : "toor:x:0:0::/root:/bin/sh";
+      const file = join(folder, name);
+      writeFileSync(file, `${readFileSync(`/etc/${name}`, "utf8")}${line}\n`);
+      return `mount --bind ${file} /etc/${name}`;
+    });
+    const command = ["unshare", "--mount", "sh", "-c", `${files.join(" && ")} && exec "$@"`, "sh"];
+    const child = startScript(command, "verify_names.ts", freshPath());
+    assert.deepEqual(await child.json(), {
+      "user root": "root",
+      "user toor": "root",
+      "user 0": "root",
+      "user no-such-name,toor": "root",
+      "group root": "root",
+      "group wheels": "root",
+      "group 0": "root",
+      "user daemon": "ERR_UCRED_REFUSED",
+      "user 00": "ERR_UCRED_REFUSED",
+      "user 4294967296": "ERR_UCRED_REFUSED",
+      "user no-such-name": "ERR_UCRED_REFUSED",
+      "group daemon": "ERR_UCRED_REFUSED",
+    });
+    await child.end();
+  },
+);
+
+testWith(
+  [...here, needs.root, needs.mountNamespace],
+  "definePolicy() and identify() know groups after one with very many members",
+  async () => {
+    const path = freshPath();
+    const file = join(dirname(path), "group");
+    const members = Array.from({ length: 200_000 }, (_, at) => `member-${at}`).join();
+    const text = readFileSync("/etc/group", "utf8");
+    writeFileSync(file, `crowd:x:4321:${members}\n${text}later:x:4322:\n`);
+    assert.ok(members.length > 2 << 20);
+    const command = [
+      "unshare",
+      "--mount",
+      "sh",
+      "-c",
+      `mount --bind ${file} /etc/group && exec "$@"`,
+    ];
+    const child = startScript([...command, "sh"], "long_group.ts", path);
+    assert.deepEqual(await child.json(), { crowd: true, later: true, names: ["crowd", "later"] });
+    await child.end();
   },
 );
 
