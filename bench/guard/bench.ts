@@ -10,8 +10,17 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { conduct, inTurn, type Options, progress, setting } from "../conduct.ts";
 import { type Contender, CONTENDERS } from "./contenders.ts";
+import { NoResult, playRounds } from "../rounds.ts";
 import { markdown, text } from "./report.ts";
-import { type Load, LOADS, type Result, type Row, rowsOf, type Sample } from "./result.ts";
+import {
+  isConnectionError,
+  type Load,
+  LOADS,
+  type Result,
+  type Row,
+  rowsOf,
+  type Sample,
+} from "./result.ts";
 
 const HELP = `Usage: npm run bench:guard -- [options]
 
@@ -45,11 +54,14 @@ async function bench(options: Options, folder: string): Promise<Result> {
   const [rounds, seconds] = options.quick ? [2, 0.2] : [9, 0.5];
   const described = setting("bench:guard", options);
   const rows: Row[] = [];
+  const leftOut: string[] = [];
   for (const load of LOADS) {
     progress(load.name);
-    rows.push(...await compare(load, present, { folder, programs, rounds, seconds }));
+    const found = await compare(load, present, { folder, programs, rounds, seconds });
+    rows.push(...found.rows);
+    leftOut.push(...found.leftOut);
   }
-  return { ...described, versions, absent, rounds, seconds, rows };
+  return { ...described, versions, absent, rounds, seconds, rows, leftOut };
 }
 
 interface Programs {
@@ -88,7 +100,7 @@ async function compare(
   load: Load,
   contenders: readonly Contender[],
   { folder, programs, rounds, seconds }: Run,
-): Promise<readonly Row[]> {
+): Promise<{ readonly rows: readonly Row[]; readonly leftOut: readonly string[] }> {
   const own = mkdtempSync(join(folder, "load-"));
   const upstream = join(own, "upstream");
   const started = [await start([programs.ends, load.serves, upstream], upstream)];
@@ -103,25 +115,31 @@ async function compare(
     sides.push({ contender: name, isOurs, path, child, samples: [] });
   }
   const answers = new Set<string>();
+  const take = async (side: Side, length: number): Promise<Sample> => {
+    const { answer, ...sample } = await measure(programs, load, side, length);
+    answers.add(answer);
+    return sample;
+  };
   for (const side of sides) { // compilers settle meanwhile
-    answers.add((await measure(programs, load, side, 4 * seconds)).answer);
+    await playRounds(1, () => take(side, 4 * seconds));
   }
-  for (let round = 0; round < rounds; round++) {
+  const { good, leftOut } = await playRounds(rounds, async (round) => {
+    const found = [];
     for (const side of inTurn(sides, round)) {
-      const { answer, ...sample } = await measure(programs, load, side, seconds);
-      answers.add(answer);
-      side.samples.push(sample);
+      found.push({ side, sample: await take(side, seconds) });
     }
-  }
+    return found;
+  });
+  for (const { side, sample } of good.flat()) side.samples.push(sample);
   if (answers.size !== 1) throw new Error(`${load.name}: answers differ: ${[...answers]}`);
   await Promise.all(started.map(end));
-  return rowsOf(load, sides);
+  return { rows: rowsOf(load, sides), leftOut };
 }
 
 async function measure(
   { ends, load: loader }: Programs,
   { name, client, connections }: Load,
-  { contender, path, child: between }: Side,
+  { contender, isOurs, path, child: between }: Side,
   length: number,
 ): Promise<Sample & { readonly answer: string }> {
   const before = computed(between);
@@ -134,9 +152,14 @@ async function measure(
   child.stderr.setEncoding("utf8").on("data", (text: string) => errors += text);
   const [code] = await once(child, "close");
   children.delete(child);
-  if (code !== 0) throw new Error(`${name}, ${contender}: ${errors.trim()}`);
+  if (code !== 0) {
+    const why = `${name}, ${contender}: ${errors.trim()}`;
+    // A wrong answer is an error whoever gives it. That another program ends a connection is only told.
+    const isForeign = !isOurs && between !== undefined;
+    throw isForeign && isConnectionError(errors) ? new NoResult(why) : new Error(why);
+  }
   const { answers, seconds, p50, p99, answer } = JSON.parse(output);
-  if (!(answers > 0)) throw new Error(`${name}, ${contender}: no answer`);
+  if (!(answers > 0)) throw new NoResult(`${name}, ${contender}: no answer`);
   const cpu = (computed(between) - before) / answers;
   return { perSecond: answers / seconds, p50, p99, cpu, answer };
 }

@@ -41,8 +41,11 @@ function method({ rounds, seconds }: Result): readonly string[] {
   ];
 }
 
-function notes({ absent }: Result): readonly string[] {
-  return absent.map(({ contender, why }) => `${contender} took no part: ${why}`);
+function notes({ absent, leftOut }: Result): readonly string[] {
+  return [
+    ...absent.map(({ contender, why }) => `${contender} took no part: ${why}`),
+    ...leftOut.map((why) => `A round is left out: ${why}`),
+  ];
 }
 
 /** For the terminal. */

@@ -74,7 +74,14 @@ export interface Row {
   readonly ratio: Spread;
 }
 
+/** Whether what a client of ours printed says that its connection was ended, and not that bytes are wrong. */
+export function isConnectionError(errors: string): boolean {
+  return /closed a connection|Connection reset|Broken pipe|Connection refused/.test(errors);
+}
+
 export interface Result extends Setting {
+  /** Why rounds are not compared, one text for each. */
+  readonly leftOut: readonly string[];
   readonly versions: { readonly [name: string]: string };
   readonly absent: readonly { readonly contender: string; readonly why: string }[];
   readonly rounds: number;

@@ -25,6 +25,13 @@ function pairs({ pairs }: Result): Rows {
   ];
 }
 
+/** A line for each pair that has rounds which are not compared. */
+export function leftOut({ pairs }: Pick<Result, "pairs">): readonly string[] {
+  return pairs.filter(({ leftOut }) => leftOut.length > 0).map(({ runtime, name, leftOut }) =>
+    `${runtime}, ${name}: ${leftOut.length} rounds left out: ${[...new Set(leftOut)].join(", ")}`
+  );
+}
+
 function rivals({ rivals }: Result): Rows {
   return [
     ["CPU µs of the server for", "ucred", "JWT", "mTLS", "cheaper than both"],
@@ -64,6 +71,7 @@ export function text(result: Result): string {
     "",
     ...aligned(pairs(result)).map(mark),
     "",
+    ...leftOut(result),
     ...aligned(rivals(result)).map(mark),
     "",
   ].join("\n");
@@ -92,6 +100,7 @@ export function markdown(result: Result): string {
     "",
     ...table(pairs(result)),
     "",
+    ...leftOut(result).flatMap((line) => [line, ""]),
     "## Beside a token in each request, and mutual TLS",
     "",
     "CPU time of the server; ucred on a Unix socket, the others over TCP on localhost. A JSON web token: HS256, verified by jose for each request. Mutual TLS:",

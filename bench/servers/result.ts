@@ -101,6 +101,8 @@ export interface PairResult extends Pair {
   /** The one that does the least to the one without, likewise. */
   readonly leastRatio: Spread;
   readonly isMet: boolean;
+  /** Why rounds are not compared: in each of them a server gave no answer. */
+  readonly leftOut: readonly string[];
 }
 
 export interface RivalResult extends Rival {

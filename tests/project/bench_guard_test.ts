@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { RUNTIMES } from "../../bench/conduct.ts";
 import { CONTENDERS } from "../../bench/guard/contenders.ts";
-import { LOADS, type Result, rowsOf } from "../../bench/guard/result.ts";
+import { isConnectionError, LOADS, type Result, rowsOf } from "../../bench/guard/result.ts";
 import { needs, testWith } from "../support/suite.ts";
 
 const bench = (...args: string[]) =>
@@ -40,8 +40,21 @@ test("ratios are to no guard in the same round", () => {
   assert.deepEqual(ours!.perSecond, { median: 50, least: 4, most: 600 });
 });
 
+test("a connection that another program ends is told apart from a wrong byte", () => {
+  for (
+    const text of [
+      "load: the server has closed a connection",
+      "ends: read: Connection reset by peer",
+      "load: write: Broken pipe",
+    ]
+  ) assert.ok(isConnectionError(text), text);
+  for (const text of ["load: another answer: x", "ends: other bytes came back, from 7 on", ""]) {
+    assert.ok(!isConnectionError(text), text);
+  }
+});
+
 testWith(
-  [needs.linux, needs.cc],
+  [needs.soak, needs.linux, needs.cc],
   "bench:guard --quick compares guards with what is installed",
   () => {
     const { status, stdout, stderr } = bench("--quick", "--json"); // fails if an answer is wrong

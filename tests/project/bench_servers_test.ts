@@ -6,11 +6,13 @@ import { readFileSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { leftOut as leftOutOf } from "../../bench/servers/report.ts";
+import { NoResult, playRounds } from "../../bench/rounds.ts";
 import { PAIRS, type Result, RIVALS } from "../../bench/servers/result.ts";
 import { needs, testWith } from "../support/suite.ts";
 
 testWith(
-  [needs.linux, needs.cc, needs.openssl],
+  [needs.soak, needs.linux, needs.cc, needs.openssl],
   "npm run bench:servers compares every server with the same without, and with its rivals",
   () => {
     const file = fileURLToPath(new URL("../../bench/servers/bench.ts", import.meta.url));
@@ -33,6 +35,30 @@ testWith(
     for (const { rows } of rivals) for (const { cpu } of rows) assert.ok(cpu.median > 0);
   },
 );
+
+test("a round in which a server gave no answer is reported and not compared", async () => {
+  const played: number[] = [];
+  const { good, leftOut } = await playRounds(3, (round) => {
+    played.push(round);
+    return round % 2 === 1
+      ? Promise.reject(new NoResult("http gave no answer"))
+      : Promise.resolve(round);
+  });
+  assert.deepEqual([good, played], [[0, 2, 4], [0, 1, 2, 3, 4]]);
+  const pair = { ...PAIRS[0]!, leftOut } as unknown as Result["pairs"][number];
+  assert.deepEqual(leftOutOf({ pairs: [pair, { ...pair, leftOut: [] }] }), [
+    `${pair.runtime}, ${pair.name}: 2 rounds left out: http gave no answer`,
+  ]);
+});
+
+test("a benchmark ends with an error, where no round gives a result or an answer is wrong", async () => {
+  const starved = () => Promise.reject(new NoResult("http gave no answer"));
+  await assert.rejects(
+    playRounds(2, starved),
+    /^Error: 11 rounds gave no result: http gave no answer$/,
+  );
+  await assert.rejects(playRounds(2, () => Promise.reject(new Error("wrong"))), /^Error: wrong$/);
+});
 
 test("docs/servers.md tells what bench/servers/results.md does", () => {
   const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
