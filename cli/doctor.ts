@@ -4,13 +4,13 @@ import { lstatSync, mkdtempSync, rmSync } from "node:fs";
 import { connect, createServer, Socket } from "node:net";
 import { release, tmpdir } from "node:os";
 import { join } from "node:path";
-import process from "node:process";
 import { host } from "../adapters/host.ts";
 import { UcredError } from "../core/errors.ts";
 import type { Fact } from "../core/facts.ts";
 import type { Peer } from "../core/peer.ts";
 import { system } from "../adapters/select.ts";
 import { readText } from "../identity/files.ts";
+import { hidePid, hidingProc, SHOW_PROCESSES } from "../identity/hidepid.ts";
 import { identify } from "../identity/identify.ts";
 import { mapsEvery } from "../identity/namespaces.ts";
 import { socketsAt } from "../identity/unix_sockets.ts";
@@ -94,18 +94,19 @@ const TRIALS: readonly Trial[] = [
     "rules on sameNamespaces",
     (self) => known(self.process.facts.namespaces, () => scopeOf(self)),
   ],
-  ["other users' processes", "process facts, live() and drift() of their peers", (self) => {
+  ["other users' processes", "process facts, live() and drift() of their peers", () => {
     const on = system();
     const { linux } = on.libc;
-    const mounts = linux && readText(on, linux, "/proc/self/mountinfo");
-    if (typeof mounts !== "string") throw new Error("the mount options of /proc cannot be read");
-    const hidden = hiddenBy(mounts);
-    if (hidden === undefined) return "shown in /proc";
-    if (canTrace(self)) return `shown in /proc by CAP_SYS_PTRACE, in spite of ${hidden}`;
-    throw new Error(
-      `/proc is mounted with ${hidden}, as ProtectProc= of a systemd unit does (set ` +
-        "ProtectProc=default in the unit, or give CAP_SYS_PTRACE)",
-    );
+    if (linux === undefined || typeof readText(on, linux, "/proc/self/mountinfo") !== "string") {
+      throw new Error("how /proc is mounted cannot be read");
+    }
+    const mode = hidingProc(on);
+    if (mode === undefined) {
+      return hidePid(on) === undefined
+        ? "shown in /proc"
+        : "shown in /proc to us, hidden from others";
+    }
+    throw new Error(`/proc hides them, by hidepid=${mode} or ProtectProc= (${SHOW_PROCESSES})`);
   }],
 ];
 
@@ -124,16 +125,6 @@ function scopeOf(self: Peer): string {
   const isFirst = namespaces.state === "known" &&
     namespaces.value.user.id === FIRST_USER_NAMESPACE;
   return isFirst ? "of all users" : "of processes in our user namespace";
-}
-
-/** The option of proc(5) by which /proc hides processes of other users from us, "hidepid=invisible". */
-function hiddenBy(mounts: string): string | undefined {
-  const options = mounts.split("\n").findLast((line) => line.split(" ")[4] === "/proc")
-    ?.split(" - ")[1]?.split(" ")[2]?.split(",");
-  const group = options?.find((option) => option.startsWith("gid="))?.slice("gid=".length);
-  const ours = [process.getegid?.(), ...process.getgroups?.() ?? []];
-  if (group !== undefined && ours.includes(Number(group))) return undefined;
-  return options?.find((option) => /^hidepid=(?!0$|off$)/.test(option));
 }
 
 /** Runs the command: 1 if something cannot be done, 2 if nothing can. */
