@@ -299,6 +299,11 @@ export class Admission {
     return { why, peer, decision };
   }
 
+  /** Resolves once the audit log has taken what a peer's user did; `undefined` if it has. */
+  drained(admitted: Admitted | undefined): Promise<void> | undefined {
+    return admitted === undefined ? undefined : this.#audit?.drained?.(admitted.peer.uid);
+  }
+
   #isHeard(type: ServerEvent["type"]): boolean {
     return this.#audit !== undefined || isWatched(type);
   }

@@ -13,7 +13,10 @@ export interface AuditOptions {
   readonly file?: string | undefined;
   /** Whether to leave out what was allowed. By default `false`. */
   readonly onlyDenied?: boolean | undefined;
-  /** Bytes that may wait to be written; beyond, lines are dropped and counted. By default 1 MiB. */
+  /**
+   * Bytes that may wait to be written. Beyond, lines are dropped and counted; beyond half of it, all but
+   * those of allowed actions. By default 1 MiB.
+   */
   readonly maxWaiting?: number | undefined;
 }
 
@@ -29,6 +32,12 @@ export interface AuditLog {
   write(event: ServerEvent): void;
   /** Opens the file anew, after it was renamed to be kept: for SIGHUP. */
   reopen(): void;
+  /**
+   * Resolves once fewer lines of a user wait to be written, or the log is found not to be written at all;
+   * `undefined` if few wait. HTTP servers hold that user's requests meanwhile, so that a flood of requests
+   * does not fill the log.
+   */
+  drained?(uid: number | undefined): Promise<void> | undefined;
   /** Writes what waits, for up to two seconds, and closes the file. */
   close(): Promise<void>;
 }
@@ -38,7 +47,8 @@ export interface AuditLog {
  *
  * Whatever a client sends is escaped: a line is one event, all of it in printable characters.
  * Writing never blocks the server. If more waits than `maxWaiting`, or writing fails, lines are
- * dropped; the next line that is written says how many.
+ * dropped; the next line that is written reports how many, and of which users. Half of `maxWaiting` is
+ * reserved for actions that were allowed: a flood of denied ones does not crowd them out.
  *
  * @throws {Error} If the file cannot be opened.
  * @throws {RangeError} If an option is out of range.
@@ -70,9 +80,19 @@ interface Sink {
 
 interface Line {
   readonly bytes: Uint8Array;
-  /** How many lines it says were dropped, if it says that. */
-  readonly missing?: number;
+  readonly uid: number | undefined;
+  /** The dropped lines that it reports, if it does. */
+  readonly missing?: Missing;
 }
+
+/** Dropped lines of each user; `undefined` stands for an unknown user. */
+type Missing = Map<number | undefined, number>;
+
+/** Users whose dropped lines are counted apart; those of further users are added up. */
+const MAX_USERS = 256;
+
+/** How long requests are held while nothing can be written, in ms. */
+const STALLED_MS = 1000;
 
 /** How long to wait until a pipe may take more, in ms. */
 const RETRY = 20;
@@ -92,8 +112,14 @@ class JsonLines implements AuditLog {
   readonly #sinks: Sink[];
   /** Bytes that wait. */
   #waiting = 0;
-  /** Dropped since a line has said so. */
-  #missing = 0;
+  /** Bytes that wait, of each user. */
+  readonly #waitingOf = new Map<number | undefined, number>();
+  /** Dropped since a line has reported it. */
+  #missing: Missing = new Map();
+  /** When bytes were last written, or began to wait. */
+  #wroteAt = 0;
+  /** Run after each batch. */
+  readonly #onWritten: (() => void)[] = [];
   #isBusy = false;
   #isClosed = false;
   readonly #onIdle: (() => void)[] = [];
@@ -110,14 +136,38 @@ class JsonLines implements AuditLog {
 
   write(event: ServerEvent): void {
     if (this.#onlyDenied && isAllowed(event)) return;
-    if (this.#isClosed || this.#waiting >= this.#most) return this.#drop();
+    const uid = event.peer?.uid;
+    const most = isAllowedAction(event) ? this.#most : this.#most / 2;
+    if (this.#isClosed || this.#waiting >= most) return this.#drop(uid);
     const time = new Date().toISOString();
-    if (this.#missing > 0) {
+    if (this.#missing.size > 0) {
       const missing = this.#missing;
-      this.#missing = 0;
-      this.#add({ bytes: lineOf({ time, event: "dropped", count: missing }), missing });
+      this.#missing = new Map();
+      this.#add({ bytes: lineOf({ time, ...droppedOf(missing) }), uid: undefined, missing });
     }
-    this.#add({ bytes: lineOf({ time, ...recordOf(event) }) });
+    this.#add({ bytes: lineOf({ time, ...recordOf(event) }), uid });
+  }
+
+  drained(uid: number | undefined): Promise<void> | undefined {
+    if (!this.#isFlooding(uid) || this.#isStalled()) return undefined;
+    return new Promise((resolve) => {
+      const look = () => {
+        if (!this.#isFlooding(uid) || this.#isStalled()) resolve(clearTimeout(timer));
+        else this.#onWritten.push(look);
+      };
+      const timer = setTimeout(resolve, STALLED_MS);
+      this.#onWritten.push(look);
+    });
+  }
+
+  /** Whether more than an eighth of what may wait is of one user. */
+  #isFlooding(uid: number | undefined): boolean {
+    return (this.#waitingOf.get(uid) ?? 0) > this.#most / 8;
+  }
+
+  /** Whether nothing can be written: the reader of a pipe has stopped to read. */
+  #isStalled(): boolean {
+    return this.#isClosed || performance.now() - this.#wroteAt > STALLED_MS;
   }
 
   reopen(): void {
@@ -143,15 +193,30 @@ class JsonLines implements AuditLog {
     });
   }
 
-  #drop(): void {
+  #drop(uid: number | undefined): void {
     this.dropped++;
-    this.#missing++;
+    this.#miss(uid, 1);
+  }
+
+  #miss(uid: number | undefined, count: number): void {
+    const missing = this.#missing;
+    const user = missing.has(uid) || missing.size < MAX_USERS ? uid : undefined;
+    missing.set(user, (missing.get(user) ?? 0) + count);
   }
 
   #add(line: Line): void {
+    if (this.#waiting === 0) this.#wroteAt = performance.now();
     this.#sinks.at(-1)!.lines.push(line);
-    this.#waiting += line.bytes.length;
+    this.#count(line, 1);
     void this.#flush();
+  }
+
+  /** Counts the bytes of a line as waiting, or as no longer waiting. */
+  #count({ uid, bytes: { length } }: Line, sign: 1 | -1): void {
+    this.#waiting += sign * length;
+    const waiting = (this.#waitingOf.get(uid) ?? 0) + sign * length;
+    if (waiting > 0) this.#waitingOf.set(uid, waiting);
+    else this.#waitingOf.delete(uid);
   }
 
   /** Writes what waits, one batch after the other. Never rejects. */
@@ -183,6 +248,7 @@ class JsonLines implements AuditLog {
       while (done < bytes.length) {
         const written = await writeTo(sink.fd, bytes.subarray(done, done + sink.most));
         if (written === 0) await sleep(RETRY, undefined, { ref: false });
+        else this.#wroteAt = performance.now();
         done += written;
       }
       this.error = undefined;
@@ -190,14 +256,15 @@ class JsonLines implements AuditLog {
       this.error = error as Error;
       sink.isTorn = true;
       let end = 0;
-      for (const { bytes: { length }, missing } of lines) {
+      for (const { bytes: { length }, uid, missing } of lines) {
         end += length;
         if (end <= done) continue;
-        if (missing === undefined) this.#drop();
-        else this.#missing += missing; // it was not said
+        if (missing === undefined) this.#drop(uid);
+        else for (const [user, count] of missing) this.#miss(user, count); // it was not reported
       }
     }
-    this.#waiting -= bytes.length;
+    for (const line of lines) this.#count(line, -1);
+    for (const run of this.#onWritten.splice(0)) run();
   }
 }
 
@@ -243,6 +310,16 @@ const PIPE_BUF = 4096;
 function isAllowed(event: ServerEvent): boolean {
   return event.type === "accepted" || event.type === "closed" ||
     (event.type === "decided" && event.decision.allowed);
+}
+
+function isAllowedAction(event: ServerEvent): boolean {
+  return event.type === "decided" && event.decision.allowed;
+}
+
+function droppedOf(missing: Missing): object {
+  const users = [...missing].map(([uid, count]) => ({ uid, count }));
+  const count = users.reduce((sum, user) => sum + user.count, 0);
+  return { event: "dropped", count, users };
 }
 
 function recordOf(event: ServerEvent): object {

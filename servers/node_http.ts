@@ -242,6 +242,15 @@ class AdmittingServer extends Server {
         const response = args[1] as ServerResponse;
         if (isDropped(request.socket, response)) return true;
         const problem = this.#decide(request, response);
+        const drained = this.#admission.drained(admittedOf(request));
+        if (drained !== undefined) { // back-pressure: a flood of requests would crowd out others in the log
+          void drained.then(() => {
+            if (request.socket.destroyed) return;
+            if (problem === undefined) super.emit(event, request, response);
+            else answer(request, response, problem);
+          });
+          return true;
+        }
         if (problem === undefined) return super.emit(event, request, response);
         answer(request, response, problem);
         return true;

@@ -18,7 +18,7 @@ import process from "node:process";
 import { test } from "node:test";
 import fc from "fast-check";
 import { definePolicy, type Peer, UcredError } from "../../mod.ts";
-import type { ServerEvent } from "../../servers/events.ts";
+import type { DecidedEvent, ServerEvent } from "../../servers/events.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { type AuditLog, auditLog, type AuditOptions, createServer } from "../../servers/net.ts";
 import { Child, freshPath } from "../live/harness.ts";
@@ -319,6 +319,35 @@ testWith(
 );
 
 // --- What keeps it from being written
+
+test("auditLog() keeps what was allowed among a flood of what was denied", async () => {
+  const others = (uid: number) => ({ ...somebody, uid }) as typeof somebody;
+  const denied = (uid: number, at: number) => {
+    const event = decided(`DELETE /${at}`) as DecidedEvent;
+    const decision = { ...event.decision, allowed: false };
+    return { ...event, peer: others(uid), decision };
+  };
+  let lost = 0;
+  const lines = await logged(async (audit) => {
+    for (let at = 0; at < 8000; at++) audit.write(denied(1001, at));
+    audit.write(denied(1002, 0));
+    audit.write(decided("GET /allowed"));
+    for (let at = 0; at < 8000; at++) audit.write(denied(1001, at));
+    assert.ok(audit.drained!(1001) instanceof Promise, "the flooding user is held");
+    assert.equal(audit.drained!(1002), undefined, "and no other");
+    await audit.drained!(1001);
+    lost = audit.dropped;
+    audit.write(decided("GET /after"));
+  });
+  const actions = lines.map(({ action }) => action);
+  assert.ok(actions.includes("GET /allowed") && actions.includes("GET /after"));
+  const dropped = lines.filter(({ event }) => event === "dropped");
+  const ofUser = (wanted: number) =>
+    dropped.flatMap(({ users }) => users as { uid: number; count: number }[])
+      .filter(({ uid }) => uid === wanted).reduce((sum, { count }) => sum + count, 0);
+  assert.equal(ofUser(1001) + ofUser(1002), lost);
+  assert.ok(ofUser(1002) <= 1 && ofUser(1001) > 8000);
+});
 
 testWith(
   linux,
