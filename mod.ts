@@ -4,8 +4,9 @@
  * @example Let root and one user in, nobody else
  * ```ts
  * import { createServer } from "node:net";
- * import { peerCredentials } from "ucred";
+ * import { checkSupport, peerCredentials } from "ucred";
  *
+ * checkSupport(); // throws here where peers cannot be identified
  * createServer((socket) => {
  *   const { uid, pid } = peerCredentials(socket.on("error", () => {}));
  *   socket.end(uid === 0 || uid === 1000 ? "welcome\n" : "no\n");
@@ -84,4 +85,5 @@ export type {
 } from "./identity/fd.ts";
 export { identify, type IdentifyOptions } from "./identity/identify.ts";
 export { type DefineOptions, definePolicy } from "./identity/policy.ts";
+export { checkSupport } from "./identity/support.ts";
 export { type ServerExpectation, verifyServer } from "./identity/verify.ts";

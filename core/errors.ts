@@ -11,8 +11,9 @@
  * - `ERR_UCRED_NO_PEER`: not connected, a listener, or a datagram socket without a peer.
  * - `ERR_UCRED_SYSCALL`: the system call failed in another way; see `errno` and `syscall`.
  * - `ERR_UCRED_PEER_GONE`: the process at the other end has ended.
+ * - `ERR_UCRED_NOT_PINNED`: only a pinned peer has it; `identify()` was not asked to pin.
  * - `ERR_UCRED_REFUSED`: the process at the other end is not the one that the program expects.
- * - `ERR_UCRED_POLICY`: a policy document is wrong.
+ * - `ERR_UCRED_POLICY`: a policy document is wrong, or a policy failed to decide.
  * - `ERR_UCRED_LISTEN`: a server cannot listen there, or not safely.
  */
 export type UcredErrorCode =
@@ -23,6 +24,7 @@ export type UcredErrorCode =
   | "ERR_UCRED_NO_PEER"
   | "ERR_UCRED_SYSCALL"
   | "ERR_UCRED_PEER_GONE"
+  | "ERR_UCRED_NOT_PINNED"
   | "ERR_UCRED_REFUSED"
   | "ERR_UCRED_POLICY"
   | "ERR_UCRED_LISTEN";

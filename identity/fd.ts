@@ -58,6 +58,7 @@ interface Fields {
   readonly close?: unknown;
   readonly remoteAddr?: unknown;
   readonly addr?: unknown;
+  readonly accept?: unknown;
   readonly listening?: unknown;
   readonly constructor?: { readonly name?: unknown };
 }
@@ -138,7 +139,8 @@ function fdOfHandle(connection: Fields): number {
   if (host().runtime === "bun" && connecting !== true) {
     throw noFd(
       "Bun's http server hides it, or the socket was never connected",
-      'Accept with net.createServer() and pass each socket on by server.emit("connection", socket)',
+      "Serve by createServer() of ucred/http, which finds it, or accept with createServer() of " +
+        'node:net and pass each socket on by server.emit("connection", socket)',
     );
   }
   throw noFd("the socket is not connected yet", 'Wait for its "connect" event');
@@ -175,16 +177,17 @@ function closed(): never {
 
 /** What hides its descriptor, by what it can be told by, and what to use instead. */
 function hidden(fields: Fields): never {
-  const { remoteAddr, addr, constructor } = fields;
-  const instead =
-    "Accept with net.createServer() or http.createServer() from node:net or node:http";
+  const { remoteAddr, addr, accept, constructor } = fields;
   if (isObject(remoteAddr) && (remoteAddr as Address).transport === "tcp") throw notUnix();
-  if (constructor?.name === "UnixConn") {
-    throw noFd("Deno.listen hides it", `${instead}, which work in Deno`);
+  if (constructor?.name === "UnixConn" || (isObject(addr) && typeof accept === "function")) {
+    const hint = "Accept by withPeers() of ucred/deno, or by createServer() of ucred/net";
+    throw noFd("Deno.listen hides it", hint);
   }
   const isRequest = typeof Request === "function" && fields instanceof Request;
   if (isRequest || "remoteAddr" in fields || "requestIP" in fields || isObject(addr)) {
-    throw noFd("Deno.listen, Deno.serve and Bun.serve hide it", instead);
+    const hint =
+      "Serve by serve() of ucred/http, which takes the same handler, or by its createServer()";
+    throw noFd("Deno.serve and Bun.serve hide it", hint);
   }
   throw new TypeError("This object is no socket: it has no descriptor");
 }

@@ -305,5 +305,5 @@ function unmapped(what: string): UcredError {
 function notPinned(): UcredError {
   const message = "Cannot look at the peer's process: it is not pinned";
   const hint = "Call identify(socket, { pin: true }) in the accept handler";
-  return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+  return new UcredError("ERR_UCRED_NOT_PINNED", message, { hint });
 }

@@ -332,9 +332,9 @@ function policyOf(policy: Policy | "anyone" | undefined): Policy {
 
 function errorOf(error: unknown): UcredError {
   if (error instanceof UcredError) return error;
-  const message = `Cannot tell who connected: ${textOf(error)}`;
-  const hint = "Mend the policy, or what it asks";
-  return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint, cause: error });
+  const message = `Cannot decide about a connection: ${textOf(error)}`;
+  const hint = "Correct the policy, or the account lookup that it uses";
+  return new UcredError("ERR_UCRED_POLICY", message, { hint, cause: error });
 }
 
 /** Tells the program of what went wrong, and ends nothing. `what` is continued by the error. */

@@ -28,6 +28,7 @@ import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import { takeInherited } from "../identity/activation.ts";
 import type { BunSocketLike } from "../identity/fd.ts";
+import { checkSupport } from "../identity/support.ts";
 import {
   Admission,
   ADMISSION_OPTIONS,
@@ -148,6 +149,7 @@ export async function listen(options: BunListenOptions): Promise<BunListening> {
   const { Bun } = globalThis as unknown as { readonly Bun?: BunGlobal };
   if (Bun === undefined) throw new TypeError("ucred/bun is for Bun; use ucred/net");
   requireOptions("listen()", options, BUN_OPTIONS);
+  checkSupport();
   const { policy, pin, limits, audit, perAction = false, socket } = options;
   requireOptions("socket of listen()", socket, HANDLERS);
   const admission = new Admission({ policy, pin, limits, audit }, perAction);

@@ -11,6 +11,7 @@ import { isHost } from "./action.ts";
 import { Admission, type Admitted } from "./admission.ts";
 import { type DenoConnection, type DenoListener, Peers } from "./deno_listen.ts";
 import { Notification } from "./notification.ts";
+import { checkSupport } from "../identity/support.ts";
 import { occupy, type Place } from "./place.ts";
 import {
   BAD_CODING,
@@ -60,6 +61,7 @@ const SWEEP = 1000;
 
 /** {@link serve}, by Deno's engine. */
 export async function serveNatively(options: ServeOptions): Promise<Running> {
+  checkSupport();
   const { policy, pin, limits, audit, revalidate = false } = options;
   const admission = new Admission(
     { policy, pin: pin ?? (revalidate || undefined), limits, audit },

@@ -8,6 +8,7 @@ import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/policy.ts";
 import { Acceptor, type Claim, claimOf } from "../identity/accepted.ts";
 import type { UnixSocket } from "../identity/fd.ts";
+import { checkSupport } from "../identity/support.ts";
 import {
   Admission,
   ADMISSION_OPTIONS,
@@ -84,6 +85,7 @@ export function withPeers<C extends DenoConnection>(
   if (transport !== "unix" || typeof path !== "string") {
     throw new TypeError('withPeers() takes a listener of Deno.listen({ transport: "unix", path })');
   }
+  checkSupport();
   const admission = new Admission(options, options.perAction ?? false);
   admission.server = path;
   if (taken.has(listener)) {

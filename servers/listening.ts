@@ -3,6 +3,7 @@
 import { UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { takeInherited } from "../identity/activation.ts";
+import { checkSupport } from "../identity/support.ts";
 import type { ServerStats } from "./admission.ts";
 import { Notification } from "./notification.ts";
 import { occupy, type Place, type PlaceOptions } from "./place.ts";
@@ -146,6 +147,7 @@ export class Listening {
   }
 
   async #start(options: ListenOptions): Promise<void> {
+    checkSupport(); // not with the first connection
     const { backlog = 511 } = options;
     if (options.systemd !== undefined) {
       const name = options.systemd === true ? undefined : options.systemd;

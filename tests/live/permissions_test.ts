@@ -1,12 +1,14 @@
 /** What happens without the permission to call native functions, and with just enough of it. */
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { type Abi, abiOf } from "../../ffi/abi.ts";
 import { host } from "../../adapters/host.ts";
+import { freshPath } from "./harness.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, runtimeCommand, testWith } from "../support/suite.ts";
 
@@ -98,4 +100,50 @@ testWith(
 
 testWith([needs.linux, needs.cc, needs.bun], "Bun has no such permission", () => {
   assert.deepEqual(ask([]), ours);
+});
+
+/** Runs start.ts with these flags: what each kind of server fails with when it starts. */
+function start(flags: readonly string[]): { readonly [name: string]: unknown } {
+  const [command, ...args] = runtimeCommand(flags);
+  const script = fileURLToPath(new URL("start.ts", import.meta.url));
+  return JSON.parse(execFileSync(command, [...args, script, freshPath()], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+  }));
+}
+
+testWith([needs.linux, needs.deno], "Deno without permission starts no server", () => {
+  const all = ["--allow-net", "--allow-read", "--allow-write", "--allow-sys", "--allow-env"];
+  for (const [name, [code, hint]] of Object.entries(start(all) as { [name: string]: string[] })) {
+    assert.equal(code, "ERR_UCRED_PERMISSION", name);
+    assert.match(hint!, /^Run Deno with --allow-ffi=\//, name);
+  }
+});
+
+testWith([needs.linux, needs.deno], "Deno without permission ends a server of node:net", () => {
+  const [command, ...args] = runtimeCommand(["--allow-net", "--allow-read", "--allow-write"]);
+  const code = `
+    import { createServer } from "node:net";
+    import { checkSupport, peerCredentials } from ${
+    JSON.stringify(new URL("../../mod.ts", import.meta.url))
+  };
+    checkSupport();
+    createServer((socket) => void socket.end(String(peerCredentials(socket).uid))).listen(Deno.args[0]);
+  `;
+  const script = join(dirname(freshPath()), "server.ts");
+  writeFileSync(script, code);
+  const { status, stderr } = spawnSync(command, [...args, script, freshPath()], {
+    encoding: "utf8",
+    timeout: 60_000,
+  });
+  assert.equal(status, 1);
+  assert.match(stderr, /UcredError: Cannot /);
+  assert.match(stderr, /run again with the --allow-ffi flag/);
+});
+
+testWith([needs.linux, needs.node], "Node under --permission starts no server", () => {
+  const failures = start(["--permission", "--allow-fs-read=*", "--allow-fs-write=*"]);
+  for (const [name, failure] of Object.entries(failures)) {
+    assert.deepEqual(failure, ["ERR_UCRED_PERMISSION", "Run Node with --allow-ffi"], name);
+  }
 });

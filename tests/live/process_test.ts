@@ -271,7 +271,7 @@ testWith(here, "without a pin nothing is said of the process", async () => {
     undefined,
   ]);
   for (const ask of [() => peer.live(), () => peer.drift()]) {
-    assert.throws(ask, { name: "UcredError", code: "ERR_UCRED_UNSUPPORTED", hint: /pin: true/ });
+    assert.throws(ask, { name: "UcredError", code: "ERR_UCRED_NOT_PINNED", hint: /pin: true/ });
   }
   assert.equal(peer.process.exe, undefined);
   assert.deepEqual([peer.toJSON().process, peer.toJSON().unknown], [undefined, undefined]);

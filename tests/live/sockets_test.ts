@@ -136,7 +136,9 @@ testWith(
   [needs.bun],
   "an http.IncomingMessage of Bun's own is refused, with the way out",
   async () => {
-    await requested((message) => refuses(message, "ERR_UCRED_NO_FD", /emit\("connection"/));
+    await requested((message) =>
+      refuses(message, "ERR_UCRED_NO_FD", /createServer\(\) of ucred\/http.*emit\("connection"/)
+    );
   },
 );
 
@@ -177,8 +179,8 @@ testWith([needs.bun], "what Bun.serve gives is refused, with the way out", async
     unix: path,
     fetch(request, server) {
       try {
-        refuses(request, "ERR_UCRED_NO_FD", /net\.createServer/);
-        refuses(server, "ERR_UCRED_NO_FD", /net\.createServer/);
+        refuses(request, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
+        refuses(server, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
         resolve();
       } catch (error) {
         reject(error);
@@ -198,8 +200,8 @@ testWith([needs.deno], "a Deno.UnixConn is refused, with the way out", async () 
     listener.accept(),
     Deno.connect({ transport: "unix", path }),
   ]);
-  refuses(conn, "ERR_UCRED_NO_FD", /net\.createServer/);
-  refuses(listener, "ERR_UCRED_NO_FD", /net\.createServer/);
+  refuses(conn, "ERR_UCRED_NO_FD", /withPeers\(\) of ucred\/deno/);
+  refuses(listener, "ERR_UCRED_NO_FD", /withPeers\(\) of ucred\/deno/);
   conn.close();
   client.close();
   listener.close();
@@ -221,9 +223,13 @@ testWith([needs.deno], "what Deno.serve gives is refused, with the way out", asy
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const server = Deno.serve({ path, onListen() {} } as Deno.ServeUnixOptions, (request, info) => {
     try {
-      refuses(request, "ERR_UCRED_NO_FD", /createServer/);
-      refuses(new (class Own extends Request {})(request), "ERR_UCRED_NO_FD", /createServer/);
-      refuses(info, "ERR_UCRED_NO_FD", /createServer/);
+      refuses(request, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
+      refuses(
+        new (class Own extends Request {})(request),
+        "ERR_UCRED_NO_FD",
+        /serve\(\) of ucred\/http/,
+      );
+      refuses(info, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
       resolve();
     } catch (error) {
       reject(error);
@@ -234,7 +240,7 @@ testWith([needs.deno], "what Deno.serve gives is refused, with the way out", asy
     get({ socketPath: path, agent: false }, (response) => response.resume().on("end", done))
   );
   await promise;
-  refuses(server, "ERR_UCRED_NO_FD", /createServer/);
+  refuses(server, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
   await server.shutdown();
 });
 
