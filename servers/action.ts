@@ -25,6 +25,9 @@ const ABSOLUTE = /^[a-z][a-z\d+.-]*:\/\/[\w!$%&'()*+,.:;=[\]~-]+(?=\/|$)/i;
 /** Host and port, of what RFC 3986 lets them consist of: 3.2.2. Go's net/http takes the same. */
 const HOST = /^[\w!$%&'()*+,.:;=[\]~-]*$/;
 
+/** Names that every URL parser takes: each label begins with a letter and has no "--". */
+const PLAIN_HOST = /^[a-z](?:[a-z\d]|-(?!-))*(?:\.[a-z](?:[a-z\d]|-(?!-))*)*(?::\d{1,4})?$/i;
+
 /** What may stand in a path that is not encoded: printable ASCII but "#", "?" and "\\". */
 const ALLOWED = /^[!-"$->@-[\]-~]*$/;
 
@@ -80,11 +83,13 @@ function newTarget(method: string, url: string): Target | undefined {
 }
 
 /**
- * Whether a Host header is a host and no more: applications put it before the path to make a URL, and
- * "x/admin?" there would make another path of it.
+ * Whether a Host header is a host and no more: applications put it before the path to make a URL. With
+ * "x/admin?" that URL would have another path, with an empty host its first segment would be the host,
+ * and with "a:b", "xn--" or "256.1.1.1" `new URL()` throws.
  */
 export function isHost(text: string): boolean {
-  return HOST.test(text);
+  if (PLAIN_HOST.test(text)) return true; // most are, and URL.canParse() costs as much as the decision
+  return text !== "" && HOST.test(text) && URL.canParse(`http://${text}/`);
 }
 
 /** `undefined` for what has more than one reading. */

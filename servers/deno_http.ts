@@ -129,6 +129,8 @@ interface Served extends Connection {
   /** Scheme and host of the last request's URL, and its Host header. */
   origin: string;
   host: string | null;
+  /** What the URLs begin with that handlers get. */
+  start: string;
 }
 
 const ignore = () => {};
@@ -204,6 +206,7 @@ class DenoHttp {
       idleSince: admitted.since,
       origin: "",
       host: null,
+      start: "http://localhost",
     };
     const { finished, shutdown } = this.#serveOn(
       conn,
@@ -251,10 +254,12 @@ class DenoHttp {
     // HTTP/2, and where the request line has a host, it says nothing of the header at all.
     const header = request.headers.get("host");
     let hasHost = origin === served.origin && header === served.host;
-    if (!hasHost && isHost(url.slice(host, path)) && isHost(header ?? "")) {
+    if (!hasHost && isAddressed(origin, header)) {
       hasHost = true;
       served.origin = origin;
       served.host = header;
+      // As serve() on node:http has it, where Elysia takes four characters of host for granted.
+      served.start = `http://${header === null || header.length < 4 ? "localhost" : header}`;
     }
     const coding = request.headers.get("transfer-encoding");
     const isCoded = coding !== null && coding.toLowerCase() !== "chunked";
@@ -268,12 +273,11 @@ class DenoHttp {
     );
     if (isProblem(outcome)) return this.#refuse(served, outcome);
     if (target === "/*" && method === "OPTIONS") return this.#refuse(served, BAD_TARGET); // or "*"
-    // A host in the request line could be so short that Elysia takes another path; see serve.ts.
-    const start = origin.startsWith("http+unix:") ? origin : "http://localhost";
-    const decidedAbout = outcome.url === target && start === origin
-      ? request
-      : rewritten(request, start + outcome.url);
+    const address = served.start + outcome.url;
+    const decidedAbout = outcome.url === target ? request : rewritten(request, address);
     if (decidedAbout === undefined) return this.#refuse(served, BAD_TARGET);
+    // Deno's begins with "http+unix:". A new Request would cost more than all the rest.
+    if (decidedAbout === request) Object.defineProperty(request, "url", { value: address });
     const { admitted, end } = served;
     if (end !== undefined) {
       // Deno does not look for the end of a connection while a body comes that nobody reads.
@@ -305,6 +309,12 @@ class DenoHttp {
       if (now - served.idleSince > limit) served.claim.cut();
     }
   }
+}
+
+/** Whether Host header and request line name a host at most. Without any, Deno takes the socket's path. */
+function isAddressed(origin: string, header: string | null): boolean {
+  if (header === null && origin.startsWith("http+unix://%2F")) return true;
+  return isHost(origin.slice(origin.indexOf("://") + 3)) && (header === null || isHost(header));
 }
 
 /** `undefined` where `Request` cannot be made: of a TRACE, and of a GET that has a body. */

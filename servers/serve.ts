@@ -37,9 +37,8 @@ export type ServeOptions = ListenOptions & RequestOptions & {
    * By default "deno" in Deno, where it is there and a path is given, and "node:http" otherwise.
    * `Bun.serve` hides who connects (oven-sh/bun 29597): Bun has "node:http" only.
    *
-   * With "deno" URLs begin with "http+unix:", a client that closes its sending side counts as gone,
+   * With "deno" a client that closes its sending side counts as gone,
    * and one that leaves while a body comes that nobody reads is noticed when the handler is done.
-   * Elysia takes the host of such a URL for a part of the path: give it "node:http".
    * `Deno.upgradeWebSocket()` throws there: for WebSockets take `createServer()`. The engine "deno"
    * speaks HTTP/2 to clients that begin with it (without TLS), and each of its requests is decided
    * alike; "node:http" does not.

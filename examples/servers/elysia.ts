@@ -22,7 +22,6 @@ const server = await serve({
   path: process.argv[2] ?? "app.sock",
   mode: 0o666,
   policy,
-  engine: "node:http", // Elysia counts on URLs that begin with "http:"; those of Deno's engine do not
   fetch: (request) => app.fetch(request),
 });
 console.log(`Listening at ${server.path}`);

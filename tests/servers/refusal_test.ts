@@ -66,16 +66,15 @@ testEach("ends a refused connection that sends no request", async (kind) => {
 
 testEach("keeps no place of others for those it refuses", async (kind) => {
   const server = await kind.start({ policy, limits: { connections: 2 } }, () => ({ body: "open" }));
-  const held: Wire[] = [];
-  for (let at = 0; at < 8; at++) { // as many of one user may wait for their 403
-    held.push(Wire.as(1003, server.path));
-    await until(() => server.stats().refused.policy === at + 1);
-  }
+  // As many of one user may wait for their 403. From this process, so that all of them come at once.
+  const held = await Promise.all(Array.from({ length: 8 }, () => Wire.open(server.path)));
+  await until(() => server.stats().refused.policy === 8);
   const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-  assert.equal(await Wire.as(1003, server.path).send(request).rest(), "", "one more is closed");
+  const more = await Wire.open(server.path);
+  assert.equal(await more.send(request).rest(), "", "one more is closed");
+  assert.equal((await held[0]!.get("/")).status, 403);
   assert.equal((await Wire.as(1004, server.path).send(request).response()).status, 403);
   assert.equal((await Wire.as(1001, server.path).get("/open")).status, 200);
-  assert.equal((await held[0]!.get("/")).status, 403);
   for (const wire of held) await wire.end().rest();
 });
 
@@ -154,4 +153,47 @@ testHere("a server warns of no refusal that is audited or listened to", async ()
   await new Promise((resolve) => setImmediate(resolve)); // warnings are emitted in the next tick
   assert.deepEqual([...seen], []);
   await Promise.all([audited.close({ timeout: 0 }), watched.close({ timeout: 0 }), audit.close()]);
+});
+
+testEach("answers 400, when no URL can be made of the Host header", async (kind) => {
+  const server = await kind.start({ policy: "anyone" }, refuse);
+  for (const host of ["", "a:b", "xn--", "xn--a", "abcd:99999", "256.1.1.1", "[::1", "a%", "x/?"]) {
+    if (URL.canParse(`http://${host}`) && host !== "x/?") continue; // Node takes "xn--", Deno does not
+    const answer = await Wire.open(server.path);
+    answer.send(`GET /open HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+    assert.match(await answer.rest(), /^HTTP\/1\.1 400 /, JSON.stringify(host));
+  }
+});
+
+testEach("gives URLs that begin with http:// and the host", async (kind) => {
+  const seen: string[] = [];
+  const server = await kind.start({ policy: "anyone" }, ({ request, url }) => {
+    if (request instanceof Request) {
+      seen.push(request.url);
+      assert.ok(new URL(request.url).host.length >= 4);
+    } else seen.push(`http://example.org${url}`);
+    return {};
+  });
+  const wire = await Wire.open(server.path);
+  for (const target of ["/open?a=b", "/a/../open", "http://example.org/open"]) {
+    wire.send(`GET ${target} HTTP/1.1\r\nHost: example.org\r\n\r\n`);
+    assert.equal((await wire.response()).status, 200);
+  }
+  const open = "http://example.org/open";
+  assert.deepEqual(seen, [`${open}?a=b`, open, open]);
+  for (const host of ["example.org:8080", "[::1]", "127.0.0.1", "a.b-c.d_e"]) {
+    wire.send(`GET /open HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+    assert.equal((await wire.response()).status, 200, host);
+  }
+});
+
+testEach("gives requests whose clone is one of the runtime's own", async (kind) => {
+  const server = await kind.start({ policy: "anyone" }, async ({ request }) => {
+    if (!(request instanceof Request)) return { body: "POST hello" }; // node:http has none
+    const copy = new Request(request.clone());
+    return { body: `${copy.method} ${await copy.text()}` };
+  });
+  const wire = await Wire.open(server.path);
+  wire.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
+  assert.equal((await wire.response()).body, "POST hello");
 });
