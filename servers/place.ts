@@ -6,6 +6,7 @@
 
 import { connect } from "node:net";
 import { resolve } from "node:path";
+import process from "node:process";
 import { accountId } from "../identity/accounts.ts";
 import {
   bytesIn,
@@ -146,7 +147,17 @@ async function requireFree(path: string, purpose: Purpose): Promise<FileStats | 
     : isRefused
     ? "a socket is bound there that takes no connection now"
     : `whether a server answers there cannot be determined: ${code}`;
-  throw purpose.inUse(why, "Stop the server that is there, or use another path");
+  throw purpose.inUse(why, isClusterWorker() ? CLUSTER : OTHER_PATH);
+}
+
+const OTHER_PATH = "Stop the server that is there, or use another path";
+const CLUSTER =
+  "Pass one listening socket to all workers, as docs/troubleshooting.md shows, or give each a path";
+
+/** Whether this is a worker of node:cluster, whose siblings may listen there. */
+function isClusterWorker(): boolean {
+  const cluster = process.getBuiltinModule("node:cluster") as { readonly isWorker?: boolean };
+  return cluster?.isWorker === true;
 }
 
 /** The error of connecting; `undefined` if that works. */

@@ -297,6 +297,31 @@ testWith(here, "A socket that was taken is not inherited by children", async () 
   await server.kill();
 });
 
+testWith(here, "Processes that were passed one socket share its connections", async () => {
+  const path = freshPath();
+  const script = fileURLToPath(new URL("server.ts", import.meta.url));
+  const orders = JSON.stringify({ policy: "anyone", pid: true, listen: { systemd: true } });
+  // As docs/troubleshooting.md shows: each process is to find its own number in LISTEN_PID.
+  const start = 'LISTEN_PID=$$ exec "$@"';
+  const one = `sh -c '${start}' - "$@" <&9 &`; // they end with our input
+  const both = `exec 9<&0; ${one} ${one} wait`;
+  const child = new Child("systemd-socket-activate", [
+    ...["-l", path, "-E", "HOME", "-E", "PATH", "sh", "-c", both, "-"],
+    ...[...runtimeCommand(), script, orders],
+  ]);
+  const first = visitSoon(path);
+  await child.json();
+  await child.json(); // both listen
+  const pids = new Set([await first]);
+  await until(async () => {
+    for (const pid of await Promise.all(Array.from({ length: 16 }, () => visit(path)))) {
+      pids.add(pid);
+    }
+    return pids.size === 2;
+  });
+  await child.end();
+});
+
 testWith(here, "A socket that one thread has taken is refused to the others", async () => {
   const path = freshPath();
   const script = fileURLToPath(new URL("activated_threads.ts", import.meta.url));

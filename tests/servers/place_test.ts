@@ -20,11 +20,12 @@ import { connect, createServer as createPlainServer } from "node:net";
 import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { UcredError } from "../../mod.ts";
 import { createServer, type NetServer, type PathListenOptions } from "../../servers/net.ts";
 import { Child, freshPath } from "../live/harness.ts";
 import { compileProgram } from "../support/compile.ts";
-import { needs, runtime, testWith } from "../support/suite.ts";
+import { needs, runtime, runtimeCommand, testWith } from "../support/suite.ts";
 import { failure, listening, ServerProcess, visit, visitAs, Visitor } from "./harness.ts";
 
 const linux = [needs.linux];
@@ -599,6 +600,24 @@ testWith(linux, "listen() reports, when the path is none", async () => {
 });
 
 // --- Several at once, and sudden ends
+
+testWith(
+  [...linux, needs.node],
+  "listen() names what helps, when another worker of node:cluster listens there",
+  async () => {
+    const path = freshPath();
+    const [command, ...args] = runtimeCommand();
+    const script = fileURLToPath(new URL("cluster.ts", import.meta.url));
+    const child = new Child(command, [...args, script, path]);
+    assert.deepEqual(await child.json(), { listening: path });
+    const { hint, ...error } = await child.json<UcredError>();
+    assert.deepEqual(error, { code: "ERR_UCRED_LISTEN", errno: 98 });
+    assert.match(
+      hint,
+      /^Pass one listening socket to all workers, as docs\/troubleshooting\.md shows/,
+    );
+  },
+);
 
 for (const instances of [2, 6]) {
   testWith(

@@ -31,6 +31,8 @@ export interface Orders {
   readonly listen?: ListenOptions;
   /** What is said to each; by default its uid. The connection stays open if it is null. */
   readonly text?: string | null;
+  /** Whether its own pid is said. */
+  readonly pid?: boolean;
   /** Whether it is one of ucred/bun. */
   readonly bun?: boolean;
 }
@@ -62,7 +64,7 @@ const options = {
   ...(orders.audit && { audit: auditLog() }),
 };
 const greet = (socket: { end(text: string): unknown }, { uid }: Peer) => {
-  if (orders.text !== null) socket.end(orders.text ?? `${uid}\n`);
+  if (orders.text !== null) socket.end(orders.text ?? `${orders.pid ? process.pid : uid}\n`);
 };
 const sayPath = (path: string) => say({ listening: path.replace("\0", "@") });
 const sayError = ({ code, errno, message }: NodeJS.ErrnoException) =>
