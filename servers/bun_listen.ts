@@ -42,6 +42,9 @@ import { type CloseOptions, LISTEN_OPTIONS, type ListenOptions, timerOf } from "
 import { Notification } from "./notification.ts";
 import { occupy, type Place } from "./place.ts";
 
+export type { Peer } from "../core/peer.ts";
+export type { Decision, Policy } from "../core/policy/policy.ts";
+export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { AdmissionOptions, ServerStats } from "./admission.ts";
 export { type AuditLog, auditLog, type AuditOptions } from "./audit.ts";
 export type { Limit, Limits } from "./limits.ts";

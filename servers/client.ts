@@ -24,6 +24,7 @@ import { type Duplex, Readable } from "node:stream";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { type ServerExpectation, verifyServer } from "../identity/verify.ts";
 
+export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { ServerExpectation } from "../identity/verify.ts";
 
 /** Where the server is, and who it has to be. */

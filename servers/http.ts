@@ -39,6 +39,9 @@ export {
   type ServeOptions,
 } from "./serve.ts";
 export { decisionOf, peerOf, type RequestLike } from "./request.ts";
+export type { Peer } from "../core/peer.ts";
+export type { Decision, Policy } from "../core/policy/policy.ts";
+export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { AdmissionOptions, ServerStats } from "./admission.ts";
 export { type AuditLog, auditLog, type AuditOptions } from "./audit.ts";
 export {

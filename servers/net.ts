@@ -37,6 +37,9 @@ import {
   type SafeServer,
 } from "./listening.ts";
 
+export type { Peer } from "../core/peer.ts";
+export type { Decision, Policy } from "../core/policy/policy.ts";
+export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { AdmissionOptions, Refused, ServerStats } from "./admission.ts";
 export { type AuditLog, auditLog, type AuditOptions } from "./audit.ts";
 export {

@@ -3,6 +3,11 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { identify, peerCredentials } from "../mod.ts";
+import type * as bun from "../servers/bun_listen.ts";
+import type * as client from "../servers/client.ts";
+import type * as deno from "../servers/deno.ts";
+import type * as http from "../servers/http.ts";
+import type * as net from "../servers/net.ts";
 
 /** Every runtime's own sockets are arguments as they are. */
 export function accepted(a: Socket, b: IncomingMessage, c: Bun.Socket<undefined>): void {
@@ -21,3 +26,10 @@ export function refused(a: Deno.UnixConn, b: Request, c: string): void {
   // @ts-expect-error: no socket
   identify(c);
 }
+
+/** The types of handlers are exported where the servers are. */
+export type Everywhere = [
+  http.Peer | net.Peer | deno.Peer | bun.Peer,
+  http.Decision | net.Decision | deno.Decision | bun.Decision,
+  http.UcredError | net.UcredError | deno.UcredError | bun.UcredError | client.UcredError,
+];
