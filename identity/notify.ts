@@ -14,8 +14,9 @@ const WHAT = "notify the service manager";
  *
  * @param state Lines of `NAME=VALUE`: "READY=1", "STATUS=…".
  * @returns Whether it was sent; `false` where nobody wants to know.
- * @throws {UcredError} `ERR_UCRED_SYSCALL` if it cannot be sent, `ERR_UCRED_UNSUPPORTED` where the
- * socket is not a Unix socket.
+ * @throws {UcredError} `ERR_UCRED_SYSCALL` if it cannot be sent: with errno 11 (EAGAIN) the manager's
+ * queue is full, and a later call may succeed. `ERR_UCRED_UNSUPPORTED` where the socket is not a Unix
+ * socket.
  * @see {@link https://man7.org/linux/man-pages/man3/sd_notify.3.html sd_notify(3)}
  *
  * @example Tell that a server of your own is ready
