@@ -17,6 +17,8 @@ import { whoElseReplaces } from "../core/ownership.ts";
 import { isBoundHere } from "./accepted.ts";
 import { ownUid } from "./accounts.ts";
 import { hasNoAcl, removeAcls } from "./acl.ts";
+import { stolen } from "./descriptor.ts";
+import { KeptFile } from "./kept_file.ts";
 import { tryLock } from "./lock.ts";
 import { hasOwnGroupOnly, isTrusted } from "./owners.ts";
 import { isBound } from "./unix_sockets.ts";
@@ -179,11 +181,11 @@ function requireSafe(purpose: Purpose, folder: string): void {
 /** A folder whose files are named by path, or through a descriptor of it. */
 class Folder {
   readonly #path: string;
-  readonly #fd: number | undefined;
+  readonly #file: KeptFile | undefined;
 
   private constructor(path: string, fd: number | undefined) {
     this.#path = path;
-    this.#fd = fd;
+    this.#file = fd === undefined ? undefined : new KeptFile(fd);
   }
 
   /** By path: for folders in whose place nobody else can put another. */
@@ -200,17 +202,23 @@ class Folder {
 
   /** Where a file of it is. */
   at(name: string): string {
-    const folder = this.#fd === undefined ? this.#path : `/proc/self/fd/${this.#fd}`;
+    const folder = this.#file === undefined ? this.#path : `/proc/self/fd/${this.#own}`;
     return folder === "/" ? `/${name}` : `${folder}/${name}`;
   }
 
   /** The folder itself. */
   stat(): FileStats {
-    return this.#fd === undefined ? files().lstatSync(this.#path) : files().fstatSync(this.#fd);
+    return this.#file === undefined ? files().lstatSync(this.#path) : files().fstatSync(this.#own);
   }
 
   close(): void {
-    if (this.#fd !== undefined) files().closeSync(this.#fd);
+    this.#file?.close();
+  }
+
+  /** The descriptor, if it still means the folder: nothing is to be changed in another one. */
+  get #own(): number {
+    if (this.#file?.isOurs() !== true) throw stolen(`look into the folder ${this.#path}`);
+    return this.#file.fd;
   }
 }
 
@@ -257,7 +265,7 @@ export class PrivateFolder {
   readonly #inner: Folder;
   /** Whether folders are named through descriptors. */
   readonly #byDescriptor: boolean;
-  readonly #lock: number;
+  readonly #lock: KeptFile;
 
   /**
    * Makes and locks the private folder of a path.
@@ -330,7 +338,7 @@ export class PrivateFolder {
     this.#outer = outer;
     this.#inner = inner;
     this.#byDescriptor = byDescriptor;
-    this.#lock = lock;
+    this.#lock = new KeptFile(lock);
     this.target = outer.at(paths().basename(path));
   }
 
@@ -428,7 +436,7 @@ export class PrivateFolder {
       () => this.#clear(), // one is there only if the start has failed
       () => files().unlinkSync(this.#inner.at(LOCK_NAME)),
       () => rmdirIfEmpty(folder),
-      () => files().closeSync(this.#lock), // until then nobody else starts
+      () => this.#lock.close(), // until then nobody else starts
       // NFS and FUSE keep an open file in its folder, under another name, until it is closed.
       () => rmdirIfEmpty(folder),
       () => this.#inner.close(),

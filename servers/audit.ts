@@ -1,10 +1,11 @@
 /** Events → lines of JSON, in a file or on stderr, that no client can forge and no server waits for. */
 
 import { Buffer } from "node:buffer";
-import { closeSync, constants, fstatSync, openSync, write } from "node:fs";
+import { constants, fstatSync, openSync, write } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { textOf } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
+import { KeptFile } from "../identity/kept_file.ts";
 import type { ServerEvent } from "./events.ts";
 
 /** Where an audit log goes, and what is in it. */
@@ -70,7 +71,7 @@ export function auditLog(options: AuditOptions = {}): AuditLog {
 
 /** Where lines go, and what waits to go there. */
 interface Sink {
-  readonly fd: number;
+  file: KeptFile;
   lines: Line[];
   /** What was written last may be a part of a line. */
   isTorn: boolean;
@@ -231,7 +232,7 @@ class JsonLines implements AuditLog {
       }
       const isLast = this.#sinks.length === 1;
       if (isLast && !this.#isClosed) break;
-      if (sink.fd !== STDERR) closeSync(sink.fd);
+      if (sink.file.fd !== STDERR) sink.file.close();
       if (isLast) break;
       this.#sinks.shift();
     }
@@ -239,14 +240,26 @@ class JsonLines implements AuditLog {
     for (const run of this.#onIdle.splice(0)) run();
   }
 
+  /** The number to write to now. Were it closed by other code, a connection could have it by now. */
+  #fdOf(sink: Sink): number {
+    if (!sink.file.isOurs()) {
+      if (sink.file.fd === STDERR) throw new Error("Cannot write the audit log: stderr was closed");
+      sink.file = open(this.#file).file;
+    }
+    return sink.file.fd;
+  }
+
   async #writeAll(sink: Sink, lines: readonly Line[]): Promise<void> {
     const bytes = Buffer.concat(lines.map((line) => line.bytes));
     let done = 0;
     try {
-      if (sink.isTorn) await writeTo(sink.fd, NEWLINE);
+      if (sink.isTorn) await writeTo(this.#fdOf(sink), NEWLINE);
       sink.isTorn = false;
       while (done < bytes.length) {
-        const written = await writeTo(sink.fd, bytes.subarray(done, done + sink.most));
+        const written = await writeTo(
+          this.#fdOf(sink),
+          bytes.subarray(done, done + sink.most),
+        );
         if (written === 0) await sleep(RETRY, undefined, { ref: false });
         else this.#wroteAt = performance.now();
         done += written;
@@ -284,7 +297,12 @@ function writeTo(fd: number, bytes: Uint8Array): Promise<number> {
 
 function open(file: string | undefined): Sink {
   const fd = file === undefined ? openStderr() : openSync(file, FLAGS | constants.O_CREAT, 0o600);
-  return { fd, lines: [], isTorn: false, most: fstatSync(fd).isFIFO() ? PIPE_BUF : 1 << 16 };
+  return {
+    file: new KeptFile(fd),
+    lines: [],
+    isTorn: false,
+    most: fstatSync(fd).isFIFO() ? PIPE_BUF : 1 << 16,
+  };
 }
 
 /** A pipe that nobody reads does not hold up a write, nor does one that nobody has opened. */

@@ -7,7 +7,9 @@ import {
   constants,
   existsSync,
   openSync,
+  readdirSync,
   readFileSync,
+  readlinkSync,
   readSync,
   renameSync,
   statSync,
@@ -17,6 +19,7 @@ import { createConnection } from "node:net";
 import process from "node:process";
 import { test } from "node:test";
 import fc from "fast-check";
+import { system } from "../../adapters/select.ts";
 import { definePolicy, type Peer, UcredError } from "../../mod.ts";
 import type { DecidedEvent, ServerEvent } from "../../servers/events.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
@@ -589,3 +592,40 @@ for (const engine of ["node:http", undefined] as const) {
     },
   );
 }
+
+testWith(
+  linux,
+  "an audit log writes to its file, and nowhere else, when other code closes its descriptor",
+  async () => {
+    const file = freshPath("audit.jsonl");
+    const event: ServerEvent = {
+      ...{ type: "accepted", server: "/s", connection: 1, peer: somebody, decision },
+    };
+    const log = auditLog({ file });
+    const fd = readdirSync("/proc/self/fd").map(Number).find(
+      (fd) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${fd}`) === file;
+        } catch {
+          return false;
+        }
+      },
+    )!;
+    log.write(event);
+    await until(() => readFileSync(file, "utf8") !== "");
+    const { close, fcntl } = system().libc.linux!;
+    const other = freshPath("other");
+    writeFileSync(other, "");
+    const mine = openSync(other, "a");
+    close(fd);
+    assert.equal(fcntl(mine, 0, fd), fd); // F_DUPFD: the number is another file's
+    log.write(event);
+    await until(() => readFileSync(file, "utf8").split("\n").length === 3);
+    assert.equal(readFileSync(other, "utf8"), "");
+    assert.equal(log.dropped, 0);
+    await log.close();
+    assert.equal(readlinkSync(`/proc/self/fd/${fd}`), other, "the number was left alone");
+    close(fd);
+    closeSync(mine);
+  },
+);

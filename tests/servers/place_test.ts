@@ -85,6 +85,7 @@ testWith(asRoot, "listen() is at no moment more open than asked, when the umask 
       [{}, "600 0 0"],
       [{ mode: 0o660, group: 1001 }, "660 0 1001"],
       [{ mode: 0o640, owner: 1001, group: 1000 }, "640 1001 1000"],
+      [{ mode: 0o640, owner: "1001", group: "1000" }, "640 1001 1000"],
     ] as const
   ) {
     const path = freshPath();
