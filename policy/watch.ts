@@ -99,7 +99,28 @@ export interface WatchedPolicy extends Policy {
  */
 export function watchPolicy(path: string, options: WatchOptions = {}): WatchedPolicy {
   requireOptions("watchPolicy()", options, WATCH_OPTIONS);
-  return new FileWatch(path.startsWith("/") ? path : `${process.cwd()}/${path}`, options);
+  return watchBy(CLOCK, path, options);
+}
+
+/** The time by which a file is watched, in ms; tests have a faster one. */
+export interface Clock {
+  now(): number;
+  /** Calls once, and keeps no program running. */
+  after(ms: number, call: () => void): ReturnType<typeof setTimeout>;
+}
+
+const CLOCK: Clock = {
+  now: () => performance.now(),
+  after: (ms, call) => {
+    const timer = setTimeout(call, ms);
+    timer.unref();
+    return timer;
+  },
+};
+
+/** {@link watchPolicy}, by another clock. */
+export function watchBy(clock: Clock, path: string, options: WatchOptions): WatchedPolicy {
+  return new FileWatch(path.startsWith("/") ? path : `${process.cwd()}/${path}`, options, clock);
 }
 
 /** Milliseconds between two looks at the file. */
@@ -123,6 +144,7 @@ const PAUSE = 20;
 class FileWatch extends ForwardingPolicy implements WatchedPolicy {
   readonly #path: string;
   readonly #options: WatchOptions;
+  readonly #clock: Clock;
   #policy!: Policy;
   #error: UcredError | undefined;
   /** The look whose file was tried last, to whatever end. */
@@ -138,8 +160,9 @@ class FileWatch extends ForwardingPolicy implements WatchedPolicy {
   #isClosed = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(path: string, options: WatchOptions) {
+  constructor(path: string, options: WatchOptions, clock: Clock) {
     super();
+    this.#clock = clock;
     this.#path = path;
     this.#options = ownOf(options);
     this.#replace(undefined);
@@ -170,8 +193,7 @@ class FileWatch extends ForwardingPolicy implements WatchedPolicy {
   #wait(): void {
     if (this.#isClosed) return;
     // The next look is awaited after this one has ended: they neither overlap nor come close.
-    this.#timer = setTimeout(() => void this.#look(), TICK);
-    this.#timer.unref(); // keeps no program running
+    this.#timer = this.#clock.after(TICK, () => void this.#look());
   }
 
   async #look(): Promise<void> {
@@ -187,19 +209,19 @@ class FileWatch extends ForwardingPolicy implements WatchedPolicy {
 
   #isDue(look: string): boolean {
     if (look !== this.#tried) return this.#calm > 0;
-    if (this.#error !== undefined) return performance.now() >= this.#retryAt;
+    if (this.#error !== undefined) return this.#clock.now() >= this.#retryAt;
     return this.#unconfirmed !== undefined && this.#calm >= CALM;
   }
 
   /** Whether the policy was replaced; what keeps it from that is reported. */
   #try(look: string | undefined): boolean {
-    const began = performance.now();
+    const began = this.#clock.now();
     try {
       if (!this.#replace(look)) return false;
     } catch (error) {
       this.#tried = look;
       this.#fail(error instanceof UcredError ? error : unusable(this.#path, error));
-      const now = performance.now();
+      const now = this.#clock.now();
       this.#retryAt = now + Math.max(RETRY, PAUSE * (now - began));
       return false;
     }
