@@ -29,6 +29,7 @@ import {
   unused,
 } from "./request.ts";
 import { type DenoStream, refuseStream } from "./refusal.ts";
+import { checkingInterval } from "./listening.ts";
 import type { Running, ServeOptions } from "./serve.ts";
 
 /** Serves the requests of one connection, which it then owns. */
@@ -53,8 +54,8 @@ export function nativeHttp(): ServeOnConnection | undefined {
 }
 
 /** As `http.Server` has it by default: until the first request, and between two of them, in ms. */
-const HEADERS_TIMEOUT = 10_000;
-const KEEP_ALIVE_TIMEOUT = 5000;
+const HEADERS_TIMEOUT_MS = 10_000;
+const KEEP_ALIVE_TIMEOUT_MS = 5000;
 
 /** How often is looked for connections that take longer. */
 const SWEEP = 1000;
@@ -140,6 +141,8 @@ class DenoHttp {
   readonly #admission: Admission;
   readonly #fetch: ServeOptions["fetch"];
   readonly #revalidate: boolean;
+  readonly #headersTimeout: number;
+  readonly #keepAliveTimeout: number;
   readonly #serveOn = nativeHttp()!;
   readonly #served = new Set<Served>();
   readonly #sweeper: ReturnType<typeof setInterval>;
@@ -150,14 +153,21 @@ class DenoHttp {
   constructor(
     peers: Peers<DenoConnection>,
     admission: Admission,
-    { fetch }: ServeOptions,
+    {
+      fetch,
+      headersTimeout = HEADERS_TIMEOUT_MS,
+      keepAliveTimeout = KEEP_ALIVE_TIMEOUT_MS,
+    }: ServeOptions,
     revalidate: boolean,
   ) {
     this.#peers = peers;
     this.#admission = admission;
     this.#fetch = fetch;
     this.#revalidate = revalidate;
-    this.#sweeper = setInterval(() => this.#sweep(), SWEEP).unref();
+    this.#headersTimeout = headersTimeout || Infinity;
+    this.#keepAliveTimeout = keepAliveTimeout || Infinity;
+    const interval = checkingInterval(SWEEP, headersTimeout, keepAliveTimeout);
+    this.#sweeper = setInterval(() => this.#sweep(), interval).unref();
     this.#accepting = this.#accept();
   }
 
@@ -305,7 +315,7 @@ class DenoHttp {
     for (const served of this.#served) {
       if (served.pending > 0) continue;
       served.idleSince ??= now; // here, since asking for the time takes as long as the decision
-      const limit = served.hasAsked ? KEEP_ALIVE_TIMEOUT : HEADERS_TIMEOUT;
+      const limit = served.hasAsked ? this.#keepAliveTimeout : this.#headersTimeout;
       if (now - served.idleSince > limit) served.claim.cut();
     }
   }

@@ -261,3 +261,11 @@ function notUnix(): TypeError {
     "listen() takes a path, or { path, mode, … }, or { systemd: true }: no port, and no descriptor",
   );
 }
+
+/** How often to look for connections beyond a timeout, in ms; 0 is none. */
+export function checkingInterval(most: number, ...timeouts: readonly number[]): number {
+  return Math.max(
+    20,
+    Math.min(most, ...timeouts.filter((each) => each > 0).map((each) => each / 4)),
+  );
+}

@@ -149,6 +149,8 @@ interface NodeConnection extends Connection {
   dropped: number;
   /** Whether a protocol other than HTTP is spoken. */
   isUpgraded: boolean;
+  /** When the server first saw that no request is under way, as of `performance.now()`. */
+  idleSince: number | undefined;
 }
 
 /** The response to the last request; `undefined` if there is none. */
@@ -363,10 +365,12 @@ class AdmittingServer extends Server {
       unanswered: [],
       dropped: 0,
       isUpgraded: false,
+      idleSince: undefined,
     };
     (socket as { [CONNECTION]?: NodeConnection })[CONNECTION] = connection;
     belongsTo(socket, answer);
     this.#open++;
+    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
     socket.once("close", () => {
       this.#open--;
       connection.unanswered.length = 0; // the runtime holds the socket for longer
@@ -398,16 +402,32 @@ class AdmittingServer extends Server {
   #watch(socket: Socket): void {
     if (socket.destroyed) return;
     this.#halfClosed.add(socket);
-    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
+  }
+
+  /**
+   * Closes connections without a request for as long as one may take to begin and its headers to come.
+   * The runtimes begin to count anew with each byte, of empty lines between requests, too.
+   */
+  #sweepIdle(now: number): void {
+    const { keepAliveTimeout, headersTimeout } = this;
+    const limit = keepAliveTimeout + headersTimeout;
+    if (!(keepAliveTimeout > 0 && headersTimeout > 0)) return;
+    for (const admitted of this.#admission.open()) {
+      const socket = admitted.socket as Socket;
+      const connection = connectionOf(socket)!;
+      if (!isIdle(connection)) connection.idleSince = undefined;
+      else if (now - (connection.idleSince ??= now) > limit) socket.destroySoon();
+    }
   }
 
   #sweep(): void {
+    this.#sweepIdle(performance.now());
     for (const socket of this.#halfClosed) {
       // A handler that has ended an upgraded connection, and does not read it, never learns of its end.
       const isRead = socket.readableEnded || socket.readableFlowing === null;
       if (isRead && isHungUp(socket)) socket.destroy();
     }
-    if (this.#halfClosed.size > 0) return;
+    if (this.#open > 0) return;
     clearInterval(this.#sweeper);
     this.#sweeper = undefined;
   }
@@ -487,7 +507,14 @@ function isDropped(socket: Socket, response: ServerResponse): boolean {
     return true;
   }
   unanswered.push(response);
+  connection.idleSince = undefined;
   return false;
+}
+
+/** Whether a connection has been used, and no request is under way. */
+function isIdle(connection: NodeConnection): boolean {
+  const last = lastResponse(connection);
+  return last !== undefined && last.writableFinished && last.req.complete;
 }
 
 function cutPipeline(socket: Socket, { admitted }: NodeConnection): void {

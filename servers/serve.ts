@@ -6,7 +6,13 @@ import type { Decision } from "../core/policy/policy.ts";
 import type * as srvx from "srvx/node";
 import { nativeHttp, serveNatively } from "./deno_http.ts";
 import type { ServerStats } from "./admission.ts";
-import { type CloseOptions, LISTEN_OPTIONS, type ListenOptions, timerOf } from "./listening.ts";
+import {
+  checkingInterval,
+  type CloseOptions,
+  LISTEN_OPTIONS,
+  type ListenOptions,
+  timerOf,
+} from "./listening.ts";
 import { createServer, REQUEST_OPTIONS, type RequestOptions } from "./node_http.ts";
 import {
   admittedOf,
@@ -44,11 +50,30 @@ export type ServeOptions = ListenOptions & RequestOptions & {
    * alike; "node:http" does not.
    */
   readonly engine?: Engine | undefined;
+  /**
+   * Milliseconds in which the headers of a first request have to come, on a connection that never sends
+   * anything, too. By default 10,000; 0 for any time.
+   */
+  readonly headersTimeout?: number | undefined;
+  /** Milliseconds between two requests of a connection. By default 5000; 0 for any time. */
+  readonly keepAliveTimeout?: number | undefined;
 };
+
+function requireTimeouts(options: ServeOptions): void {
+  for (const name of ["headersTimeout", "keepAliveTimeout"] as const) {
+    const { [name]: timeout = 0 } = options;
+    if (typeof timeout === "number" && timeout >= 0 && timeout < 2 ** 31) continue;
+    throw new RangeError(
+      `${name} is a number of milliseconds from 0 to 2147483647, not ${timeout}`,
+    );
+  }
+}
 
 const SERVE_OPTIONS: OptionNames<ServeOptions> = {
   ...LISTEN_OPTIONS,
   ...REQUEST_OPTIONS,
+  headersTimeout: true,
+  keepAliveTimeout: true,
   fetch: true,
   engine: true,
 };
@@ -95,6 +120,7 @@ export function serve(options: ServeOptions): Promise<HttpListening> {
   const isNative = options.systemd === undefined && nativeHttp() !== undefined;
   const { engine = isNative ? "deno" : "node:http" } = options;
   if (typeof options.fetch !== "function") throw new TypeError("fetch is a function");
+  requireTimeouts(options);
   if (engine === "node:http") return serveByNode(options).then(listening);
   if (engine === "deno" && isNative) return serveNatively(options).then(listening);
   throw new TypeError(`Engine ${JSON.stringify(engine)} is not to be had here`);
@@ -124,10 +150,16 @@ function listening({ path, engine, stats, close, cut }: Running): HttpListening 
 }
 
 function serveByNode(options: ServeOptions): Promise<Running> {
-  const { fetch, policy, pin, limits, audit, revalidate, engine: _, ...where } = options;
+  const { headersTimeout = 10_000, keepAliveTimeout = 5000, ...others } = options;
+  const { fetch, policy, pin, limits, audit, revalidate, engine: _, ...where } = others;
+  const timeouts = {
+    headersTimeout,
+    keepAliveTimeout,
+    connectionsCheckingInterval: checkingInterval(2000, headersTimeout),
+  };
   let adapter: typeof srvx;
   const server = createServer(
-    { policy, pin, limits, audit, revalidate },
+    { policy, pin, limits, audit, revalidate, ...timeouts },
     async (incoming, response) => {
       if (incoming.url === "*") { // a Request has a path
         return await adapter.sendNodeResponse(response, responseOf(BAD_TARGET));

@@ -4,8 +4,10 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
+import { test } from "node:test";
+import { clearInterval, setInterval } from "node:timers";
 import { definePolicy } from "../../mod.ts";
-import { createServer } from "../../servers/http.ts";
+import { createServer, serve } from "../../servers/http.ts";
 import { freshPath } from "../live/harness.ts";
 import { until } from "../support/suite.ts";
 import { eventsOf, KINDS, running, testEach, testHere, Wire } from "./http_harness.ts";
@@ -163,3 +165,37 @@ testEach(
     await until(() => server.stats().accepted === 3 && server.stats().open === 0);
   },
 );
+
+// ── time ──
+
+testEach(
+  "closes a connection on which only empty lines arrive, and no request that waits",
+  async (kind) => {
+    const timeouts = { headersTimeout: 300, keepAliveTimeout: 300 };
+    let finish = () => {};
+    const server = await kind.start({ policy, ...timeouts }, async ({ url }) => {
+      if (url === "/wait") await new Promise<void>((resolve) => finish = resolve);
+      return { body: url };
+    });
+    const waiting = Wire.as(1002, server.path).send(requests(1, "/wait"));
+    const idle = Wire.as(1001, server.path);
+    assert.equal((await idle.get("/a")).status, 200);
+    const timer = setInterval(() => idle.send("\r\n"), 50);
+    try {
+      assert.match(await idle.rest(), /^$|^HTTP\/1\.1 40[08] /); // Deno's engine takes them for a request
+    } finally {
+      clearInterval(timer);
+    }
+    finish();
+    assert.equal((await waiting.response()).body, "/wait");
+  },
+);
+
+test("serve() throws, when a timeout is none", () => {
+  for (const timeout of [-1, NaN, 2 ** 31, "1"] as number[]) {
+    for (const name of ["headersTimeout", "keepAliveTimeout"]) {
+      const options = { path: freshPath(), fetch: () => new Response(""), [name]: timeout };
+      assert.throws(() => serve(options), { name: "RangeError", message: new RegExp(name) });
+    }
+  }
+});

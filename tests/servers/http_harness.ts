@@ -116,7 +116,7 @@ const byServe = (engine: "node:http" | "deno", list: readonly Need[]): Kind => (
   name: `serve() by ${engine}`,
   needs: list,
   // serve() has times of its own.
-  start: async ({ headersTimeout: _, keepAliveTimeout: __, ...options }, app) => {
+  start: async (options, app) => {
     const path = freshPath();
     const where = { path, mode: 0o666, engine, ...options };
     const server = await serve({ ...where, fetch: byFetch(app) });
