@@ -53,6 +53,8 @@ export interface Options extends Pick<HttpServerOptions, "policy" | "pin" | "lim
   readonly revalidate?: boolean;
   readonly headersTimeout?: number;
   readonly keepAliveTimeout?: number;
+  /** Of `serve()` alone. */
+  readonly notify?: boolean;
 }
 
 export interface Running {
@@ -71,7 +73,7 @@ export interface Kind {
 const onNode: Kind = {
   name: "createServer()",
   needs: [],
-  start: async (options, app) => {
+  start: async ({ notify: _, ...options }, app) => {
     // node:http looks for slow headers this often; by default every 30 s.
     const interval = options.headersTimeout && { connectionsCheckingInterval: 20 };
     const server = createServer({ ...options, ...interval }, byNode(app));
