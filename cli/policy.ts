@@ -1,17 +1,22 @@
 /** `ucred policy …`: the analyses of policies, for people and for CI. */
 
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
 import { isId } from "../core/credentials.ts";
-import { UcredError } from "../core/errors.ts";
+import { textOf, UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
+import type { NamedKind } from "../core/policy/check.ts";
 import type { Accounts } from "../core/policy/document.ts";
+import { type NameOfId, writeRanges } from "../core/policy/ids.ts";
 import { equivalent, type Policy } from "../core/policy/policy.ts";
 import type { PlainPeer } from "../core/policy/subject.ts";
-import { accountId } from "../identity/accounts.ts";
+import { writeWho } from "../core/policy/who.ts";
+import { accountId, accountName } from "../identity/accounts.ts";
 import { definePolicy } from "../identity/policy.ts";
 import { peerOfPid } from "../identity/unix_sockets.ts";
 import { type LoadOptions, loadPolicy } from "../policy/load.ts";
+import { parsePolicy } from "../policy/parse.ts";
 import {
   columns,
   type ExitCode,
@@ -44,8 +49,8 @@ export function check(
 ): ExitCode {
   return each(files, options, (file) => {
     try {
-      loadPolicy(file, { ...accountsOf(options), anyOwner: options.anyOwner === true });
-      if (!options.json) print(`${printable(file)}: ok`);
+      load(file, options, options.anyOwner === true);
+      if (!options.json) print(`${titleOf(file)}: ok`);
       return { code: 0, data: { ok: true } };
     } catch (error) {
       return refused(error, options, 1);
@@ -63,7 +68,11 @@ export function lint(
     if (!options.json) {
       for (const { level, message, where } of findings) {
         const style = level === "error" ? "red" : level === "warning" ? "yellow" : "dim";
-        print(`${printable(where ?? file)}: ${paint(style, level)}: ${printable(message)}`);
+        print(
+          `${where === undefined ? titleOf(file) : printable(where)}: ${paint(style, level)}: ${
+            printable(message)
+          }`,
+        );
       }
     }
     const isFine = findings.every(({ level }) => level === "note");
@@ -96,9 +105,13 @@ export function explain(file: string, options: ExplainOptions): ExitCode {
   const { action } = options;
   const live = options.pid === undefined ? undefined : processOf(options.pid);
   try {
-    const explanation = policy.explain(live ?? plainPeer(options), { action });
-    if (options.json) printJson(explanation);
-    else print(String(explanation).split("\n").map(printable).join("\n"));
+    const { peer, account } = live === undefined ? plainPeer(options) : { peer: live };
+    const explanation = policy.explain(peer, { action });
+    if (options.json) printJson(account === undefined ? explanation : { peer, ...explanation });
+    else {
+      if (account !== undefined) print(printable(account));
+      print(String(explanation).split("\n").map(printable).join("\n"));
+    }
     return explanation.decision.allowed ? 0 : 1;
   } finally {
     live?.close();
@@ -125,8 +138,7 @@ export function who(
 ): ExitCode {
   const found = load(file, options).who(options.action);
   if (options.json) printJson(found);
-  else if (found.clauses.length === 0) print("nobody");
-  else print(String(found).split("\n").map(printable).join("\n"));
+  else print(writeWho(found.clauses, namesOf(options)).split("\n").map(printable).join("\n"));
   return 0;
 }
 
@@ -139,10 +151,12 @@ export function diff(before: string, after: string, options: PolicyCommandOption
     const { peer, action, before: was, after: is } = found;
     const said = (allowed: boolean) => allowed ? paint("green", "allowed") : paint("red", "denied");
     print(`A decision changes: of ${printable(JSON.stringify(peer))}`);
+    const names = accountsIn(peer, options);
+    if (names !== "") print(`(${printable(names)})`);
     print(action === undefined ? "without an action" : `for ${printable(JSON.stringify(action))}`);
     const rows = [[before, was], [after, is]] as const;
     const lines = rows.map(([file, { allowed, reason }]) => [
-      `${printable(file)}:`,
+      `${titleOf(file)}:`,
       `${said(allowed)}. ${printable(reason)}`,
     ]);
     for (const line of columns(lines)) print(line);
@@ -177,14 +191,53 @@ function refused(error: unknown, { json }: PolicyCommandOptions, code: 1 | 2): R
   return { code: isUnread ? 2 : code, data };
 }
 
-/** Whose the file is does not matter here: nobody is let in by it. */
-function load(file: string, options: PolicyCommandOptions): Policy {
-  return loadPolicy(file, { ...accountsOf(options), anyOwner: true });
+/** Reads a policy; "-" is stdin. Its owner does not matter, by default: nobody is let in by it. */
+function load(file: string, options: PolicyCommandOptions, anyOwner = true): Policy {
+  const accounts = accountsOf(options);
+  if (file !== "-") return loadPolicy(file, { ...accounts, anyOwner });
+  const bytes = readStdin();
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new UsageError("stdin is not in UTF-8");
+  }
+  try {
+    return parsePolicy(text, { ...accounts, file: "stdin" });
+  } catch (error) {
+    if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
+    const hint = "Correct the policy where the message says, and run this again";
+    throw new UcredError("ERR_UCRED_POLICY", error.message, { hint });
+  }
+}
+
+const titleOf = (file: string): string => file === "-" ? "stdin" : printable(file);
+
+let isStdinRead = false;
+
+function readStdin(): Uint8Array {
+  if (isStdinRead) throw new UsageError("- is stdin, which is one policy");
+  isStdinRead = true;
+  try {
+    return readFileSync(0);
+  } catch (error) {
+    throw new UsageError(`Cannot read stdin: ${textOf(error)}`);
+  }
 }
 
 /** Accounts of another machine, from a file: `users` and `groups`, each name → id. */
-function accountsOf({ accounts: file }: PolicyCommandOptions): Pick<LoadOptions, "accounts"> {
-  if (file === undefined) return {};
+function accountsOf(options: PolicyCommandOptions): Pick<LoadOptions, "accounts"> {
+  const given = givenAccounts(options);
+  return given === undefined ? {} : { accounts: given };
+}
+
+interface GivenAccounts extends Accounts {
+  /** Id → name. */
+  nameOf(kind: NamedKind, id: number): string | undefined;
+}
+
+function givenAccounts({ accounts: file }: PolicyCommandOptions): GivenAccounts | undefined {
+  if (file === undefined) return undefined;
   const text = readFileSync(file, "utf8");
   let data: unknown;
   try {
@@ -193,9 +246,13 @@ function accountsOf({ accounts: file }: PolicyCommandOptions): Pick<LoadOptions,
     throw new UsageError(`${file}: ${(error as Error).message.split("\n")[0]}`);
   }
   const wrong = new UsageError(`${file}: it has users and groups, and under each name: id`);
-  const idsIn = (kind: "users" | "groups") => {
+  const mapOf = (kind: "users" | "groups") => {
     const map = isMap(data ?? {}) ? (data as MaybeMap)?.[kind] ?? {} : undefined;
     if (!isMap(map)) throw wrong;
+    return map;
+  };
+  const idsIn = (kind: "users" | "groups") => {
+    const map = mapOf(kind);
     return (name: string) => {
       if (!Object.hasOwn(map, name)) return undefined;
       const id = map[name];
@@ -203,8 +260,43 @@ function accountsOf({ accounts: file }: PolicyCommandOptions): Pick<LoadOptions,
       throw new UsageError(`${file}: ${name} has no id from 0 to 4294967294`);
     };
   };
-  const accounts: Accounts = { uid: idsIn("users"), gid: idsIn("groups") };
-  return { accounts };
+  const nameOf = (kind: NamedKind, id: number) =>
+    Object.entries(mapOf(`${kind}s`)).find(([, other]) => other === id)?.[0];
+  return { uid: idsIn("users"), gid: idsIn("groups"), nameOf };
+}
+
+/** Each lookup may ask a directory server. */
+const MOST_LOOKUPS = 1000;
+
+/** Ids → names, each looked up once. */
+function namesOf(
+  options: PolicyCommandOptions,
+): { readonly user: NameOfId; readonly group: NameOfId } {
+  const given = givenAccounts(options);
+  let left = MOST_LOOKUPS;
+  const names = (kind: NamedKind): NameOfId => {
+    const known = new Map<number, string | undefined>();
+    return (id) => {
+      if (!known.has(id) && left > 0) {
+        left--;
+        known.set(id, given === undefined ? accountName(kind, id) : given.nameOf(kind, id));
+      }
+      return known.get(id);
+    };
+  };
+  return { user: names("user"), group: names("group") };
+}
+
+/** "uid 0 is root, gid 970 is docker": the accounts of a peer's ids that have names. */
+function accountsIn({ uid, gid, groups = [] }: PlainPeer, options: PolicyCommandOptions): string {
+  const { user, group } = namesOf(options);
+  const gids = [...new Set([...(gid === undefined ? [] : [gid]), ...groups])];
+  const named = (what: string, id: number, name: string | undefined) =>
+    name === undefined ? [] : [`${what} ${id} is ${name}`];
+  return [
+    ...(uid === undefined ? [] : named("uid", uid, user(uid))),
+    ...gids.flatMap((id) => named("gid", id, group(id))),
+  ].join(", ");
 }
 
 type MaybeMap = { readonly [name: string]: unknown } | null | undefined;
@@ -213,10 +305,13 @@ function isMap(value: unknown): value is { readonly [name: string]: unknown } {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function plainPeer(options: ExplainOptions): PlainPeer {
+/** The peer that the options describe; an account's groups are those of this system, unless they are given. */
+function plainPeer(
+  options: ExplainOptions,
+): { readonly peer: PlainPeer; readonly account?: string | undefined } {
   const { gid, user, group = [], peer: text } = options;
   const accounts = accountsOf(options).accounts;
-  const idOf = (kind: "user" | "group", name: string): number => {
+  const idOf = (kind: NamedKind, name: string): number => {
     if (/^[0-9]+$/.test(name)) {
       if (isId(Number(name))) return Number(name);
       throw new UsageError(`--${kind}: ${name} is no id from 0 to 4294967294`);
@@ -230,13 +325,51 @@ function plainPeer(options: ExplainOptions): PlainPeer {
     return id;
   };
   const groups = group.map((name) => idOf("group", name));
-  const given = text === undefined ? {} : peerFrom(text);
-  return {
-    ...given,
+  const peer: { -readonly [field in keyof PlainPeer]: PlainPeer[field] } = {
+    ...text === undefined ? {} : peerFrom(text),
     ...(user !== undefined && { uid: idOf("user", user) }),
     ...(gid !== undefined && { gid }),
     ...(groups.length > 0 && { groups }),
   };
+  const isComplete = peer.gid !== undefined && peer.groups !== undefined;
+  if (user === undefined || isComplete) return { peer };
+  const name = /^[0-9]+$/.test(user) ? accountName("user", peer.uid!) : user;
+  const found = accounts === undefined && name !== undefined ? groupsOfAccount(name) : undefined;
+  if (found === undefined) {
+    if (peer.groups !== undefined) return { peer };
+    const why = accounts === undefined ? "there is no such account" : "--accounts has no members";
+    return {
+      peer,
+      account: `Groups of ${user} are not known (${why}): give them by --gid and --group`,
+    };
+  }
+  peer.gid ??= found.gid;
+  peer.groups ??= found.groups;
+  const names = namesOf(options).group;
+  const list = found.groups.map((id) => writeRanges([{ first: id, last: id }], names)).join(", ");
+  return {
+    peer,
+    account: `${name} has uid ${peer.uid}, gid ${found.gid} and the groups ${list} now; ` +
+      "a process has those of when it logged in",
+  };
+}
+
+/** The primary group, and all groups, of an account now; `undefined` if the system does not know it. */
+function groupsOfAccount(
+  name: string,
+): { readonly gid: number; readonly groups: readonly number[] } | undefined {
+  let out: string;
+  try {
+    // By NSS, as getgrouplist(3): the primary group is the first.
+    out = execFileSync("id", ["-G", "--", name], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+  } catch {
+    return undefined;
+  }
+  const groups = out.trim().split(" ").map(Number);
+  return groups.every(isId) ? { gid: groups[0]!, groups } : undefined;
 }
 
 function peerFrom(text: string): PlainPeer {

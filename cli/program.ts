@@ -263,22 +263,22 @@ function addPolicy(
       .option("--accounts <file>", "users and groups of another machine: YAML, name: id under each")
       .addOption(json());
   add("check", "can a server use these files?")
-    .argument("<file...>", "policies")
+    .argument("<file...>", "policies; - is stdin")
     .option("--any-owner", "whoever they belong to")
     .action((files, options) => done(policy.check(files, options)));
-  add("lint", "what is doubtful in these files?")
-    .argument("<file...>", "policies")
+  add("lint", "what is doubtful in these files? Exit code 1: there are errors or warnings")
+    .argument("<file...>", "policies; - is stdin")
     .option("--abstract-socket", "they are for a socket that containers can reach")
     .action((files, options) => done(policy.lint(files, options)));
   add("test", "run the tests that stand in these files")
-    .argument("<file...>", "policies")
+    .argument("<file...>", "policies; - is stdin")
     .action((files, options) => done(policy.test(files, options)));
   add("explain", "what is decided of a peer, and why? Exit code 1: it is denied")
-    .argument("<file>", "policy")
+    .argument("<file>", "policy; - is stdin")
     .option("--action <text>", "what the peer asks for")
-    .option("--user <user>", "the peer's user, by name or uid")
-    .option("--gid <id>", "the peer's gid", id)
-    .option("--group <group...>", "the peer's groups, by name or gid")
+    .option("--user <user>", "the peer's user, by name or uid, with the groups of the account")
+    .option("--gid <id>", "the peer's gid instead", id)
+    .option("--group <group...>", "the peer's groups instead, by name or gid")
     .addOption(
       new Option("--pid <pid>", "a process that runs, instead").argParser(positive)
         .conflicts(["user", "gid", "group", "peer"]),
@@ -286,12 +286,12 @@ function addPolicy(
     .option("--peer <json>", 'the peer as data: {"process":{"unit":"a.service"}}')
     .action((file, options) => done(policy.explain(file, options)));
   add("who", "who may do something?")
-    .argument("<file>", "policy")
+    .argument("<file>", "policy; - is stdin")
     .option("--action <text>", "what; without, who may where no action is told")
     .action((file, options) => done(policy.who(file, options)));
   add("diff", "does an edit change any decision? Exit code 1: it does")
-    .argument("<before>", "policy")
-    .argument("<after>", "policy")
+    .argument("<before>", "policy; - is stdin")
+    .argument("<after>", "policy; - is stdin")
     .action((before, after, options) => done(policy.diff(before, after, options)));
 }
 

@@ -80,8 +80,17 @@ export function others(ranges: readonly IdRange[]): readonly IdRange[] {
   return gaps;
 }
 
-/** "0, 1000-1999". */
-export function writeRanges(ranges: readonly IdRange[]): string {
-  return ranges.map(({ first, last }) => first === last ? `${first}` : `${first}-${last}`)
-    .join(", ");
+/** Id → the name of the account, where that is known. */
+export type NameOfId = (id: number) => string | undefined;
+
+/** "0, 1000-1999"; with names, "0 (root), 1000-1999". */
+export function writeRanges(
+  ranges: readonly IdRange[],
+  nameOf: NameOfId = () => undefined,
+): string {
+  return ranges.map(({ first, last }) => {
+    if (first !== last) return `${first}-${last}`;
+    const name = nameOf(first);
+    return name === undefined ? `${first}` : `${first} (${name})`;
+  }).join(", ");
 }

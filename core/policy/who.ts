@@ -2,7 +2,7 @@
 
 import { Budget } from "./budget.ts";
 import type { CheckedRule } from "./check.ts";
-import { hasId, type IdRange, others, unite, writeRanges } from "./ids.ts";
+import { hasId, type IdRange, type NameOfId, others, unite, writeRanges } from "./ids.ts";
 import { Reach, withinBudget } from "./reach.ts";
 import {
   EVERYTHING,
@@ -68,7 +68,7 @@ export function whoCan(
   return {
     clauses,
     includes: (ids) => clauses.some((clause) => has(clause, ids)),
-    toString: () => clauses.map(textOf).join("\n") || "nobody",
+    toString: () => writeWho(clauses),
   };
 }
 
@@ -156,12 +156,25 @@ function has({ uids, gids, groups, notGroups }: WhoClause, ids: PeerIds): boolea
     !all.some((group) => hasId(notGroups, group));
 }
 
-function textOf({ rule, grants, uids, gids, groups, notGroups, also }: WhoClause): string {
+/** Lines of text, one for each clause; "nobody" where there is none. */
+export function writeWho(
+  clauses: readonly WhoClause[],
+  nameOf?: { readonly user: NameOfId; readonly group: NameOfId },
+): string {
+  return clauses.map((clause) => textOf(clause, nameOf?.user, nameOf?.group)).join("\n") ||
+    "nobody";
+}
+
+function textOf(
+  { rule, grants, uids, gids, groups, notGroups, also }: WhoClause,
+  user: NameOfId | undefined,
+  group: NameOfId | undefined,
+): string {
   const who = [
-    uids === undefined ? "any uid" : `uid ${writeRanges(uids)}`,
-    ...(gids === undefined ? [] : [`gid ${writeRanges(gids)}`]),
-    ...groups.map((set) => `in group ${writeRanges(set)}`),
-    ...(notGroups.length === 0 ? [] : [`not in group ${writeRanges(notGroups)}`]),
+    uids === undefined ? "any uid" : `uid ${writeRanges(uids, user)}`,
+    ...(gids === undefined ? [] : [`gid ${writeRanges(gids, group)}`]),
+    ...groups.map((set) => `in group ${writeRanges(set, group)}`),
+    ...(notGroups.length === 0 ? [] : [`not in group ${writeRanges(notGroups, group)}`]),
     ...also,
   ];
   const given = grants.length === 0 ? "" : `: ${grants.join(", ")}`;

@@ -1,10 +1,11 @@
 /** Tests of `ucred policy`: every analysis, for people and as JSON, and its exit code. */
 
 import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
 import process from "node:process";
 import { test } from "node:test";
 import { needs, testWith } from "../support/suite.ts";
-import { assertPrintable, file, ucred } from "./command_harness.ts";
+import { assertPrintable, command, file, ucred } from "./command_harness.ts";
 
 const GOOD = file(
   "good.yaml",
@@ -72,6 +73,48 @@ test("policy lint exits with 0 without findings, and with 1 where there are, tol
   assert.equal(goodCode, 0, JSON.stringify(good));
 });
 
+test("policy lint exits with 0 where there are notes alone", async () => {
+  const noted = file(
+    "noted.yaml",
+    "version: 1\nrules: [{ name: a, when: { uid: 1-9 }, allow: x }, { name: b, when: { uid: 5-20 }, allow: z }]\n",
+  );
+  const { code, out } = await policy("lint", noted);
+  assert.match(out, /^.*noted\.yaml:2:\d+: note: /);
+  assert.equal(code, 0);
+});
+
+/** Runs with a policy at stdin. */
+function withStdin(input: string | Uint8Array, ...args: string[]) {
+  const [program, ...start] = command;
+  const { status, stdout, stderr } = spawnSync(program!, [...start, "policy", ...args], {
+    input,
+    encoding: "utf8",
+  });
+  return { code: status, out: stdout, err: stderr };
+}
+
+test("policy commands read stdin where the file is -", async () => {
+  const text = "version: 1\nrules: [{ name: root, when: { uid: 0 }, allow: full }]\n";
+  assert.deepEqual(withStdin(text, "check", "-"), { code: 0, out: "stdin: ok\n", err: "" });
+  assert.match(withStdin(text, "who", "-").out, /^uid 0/);
+  assert.match(withStdin(text, "explain", "-", "--user", "0").out, /^Allowed: Rule "root"/m);
+  assert.equal(withStdin(text, "diff", "-", GOOD, "--accounts", ACCOUNTS).code, 1);
+  const wrong = withStdin(text.replace("uid", "uuid"), "check", "-");
+  assert.equal(wrong.code, 1);
+  assert.match(
+    wrong.err,
+    /stdin:2:31: no field "uuid" here; did you mean "uid"\?\n.*run this again/,
+  );
+  const doubtful = withStdin("version: 1\nrules: [{ name: all, allow: full }]\n", "lint", "-");
+  assert.deepEqual([doubtful.code, /^stdin:2:\d+: warning: /.test(doubtful.out)], [1, true]);
+  const bytes = withStdin(new Uint8Array([0x76, 0xff]), "check", "-");
+  assert.deepEqual([bytes.code, bytes.err], [2, "ucred: stdin is not in UTF-8\n"]);
+  const twice = withStdin(text, "check", "-", "-");
+  assert.equal(twice.code, 2);
+  assert.match(twice.err, /one policy/);
+  assert.equal(withStdin("", "check", "-").code, 1);
+});
+
 test("policy lint and test report each file as JSON, also those that cannot be read", async () => {
   for (const name of ["lint", "test"]) {
     const { code, out, err } = await policy(name, "--json", GOOD, WRONG, `${GOOD}.none`);
@@ -110,6 +153,75 @@ test("policy explain says what is decided of whom, and exits with 1 if that is n
   }));
   const [code, { decision, rules }] = await data("explain", GOOD, "--user", "0");
   assert.deepEqual([code, decision.allowed, decision.rule, rules.length], [0, true, "root", 3]);
+});
+
+/** A user of this system, and the groups of the account. */
+const me = succeedsWith("id", "-un");
+const groups = succeedsWith("id", "-G", "--", me ?? "").split(" ");
+const names = succeedsWith("id", "-Gn", "--", me ?? "").split(" ");
+
+function succeedsWith(program: string, ...args: string[]): string {
+  try {
+    return execFileSync(program, args, { encoding: "utf8" }).trim();
+  } catch {
+    return "";
+  }
+}
+
+testWith(
+  [{ name: "an account for the tests' user", met: me !== "" && groups[0] !== "" }],
+  "policy explain --user takes the groups of the account, and says so; who and diff print names",
+  async () => {
+    const group = names.at(-1)!;
+    const path = file(
+      "groups.yaml",
+      `version: 1\nrules: [{ name: in, when: { group: ${JSON.stringify(group)} }, allow: x }]\n`,
+    );
+    const run = (...args: string[]) => ucred(["policy", ...args]);
+    for (const user of [me, succeedsWith("id", "-u")]) {
+      const { code, out } = await run("explain", path, "--user", user);
+      assert.equal(code, 0, out);
+      const [first] = out.split("\n");
+      assert.match(first!, new RegExp(`^${me} has uid \\d+, gid ${groups[0]} and the groups `));
+      assert.ok(first!.includes(`${groups.at(-1)} (${group})`), out);
+    }
+    const json = JSON.parse((await run("explain", path, "--user", me, "--json")).out);
+    assert.deepEqual(json.peer.groups.map(String), groups);
+    // What is given counts instead.
+    const given = await run(
+      "explain",
+      path,
+      "--user",
+      me,
+      "--gid",
+      "4294967",
+      "--group",
+      "4294967",
+    );
+    assert.equal(given.code, 1);
+    const stranger = await run("explain", path, "--user", "4294967");
+    assert.equal(stranger.code, 1);
+    assert.match(stranger.out, /^Groups of 4294967 are not known \(there is no such account\)/);
+    const who = await run("who", path);
+    assert.ok(who.out.includes(`in group ${groups.at(-1)} (${group})`), who.out);
+    const none = file("nobody.yaml", "version: 1\nrules: []\n");
+    const diff = await run("diff", path, none);
+    assert.ok(diff.out.includes(`gid ${groups.at(-1)} is ${group}`), diff.out);
+  },
+);
+
+test("policy who and diff print the names of --accounts", async () => {
+  assert.match((await policy("who", GOOD, "--action", "GET /x")).out, /in group 50 \(staff\)/);
+  const guests = file(
+    "guests.yaml",
+    "version: 1\nrules: [{ name: g, when: { uid: 9 }, allow: x }]\n",
+  );
+  const none = file("none.yaml", "version: 1\nrules: []\n");
+  assert.match((await policy("diff", guests, none)).out, /^\(uid 9 is guest/m);
+  assert.match(
+    (await policy("explain", GOOD, "--user", "ada")).out,
+    /^Groups of ada are not known \(--accounts has no members\): give them by --gid and --group\n/,
+  );
 });
 
 testWith(
