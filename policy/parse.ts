@@ -3,10 +3,11 @@
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { ownOf } from "../core/policy/plain.ts";
+import { UcredError } from "../core/errors.ts";
 import { policyError, Problems } from "../core/policy/problems.ts";
 import { show, visible } from "../core/policy/shape.ts";
 import { checkDocument, DEFINE_OPTIONS, type DefineOptions } from "../identity/policy.ts";
-import { type Found, readYaml } from "./yaml.ts";
+import { type Faulty, type Found, readYaml } from "./yaml.ts";
 
 /** How a text is to be read. */
 export interface ParseOptions extends DefineOptions {
@@ -72,7 +73,7 @@ export function parse(text: string, options: ParseOptions): Policy {
       ownOf(options).file,
     );
   const contents = readYaml(content);
-  if ("problems" in contents) throw refused(contents.problems);
+  if ("problems" in contents) throw refused(withOthers(contents, options));
   const { data, offsetOf } = contents;
   const checked = checkDocument(data, options, (path) => where(offsetOf({ path })));
   if ("policy" in checked) {
@@ -86,6 +87,29 @@ export function parse(text: string, options: ParseOptions): Policy {
     message: problem.message,
   }));
   throw refused({ first: found, more });
+}
+
+/** What else is wrong with a text that cannot be read whole, in the order of the text. */
+function withOthers({ problems, rest }: Faulty, options: ParseOptions): Problems<Found> {
+  if (rest === undefined || problems.isFull) return problems;
+  const found = [...problems.first];
+  let more = problems.more;
+  try {
+    const checked = checkDocument(rest.data, options);
+    if ("problems" in checked) {
+      for (const problem of checked.problems.first) {
+        if (!rest.isOwn(problem)) continue;
+        found.push({ offset: rest.offsetOf(problem), message: problem.message });
+      }
+      more += checked.problems.more;
+    }
+  } catch (error) {
+    if (!(error instanceof UcredError)) throw error; // accounts could not be looked up
+  }
+  const all = new Problems<Found>();
+  for (const each of found.sort((a, b) => a.offset - b.offset)) all.add(() => each);
+  all.more += more;
+  return all;
 }
 
 /** A line for each of its own tests that fails; `undefined` where all pass. */

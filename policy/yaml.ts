@@ -17,7 +17,7 @@ import {
 import type { Problem } from "../core/policy/check.ts";
 import { DEEPEST } from "../core/policy/plain.ts";
 import { Problems } from "../core/policy/problems.ts";
-import { show, unseenIn, visible } from "../core/policy/shape.ts";
+import { everyUnseenIn, show, visible } from "../core/policy/shape.ts";
 
 /** In characters (UTF-16 code units). Ten thousand rules take less. */
 export const LONGEST = 4 << 20;
@@ -42,14 +42,27 @@ export interface Contents {
   offsetOf(problem: Pick<Problem, "path" | "isField">): number;
 }
 
+/** What is wrong with a text, and what it holds all the same. */
+export interface Faulty {
+  readonly problems: Problems<Found>;
+  /** For finding what else is wrong; `undefined` where it could not be read to its end. */
+  readonly rest: Rest | undefined;
+}
+
+/** The contents of a text in which something is wrong. */
+export interface Rest extends Contents {
+  /** Whether a problem is one of its own, and does not follow from those that were found here. */
+  isOwn(problem: Pick<Problem, "path" | "isField">): boolean;
+}
+
 /** Reads YAML 1.2, of which JSON is a part. */
-export function readYaml(text: string): Contents | { readonly problems: Problems<Found> } {
+export function readYaml(text: string): Contents | Faulty {
   const reader = new Reader();
   try {
-    return reader.read(text) ?? reader;
+    return reader.read(text);
   } catch (error) {
     if (!(error instanceof Stop)) throw error;
-    return reader;
+    return { problems: reader.problems, rest: undefined };
   }
 }
 
@@ -61,7 +74,7 @@ const CORE_TAGS: ReadonlySet<string> = new Set(
   ["str", "int", "float", "bool", "null", "map", "seq"].map((name) => `tag:yaml.org,2002:${name}`),
 );
 
-/** Characters that do not show, and carriage returns that some take for the end of a line. */
+/** Carriage returns that some take for the end of a line. */
 const LONE_RETURN = /\r(?!\n)/;
 
 /** A message of the library's is cut off there: it may quote the whole text. */
@@ -77,28 +90,54 @@ class Reader {
   readonly problems: Problems<Found> = new Problems();
   readonly #anchors = new Map<string, Anchored>();
   #aliases = 0;
+  /** Whether nothing was wrong before values were looked at: then nothing is missing by mistake. */
+  #isWhole = true;
+  /** Where the first error of syntax is: what is read behind it may be something else than was meant. */
+  #syntaxEnd = Infinity;
+  /** Objects of which a field could not be read. */
+  readonly #broken = new Set<unknown>();
 
-  read(text: string): Contents | undefined {
+  read(text: string): Contents | Faulty {
     if (text.length > LONGEST) {
       this.#stop(0, `it has ${text.length} characters, and may have ${LONGEST}`);
     }
-    const unseen = unseenIn(text.replaceAll(/[\t\n\r]/g, " ")) ?? unseenReturn(text);
-    if (unseen !== undefined) {
-      this.#stop(unseen.at, `it holds the character ${unseen.name}, which does not show`);
+    for (const { at, name } of everyUnseenIn(text.replaceAll(/[\t\n\r]/g, " "))) {
+      this.#problem(at, () => `it holds the character ${name}, which does not show`);
+    }
+    const lone = text.search(LONE_RETURN);
+    if (lone >= 0) {
+      this.#stop(lone, "it holds the character U+000D without U+000A, which does not show");
     }
     const root = this.#compose(this.#tokensOf(text), text.length);
-    if (!this.problems.isEmpty) return undefined;
+    this.#isWhole = this.problems.isEmpty;
     if (!isNode(root) || (isScalar(root) && root.source === "" && root.type === "PLAIN")) {
-      this.#stop(0, "it is empty: a policy has a version and rules");
+      if (this.#isWhole) this.#stop(0, "it is empty: a policy has a version and rules");
+      throw new Stop();
     }
     const data = this.#dataOf(root);
-    return this.problems.isEmpty
-      ? { data, offsetOf: (problem) => offsetOf(root, problem) }
-      : undefined;
+    const contents: Contents = { data, offsetOf: (problem) => offsetOf(root, problem) };
+    if (this.problems.isEmpty) return contents;
+    const places = this.problems.first.map(({ offset }) => offset);
+    const isOwn = (problem: Pick<Problem, "path" | "isField">) => {
+      const node = nodeAt(root, problem);
+      if (!isNode(node) || !node.range || node.range[1] > this.#syntaxEnd) return false;
+      const [first, last] = node.range;
+      const isCollection = isMap(node) || isSeq(node);
+      if (!isCollection && places.some((at) => at >= first && at <= last)) return false;
+      const isMissing = problem.isField !== true && valueAt(data, problem.path) === undefined;
+      if (isMissing) return this.#isWhole && this.#broken.size === 0;
+      return !isCollection || this.#isWhole && !this.#broken.has(node);
+    };
+    return { problems: this.problems, rest: { ...contents, isOwn } };
   }
 
   #problem(offset: number, message: () => string): void {
     this.problems.add(() => ({ offset, message: message() }));
+  }
+
+  #syntax(offset: number, message: string): void {
+    this.#syntaxEnd = Math.min(this.#syntaxEnd, offset);
+    this.#problem(offset, () => short(message));
   }
 
   #stop(offset: number, message: string): never {
@@ -120,7 +159,10 @@ class Reader {
           else this.#problem(offset, () => `no directive but %YAML 1.2 is read`);
           return;
         case "document":
-          if (hasDocument) this.#stop(offset, "a second document begins; a policy is one");
+          if (hasDocument) {
+            this.#problem(offset, () => "a second document begins; a policy is one");
+            return;
+          }
           hasDocument = true;
           tokens.push(token);
           return;
@@ -129,7 +171,7 @@ class Reader {
           else this.#problem(offset, () => "the end of a document that did not begin");
           return;
         case "error":
-          this.#problem(offset, () => short(token.message));
+          this.#syntax(offset, token.message);
       }
     };
     for (const lexeme of new Lexer().lex(text)) {
@@ -158,19 +200,20 @@ class Reader {
       uniqueKeys: false, // compares each with each; #mapOf() tells
     });
     // An Error for each of a million problems would take a gigabyte: they are counted instead.
-    const onError: ErrorHandler = (source, _code, message) => {
+    const onError: ErrorHandler = (source, code, message) => {
       const offset = typeof source === "number"
         ? source
         : "offset" in source
         ? source.offset
         : source[0];
-      this.#problem(offset ?? 0, () => short(message));
+      if (code === "TAG_RESOLVE_FAILED") this.#problem(offset ?? 0, () => short(message));
+      else this.#syntax(offset ?? 0, message);
     };
     (composer as unknown as { onError: ErrorHandler }).onError = onError;
     let contents: unknown;
     for (const document of composer.compose(tokens, true, end)) {
-      for (const { pos, message } of [...document.errors, ...document.warnings]) {
-        onError(pos, "", message);
+      for (const { pos, code, message } of [...document.errors, ...document.warnings]) {
+        onError(pos, code, message);
       }
       contents = document.contents;
     }
@@ -183,7 +226,7 @@ class Reader {
     const offset = node.range![0];
     if (!isScalar(node) && !isMap(node) && !isSeq(node)) this.#stop(offset, "what is no data");
     const { tag, anchor } = node;
-    if (tag !== undefined && !CORE_TAGS.has(tag)) {
+    if (this.#isWhole && tag !== undefined && !CORE_TAGS.has(tag)) { // else it was reported
       this.#problem(offset, () => `it has the tag ${show(tag)}, which is none of YAML's core`);
     }
     const anchored: Anchored = { isRead: false, data: undefined };
@@ -209,13 +252,15 @@ class Reader {
     return anchored?.data;
   }
 
-  #mapOf({ items }: YAMLMap): object {
+  #mapOf(map: YAMLMap): object {
+    const { items } = map;
     const data: { [name: string]: unknown } = Object.create(null);
     const names = new Set<string>();
     for (const { key, value } of items as Pair[]) {
       const name = this.#nameOf(key, names);
       const field = this.#dataOf(value);
       if (name !== undefined) data[name] = field;
+      if (name === undefined || field === undefined) this.#broken.add(map);
     }
     return data;
   }
@@ -266,19 +311,19 @@ type ErrorHandler = (
   message: string,
 ) => void;
 
-function unseenReturn(text: string): { readonly at: number; readonly name: string } | undefined {
-  const at = text.search(LONE_RETURN);
-  return at < 0 ? undefined : { at, name: "U+000D without U+000A" };
-}
-
 function short(message: string): string {
   const line = message.split("\n", 1)[0]!;
   return visible(line.length > LONGEST_MESSAGE ? `${line.slice(0, LONGEST_MESSAGE)}…` : line);
 }
 
-function offsetOf(root: unknown, { path, isField }: Pick<Problem, "path" | "isField">): number {
+function offsetOf(root: unknown, problem: Pick<Problem, "path" | "isField">): number {
+  const node = nodeAt(root, problem);
+  return isNode(node) ? node.range?.[0] ?? 0 : 0;
+}
+
+/** What a problem is about, or the innermost part of the text that it is in. */
+function nodeAt(root: unknown, { path, isField }: Pick<Problem, "path" | "isField">): unknown {
   let node = root;
-  let at = isNode(root) ? root.range?.[0] ?? 0 : 0;
   for (const [index, name] of path.entries()) {
     let inside: unknown;
     if (isSeq(node)) inside = node.items[name as number];
@@ -287,9 +332,17 @@ function offsetOf(root: unknown, { path, isField }: Pick<Problem, "path" | "isFi
       inside = isField && index === path.length - 1 ? pair?.key : pair?.value ?? pair?.key;
     }
     // What is missing has no place of its own: then where it should be. So has what an alias names.
-    if (!isNode(inside) || !inside.range) return at;
+    if (!isNode(inside) || !inside.range) return node;
     node = inside;
-    at = inside.range[0];
   }
-  return at;
+  return node;
+}
+
+function valueAt(data: unknown, path: Problem["path"]): unknown {
+  let value = data;
+  for (const name of path) {
+    if (typeof value !== "object" || value === null) return undefined;
+    value = Object.hasOwn(value, name) ? (value as { [name: string]: unknown })[name] : undefined;
+  }
+  return value;
 }

@@ -187,6 +187,7 @@ const UNSEEN = /[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2028\u2029\p{Cs}]
 
 /** Characters that look like a space and are none: a text with one is not equal to what is typed. */
 const SPACE_LIKE = /[^\P{Zs} ]|\u2800/u;
+const EACH_UNSEEN = new RegExp(UNSEEN, "gu");
 const EACH_HIDDEN = new RegExp(`${UNSEEN.source}|${SPACE_LIKE.source}`, "gu");
 
 /**
@@ -216,13 +217,22 @@ interface Found {
 /** The first character of a text that does not show. */
 export const unseenIn = (text: string): Found | undefined => firstOf(UNSEEN, text);
 
+/** Every such character. */
+export function* everyUnseenIn(text: string): Generator<Found> {
+  for (const { 0: character, index } of text.matchAll(EACH_UNSEEN)) {
+    yield { at: index, name: nameOf(character) };
+  }
+}
+
 /** The first character of a text that looks like a space and is none: U+00A0, U+3000 and so on. */
 export const spaceLikeIn = (text: string): Found | undefined => firstOf(SPACE_LIKE, text);
 
 function firstOf(characters: RegExp, text: string): Found | undefined {
   const at = text.search(characters);
-  return at < 0 ? undefined : { at, name: `U+${hex(text.codePointAt(at)!).toUpperCase()}` };
+  return at < 0 ? undefined : { at, name: nameOf(text.slice(at)) };
 }
+
+const nameOf = (text: string): string => `U+${hex(text.codePointAt(0)!).toUpperCase()}`;
 
 /** A text with each character that does not show, or only looks like a space, as its escape: "\u202e". */
 export function visible(text: string): string {

@@ -287,6 +287,76 @@ test("characters that do not show are refused in every text of a policy, however
   assert.equal(found.length, 5);
 });
 
+test("a mistake that is YAML's does not hide others, and makes none up", () => {
+  const rule = (rest: string) => `version: 1\nrules:\n  - { name: a, ${rest} }\n`;
+  const cases: readonly (readonly [text: string, ...expected: string[]])[] = [
+    [
+      `${
+        rule("when: { uidd: 1 }, deny: yes")
+      }  - { name: a, when: { gid: 0755 }, allow: [false] }\n`,
+      '3:24: no field "uidd" here',
+      "3:41: yes may be read as true or false",
+      '4:13: two rules have the name "a"',
+      "4:29: 0755 may be read in base eight",
+      "4:45: allow is true",
+    ],
+    [
+      rule("when: { uidd: 1 }, allow: x, <<: { allow: z }") + "  - { name: a }\n",
+      '3:24: no field "uidd" here',
+      "3:45: merge keys",
+      "4:5: a rule has neither allow nor deny",
+      '4:13: two rules have the name "a"',
+    ],
+    // What the refused fields hold is not missing.
+    [rule("&x allow: z"), "3:19: the name of a field has no anchor"],
+    [rule("when: { uid: *u }, allow: z"), "3:29: no &u before the alias"],
+    [rule("allow: *u"), "3:23: no &u before the alias"],
+    ["version: 1\n&x rules: []\n", "2:4: the name of a field has no anchor"],
+    [
+      `${rule("when: { exe: !evil /x, gidd: 5 }, deny: true")}`,
+      "3:29: Unresolved tag: !evil",
+      '3:39: no field "gidd" here',
+    ],
+    // Nor is what an error of syntax hides; before it everything is reported.
+    [
+      rule("whenn: { uid: 1 }, allow: z") + "  - { name: b, allow: [z }\n  - { namee: c }\n",
+      '3:16: no field "whenn" here',
+      "4:26: ",
+      "5:3: ",
+    ],
+    ["version: 2\nrules:\n  - name: a\n    allow: x\n   deny: true\n", "1:10: version is 1", "5:"],
+    // Hidden characters: each, and what is wrong beside them.
+    [
+      `version: 1 # \u202e\nrules: [{ name: "a\u200b", when: { uidd: 1 }, deny: true }]\n`,
+      "1:14: it holds the character U+202E",
+      "2:19: it holds the character U+200B",
+      '2:31: no field "uidd" here',
+    ],
+    [
+      `${rule("deny: no")}---\nversion: 1\n`,
+      "3:22: no may be read",
+      "4:1: a second document begins",
+    ],
+  ];
+  for (const [text, ...expected] of cases) {
+    const found = problems(text);
+    const matches = found.length === expected.length &&
+      found.every((each, at) => each.startsWith(`p.yaml:${expected[at]}`));
+    assert.ok(matches, `${text}\n${found.join("\n")}`);
+  }
+});
+
+test("of very many mistakes of YAML and others the first hundred are reported", () => {
+  const rules = Array.from(
+    { length: 150 },
+    (_, at) => `  - { name: a${at}, ${at % 2 === 0 ? "denyy: 1" : "deny: yes"} }`,
+  );
+  const found = problems(`version: 1\nrules:\n${rules.join("\n")}\n`);
+  assert.equal(found.length, 101);
+  assert.match(found[0]!, /^p\.yaml:3:/);
+  assert.match(found[100]!, /^and \d+ more$/);
+});
+
 /** Every space but U+0020, and the Braille pattern without dots. */
 const SPACE_LIKE =
   "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a" +
