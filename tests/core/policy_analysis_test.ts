@@ -543,10 +543,16 @@ test("equivalent() tells policies that differ from those that are only written o
     assert.deepEqual(equivalent(fewer, more)!.peer, { uid: 3 });
   }
   assert.equal(equivalent(of(one!, two!, three!), of(twice, two!, three!)), undefined);
-  const others = { when: { not: { label: "x" } }, allow: true } as const;
-  const all = of({ when: { label: "x" }, allow: true }, others);
-  assert.deepEqual(equivalent(all, of({ allow: true }))!.peer, {}, "an unknown label is neither");
-  assert.equal(equivalent(of({ when: { label: "x" }, deny: true }, others), of(others)), undefined);
+  const others = { when: { not: { unit: "x" } }, allow: true } as const;
+  const all = of({ when: { unit: "x" }, allow: true }, others);
+  assert.deepEqual(equivalent(all, of({ allow: true }))!.peer, {}, "an unknown unit is neither");
+  assert.equal(equivalent(of({ when: { unit: "x" }, deny: true }, others), of(others)), undefined);
+  // A label that keeps out also means stacks and children, which one that lets in does not.
+  const either = of({ when: { label: "x" }, allow: true }, {
+    when: { not: { label: "x" } },
+    allow: true,
+  });
+  assert.match(equivalent(either, of({ allow: true }))!.peer.label!, /^x\/\//);
 });
 
 test("what can be combined in too many ways is said to be so, and does not hang", () => {
