@@ -103,7 +103,7 @@ test("every relative link and every document that a message names is in the pack
     readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
       .filter((name) => name.endsWith(".ts")).map((name) => join(folder, name))
   ).flatMap((from) =>
-    [...readFileSync(join(root, from), "utf8").matchAll(/[a-z/]+\.md\b/gi)]
+    [...readFileSync(join(root, from), "utf8").matchAll(/[a-z/-]+\.md\b/gi)]
       .map(([to]) => ({ from, to }))
   );
   assert.ok(links.length > 10 && named.length > 0);
