@@ -93,7 +93,7 @@ function withStdin(input: string | Uint8Array, ...args: string[]) {
   return { code: status, out: stdout, err: stderr };
 }
 
-test("policy commands read stdin where the file is -", async () => {
+test("policy commands read stdin where the file is -", () => {
   const text = "version: 1\nrules: [{ name: root, when: { uid: 0 }, allow: full }]\n";
   assert.deepEqual(withStdin(text, "check", "-"), { code: 0, out: "stdin: ok\n", err: "" });
   assert.match(withStdin(text, "who", "-").out, /^uid 0/);
