@@ -55,5 +55,6 @@ export function finish(side: Duplex, text = ""): void {
   side.once("close", () => clearTimeout(timer));
   side.unpipe();
   side.resume();
-  side.end(text, () => side.destroy());
+  if (text !== "" && !side.writableEnded) side.write(text); // end(text) fails on a side that has ended
+  side.end(() => side.destroy());
 }
