@@ -183,7 +183,9 @@ function zsh(states: readonly State[]): string {
       ...options.map(zshFlag),
       ...places.map((place) => quoted(`${place.isMany ? "*" : ""}${zshPlace(place)}`)),
     ];
-    if (specs.length === 0) return `${functionName(name)}() {\n  _message 'no more arguments'\n}`;
+    if (commands.length === 0 && specs.length === 0) {
+      return `${functionName(name)}() {\n  _message 'no more arguments'\n}`;
+    }
     if (commands.length === 0) {
       return `${functionName(name)}() {\n  _arguments -s ${specs.join(" \\\n    ")}\n}`;
     }

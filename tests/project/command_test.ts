@@ -133,6 +133,7 @@ const TYPED: readonly (readonly [words: readonly string[], offered: readonly str
   [["policy", "explain", "--pid", "1"], ["1"]],
   [["completions", ""], SHELLS],
   [["help", "ins"], ["inspect"]],
+  [["help", "policy", ""], ["check", "lint", "test", "explain", "who", "diff"]],
   ...doing.map((command) => [[...nameOf(command).split(" "), "--"], longs(command)] as const),
 ];
 
@@ -220,7 +221,9 @@ testWith(
         tmux("send-keys", "-l", `ucred ${words.join(" ")}`);
         tmux("send-keys", "Tab", "Tab");
         const last = offered.at(-1)!;
-        const shown = await shows(new RegExp(`(^|\\s)${last}(\\s|$)`, "m"));
+        // With what was typed: the screen may still show what was offered before.
+        const typed = `(?=[^]*^> ${["ucred", ...words].join(" ").trimEnd()})`;
+        const shown = await shows(new RegExp(`${typed}[^]*(^|\\s)${last}(\\s|$)`, "m"));
         for (const word of offered) assert.match(shown, new RegExp(`(^|\\s)${word}(\\s|$)`, "m"));
       }
       for (const [typed, done] of [["inspect /et", "/etc/"], ["guard --mode=h", "--mode=http"]]) {
