@@ -21,7 +21,8 @@ const crowd = here.every(({ met }) => met)
   : "";
 
 const name = ({ pid, uid, gid }: Peer): string => `${pid} ${uid} ${gid}\n`;
-const options = { policy: "anyone", mode: 0o666 } as const;
+const who = { policy: "anyone" } as const;
+const mode = 0o666;
 
 interface Server {
   readonly kind: "stream" | "http";
@@ -35,8 +36,8 @@ const SERVERS: { readonly [name: string]: Server } = {
     kind: "stream",
     start: (path) =>
       new Promise((resolve) => {
-        const server = createServer(options, (socket, peer) => socket.resume().end(name(peer)));
-        server.listen({ ...options, path }, () =>
+        const server = createServer(who, (socket, peer) => socket.resume().end(name(peer)));
+        server.listen({ path, mode }, () =>
           resolve(async () => {
             await server.close({ timeout: 1000 });
             return server.stats().accepted;
@@ -48,10 +49,10 @@ const SERVERS: { readonly [name: string]: Server } = {
     start: (path) =>
       new Promise((resolve) => {
         const server = createHttpServer(
-          options,
+          who,
           (request, response) => response.end(name(peerOf(request))),
         );
-        server.listen({ ...options, path }, () =>
+        server.listen({ path, mode }, () =>
           resolve(async () => {
             await server.close({ timeout: 1000 });
             return server.stats().accepted;
@@ -62,7 +63,7 @@ const SERVERS: { readonly [name: string]: Server } = {
     kind: "http",
     start: async (path) => {
       const fetch = (_: Request, { peer }: { peer: Peer }) => new Response(name(peer));
-      const server = await serve({ ...options, path, fetch });
+      const server = await serve({ ...who, mode, path, fetch });
       return async () => {
         await server.close({ timeout: 1000 });
         return server.stats().accepted;
@@ -97,7 +98,7 @@ const SERVERS: { readonly [name: string]: Server } = {
     needs: [needs.bun],
     start: async (path) => {
       const open = (socket: { end(text: string): unknown }, peer: Peer) => socket.end(name(peer));
-      const server = await listenByBun({ ...options, path, socket: { open } });
+      const server = await listenByBun({ ...who, mode, path, socket: { open } });
       return async () => {
         await server.close({ timeout: 1000 });
         return server.stats().accepted;

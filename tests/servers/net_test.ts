@@ -168,7 +168,7 @@ testWith(here, "createServer() closes who is refused and does not read, in the e
 function warning(): Promise<string> {
   return new Promise((resolve) => {
     const listen = (warning: Error) => {
-      if (warning.name !== "UcredWarning") return;
+      if (warning.name !== "UcredWarning" || warning.message.startsWith("Refused ")) return;
       process.off("warning", listen);
       resolve(warning.message);
     };
