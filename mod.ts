@@ -26,13 +26,13 @@ export type {
   RuleDocument,
   TestDocument,
   TestPeer,
-} from "./core/policy/document.ts";
-export type { DocumentPath } from "./core/policy/check.ts";
-export type { IdRange } from "./core/policy/ids.ts";
-export type { PolicyCase } from "./core/policy/region.ts";
-export type { Counterexample } from "./core/policy/equivalent.ts";
-export type { ConditionExplanation, Explanation, RuleExplanation } from "./core/policy/explain.ts";
-export type { Finding, FindingKind, LintOptions } from "./core/policy/lint.ts";
+} from "./core/policy/document/types.ts";
+export type { DocumentPath } from "./core/policy/document/check.ts";
+export type { IdRange } from "./core/policy/decide/id_ranges.ts";
+export type { PolicyCase } from "./core/policy/analyze/region.ts";
+export type { Counterexample } from "./core/policy/analyze/difference.ts";
+export type { ConditionExplanation, Explanation, RuleExplanation } from "./core/policy/analyze/explain.ts";
+export type { Finding, FindingKind, LintOptions } from "./core/policy/analyze/lint.ts";
 export {
   type DecideOptions,
   type Decision,
@@ -46,9 +46,9 @@ export {
   type ShadowOptions,
   shadowPolicy,
 } from "./core/policy/shadow.ts";
-export type { FactName, PlainPeer, SubjectFacts } from "./core/policy/subject.ts";
-export type { TestReport, TestResult } from "./core/policy/run_tests.ts";
-export type { PeerIds, Who, WhoClause } from "./core/policy/who.ts";
+export type { FactName, PlainPeer, SubjectFacts } from "./core/policy/decide/subject.ts";
+export type { TestReport, TestResult } from "./core/policy/analyze/run_tests.ts";
+export type { PeerIds, Who, WhoClause } from "./core/policy/analyze/who.ts";
 export { UcredError, type UcredErrorCode, type UcredErrorDetails } from "./core/errors.ts";
 export type { Fact, FactSource } from "./core/facts.ts";
 export type {
@@ -76,7 +76,7 @@ export type {
   SeccompMode,
 } from "./core/process.ts";
 export { peerCredentials } from "./identity/credentials.ts";
-export { type Datagram, receive, type ReceiveOptions, type Receiver } from "./identity/datagram.ts";
+export { type Datagram, receive, type ReceiveOptions, type Receiver } from "./servers/datagram.ts";
 export type {
   BunSocketLike,
   IncomingMessageLike,
@@ -84,6 +84,6 @@ export type {
   UnixSocket,
 } from "./identity/fd.ts";
 export { identify, type IdentifyOptions } from "./identity/identify.ts";
-export { type DefineOptions, definePolicy } from "./identity/policy.ts";
+export { type DefineOptions, definePolicy } from "./policy/define.ts";
 export { checkSupport } from "./identity/support.ts";
-export { type ServerExpectation, verifyServer } from "./identity/verify.ts";
+export { type ServerExpectation, verifyServer } from "./identity/verify_server.ts";

@@ -2,7 +2,7 @@ import { copyFileSync, writeFileSync } from "node:fs";
 import { defineConfig } from "tsup";
 import { manual } from "./cli/man.ts";
 import { programFor } from "./cli/program.ts";
-import { policySchema } from "./core/policy/definition.ts";
+import { policySchema } from "./core/policy/document/schema.ts";
 
 const entries = {
   mod: "mod.ts",
@@ -10,9 +10,9 @@ const entries = {
   net: "servers/net.ts",
   http: "servers/http.ts",
   deno: "servers/deno.ts",
-  bun: "servers/bun_listen.ts",
+  bun: "servers/bun.ts",
   hono: "servers/hono.ts",
-  client: "servers/client.ts",
+  client: "client/mod.ts",
   otel: "servers/otel.ts",
 };
 

@@ -9,11 +9,11 @@ import { UcredError } from "../core/errors.ts";
 import type { Fact } from "../core/facts.ts";
 import type { Peer } from "../core/peer.ts";
 import { system } from "../adapters/select.ts";
-import { readText } from "../identity/files.ts";
-import { hidePid, hidingProc, SHOW_PROCESSES } from "../identity/hidepid.ts";
+import { readText } from "../system/proc_files.ts";
+import { hidePid, hidingProc, SHOW_PROCESSES } from "../system/hidepid.ts";
 import { identify } from "../identity/identify.ts";
-import { mapsEvery } from "../identity/namespaces.ts";
-import { socketsAt } from "../identity/unix_sockets.ts";
+import { mapsEvery } from "../system/overflow_ids.ts";
+import { socketsAt } from "../system/unix_sockets.ts";
 import { serve } from "../servers/http.ts";
 import { columns, type ExitCode, paint, print, printable, printJson } from "./output.ts";
 

@@ -16,7 +16,7 @@ import { UcredError } from "../core/errors.ts";
 import { isSticky, whoElseReplaces } from "../core/ownership.ts";
 import type { Peer, PeerJSON } from "../core/peer.ts";
 import type { ProcessJSON } from "../core/process.ts";
-import { accountName, ownUid } from "../identity/accounts.ts";
+import { accountName, ownUid } from "../system/accounts.ts";
 import { identify } from "../identity/identify.ts";
 import {
   connectionsElsewhere,
@@ -24,7 +24,7 @@ import {
   isBound,
   peerOfPid,
   socketsAt,
-} from "../identity/unix_sockets.ts";
+} from "../system/unix_sockets.ts";
 import {
   type ExitCode,
   paint,

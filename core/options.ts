@@ -1,6 +1,6 @@
 /** Options of public functions: a misspelled `policy` must not pass for a missing one. */
 
-import { show, suggest } from "./policy/shape.ts";
+import { show, suggest } from "./policy/document/shape.ts";
 
 /** The names of an interface's options. With `satisfies` the compiler finds one that is missing. */
 export type OptionNames<Options> = { readonly [name in keyof Options]-?: true };

@@ -6,7 +6,7 @@ import { UcredError } from "../core/errors.ts";
 import { AF_UNIX, type BsdAbi, type LinuxAbi } from "../ffi/abi.ts";
 import { AUDIT_TOKEN, decodeTokenPid, decodeXucred, XUCRED, type Xucred } from "../ffi/bsd.ts";
 import { decodeUcred, UCRED } from "../ffi/linux.ts";
-import { failure, senseless } from "./failure.ts";
+import { failure, senseless } from "../system/syscall_error.ts";
 import { fdOf, type UnixSocket } from "./fd.ts";
 
 /**

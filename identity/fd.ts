@@ -5,7 +5,7 @@
 
 import { host } from "../adapters/host.ts";
 import { UcredError } from "../core/errors.ts";
-import { claimOf } from "./accepted.ts";
+import { claimOf } from "../system/accepted_sockets.ts";
 
 /** A `net.Socket`, as far as it matters here. */
 export interface NetSocketLike {

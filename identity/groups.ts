@@ -6,8 +6,8 @@ import { UcredError } from "../core/errors.ts";
 import { type Fact, known, unknown } from "../core/facts.ts";
 import type { LinuxAbi } from "../ffi/abi.ts";
 import { readXucred } from "./credentials.ts";
-import { failure, senseless } from "./failure.ts";
-import { readOption } from "./option.ts";
+import { failure, senseless } from "../system/syscall_error.ts";
+import { readOption } from "../system/socket_option.ts";
 
 /** The kernel's limit of 65536 groups (NGROUPS_MAX, <linux/limits.h>), in bytes. */
 const MOST_BYTES = 65536 * 4;

@@ -6,13 +6,13 @@ import { UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import { readCredentials } from "./credentials.ts";
-import { afterwards } from "./exit.ts";
+import { afterwards } from "./process/exit_signal.ts";
 import { type Closable, connectionOf, fdOf, type UnixSocket } from "./fd.ts";
 import { readGroups } from "./groups.ts";
-import { readLabel } from "./label.ts";
+import { readLabel } from "./security_label.ts";
 import { CapturedPeer } from "./peer.ts";
-import { Pin, pinPeer } from "./pin.ts";
-import type { Pinned } from "./process.ts";
+import { Pin, pinPeer } from "./process/pidfd.ts";
+import type { Pinned } from "./process/snapshot.ts";
 
 /** What {@link identify} is to do beyond reading. */
 export interface IdentifyOptions {

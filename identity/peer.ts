@@ -16,14 +16,14 @@ import type {
   PinKind,
 } from "../core/peer.ts";
 import type { ProcessSnapshot } from "../core/process.ts";
-import { groupName, userName } from "./accounts.ts";
-import { signalOf } from "./exit.ts";
+import { groupName, userName } from "../system/accounts.ts";
+import { signalOf } from "./process/exit_signal.ts";
 import { withGid } from "./groups.ts";
-import { INSPECT, type InspectArguments, inspectAs } from "./inspect.ts";
-import { keyOf } from "./key.ts";
-import { ambiguity } from "./namespaces.ts";
-import { Pin } from "./pin.ts";
-import { type Pinned, readGroupsNow, snapshotOf } from "./process.ts";
+import { INSPECT, type InspectArguments, inspectAs } from "../core/console.ts";
+import { keyOf } from "./process/key.ts";
+import { ambiguity } from "../system/overflow_ids.ts";
+import { Pin } from "./process/pidfd.ts";
+import { type Pinned, readGroupsNow, snapshotOf } from "./process/snapshot.ts";
 
 /** What is read in the accept handler. */
 export interface Capture {

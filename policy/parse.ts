@@ -2,11 +2,11 @@
 
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Policy } from "../core/policy/policy.ts";
-import { ownOf } from "../core/policy/plain.ts";
+import { ownOf } from "../core/policy/document/plain_copy.ts";
 import { UcredError } from "../core/errors.ts";
-import { policyError, Problems } from "../core/policy/problems.ts";
-import { show, visible } from "../core/policy/shape.ts";
-import { checkDocument, DEFINE_OPTIONS, type DefineOptions } from "../identity/policy.ts";
+import { policyError, Problems } from "../core/policy/document/problems.ts";
+import { show, visible } from "../core/policy/document/shape.ts";
+import { checkDocument, DEFINE_OPTIONS, type DefineOptions } from "./define.ts";
 import { type Faulty, type Found, readYaml } from "./yaml.ts";
 
 /** How a text is to be read. */

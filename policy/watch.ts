@@ -6,9 +6,9 @@ import { clearTimeout, setTimeout } from "node:timers";
 import { stackOf, textOf, UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { ForwardingPolicy } from "../core/policy/forward.ts";
-import { ownOf } from "../core/policy/plain.ts";
+import { ownOf } from "../core/policy/document/plain_copy.ts";
 import type { Policy } from "../core/policy/policy.ts";
-import { visible } from "../core/policy/shape.ts";
+import { visible } from "../core/policy/document/shape.ts";
 import {
   changing,
   LOAD_OPTIONS,

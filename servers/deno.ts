@@ -34,10 +34,10 @@ export {
   type PeerListener,
   withPeers,
   type WithPeersOptions,
-} from "./deno_listen.ts";
+} from "./listen/deno_peers.ts";
 export type { Peer } from "../core/peer.ts";
 export type { Decision, Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
-export type { AdmissionOptions, ServerStats } from "./admission.ts";
-export { type AuditLog, auditLog, type AuditOptions } from "./audit.ts";
-export type { Limit, Limits } from "./limits.ts";
+export type { AdmissionOptions, ServerStats } from "./admission/admission.ts";
+export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";
+export type { Limit, Limits } from "./admission/limits.ts";

@@ -29,8 +29,8 @@
 import type { MiddlewareHandler } from "hono";
 import type { Peer } from "../core/peer.ts";
 import type { Decision, Policy } from "../core/policy/policy.ts";
-import { targetOf } from "./action.ts";
-import { BAD_TARGET, decisionOf, forbidden, peerOf, responseOf } from "./request.ts";
+import { targetOf } from "./http/request_target.ts";
+import { BAD_TARGET, decisionOf, forbidden, peerOf, responseOf } from "./http/decide_request.ts";
 
 /** What the middleware adds to the context. */
 export interface PeerEnv {

@@ -30,20 +30,20 @@ export {
   type HttpServer,
   type HttpServerOptions,
   type RequestOptions,
-} from "./node_http.ts";
+} from "./http/node.ts";
 export {
   type Engine,
   type FetchContext,
   type HttpListening,
   serve,
   type ServeOptions,
-} from "./serve.ts";
-export { decisionOf, peerOf, type RequestLike } from "./request.ts";
+} from "./http/serve.ts";
+export { decisionOf, peerOf, type RequestLike } from "./http/decide_request.ts";
 export type { Peer } from "../core/peer.ts";
 export type { Decision, Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
-export type { AdmissionOptions, ServerStats } from "./admission.ts";
-export { type AuditLog, auditLog, type AuditOptions } from "./audit.ts";
+export type { AdmissionOptions, ServerStats } from "./admission/admission.ts";
+export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";
 export {
   type AcceptedEvent,
   CHANNELS,
@@ -53,8 +53,8 @@ export {
   type Refusal,
   type RefusedEvent,
   type ServerEvent,
-} from "./events.ts";
-export type { Limit, Limits } from "./limits.ts";
+} from "./admission/events.ts";
+export type { Limit, Limits } from "./admission/limits.ts";
 export type {
   AnyListenOptions,
   CloseOptions,
@@ -62,6 +62,6 @@ export type {
   PathListenOptions,
   SafeServer,
   SystemdListenOptions,
-} from "./listening.ts";
-export type { PlaceOptions } from "./place.ts";
-export { notify } from "../identity/notify.ts";
+} from "./listen/lifecycle.ts";
+export type { PlaceOptions } from "./listen/socket_path.ts";
+export { notify } from "../system/sd_notify.ts";

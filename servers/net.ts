@@ -27,21 +27,21 @@ import {
   type Refused,
   type ServerStats,
   warn,
-} from "./admission.ts";
-import { attempt, requireHandler } from "./handler.ts";
+} from "./admission/admission.ts";
+import { attempt, requireHandler } from "./admission/handler.ts";
 import {
   type CloseOptions,
   type ListenArguments,
   Listening,
   parseListen,
   type SafeServer,
-} from "./listening.ts";
+} from "./listen/lifecycle.ts";
 
 export type { Peer } from "../core/peer.ts";
 export type { Decision, Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
-export type { AdmissionOptions, Refused, ServerStats } from "./admission.ts";
-export { type AuditLog, auditLog, type AuditOptions } from "./audit.ts";
+export type { AdmissionOptions, Refused, ServerStats } from "./admission/admission.ts";
+export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";
 export {
   type AcceptedEvent,
   CHANNELS,
@@ -51,8 +51,8 @@ export {
   type Refusal,
   type RefusedEvent,
   type ServerEvent,
-} from "./events.ts";
-export type { Limit, Limits } from "./limits.ts";
+} from "./admission/events.ts";
+export type { Limit, Limits } from "./admission/limits.ts";
 export type {
   AnyListenOptions,
   CloseOptions,
@@ -60,9 +60,9 @@ export type {
   PathListenOptions,
   SafeServer,
   SystemdListenOptions,
-} from "./listening.ts";
-export type { PlaceOptions } from "./place.ts";
-export { notify } from "../identity/notify.ts";
+} from "./listen/lifecycle.ts";
+export type { PlaceOptions } from "./listen/socket_path.ts";
+export { notify } from "../system/sd_notify.ts";
 
 /** Who may connect, and how sockets are to be; see `net.createServer()` for the latter. */
 export interface NetServerOptions extends AdmissionOptions, ServerOpts {

@@ -15,7 +15,7 @@
 
 import { type Meter, metrics } from "@opentelemetry/api";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
-import { CHANNELS, type ServerEvent } from "./events.ts";
+import { CHANNELS, type ServerEvent } from "./admission/events.ts";
 
 /**
  * Records what the servers of this process do:

@@ -3,8 +3,8 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { identify, peerCredentials } from "../mod.ts";
-import type * as bun from "../servers/bun_listen.ts";
-import type * as client from "../servers/client.ts";
+import type * as bun from "../servers/bun.ts";
+import type * as client from "../client/mod.ts";
 import type * as deno from "../servers/deno.ts";
 import type * as http from "../servers/http.ts";
 import type * as net from "../servers/net.ts";

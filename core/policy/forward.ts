@@ -2,7 +2,7 @@
 
 import type { Peer } from "../peer.ts";
 import type { DecideOptions, Decision, Policy } from "./policy.ts";
-import type { PlainPeer } from "./subject.ts";
+import type { PlainPeer } from "./decide/subject.ts";
 
 /** Every question goes to the policy that is in force when it is asked. */
 export abstract class ForwardingPolicy implements Policy {

@@ -2,17 +2,17 @@
 
 import { type OptionNames, requireOptions } from "../options.ts";
 import type { Peer } from "../peer.ts";
-import { Candidates, Standing } from "./candidates.ts";
-import type { CheckedPolicy, CheckedRule, DocumentPath, Named } from "./check.ts";
-import { compileCondition, type Evaluate, needsPin, type Truth } from "./condition.ts";
-import { explain, type Explanation } from "./explain.ts";
-import { type Counterexample, difference } from "./equivalent.ts";
-import { compileGlob } from "./glob.ts";
-import { areGuardsAlone, type Guard, guardsOf, IdIndex } from "./index_of_ids.ts";
-import { type Finding, LINT_OPTIONS, type LintOptions, lintRules } from "./lint.ts";
-import { type FactName, fieldOf, type PlainPeer, Subject } from "./subject.ts";
-import { runTests, type TestReport } from "./run_tests.ts";
-import { type Who, whoCan } from "./who.ts";
+import { Candidates, Standing } from "./decide/candidates.ts";
+import type { CheckedPolicy, CheckedRule, DocumentPath, Named } from "./document/check.ts";
+import { compileCondition, type Evaluate, needsPin, type Truth } from "./decide/condition.ts";
+import { explain, type Explanation } from "./analyze/explain.ts";
+import { type Counterexample, difference } from "./analyze/difference.ts";
+import { compileGlob } from "./decide/glob.ts";
+import { areGuardsAlone, type Guard, guardsOf, IdIndex } from "./decide/id_index.ts";
+import { type Finding, LINT_OPTIONS, type LintOptions, lintRules } from "./analyze/lint.ts";
+import { type FactName, fieldOf, type PlainPeer, Subject } from "./decide/subject.ts";
+import { runTests, type TestReport } from "./analyze/run_tests.ts";
+import { type Who, whoCan } from "./analyze/who.ts";
 
 /** What a policy says of a peer and an action. Frozen; what is said again may be the same object. */
 export interface Decision {

@@ -4,7 +4,7 @@ import type { Peer } from "../peer.ts";
 import { type OptionNames, requireOptions } from "../options.ts";
 import { ForwardingPolicy } from "./forward.ts";
 import type { DecideOptions, Decision, Policy } from "./policy.ts";
-import { fieldOf, type PlainPeer } from "./subject.ts";
+import { fieldOf, type PlainPeer } from "./decide/subject.ts";
 
 /** Decisions in which two policies differed alike, of one pair of rules. */
 export interface ShadowDifference {

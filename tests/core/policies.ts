@@ -2,10 +2,10 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { checkPolicy } from "../../core/policy/check.ts";
-import type { Condition, PolicyDocument, RuleDocument } from "../../core/policy/document.ts";
+import { checkPolicy } from "../../core/policy/document/check.ts";
+import type { Condition, PolicyDocument, RuleDocument } from "../../core/policy/document/types.ts";
 import { compilePolicy, type Policy } from "../../core/policy/policy.ts";
-import type { PlainPeer } from "../../core/policy/subject.ts";
+import type { PlainPeer } from "../../core/policy/decide/subject.ts";
 import { cases } from "../support/suite.ts";
 
 export const USERS: { readonly [name: string]: number } = { root: 0, ada: 1, ben: 5 };

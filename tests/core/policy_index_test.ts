@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { Candidates, Standing } from "../../core/policy/candidates.ts";
-import { type Guarded, IdIndex } from "../../core/policy/index_of_ids.ts";
-import { SingleIds } from "../../core/policy/single_ids.ts";
+import { Candidates, Standing } from "../../core/policy/decide/candidates.ts";
+import { type Guarded, IdIndex } from "../../core/policy/decide/id_index.ts";
+import { SingleIds } from "../../core/policy/decide/id_table.ts";
 import { cases } from "../support/suite.ts";
 
 const END = 1_000_000;

@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import type { Checked } from "../../core/policy/condition.ts";
-import { compileGlob } from "../../core/policy/glob.ts";
-import { hasId, unite } from "../../core/policy/ids.ts";
-import { guardsOf } from "../../core/policy/index_of_ids.ts";
+import type { Checked } from "../../core/policy/decide/condition.ts";
+import { compileGlob } from "../../core/policy/decide/glob.ts";
+import { hasId, unite } from "../../core/policy/decide/id_ranges.ts";
+import { guardsOf } from "../../core/policy/decide/id_index.ts";
 import { cases } from "../support/suite.ts";
 
 const id = fc.oneof(fc.nat(40), fc.integer({ min: 2 ** 32 - 20, max: 2 ** 32 - 2 }));

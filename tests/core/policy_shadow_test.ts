@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { equivalent } from "../../core/policy/policy.ts";
 import { shadowPolicy } from "../../core/policy/shadow.ts";
-import type { PlainPeer } from "../../core/policy/subject.ts";
+import type { PlainPeer } from "../../core/policy/decide/subject.ts";
 import { compile } from "./policies.ts";
 
 const active = compile({ name: "people", when: { uid: "1000-1999" }, allow: "read" });

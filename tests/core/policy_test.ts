@@ -5,9 +5,9 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { UcredError } from "../../core/errors.ts";
 import type { Peer } from "../../core/peer.ts";
-import { checkPolicy, type Problem } from "../../core/policy/check.ts";
-import type { Condition, RuleDocument } from "../../core/policy/document.ts";
-import type { PlainPeer } from "../../core/policy/subject.ts";
+import { checkPolicy, type Problem } from "../../core/policy/document/check.ts";
+import type { Condition, RuleDocument } from "../../core/policy/document/types.ts";
+import type { PlainPeer } from "../../core/policy/decide/subject.ts";
 import {
   compile,
   condition,

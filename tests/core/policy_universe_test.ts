@@ -6,14 +6,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { Budget } from "../../core/policy/budget.ts";
-import { checkPolicy } from "../../core/policy/check.ts";
-import type { Condition, RuleDocument } from "../../core/policy/document.ts";
-import { difference } from "../../core/policy/equivalent.ts";
-import { type Finding, lintRules } from "../../core/policy/lint.ts";
-import { Reach } from "../../core/policy/reach.ts";
-import type { PlainPeer } from "../../core/policy/subject.ts";
-import { whoCan } from "../../core/policy/who.ts";
+import { Budget } from "../../core/policy/analyze/budget.ts";
+import { checkPolicy } from "../../core/policy/document/check.ts";
+import type { Condition, RuleDocument } from "../../core/policy/document/types.ts";
+import { difference } from "../../core/policy/analyze/difference.ts";
+import { type Finding, lintRules } from "../../core/policy/analyze/lint.ts";
+import { Reach } from "../../core/policy/analyze/reach.ts";
+import type { PlainPeer } from "../../core/policy/decide/subject.ts";
+import { whoCan } from "../../core/policy/analyze/who.ts";
 import { decideNaively, globMatches, holds, resolve } from "./policies.ts";
 import { cases } from "../support/suite.ts";
 

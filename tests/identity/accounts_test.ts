@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { UcredError } from "../../core/errors.ts";
 import { LINUX_OPTIONS } from "../../ffi/linux.ts";
 import { system } from "../../adapters/select.ts";
-import { accountId, groupName, idOf, userName } from "../../identity/accounts.ts";
+import { accountId, groupName, idOf, userName } from "../../system/accounts.ts";
 import { identifyFd } from "../../identity/identify.ts";
-import { isAmbiguous } from "../../identity/namespaces.ts";
+import { isAmbiguous } from "../../system/overflow_ids.ts";
 import { needs, testWith } from "../support/suite.ts";
 import { ACCOUNT_ANSWER, type Answer, FakeLibc, option, words } from "./fake_libc.ts";
 

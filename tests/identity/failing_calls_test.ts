@@ -8,7 +8,7 @@ import { LINUX_OPTIONS } from "../../ffi/linux.ts";
 import { readCredentials } from "../../identity/credentials.ts";
 import { readGroups } from "../../identity/groups.ts";
 import { identifyFd } from "../../identity/identify.ts";
-import { readLabel } from "../../identity/label.ts";
+import { readLabel } from "../../identity/security_label.ts";
 import type { Fact } from "../../core/facts.ts";
 import { needs, testWith } from "../support/suite.ts";
 import { type Answer, FakeLibc, option, words } from "./fake_libc.ts";

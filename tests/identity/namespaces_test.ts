@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { mapsEveryId } from "../../identity/namespaces.ts";
+import { mapsEveryId } from "../../system/overflow_ids.ts";
 
 test("mapsEveryId() is true only where all ids but (uid_t) -1 are mapped", () => {
   const whole = ["         0          0 4294967295\n", "0 0 1\n1 1 4294967294\n"];

@@ -6,7 +6,7 @@ import { chmodSync, chownSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { type AccountFiles, hasOneUser } from "../../identity/private_group.ts";
+import { type AccountFiles, hasOneUser } from "../../system/private_group.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
 import { needs, runtimeCommand, succeeds, testWith } from "../support/suite.ts";
 

@@ -7,7 +7,7 @@ import { dirname } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { system } from "../../adapters/select.ts";
-import { notifyAt } from "../../identity/notify.ts";
+import { notifyAt } from "../../system/sd_notify.ts";
 import { type Datagram, receive, type ReceiveOptions, type Receiver } from "../../mod.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";

@@ -1,7 +1,7 @@
 /** Asks for groups of an account database with a very long line; prints one line of JSON. */
 
 import process from "node:process";
-import { accountName } from "../../identity/accounts.ts";
+import { accountName } from "../../system/accounts.ts";
 import { definePolicy } from "../../mod.ts";
 
 const isMember = (group: string, gid: number) =>

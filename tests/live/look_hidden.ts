@@ -3,7 +3,7 @@
 import { createServer } from "node:net";
 import { chmodSync } from "node:fs";
 import process from "node:process";
-import { hidingProc } from "../../identity/hidepid.ts";
+import { hidingProc } from "../../system/hidepid.ts";
 import { identify, UcredError } from "../../mod.ts";
 
 const path = process.argv[2]!;

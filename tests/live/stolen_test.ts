@@ -9,7 +9,7 @@ import { readdirSync, readlinkSync } from "node:fs";
 import { constants } from "node:os";
 import { system } from "../../adapters/select.ts";
 import { SYS_PIDFD_OPEN } from "../../ffi/pidfd.ts";
-import { OwnedDescriptor } from "../../identity/descriptor.ts";
+import { OwnedDescriptor } from "../../system/owned_descriptor.ts";
 import { fdOf } from "../../identity/fd.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import type { Peer } from "../../mod.ts";

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { createClient } from "../../servers/client.ts";
+import { createClient } from "../../client/mod.ts";
 import { until } from "../support/suite.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));

@@ -3,7 +3,7 @@
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Peer } from "../../mod.ts";
-import { auditLog } from "../../servers/audit.ts";
+import { auditLog } from "../../servers/admission/audit.ts";
 
 const audit = auditLog({ file: process.argv[2] });
 const peer = { pid: 1, uid: 1000, gid: 1000, ambiguous: [] } as unknown as Peer;

@@ -21,7 +21,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { system } from "../../adapters/select.ts";
 import { definePolicy, type Peer, UcredError } from "../../mod.ts";
-import type { DecidedEvent, ServerEvent } from "../../servers/events.ts";
+import type { DecidedEvent, ServerEvent } from "../../servers/admission/events.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { type AuditLog, auditLog, type AuditOptions, createServer } from "../../servers/net.ts";
 import { Child, freshPath } from "../live/harness.ts";

@@ -14,7 +14,7 @@ import {
   type BunListenOptions,
   type BunSocket,
   listen,
-} from "../../servers/bun_listen.ts";
+} from "../../servers/bun.ts";
 import { freshPath } from "../live/harness.ts";
 import { needs, testWith, until } from "../support/suite.ts";
 import { crowd, openDescriptors, visit, visitAs, Visitor } from "./harness.ts";

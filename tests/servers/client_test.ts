@@ -13,9 +13,9 @@ import {
   createClient,
   type ServerExpectation,
   type VerifyingClient,
-} from "../../servers/client.ts";
+} from "../../client/mod.ts";
 import { createServer as createHttpServer, peerOf } from "../../servers/http.ts";
-import type { HttpServer } from "../../servers/node_http.ts";
+import type { HttpServer } from "../../servers/http/node.ts";
 import { createServer } from "../../servers/net.ts";
 import { Child, freshPath } from "../live/harness.ts";
 import { compileProgram } from "../support/compile.ts";

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import type { Peer } from "../../mod.ts";
-import { listen as listenByBun } from "../../servers/bun_listen.ts";
+import { listen as listenByBun } from "../../servers/bun.ts";
 import { withPeers } from "../../servers/deno.ts";
 import { createServer as createHttpServer, peerOf, serve } from "../../servers/http.ts";
 import { createServer } from "../../servers/net.ts";

@@ -5,7 +5,7 @@ import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { closeSync, openSync } from "node:fs";
 import { test } from "node:test";
 import { system } from "../../adapters/select.ts";
-import { claimOf } from "../../identity/accepted.ts";
+import { claimOf } from "../../system/accepted_sockets.ts";
 import { definePolicy, identify, type Peer } from "../../mod.ts";
 import { CHANNELS } from "../../servers/net.ts";
 import { type PeerListener, withPeers, type WithPeersOptions } from "../../servers/deno.ts";

@@ -5,7 +5,7 @@ import { posix } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
 import { definePolicy } from "../../mod.ts";
-import { targetOf } from "../../servers/action.ts";
+import { targetOf } from "../../servers/http/request_target.ts";
 import { eventsOf, exchange, testEach } from "./http_harness.ts";
 
 const runs = { numRuns: 2000 };

@@ -9,7 +9,7 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import type { Duplex } from "node:stream";
 import { definePolicy } from "../../mod.ts";
-import { listen } from "../../servers/bun_listen.ts";
+import { listen } from "../../servers/bun.ts";
 import { withPeers } from "../../servers/deno.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { createServer } from "../../servers/net.ts";

@@ -5,7 +5,7 @@ import { closeSync, openSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import process from "node:process";
 import { isHungUp } from "../../identity/hangup.ts";
-import { tryLock } from "../../identity/lock.ts";
+import { tryLock } from "../../system/file_lock.ts";
 import { Child, freshPath } from "../live/harness.ts";
 import { needs, testWith, until } from "../support/suite.ts";
 import { ServerProcess } from "./harness.ts";

@@ -14,9 +14,9 @@ import {
 } from "../../mod.ts";
 import { requireOptions } from "../../core/options.ts";
 import { loadPolicy, parsePolicy, watchPolicy } from "../../policy/mod.ts";
-import { listen as listenOnBun } from "../../servers/bun_listen.ts";
-import { connect, createClient } from "../../servers/client.ts";
-import { withPeers } from "../../servers/deno_listen.ts";
+import { listen as listenOnBun } from "../../servers/bun.ts";
+import { connect, createClient } from "../../client/mod.ts";
+import { withPeers } from "../../servers/listen/deno_peers.ts";
 import { requirePeer } from "../../servers/hono.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { auditLog, createServer } from "../../servers/net.ts";

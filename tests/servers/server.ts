@@ -17,8 +17,8 @@ import {
   type NetServerOptions,
 } from "../../servers/net.ts";
 import { definePolicy, type Peer } from "../../mod.ts";
-import { listen as listenByBun } from "../../servers/bun_listen.ts";
-import type { PolicyDocument } from "../../core/policy/document.ts";
+import { listen as listenByBun } from "../../servers/bun.ts";
+import type { PolicyDocument } from "../../core/policy/document/types.ts";
 
 export interface Orders {
   readonly uid?: number;

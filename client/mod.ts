@@ -1,0 +1,316 @@
+/**
+ * Clients that make sure of the server before they send a byte: `ucred/client`.
+ *
+ * @example Speak to root's server or to one of our own, to no other
+ * ```ts
+ * import { connect } from "ucred/client";
+ * import { createServer } from "ucred/net";
+ *
+ * const server = createServer({}, (socket) => socket.end()).listen("app.sock", async () => {
+ *   const socket = await connect({ path: "app.sock", expect: { uid: [0, process.getuid!()] } });
+ *   console.log("connected");
+ *   socket.end("a secret\n");
+ *   server.close();
+ * });
+ * ```
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { Agent, type ClientRequest, type IncomingMessage, request as requestOf } from "node:http";
+import { connect as connectTo, type Socket } from "node:net";
+import { type Duplex, Readable } from "node:stream";
+import { type OptionNames, requireOptions } from "../core/options.ts";
+import { type ServerExpectation, verifyServer } from "../identity/verify_server.ts";
+
+export { UcredError, type UcredErrorCode } from "../core/errors.ts";
+export type { ServerExpectation } from "../identity/verify_server.ts";
+
+/** Where the server is, and who it has to be. */
+export interface ConnectOptions {
+  /** A path, or an abstract name with "\0" first; never a TCP port, also if it consists of digits. */
+  readonly path: string;
+  /**
+   * Who has called listen(2) last. With socket activation expect both: the service manager until the
+   * server has started, and the server from then on, as all three runtimes call it again.
+   */
+  readonly expect: ServerExpectation;
+}
+
+const CONNECT_OPTIONS: OptionNames<ConnectOptions> = { path: true, expect: true };
+
+/**
+ * Connects to a server, if it is the one that is expected. Nothing is sent before that is known.
+ *
+ * @returns The connected socket, which is yours.
+ * @throws {UcredError} `ERR_UCRED_REFUSED` if it is another one; the connection is then closed.
+ * @throws {TypeError} If the path is empty, or has a NUL elsewhere than at its start.
+ * @throws {Error} What `net.connect()` reports.
+ */
+export function connect(options: ConnectOptions): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    requireOptions("connect()", options, CONNECT_OPTIONS);
+    const { path, expect } = options;
+    // node:net takes an empty path for TCP, and Bun 1.4.5 cuts a path off at a NUL.
+    if (typeof path !== "string" || path === "" || path === "\0" || path.indexOf("\0", 1) !== -1) {
+      throw new TypeError(
+        `A socket's path has at least one character and no NUL: ${JSON.stringify(path)}`,
+      );
+    }
+    const socket = connectTo({ path }); // connect("8080") is TCP
+    socket.once("error", reject);
+    socket.once("connect", () => {
+      socket.off("error", reject);
+      try {
+        verifyServer(socket, expect);
+        resolve(socket);
+      } catch (error) {
+        socket.on("error", () => {}); // it is being closed
+        reject(error);
+      }
+    });
+  });
+}
+
+/** An HTTP client whose every connection is to the server that is expected. */
+export interface VerifyingClient {
+  /** For `http.request({ agent })` and what is built on it. Keeps connections alive. */
+  readonly agent: Agent;
+  /**
+   * As the global `fetch` does it, over the socket. It follows no redirects and decodes no
+   * `Content-Encoding`.
+   *
+   * The URL is `http:` or `https:`. Its host is sent as the `Host` header and means nothing else; TLS is
+   * not used.
+   *
+   * Headers that belong to the connection are never taken from the request, so that a handler can pass
+   * on the headers of its own client: `Connection`, `Content-Length`, `Expect`, `Host`, `Keep-Alive`,
+   * `TE`, `Trailer`, `Transfer-Encoding`, `Upgrade` and their relatives. The response has none of them
+   * but `Content-Length`.
+   *
+   * @throws {TypeError} If the URL has another scheme, the method cannot be sent, or the server answers
+   * with a status that a `Response` cannot have: 101, or one that is not from 200 to 599.
+   */
+  fetch(input: string | URL | Request, init?: RequestInit): Promise<Response>;
+  /** Ends connections that are kept alive. */
+  close(): void;
+}
+
+/**
+ * Makes an HTTP client for one server. Each connection is verified before the first request is sent
+ * over it.
+ *
+ * @example
+ * ```ts
+ * import { createClient } from "ucred/client";
+ * import { serve } from "ucred/http";
+ *
+ * const server = await serve({ path: "app.sock", fetch: () => new Response("welcome") });
+ * const client = createClient({ path: "app.sock", expect: { uid: process.getuid!() } });
+ * const response = await client.fetch("http://localhost/");
+ * console.log(await response.text()); // welcome
+ * client.close();
+ * await server.close();
+ * ```
+ */
+export function createClient(options: ConnectOptions): VerifyingClient {
+  requireOptions("createClient()", options, CONNECT_OPTIONS);
+  const agent = new VerifyingAgent(options);
+  return {
+    agent,
+    fetch: (input, init) => fetchBy(agent, input, init),
+    close: () => agent.destroy(),
+  };
+}
+
+/** How long a connection is kept for the next request. Servers of `ucred` keep it for 5 s. */
+const IDLE_TIMEOUT_MS = 4000;
+
+class VerifyingAgent extends Agent {
+  readonly #options: ConnectOptions;
+  /** Connections that wait for a request, and what stops the watch over them. */
+  readonly #idle = new Map<Socket, () => void>();
+
+  constructor(options: ConnectOptions) {
+    super({ keepAlive: true });
+    this.#options = options;
+  }
+
+  override createConnection(
+    _options: unknown,
+    done?: (error: Error | null, socket: Socket) => void,
+  ): undefined {
+    connect(this.#options).then(
+      (socket) => done?.(null, socket),
+      (error) => done?.(error, undefined as never),
+    );
+  }
+
+  /** Closes an idle connection after a while, and when the server sends what was not requested. */
+  override keepSocketAlive(stream: Duplex): boolean {
+    if (super.keepSocketAlive(stream) as boolean | void === false) return false;
+    const socket = stream as Socket;
+    const close = () => void socket.destroy();
+    const timer = setTimeout(close, IDLE_TIMEOUT_MS);
+    timer.unref();
+    const stop = () => {
+      clearTimeout(timer);
+      socket.off("data", close).off("close", stop);
+      this.#idle.delete(socket);
+    };
+    this.#idle.get(socket)?.();
+    this.#idle.set(socket, stop);
+    socket.on("data", close).on("close", stop);
+    return true;
+  }
+
+  override reuseSocket(stream: Duplex, request: ClientRequest): void {
+    this.#idle.get(stream as Socket)?.();
+    super.reuseSocket(stream, request);
+  }
+}
+
+/** Headers about one connection or one message: RFC 9110, 7.6.1, and RFC 9112. The client sets them. */
+const CONNECTION_HEADERS: ReadonlySet<string> = new Set([
+  "connection",
+  "expect",
+  "http2-settings",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+]);
+
+/** Of a request, also those that name its length and its host. */
+const isOurs = (name: string) =>
+  CONNECTION_HEADERS.has(name) || name === "content-length" || name === "host";
+
+/** Statuses of responses without a body: Fetch, 2.2.3. Those below 200 are no response's. */
+const NO_BODY: ReadonlySet<number> = new Set([204, 205, 304]);
+
+async function fetchBy(
+  agent: Agent,
+  input: string | URL | Request,
+  init: RequestInit = {},
+): Promise<Response> {
+  const request = new Request(input, init);
+  const { method, signal } = request;
+  const { protocol, host, pathname, search } = new URL(request.url);
+  if (protocol !== "http:" && protocol !== "https:") {
+    throw new TypeError(`Cannot fetch ${request.url}: the scheme is neither http: nor https:`);
+  }
+  requireMethod(request, init);
+  const bytes = isInMemory(init.body) ? Buffer.from(await request.arrayBuffer()) : undefined;
+  signal.throwIfAborted();
+  // Of a stream's length node:http knows nothing, and without a header it frames no body of DELETE.
+  const framing = bytes !== undefined
+    ? { "content-length": bytes.length }
+    : request.body !== null
+    ? { "transfer-encoding": "chunked" }
+    : method === "POST" || method === "PUT"
+    ? { "content-length": 0 }
+    : {};
+  const headers = [...request.headers].filter(([name]) => !isOurs(name));
+  const outgoing = requestOf({
+    agent,
+    method,
+    path: pathname + search,
+    headers: {
+      ...Object.fromEntries(headers),
+      ...framing,
+      host,
+      // A body behind the answer to HEAD would be taken for the next answer.
+      ...(method === "HEAD" && { connection: "close" }),
+    },
+  });
+  const { response, fail } = responseTo(outgoing, signal);
+  if (bytes !== undefined) outgoing.end(bytes);
+  else if (request.body === null) outgoing.end();
+  else sendBody(request.body, outgoing).catch(fail);
+  return await response;
+}
+
+/** Bun 1.4.5 makes GET of methods that it does not know, and accepts CONNECT, TRACE and GET with a body. */
+function requireMethod({ method, body }: Request, { method: wanted = method }: RequestInit): void {
+  if (method.toUpperCase() !== wanted.toUpperCase() || /^(?:CONNECT|TRACE|TRACK)$/.test(method)) {
+    throw new TypeError(`Cannot fetch with the method ${JSON.stringify(wanted)}`);
+  }
+  if ((method === "GET" || method === "HEAD") && body !== null) {
+    throw new TypeError(`Cannot fetch with the method ${method} and a body`);
+  }
+}
+
+/** Whether the length of a body is known before it is read. */
+function isInMemory(body: unknown): boolean {
+  return typeof body === "string" || body instanceof ArrayBuffer || ArrayBuffer.isView(body) ||
+    body instanceof URLSearchParams;
+}
+
+/** Sends a body as it is read; a request that closes cancels it. */
+async function sendBody(
+  body: ReadableStream<Uint8Array>,
+  outgoing: ClientRequest,
+): Promise<void> {
+  const reader = body.getReader();
+  let goOn = () => {};
+  outgoing.on("drain", () => goOn()).on("close", () => {
+    goOn();
+    reader.cancel().catch(() => {});
+  });
+  for (let part; !(part = await reader.read()).done;) {
+    if (!outgoing.write(part.value)) await new Promise<void>((resolve) => goOn = resolve);
+  }
+  outgoing.end();
+}
+
+/** The response to a request, and what has the request fail before, or its response's body after. */
+function responseTo(outgoing: ClientRequest, signal: AbortSignal) {
+  const { promise: response, resolve, reject } = Promise.withResolvers<Response>();
+  let incoming: IncomingMessage | undefined;
+  const fail = (error: unknown) => {
+    reject(error);
+    outgoing.destroy(error as Error);
+    incoming?.destroy(error as Error);
+  };
+  const abort = () => fail(signal.reason);
+  signal.addEventListener("abort", abort);
+  outgoing.on("error", fail);
+  outgoing.on("close", () => {
+    if (incoming !== undefined) return;
+    signal.removeEventListener("abort", abort);
+    fail(new Error("The server closed the connection without a response"));
+  });
+  outgoing.on("upgrade", (_, socket) => {
+    socket.destroy();
+    fail(new TypeError("Cannot use the response: its status is 101"));
+  });
+  outgoing.on("response", (message: IncomingMessage) => {
+    // The body reports its errors by itself, where there is one.
+    incoming = message.on("error", () => {})
+      .on("close", () => signal.removeEventListener("abort", abort));
+    try {
+      resolve(responseOf(incoming));
+    } catch (error) {
+      fail(error);
+    }
+  });
+  return { response, fail };
+}
+
+function responseOf(incoming: IncomingMessage): Response {
+  const { statusCode: status = 0, statusMessage: statusText = "", rawHeaders } = incoming;
+  if (status < 200 || status > 599) {
+    throw new TypeError(`Cannot use the response: its status is ${status}`);
+  }
+  const headers = new Headers();
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const [name, value] = [rawHeaders[at]!, rawHeaders[at + 1]!];
+    if (!CONNECTION_HEADERS.has(name.toLowerCase())) headers.append(name, value);
+  }
+  if (NO_BODY.has(status)) incoming.resume();
+  const body = NO_BODY.has(status) ? null : Readable.toWeb(incoming) as never;
+  return new Response(body, { status, statusText, headers });
+}

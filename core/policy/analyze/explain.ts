@@ -1,0 +1,237 @@
+/** Why a decision is what it is: rule by rule, what held, what did not, and what came close. */
+
+import type { CheckedRule } from "../document/check.ts";
+import { type Checked, compileCondition, type Truth } from "../decide/condition.ts";
+import { type IdRange, intersect, unite } from "../decide/id_ranges.ts";
+import { compileGlob } from "../decide/glob.ts";
+import type { Decision } from "../policy.ts";
+import type { FactName, Subject } from "../decide/subject.ts";
+
+/** One condition of a rule, and what became of it. */
+export interface ConditionExplanation {
+  /** As it is written: "group docker"; nested ones with "any of", "all of" and "not". */
+  readonly text: string;
+  /** `undefined`: unknown. */
+  readonly holds: boolean | undefined;
+  /** The facts that it asked for in vain. */
+  readonly unknown: readonly FactName[];
+  /** Why they are unknown, as far as the peer tells. */
+  readonly why: readonly string[];
+}
+
+/** One rule, and what became of it. */
+export interface RuleExplanation {
+  /** Its name. */
+  readonly rule: string;
+  /** What it does where it matches. */
+  readonly effect: "allow" | "deny";
+  /**
+   * - `decided`: it was the first that matched.
+   * - `not reached`: an earlier one had decided.
+   * - `other action`: it is about other actions.
+   * - `no match`: a condition did not hold.
+   * - `unknown`: an allowing rule whose conditions cannot all be known.
+   */
+  readonly outcome: "decided" | "not reached" | "other action" | "no match" | "unknown";
+  /** The conditions that must all hold; none where it is not reached or about other actions. */
+  readonly conditions: readonly ConditionExplanation[];
+  /** Where a single condition is in the way of an allowing rule: what would have to be so. */
+  readonly nearMiss: string | undefined;
+}
+
+/** A decision with its reasons. `String(explanation)` is for a person at a terminal. */
+export interface Explanation {
+  /** The decision, as `decide()` gives it. */
+  readonly decision: Decision;
+  /** Every rule, in order. */
+  readonly rules: readonly RuleExplanation[];
+  /** Lines of text. */
+  toString(): string;
+}
+
+/** Explains a decision that was made of these rules. */
+export function explain(
+  rules: readonly CheckedRule[],
+  decision: Decision,
+  subject: Subject,
+  action: string | undefined,
+): Explanation {
+  let decided = false;
+  const explained = rules.map((rule): RuleExplanation => {
+    const { name, grants, actions } = rule;
+    const effect = grants === undefined ? "deny" : "allow";
+    const common = { rule: name, effect, conditions: [], nearMiss: undefined } as const;
+    if (decided) return { ...common, outcome: "not reached" };
+    const isAbout = actions === undefined ||
+      (action !== undefined && actions.some((glob) => compileGlob(glob)(action)));
+    if (!isAbout) return { ...common, outcome: "other action" };
+    const parts = partsOf(rule.when);
+    const conditions = parts.map((part) => explainCondition(part, subject));
+    const truth = allOf(conditions.map(({ holds }) => holds));
+    decided = truth ?? effect === "deny";
+    const outcome = decided ? "decided" : truth === undefined ? "unknown" : "no match";
+    const nearMiss = decided || effect === "deny" ? undefined : nearMissOf(parts, conditions);
+    return { ...common, outcome, conditions, nearMiss };
+  });
+  return {
+    decision,
+    rules: explained,
+    toString: () => textOf(decision, explained),
+  };
+}
+
+/** What a rule demands, one by one. */
+function partsOf(condition: Checked | undefined): readonly Checked[] {
+  if (condition === undefined) return [];
+  return condition.kind === "all" ? condition.of.flatMap(partsOf) : [condition];
+}
+
+function explainCondition(condition: Checked, subject: Subject): ConditionExplanation {
+  subject.missing = undefined;
+  const holds = compileCondition(condition)(subject);
+  const unknown = holds === undefined ? [...subject.missing ?? []] as FactName[] : [];
+  const why = new Set(unknown.map((fact) => subject.reasonOf(fact) ?? `${fact} is not known`));
+  return { text: describe(condition), holds, unknown, why: [...why] };
+}
+
+function describe(condition: Checked): string {
+  switch (condition.kind) {
+    case "not":
+      return `not (${describe(condition.of)})`;
+    case "any":
+    case "all": {
+      if (condition.of.length === 1) return describe(condition.of[0]!);
+      const parts = condition.of.map(describe).join("; ");
+      return `${condition.kind} of (${parts})`;
+    }
+  }
+  return condition.text;
+}
+
+/**
+ * What would have to be so, where that is one thing. Nothing where another condition asks for the same
+ * fact: it may not hold any more.
+ */
+function nearMissOf(
+  parts: readonly Checked[],
+  conditions: readonly ConditionExplanation[],
+): string | undefined {
+  const [at, ...others] = [...conditions.keys()].filter((each) => conditions[each]!.holds !== true);
+  if (at === undefined || others.length > 0) return undefined;
+  const rest = askedByAll(parts.filter((_, each) => each !== at).map(askedBy));
+  if (touches(askedBy(parts[at]!), rest)) return undefined;
+  if (asksTwice(parts[at]!)) return undefined;
+  return conditions[at]!.holds === undefined
+    ? `would match if it were known that ${sentence(parts[at]!, "is")}`
+    : `would match if ${sentence(parts[at]!, "were")}`;
+}
+
+/** What conditions are about. */
+interface Asked {
+  /** Facts but groups. */
+  readonly facts: ReadonlySet<string>;
+  /** As the primary group, which is one of all groups. */
+  readonly gids: readonly IdRange[];
+  /** As one of all groups. */
+  readonly groups: readonly IdRange[];
+}
+
+function askedBy(condition: Checked): Asked {
+  switch (condition.kind) {
+    case "any":
+    case "all":
+      return askedByAll(condition.of.map(askedBy));
+    case "not":
+      return askedBy(condition.of);
+    case "gid":
+      return { facts: new Set([condition.kind]), gids: condition.ranges, groups: [] };
+    case "group":
+      return { facts: new Set(), gids: [], groups: condition.ranges };
+  }
+  return { facts: new Set([condition.kind]), gids: [], groups: [] };
+}
+
+function askedByAll(each: readonly Asked[]): Asked {
+  return {
+    facts: new Set(each.flatMap(({ facts }) => [...facts])),
+    gids: unite(each.flatMap(({ gids }) => gids)),
+    groups: unite(each.flatMap(({ groups }) => groups)),
+  };
+}
+
+/** Whether two of them are about the same fact. */
+function isAskedTwice(each: readonly Asked[]): boolean {
+  const all = askedByAll(each);
+  const sum = (of: (asked: Asked) => number) => each.reduce((sum, asked) => sum + of(asked), 0);
+  const ids = (ranges: readonly IdRange[]) =>
+    ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0);
+  return sum(({ facts }) => facts.size) > all.facts.size ||
+    sum(({ groups }) => ids(groups)) > ids(all.groups) ||
+    all.gids.length > 0 && all.groups.length > 0;
+}
+
+/** Whether a fact that one is about cannot change without another one that the rest is about. */
+function touches(one: Asked, rest: Asked): boolean {
+  return [...one.facts].some((fact) => rest.facts.has(fact)) ||
+    intersect(one.groups, rest.groups).length > 0 ||
+    one.gids.length > 0 && rest.groups.length > 0 || // with another gid it leaves a group, and enters one
+    intersect(one.groups, rest.gids).length > 0;
+}
+
+/** Whether two conditions that would both have to hold, inside of this one, ask for the same. */
+function asksTwice(condition: Checked, isNot = false): boolean {
+  switch (condition.kind) {
+    case "not":
+      return asksTwice(condition.of, !isNot);
+    case "any":
+    case "all": {
+      const all = (condition.kind === "all") !== isNot;
+      return all && isAskedTwice(condition.of.map(askedBy)) ||
+        condition.of.some((each) => asksTwice(each, isNot));
+    }
+  }
+  return false;
+}
+
+/** "its uid were 0", "it is known that the peer is not in group docker". */
+function sentence(condition: Checked, verb: "is" | "were", isNot = false): string {
+  const be = isNot ? `${verb} not` : verb;
+  switch (condition.kind) {
+    case "any":
+    case "all": {
+      const [one, ...others] = condition.of;
+      if (one !== undefined && others.length === 0) return sentence(one, verb, isNot);
+      const all = (condition.kind === "all") !== isNot; // not any of them: none, one and all
+      return condition.of.map((each) => sentence(each, verb, isNot)).join(all ? " and " : " or ");
+    }
+    case "not":
+      return sentence(condition.of, verb, !isNot);
+    case "group":
+      return `the peer ${be} in ${condition.text}`;
+    case "sameNamespaces":
+      return `it ${be} in ${condition.text}`;
+    case "unchanged":
+      return `it ${condition.value === isNot ? `${verb} not` : verb} as it was at connect`;
+  }
+  const [field, ...values] = condition.text.split(" ");
+  return `its ${field} ${be} ${values.join(" ")}`;
+}
+
+const allOf = (truths: readonly Truth[]): Truth =>
+  truths.includes(false) ? false : truths.includes(undefined) ? undefined : true;
+
+const MARKS = { true: "yes", false: "no", undefined: "unknown" } as const;
+
+function textOf({ allowed, reason }: Decision, rules: readonly RuleExplanation[]): string {
+  const width = rules.reduce((most, { rule }) => Math.max(most, rule.length), 0);
+  const lines = rules.flatMap(({ rule, effect, outcome, conditions, nearMiss }) => [
+    `${rule.padEnd(width)}  ${effect.padEnd(5)}  ${outcome}`,
+    ...conditions.map(({ text, holds, why }) =>
+      `${" ".repeat(width)}    ${text}: ${MARKS[`${holds}`]}${
+        why.length > 0 ? ` (${why.join("; ")})` : ""
+      }`
+    ),
+    ...(nearMiss === undefined ? [] : [`${" ".repeat(width)}    ${nearMiss}`]),
+  ]);
+  return [...lines, `${allowed ? "Allowed" : "Denied"}: ${reason}`].join("\n");
+}

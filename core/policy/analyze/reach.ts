@@ -1,0 +1,320 @@
+/** Which rule decides where: rules in order, as regions. */
+
+import { UcredError } from "../../errors.ts";
+import { type Budget, OutOfBudget } from "./budget.ts";
+import type { CheckedRule } from "../document/check.ts";
+import type { IdRange } from "../decide/id_ranges.ts";
+import {
+  both,
+  EVERYTHING,
+  type FactKey,
+  factsOf,
+  type Groups,
+  hasCase,
+  type Ids,
+  type Outcome,
+  type PolicyCase,
+  type Region,
+  regionsOf,
+  sizeOf,
+  TextValues,
+  without,
+} from "./region.ts";
+
+/** A part of what a rule decides if no rule before it does. */
+interface Entry {
+  readonly region: Region;
+  /** Position of the rule. */
+  readonly rule: number;
+}
+
+/** Answers a question within a budget. @throws {UcredError} `ERR_UCRED_POLICY` beyond it. */
+export function withinBudget<T>(what: string, run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    if (!(error instanceof OutOfBudget)) throw error;
+    const { rule } = error;
+    const where = rule === undefined
+      ? ""
+      : ` of rule ${JSON.stringify(rule)} and of those before it`;
+    const message = `Cannot ${what}: the conditions${where} can be combined in too many ways`;
+    const hint = "Write conditions with fewer any, not and globs, or split the policy";
+    throw new UcredError("ERR_UCRED_POLICY", message, { hint });
+  }
+}
+
+/** What rules say, by numbers: two that say the same have the same number. */
+export class Outcomes {
+  readonly #numbers = new Map<string, number>();
+
+  /** @param rule `undefined`: no rule matches. */
+  of(rule: Pick<CheckedRule, "grants"> | undefined): number {
+    const outcome = outcomeOf(rule);
+    const known = this.#numbers.get(outcome);
+    if (known !== undefined) return known;
+    this.#numbers.set(outcome, this.#numbers.size);
+    return this.#numbers.size - 1;
+  }
+}
+
+/** What a rule says, as far as it counts: two rules that say the same are alike. */
+export function outcomeOf(rule: Pick<CheckedRule, "grants"> | undefined): string {
+  if (rule?.grants === undefined) return "deny";
+  return JSON.stringify([...new Set(rule.grants)].sort());
+}
+
+/** Rules in order. */
+export class Reach {
+  readonly rules: readonly CheckedRule[];
+  /** What each rule says. */
+  readonly outcomes: readonly number[];
+  /** Facts that some rule asks for. */
+  readonly facts: ReadonlySet<FactKey>;
+  /** Positions of rules that would take too many regions, ascending: there are none of them here. */
+  readonly open: ReadonlySet<number>;
+  readonly #entries: Entry[] = [];
+  /** Where each rule's entries begin. */
+  readonly #begins: number[] = [];
+  /** For each entry the next one whose rule says otherwise. */
+  readonly #nextOther: Uint32Array;
+  /** Entries that are about few uids, or else few gids, or else few groups; and the rest. */
+  readonly #byUid = new EntriesById();
+  readonly #byGid = new EntriesById();
+  readonly #byGroup = new EntriesById();
+  readonly #others: number[] = [];
+
+  constructor(rules: readonly CheckedRule[], budget: Budget, outcomes = new Outcomes()) {
+    this.rules = rules;
+    this.outcomes = rules.map((rule) => outcomes.of(rule));
+    this.facts = new Set(rules.flatMap(({ when, actions }) => [
+      ...factsOf(when),
+      ...(actions === undefined ? [] : ["action" as const]),
+    ]));
+    const open = new Set<number>();
+    const room = budget.cells / 2; // the rest is for questions
+    for (const [position, rule] of rules.entries()) {
+      this.#begins.push(this.#entries.length);
+      let cells = 0;
+      const isDone = budget.ask(rules.length - position, (part) => {
+        // An unknown condition keeps an allowing rule from matching, and not a denying one.
+        const regions = matches(rule, rule.grants === undefined ? "not false" : "true", part);
+        cells = regions.reduce((sum, region) => sum + ENTRY + sizeOf(region), 0);
+        if (budget.cells - cells < room) throw new OutOfBudget();
+        for (const region of regions) this.#add({ region, rule: position });
+      });
+      if (isDone) budget.keep(cells);
+      else open.add(position);
+    }
+    this.open = open;
+    const next = new Uint32Array(this.#entries.length);
+    for (let at = next.length - 1; at >= 0; at--) {
+      const isSame = this.#outcomeAt(at) === this.#outcomeAt(at + 1);
+      next[at] = isSame ? next[at + 1]! : at + 1;
+    }
+    this.#nextOther = next;
+  }
+
+  #add(entry: Entry): void {
+    const at = this.#entries.push(entry) - 1;
+    const uids = entry.region.get("uid") as Ids | undefined;
+    const groups = entry.region.get("groups") as Groups | undefined;
+    const isListed = this.#byUid.add(uids?.ranges, at) || this.#byGid.add(groups?.gid.ranges, at) ||
+      this.#byGroup.add(groups?.hits[0], at);
+    if (!isListed) this.#others.push(at);
+  }
+
+  #outcomeAt(at: number): number | undefined {
+    const entry = this.#entries[at];
+    return entry && this.outcomes[entry.rule];
+  }
+
+  /** The first of them; none: the position behind the last rule. */
+  get firstOpen(): number {
+    const [first = this.rules.length] = this.open;
+    return first;
+  }
+
+  /** For answers that no rule may be left out of. @throws {OutOfBudget} */
+  requireAll(): void {
+    const rule = this.rules[this.firstOpen];
+    if (rule !== undefined) throw Object.assign(new OutOfBudget(), { rule: rule.name });
+  }
+
+  /** The regions that a rule decides if no rule before it does. */
+  regionsOf(rule: number): readonly Region[] {
+    return this.#entries.slice(this.#begins[rule], this.#begins[rule + 1])
+      .map(({ region }) => region);
+  }
+
+  /**
+   * Divides a region by the rule that decides; `undefined` for none. The parts do not overlap. Rules
+   * without regions here are left out.
+   *
+   * @param before Only rules before this one.
+   */
+  *divide(
+    region: Region,
+    budget: Budget,
+    before = this.rules.length,
+  ): Generator<readonly [part: Region, rule: number | undefined]> {
+    const end = this.#begins[before] ?? this.#entries.length;
+    const open: [Region, from: number, cells: number][] = [[region, 0, 0]];
+    let kept = 0;
+    let rule: number | undefined;
+    try {
+      for (let next; (next = open.pop()) !== undefined;) {
+        const [region, from, cells] = next;
+        budget.keep(-cells);
+        kept -= cells;
+        const lists = this.#listsFor(region);
+        let isDecided = false;
+        for (let at = firstIn(lists, from); at < end; at = firstIn(lists, at + 1)) {
+          const entry = this.#entries[at]!;
+          rule = entry.rule;
+          const part = both(region, entry.region, budget);
+          if (part === undefined) continue;
+          yield [part, rule];
+          for (const rest of without(region, entry.region, budget)) {
+            const cells = sizeOf(rest);
+            budget.keep(cells);
+            kept += cells;
+            open.push([rest, at + 1, cells]);
+          }
+          isDecided = true;
+          break;
+        }
+        if (!isDecided) yield [region, undefined];
+      }
+    } catch (error) {
+      if (error instanceof OutOfBudget && rule !== undefined) error.rule ??= this.rules[rule]!.name;
+      throw error;
+    } finally {
+      budget.keep(-kept);
+    }
+  }
+
+  /** What is left of a region after the rules before this one. */
+  *leftOf(region: Region, budget: Budget, before: number): Generator<Region> {
+    for (const [part, rule] of this.divide(region, budget, before)) {
+      if (rule === undefined) yield part;
+    }
+  }
+
+  /**
+   * Where a region of a rule meets what rules before it would decide, and decide otherwise; the parts
+   * may overlap.
+   */
+  *meeting(
+    region: Region,
+    budget: Budget,
+    rule: number,
+  ): Generator<readonly [part: Region, before: number]> {
+    const end = this.#begins[rule]!;
+    const lists = this.#listsFor(region);
+    for (let at = firstIn(lists, 0); at < end;) {
+      const isOther = this.#outcomeAt(at) !== this.outcomes[rule];
+      if (isOther) {
+        const entry = this.#entries[at]!;
+        const part = both(region, entry.region, budget);
+        if (part !== undefined) yield [part, entry.rule];
+      }
+      budget.spend(20);
+      at = firstIn(lists, isOther ? at + 1 : this.#nextOther[at]!);
+    }
+  }
+
+  /** The rule that decides a case; rules without regions here are left out. */
+  ruleOf(one: PolicyCase, budget: Budget): number | undefined {
+    const { uid, gid, groups = [] } = one.peer;
+    const lists = this.#lists(uid, gid, gid === undefined ? groups : [gid, ...groups]);
+    for (let at = firstIn(lists, 0); at < this.#entries.length; at = firstIn(lists, at + 1)) {
+      const { region, rule } = this.#entries[at]!;
+      budget.spend(20);
+      if (hasCase(region, one, budget)) return rule;
+    }
+    return undefined;
+  }
+
+  #listsFor(region: Region): readonly (readonly number[])[] | undefined {
+    const uids = region.get("uid") as Ids | undefined;
+    const groups = region.get("groups") as Groups | undefined;
+    return this.#lists(uids?.single, groups?.gid.single);
+  }
+
+  /** Positions of the entries that may be about such ids, ascending; `undefined`: all. */
+  #lists(
+    uid: number | undefined,
+    gid: number | undefined,
+    groups?: readonly number[],
+  ): readonly (readonly number[])[] | undefined {
+    if (uid === undefined && gid === undefined && groups === undefined) return undefined;
+    const byGroup = groups?.map((group) => this.#byGroup.about(group)) ??
+      [this.#byGroup.about(undefined)];
+    return [this.#byUid.about(uid), this.#byGid.about(gid), ...byGroup, this.#others];
+  }
+}
+
+/** What an entry takes, beside its region. */
+const ENTRY = 20;
+
+/** Sets of so many ids or fewer are listed by id. */
+const FEW = 16;
+
+/** Positions of entries, by the ids that they are about. */
+class EntriesById {
+  readonly #all: number[] = [];
+  readonly #byId = new Map<number, number[]>();
+
+  /** Adds one; `false` if it is about too many. */
+  add(ranges: readonly IdRange[] | undefined, at: number): boolean {
+    if (ranges === undefined || ranges.length > FEW) return false;
+    if (ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0) > FEW) return false;
+    this.#all.push(at);
+    for (const { first, last } of ranges) {
+      for (let id = first; id <= last; id++) {
+        const list = this.#byId.get(id);
+        if (list === undefined) this.#byId.set(id, [at]);
+        else list.push(at);
+      }
+    }
+    return true;
+  }
+
+  /** @param id `undefined`: any. */
+  about(id: number | undefined): readonly number[] {
+    return id === undefined ? this.#all : this.#byId.get(id) ?? [];
+  }
+}
+
+/** The least position that is not before `from`, in any of these lists; all positions are in none. */
+function firstIn(lists: readonly (readonly number[])[] | undefined, from: number): number {
+  if (lists === undefined) return from;
+  let least = Infinity;
+  for (const list of lists) {
+    let [low, high] = [0, list.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (list[middle]! < from) low = middle + 1;
+      else high = middle;
+    }
+    if (low < list.length) least = Math.min(least, list[low]!);
+  }
+  return least;
+}
+
+/** The regions in which a rule's condition turns out so, and that its actions are about. */
+export function matches(
+  { when, actions }: CheckedRule,
+  outcome: Outcome,
+  budget: Budget,
+): readonly Region[] {
+  const regions = when === undefined
+    ? outcome === "true" || outcome === "not false" ? [EVERYTHING] : []
+    : regionsOf(when, outcome, budget);
+  if (actions === undefined) return regions;
+  const about: Region = new Map([
+    ["action", new TextValues({ in: [actions], out: [] }, false, false)],
+  ]);
+  return regions.flatMap((region) => both(region, about, budget) ?? []);
+}

@@ -1,0 +1,592 @@
+/**
+ * Sets of (peer, action) pairs: what a rule is about, and what is left of it after others.
+ *
+ * A region is a product of one set for each fact: uids, groups with the gid, texts, truths. Such sets
+ * can be intersected and subtracted exactly, unknown facts included, and an example found in each.
+ */
+
+import type { NamespaceKind } from "../../process.ts";
+import type { Budget } from "./budget.ts";
+import type { Checked, CheckedFact, TextField } from "../decide/condition.ts";
+import { hasId, type IdRange, intersect, join, others } from "../decide/id_ranges.ts";
+import { findText, hasText, type Texts } from "./text_sets.ts";
+import type { PlainPeer } from "../decide/subject.ts";
+
+/** A set of values of one fact. Of the methods' arguments, each is of the same class. */
+interface Values<S> {
+  /** What it takes to look through it, or to keep it: ranges, globs. */
+  readonly size: number;
+  /** What is in both. */
+  and(other: S, budget: Budget): S;
+  /** What is not in the other: sets that do not overlap, some of them perhaps empty. */
+  without(other: S, budget: Budget): readonly S[];
+  /** Only known facts. */
+  known(budget: Budget): S;
+  isEmpty(budget: Budget): boolean;
+  /** Whether the case's value is in it. */
+  has(one: PolicyCase, fact: FactKey, budget: Budget): boolean;
+}
+
+const EVERY_ID: readonly IdRange[] = others([]);
+
+/** Uids. */
+export class Ids implements Values<Ids> {
+  readonly ranges: readonly IdRange[];
+  /** Whether an unknown id is among them. */
+  readonly unknown: boolean;
+
+  constructor(ranges: readonly IdRange[], unknown: boolean) {
+    this.ranges = ranges;
+    this.unknown = unknown;
+  }
+
+  get size(): number {
+    return 1 + this.ranges.length;
+  }
+
+  and(other: Ids, budget: Budget): Ids {
+    if (other === ALL_IDS) return this;
+    if (this === ALL_IDS) return other;
+    const { ranges, unknown } = other;
+    budget.spend(this.ranges.length + ranges.length);
+    return new Ids(intersect(this.ranges, ranges), this.unknown && unknown);
+  }
+
+  without({ ranges, unknown }: Ids, budget: Budget): readonly Ids[] {
+    budget.spend(this.ranges.length + ranges.length);
+    return [new Ids(intersect(this.ranges, others(ranges)), this.unknown && !unknown)];
+  }
+
+  known(): Ids {
+    return new Ids(this.ranges, false);
+  }
+
+  isEmpty(): boolean {
+    return this.ranges.length === 0 && !this.unknown;
+  }
+
+  has({ peer: { uid } }: PolicyCase): boolean {
+    return this.hasId(uid);
+  }
+
+  /** @param id `undefined`: unknown. */
+  hasId(id: number | undefined): boolean {
+    return id === undefined ? this.unknown : hasId(this.ranges, id);
+  }
+
+  /** The one id in it, and nothing unknown. */
+  get single(): number | undefined {
+    const [range, more] = this.ranges;
+    const isSingle = !this.unknown && more === undefined && range?.first === range?.last;
+    return isSingle ? range?.first : undefined;
+  }
+
+  /** An id; a person's, if there is one. `undefined`: unknown. */
+  example(): number | undefined {
+    return hasId(this.ranges, 1000) ? 1000 : this.ranges[0]?.first;
+  }
+}
+
+const ALL_IDS = new Ids(EVERY_ID, true);
+
+/**
+ * The gid, and the list of all groups, which has it if it is known. Of a list that may lack some, nothing
+ * but the gid is certain.
+ */
+export class Groups implements Values<Groups> {
+  readonly gid: Ids;
+  /** Whether lists are among them that are known whole, and that may lack some. */
+  readonly whole: boolean;
+  readonly partial: boolean;
+  /** Of each of these sets, the list has one group at least. */
+  readonly hits: readonly (readonly IdRange[])[];
+  /** Of this set it has none. */
+  readonly avoids: readonly IdRange[];
+
+  /** What is not given is not limited. */
+  constructor(
+    { gid = ALL_IDS, whole = true, partial = true, hits = [], avoids = [] }: Partial<
+      Pick<Groups, "gid" | "whole" | "partial" | "hits" | "avoids">
+    >,
+  ) {
+    this.gid = gid;
+    this.whole = whole;
+    this.partial = partial;
+    this.hits = hits;
+    this.avoids = avoids;
+  }
+
+  get size(): number {
+    const inHits = this.hits.reduce((sum, { length }) => sum + 1 + length, 0);
+    return 1 + this.gid.size + inHits + this.avoids.length;
+  }
+
+  and(other: Groups, budget: Budget): Groups {
+    const { gid, whole, partial, hits, avoids } = other;
+    budget.spend(50 + this.hits.length + hits.length);
+    if (this.avoids.length > 0 && avoids.length > 0) {
+      budget.spend(10 * (this.avoids.length + avoids.length)); // they are sorted
+    }
+    return new Groups({
+      gid: this.gid.and(gid, budget),
+      whole: this.whole && whole,
+      partial: this.partial && partial,
+      hits: this.hits.concat(hits),
+      avoids: join(this.avoids, avoids),
+    });
+  }
+
+  without({ gid, whole, partial, hits, avoids }: Groups, budget: Budget): readonly Groups[] {
+    const rest: Groups[] = [];
+    let left: Groups = new Groups(this); // what is in all limits so far
+    const cut = (outside: readonly Groups[], inside: Groups) => {
+      rest.push(...outside.map((part) => left.and(part, budget)));
+      left = left.and(inside, budget);
+    };
+    if (gid !== ALL_IDS) {
+      cut(ALL_IDS.without(gid, budget).map((gid) => new Groups({ gid })), new Groups({ gid }));
+    }
+    if (!whole || !partial) {
+      cut([new Groups({ whole: !whole, partial: !partial })], new Groups({ whole, partial }));
+    }
+    for (const hit of hits) cut([new Groups({ avoids: hit })], new Groups({ hits: [hit] }));
+    if (avoids.length > 0) cut([new Groups({ hits: [avoids] })], new Groups({ avoids }));
+    return rest;
+  }
+
+  known(budget: Budget): Groups {
+    return this.and(KNOWN_GROUPS, budget);
+  }
+
+  isEmpty(budget: Budget): boolean {
+    return this.example(budget) === undefined;
+  }
+
+  has({ peer }: PolicyCase, _fact: FactKey, budget: Budget): boolean {
+    const { gid, groups, ambiguous = [] } = peer;
+    const isWhole = groups !== undefined && !ambiguous.includes("groups");
+    if (!this.gid.hasId(gid) || !(isWhole ? this.whole : this.partial)) return false;
+    const certain = [
+      ...(isWhole ? groups : []),
+      ...(gid === undefined ? [] : [gid]),
+    ];
+    budget.spend((2 + this.hits.length) * certain.length);
+    return this.hits.every((hit) => certain.some((group) => hasId(hit, group))) &&
+      !certain.some((group) => hasId(this.avoids, group));
+  }
+
+  /** A gid and a list; `undefined` where there is none. */
+  example(budget: Budget): Pick<PlainPeer, "gid" | "groups" | "ambiguous"> | undefined {
+    const { hits, avoids } = this;
+    budget.spend(50 + 4 * (this.size + hits.length * (hits.length + avoids.length)));
+    return this.whole && this.#wholeList() || this.partial && this.#partialList() || undefined;
+  }
+
+  #wholeList(): Pick<PlainPeer, "gid" | "groups"> | undefined {
+    const open = others(this.avoids);
+    const gids = intersect(this.gid.ranges, open);
+    const wants = this.hits.map((hit) => intersect(hit, open));
+    if (wants.some((want) => want.length === 0)) return undefined;
+    const gid = (wants[0] && intersect(gids, wants[0])[0]?.first) ?? new Ids(gids, false).example();
+    if (gid === undefined && !this.gid.unknown) return undefined;
+    const groups = new Set(gid === undefined ? [] : [gid]);
+    for (const want of wants) {
+      if (![...groups].some((group) => hasId(want, group))) groups.add(want[0]!.first);
+    }
+    return { ...(gid !== undefined && { gid }), groups: [...groups].sort((a, b) => a - b) };
+  }
+
+  #partialList(): Pick<PlainPeer, "gid" | "groups" | "ambiguous"> | undefined {
+    let gids = intersect(this.gid.ranges, others(this.avoids));
+    for (const hit of this.hits) gids = intersect(gids, hit);
+    const gid = new Ids(gids, false).example();
+    if (gid !== undefined) return { gid, groups: [gid], ambiguous: ["groups"] };
+    return this.gid.unknown && this.hits.length === 0 ? {} : undefined;
+  }
+}
+
+const ALL_GROUPS = new Groups({});
+const KNOWN_GROUPS = new Groups({ gid: ALL_IDS.known(), partial: false });
+
+/** Texts, or none, or unknown. */
+export class TextValues implements Values<TextValues> {
+  readonly texts: Texts | undefined;
+  /** Whether "known to be none" is among them. */
+  readonly none: boolean;
+  readonly unknown: boolean;
+  /** Whether there is no text, as far as that was found out. */
+  #hasNoText: boolean | undefined;
+
+  constructor(texts: Texts | undefined, none: boolean, unknown: boolean) {
+    this.texts = texts;
+    this.none = none;
+    this.unknown = unknown;
+  }
+
+  get size(): number {
+    return 1 + (this.texts === undefined ? 0 : this.texts.in.length + this.texts.out.length);
+  }
+
+  and(other: TextValues, budget: Budget): TextValues {
+    const { texts, none, unknown } = other;
+    budget.spend(10 + this.size + other.size);
+    const both = this.texts && texts && {
+      in: this.texts.in.concat(texts.in),
+      out: this.texts.out.concat(texts.out),
+    };
+    return new TextValues(both, this.none && none, this.unknown && unknown);
+  }
+
+  without({ texts, none, unknown }: TextValues, budget: Budget): readonly TextValues[] {
+    const rest = [
+      new TextValues(
+        texts === undefined ? this.texts : undefined,
+        this.none && !none,
+        this.unknown && !unknown,
+      ),
+    ];
+    if (this.texts === undefined || texts === undefined) return rest;
+    let left = new TextValues(this.texts, false, false);
+    const only = (set: Texts) => new TextValues(set, false, false);
+    for (const globs of texts.in) {
+      rest.push(left.and(only({ in: [], out: globs }), budget));
+      left = left.and(only({ in: [globs], out: [] }), budget);
+    }
+    if (texts.out.length > 0) rest.push(left.and(only({ in: [texts.out], out: [] }), budget));
+    return rest;
+  }
+
+  known(): TextValues {
+    return new TextValues(this.texts, this.none, false);
+  }
+
+  isEmpty(budget: Budget): boolean {
+    if (this.none || this.unknown || this.texts === undefined) return !this.none && !this.unknown;
+    return this.#hasNoText ??= findText(this.texts, budget) === undefined;
+  }
+
+  has(one: PolicyCase, fact: FactKey, budget: Budget): boolean {
+    const text = textIn(one, fact);
+    if (text === undefined) return this.unknown;
+    if (text === null) return this.none;
+    return this.texts !== undefined && hasText(this.texts, text, budget);
+  }
+
+  /** A text, `null` for none, `undefined` for unknown. */
+  example(budget: Budget, beginning = ""): string | null | undefined {
+    if (this.texts !== undefined) {
+      const { in: wanted, out } = this.texts;
+      const text = findText({ in: [...wanted, [`${beginning}**`]], out }, budget) ??
+        findText(this.texts, budget);
+      if (text !== undefined) return text;
+    }
+    return this.none ? null : undefined;
+  }
+}
+
+/** Some of true, false and unknown. */
+export class Truths implements Values<Truths> {
+  readonly bits: number;
+
+  constructor(bits: number) {
+    this.bits = bits;
+  }
+
+  get size(): number {
+    return 1;
+  }
+
+  and({ bits }: Truths): Truths {
+    return new Truths(this.bits & bits);
+  }
+
+  without({ bits }: Truths): readonly Truths[] {
+    return [new Truths(this.bits & ~bits)];
+  }
+
+  known(): Truths {
+    return this.and(new Truths(YES | NO));
+  }
+
+  isEmpty(): boolean {
+    return this.bits === 0;
+  }
+
+  has({ peer: { unchanged, process } }: PolicyCase, fact: FactKey): boolean {
+    const truth = fact === "unchanged"
+      ? unchanged
+      : process?.namespaces?.[fact.slice(NAMESPACE.length) as NamespaceKind]?.ours;
+    return (this.bits & (truth === undefined ? UNKNOWN : truth ? YES : NO)) !== 0;
+  }
+
+  /** One of the two. */
+  static of(truth: boolean): Truths {
+    return new Truths(truth ? YES : NO);
+  }
+
+  /** Whether it may be true as well as false. */
+  isOpen(): boolean {
+    return (this.bits & (YES | NO)) === (YES | NO);
+  }
+
+  example(): boolean | undefined {
+    return (this.bits & YES) !== 0 ? true : (this.bits & NO) !== 0 ? false : undefined;
+  }
+}
+
+const YES = 1;
+const NO = 2;
+const UNKNOWN = 4;
+
+/** The name of a fact here. The gid is one of the groups. */
+export type FactKey =
+  | "uid"
+  | "groups"
+  | "action"
+  | "unchanged"
+  | TextField
+  | `namespace ${NamespaceKind}`;
+type AnyValues = Ids | Groups | TextValues | Truths;
+
+/** How the names of namespaces begin here. */
+const NAMESPACE = "namespace ";
+
+/** For each fact the values that are in it; a fact that is missing has any. */
+export type Region = ReadonlyMap<FactKey, AnyValues>;
+
+/** Everybody and everything. */
+export const EVERYTHING: Region = new Map();
+
+/** One fact's values, and any of all others. */
+const only = (fact: FactKey, values: AnyValues): Region => new Map([[fact, values]]);
+
+/** Steps that it takes to make a region, beside those for its values. */
+const REGION = 100;
+
+/** Cells that it takes to keep a region: a map and its values. */
+export function sizeOf(region: Region): number {
+  return [...region.values()].reduce((sum, { size }) => sum + 6 + size, 40);
+}
+
+/** What is in both; `undefined` where that is nothing. */
+export function both(a: Region, b: Region, budget: Budget): Region | undefined {
+  budget.spend(REGION);
+  if (a.size === 0) return b;
+  const shared: [FactKey, AnyValues][] = [];
+  for (const [fact, values] of b) {
+    const mine = a.get(fact);
+    const common = mine === undefined ? values : mine.and(values as never, budget);
+    if (mine !== undefined && common.isEmpty(budget)) return undefined;
+    shared.push([fact, common]);
+  }
+  return shared.length === 0 ? a : new Map([...a, ...shared]);
+}
+
+/** What is in `a` and not in `b`, as regions that do not overlap. */
+export function without(a: Region, b: Region, budget: Budget): readonly Region[] {
+  const rest: Region[] = [];
+  const left = new Map(a);
+  for (const [fact, values] of b) {
+    const mine = left.get(fact) ?? everything(fact);
+    for (const outside of mine.without(values as never, budget)) {
+      budget.spend(REGION);
+      if (!outside.isEmpty(budget)) rest.push(new Map(left).set(fact, outside));
+    }
+    const inside = mine.and(values as never, budget);
+    if (inside.isEmpty(budget)) return [a];
+    left.set(fact, inside);
+  }
+  return rest;
+}
+
+/** Any value of a fact. */
+function everything(fact: FactKey): AnyValues {
+  if (fact === "uid") return ALL_IDS;
+  if (fact === "groups") return ALL_GROUPS;
+  if (fact === "action") return ANY_ACTION;
+  if (fact === "unchanged" || fact.startsWith(NAMESPACE)) return new Truths(YES | NO | UNKNOWN);
+  return ANY_TEXT;
+}
+
+const ANY_TEXT = new TextValues({ in: [], out: [] }, true, true);
+const ANY_ACTION = new TextValues({ in: [], out: [] }, true, false);
+
+/** Of these facts, only known values. */
+export function whereKnown(region: Region, facts: Iterable<FactKey>, budget: Budget): Region {
+  budget.spend(REGION);
+  const known = new Map(region);
+  for (const fact of facts) known.set(fact, (region.get(fact) ?? everything(fact)).known(budget));
+  return known;
+}
+
+/** Whether nothing is in it. */
+export function isEmpty(region: Region, budget: Budget): boolean {
+  return [...region.values()].some((values) => values.isEmpty(budget));
+}
+
+/** A peer and an action. */
+export interface PolicyCase {
+  /** Facts that it lacks are unknown. */
+  readonly peer: PlainPeer;
+  /** `undefined`: a decision without one. */
+  readonly action: string | undefined;
+}
+
+/** Whether a case is in a region. */
+export function hasCase(region: Region, one: PolicyCase, budget: Budget): boolean {
+  budget.spend(10);
+  for (const [fact, values] of region) if (!values.has(one, fact, budget)) return false;
+  return true;
+}
+
+function textIn({ peer, action }: PolicyCase, fact: FactKey): string | null | undefined {
+  if (fact === "action") return action ?? null;
+  return fact === "label" ? peer.label : peer.process?.[fact as Exclude<TextField, "label">];
+}
+
+/** An example in a region that has one; of these facts, with a value, also where any would do. */
+export function exampleIn(region: Region, facts: Iterable<FactKey>, budget: Budget): PolicyCase {
+  const process: { [field: string]: unknown } = {};
+  const namespaces: { [kind: string]: { ours: boolean } } = {};
+  const peer: { [field: string]: unknown } = {};
+  let action: string | undefined;
+  for (const fact of new Set([...region.keys(), ...facts])) {
+    const values = region.get(fact) ?? everything(fact);
+    if (values instanceof Ids) {
+      const uid = values.example();
+      if (uid !== undefined) peer["uid"] = uid;
+    } else if (values instanceof Groups) {
+      Object.assign(peer, values.example(budget));
+    } else if (values instanceof Truths) {
+      const truth = values.example();
+      if (truth === undefined) continue;
+      if (fact === "unchanged") peer[fact] = truth;
+      else namespaces[fact.slice(NAMESPACE.length)] = { ours: truth };
+    } else {
+      const isPath = fact === "exe" || fact === "cgroup";
+      const text = values.example(budget, isPath ? "/" : "");
+      if (fact === "action") action = text ?? undefined;
+      else if (text !== undefined) (fact === "label" ? peer : process)[fact] = text;
+    }
+  }
+  if (Object.keys(namespaces).length > 0) process["namespaces"] = namespaces;
+  if (Object.keys(process).length > 0) peer["process"] = process;
+  return { peer: peer as PlainPeer, action };
+}
+
+/** How a condition may turn out. */
+export type Outcome = "true" | "false" | "not true" | "not false";
+
+const OPPOSITE: { readonly [outcome in Outcome]: Outcome } = {
+  "true": "false",
+  "false": "true",
+  "not true": "not false",
+  "not false": "not true",
+};
+
+/** Where a condition turns out so: the regions may overlap. */
+export function regionsOf(condition: Checked, outcome: Outcome, budget: Budget): readonly Region[] {
+  switch (condition.kind) {
+    case "not":
+      return regionsOf(condition.of, OPPOSITE[outcome], budget);
+    case "all":
+    case "any": {
+      const each = condition.of.map((part) => regionsOf(part, outcome, budget));
+      const isHolding = outcome === "true" || outcome === "not false";
+      if ((condition.kind === "all") === isHolding) {
+        return each.reduce(product(budget), [EVERYTHING]);
+      }
+      budget.spend(each.reduce((sum, { length }) => sum + length, each.length));
+      return each.flat();
+    }
+  }
+  return regionsOfFact(condition, outcome).filter((region) => {
+    budget.spend(REGION + sizeOf(region));
+    budget.keep(sizeOf(region));
+    return !isEmpty(region, budget);
+  });
+}
+
+/** What is in one of each. */
+const product = (budget: Budget) => (some: readonly Region[], others: readonly Region[]) =>
+  some.flatMap((a) =>
+    others.flatMap((b) => {
+      const common = both(a, b, budget);
+      if (common !== undefined && common !== b) budget.keep(sizeOf(common));
+      return common ?? [];
+    })
+  );
+
+function regionsOfFact(condition: CheckedFact, outcome: Outcome): readonly Region[] {
+  const isHolding = outcome === "true" || outcome === "not false";
+  const unknown = outcome.startsWith("not ");
+  switch (condition.kind) {
+    case "uid":
+    case "gid": {
+      const ids = new Ids(isHolding ? condition.ranges : others(condition.ranges), unknown);
+      return [
+        condition.kind === "uid" ? only("uid", ids) : only("groups", new Groups({ gid: ids })),
+      ];
+    }
+    case "group":
+      return regionsOfGroup(condition.ranges, outcome);
+    case "unchanged":
+      return [
+        only(
+          "unchanged",
+          new Truths((condition.value === isHolding ? YES : NO) | (unknown ? UNKNOWN : 0)),
+        ),
+      ];
+    case "sameNamespaces": {
+      const bits = (isHolding ? YES : NO) | (unknown ? UNKNOWN : 0);
+      const each = condition.kinds.map((kind) => [`namespace ${kind}`, new Truths(bits)] as const);
+      return isHolding ? [new Map(each)] : each.map(([fact, truths]) => only(fact, truths));
+    }
+  }
+  const { kind, globs } = condition;
+  return [
+    only(
+      kind,
+      isHolding
+        ? new TextValues({ in: [globs], out: [] }, false, unknown)
+        : new TextValues({ in: [], out: globs }, true, unknown),
+    ),
+  ];
+}
+
+function regionsOfGroup(ranges: readonly IdRange[], outcome: Outcome): readonly Region[] {
+  const lists = (limits: ConstructorParameters<typeof Groups>[0]) =>
+    only("groups", new Groups(limits));
+  switch (outcome) {
+    case "true":
+      return [lists({ hits: [ranges] })];
+    case "not true":
+      return [lists({ avoids: ranges })];
+    case "false":
+      return [lists({ gid: ALL_IDS.known(), partial: false, avoids: ranges })];
+    case "not false":
+      return [
+        lists({ hits: [ranges] }),
+        lists({ whole: false, avoids: ranges }),
+        lists({ gid: new Ids([], true), avoids: ranges }),
+      ];
+  }
+}
+
+/** The facts that a condition asks for. */
+export function factsOf(condition: Checked | undefined): readonly FactKey[] {
+  if (condition === undefined) return [];
+  switch (condition.kind) {
+    case "not":
+      return factsOf(condition.of);
+    case "all":
+    case "any":
+      return condition.of.flatMap(factsOf);
+    case "gid":
+    case "group":
+      return ["groups"];
+    case "sameNamespaces":
+      return condition.kinds.map((kind): FactKey => `namespace ${kind}`);
+  }
+  return [condition.kind];
+}

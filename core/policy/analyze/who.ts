@@ -1,0 +1,182 @@
+/** Action → who can do it: the ids as a set. */
+
+import { Budget } from "./budget.ts";
+import type { CheckedRule } from "../document/check.ts";
+import { hasId, type IdRange, type NameOfId, others, unite, writeRanges } from "../decide/id_ranges.ts";
+import { Reach, withinBudget } from "./reach.ts";
+import {
+  EVERYTHING,
+  exampleIn,
+  type FactKey,
+  Groups,
+  type Ids,
+  type Region,
+  sizeOf,
+  TextValues,
+  Truths,
+  whereKnown,
+} from "./region.ts";
+import type { PlainPeer } from "../decide/subject.ts";
+
+/** Some of those who can do something. */
+export interface WhoClause {
+  /** The rule that lets them. */
+  readonly rule: string;
+  /** What it grants. */
+  readonly grants: readonly string[];
+  /** Their uids; `undefined`: any. */
+  readonly uids: readonly IdRange[] | undefined;
+  /** Their gids; `undefined`: any. */
+  readonly gids: readonly IdRange[] | undefined;
+  /** Of each of these sets they have one group at least, the primary one included. */
+  readonly groups: readonly (readonly IdRange[])[];
+  /** They have none of these groups. */
+  readonly notGroups: readonly IdRange[];
+  /** What else must be so, in words. */
+  readonly also: readonly string[];
+  /** One of them. */
+  readonly example: PlainPeer;
+}
+
+/** Ids of somebody. */
+export interface PeerIds {
+  /** Effective uid. */
+  readonly uid: number;
+  /** Effective gid. */
+  readonly gid: number;
+  /** All groups; the gid counts in any case. */
+  readonly groups: readonly number[];
+}
+
+/** Who can do something, where every fact is known: unknown ones take away, and never add. */
+export interface Who {
+  /** All of them; nobody is in two, with the same other facts. */
+  readonly clauses: readonly WhoClause[];
+  /** Whether somebody with these ids can, if everything else is right. */
+  includes(ids: PeerIds): boolean;
+  /** Lines of text, one for each clause; "nobody" where there is none. */
+  toString(): string;
+}
+
+/** Who can do this by these rules; without an action, who is allowed where none is told. */
+export function whoCan(
+  rules: readonly CheckedRule[],
+  action: string | undefined,
+  budget: Budget = new Budget(),
+): Who {
+  const clauses = withinBudget("tell who can", () => clausesOf(rules, action, budget));
+  return {
+    clauses,
+    includes: (ids) => clauses.some((clause) => has(clause, ids)),
+    toString: () => writeWho(clauses),
+  };
+}
+
+function clausesOf(
+  rules: readonly CheckedRule[],
+  action: string | undefined,
+  budget: Budget,
+): readonly WhoClause[] {
+  // Which rules are about the action is settled here, and does not matter any more.
+  const isAbout = ({ actions }: CheckedRule) =>
+    actions === undefined ||
+    (action !== undefined && actions.some((glob) => budget.glob(glob).matches(action, budget)));
+  const about = rules.filter(isAbout).map((rule) => ({ ...rule, actions: undefined }));
+  const reach = new Reach(about, budget);
+  reach.requireAll();
+  const parts = new Map<string, Part>();
+  const world = whereKnown(EVERYTHING, reach.facts, budget);
+  for (const [region, rule] of reach.divide(world, budget)) {
+    if (rule === undefined || about[rule]!.grants === undefined) continue;
+    const ranges = (region.get("uid") as Ids | undefined)?.ranges ?? others([]);
+    // Parts that differ in their uids alone are one.
+    const key = JSON.stringify([rule, ...[...region].filter(([fact]) => fact !== "uid").sort()]);
+    budget.spend(10 * key.length + ranges.length);
+    const same = parts.get(key);
+    budget.keep(ranges.length + (same === undefined ? sizeOf(region) + key.length / 8 : 0));
+    if (same === undefined) parts.set(key, { rule, region, ranges: [...ranges] });
+    else for (const range of ranges) same.ranges.push(range);
+  }
+  return [...parts.values()].sort((a, b) => a.rule - b.rule).map(({ rule, region, ranges }) =>
+    clauseOf(about[rule]!, region, unite(ranges), exampleIn(region, reach.facts, budget).peer)
+  );
+}
+
+interface Part {
+  readonly rule: number;
+  readonly region: Region;
+  readonly ranges: IdRange[];
+}
+
+function clauseOf(
+  { name, grants = [] }: CheckedRule,
+  region: Region,
+  uids: readonly IdRange[],
+  example: PlainPeer,
+): WhoClause {
+  const { gid, hits, avoids } = region.get("groups") as Groups | undefined ?? new Groups({});
+  const isAny = (ranges: readonly IdRange[]) => others(ranges).length === 0;
+  return {
+    rule: name,
+    grants,
+    uids: isAny(uids) ? undefined : uids,
+    gids: isAny(gid.ranges) ? undefined : gid.ranges,
+    groups: hits,
+    notGroups: avoids,
+    also: [...region].flatMap(([fact, values]) => describe(fact, values)),
+    example,
+  };
+}
+
+/** What a fact must be, in words; nothing where it may be anything. */
+function describe(fact: FactKey, values: unknown): readonly string[] {
+  if (values instanceof Truths) {
+    const truth = values.example();
+    if (values.isOpen()) return [];
+    if (fact === "unchanged") return [truth === true ? "unchanged" : "changed since connect"];
+    return [`${truth === true ? "our" : "another"} ${fact.slice("namespace ".length)} namespace`];
+  }
+  if (!(values instanceof TextValues)) return [];
+  const { texts, none } = values;
+  if (texts === undefined) return [`no ${fact}`];
+  const { in: matched, out } = texts;
+  if (none) return out.length === 0 ? [] : [`${fact} not ${out.join(" or ")}`];
+  return [
+    ...(matched.length === 0 ? [`some ${fact}`] : []),
+    ...matched.map((globs) => `${fact} ${globs.join(" or ")}`),
+    ...(out.length === 0 ? [] : [`${fact} not ${out.join(" or ")}`]),
+  ];
+}
+
+function has({ uids, gids, groups, notGroups }: WhoClause, ids: PeerIds): boolean {
+  const all = [ids.gid, ...ids.groups];
+  return (uids === undefined || hasId(uids, ids.uid)) &&
+    (gids === undefined || hasId(gids, ids.gid)) &&
+    groups.every((set) => all.some((group) => hasId(set, group))) &&
+    !all.some((group) => hasId(notGroups, group));
+}
+
+/** Lines of text, one for each clause; "nobody" where there is none. */
+export function writeWho(
+  clauses: readonly WhoClause[],
+  nameOf?: { readonly user: NameOfId; readonly group: NameOfId },
+): string {
+  return clauses.map((clause) => textOf(clause, nameOf?.user, nameOf?.group)).join("\n") ||
+    "nobody";
+}
+
+function textOf(
+  { rule, grants, uids, gids, groups, notGroups, also }: WhoClause,
+  user: NameOfId | undefined,
+  group: NameOfId | undefined,
+): string {
+  const who = [
+    uids === undefined ? "any uid" : `uid ${writeRanges(uids, user)}`,
+    ...(gids === undefined ? [] : [`gid ${writeRanges(gids, group)}`]),
+    ...groups.map((set) => `in group ${writeRanges(set, group)}`),
+    ...(notGroups.length === 0 ? [] : [`not in group ${writeRanges(notGroups, group)}`]),
+    ...also,
+  ];
+  const given = grants.length === 0 ? "" : `: ${grants.join(", ")}`;
+  return `${who.join("; ")} (rule "${rule}"${given})`;
+}

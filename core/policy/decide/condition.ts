@@ -1,0 +1,185 @@
+/** A checked condition → a function of the facts, in three values. */
+
+import type { NamespaceKind } from "../../process.ts";
+import { compileGlob } from "./glob.ts";
+import { hasId, type IdRange } from "./id_ranges.ts";
+import type { FactName, Subject } from "./subject.ts";
+
+/** `undefined`: unknown. */
+export type Truth = boolean | undefined;
+
+/** A condition after it was checked: names are resolved, and lists are lists. */
+export type Checked =
+  | CheckedFact
+  | { readonly kind: "all" | "any"; readonly of: readonly Checked[] }
+  | { readonly kind: "not"; readonly of: Checked };
+
+/** A condition on one fact. */
+export type CheckedFact =
+  & (
+    // Ranges are ascending, and neither overlap nor touch.
+    | { readonly kind: "uid" | "gid" | "group"; readonly ranges: readonly IdRange[] }
+    | { readonly kind: TextField; readonly globs: readonly string[] }
+    | { readonly kind: "sameNamespaces"; readonly kinds: readonly NamespaceKind[] }
+    | { readonly kind: "unchanged"; readonly value: boolean }
+  )
+  & {
+    /** As it is written: "group docker". */
+    readonly text: string;
+  };
+
+/** Facts that are texts. */
+export const TEXT_FIELDS = ["label", "unit", "cgroup", "container", "exe", "exeSha256"] as const;
+export type TextField = typeof TEXT_FIELDS[number];
+
+/** Whether it holds for a peer. What it asks for in vain is noted in `subject.missing`. */
+export type Evaluate = (subject: Subject) => Truth;
+
+/**
+ * Compiles a condition; inside, what costs less is asked first.
+ *
+ * @param wanted All that matters: whether it is `true`, or whether it is `false`. Where that is settled,
+ * what an unknown one could still be is not found out by reading facts of the process. Without, it is.
+ */
+export function compileCondition(checked: Checked, wanted?: boolean): Evaluate {
+  switch (checked.kind) {
+    case "uid":
+    case "gid": {
+      const { kind, ranges } = checked;
+      return (subject) => {
+        const id = subject[kind];
+        return id === undefined ? missing(subject, kind) : hasId(ranges, id);
+      };
+    }
+    case "group":
+      return evaluateGroup(checked.ranges);
+    case "sameNamespaces":
+      return evaluateNamespaces(checked.kinds);
+    case "unchanged": {
+      const { value } = checked;
+      return (subject) => {
+        const found = subject.get("unchanged");
+        return typeof found === "boolean" ? found === value : missing(subject, "unchanged");
+      };
+    }
+    case "not": {
+      const evaluate = compileCondition(checked.of, wanted === undefined ? undefined : !wanted);
+      return (subject) => {
+        const truth = evaluate(subject);
+        return truth === undefined ? undefined : !truth;
+      };
+    }
+    case "all":
+    case "any":
+      return evaluateMany(checked.of, checked.kind === "any", wanted);
+  }
+  return evaluateText(checked.kind, checked.globs);
+}
+
+function missing(subject: Subject, fact: FactName): undefined {
+  (subject.missing ??= new Set()).add(fact);
+  return undefined;
+}
+
+/** Three-valued: `any` is true as soon as one is, `all` false as soon as one is. */
+function evaluateMany(
+  conditions: readonly Checked[],
+  decides: boolean,
+  wanted: boolean | undefined,
+): Evaluate {
+  const sorted = conditions.toSorted((a, b) => costOf(a) - costOf(b));
+  const evaluates = sorted.map((condition) => compileCondition(condition, wanted));
+  if (evaluates.length === 1) return evaluates[0]!;
+  // After an unknown one it cannot be what is wanted: the rest is asked as far as it costs nothing.
+  const free = sorted.filter((condition) => costOf(condition) < PROCESS_COST).length;
+  const end = wanted === !decides ? free : evaluates.length;
+  return (subject) => {
+    let truth: Truth = !decides;
+    for (let at = 0; at < evaluates.length; at++) {
+      if (truth === undefined && at >= end) break;
+      const found = evaluates[at]!(subject);
+      if (found === decides) return decides;
+      if (found === undefined) truth = undefined;
+    }
+    return truth;
+  };
+}
+
+/** The gid or a supplementary group. What is known in part still tells who is in it. */
+function evaluateGroup(ranges: readonly IdRange[]): Evaluate {
+  return (subject) => {
+    const { gid, groups } = subject;
+    if (gid !== undefined && hasId(ranges, gid)) return true;
+    for (const group of groups) if (hasId(ranges, group)) return true;
+    if (!subject.hasAllGroups) return missing(subject, "groups");
+    return gid === undefined ? missing(subject, "gid") : false;
+  };
+}
+
+function evaluateNamespaces(kinds: readonly NamespaceKind[]): Evaluate {
+  return (subject) => {
+    const ours = subject.get("namespaces");
+    if (ours === undefined || ours === null) return missing(subject, "namespaces");
+    let truth: Truth = true;
+    for (const kind of kinds) {
+      if (ours[kind] === false) return false;
+      if (ours[kind] === undefined) truth = missing(subject, "namespaces");
+    }
+    return truth;
+  };
+}
+
+function evaluateText(field: TextField, globs: readonly string[]): Evaluate {
+  const tests = globs.map(compileGlob);
+  return (subject) => {
+    const text = subject.get(field);
+    if (text === undefined) return missing(subject, field);
+    return text !== null && tests.some((test) => test(text));
+  };
+}
+
+/** Whether a condition asks for facts that only a pinned peer has. */
+export function needsPin(condition: Checked | undefined): boolean {
+  switch (condition?.kind) {
+    case undefined:
+    case "uid":
+    case "gid":
+    case "group":
+    case "label":
+      return false;
+    case "not":
+      return needsPin(condition.of);
+    case "all":
+    case "any":
+      return condition.of.some(needsPin);
+  }
+  return true;
+}
+
+/** From here on something of the process has to be read. */
+const PROCESS_COST = 3;
+
+/** Ids are there, a label is read at connect, the rest is read from /proc, one is a whole file. */
+function costOf(condition: Checked): number {
+  switch (condition.kind) {
+    case "uid":
+    case "gid":
+      return 0;
+    case "group":
+      return 1;
+    case "label":
+      return 2;
+    case "not":
+      return costOf(condition.of);
+    case "all":
+    case "any":
+      return condition.of.reduce((most, part) => Math.max(most, costOf(part)), 0);
+    case "exeSha256":
+      return 5;
+    case "unchanged":
+    case "sameNamespaces":
+      return 4;
+    default:
+      return PROCESS_COST;
+  }
+}

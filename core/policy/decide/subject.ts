@@ -1,0 +1,260 @@
+/** A peer, or a plain object of its shape → the facts that conditions ask for, each read once. */
+
+import { UcredError } from "../../errors.ts";
+import type { Fact } from "../../facts.ts";
+import type { AmbiguousId, Drift, Peer } from "../../peer.ts";
+import { NAMESPACE_KINDS, type NamespaceKind, type ProcessSnapshot } from "../../process.ts";
+import { isId } from "../../credentials.ts";
+
+/** The facts that conditions can ask for. */
+export interface SubjectFacts {
+  /** Effective uid. */
+  readonly uid: number;
+  /** Effective gid. */
+  readonly gid: number;
+  /** Supplementary; the primary one may be missing. */
+  readonly groups: readonly number[];
+  /** Security label. */
+  readonly label: string;
+  /** Path of the executable. */
+  readonly exe: string;
+  /** SHA-256 of the executable. */
+  readonly exeSha256: string;
+  /** systemd unit. */
+  readonly unit: string;
+  /** Path of the control group. */
+  readonly cgroup: string;
+  /** Container id. */
+  readonly container: string;
+  /** Of each kind of namespace, whether it is the server's too. */
+  readonly namespaces: { readonly [kind in NamespaceKind]?: boolean };
+  /** Whether nothing has changed since connect. */
+  readonly unchanged: boolean;
+}
+
+/** The name of a fact. */
+export type FactName = keyof SubjectFacts;
+
+/**
+ * A peer in plain data, for tests of a policy: a missing fact is unknown, `null` is known to be none.
+ */
+export interface PlainPeer {
+  /** Effective uid. */
+  readonly uid?: number;
+  /** Effective gid. */
+  readonly gid?: number;
+  /** All groups, as {@link Peer.groups} has them; the gid counts in any case. */
+  readonly groups?: readonly number[];
+  /** Security label. */
+  readonly label?: string | null;
+  /** Ids that may stand for others, as {@link Peer.ambiguous} has it. Of such groups none is trusted. */
+  readonly ambiguous?: readonly AmbiguousId[];
+  /** Whether nothing has changed since connect. */
+  readonly unchanged?: boolean;
+  /** Facts of its process. */
+  readonly process?: {
+    readonly exe?: string | null;
+    readonly exeSha256?: string | null;
+    readonly unit?: string | null;
+    readonly cgroup?: string | null;
+    readonly container?: string | null;
+    /** A kind that is missing is unknown. */
+    readonly namespaces?: { readonly [kind in NamespaceKind]?: { readonly ours: boolean } };
+  };
+}
+
+/** Facts that are ids. */
+export type IdFact = "uid" | "gid" | "groups";
+
+/** Reads facts of one peer for one decision. What is not of its type is unknown. */
+export class Subject {
+  readonly #peer: Peer | PlainPeer;
+  /** `undefined` in the usual case that none is. */
+  readonly #ambiguous: readonly AmbiguousId[] | undefined;
+  #uid: number | undefined = UNREAD;
+  #gid: number | undefined = UNREAD;
+  #groups: readonly number[] | undefined;
+  /** `undefined` until the groups are read. */
+  #hasAllGroups: boolean | undefined;
+  #known: Map<FactName | "process", unknown> | undefined;
+  /** Why it cannot be known what has changed. */
+  #notTold: UcredError | undefined;
+  /** Facts that a condition asked for in vain, since this was last emptied. */
+  missing: Set<FactName> | undefined;
+
+  constructor(peer: Peer | PlainPeer) {
+    this.#peer = peer;
+    const ambiguous = OF_ALL.ambiguous === undefined ? peer.ambiguous : fieldOf(peer, "ambiguous");
+    if ((ambiguous ?? NONE).length !== 0) {
+      this.#ambiguous = Array.isArray(ambiguous) ? ambiguous : EVERY_ID;
+    }
+  }
+
+  /** Effective uid; `undefined` where it is unknown. */
+  get uid(): number | undefined {
+    if (this.#uid === UNREAD) {
+      const peer = this.#peer;
+      this.#uid = this.#id("uid", OF_ALL.uid === undefined ? peer.uid : fieldOf(peer, "uid"));
+    }
+    return this.#uid;
+  }
+
+  /** Effective gid; `undefined` where it is unknown. */
+  get gid(): number | undefined {
+    if (this.#gid === UNREAD) {
+      const peer = this.#peer;
+      this.#gid = this.#id("gid", OF_ALL.gid === undefined ? peer.gid : fieldOf(peer, "gid"));
+    }
+    return this.#gid;
+  }
+
+  /** Groups that the peer has for certain, the gid perhaps not among them. */
+  get groups(): readonly number[] {
+    if (this.#hasAllGroups === undefined) this.#readGroups();
+    return this.#groups!;
+  }
+
+  /** Whether there are no others, beside the gid. */
+  get hasAllGroups(): boolean {
+    if (this.#hasAllGroups === undefined) this.#readGroups();
+    return this.#hasAllGroups!;
+  }
+
+  /** Any other fact; `null` where it is known to be none, `undefined` where it is unknown. */
+  get<N extends OtherFact>(name: N): SubjectFacts[N] | null | undefined {
+    return this.#once(name, () => this.#read(name)) as SubjectFacts[N] | null | undefined;
+  }
+
+  /** Why a fact is unknown, as far as the peer tells: for people, after a condition asked for it. */
+  reasonOf(name: FactName): string | undefined {
+    const peer = this.#peer;
+    if (!isPeer(peer)) return undefined;
+    if (name === "unchanged") return this.#notTold?.message;
+    const isOfPeer = name === "label" || isIdFact(name);
+    const facts = isOfPeer ? peer.facts : (this.#known?.get("process") as ProcessSnapshot).facts;
+    const fact = (facts as { readonly [name: string]: Fact<unknown> | undefined })[name];
+    return fact?.state === "unknown" ? fact.reason.message : undefined;
+  }
+
+  /** Not through `facts`, which a decision by ids alone need not make. */
+  #id(name: "uid" | "gid", id: number | undefined): number | undefined {
+    return isId(id) && !this.#ambiguous?.includes(name) ? id : undefined;
+  }
+
+  #readGroups(): void {
+    const peer = this.#peer;
+    const groups = OF_ALL.groups === undefined ? peer.groups : fieldOf(peer, "groups");
+    const list: readonly unknown[] = Array.isArray(groups) ? groups : [undefined];
+    const isAmbiguous = this.#ambiguous?.includes("groups") === true;
+    this.#hasAllGroups = areIds(list) && !isAmbiguous;
+    // Of an ambiguous list no member is trusted: each may be what unmapped groups read as.
+    this.#groups = this.#hasAllGroups ? groups : isAmbiguous ? NO_GROUPS : list.filter(isId);
+  }
+
+  #read(name: OtherFact): unknown {
+    const peer = this.#peer;
+    switch (name) {
+      case "label":
+        return textOf(isPeer(peer) ? valueOf(peer.facts.label) : fieldOf(peer, "label"));
+      case "unchanged": {
+        const unchanged = isPeer(peer) ? this.#isUnchanged(peer) : fieldOf(peer, "unchanged");
+        return typeof unchanged === "boolean" ? unchanged : undefined;
+      }
+    }
+    const process = this.#once("process", () => fieldOf(peer, "process"));
+    const value = isPeer(peer)
+      ? valueOf((process as ProcessSnapshot).facts[name])
+      : fieldOf((process ?? {}) as NonNullable<PlainPeer["process"]>, name);
+    return name === "namespaces" ? oursOf(value) : textOf(value);
+  }
+
+  #isUnchanged(peer: Peer): boolean | undefined {
+    let drift: readonly Drift[];
+    try {
+      drift = peer.drift();
+    } catch (error) {
+      if (!(error instanceof UcredError)) throw error;
+      this.#notTold = error; // it cannot be known
+      return undefined;
+    }
+    return drift.length === 0;
+  }
+
+  #once(name: OtherFact | "process", read: () => unknown): unknown {
+    const known = this.#known ??= new Map();
+    let value = known.get(name);
+    if (value === undefined && !known.has(name)) known.set(name, value = read());
+    return value;
+  }
+}
+
+/** Facts that are no ids. */
+type OtherFact = Exclude<FactName, AmbiguousId>;
+
+/** In the place of an id that was not asked for yet. */
+const UNREAD = -1;
+
+const NONE: readonly AmbiguousId[] = [];
+const EVERY_ID: readonly AmbiguousId[] = ["uid", "gid", "groups"];
+
+const NO_GROUPS: readonly number[] = [];
+
+/** What unmapped ids read as, unless the system sets another. <linux/highuid.h> */
+export const OVERFLOW_ID = 65534;
+
+function areIds(groups: readonly unknown[]): boolean {
+  for (const group of groups) if (!isId(group)) return false; // holes too
+  return true;
+}
+
+/**
+ * A field that an object has itself or by its class. One that somebody gave to all objects
+ * (`Object.prototype`) is nobody's: it must not make a peer of what is none.
+ */
+export function fieldOf<T extends object, K extends keyof T>(of: T, name: K): T[K] | undefined {
+  return name in Object.prototype && !has(of, name) ? undefined : of[name];
+}
+
+/**
+ * What all objects seem to have: nothing. Ids, which each decision asks for, look here by themselves:
+ * {@link fieldOf} would double what a decision by ids takes.
+ */
+const OF_ALL = Object.prototype as PlainPeer;
+
+/** Whether an object has a field itself or by its class. */
+function has(of: object, name: PropertyKey): boolean {
+  for (let at: object | null = of; at !== null; at = Object.getPrototypeOf(at)) {
+    if (at === Object.prototype) return false;
+    if (Object.hasOwn(at, name)) return true;
+  }
+  return false;
+}
+
+function isPeer(peer: Peer | PlainPeer): peer is Peer {
+  return "facts" in peer && (!("facts" in Object.prototype) || has(peer, "facts"));
+}
+
+function isIdFact(name: FactName): name is IdFact {
+  return name === "uid" || name === "gid" || name === "groups";
+}
+
+function valueOf(
+  fact: { readonly state: string; readonly value?: unknown },
+): unknown {
+  return fact.state === "known" ? fact.value : fact.state === "none" ? null : undefined;
+}
+
+function textOf(value: unknown): string | null | undefined {
+  return typeof value === "string" || value === null ? value : undefined;
+}
+
+function oursOf(spaces: unknown): SubjectFacts["namespaces"] | undefined {
+  if (typeof spaces !== "object" || spaces === null) return undefined;
+  const ours: { [kind in NamespaceKind]?: boolean } = Object.create(null);
+  for (const kind of NAMESPACE_KINDS) {
+    const space = fieldOf(spaces as { readonly [kind in NamespaceKind]?: object | null }, kind);
+    const value = fieldOf((space ?? {}) as { readonly ours?: unknown }, "ours");
+    if (typeof value === "boolean") ours[kind] = value;
+  }
+  return ours;
+}

@@ -1,0 +1,194 @@
+/** Pidfds → abort signals: one epoll for all peers of a thread, looked at by one timer. */
+
+import { type Timer, timers } from "../../adapters/host.ts";
+import type { LinuxCalls, Memory } from "../../adapters/libc.ts";
+import type { System } from "../../adapters/select.ts";
+import { EPOLL_CTL, epollEvent, POLLIN } from "../../ffi/pidfd.ts";
+import { O_CLOEXEC } from "../../ffi/linux.ts";
+import type { UcredError } from "../../core/errors.ts";
+import { stolen } from "../../system/owned_descriptor.ts";
+import { failure } from "../../system/syscall_error.ts";
+import { gone, type Pin } from "./pidfd.ts";
+
+/** Milliseconds between two looks. Each is one system call, however many peers there are. */
+const TICK = 50;
+
+/** Processes whose end one look can tell, with 64 KiB; if more have ended, the next look tells. */
+const MOST_EVENTS = 4096;
+
+/** Does something later, unless the program ends before. */
+export function afterwards(run: () => void, ms: number): void {
+  timers().setTimeout(run, ms).unref();
+}
+
+/** Completes "Cannot …" in the reason of the abort. */
+const WHY = "go on with the peer";
+
+const watches = new WeakMap<System, Watch>();
+
+/**
+ * A signal that aborts when the pinned process ends, within about 50 ms. Closing the pin ends the
+ * watch, with an abort only if the process has ended.
+ */
+export function signalOf(pin: Pin): AbortSignal {
+  let watch = watches.get(pin.on);
+  if (watch === undefined) watches.set(pin.on, watch = new Watch(pin));
+  return pin.signal ??= watch.add(pin);
+}
+
+interface Watched {
+  readonly pin: Pin;
+  readonly controller: AbortController;
+}
+
+/**
+ * As many watches are proven at each look, in turn: a pidfd that other code of the process has closed is
+ * not watched any more.
+ */
+const PROVEN_PER_LOOK = 16;
+
+class Watch {
+  readonly #on: System;
+  readonly #calls: LinuxCalls;
+  readonly #events: Memory;
+  /** In the order in which they are to be proven. */
+  readonly #watched = new Map<number, Watched>();
+  /** What the kernel gives back for the pin; numbers of descriptors would be reused. */
+  #next = 1;
+  #epoll = -1;
+  #timer: Timer | undefined;
+
+  constructor({ on, calls }: Pin) {
+    this.#on = on;
+    this.#calls = calls;
+    this.#events = on.libc.memory(MOST_EVENTS * 16);
+  }
+
+  add(pin: Pin): AbortSignal {
+    const controller = new AbortController();
+    if (!pin.isAlive()) {
+      controller.abort(gone(WHY));
+      return controller.signal;
+    }
+    this.#prove(1);
+    if (this.#epoll < 0) this.#start();
+    const token = this.#next++;
+    const result = this.#control(EPOLL_CTL.add, token, pin.fd);
+    if (result < 0) {
+      this.#stopIfIdle(true);
+      throw failure(this.#on, "watch the peer's process", "epoll_ctl", -result);
+    }
+    this.#watched.set(token, { pin, controller });
+    pin.watched(() => this.#end(token, whyEnded(pin)));
+    return controller.signal;
+  }
+
+  #control(operation: number, token: number, fd: number): number {
+    const { data } = epollEvent(this.#on.abi.cpu);
+    this.#events.words.fill(0, 0, 4);
+    this.#events.words[0] = POLLIN;
+    new DataView(this.#events.bytes.buffer).setFloat64(data, token); // it only comes back
+    return this.#calls.epoll_ctl(this.#epoll, operation, fd, this.#events);
+  }
+
+  #start(): void {
+    const epoll = this.#calls.epoll_create1(O_CLOEXEC);
+    if (epoll < 0) throw failure(this.#on, "watch the peer's process", "epoll_create1", -epoll);
+    this.#epoll = epoll;
+    if (this.#timer !== undefined) return;
+    this.#timer = timers().setInterval(() => this.#look(), TICK);
+    this.#timer.unref(); // keeps no program running
+  }
+
+  /**
+   * Makes sure that the epoll, and some of what it watches, are ours still. The kernel knows a watch by its
+   * open file and number, so that it changes one only if both descriptors are those with which it was made;
+   * in the epoll of somebody else it changes nothing.
+   */
+  #prove(most: number): void {
+    const some: [number, Watched][] = [];
+    for (const one of this.#watched) {
+      if (some.push(one) === most) break;
+    }
+    for (const [token, watched] of some) {
+      if (!this.#watched.has(token)) continue; // the end of another one has ended it
+      if (this.#control(EPOLL_CTL.modify, token, watched.pin.fd) < 0) {
+        try {
+          watched.pin.prove(); // ends the watch if it throws
+        } catch {
+          this.#end(token, whyEnded(watched.pin) ?? stolen(WHY));
+          continue;
+        }
+        return this.#restart();
+      }
+      this.#watched.delete(token);
+      this.#watched.set(token, watched); // its turn is over
+    }
+  }
+
+  /** Watches anew, since the number of the epoll means something else by now. */
+  #restart(): void {
+    this.#epoll = -1; // not closed: it is not ours
+    try {
+      this.#start();
+    } catch (error) {
+      for (const token of this.#watched.keys()) this.#end(token, error);
+      return;
+    }
+    for (const [token, { pin }] of this.#watched) {
+      if (this.#control(EPOLL_CTL.add, token, pin.fd) < 0) this.#end(token, stolen(WHY));
+    }
+  }
+
+  #look(): void {
+    this.#prove(PROVEN_PER_LOOK);
+    if (this.#epoll < 0) return;
+    const ready = this.#calls.epoll_wait(this.#epoll, this.#events, MOST_EVENTS);
+    const { size, data } = epollEvent(this.#on.abi.cpu);
+    const view = new DataView(this.#events.bytes.buffer);
+    const tokens = Array.from(
+      { length: Math.max(ready, 0) },
+      (_, at) => view.getFloat64(at * size + data),
+    );
+    for (const token of tokens) this.#end(token, gone(WHY));
+  }
+
+  /** @param why The reason of the abort; without one there is none. */
+  #end(token: number, why: unknown): void {
+    const { pin, controller } = this.#watched.get(token) ?? {};
+    if (pin === undefined) return;
+    this.#watched.delete(token);
+    const isOurs = !pin.closed && this.#calls.epoll_ctl(
+          this.#epoll,
+          EPOLL_CTL.del,
+          pin.fd,
+          this.#events,
+        ) === 0;
+    this.#stopIfIdle(isOurs);
+    if (why !== undefined) controller?.abort(why);
+    pin.unwatched();
+  }
+
+  /**
+   * Without peers there is no descriptor and no timer.
+   *
+   * @param isOurs Whether the epoll was just found to be ours: otherwise it is not closed.
+   */
+  #stopIfIdle(isOurs: boolean): void {
+    if (this.#watched.size > 0) return;
+    timers().clearInterval(this.#timer);
+    if (isOurs) this.#calls.close(this.#epoll);
+    this.#epoll = -1;
+    this.#timer = undefined;
+  }
+}
+
+/** Why a pin that is closed ends its watch: the process has surely ended, or the pidfd was closed. */
+function whyEnded(pin: Pin): UcredError | undefined {
+  if (pin.isStolen) return stolen(WHY);
+  try {
+    return pin.isAlive() ? undefined : gone(WHY);
+  } catch {
+    return pin.isStolen ? stolen(WHY) : undefined;
+  }
+}

@@ -1,0 +1,292 @@
+/** A pinned process → facts about it, each read when asked for and checked to be of that process. */
+
+import { builtinModule } from "../../adapters/host.ts";
+import { type CgroupPlace, placeOf } from "../../core/cgroup.ts";
+import { UcredError } from "../../core/errors.ts";
+import { type Fact, known, none, unknown, valueOf } from "../../core/facts.ts";
+import {
+  type Namespace,
+  NAMESPACE_KINDS,
+  type Namespaces,
+  type ProcessFacts,
+  type ProcessJSON,
+  type ProcessSnapshot,
+  type ProcessValues,
+} from "../../core/process.ts";
+import {
+  type CgroupPaths,
+  parseAuditId,
+  parseCapabilities,
+  parseCgroup,
+  parseCmdline,
+  parseExe,
+  parseGroups,
+  parseNamespace,
+  parseNoNewPrivs,
+  parseSeccomp,
+  parseStartTime,
+  parseStatus,
+} from "../../ffi/proc.ts";
+import { OwnedDescriptor } from "../../system/owned_descriptor.ts";
+import { failure, senseless } from "../../system/syscall_error.ts";
+import { openFile, readLink } from "../../system/proc_files.ts";
+import { INSPECT, type InspectArguments, inspectAs } from "../../core/console.ts";
+import { mapsEvery } from "../../system/overflow_ids.ts";
+import type { Pin } from "./pidfd.ts";
+
+/** Bytes of an executable that are hashed at most. */
+const MOST_EXE = 512 << 20;
+
+/** Where facts come from: a pin, or the reason why there is none. */
+export type Pinned = Pin | UcredError;
+
+type Name = keyof ProcessValues;
+
+/** Shared by several facts, and therefore read once. */
+interface Sources {
+  readonly exe: { readonly path: string; readonly deleted: boolean };
+  readonly status: ReadonlyMap<string, string>;
+  readonly cgroup: CgroupPaths;
+  readonly place: CgroupPlace;
+}
+
+/** What one snapshot reads from. */
+class Reader {
+  readonly pin: Pin;
+  /** Whose pin it is, which is given back when nobody holds that any more. */
+  readonly holder: object;
+  readonly #sources = new Map<keyof Sources, unknown>();
+
+  constructor(pin: Pin, holder: object) {
+    this.pin = pin;
+    this.holder = holder;
+  }
+
+  get<K extends keyof Sources>(name: K): Sources[K] {
+    if (!this.#sources.has(name)) this.#sources.set(name, SOURCES[name](this));
+    return this.#sources.get(name) as Sources[K];
+  }
+}
+
+const SOURCES: { readonly [K in keyof Sources]: (from: Reader) => Sources[K] } = {
+  exe: ({ pin }) => parseExe(pin.readLink("exe", "read the peer's executable")),
+  status: ({ pin }) => parseStatus(pin.read("status", "read the peer's status")),
+  cgroup: ({ pin }) => {
+    const what = "read the peer's control group";
+    return sensible(parseCgroup(pin.readRunning("cgroup", what)), what);
+  },
+  place: (from) => {
+    const { on, calls } = from.pin;
+    const path = from.get("cgroup"); // if there is no /proc, its error says so
+    // In another namespace paths begin anew, and a container's root gives the names.
+    const namespace = readLink(on, calls, "/proc/self/ns/cgroup");
+    if (typeof namespace === "number") {
+      throw failure(on, "read our cgroup namespace", "readlink", -namespace);
+    }
+    const place = namespace === INITIAL_CGROUP_NAMESPACE ? inCgroups(path) : undefined;
+    if (place !== undefined) return place;
+    const message = "Cannot tell the peer's unit: we are not in the host's cgroup namespace";
+    const hint = "Run the server in the host's cgroup namespace";
+    throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+  },
+};
+
+/** PROC_CGROUP_INIT_INO, <linux/proc_ns.h> */
+const INITIAL_CGROUP_NAMESPACE = "cgroup:[4026531835]";
+
+/** How each fact is read: its value, `null` where it is known to be none, or an error. */
+const READERS: { readonly [N in Name]: (from: Reader) => ProcessValues[N] | null } = {
+  exe: (from) => from.get("exe").path,
+  exeDeleted: (from) => from.get("exe").deleted,
+  exeSha256: hashExe,
+  comm: ({ pin }) => pin.read("comm", "read the peer's name").replace(/\n$/, ""),
+  cmdline: ({ pin }) => {
+    const text = pin.readRunning("cmdline", "read the peer's arguments");
+    return text === "" ? null : parseCmdline(text);
+  },
+  startTime: ({ pin }) => readStartTime(pin),
+  cgroup: (from) => from.get("cgroup").path,
+  slice: (from) => from.get("place").slice,
+  unit: (from) => from.get("place").unit,
+  userUnit: (from) => from.get("place").userUnit,
+  container: (from) => told(from.get("place").container),
+  userContainer: (from) => told(from.get("place").userContainer),
+  session: (from) => from.get("place").session,
+  auditUid: ({ pin }) => auditId(pin, "loginuid", "read the peer's audit uid"),
+  auditSession: ({ pin }) => auditId(pin, "sessionid", "read the peer's audit session"),
+  capabilities: (from) =>
+    sensible(parseCapabilities(from.get("status")), "read the peer's capabilities"),
+  noNewPrivs: (from) => sensible(parseNoNewPrivs(from.get("status")), "read no_new_privs"),
+  seccomp: (from) => sensible(parseSeccomp(from.get("status")), "read the seccomp mode"),
+  namespaces: readNamespaces,
+};
+
+/** Left out of plain data: one reads a whole file, the other may hold secrets. */
+const ONLY_IF_ASKED: ReadonlySet<Name> = new Set(["exeSha256", "cmdline"]);
+
+const NAMES = Object.keys(READERS) as readonly Name[];
+
+function sensible<T>(value: T | undefined, what: string): T {
+  if (value === undefined) throw senseless(what, "read", "what cannot be understood");
+  return value;
+}
+
+function auditId(pin: Pin, file: string, what: string): number | null {
+  const id = sensible(parseAuditId(pin.read(file, what)), what);
+  if (id !== null || file !== "loginuid" || mapsEvery(pin.on, "uid")) return id;
+  const message = `Cannot ${what}: whoever logged in may have no number in our user namespace`;
+  const hint = "Run the server outside the container";
+  throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+}
+
+const inCgroups = ({ path, others }: CgroupPaths) => placeOf(path, others);
+
+function told(container: string | null | undefined): string | null {
+  if (container !== undefined) return container;
+  const message =
+    "Cannot tell whether the peer is in a container: its control groups do not show it";
+  const hint = "Decide by the unit, the control group or sameNamespaces";
+  throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+}
+
+/** Supplementary groups of now. */
+export function readGroupsNow(pin: Pin): readonly number[] {
+  const what = "read the peer's groups of now";
+  return sensible(parseGroups(parseStatus(pin.read("status", what))), what);
+}
+
+/** From boot to the pinned process's start, in ms. */
+export function readStartTime(pin: Pin): number {
+  const what = "read the peer's start time";
+  return sensible(parseStartTime(pin.read("stat", what)), what);
+}
+
+function readNamespaces({ pin }: Reader): Namespaces {
+  const { on, calls } = pin;
+  const what = "read the peer's namespaces";
+  const found = pin.verified(what, "readlink", (folder) => {
+    const namespaces: { [kind: string]: Namespace } = {};
+    for (const kind of NAMESPACE_KINDS) {
+      const theirs = readLink(on, calls, `${folder}ns/${kind}`);
+      if (typeof theirs === "number") return theirs;
+      const ours = readLink(on, calls, `/proc/self/ns/${kind}`);
+      if (typeof ours === "number") return ours;
+      const id = sensible(parseNamespace(theirs), what);
+      namespaces[kind] = Object.freeze({ id, ours: theirs === ours });
+    }
+    return Object.freeze(namespaces);
+  });
+  return found as Namespaces;
+}
+
+interface Crypto {
+  createHash(algorithm: "sha256"): {
+    update(bytes: Uint8Array): unknown;
+    digest(encoding: "hex"): string;
+  };
+}
+
+/** Opens the file that runs, whatever now has its name, and reads it to its end. */
+function hashExe({ pin }: Reader): string {
+  const { on, calls } = pin;
+  const what = "read the peer's executable";
+  let file: OwnedDescriptor | undefined;
+  try {
+    pin.verified(what, "open", (folder) => {
+      const fd = openFile(on, calls, `${folder}exe`);
+      if (fd < 0) return fd;
+      file = new OwnedDescriptor(on, calls, fd, what);
+      return undefined;
+    });
+    const { createHash } = builtinModule("node:crypto") as Crypto;
+    const hash = createHash("sha256");
+    const chunk = on.libc.memory(1 << 18);
+    for (let total = 0;;) {
+      const length = calls.read(file!.use(what), chunk);
+      if (length < 0) throw failure(on, what, "read", -length);
+      if (length === 0) {
+        file!.use(what); // it was this file that was read
+        return hash.digest("hex");
+      }
+      if ((total += length) > MOST_EXE) {
+        const hint = "Decide by another fact: no executable of this size is hashed";
+        const message = `Cannot ${what}: it is longer than ${MOST_EXE} bytes`;
+        throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+      }
+      hash.update(chunk.bytes.subarray(0, length));
+    }
+  } finally {
+    file?.close();
+  }
+}
+
+/**
+ * A snapshot that has read nothing yet.
+ *
+ * @param holder The peer, which is not to be collected before its snapshot is.
+ */
+export function snapshotOf(pinned: Pinned, holder: object): ProcessSnapshot {
+  return new Snapshot(pinned, holder) as Snapshot & ProcessSnapshot;
+}
+
+/** What {@link ProcessSnapshot} describes. */
+class Snapshot {
+  // A getter for each fact. Made once: as own properties they took five times as long as a readlink.
+  static {
+    for (const name of NAMES) {
+      Object.defineProperty(this.prototype, name, {
+        get(this: Snapshot) {
+          return valueOf(this.#fact(name));
+        },
+      });
+    }
+  }
+
+  readonly #from: Reader | UcredError;
+  readonly #read = new Map<Name, Fact<unknown>>();
+  #facts: ProcessFacts | undefined;
+
+  constructor(pinned: Pinned, holder: object) {
+    this.#from = pinned instanceof UcredError ? pinned : new Reader(pinned, holder);
+    Object.freeze(this);
+  }
+
+  get facts(): ProcessFacts {
+    const getters = NAMES.map((name) => [name, { get: () => this.#fact(name), enumerable: true }]);
+    return this.#facts ??= Object.freeze(Object.create(null, Object.fromEntries(getters)));
+  }
+
+  /** Reads a fact, once. */
+  #fact(name: Name): Fact<unknown> {
+    let fact = this.#read.get(name);
+    if (fact === undefined) this.#read.set(name, fact = readFact(this.#from, name));
+    return fact;
+  }
+
+  toJSON(): ProcessJSON {
+    const json: { [name: string]: unknown } = {};
+    const reasons: { [name: string]: string } = {};
+    for (const name of NAMES) {
+      if (ONLY_IF_ASKED.has(name) && !this.#read.has(name)) continue;
+      const fact = this.#fact(name);
+      if (fact.state === "known") json[name] = fact.value;
+      if (fact.state === "unknown") reasons[name] = fact.reason.message;
+    }
+    return { ...json, ...(Object.keys(reasons).length > 0 && { unknown: reasons }) };
+  }
+
+  [INSPECT](...call: InspectArguments): string {
+    return inspectAs("Process", this.toJSON(), call);
+  }
+}
+
+function readFact(from: Reader | UcredError, name: Name): Fact<unknown> {
+  if (from instanceof UcredError) return unknown(from);
+  try {
+    const value = READERS[name](from);
+    return value === null ? none("procfs@now") : known(value, "procfs@now");
+  } catch (error) {
+    if (error instanceof UcredError) return unknown(error);
+    throw error;
+  }
+}

@@ -1,0 +1,114 @@
+/** Policies whose names are those of this system. */
+
+import { system } from "../adapters/select.ts";
+import {
+  checkPolicy,
+  type DocumentPath,
+  type Named,
+  type NamedKind,
+  type Problem,
+  type Resolve,
+} from "../core/policy/document/check.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
+import type { Accounts, PolicyDocument } from "../core/policy/document/types.ts";
+import { compilePolicy, type Policy } from "../core/policy/policy.ts";
+import { ownOf } from "../core/policy/document/plain_copy.ts";
+import { policyError, type Problems } from "../core/policy/document/problems.ts";
+import { visible } from "../core/policy/document/shape.ts";
+import { idOf, localNames } from "../system/accounts.ts";
+
+/** What names in a policy are resolved with. */
+export interface DefineOptions {
+  /** Names → ids; by default the system's account database. */
+  readonly accounts?: Accounts | undefined;
+}
+
+/** The options of {@link DefineOptions}. */
+export const DEFINE_OPTIONS: OptionNames<DefineOptions> = { accounts: true };
+
+/**
+ * Makes a policy of rules: the first one that matches decides, and where none does the answer is no.
+ *
+ * Names of users and groups are resolved now, through the system's account database unless `accounts`
+ * is given. A policy without names and without `sameUser` asks the system nothing.
+ *
+ * @param document The rules, as data. Not kept.
+ * @throws {UcredError} `ERR_UCRED_POLICY` if anything is wrong with the document, all of it in the
+ * message; as `identify()` does where a name cannot be looked up.
+ * @throws {TypeError} If there is no option of a name.
+ *
+ * @example Root may do everything, a user may read, nobody else
+ * ```ts
+ * import { definePolicy } from "ucred";
+ *
+ * const policy = definePolicy({
+ *   version: 1,
+ *   rules: [
+ *     { name: "root", when: { uid: 0 }, allow: ["read", "write"] },
+ *     { name: "reader", when: { uid: "1000-1999" }, actions: "GET /**", allow: "read" },
+ *   ],
+ * });
+ * const { allowed, grants, reason } = policy.decide({ uid: 1000 }, { action: "GET /status" });
+ * console.log(allowed, grants.join(), reason); // true read Rule "reader" allows it: read
+ * ```
+ */
+export function definePolicy(document: PolicyDocument, options: DefineOptions = {}): Policy {
+  requireOptions("definePolicy()", options, DEFINE_OPTIONS);
+  const checked = checkDocument(document, options);
+  if ("policy" in checked) return checked.policy;
+  throw policyError(checked.problems, lineOf);
+}
+
+/**
+ * {@link definePolicy} for data from anywhere, with the problems where there are any.
+ *
+ * @param where Path in the document → "file:line:column".
+ */
+export function checkDocument(
+  document: unknown,
+  options: DefineOptions,
+  where?: (path: DocumentPath) => string,
+): { readonly policy: Policy } | { readonly problems: Problems<Problem> } {
+  const { accounts } = ownOf(options);
+  const resolve: Resolve = {
+    uid: (name) => accounts === undefined ? idOf(system(), "user", name) : accounts.uid(name),
+    gid: (name) => accounts === undefined ? idOf(system(), "group", name) : accounts.gid(name),
+    names: (kind) => accounts === undefined ? localNames(system(), kind) : [],
+    ownUid: () => system().libc.geteuid(),
+  };
+  const result = checkPolicy(document, resolve);
+  if ("problems" in result) return result;
+  const namesById = new Map<NamedKind, ReadonlyMap<number, readonly string[]>>();
+  const namesakes = ({ kind, id }: Named) => {
+    let byId = namesById.get(kind);
+    if (byId === undefined) namesById.set(kind, byId = allNames(kind, resolve));
+    return byId.get(id) ?? [];
+  };
+  return { policy: compilePolicy(result.checked, { namesakes, where }) };
+}
+
+/** Id → the names that have it. Each name is looked up once. */
+function allNames(kind: NamedKind, resolve: Resolve): ReadonlyMap<number, readonly string[]> {
+  const byId = new Map<number, string[]>();
+  for (const name of new Set(resolve.names(kind))) {
+    const id = kind === "user" ? resolve.uid(name) : resolve.gid(name);
+    if (id === undefined) continue;
+    const names = byId.get(id);
+    if (names === undefined) byId.set(id, [name]);
+    else names.push(name);
+  }
+  return byId;
+}
+
+/** "rules[0].when.uid: what is wrong". */
+function lineOf({ path, message }: Problem): string {
+  const where = path.map((key) => typeof key === "number" ? `[${key}]` : `.${nameIn(key)}`).join(
+    "",
+  );
+  return `${where.replace(/^\./, "") || "policy"}: ${message}`;
+}
+
+/** A field's name in a message: it may be of any length, and hold what does not show. */
+function nameIn(key: string): string {
+  return visible(key.length > 60 ? `${key.slice(0, 60)}…` : key);
+}

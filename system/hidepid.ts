@@ -1,0 +1,36 @@
+/** Whether /proc hides other users' processes from us: hidepid= of proc(5), ProtectProc= of systemd.exec(5). */
+
+import { type System, system } from "../adapters/select.ts";
+import { parseCapabilities, parseGroups, parseHidePid, parseStatus } from "../ffi/proc.ts";
+import type { HidePid } from "../ffi/proc.ts";
+import { readText } from "./proc_files.ts";
+
+/** What to do about it, for hints. */
+export const SHOW_PROCESSES =
+  "Set ProtectProc=default in the server's unit, or mount /proc without hidepid=";
+
+/**
+ * How /proc hides the processes of other users from us.
+ *
+ * @returns `undefined` where it does not, or where that cannot be found out. CAP_SYS_PTRACE shows all
+ * processes, and so does a group that is named by the `gid=` of the mount.
+ */
+export function hidingProc(on: System = system()): HidePid["mode"] | undefined {
+  const found = hidePid(on);
+  if (found === undefined) return undefined;
+  const { linux } = on.libc;
+  const text = linux === undefined ? -1 : readText(on, linux, "/proc/self/status");
+  if (typeof text === "number") return found.mode;
+  const status = parseStatus(text);
+  if (parseCapabilities(status)?.effective.includes("CAP_SYS_PTRACE")) return undefined;
+  const gids = [...parseGroups(status) ?? [], Number(status.get("Gid")?.split(/\s+/)[3])];
+  const isExempt = found.mode !== "ptraceable" && gids.includes(found.gid);
+  return isExempt ? undefined : found.mode;
+}
+
+/** How /proc is mounted; `undefined` if it hides nothing. */
+export function hidePid(on: System): HidePid | undefined {
+  const { linux } = on.libc;
+  const text = linux === undefined ? -1 : readText(on, linux, "/proc/self/mountinfo");
+  return typeof text === "number" ? undefined : parseHidePid(text);
+}

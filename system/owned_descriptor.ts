@@ -1,0 +1,113 @@
+/**
+ * Descriptors that we keep, and the proof at each use that the number still means the same file.
+ *
+ * Other code of the process may close a number that is not its own: Deno closes each descriptor of a
+ * node:net Unix socket twice, and with threads the second close can hit any descriptor that was opened
+ * in between. See docs/upstream-reports.md.
+ */
+
+import type { LinuxCalls, Memory } from "../adapters/libc.ts";
+import type { System } from "../adapters/select.ts";
+import { UcredError } from "../core/errors.ts";
+import { STAT, SYS_FSTAT } from "../ffi/stat.ts";
+import { failure } from "./syscall_error.ts";
+
+/** Device and inode of an open file, 32 bits each, in the order in which the kernel writes them. */
+export type FileId = readonly [number, number, number, number];
+
+interface StatMemory {
+  readonly memory: Memory;
+  /** Where the memory is. Below 2⁴⁷, so that a number holds it. */
+  readonly address: number;
+}
+
+const memories = new WeakMap<System, StatMemory>();
+
+function memoryOf(on: System, calls: LinuxCalls): StatMemory {
+  let found = memories.get(on);
+  if (found === undefined) {
+    const memory = on.libc.memory(STAT.size);
+    memories.set(on, found = { memory, address: Number(calls.address(memory)) });
+  }
+  return found;
+}
+
+/** Calls fstat(2). @returns The first words of the answer, which the next call overwrites; or −errno. */
+function stat(on: System, calls: LinuxCalls, fd: number): Uint32Array | number {
+  const { memory, address } = memoryOf(on, calls);
+  const number = SYS_FSTAT[on.abi.cpu];
+  if (number === undefined) return -ENOSYS;
+  const result = calls.syscall(number, fd, address);
+  return result < 0 ? result : memory.words;
+}
+
+/** ENOSYS, <asm-generic/errno.h> */
+const ENOSYS = 38;
+
+/** The file under a descriptor, or −errno. */
+export function fileIdOf(on: System, calls: LinuxCalls, fd: number): FileId | number {
+  const words = stat(on, calls, fd);
+  return typeof words === "number" ? words : [words[0]!, words[1]!, words[2]!, words[3]!];
+}
+
+/** Whether a descriptor means this very file; `false` where that cannot be found out. */
+export function isFile(on: System, calls: LinuxCalls, fd: number, id: FileId): boolean {
+  const words = stat(on, calls, fd);
+  return typeof words !== "number" && words[0] === id[0] && words[1] === id[1] &&
+    words[2] === id[2] && words[3] === id[3];
+}
+
+/**
+ * A descriptor that we opened and keep. Not for epoll and the like, which share one anonymous inode.
+ */
+export class OwnedDescriptor {
+  readonly #on: System;
+  readonly #calls: LinuxCalls;
+  readonly #id: FileId | undefined;
+  #fd: number;
+
+  /** @throws {UcredError} Where it is not open. */
+  constructor(on: System, calls: LinuxCalls, fd: number, what: string) {
+    const id = fileIdOf(on, calls, fd);
+    // An emulator or a seccomp filter may lack the call: then ownership is assumed.
+    if (typeof id === "number" && id !== -ENOSYS) throw failure(on, what, "fstat", -id);
+    this.#on = on;
+    this.#calls = calls;
+    this.#id = typeof id === "number" ? undefined : id;
+    this.#fd = fd;
+  }
+
+  get isClosed(): boolean {
+    return this.#fd < 0;
+  }
+
+  /**
+   * The number, for one call that follows at once.
+   *
+   * @param what Completes "Cannot …" in errors.
+   * @throws {UcredError} `ERR_UCRED_NO_FD` if other code has closed it.
+   */
+  use(what: string): number {
+    if (!this.isOurs()) throw stolen(what);
+    return this.#fd;
+  }
+
+  /** Whether the number still means what we opened. */
+  isOurs(): boolean {
+    return this.#fd >= 0 &&
+      (this.#id === undefined || isFile(this.#on, this.#calls, this.#fd, this.#id));
+  }
+
+  /** Closes it if it still is ours. May be called again. */
+  close(): void {
+    if (this.isOurs()) this.#calls.close(this.#fd);
+    this.#fd = -1;
+  }
+}
+
+/** The error for a descriptor of ours that other code of the process has closed. */
+export function stolen(what: string): UcredError {
+  const message = `Cannot ${what}: other code of this process has closed the descriptor`;
+  const hint = "On Deno use serve() or withPeers(), since its node:net closes descriptors twice";
+  return new UcredError("ERR_UCRED_NO_FD", message, { hint });
+}

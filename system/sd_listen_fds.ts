@@ -1,0 +1,176 @@
+/** Descriptors that a service manager passed (sd_listen_fds): are they listening Unix sockets? */
+
+import { builtinModule, host } from "../adapters/host.ts";
+import { type System, system } from "../adapters/select.ts";
+import { NO_ID } from "../core/credentials.ts";
+import { UcredError } from "../core/errors.ts";
+import { AF_UNIX } from "../ffi/abi.ts";
+import { FCNTL, FD_CLOEXEC, SOCK_STREAM } from "../ffi/linux.ts";
+import { decodeAddress } from "../ffi/message.ts";
+import { readCookie } from "./accepted_sockets.ts";
+import { OwnedDescriptor } from "./owned_descriptor.ts";
+import { failure } from "./syscall_error.ts";
+import { openFile } from "./proc_files.ts";
+import { tryLock } from "./file_lock.ts";
+
+/** A listening socket that was passed. */
+export interface InheritedSocket {
+  readonly fd: number;
+  /** As `FileDescriptorName=` has it; "unknown" where the manager gave none. */
+  readonly name: string;
+  /** What it is bound to, "\0" first if abstract. */
+  readonly path: string;
+  /** Nobody could listen on it: it may be taken again. */
+  giveBack(): void;
+}
+
+/** The variables of sd_listen_fds(3). */
+export interface ListenVariables {
+  readonly LISTEN_PID?: string | undefined;
+  readonly LISTEN_FDS?: string | undefined;
+  readonly LISTEN_FDNAMES?: string | undefined;
+}
+
+/** `SD_LISTEN_FDS_START`, <systemd/sd-daemon.h> */
+const FIRST = 3;
+
+/** More are no honest number. */
+const MOST = 1024;
+
+const taken = new Set<number>();
+
+/**
+ * Takes a socket that the service manager passed. It is then ours: no thread of this process gets it
+ * again. None of those that were passed is inherited by processes that we start.
+ *
+ * @param name Which, by its name; without, the only one that is left.
+ * @throws {UcredError} `ERR_UCRED_NO_FD` if there is no such socket, or another thread has taken it,
+ * `ERR_UCRED_NOT_UNIX` if it is no
+ * Unix socket, `ERR_UCRED_NO_PEER` if it does not listen for connections.
+ * @see {@link https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html sd_listen_fds(3)}
+ */
+export function takeInherited(
+  name?: string,
+  on: System = system(),
+  variables: ListenVariables = environment(),
+): InheritedSocket {
+  const all = passed(variables);
+  const left = all.filter(({ fd }) => !taken.has(fd));
+  // As sd_listen_fds() has it. That fails where there is none; of the one that is chosen it is told.
+  for (const { fd } of left) on.libc.linux?.fcntl(fd, FCNTL.SETFD, FD_CLOEXEC);
+  const found = name === undefined ? left : left.filter((socket) => socket.name === name);
+  if (found.length !== 1) {
+    const names = left.map((socket) => JSON.stringify(socket.name)).join(", ") || "none";
+    const why = found.length === 0
+      ? `there is none${name === undefined ? "" : ` named ${JSON.stringify(name)}`}`
+      : `there are ${found.length}${name === undefined ? "" : " of this name"}`;
+    throw noSocket(`${why}; left are: ${names}`, "Name one, by FileDescriptorName= of its unit");
+  }
+  const { fd } = found[0]!;
+  const path = requireListening(on, fd);
+  const lock = lockDescriptor(on, fd);
+  const result = on.libc.linux?.fcntl(fd, FCNTL.SETFD, FD_CLOEXEC) ?? 0;
+  if (result < 0) {
+    lock?.close();
+    throw failure(on, WHAT, "fcntl", -result);
+  }
+  taken.add(fd); // at once: until somebody listens on it another one could take it, too
+  const cookieNow = () => on.abi.os === "linux" ? readCookie(on, on.abi, fd) : undefined;
+  const cookie = cookieNow();
+  const giveBack = () => {
+    // Where it can be told: it was closed, and another one is there.
+    if (cookie === undefined || cookieNow() === cookie) taken.delete(fd);
+    lock?.close();
+  };
+  return { ...found[0]!, path, giveBack };
+}
+
+/**
+ * Locks a descriptor for this thread. The file of its state in /proc is the same for all threads of a
+ * process, and no other user may open it. The lock is kept until the process ends: with the thread that
+ * took the descriptor ends what it listened on.
+ *
+ * @returns `undefined` where there is no /proc: then the program has to see to it.
+ * @throws {UcredError} `ERR_UCRED_NO_FD` if another thread has it.
+ */
+function lockDescriptor(on: System, fd: number): OwnedDescriptor | undefined {
+  const { linux } = on.libc;
+  const opened = linux === undefined ? -1 : openFile(on, linux, `/proc/self/fdinfo/${fd}`);
+  if (linux === undefined || opened < 0) return undefined;
+  const lock = new OwnedDescriptor(on, linux, opened, WHAT);
+  let isLocked = false;
+  try {
+    isLocked = tryLock(opened, on);
+  } finally {
+    if (!isLocked) lock.close();
+  }
+  if (isLocked) return lock;
+  const hint = "Take each socket in one thread, and pass its connections or messages to the others";
+  throw noSocket(`another thread of this process has taken fd ${fd}`, hint);
+}
+
+const WHAT = "take a socket from the service manager";
+
+function passed({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES }: ListenVariables) {
+  if (LISTEN_FDS === undefined || LISTEN_PID === undefined) {
+    const hint = "Start the program by a systemd socket unit, or listen on a path";
+    throw noSocket("LISTEN_FDS and LISTEN_PID are not set", hint);
+  }
+  const pid = host().pid;
+  if (!isDecimal(LISTEN_PID) || Number(LISTEN_PID) !== pid) {
+    const hint = "Have the unit start the runtime itself, not a script that starts it";
+    throw noSocket(`they are for process ${LISTEN_PID}, and this is ${pid}`, hint);
+  }
+  const count = Number(LISTEN_FDS);
+  if (!isDecimal(LISTEN_FDS) || count > MOST) {
+    throw noSocket(`LISTEN_FDS is ${JSON.stringify(LISTEN_FDS)}`, "Unset it, or set it right");
+  }
+  const names = (LISTEN_FDNAMES ?? "").split(":");
+  return Array.from({ length: count }, (_, at) => ({
+    fd: FIRST + at,
+    name: names[at] || "unknown",
+  }));
+}
+
+/** Number() alone takes "1e3", "0x10" and "" as well. */
+const isDecimal = (text: string) => /^(0|[1-9][0-9]*)$/.test(text);
+
+/** Refuses what is no Unix socket that listens for connections. What it is bound to. */
+function requireListening(on: System, fd: number): string {
+  const { libc, value, size, abi } = on;
+  value.words[0] = NO_ID;
+  size.words[0] = value.bytes.length;
+  const errno = libc.getsockname(fd, value, size);
+  if (errno !== 0) throw failure(on, `${WHAT}, fd ${fd}`, "getsockname", errno);
+  if (abi.family(value.bytes) !== AF_UNIX) {
+    const hint = "Set ListenStream= of the socket unit to a path";
+    throw new UcredError("ERR_UCRED_NOT_UNIX", `Cannot ${WHAT}: fd ${fd} is no Unix socket`, {
+      hint,
+    });
+  }
+  const path = decodeAddress(value.bytes, size.words[0]!) ?? "";
+  const isStream = abi.os !== "linux" || number(on, fd, abi.options.SO_TYPE) === SOCK_STREAM;
+  if (isStream && number(on, fd, abi.options.SO_ACCEPTCONN) !== 0) return path;
+  const why = isStream ? "it does not listen" : "it is no stream socket";
+  throw new UcredError("ERR_UCRED_NO_PEER", `Cannot ${WHAT}, fd ${fd}: ${why}`, {
+    hint: "Use ListenStream= and Accept=no in the socket unit",
+  });
+}
+
+/** A socket option that is an int. */
+function number(on: System, fd: number, option: number): number {
+  const { libc, value, size, abi: { options } } = on;
+  value.words[0] = NO_ID;
+  size.words[0] = 4;
+  const errno = libc.getsockopt(fd, options.SOL_SOCKET, option, value, size);
+  if (errno !== 0) throw failure(on, `${WHAT}, fd ${fd}`, "getsockopt", errno);
+  return value.words[0]!;
+}
+
+function noSocket(why: string, hint: string): UcredError {
+  return new UcredError("ERR_UCRED_NO_FD", `Cannot ${WHAT}: ${why}`, { hint });
+}
+
+function environment(): ListenVariables {
+  return (builtinModule("node:process") as { readonly env: ListenVariables }).env;
+}

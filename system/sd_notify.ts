@@ -1,0 +1,60 @@
+/** Messages to the service manager: sd_notify(3). */
+
+import { builtinModule } from "../adapters/host.ts";
+import { type System, system } from "../adapters/select.ts";
+import { UcredError } from "../core/errors.ts";
+import { AF_UNIX } from "../ffi/abi.ts";
+import { DATAGRAM_SOCKET, encodeAddress } from "../ffi/message.ts";
+import { failure } from "./syscall_error.ts";
+
+const WHAT = "notify the service manager";
+
+/**
+ * Tells the service manager something, if there is one that wants to know (`NOTIFY_SOCKET` is set).
+ *
+ * @param state Lines of `NAME=VALUE`: "READY=1", "STATUS=…".
+ * @returns Whether it was sent; `false` where nobody wants to know.
+ * @throws {UcredError} `ERR_UCRED_SYSCALL` if it cannot be sent: with errno 11 (EAGAIN) the manager's
+ * queue is full, and a later call may succeed. `ERR_UCRED_UNSUPPORTED` where the socket is not a Unix
+ * socket.
+ * @see {@link https://man7.org/linux/man-pages/man3/sd_notify.3.html sd_notify(3)}
+ *
+ * @example Tell that a server of your own is ready
+ * ```ts
+ * import { notify } from "ucred/net";
+ *
+ * console.log(notify("READY=1") ? "told" : "nobody wants to know"); // nobody wants to know
+ * ```
+ */
+export function notify(state: string): boolean {
+  const { env } = builtinModule("node:process") as {
+    readonly env: { readonly NOTIFY_SOCKET?: string };
+  };
+  const { NOTIFY_SOCKET: path } = env;
+  return path !== undefined && path !== "" && notifyAt(system(), path, state);
+}
+
+/** {@link notify}, on a given system. */
+export function notifyAt(on: System, path: string, state: string): boolean {
+  const { libc: { linux }, abi } = on;
+  if (linux === undefined) return false; // service managers of other systems do not listen
+  const address = /^[/@]./.test(path) ? encodeAddress(path.replace(/^@/, "\0")) : undefined;
+  if (address === undefined || abi.os !== "linux") {
+    const message = `Cannot ${WHAT}: NOTIFY_SOCKET is ${JSON.stringify(path)}`;
+    const hint = "Set it to a path or to an abstract name that begins with @";
+    throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+  }
+  const text = new TextEncoder().encode(state);
+  const memoryOf = (bytes: Uint8Array) => {
+    const memory = on.libc.memory(Math.ceil((bytes.length + 1) / 8) * 8);
+    memory.bytes.set(bytes);
+    return memory;
+  };
+  const [data, to] = [memoryOf(text), memoryOf(address)];
+  const fd = linux.socket(AF_UNIX, DATAGRAM_SOCKET, 0);
+  if (fd < 0) throw failure(on, WHAT, "socket", -fd);
+  const sent = linux.sendto(fd, data, text.length, to, address.length);
+  linux.close(fd);
+  if (sent < 0) throw failure(on, WHAT, "sendto", -sent);
+  return true;
+}
