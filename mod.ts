@@ -27,18 +27,18 @@ export type {
   TestDocument,
   TestPeer,
 } from "./core/policy/document/types.ts";
-export type { DocumentPath } from "./core/policy/document/check.ts";
+export type { DocumentPath } from "./core/policy/document/problems.ts";
 export type { IdRange } from "./core/policy/decide/id_ranges.ts";
 export type { PolicyCase } from "./core/policy/analyze/region.ts";
 export type { Counterexample } from "./core/policy/analyze/difference.ts";
-export type { ConditionExplanation, Explanation, RuleExplanation } from "./core/policy/analyze/explain.ts";
+export type {
+  ConditionExplanation,
+  Explanation,
+  RuleExplanation,
+} from "./core/policy/analyze/explain.ts";
 export type { Finding, FindingKind, LintOptions } from "./core/policy/analyze/lint.ts";
-export {
-  type DecideOptions,
-  type Decision,
-  equivalent,
-  type Policy,
-} from "./core/policy/policy.ts";
+export type { DecideOptions, Decision } from "./core/policy/decide/decision.ts";
+export { equivalent, type Policy } from "./core/policy/policy.ts";
 export {
   type ShadowCase,
   type ShadowDifference,

@@ -1,7 +1,7 @@
 /** The command line → scripts that complete it in bash, zsh and fish, without starting `ucred`. */
 
 import type { Argument, Command, Option } from "commander";
-import { everyCommand, nameOf } from "./program.ts";
+import { everyCommand, nameOf } from "./commands.ts";
 
 /** Shells that there are scripts for. */
 export const SHELLS = ["bash", "zsh", "fish"] as const;

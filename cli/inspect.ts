@@ -1,5 +1,6 @@
 /** `ucred inspect`: who serves a socket, who may connect, who is connected, and what is doubtful. */
 
+import { Buffer } from "node:buffer";
 import {
   type BigIntStats,
   lstatSync,
@@ -8,23 +9,17 @@ import {
   realpathSync,
   statSync,
 } from "node:fs";
-import { Buffer } from "node:buffer";
 import { connect, type Socket } from "node:net";
-import process from "node:process";
 import { dirname, join, resolve } from "node:path";
+import process from "node:process";
 import { UcredError } from "../core/errors.ts";
 import { isSticky, whoElseReplaces } from "../core/ownership.ts";
 import type { Peer, PeerJSON } from "../core/peer.ts";
 import type { ProcessJSON } from "../core/process.ts";
-import { accountName, ownUid } from "../system/accounts.ts";
 import { identify } from "../identity/identify.ts";
-import {
-  connectionsElsewhere,
-  holdersOf,
-  isBound,
-  peerOfPid,
-  socketsAt,
-} from "../system/unix_sockets.ts";
+import { peerOfPid } from "../identity/peer_of_pid.ts";
+import { accountName, ownUid } from "../system/accounts.ts";
+import { connectionsElsewhere, holdersOf, isBound, socketsAt } from "../system/unix_sockets.ts";
 import {
   type ExitCode,
   paint,

@@ -2,7 +2,7 @@
 
 import process from "node:process";
 import type { Peer } from "../core/peer.ts";
-import type { Decision } from "../core/policy/policy.ts";
+import type { Decision } from "../core/policy/decide/decision.ts";
 import { watchPolicy } from "../policy/watch.ts";
 import { createServer } from "../servers/net.ts";
 import {

@@ -1,7 +1,7 @@
 /** The command line → a manual page, in roff: man(7). */
 
 import type { Command, Option } from "commander";
-import { everyCommand, examplesOf, nameOf } from "./program.ts";
+import { everyCommand, examplesOf, nameOf } from "./commands.ts";
 
 const EXIT_CODES = [
   ["0", "Fine."],

@@ -3,7 +3,7 @@
 import process from "node:process";
 import { styleText } from "node:util";
 import { UcredError } from "../core/errors.ts";
-import { visible } from "../core/policy/document/shape.ts";
+import { visible } from "../core/text.ts";
 
 /** 0: fine; 1: there are findings, or the answer is no; 2: it could not be done. */
 export type ExitCode = 0 | 1 | 2;

@@ -4,19 +4,19 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
 import { isId } from "../core/credentials.ts";
-import { textOf, UcredError } from "../core/errors.ts";
+import { UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
-import type { NamedKind } from "../core/policy/document/check.ts";
-import type { Accounts } from "../core/policy/document/types.ts";
-import { type NameOfId, writeRanges } from "../core/policy/decide/id_ranges.ts";
-import { equivalent, type Policy } from "../core/policy/policy.ts";
-import type { PlainPeer } from "../core/policy/decide/subject.ts";
 import { writeWho } from "../core/policy/analyze/who.ts";
-import { accountId, accountName } from "../system/accounts.ts";
+import { type NameOfId, writeRanges } from "../core/policy/decide/id_ranges.ts";
+import type { PlainPeer } from "../core/policy/decide/subject.ts";
+import type { Accounts, NamedKind } from "../core/policy/document/types.ts";
+import { equivalent, type Policy } from "../core/policy/policy.ts";
+import { textOf } from "../core/text.ts";
+import { peerOfPid } from "../identity/peer_of_pid.ts";
 import { definePolicy } from "../policy/define.ts";
-import { peerOfPid } from "../system/unix_sockets.ts";
 import { type LoadOptions, loadPolicy } from "../policy/load.ts";
 import { parsePolicy } from "../policy/parse.ts";
+import { accountId, accountName } from "../system/accounts.ts";
 import {
   columns,
   type ExitCode,

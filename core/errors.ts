@@ -82,21 +82,3 @@ export class UcredError extends Error {
     return "UcredError";
   }
 }
-
-/** What was thrown, as text: not everything has one. */
-export function textOf(thrown: unknown): string {
-  try {
-    return String(thrown);
-  } catch {
-    return "something that cannot be printed";
-  }
-}
-
-/** Where it was thrown, for the detail of a warning; nothing where that is not told. */
-export function stackOf(thrown: unknown): string {
-  try {
-    return thrown instanceof Error ? String(thrown.stack ?? "") : "";
-  } catch {
-    return "";
-  }
-}

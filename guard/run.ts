@@ -1,21 +1,22 @@
 /** `ucred guard`: identity for a server that knows nothing of it, in front of whose socket it stands. */
 
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import process from "node:process";
 import { clearInterval, setInterval } from "node:timers";
-import { isId } from "../core/credentials.ts";
-import { accountId } from "../system/accounts.ts";
-import type { ServerExpectation } from "../identity/verify_server.ts";
-import { shadowPolicy } from "../core/policy/shadow.ts";
-import type { Policy } from "../core/policy/policy.ts";
-import { type WatchedPolicy, watchPolicy } from "../policy/watch.ts";
-import { type AuditLog, auditLog } from "../servers/admission/audit.ts";
-import type { Limits } from "../servers/admission/limits.ts";
-import type { ListenOptions, SafeServer } from "../servers/listen/lifecycle.ts";
-import { guardHttp } from "./http.ts";
-import { guardStream } from "./stream.ts";
 import { type ExitCode, printable, tell, tellError, UsageError } from "../cli/output.ts";
 import { untilSignal } from "../cli/signals.ts";
+import { isId } from "../core/credentials.ts";
+import type { Policy } from "../core/policy/policy.ts";
+import { shadowPolicy } from "../core/policy/shadow.ts";
+import type { ServerExpectation } from "../identity/verify_server.ts";
+import { type WatchedPolicy, watchPolicy } from "../policy/watch.ts";
+import { type AuditLog, auditLog } from "../servers/admission/audit.ts";
+import type { ListenOptions } from "../servers/listen/lifecycle.ts";
+import { accountId } from "../system/accounts.ts";
+import { guardHttp } from "./http.ts";
+import { limitsOf } from "./limits.ts";
+import type { GuardServer } from "./options.ts";
+import { guardStream } from "./stream.ts";
 
 /** Options, as the command line has them. */
 export interface GuardCommandOptions {
@@ -39,28 +40,6 @@ export interface GuardCommandOptions {
   readonly h2c?: boolean;
   readonly keepHeader?: readonly string[];
 }
-
-/** What a guard needs, whatever it understands of the bytes. */
-export interface GuardOptions {
-  readonly policy: Policy | undefined;
-  readonly limits: Limits;
-  readonly audit: AuditLog | undefined;
-  /** Where the server behind listens. */
-  readonly upstream: string;
-  /** Who it has to be. */
-  readonly expect: ServerExpectation | undefined;
-  /** Whether connections may be upgraded to HTTP/2, whose requests are not decided. */
-  readonly h2c: boolean;
-  /** Names of headers, in lower case, that are passed although a proxy alone should set them. */
-  readonly keepHeaders: ReadonlySet<string>;
-}
-
-/** A server of `ucred/net` or `ucred/http`. */
-export type GuardServer = SafeServer & {
-  once(event: "error", run: (error: Error) => void): unknown;
-  off(event: "error", run: (error: Error) => void): unknown;
-  address(): unknown;
-};
 
 /** Runs the command, until it is told to end. */
 export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
@@ -168,54 +147,6 @@ function withShadow(
       );
     },
   });
-}
-
-/** Descriptors of a connection: the client's, the server's, and one of either that is about to be closed. */
-const PER_CONNECTION = 3;
-
-/** Descriptors for all else: the runtime's, policies, logs, connections that are refused. */
-const SPARE = 128;
-
-/** By default; as ucred/net has it. */
-const CONNECTIONS = 2048;
-const PER_USER = 256;
-
-/**
- * Never more connections than there may be descriptors. A process that has none left accepts nothing,
- * and Deno 2.9.5 never again.
- */
-function limitsOf({ maxConnections, maxPerUser, acceptRate }: GuardCommandOptions): Limits {
-  const files = mostOpenFiles();
-  const most = Math.floor((files - SPARE) / PER_CONNECTION);
-  const asked = maxConnections ?? CONNECTIONS;
-  const raise = "raise it by `ulimit -n`, or by LimitNOFILE= of the service";
-  if (most < 1) {
-    throw new UsageError(`A process may have ${files} files open here, which is too few: ${raise}`);
-  }
-  const share = Math.max(1, Math.floor(most * PER_USER / CONNECTIONS));
-  const perUser = maxPerUser ?? (most < asked ? Math.min(PER_USER, share) : PER_USER);
-  if (most < asked) {
-    tell(
-      `${most} connections at a time, ${Math.min(perUser, most)} of one user, and not ${asked}: ` +
-        `a process may have ${files} files open here; ${raise}`,
-    );
-  }
-  return {
-    connections: Math.min(asked, most),
-    connectionsPerUser: perUser,
-    acceptsPerSecond: acceptRate,
-  };
-}
-
-/** RLIMIT_NOFILE, where it can be told. */
-function mostOpenFiles(): number {
-  try {
-    const limits = readFileSync("/proc/self/limits", "latin1");
-    const soft = /^Max open files +([0-9]+)/m.exec(limits)?.[1];
-    return soft === undefined ? Infinity : Number(soft);
-  } catch {
-    return Infinity; // not Linux
-  }
 }
 
 /** @throws {UsageError} If there is no such user: it would be found out with the first connection. */

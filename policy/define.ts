@@ -1,20 +1,18 @@
 /** Policies whose names are those of this system. */
 
 import { system } from "../adapters/select.ts";
-import {
-  checkPolicy,
-  type DocumentPath,
-  type Named,
-  type NamedKind,
-  type Problem,
-  type Resolve,
-} from "../core/policy/document/check.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
-import type { Accounts, PolicyDocument } from "../core/policy/document/types.ts";
-import { compilePolicy, type Policy } from "../core/policy/policy.ts";
+import { checkPolicy, type Resolve } from "../core/policy/document/check.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
-import { policyError, type Problems } from "../core/policy/document/problems.ts";
-import { visible } from "../core/policy/document/shape.ts";
+import {
+  type DocumentPath,
+  policyError,
+  type Problem,
+  type Problems,
+} from "../core/policy/document/problems.ts";
+import type { Accounts, Named, NamedKind, PolicyDocument } from "../core/policy/document/types.ts";
+import { compilePolicy, type Policy } from "../core/policy/policy.ts";
+import { visible } from "../core/text.ts";
 import { idOf, localNames } from "../system/accounts.ts";
 
 /** What names in a policy are resolved with. */

@@ -13,13 +13,13 @@ import {
   statSync,
 } from "node:fs";
 import process from "node:process";
-import { textOf, UcredError } from "../core/errors.ts";
+import { UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { isSticky, type Ownership, whoElseWrites } from "../core/ownership.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
-import type { Policy } from "../core/policy/policy.ts";
 import { mendFile } from "../core/policy/document/problems.ts";
-import { visible } from "../core/policy/document/shape.ts";
+import type { Policy } from "../core/policy/policy.ts";
+import { textOf, visible } from "../core/text.ts";
 import { hasOwnGroupOnly, isTrusted } from "../system/trusted_owner.ts";
 import { parse, type ParseOptions } from "./parse.ts";
 

@@ -17,7 +17,7 @@ export { type ParseOptions, parsePolicy } from "./parse.ts";
 export { type WatchedPolicy, type WatchOptions, watchPolicy } from "./watch.ts";
 export type { DefineOptions } from "./define.ts";
 export type { Accounts } from "../core/policy/document/types.ts";
-export type { DocumentPath } from "../core/policy/document/check.ts";
+export type { DocumentPath } from "../core/policy/document/problems.ts";
 export type { IdRange } from "../core/policy/decide/id_ranges.ts";
 export type { PolicyCase } from "../core/policy/analyze/region.ts";
 export { policySchema } from "../core/policy/document/schema.ts";
@@ -25,6 +25,11 @@ export type { Finding, FindingKind, LintOptions } from "../core/policy/analyze/l
 export type { JsonSchema } from "../core/policy/document/shape.ts";
 export type { TestReport, TestResult } from "../core/policy/analyze/run_tests.ts";
 export type { PeerIds, Who, WhoClause } from "../core/policy/analyze/who.ts";
-export type { DecideOptions, Decision, Policy } from "../core/policy/policy.ts";
-export type { ConditionExplanation, Explanation, RuleExplanation } from "../core/policy/analyze/explain.ts";
+export type { DecideOptions, Decision } from "../core/policy/decide/decision.ts";
+export type { Policy } from "../core/policy/policy.ts";
+export type {
+  ConditionExplanation,
+  Explanation,
+  RuleExplanation,
+} from "../core/policy/analyze/explain.ts";
 export type { FactName, PlainPeer, SubjectFacts } from "../core/policy/decide/subject.ts";

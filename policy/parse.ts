@@ -1,11 +1,12 @@
 /** Text → policy: YAML or JSON, and for everything that is wrong the line and column. */
 
-import { type OptionNames, requireOptions } from "../core/options.ts";
-import type { Policy } from "../core/policy/policy.ts";
-import { ownOf } from "../core/policy/document/plain_copy.ts";
 import { UcredError } from "../core/errors.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
+import { ownOf } from "../core/policy/document/plain_copy.ts";
 import { policyError, Problems } from "../core/policy/document/problems.ts";
-import { show, visible } from "../core/policy/document/shape.ts";
+import { show } from "../core/policy/document/shape.ts";
+import type { Policy } from "../core/policy/policy.ts";
+import { visible } from "../core/text.ts";
 import { checkDocument, DEFINE_OPTIONS, type DefineOptions } from "./define.ts";
 import { type Faulty, type Found, readYaml } from "./yaml.ts";
 

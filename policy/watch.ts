@@ -3,12 +3,12 @@
 import { stat } from "node:fs/promises";
 import process from "node:process";
 import { clearTimeout, setTimeout } from "node:timers";
-import { stackOf, textOf, UcredError } from "../core/errors.ts";
+import { UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
-import { ForwardingPolicy } from "../core/policy/forward.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
+import { ForwardingPolicy } from "../core/policy/forward.ts";
 import type { Policy } from "../core/policy/policy.ts";
-import { visible } from "../core/policy/document/shape.ts";
+import { stackOf, textOf, visible } from "../core/text.ts";
 import {
   changing,
   LOAD_OPTIONS,

@@ -14,10 +14,10 @@ import {
   type Scalar,
   type YAMLMap,
 } from "yaml";
-import type { Problem } from "../core/policy/document/check.ts";
 import { DEEPEST } from "../core/policy/document/plain_copy.ts";
-import { Problems } from "../core/policy/document/problems.ts";
-import { everyUnseenIn, show, visible } from "../core/policy/document/shape.ts";
+import { type Problem, Problems } from "../core/policy/document/problems.ts";
+import { everyUnseenIn, show } from "../core/policy/document/shape.ts";
+import { visible } from "../core/text.ts";
 
 /** In characters (UTF-16 code units). Ten thousand rules take less. */
 export const LONGEST = 4 << 20;

@@ -25,10 +25,10 @@
 
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
-import type { Decision } from "../core/policy/policy.ts";
-import { takeInherited } from "../system/sd_listen_fds.ts";
+import type { Decision } from "../core/policy/decide/decision.ts";
 import type { BunSocketLike } from "../identity/fd.ts";
 import { checkSupport } from "../identity/support.ts";
+import { takeInherited } from "../system/sd_listen_fds.ts";
 import {
   Admission,
   ADMISSION_OPTIONS,
@@ -38,12 +38,18 @@ import {
   type ServerStats,
 } from "./admission/admission.ts";
 import { attempt, isThenable } from "./admission/handler.ts";
-import { type CloseOptions, LISTEN_OPTIONS, type ListenOptions, timerOf } from "./listen/lifecycle.ts";
+import {
+  type CloseOptions,
+  LISTEN_OPTIONS,
+  type ListenOptions,
+  timerOf,
+} from "./listen/lifecycle.ts";
 import { Notification } from "./listen/notification.ts";
 import { occupy, type Place } from "./listen/socket_path.ts";
 
 export type { Peer } from "../core/peer.ts";
-export type { Decision, Policy } from "../core/policy/policy.ts";
+export type { Decision } from "../core/policy/decide/decision.ts";
+export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { AdmissionOptions, ServerStats } from "./admission/admission.ts";
 export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";

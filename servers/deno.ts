@@ -36,7 +36,8 @@ export {
   type WithPeersOptions,
 } from "./listen/deno_peers.ts";
 export type { Peer } from "../core/peer.ts";
-export type { Decision, Policy } from "../core/policy/policy.ts";
+export type { Decision } from "../core/policy/decide/decision.ts";
+export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { AdmissionOptions, ServerStats } from "./admission/admission.ts";
 export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";

@@ -28,9 +28,11 @@
 
 import type { MiddlewareHandler } from "hono";
 import type { Peer } from "../core/peer.ts";
-import type { Decision, Policy } from "../core/policy/policy.ts";
+import type { Decision } from "../core/policy/decide/decision.ts";
+import type { Policy } from "../core/policy/policy.ts";
+import { decisionOf, peerOf } from "./admission/attach.ts";
+import { BAD_TARGET, forbidden, responseOf } from "./http/problem.ts";
 import { targetOf } from "./http/request_target.ts";
-import { BAD_TARGET, decisionOf, forbidden, peerOf, responseOf } from "./http/decide_request.ts";
 
 /** What the middleware adds to the context. */
 export interface PeerEnv {

@@ -31,16 +31,12 @@ export {
   type HttpServerOptions,
   type RequestOptions,
 } from "./http/node.ts";
-export {
-  type Engine,
-  type FetchContext,
-  type HttpListening,
-  serve,
-  type ServeOptions,
-} from "./http/serve.ts";
-export { decisionOf, peerOf, type RequestLike } from "./http/decide_request.ts";
+export type { Engine, FetchContext, HttpListening, ServeOptions } from "./http/options.ts";
+export { serve } from "./http/serve.ts";
+export { decisionOf, peerOf, type RequestLike } from "./admission/attach.ts";
 export type { Peer } from "../core/peer.ts";
-export type { Decision, Policy } from "../core/policy/policy.ts";
+export type { Decision } from "../core/policy/decide/decision.ts";
+export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { AdmissionOptions, ServerStats } from "./admission/admission.ts";
 export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";

@@ -17,7 +17,7 @@
 import { Server, type ServerOpts, type Socket } from "node:net";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
-import type { Decision } from "../core/policy/policy.ts";
+import type { Decision } from "../core/policy/decide/decision.ts";
 import {
   Admission,
   ADMISSION_OPTIONS,
@@ -38,7 +38,8 @@ import {
 } from "./listen/lifecycle.ts";
 
 export type { Peer } from "../core/peer.ts";
-export type { Decision, Policy } from "../core/policy/policy.ts";
+export type { Decision } from "../core/policy/decide/decision.ts";
+export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { AdmissionOptions, Refused, ServerStats } from "./admission/admission.ts";
 export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";

@@ -3,8 +3,7 @@
 import { builtinModule } from "../adapters/host.ts";
 import { type System, system } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
-import { known, unknown } from "../core/facts.ts";
-import type { Peer } from "../core/peer.ts";
+import { AF_UNIX } from "../ffi/abi.ts";
 import {
   AF_NETLINK,
   decodeDiag,
@@ -16,14 +15,9 @@ import {
   NETLINK_SOCKET,
   STATE,
 } from "../ffi/diag.ts";
-import { AF_UNIX } from "../ffi/abi.ts";
 import { DATAGRAM_SOCKET, encodeAddress } from "../ffi/message.ts";
 import { OwnedDescriptor } from "./owned_descriptor.ts";
 import { failure, senseless } from "./syscall_error.ts";
-import { withGid } from "../identity/groups.ts";
-import { CapturedPeer } from "../identity/peer.ts";
-import { pinPid } from "../identity/process/pidfd.ts";
-import { readGroupsNow } from "../identity/process/snapshot.ts";
 
 /** What is behind a socket's file, by the numbers that /proc/PID/fd shows. */
 export interface SocketsAt {
@@ -190,34 +184,5 @@ function orNone<T>(look: () => T): T | undefined {
     return look();
   } catch {
     return undefined;
-  }
-}
-
-/**
- * A process by its number, pinned from now on, in the shape of a peer: its ids are those of now.
- *
- * @returns To be closed.
- * @throws {UcredError} `ERR_UCRED_PEER_GONE` if there is none, and as `identify()` does.
- */
-export function peerOfPid(pid: number, on: System = system()): Peer {
-  const pin = pinPid(on, pid);
-  try {
-    const { ids: { euid: uid, egid: gid }, source } = pin.readIds();
-    const groups = withGid(readGroupsNow(pin), gid);
-    const reason = new UcredError(
-      "ERR_UCRED_UNSUPPORTED",
-      "Cannot tell the label of a process: a socket has one",
-      { hint: "Identify a connection" },
-    );
-    return new CapturedPeer(on, {
-      credentials: { pid, uid, gid },
-      groups: known(groups, "procfs@now"),
-      label: unknown(reason),
-      pinned: pin,
-      source,
-    });
-  } catch (error) {
-    pin.close();
-    throw error;
   }
 }

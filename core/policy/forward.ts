@@ -1,8 +1,9 @@
 /** A policy that answers as another one does. */
 
 import type { Peer } from "../peer.ts";
-import type { DecideOptions, Decision, Policy } from "./policy.ts";
+import type { DecideOptions, Decision } from "./decide/decision.ts";
 import type { PlainPeer } from "./decide/subject.ts";
+import type { Policy } from "./policy.ts";
 
 /** Every question goes to the policy that is in force when it is asked. */
 export abstract class ForwardingPolicy implements Policy {

@@ -2,39 +2,26 @@
 
 import { type OptionNames, requireOptions } from "../options.ts";
 import type { Peer } from "../peer.ts";
-import { Candidates, Standing } from "./decide/candidates.ts";
-import type { CheckedPolicy, CheckedRule, DocumentPath, Named } from "./document/check.ts";
-import { compileCondition, type Evaluate, needsPin, type Truth } from "./decide/condition.ts";
-import { explain, type Explanation } from "./analyze/explain.ts";
 import { type Counterexample, difference } from "./analyze/difference.ts";
-import { compileGlob } from "./decide/glob.ts";
-import { areGuardsAlone, type Guard, guardsOf, IdIndex } from "./decide/id_index.ts";
+import { explain, type Explanation } from "./analyze/explain.ts";
 import { type Finding, LINT_OPTIONS, type LintOptions, lintRules } from "./analyze/lint.ts";
-import { type FactName, fieldOf, type PlainPeer, Subject } from "./decide/subject.ts";
 import { runTests, type TestReport } from "./analyze/run_tests.ts";
 import { type Who, whoCan } from "./analyze/who.ts";
-
-/** What a policy says of a peer and an action. Frozen; what is said again may be the same object. */
-export interface Decision {
-  /** Whether it may. */
-  readonly allowed: boolean;
-  /** The rule that decided; `undefined` where none matched, which is a no. */
-  readonly rule: string | undefined;
-  /** What it gives: the names behind `allow`. Empty where it denies, and behind `allow: true`. */
-  readonly grants: readonly string[];
-  /** Facts that could not be known, and on which the answer may have hung. */
-  readonly unknown: readonly FactName[];
-  /** Why, in a sentence, for logs: it names the rule. */
-  readonly reason: string;
-  /** What the denying rule's author wants the peer to be told; `undefined` for nothing. */
-  readonly message: string | undefined;
-}
-
-/** What is decided beside who asks. */
-export interface DecideOptions {
-  /** What the peer wants to do, as `actions` of the rules spell it: "GET /metrics", say. */
-  readonly action?: string | undefined;
-}
+import { Candidates, Standing } from "./decide/candidates.ts";
+import { compileCondition, needsPin, type Truth } from "./decide/condition.ts";
+import {
+  type CompiledRule,
+  type DecideOptions,
+  type Decision,
+  MadeDecision,
+  NOTHING_UNKNOWN,
+} from "./decide/decision.ts";
+import { compileGlob } from "./decide/glob.ts";
+import { areGuardsAlone, type Guard, guardsOf, IdIndex } from "./decide/id_index.ts";
+import { type FactName, fieldOf, type PlainPeer, Subject } from "./decide/subject.ts";
+import type { CheckedPolicy, CheckedRule } from "./document/check.ts";
+import type { DocumentPath } from "./document/problems.ts";
+import type { Named } from "./document/types.ts";
 
 const DECIDE_OPTIONS: OptionNames<DecideOptions> = { action: true };
 const NO_OPTIONS: DecideOptions = Object.freeze({});
@@ -81,56 +68,6 @@ export interface PolicyContext {
   readonly namesakes?: (named: Named) => readonly string[];
   /** Path in the document → "file:line:column". */
   readonly where?: ((path: DocumentPath) => string) | undefined;
-}
-
-interface CompiledRule {
-  readonly name: string;
-  readonly evaluate: Evaluate | undefined;
-  readonly actions: readonly ((action: string) => boolean)[] | undefined;
-  readonly grants: readonly string[] | undefined;
-  readonly why: string | undefined;
-}
-
-const NO_GRANTS: readonly string[] = Object.freeze([]);
-const NOTHING_UNKNOWN: readonly FactName[] = Object.freeze([]);
-
-class MadeDecision implements Decision {
-  readonly allowed: boolean;
-  readonly rule: string | undefined;
-  readonly grants: readonly string[];
-  readonly unknown: readonly FactName[];
-  readonly reason: string;
-  readonly message: string | undefined;
-
-  constructor(rule: CompiledRule | undefined, truth: Truth, unknown: readonly FactName[]) {
-    this.allowed = rule?.grants !== undefined;
-    this.rule = rule?.name;
-    this.grants = rule?.grants ?? NO_GRANTS;
-    this.unknown = unknown;
-    this.reason = reasonOf(rule, truth, unknown); // its own, so that logs in JSON have it
-    this.message = rule?.why;
-    Object.freeze(this);
-  }
-}
-
-function reasonOf(
-  rule: CompiledRule | undefined,
-  truth: Truth,
-  unknown: readonly FactName[],
-): string {
-  if (rule === undefined) {
-    return unknown.length === 0
-      ? "No rule matches"
-      : `No rule matches; unknown: ${unknown.join(", ")}`;
-  }
-  const { name, grants, why } = rule;
-  if (grants !== undefined) {
-    return `Rule "${name}" allows it${grants.length > 0 ? `: ${grants.join(", ")}` : ""}`;
-  }
-  const because = why === undefined ? "" : `: ${why}`;
-  return truth === undefined
-    ? `Rule "${name}" denies whom it may be about${because}; unknown: ${unknown.join(", ")}`
-    : `Rule "${name}" denies it${because}`;
 }
 
 /** Compiles a document that was checked. */

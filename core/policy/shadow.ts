@@ -1,10 +1,11 @@
 /** A candidate policy beside the active one: it decides nothing, and its differences are counted. */
 
-import type { Peer } from "../peer.ts";
 import { type OptionNames, requireOptions } from "../options.ts";
-import { ForwardingPolicy } from "./forward.ts";
-import type { DecideOptions, Decision, Policy } from "./policy.ts";
+import type { Peer } from "../peer.ts";
+import type { DecideOptions, Decision } from "./decide/decision.ts";
 import { fieldOf, type PlainPeer } from "./decide/subject.ts";
+import { ForwardingPolicy } from "./forward.ts";
+import type { Policy } from "./policy.ts";
 
 /** Decisions in which two policies differed alike, of one pair of rules. */
 export interface ShadowDifference {

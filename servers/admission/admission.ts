@@ -1,17 +1,18 @@
 /** Connection → let in, with its peer, or refused: what all servers have in common. */
 
 import process from "node:process";
-import { stackOf, textOf, UcredError } from "../../core/errors.ts";
+import { UcredError } from "../../core/errors.ts";
 import type { OptionNames } from "../../core/options.ts";
 import type { Peer } from "../../core/peer.ts";
-import type { Decision, Policy } from "../../core/policy/policy.ts";
-import { ownUid } from "../../system/accounts.ts";
-import { claimOf } from "../../system/accepted_sockets.ts";
+import type { Decision } from "../../core/policy/decide/decision.ts";
+import type { Policy } from "../../core/policy/policy.ts";
+import { stackOf, textOf, visible } from "../../core/text.ts";
 import { closeSocket, fdOf, type UnixSocket } from "../../identity/fd.ts";
 import { isClosed, isSpent } from "../../identity/hangup.ts";
 import { identifyAt } from "../../identity/identify.ts";
 import { definePolicy } from "../../policy/define.ts";
-import { visible } from "../../core/policy/document/shape.ts";
+import { claimOf } from "../../system/accepted_sockets.ts";
+import { ownUid } from "../../system/accounts.ts";
 import { type AuditLog, cut } from "./audit.ts";
 import { type EndReason, isWatched, publish, type Refusal, type ServerEvent } from "./events.ts";
 import { type Limits, UserLimits } from "./limits.ts";

@@ -3,8 +3,8 @@
 import { Buffer } from "node:buffer";
 import { constants, fstatSync, openSync, write } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { textOf } from "../../core/errors.ts";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
+import { textOf } from "../../core/text.ts";
 import { KeptFile } from "../../system/kept_file.ts";
 import type { ServerEvent } from "./events.ts";
 

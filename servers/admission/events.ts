@@ -3,7 +3,7 @@
 import { type Channel, channel } from "node:diagnostics_channel";
 import type { UcredError } from "../../core/errors.ts";
 import type { Peer } from "../../core/peer.ts";
-import type { Decision } from "../../core/policy/policy.ts";
+import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { Limit } from "./limits.ts";
 
 /**

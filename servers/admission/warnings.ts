@@ -3,7 +3,7 @@
 import process from "node:process";
 import { setTimeout } from "node:timers";
 import type { Peer } from "../../core/peer.ts";
-import { visible } from "../../core/policy/document/shape.ts";
+import { visible } from "../../core/text.ts";
 import { cut } from "./audit.ts";
 
 /** Milliseconds from one warning to the next. */

@@ -6,31 +6,26 @@
  */
 
 import { clearInterval, setInterval } from "node:timers";
-import { Acceptor, type Claim, claimOf } from "../../system/accepted_sockets.ts";
-import { isHost } from "./request_target.ts";
-import { Admission, type Admitted } from "../admission/admission.ts";
-import { type DenoConnection, type DenoListener, Peers } from "../listen/deno_peers.ts";
-import { Notification } from "../listen/notification.ts";
 import { checkSupport } from "../../identity/support.ts";
+import { Acceptor, type Claim, claimOf } from "../../system/accepted_sockets.ts";
+import { Admission, type Admitted } from "../admission/admission.ts";
+import { belongsTo, decided } from "../admission/attach.ts";
+import { type DenoConnection, type DenoListener, Peers } from "../listen/deno_peers.ts";
+import { checkingInterval } from "../listen/lifecycle.ts";
+import { Notification } from "../listen/notification.ts";
 import { occupy, type Place } from "../listen/socket_path.ts";
+import { type Connection, decideRequest, isProblem, onEnd, unused } from "./decide_request.ts";
+import type { Running, ServeOptions } from "./options.ts";
 import {
   BAD_CODING,
   BAD_HOST,
   BAD_TARGET,
-  belongsTo,
-  type Connection,
-  decided,
-  decideRequest,
   forbidden,
-  isProblem,
-  onEnd,
   type Problem,
   responseOf,
-  unused,
-} from "./decide_request.ts";
+} from "./problem.ts";
 import { type DenoStream, refuseStream } from "./refusal.ts";
-import { checkingInterval } from "../listen/lifecycle.ts";
-import type { Running, ServeOptions } from "./serve.ts";
+import { isHost } from "./request_target.ts";
 
 /** Serves the requests of one connection, which it then owns. */
 type ServeOnConnection = (

@@ -11,10 +11,9 @@ import { createServer as createNetServer, type Server as NetServer, type Socket 
 import type { Duplex } from "node:stream";
 import { clearInterval, clearTimeout, setInterval, setTimeout } from "node:timers";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
-import { Acceptor, type Claim } from "../../system/accepted_sockets.ts";
 import { hidesFd, httpHidesFd } from "../../identity/fd.ts";
 import { isHungUp, tellsHangUp } from "../../identity/hangup.ts";
-import { isHost } from "./request_target.ts";
+import { Acceptor, type Claim } from "../../system/accepted_sockets.ts";
 import {
   Admission,
   ADMISSION_OPTIONS,
@@ -24,6 +23,7 @@ import {
   type Refused,
   type ServerStats,
 } from "../admission/admission.ts";
+import { admittedOf, belongsTo, decided } from "../admission/attach.ts";
 import { attempt, requireHandler } from "../admission/handler.ts";
 import {
   type CloseOptions,
@@ -32,22 +32,10 @@ import {
   parseListen,
   type SafeServer,
 } from "../listen/lifecycle.ts";
-import {
-  admittedOf,
-  BAD_CODING,
-  BAD_HOST,
-  belongsTo,
-  type Connection,
-  decided,
-  decideRequest,
-  DRIFTED,
-  forbidden,
-  headersOf,
-  isProblem,
-  onEnd,
-  type Problem,
-} from "./decide_request.ts";
+import { type Connection, decideRequest, isProblem, onEnd } from "./decide_request.ts";
+import { BAD_CODING, BAD_HOST, DRIFTED, forbidden, headersOf, type Problem } from "./problem.ts";
 import { refusalOf, refuseRequests, refuseSocket } from "./refusal.ts";
+import { isHost } from "./request_target.ts";
 
 /** Who may ask for what. */
 export interface RequestOptions extends AdmissionOptions {

@@ -7,7 +7,7 @@
 
 import type { Socket } from "node:net";
 import { clearTimeout, setTimeout } from "node:timers";
-import { headersOf, type Problem } from "./decide_request.ts";
+import { headersOf, type Problem } from "./problem.ts";
 
 /** How long a refused connection may take to send its first request, and to read the response, in ms. */
 const REFUSED_TIMEOUT_MS = 2000;

@@ -5,10 +5,10 @@ import { setTimeout } from "node:timers/promises";
 import { UcredError } from "../../core/errors.ts";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
 import type { Peer } from "../../core/peer.ts";
-import type { Decision } from "../../core/policy/policy.ts";
-import { Acceptor, type Claim, claimOf } from "../../system/accepted_sockets.ts";
+import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { UnixSocket } from "../../identity/fd.ts";
 import { checkSupport } from "../../identity/support.ts";
+import { Acceptor, type Claim, claimOf } from "../../system/accepted_sockets.ts";
 import {
   Admission,
   ADMISSION_OPTIONS,
@@ -18,7 +18,7 @@ import {
   type Refused,
   type ServerStats,
 } from "../admission/admission.ts";
-import { belongsTo } from "../http/decide_request.ts";
+import { belongsTo } from "../admission/attach.ts";
 
 /** A `Deno.UnixConn`, as far as it matters here. */
 export interface DenoConnection {

@@ -4,7 +4,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { Budget, OutOfBudget } from "../../core/policy/analyze/budget.ts";
-import { hasId, type IdRange, intersect, join, others, unite } from "../../core/policy/decide/id_ranges.ts";
+import {
+  hasId,
+  type IdRange,
+  intersect,
+  join,
+  others,
+  unite,
+} from "../../core/policy/decide/id_ranges.ts";
 import { findText, hasText, type Texts } from "../../core/policy/analyze/text_sets.ts";
 import { glob, globMatches } from "./policies.ts";
 import { cases } from "../support/suite.ts";

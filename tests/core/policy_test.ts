@@ -1,13 +1,14 @@
 /** Policies: what each condition means, and a search for disagreement with a naive evaluator. */
 
+import fc from "fast-check";
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
 import { UcredError } from "../../core/errors.ts";
 import type { Peer } from "../../core/peer.ts";
-import { checkPolicy, type Problem } from "../../core/policy/document/check.ts";
-import type { Condition, RuleDocument } from "../../core/policy/document/types.ts";
 import type { PlainPeer } from "../../core/policy/decide/subject.ts";
+import { checkPolicy } from "../../core/policy/document/check.ts";
+import type { Problem } from "../../core/policy/document/problems.ts";
+import type { Condition, RuleDocument } from "../../core/policy/document/types.ts";
 import {
   compile,
   condition,

@@ -1,5 +1,6 @@
 /** Tests that help, manual page, completions and code of the command say the same. */
 
+import type { Command } from "commander";
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { chmodSync, writeFileSync } from "node:fs";
@@ -8,10 +9,10 @@ import process from "node:process";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import type { Command } from "commander";
+import { everyCommand, examplesOf, nameOf } from "../../cli/commands.ts";
 import { SHELLS } from "../../cli/completions.ts";
 import { manual } from "../../cli/man.ts";
-import { everyCommand, examplesOf, nameOf, programFor } from "../../cli/program.ts";
+import { programFor } from "../../cli/program.ts";
 import { VERSION } from "../../cli/version.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { testWith } from "../support/suite.ts";

@@ -5,7 +5,13 @@ import { closeSync, openSync, renameSync, unlinkSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { test } from "node:test";
 import { system } from "../../adapters/select.ts";
-import { Acceptor, type Claim, claimOf, countSeen, isBoundHere } from "../../system/accepted_sockets.ts";
+import {
+  Acceptor,
+  type Claim,
+  claimOf,
+  countSeen,
+  isBoundHere,
+} from "../../system/accepted_sockets.ts";
 import { fdOf } from "../../identity/fd.ts";
 import { serve } from "../../servers/http.ts";
 import { freshPath } from "../live/harness.ts";

@@ -7,13 +7,9 @@ import { createServer as createPlainServer, type Socket } from "node:net";
 import { dirname } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
+import { connect } from "../../client/connect.ts";
+import { createClient, type ServerExpectation, type VerifyingClient } from "../../client/mod.ts";
 import type { UcredError } from "../../mod.ts";
-import {
-  connect,
-  createClient,
-  type ServerExpectation,
-  type VerifyingClient,
-} from "../../client/mod.ts";
 import { createServer as createHttpServer, peerOf } from "../../servers/http.ts";
 import type { HttpServer } from "../../servers/http/node.ts";
 import { createServer } from "../../servers/net.ts";

@@ -4,6 +4,9 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect as connectTo, createServer as createNetServer } from "node:net";
 import { test } from "node:test";
+import { connect } from "../../client/connect.ts";
+import { createClient } from "../../client/mod.ts";
+import { requireOptions } from "../../core/options.ts";
 import {
   definePolicy,
   identify,
@@ -12,13 +15,11 @@ import {
   shadowPolicy,
   verifyServer,
 } from "../../mod.ts";
-import { requireOptions } from "../../core/options.ts";
 import { loadPolicy, parsePolicy, watchPolicy } from "../../policy/mod.ts";
 import { listen as listenOnBun } from "../../servers/bun.ts";
-import { connect, createClient } from "../../client/mod.ts";
-import { withPeers } from "../../servers/listen/deno_peers.ts";
 import { requirePeer } from "../../servers/hono.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
+import { withPeers } from "../../servers/listen/deno_peers.ts";
 import { auditLog, createServer } from "../../servers/net.ts";
 import { freshPath } from "../live/harness.ts";
 import { needs, testWith } from "../support/suite.ts";

@@ -1,11 +1,11 @@
 /** Two policies → whether they decide alike, or a case in which they do not. */
 
-import { Budget } from "./budget.ts";
-import { exampleIn, isEmpty, type Region, whereKnown } from "./region.ts";
-import { outcomeOf, Outcomes, Reach, withinBudget } from "./reach.ts";
-import type { CheckedRule } from "../document/check.ts";
-import type { Decision } from "../policy.ts";
+import type { Decision } from "../decide/decision.ts";
 import type { PlainPeer } from "../decide/subject.ts";
+import type { CheckedRule } from "../document/check.ts";
+import { Budget } from "./budget.ts";
+import { outcomeOf, Outcomes, Reach, withinBudget } from "./reach.ts";
+import { exampleIn, isEmpty, type Region, whereKnown } from "./region.ts";
 
 /** A case that two policies decide otherwise. */
 export interface Counterexample {

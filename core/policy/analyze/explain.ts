@@ -1,11 +1,11 @@
 /** Why a decision is what it is: rule by rule, what held, what did not, and what came close. */
 
-import type { CheckedRule } from "../document/check.ts";
 import { type Checked, compileCondition, type Truth } from "../decide/condition.ts";
-import { type IdRange, intersect, unite } from "../decide/id_ranges.ts";
+import type { Decision } from "../decide/decision.ts";
 import { compileGlob } from "../decide/glob.ts";
-import type { Decision } from "../policy.ts";
+import { type IdRange, intersect, unite } from "../decide/id_ranges.ts";
 import type { FactName, Subject } from "../decide/subject.ts";
+import type { CheckedRule } from "../document/check.ts";
 
 /** One condition of a rule, and what became of it. */
 export interface ConditionExplanation {

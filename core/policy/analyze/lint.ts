@@ -1,9 +1,11 @@
 /** What is doubtful about a policy: rules that never decide, that let everybody in, that can be fooled. */
 
-import { Budget, OutOfBudget } from "./budget.ts";
-import { textOf } from "../../errors.ts";
 import type { OptionNames } from "../../options.ts";
-import type { CheckedRule, DocumentPath, Named, NamedKind } from "../document/check.ts";
+import { textOf } from "../../text.ts";
+import type { CheckedRule } from "../document/check.ts";
+import type { DocumentPath } from "../document/problems.ts";
+import type { Named, NamedKind } from "../document/types.ts";
+import { Budget, OutOfBudget } from "./budget.ts";
 import { cutOff, lintCgroup, lintConditions } from "./lint_conditions.ts";
 import { matches, Reach } from "./reach.ts";
 import {

@@ -1,9 +1,10 @@
 /** A policy's own tests → what came of each, and which rules no test is decided by. */
 
-import type { CheckedPolicy, CheckedTest, DocumentPath } from "../document/check.ts";
-import { outcomeOf } from "./reach.ts";
-import type { DecideOptions, Decision } from "../policy.ts";
+import type { DecideOptions, Decision } from "../decide/decision.ts";
 import type { PlainPeer } from "../decide/subject.ts";
+import type { CheckedPolicy, CheckedTest } from "../document/check.ts";
+import type { DocumentPath } from "../document/problems.ts";
+import { outcomeOf } from "./reach.ts";
 
 /** What came of one test. */
 export interface TestResult {

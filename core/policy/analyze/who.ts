@@ -2,7 +2,14 @@
 
 import { Budget } from "./budget.ts";
 import type { CheckedRule } from "../document/check.ts";
-import { hasId, type IdRange, type NameOfId, others, unite, writeRanges } from "../decide/id_ranges.ts";
+import {
+  hasId,
+  type IdRange,
+  type NameOfId,
+  others,
+  unite,
+  writeRanges,
+} from "../decide/id_ranges.ts";
 import { Reach, withinBudget } from "./reach.ts";
 import {
   EVERYTHING,

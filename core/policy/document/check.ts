@@ -3,42 +3,21 @@
 import { isId } from "../../credentials.ts";
 import type { NamespaceKind } from "../../process.ts";
 import { type Checked, TEXT_FIELDS, type TextField } from "../decide/condition.ts";
+import { parseRange, unite } from "../decide/id_ranges.ts";
+import type { PlainPeer } from "../decide/subject.ts";
+import { plain } from "./plain_copy.ts";
+import { type DocumentPath, type Problem, Problems } from "./problems.ts";
 import { POLICY } from "./schema.ts";
+import { isObject, type Report, show, suggest } from "./shape.ts";
 import type {
   Accounts,
   Condition,
+  Named,
+  NamedKind,
   PolicyDocument,
   RuleDocument,
   TestDocument,
 } from "./types.ts";
-import { parseRange, unite } from "../decide/id_ranges.ts";
-import { plain } from "./plain_copy.ts";
-import { Problems } from "./problems.ts";
-import { isObject, type Report, show, suggest } from "./shape.ts";
-import type { PlainPeer } from "../decide/subject.ts";
-
-/** A place in a document: the keys and indexes that lead there. */
-export type DocumentPath = readonly (string | number)[];
-
-/** What a name is of. */
-export type NamedKind = "user" | "group";
-
-/** A name that was resolved. */
-export interface Named {
-  readonly kind: NamedKind;
-  readonly name: string;
-  readonly id: number;
-  readonly path: DocumentPath;
-}
-
-/** Something wrong, and where. */
-export interface Problem {
-  readonly path: DocumentPath;
-  /** What is wrong, and what was expected. */
-  readonly message: string;
-  /** It is the field itself that should not be there, not its value. */
-  readonly isField?: boolean;
-}
 
 /** One rule after it was checked. */
 export interface CheckedRule {

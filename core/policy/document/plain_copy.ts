@@ -1,6 +1,6 @@
 /** Data from anywhere → a copy of our own, so that what is checked is what is used. */
 
-import type { DocumentPath, Problem } from "./check.ts";
+import type { DocumentPath, Problem } from "./problems.ts";
 import { show } from "./shape.ts";
 
 /** Values in a document. Ten thousand rules have a tenth; one that contains itself never ends. */

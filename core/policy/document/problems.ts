@@ -1,7 +1,7 @@
 /** What is wrong with a document: the first problems, and how many more there are. */
 
 import { UcredError } from "../../errors.ts";
-import { visible } from "./shape.ts";
+import { visible } from "../../text.ts";
 
 /** More are only counted: a text of 4 MiB may have a million. */
 const MOST_PROBLEMS = 100;
@@ -45,4 +45,16 @@ export function policyError<P>(
 /** The hint for a file in which something is wrong. */
 export function mendFile(file: string): string {
   return visible(`Mend ${file} where the message says, and run: ucred policy check ${file}`);
+}
+
+/** A place in a document: the keys and indexes that lead there. */
+export type DocumentPath = readonly (string | number)[];
+
+/** Something wrong, and where. */
+export interface Problem {
+  readonly path: DocumentPath;
+  /** What is wrong, and what was expected. */
+  readonly message: string;
+  /** It is the field itself that should not be there, not its value. */
+  readonly isField?: boolean;
 }

@@ -1,10 +1,11 @@
 /** What a policy document must look like: the one definition that checks it and makes its schema. */
 
-import { NAMESPACE_KINDS } from "../../process.ts";
 import { isId, NO_ID } from "../../credentials.ts";
 import type { AmbiguousId } from "../../peer.ts";
-import type { DocumentPath, NamedKind } from "./check.ts";
+import { NAMESPACE_KINDS } from "../../process.ts";
+import { unseenIn } from "../../text.ts";
 import { parseRange } from "../decide/id_ranges.ts";
+import type { DocumentPath } from "./problems.ts";
 import {
   anyOf,
   either,
@@ -22,9 +23,9 @@ import {
   spaceLikeIn,
   subjectOf,
   suggest,
-  unseenIn,
   value,
 } from "./shape.ts";
+import type { NamedKind } from "./types.ts";
 
 const isText = (value: unknown): value is string => typeof value === "string" && value !== "";
 

@@ -1,6 +1,8 @@
 /** What data must look like, said once: for checking it, and as a JSON Schema for editors. */
 
-import type { DocumentPath, NamedKind } from "./check.ts";
+import { EACH_UNSEEN, hex, UNSEEN, visible } from "../../text.ts";
+import type { DocumentPath } from "./problems.ts";
+import type { NamedKind } from "./types.ts";
 
 /** Where problems go, and what names are looked up with. */
 export interface Report {
@@ -178,17 +180,9 @@ function showObject(value: object): string {
   return empty;
 }
 
-/**
- * Characters that do not show, or make others show in another order: what is written with them is not
- * what people read. Controls, ends of lines, direction marks, halves of surrogate pairs; and what
- * leaves no mark: joiners, soft hyphens, fillers, selectors of variants, tags.
- */
-const UNSEEN = /[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2028\u2029\p{Cs}]/u;
-
 /** Characters that look like a space and are none: a text with one is not equal to what is typed. */
 const SPACE_LIKE = /[^\P{Zs} ]|\u2800/u;
-const EACH_UNSEEN = new RegExp(UNSEEN, "gu");
-const EACH_HIDDEN = new RegExp(`${UNSEEN.source}|${SPACE_LIKE.source}`, "gu");
+export const EACH_HIDDEN = new RegExp(`${UNSEEN.source}|${SPACE_LIKE.source}`, "gu");
 
 /**
  * The same for schemas: as ranges, since not everyone's regular expressions know the properties. What is
@@ -208,14 +202,11 @@ export const SEEN_PATTERN = `^[^${UNSEEN_RANGES}]*$`;
 export const PLAIN_PATTERN = `^[^${UNSEEN_RANGES}${SPACE_LIKE_RANGES}]*$`;
 
 /** A character of a text. */
-interface Found {
+export interface Found {
   readonly at: number;
   /** "U+202E". */
   readonly name: string;
 }
-
-/** The first character of a text that does not show. */
-export const unseenIn = (text: string): Found | undefined => firstOf(UNSEEN, text);
 
 /** Every such character. */
 export function* everyUnseenIn(text: string): Generator<Found> {
@@ -227,22 +218,12 @@ export function* everyUnseenIn(text: string): Generator<Found> {
 /** The first character of a text that looks like a space and is none: U+00A0, U+3000 and so on. */
 export const spaceLikeIn = (text: string): Found | undefined => firstOf(SPACE_LIKE, text);
 
-function firstOf(characters: RegExp, text: string): Found | undefined {
+export function firstOf(characters: RegExp, text: string): Found | undefined {
   const at = text.search(characters);
   return at < 0 ? undefined : { at, name: nameOf(text.slice(at)) };
 }
 
 const nameOf = (text: string): string => `U+${hex(text.codePointAt(0)!).toUpperCase()}`;
-
-/** A text with each character that does not show, or only looks like a space, as its escape: "\u202e". */
-export function visible(text: string): string {
-  return text.replace(EACH_HIDDEN, (character) => {
-    const code = character.codePointAt(0)!;
-    return code > 0xffff ? `\\u{${hex(code)}}` : `\\u${hex(code)}`;
-  });
-}
-
-const hex = (code: number): string => code.toString(16).padStart(4, "0");
 
 /** "; did you mean …?" where something similar exists. */
 export function suggest(wrong: string, right: Iterable<string>): string {

@@ -2,6 +2,7 @@
 
 import type { NamespaceKind } from "../../process.ts";
 import type { PlainPeer } from "../decide/subject.ts";
+import type { DocumentPath } from "./problems.ts";
 
 /** One value, or any of several. */
 export type AnyOf<T> = T | readonly T[];
@@ -109,4 +110,15 @@ export interface Accounts {
   uid(name: string): number | undefined;
   /** The gid of a group. */
   gid(name: string): number | undefined;
+}
+
+/** What a name is of. */
+export type NamedKind = "user" | "group";
+
+/** A name that was resolved. */
+export interface Named {
+  readonly kind: NamedKind;
+  readonly name: string;
+  readonly id: number;
+  readonly path: DocumentPath;
 }

@@ -1,0 +1,141 @@
+/** Upgrade requests: forwarded as bytes, and refused with a complete response. */
+
+import { type ClientRequest, type IncomingMessage, request as requestOf } from "node:http";
+import type { Socket } from "node:net";
+import { type Duplex, Transform } from "node:stream";
+import { clearInterval, setInterval } from "node:timers";
+import { host } from "../adapters/host.ts";
+import { isHungUp } from "../identity/hangup.ts";
+import { peerOf } from "../servers/http.ts";
+import { CLIENT_CHECK_MS, UpstreamAgent } from "./http.ts";
+import { finish, join } from "./pipe.ts";
+import { Upstream } from "./upstream.ts";
+
+/**
+ * Passes an upgrade on. If the server behind agrees (101), the connection is from then on bytes in both
+ * directions, whatever they mean: WebSocket, or Docker's hijacked streams. Until then nothing but the
+ * request and its body reaches it: what the client sends too early might be read as another request.
+ * If it does not agree, its answer is passed on and the connection ends; at once where the answer is cut
+ * short, so that nobody takes it for whole.
+ */
+export function passUpgrade(
+  upstream: Upstream,
+  request: IncomingMessage,
+  client: Duplex,
+  head: Uint8Array,
+): void {
+  client.on("error", () => {});
+  const { method, url, headers } = request;
+  const agent = new UpstreamAgent(upstream, { socket: client, uid: peerOf(request).uid }, false);
+  const outgoing = requestOf({ agent, method, path: url, headers });
+  let isAnswered = false;
+  const watch = setInterval(() => {
+    if (isHungUp(client as Socket)) client.destroy(); // nothing else reports it before data is read
+  }, CLIENT_CHECK_MS).unref();
+  client.once("close", () => {
+    clearInterval(watch);
+    outgoing.destroy();
+  });
+  outgoing.on("error", (error) => {
+    if (client.destroyed || client.writableEnded) return;
+    upstream.tellFailure(error);
+    if (isAnswered) client.destroy(); // another head would be read as part of the body
+    else refuse(client, "502 Bad Gateway");
+  });
+  outgoing.on("upgrade", (response, server: Socket, first: Uint8Array) => {
+    server.on("error", () => {});
+    if (headers.upgrade === undefined) { // it was not asked for
+      server.destroy();
+      return refuse(client, "502 Bad Gateway");
+    }
+    isAnswered = true;
+    client.write(headOf(response, response.rawHeaders), "latin1");
+    if (first.length > 0) server.unshift(first);
+    clearInterval(watch); // the end of either direction is now passed on
+    join(client, server);
+  });
+  outgoing.on("response", (response) => {
+    isAnswered = true;
+    client.resume(); // what the client sends is not passed on
+    const kept = response.rawHeaders.filter((_, at, all) => !HOP_BY_HOP.test(all[at - at % 2]!));
+    const { "transfer-encoding": coding = "" } = response.headers;
+    const isChunked = /\bchunked$/i.test(coding) && request.httpVersion === "1.1" &&
+      method !== "HEAD" && ![204, 304].includes(response.statusCode ?? 0);
+    const framing = isChunked ? ["Transfer-Encoding", coding] : [];
+    client.write(headOf(response, [...kept, ...framing, "Connection", "close"]), "latin1");
+    const body = isChunked ? response.pipe(inChunks()) : response;
+    response.on("error", () => client.destroy()).once("close", () => {
+      if (!response.complete) client.destroy();
+    });
+    body.once("end", () => finish(client)).pipe(client, { end: false });
+  });
+  // At once: node:net ends a socket that has nothing to read when its peer half-closes, and takes
+  // nothing back then.
+  if (head.length > 0) client.unshift(head);
+  if (!sendBody(request, client, outgoing)) {
+    outgoing.destroy();
+    refuse(client, "411 Length Required");
+  }
+}
+
+/**
+ * Sends the body of an upgrade's request. What of it has not come yet Deno 2.9.5 leaves on the
+ * connection, and the request without an end: there it is taken from the connection, if its length is
+ * known.
+ *
+ * @returns Whether it can be sent.
+ */
+function sendBody(request: IncomingMessage, client: Duplex, outgoing: ClientRequest): boolean {
+  if (request.complete || host().runtime !== "deno") {
+    request.pipe(outgoing);
+    return true;
+  }
+  if ("transfer-encoding" in request.headers) return false;
+  let missing = Number(request.headers["content-length"] ?? 0) - request.readableLength;
+  const here = request.read();
+  if (here !== null) outgoing.write(here);
+  if (missing === 0) {
+    outgoing.end();
+    return true;
+  }
+  const take = (bytes: Uint8Array) => {
+    const own = bytes.subarray(0, missing);
+    missing -= own.length;
+    if (!outgoing.write(own)) {
+      client.pause();
+      outgoing.once("drain", () => missing > 0 && client.resume());
+    }
+    if (missing > 0) return;
+    client.off("data", take).pause();
+    if (bytes.length > own.length) client.unshift(bytes.subarray(own.length));
+    outgoing.end();
+  };
+  client.on("data", take).once("end", () => missing > 0 && client.destroy());
+  return true;
+}
+
+/** Puts its coding back around a body, from which the parser took it. */
+function inChunks(): Transform {
+  return new Transform({
+    transform(bytes: Uint8Array, _encoding, done) {
+      this.push(`${bytes.length.toString(16)}\r\n`);
+      this.push(bytes);
+      done(null, "\r\n");
+    },
+    flush: (done) => done(null, "0\r\n\r\n"),
+  });
+}
+
+const HOP_BY_HOP = /^(connection|keep-alive|transfer-encoding|trailer|upgrade)$/i;
+
+function headOf(
+  { statusCode = 0, statusMessage = "" }: IncomingMessage,
+  headers: readonly string[],
+): string {
+  const lines = headers.map((text, at) => at % 2 === 0 ? `${text}: ` : `${text}\r\n`);
+  return `HTTP/1.1 ${statusCode} ${statusMessage}\r\n${lines.join("")}\r\n`;
+}
+
+function refuse(client: Duplex, status: string): void {
+  finish(client, `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+}

@@ -1,0 +1,39 @@
+/** pid → Peer, for sockets found without a connection. */
+
+import { type System, system } from "../adapters/select.ts";
+import { UcredError } from "../core/errors.ts";
+import { known, unknown } from "../core/facts.ts";
+import type { Peer } from "../core/peer.ts";
+import { withGid } from "./groups.ts";
+import { CapturedPeer } from "./peer.ts";
+import { pinPid } from "./process/pidfd.ts";
+import { readGroupsNow } from "./process/snapshot.ts";
+
+/**
+ * A process by its number, pinned from now on, in the shape of a peer: its ids are those of now.
+ *
+ * @returns To be closed.
+ * @throws {UcredError} `ERR_UCRED_PEER_GONE` if there is none, and as `identify()` does.
+ */
+export function peerOfPid(pid: number, on: System = system()): Peer {
+  const pin = pinPid(on, pid);
+  try {
+    const { ids: { euid: uid, egid: gid }, source } = pin.readIds();
+    const groups = withGid(readGroupsNow(pin), gid);
+    const reason = new UcredError(
+      "ERR_UCRED_UNSUPPORTED",
+      "Cannot tell the label of a process: a socket has one",
+      { hint: "Identify a connection" },
+    );
+    return new CapturedPeer(on, {
+      credentials: { pid, uid, gid },
+      groups: known(groups, "procfs@now"),
+      label: unknown(reason),
+      pinned: pin,
+      source,
+    });
+  } catch (error) {
+    pin.close();
+    throw error;
+  }
+}
