@@ -53,8 +53,8 @@ export { UcredError, type UcredErrorCode, type UcredErrorDetails } from "./core/
 export type { Fact, FactSource } from "./core/facts.ts";
 export type {
   AmbiguousId,
-  Drift,
-  Ended,
+  CredentialDrift as Drift,
+  EndedProcess as Ended,
   LiveCredentials,
   LiveId,
   Peer,

@@ -53,7 +53,7 @@ let opened: System | undefined; // one per thread: errno and the memory are this
  * This system, opened on the first call; a failure is not remembered, so that a permission given
  * later counts.
  */
-export function system(): System {
+export function openedSystem(): System {
   return opened ??= openSystem(host());
 }
 

@@ -74,7 +74,7 @@ const MOST: { readonly [name: string]: number } = { Deno: 1.3, Bun: 1.3, Node: 1
 const SLOWER: readonly string[] = ["Go", "Python"];
 
 /** Resident memory comes and goes with the collector; a leaked 80-byte object each is 76 MiB. */
-const MOST_GROWTH = 32 * 2 ** 20; // bytes
+const MAX_GROWTH_BYTES = 32 * 2 ** 20; // bytes
 
 export function spread(samples: readonly number[]): Spread {
   const sorted = samples.toSorted((a, b) => a - b);
@@ -134,5 +134,5 @@ export function targetsOf(rows: readonly Row[]): readonly Target[] {
 }
 
 export function hasLeaked(before: Usage, after: Usage): boolean {
-  return after.descriptors !== before.descriptors || after.bytes - before.bytes > MOST_GROWTH;
+  return after.descriptors !== before.descriptors || after.bytes - before.bytes > MAX_GROWTH_BYTES;
 }

@@ -8,7 +8,7 @@ import { host } from "../adapters/host.ts";
 import { UcredError } from "../core/errors.ts";
 import type { Fact } from "../core/facts.ts";
 import type { Peer } from "../core/peer.ts";
-import { system } from "../adapters/select.ts";
+import { openedSystem } from "../adapters/select.ts";
 import { readText } from "../system/proc_files.ts";
 import { hidePid, hidingProc, SHOW_PROCESSES } from "../system/hidepid.ts";
 import { identify } from "../identity/identify.ts";
@@ -39,22 +39,22 @@ const TRIALS: readonly Trial[] = [
   [
     "process ids",
     "peer.pid; process facts",
-    ({ facts }) => known(facts.pid, (pid) => `${pid} of our own connection`),
+    ({ facts }) => knownDetail(facts.pid, (pid) => `${pid} of our own connection`),
   ],
   [
     "groups",
     "rules on groups: they never allow",
-    ({ facts }) => known(facts.groups, (groups) => `${groups.length} of our own connection`),
+    ({ facts }) => knownDetail(facts.groups, (groups) => `${groups.length} of our own connection`),
   ],
   ["all ids mapped", "users and groups outside the user namespace: no rule on them allows", () => {
-    const partial = (["uid", "gid"] as const).filter((kind) => !mapsEvery(system(), kind));
+    const partial = (["uid", "gid"] as const).filter((kind) => !mapsEvery(openedSystem(), kind));
     if (partial.length === 0) return "no id stands for another";
     const ids = partial.map((kind) => `${kind}s`).join(" and ");
     throw new Error(`our user namespace maps some ${ids} only; the others read as one overflow id`);
   }],
   ["account names", "peer.user, peer.groupNames", ({ facts }) => {
     if (facts.user.state === "none") return "looked up; our own uid has no name";
-    return known(facts.user, (name) => `${name} is our own`);
+    return knownDetail(facts.user, (name) => `${name} is our own`);
   }],
   [
     "security labels",
@@ -62,13 +62,13 @@ const TRIALS: readonly Trial[] = [
     ({ facts }) =>
       facts.label.state === "none"
         ? "no security module labels sockets here"
-        : known(facts.label, String),
+        : knownDetail(facts.label, String),
   ],
   [
     "pinned processes",
     "process facts, drift(), signal, key",
     ({ facts }) =>
-      known(
+      knownDetail(
         facts.pinned,
         (kind) =>
           kind === "connect" ? "as of connect (SO_PEERPIDFD)" : "as of accept: the weaker kind",
@@ -82,7 +82,7 @@ const TRIALS: readonly Trial[] = [
   [
     "programs",
     "rules on exe",
-    (self) => known(self.process.facts.exe, () => scopeOf(self)),
+    (self) => knownDetail(self.process.facts.exe, () => scopeOf(self)),
   ],
   ["units and containers", "rules on unit and container", ({ process: { facts } }) => {
     if (facts.cgroup.state === "unknown") throw facts.cgroup.reason;
@@ -92,17 +92,19 @@ const TRIALS: readonly Trial[] = [
   [
     "namespaces",
     "rules on sameNamespaces",
-    (self) => known(self.process.facts.namespaces, () => scopeOf(self)),
+    (self) => knownDetail(self.process.facts.namespaces, () => scopeOf(self)),
   ],
   ["other users' processes", "process facts, live() and drift() of their peers", () => {
-    const on = system();
-    const { linux } = on.libc;
-    if (linux === undefined || typeof readText(on, linux, "/proc/self/mountinfo") !== "string") {
+    const system = openedSystem();
+    const { linux } = system.libc;
+    if (
+      linux === undefined || typeof readText(system, linux, "/proc/self/mountinfo") !== "string"
+    ) {
       throw new Error("how /proc is mounted cannot be read");
     }
-    const mode = hidingProc(on);
+    const mode = hidingProc(system);
     if (mode === undefined) {
-      return hidePid(on) === undefined
+      return hidePid(system) === undefined
         ? "shown in /proc"
         : "shown in /proc to us, hidden from others";
     }
@@ -205,7 +207,7 @@ function outcome(name: string, without: string, detail: () => string): Capabilit
   }
 }
 
-function known<T>(fact: Fact<T>, detail: (value: T) => string): string {
+function knownDetail<T>(fact: Fact<T>, detail: (value: T) => string): string {
   if (fact.state === "unknown") throw fact.reason;
   if (fact.state === "known") return detail(fact.value);
   throw new Error("there is none");

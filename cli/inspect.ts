@@ -13,7 +13,7 @@ import { connect, type Socket } from "node:net";
 import { dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { UcredError } from "../core/errors.ts";
-import { isSticky, whoElseReplaces } from "../core/ownership.ts";
+import { isSticky, unsafeFolderReason } from "../core/ownership.ts";
 import type { Peer, PeerJSON } from "../core/peer.ts";
 import type { ProcessJSON } from "../core/process.ts";
 import { identify } from "../identity/identify.ts";
@@ -87,7 +87,7 @@ interface SocketReport {
 const MAX_NAME_BYTES = process.platform === "linux" ? 108 : 104;
 
 /** Runs the command: 1 if something is doubtful. */
-export async function inspect(
+export async function inspectSocket(
   name: string,
   { json }: { readonly json?: boolean },
 ): Promise<ExitCode> {
@@ -216,7 +216,7 @@ class Look {
     const folders = this.#folders.map((folder) => ({ ...folder, isLink: false }));
     for (const { path, uid, mode, isLink } of [...folders, ...this.#way]) {
       const access = isLink ? 0 : parseInt(mode, 8); // a link's is 0777, and means nothing
-      const why = whoElseReplaces({ uid, mode: access }, isServers);
+      const why = unsafeFolderReason({ uid, mode: access }, isServers);
       if (why === undefined) continue;
       const what = isLink ? "link" : "folder";
       this.#doubt(what, `The ${what} ${path} ${why}: they can put another socket there`);
@@ -369,7 +369,7 @@ function noSocket(path: string, file: BigIntStats): UsageError {
 }
 
 /** So many names are shown. */
-const MOST_NAMES = 8;
+const MAX_NAMES_SHOWN = 8;
 
 function socketsIn(folder: string): string {
   let names: readonly string[];
@@ -382,8 +382,8 @@ function socketsIn(folder: string): string {
     return `Which sockets are in ${folder} cannot be told`;
   }
   if (names.length === 0) return `No sockets are in ${folder}`;
-  const more = names.length > MOST_NAMES ? `, and ${names.length - MOST_NAMES} more` : "";
-  return `Sockets in ${folder}: ${names.slice(0, MOST_NAMES).join(", ")}${more}`;
+  const more = names.length > MAX_NAMES_SHOWN ? `, and ${names.length - MAX_NAMES_SHOWN} more` : "";
+  return `Sockets in ${folder}: ${names.slice(0, MAX_NAMES_SHOWN).join(", ")}${more}`;
 }
 
 /** Whom the modes of the file and of its folders let connect. */
@@ -436,7 +436,7 @@ function foldersOf(path: string): readonly FileReport[] {
 }
 
 /** As many links as Linux follows. */
-const MOST_LINKS = 40;
+const MAX_SYMLINKS = 40;
 
 /** Each folder and link that the kernel goes through on the way to a file, once. */
 function wayTo(path: string): readonly StepReport[] {
@@ -451,7 +451,7 @@ function wayTo(path: string): readonly StepReport[] {
   const names = namesIn(path).toReversed();
   let folder = "/";
   see(folder);
-  for (let links = 0; names.length > 0 && links <= MOST_LINKS;) {
+  for (let links = 0; names.length > 0 && links <= MAX_SYMLINKS;) {
     const name = names.pop()!;
     const at = name === ".." ? dirname(folder) : join(folder, name);
     if (see(at).isSymbolicLink()) {

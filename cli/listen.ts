@@ -40,7 +40,7 @@ const SHARED = [["USER", 3], ["GROUPS", 2], ["EXE", 4], ["WHERE", 4]] as const;
 export async function listen(path: string, options: ListenCommandOptions): Promise<ExitCode> {
   const where = path.startsWith("@") ? `\0${path.slice(1)}` : path;
   const policy = options.policy === undefined ? undefined : watchPolicy(options.policy, {
-    anyOwner: true, // nobody is let in by it
+    allowUnsafeOwner: true, // nobody is let in by it
     onReload: () => tell("policy reloaded"),
     onError: (error) => void tellError(error),
   });

@@ -74,7 +74,7 @@ function commandLines(command: Command): readonly string[] {
       argument.required ? `<${argument.name()}>` : `[${argument.name()}]`,
       sentence(argument.description),
     ])),
-    ...definitions(options.map((option) => [option.flags, sentence(describe(option))])),
+    ...definitions(options.map((option) => [option.flags, sentence(describeOption(option))])),
     ...(examples.length === 0 ? [] : [".PP", "Examples:"]),
     ...examples.flatMap(([command, about]) => [
       ".PP",
@@ -88,7 +88,7 @@ function commandLines(command: Command): readonly string[] {
   ];
 }
 
-function describe(option: Option): string {
+function describeOption(option: Option): string {
   const { description, defaultValue, defaultValueDescription, argChoices } = option;
   const choices = argChoices === undefined ? "" : ` (${argChoices.join(", ")})`;
   const shown = defaultValueDescription ?? defaultValue;

@@ -194,7 +194,7 @@ function refused(error: unknown, { json }: PolicyCommandOptions, code: 1 | 2): R
 /** Reads a policy; "-" is stdin. Its owner does not matter, by default: nobody is let in by it. */
 function load(file: string, options: PolicyCommandOptions, anyOwner = true): Policy {
   const accounts = accountsOf(options);
-  if (file !== "-") return loadPolicy(file, { ...accounts, anyOwner });
+  if (file !== "-") return loadPolicy(file, { ...accounts, allowUnsafeOwner: anyOwner });
   const bytes = readStdin();
   let text: string;
   try {

@@ -8,7 +8,7 @@ import { guard, type GuardCommandOptions } from "../guard/run.ts";
 import { everyCommand, examplesOf, nameOf } from "./commands.ts";
 import { completions, SHELLS } from "./completions.ts";
 import { doctor } from "./doctor.ts";
-import { inspect } from "./inspect.ts";
+import { inspectSocket } from "./inspect.ts";
 import { listen, type ListenCommandOptions } from "./listen.ts";
 import { manual } from "./man.ts";
 import { type ExitCode, print, printable, tell, tellError, write } from "./output.ts";
@@ -68,7 +68,7 @@ export function programFor(done: (code: ExitCode) => void): Command {
   command(program, "inspect", "tell who serves a socket, who may connect, and what is doubtful")
     .argument("<socket>", "path, or @name for an abstract name", socketName)
     .addOption(json())
-    .action(async (socket, options) => done(await inspect(socket, options)));
+    .action(async (socket, options) => done(await inspectSocket(socket, options)));
 
   command(program, "listen", "listen at a socket, and show every process that connects")
     .argument("<socket>", "path, or @name", socketName)

@@ -20,7 +20,7 @@ const STICKY = 0o1000;
 export type IsGroupTrusted = () => boolean;
 
 /** Why others than those who are trusted can write to a file; `undefined` if they cannot. */
-export function whoElseWrites(
+export function unsafeFileReason(
   { uid, mode }: Ownership,
   isTrusted: IsTrusted,
   isGroupTrusted: IsGroupTrusted = () => false,
@@ -32,16 +32,16 @@ export function whoElseWrites(
 }
 
 /**
- * {@link whoElseWrites}, for who can replace a file of ours in a folder: in a sticky one (/tmp) others
+ * {@link unsafeFileReason}, for who can replace a file of ours in a folder: in a sticky one (/tmp) others
  * add files, and cannot replace those that are there.
  */
-export function whoElseReplaces(
+export function unsafeFolderReason(
   folder: Ownership,
   isTrusted: IsTrusted,
   isGroupTrusted?: IsGroupTrusted,
 ): string | undefined {
   const mode = isSticky(folder) ? 0 : folder.mode;
-  return whoElseWrites({ uid: folder.uid, mode }, isTrusted, isGroupTrusted);
+  return unsafeFileReason({ uid: folder.uid, mode }, isTrusted, isGroupTrusted);
 }
 
 /** Whether each may remove only what is his own. */

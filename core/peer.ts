@@ -56,13 +56,13 @@ export interface LiveCredentials extends ProcessIds {
 }
 
 /** A process that has ended, and has no ids any more. */
-export interface Ended {
+export interface EndedProcess {
   /** Whether the process still runs. */
   readonly alive: false;
 }
 
 /** One thing that is not as it was at connect. */
-export type Drift =
+export type CredentialDrift =
   | { readonly fact: "alive"; readonly then: true; readonly now: false }
   | { readonly fact: "uid" | "gid"; readonly then: number; readonly now: number }
   | {
@@ -184,7 +184,7 @@ export interface Peer extends Credentials {
    * @throws {UcredError} Where they cannot be known: the process is not pinned, or closed, or we may
    * not look.
    */
-  live(): LiveCredentials | Ended;
+  live(): LiveCredentials | EndedProcess;
   /**
    * What is not as it was at connect: effective uid and gid, groups, or that the process has ended.
    * Empty where nothing is. A change that was undone meanwhile does not show, nor does one of a
@@ -192,7 +192,7 @@ export interface Peer extends Credentials {
    *
    * @throws {UcredError} Where it cannot be known: never an empty list for that.
    */
-  drift(): readonly Drift[];
+  drift(): readonly CredentialDrift[];
   /**
    * Gives the pidfd back, and ends the watch of `signal`. What was read stays. May be called again.
    * The pinned peer of a `net.Socket` is closed when that closes; a second later if its `signal` was

@@ -33,14 +33,14 @@ const CMSGHDR = { size: 16, length: 0, level: 8, type: 12 } as const;
 const SCM = { RIGHTS: 1, CREDENTIALS: 2, PIDFD: 4 } as const;
 
 /** `SCM_MAX_FD`, <net/scm.h>: as many descriptors as one message can bring. */
-const MOST_DESCRIPTORS = 253;
+const MAX_DESCRIPTORS = 253;
 
 /**
  * Room for a `struct ucred`, the pidfd, and all that a sender can add: with less, passed descriptors
  * would leave no room for the pidfd, which comes last.
  */
 export const CONTROL_SIZE: number = (CMSGHDR.size + 16) + (CMSGHDR.size + 8) +
-  (CMSGHDR.size + Math.ceil(MOST_DESCRIPTORS / 2) * 8);
+  (CMSGHDR.size + Math.ceil(MAX_DESCRIPTORS / 2) * 8);
 
 /** What came beside a datagram. */
 export interface Control {

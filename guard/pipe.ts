@@ -3,7 +3,7 @@
 import type { Duplex } from "node:stream";
 
 /** How long the peer of a connection that ends may take to read what was sent to it, in ms. */
-const FAREWELL = 5000;
+const CLOSE_TIMEOUT_MS = 5000;
 
 /** Passes bytes both ways, each at the pace of its reader, until both directions have ended. */
 export function join(client: Duplex, server: Duplex): void {
@@ -26,7 +26,7 @@ export function join(client: Duplex, server: Duplex): void {
  */
 export function finish(side: Duplex, text = ""): void {
   if (side.destroyed) return;
-  const timer = setTimeout(() => side.destroy(), FAREWELL);
+  const timer = setTimeout(() => side.destroy(), CLOSE_TIMEOUT_MS);
   side.once("close", () => clearTimeout(timer));
   side.unpipe();
   side.resume();

@@ -73,7 +73,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   };
   try {
     const ended = untilSignal(hangUp); // before: SIGHUP may come as soon as it is ready
-    await listening(server, whereOf(options));
+    await startListening(server, whereOf(options));
     tell(
       `guards ${printable(options.upstream)}, listening at ${
         printable(String(server.address()).replace("\0", "@"))
@@ -107,7 +107,7 @@ function reopen(audit: AuditLog, file: string): void {
 }
 
 /** How often is looked whether lines were lost, in ms. */
-const LOOK = 1000;
+const AUDIT_CHECK_MS = 1000;
 
 /** Tells once that lines of the audit log are lost. How many they were is told in the end. */
 function watchAudit(audit: AuditLog, file: string): NodeJS.Timeout {
@@ -116,14 +116,14 @@ function watchAudit(audit: AuditLog, file: string): NodeJS.Timeout {
     clearInterval(timer);
     const why = audit.error?.message ?? "more comes than can be written";
     tell(`${printable(file)}: lines of the audit log are being lost: ${printable(why)}`);
-  }, LOOK);
+  }, AUDIT_CHECK_MS);
   return timer.unref();
 }
 
 function follow(file: string, anyOwner: boolean): WatchedPolicy {
   const name = printable(file);
   return watchPolicy(file, {
-    anyOwner,
+    allowUnsafeOwner: anyOwner,
     onReload: () => tell(`${name}: the new policy is in force`),
     onError: (error) => {
       tell(`${name} cannot be used; the policy before it stays in force`);
@@ -169,7 +169,7 @@ function whereOf(options: GuardCommandOptions): ListenOptions {
   return { path, mode, owner, group, notify };
 }
 
-function listening(server: GuardServer, where: ListenOptions): Promise<void> {
+function startListening(server: GuardServer, where: ListenOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.listen(where, () => {

@@ -24,7 +24,7 @@ const MAX_PAUSE_MS = 50;
 const MAX_RETRIES = 8;
 
 /** How often a failure is logged, in ms. */
-const QUIET = 1000;
+const LOG_INTERVAL_MS = 1000;
 
 /** Whom a connection to the upstream is for. */
 export interface Client {
@@ -197,7 +197,7 @@ export class Upstream {
   /** Tells that it cannot be reached; not for each of many in a row. */
   tellFailure(error: unknown): void {
     const now = performance.now();
-    if (now - this.#toldAt < QUIET) {
+    if (now - this.#toldAt < LOG_INTERVAL_MS) {
       this.#untold++;
       return;
     }

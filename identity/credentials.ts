@@ -1,12 +1,12 @@
 /** Descriptor → credentials: one getsockopt, refused unless it surely speaks of a connection's peer. */
 
-import { type System, system } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { type Credentials, NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import { AF_UNIX, type BsdAbi, type LinuxAbi } from "../ffi/abi.ts";
 import { AUDIT_TOKEN, decodeTokenPid, decodeXucred, XUCRED, type Xucred } from "../ffi/bsd.ts";
 import { decodeUcred, UCRED } from "../ffi/linux.ts";
-import { failure, senseless } from "../system/syscall_error.ts";
+import { syscallError, unexpectedAnswer } from "../system/syscall_error.ts";
 import { fdOf, type UnixSocket } from "./fd.ts";
 
 /**
@@ -41,27 +41,27 @@ import { fdOf, type UnixSocket } from "./fd.ts";
  * ```
  */
 export function peerCredentials(socket: UnixSocket): Credentials {
-  return readCredentials(system(), fdOf(socket));
+  return readCredentials(openedSystem(), fdOf(socket));
 }
 
 /** {@link peerCredentials} of a descriptor, on a given system. */
-export function readCredentials(on: System, fd: number): Credentials {
-  if (on.abi.os === "linux") return readUcred(on, on.abi, fd);
-  const { credentials } = readXucred(on, on.abi, fd);
-  if (on.abi.os === "freebsd") return credentials;
-  return Object.freeze({ ...credentials, pid: readTokenPid(on, on.abi, fd, credentials) });
+export function readCredentials(system: System, fd: number): Credentials {
+  if (system.abi.os === "linux") return readUcred(system, system.abi, fd);
+  const { credentials } = readXucred(system, system.abi, fd);
+  if (system.abi.os === "freebsd") return credentials;
+  return Object.freeze({ ...credentials, pid: readTokenPid(system, system.abi, fd, credentials) });
 }
 
 const what = (fd: number): string => `read peer credentials of fd ${fd}`;
 
-function readUcred(on: System, { options }: LinuxAbi, fd: number): Credentials {
-  const { libc, value: { words }, size, remembered: { verified } } = on;
+function readUcred(system: System, { options }: LinuxAbi, fd: number): Credentials {
+  const { libc, value: { words }, size, remembered: { verified } } = system;
   // The kernel calls a short answer a success and leaves the rest of the memory alone: what it
   // leaves must not be 0, which is root.
   words[0] = words[1] = words[2] = NO_ID;
   size.words[0] = UCRED.size;
-  const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_PEERCRED, on.value, size);
-  if (errno !== 0) throw failure(on, what(fd), "getsockopt", errno);
+  const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_PEERCRED, system.value, size);
+  if (errno !== 0) throw syscallError(system, what(fd), "getsockopt", errno);
   if (size.words[0] !== UCRED.size) throw wrongSize(fd, size.words[0]!, UCRED.size);
 
   // What answers may also be a listener (with the credentials of whoever called listen(2)) or a
@@ -71,17 +71,17 @@ function readUcred(on: System, { options }: LinuxAbi, fd: number): Credentials {
   const before = verified[fd];
   if (before?.pid === words[0] && before.uid === words[1] && before.gid === words[2]) return before;
   const found = decodeUcred(words);
-  if (found === undefined || !hasPeerName(on, fd)) {
-    requireConnection(on, fd);
+  if (found === undefined || !hasPeerName(system, fd)) {
+    requireConnection(system, fd);
     throw noPeer(fd, "it is not connected");
   }
-  verified[fd] = found.pid === undefined || found.pid === on.pid ? undefined : found;
+  verified[fd] = found.pid === undefined || found.pid === system.pid ? undefined : found;
   return found;
 }
 
 /** Reads `struct xucred` on macOS and FreeBSD: the credentials and the groups, both as of connect. */
-export function readXucred(on: System, { os, options }: BsdAbi, fd: number): Xucred {
-  const { libc, value, size } = on;
+export function readXucred(system: System, { os, options }: BsdAbi, fd: number): Xucred {
+  const { libc, value, size } = system;
   const expected = os === "darwin" ? XUCRED.darwinSize : XUCRED.freebsdSize;
   value.words.fill(NO_ID);
   size.words[0] = expected;
@@ -91,16 +91,16 @@ export function readXucred(on: System, { os, options }: BsdAbi, fd: number): Xuc
   const found = errno === 0 && answered === expected
     ? decodeXucred(value.words.subarray(0, expected / 4))
     : undefined;
-  requireConnection(on, fd);
-  if (errno !== 0) throw failure(on, what(fd), "getsockopt", errno);
+  requireConnection(system, fd);
+  if (errno !== 0) throw syscallError(system, what(fd), "getsockopt", errno);
   if (answered !== expected) throw wrongSize(fd, answered, expected);
   if (found === undefined) throw noPeer(fd, "it is not connected");
   return found;
 }
 
 /** The pid of a macOS peer, where the system can tell it for certain. */
-function readTokenPid(on: System, { options }: BsdAbi, fd: number, of: Credentials) {
-  const { libc, value, size } = on;
+function readTokenPid(system: System, { options }: BsdAbi, fd: number, of: Credentials) {
+  const { libc, value, size } = system;
   value.words.fill(NO_ID);
   size.words[0] = AUDIT_TOKEN.size;
   const errno = libc.getsockopt(fd, options.SOL_LOCAL, options.LOCAL_PEERTOKEN, value, size);
@@ -120,12 +120,12 @@ function hasPeerName({ libc, value, size, abi }: System, fd: number): boolean {
 }
 
 /** Refuses what is not an AF_UNIX socket, and what listens. */
-function requireConnection(on: System, fd: number): void {
-  const { libc, value, size, abi: { options, family } } = on;
+function requireConnection(system: System, fd: number): void {
+  const { libc, value, size, abi: { options, family } } = system;
   value.words[0] = NO_ID;
   size.words[0] = value.bytes.length;
   const nameErrno = libc.getsockname(fd, value, size);
-  if (nameErrno !== 0) throw failure(on, what(fd), "getsockname", nameErrno);
+  if (nameErrno !== 0) throw syscallError(system, what(fd), "getsockname", nameErrno);
   if (family(value.bytes) !== AF_UNIX) {
     throw new UcredError("ERR_UCRED_NOT_UNIX", `Cannot ${what(fd)}: it is not a Unix socket`, {
       hint: "Listen on a Unix domain socket: only there does the kernel know the peer",
@@ -134,7 +134,7 @@ function requireConnection(on: System, fd: number): void {
   value.words[0] = NO_ID;
   size.words[0] = 4;
   const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_ACCEPTCONN, value, size);
-  if (errno !== 0) throw failure(on, what(fd), "getsockopt", errno);
+  if (errno !== 0) throw syscallError(system, what(fd), "getsockopt", errno);
   if (size.words[0] !== 4) throw wrongSize(fd, size.words[0]!, 4);
   if (value.words[0] !== 0) throw noPeer(fd, "it is a listening socket");
 }
@@ -146,5 +146,5 @@ function noPeer(fd: number, why: string): UcredError {
 }
 
 function wrongSize(fd: number, size: number, expected: number): UcredError {
-  return senseless(what(fd), "getsockopt", `${size} bytes where ${expected} were expected`);
+  return unexpectedAnswer(what(fd), "getsockopt", `${size} bytes where ${expected} were expected`);
 }

@@ -5,7 +5,7 @@
 
 import { host } from "../adapters/host.ts";
 import { UcredError } from "../core/errors.ts";
-import { claimOf } from "../system/accepted_sockets.ts";
+import { foundSocketOf } from "../system/accepted_sockets.ts";
 
 /** A `net.Socket`, as far as it matters here. */
 export interface NetSocketLike {
@@ -83,7 +83,7 @@ export function fdOf(socket: UnixSocket): number {
   }
   const fields: Fields = socket as Fields;
   if ("_handle" in fields) return fdOfHandle(fields);
-  if (typeof fields.fd === "number") return fields.fd < 0 ? closed() : fdOf(fields.fd);
+  if (typeof fields.fd === "number") return fields.fd < 0 ? throwClosed() : fdOf(fields.fd);
   if (isObject(fields.socket) && "_handle" in fields.socket) return fdOfHandle(fields.socket);
   return fdOfClaim(socket) ?? hidden(fields);
 }
@@ -91,7 +91,7 @@ export function fdOf(socket: UnixSocket): number {
 /** The `net.Socket`, or the one under a request: what tells when it closes. */
 export function connectionOf(socket: UnixSocket): Closable | undefined {
   const connection = carrierOf(socket);
-  const claim = claimOf(connection);
+  const claim = foundSocketOf(connection);
   if (claim !== undefined) return claim;
   return "_handle" in connection && typeof connection.once === "function"
     ? connection as unknown as Closable
@@ -128,7 +128,7 @@ function fdOfHandle(connection: Fields): number {
   if (typeof remoteFamily === "string") { // Deno shows no descriptor of a TCP socket
     throw notUnix();
   }
-  if (destroyed === true) return closed();
+  if (destroyed === true) return throwClosed();
   if (listening === false) {
     throw noFd("it is a server that does not listen", "Pass a connection that it accepted");
   }
@@ -162,16 +162,16 @@ export function hidesFd(connection: NetSocketLike): boolean {
 
 /** Of a connection that hides its descriptor, and for which it was found when it was accepted. */
 function fdOfClaim(connection: object): number | undefined {
-  const claim = claimOf(connection);
+  const claim = foundSocketOf(connection);
   if (claim === undefined) return undefined;
-  return claim.isOpen() ? claim.fd : closed();
+  return claim.isOpen() ? claim.fd : throwClosed();
 }
 
 function isObject(value: unknown): value is Fields {
   return typeof value === "object" && value !== null;
 }
 
-function closed(): never {
+function throwClosed(): never {
   throw noFd("it is closed", "Read credentials in the accept handler, before the socket closes");
 }
 

@@ -6,11 +6,11 @@ import { UcredError } from "../core/errors.ts";
 import { type Fact, known, unknown } from "../core/facts.ts";
 import type { LinuxAbi } from "../ffi/abi.ts";
 import { readXucred } from "./credentials.ts";
-import { failure, senseless } from "../system/syscall_error.ts";
+import { syscallError, unexpectedAnswer } from "../system/syscall_error.ts";
 import { readOption } from "../system/socket_option.ts";
 
 /** The kernel's limit of 65536 groups (NGROUPS_MAX, <linux/limits.h>), in bytes. */
-const MOST_BYTES = 65536 * 4;
+const MAX_GROUP_LIST_BYTES = 65536 * 4;
 
 const WHAT = "read the peer's groups";
 
@@ -19,10 +19,10 @@ const WHAT = "read the peer's groups";
  *
  * @see {@link https://man7.org/linux/man-pages/man7/socket.7.html socket(7)}, SO_PEERGROUPS
  */
-export function readGroups(on: System, fd: number, of: Credentials): Fact<readonly number[]> {
+export function readGroups(system: System, fd: number, of: Credentials): Fact<readonly number[]> {
   try {
-    if (on.abi.os === "linux") return readPeerGroups(on, on.abi, fd, of);
-    const { groups } = readXucred(on, on.abi, fd);
+    if (system.abi.os === "linux") return readPeerGroups(system, system.abi, fd, of);
+    const { groups } = readXucred(system, system.abi, fd);
     if (groups !== undefined) return known(withGid(groups, of.gid), "kernel@connect");
     const hint = "Decide by uid and gid on this system";
     const message = `Cannot ${WHAT}: struct xucred holds 16 and is full`;
@@ -55,31 +55,38 @@ function isAscending(numbers: ArrayLike<number>): boolean {
 }
 
 /** So many users are remembered. */
-const MOST_USERS = 256;
+const MAX_REMEMBERED_USERS = 256;
 
 /** With at most so many groups each. */
-const MOST_GROUPS = 256;
+const MAX_REMEMBERED_GROUPS = 256;
 
 /** SO_PEERGROUPS leaves the gid out, and counts its length in bytes. */
 function readPeerGroups(
-  on: System,
+  system: System,
   { options }: LinuxAbi,
   fd: number,
   { uid, gid }: Credentials,
 ): Fact<readonly number[]> {
-  const found = readOption(on, fd, options.SO_PEERGROUPS, MOST_BYTES, WHAT, (answer, length) => {
-    const count = length / 4;
-    const before = on.remembered.groups.get(uid);
-    if (before?.gid === gid && isSame(answer.words, before.answer, count)) return before.groups;
-    const answered = answer.words.slice(0, count);
-    if (length % 4 !== 0 || answered.includes(NO_ID)) {
-      throw senseless(WHAT, "getsockopt", "what is no list of groups");
-    }
-    const groups = known(withGid(answered, gid), "kernel@connect");
-    if (count <= MOST_GROUPS) remember(on, uid, { gid, answer: answered, groups });
-    return groups;
-  });
-  if (typeof found === "number") throw failure(on, WHAT, "getsockopt", found);
+  const found = readOption(
+    system,
+    fd,
+    options.SO_PEERGROUPS,
+    MAX_GROUP_LIST_BYTES,
+    WHAT,
+    (answer, length) => {
+      const count = length / 4;
+      const before = system.remembered.groups.get(uid);
+      if (before?.gid === gid && isSame(answer.words, before.answer, count)) return before.groups;
+      const answered = answer.words.slice(0, count);
+      if (length % 4 !== 0 || answered.includes(NO_ID)) {
+        throw unexpectedAnswer(WHAT, "getsockopt", "what is no list of groups");
+      }
+      const groups = known(withGid(answered, gid), "kernel@connect");
+      if (count <= MAX_REMEMBERED_GROUPS) remember(system, uid, { gid, answer: answered, groups });
+      return groups;
+    },
+  );
+  if (typeof found === "number") throw syscallError(system, WHAT, "getsockopt", found);
   return found;
 }
 
@@ -91,6 +98,6 @@ function isSame(words: Uint32Array, all: Uint32Array, count: number): boolean {
 }
 
 function remember({ remembered: { groups } }: System, uid: number, found: RememberedGroups): void {
-  if (groups.size >= MOST_USERS && !groups.has(uid)) groups.clear();
+  if (groups.size >= MAX_REMEMBERED_USERS && !groups.has(uid)) groups.clear();
   groups.set(uid, found);
 }

@@ -1,7 +1,7 @@
 /** Connection → whether its peer has left, before the runtime has got round to saying so. */
 
 import { host } from "../adapters/host.ts";
-import { system } from "../adapters/select.ts";
+import { openedSystem } from "../adapters/select.ts";
 import { NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import { POLLFD, POLLHUP } from "../ffi/pidfd.ts";
@@ -14,7 +14,7 @@ export function tellsHangUp(): boolean {
 
 /** Whether a connection is closed, or its peer has closed it; `false` where that cannot be told. */
 export function isHungUp(socket: UnixSocket): boolean {
-  const { libc: { linux }, value } = system();
+  const { libc: { linux }, value } = openedSystem();
   if (linux === undefined) return false;
   const fd = openFd(socket);
   if (fd === undefined) return true;
@@ -27,7 +27,7 @@ export function isHungUp(socket: UnixSocket): boolean {
 /** Whether, besides, all that its peer had sent was read: nothing is lost if it is closed. */
 export function isSpent(socket: UnixSocket): boolean {
   if (!isHungUp(socket)) return false;
-  const { abi, libc: { linux }, value } = system();
+  const { abi, libc: { linux }, value } = openedSystem();
   const fd = openFd(socket);
   if (fd === undefined) return true;
   if (abi.os !== "linux" || linux === undefined) return false;

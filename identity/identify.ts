@@ -1,6 +1,6 @@
 /** Socket → peer: everything the kernel knows of it, captured at once. */
 
-import { type System, system } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import type { Credentials } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
@@ -60,13 +60,17 @@ export function identify(socket: UnixSocket, options?: IdentifyOptions): Peer {
 
 /** {@link identify} of a socket whose descriptor is known. */
 export function identifyAt(fd: number, socket: UnixSocket, pin: boolean): Peer {
-  const on = system();
-  return pin ? pinned(on, fd, socket) : identifyFd(on, fd);
+  const system = openedSystem();
+  return pin ? pinned(system, fd, socket) : identifyFd(system, fd);
 }
 
 /** {@link identify} for a descriptor, on a given system. */
-export function identifyFd(on: System, fd: number, { pin = false }: IdentifyOptions = {}): Peer {
-  return capture(on, fd, pin ? (credentials) => tryToPin(on, fd, credentials) : undefined);
+export function identifyFd(
+  system: System,
+  fd: number,
+  { pin = false }: IdentifyOptions = {},
+): Peer {
+  return capture(system, fd, pin ? (credentials) => tryToPin(system, fd, credentials) : undefined);
 }
 
 /** The pin of each connection: a server that identifies every request must not pin every request. */
@@ -76,13 +80,13 @@ const pins = new WeakMap<object, { pin: Pin }>();
 const LINGER = 1000;
 
 /** How many are: one client that comes and goes must not use up all descriptors. */
-const MOST_LINGERING = 64;
+const MAX_LINGERING = 64;
 const lingering = new Set<Pin>();
 
 function linger(pin: Pin): void {
   lingering.add(pin);
   for (const oldest of lingering) {
-    if (lingering.size <= MOST_LINGERING) break;
+    if (lingering.size <= MAX_LINGERING) break;
     lingering.delete(oldest);
     oldest.close();
   }
@@ -92,12 +96,12 @@ function linger(pin: Pin): void {
   }, LINGER);
 }
 
-function pinned(on: System, fd: number, socket: UnixSocket): Peer {
+function pinned(system: System, fd: number, socket: UnixSocket): Peer {
   const connection = connectionOf(socket);
-  return capture(on, fd, (credentials) => {
+  return capture(system, fd, (credentials) => {
     const held = connection && pins.get(connection);
     if (held !== undefined && !held.pin.closed && held.pin.pid === credentials.pid) return held.pin;
-    const pin = tryToPin(on, fd, credentials);
+    const pin = tryToPin(system, fd, credentials);
     if (pin instanceof Pin) {
       if (held !== undefined) held.pin = pin;
       else if (connection !== undefined) closeWith(connection, pin);
@@ -119,21 +123,21 @@ function closeWith(connection: Closable, pin: Pin): void {
 }
 
 function capture(
-  on: System,
+  system: System,
   fd: number,
   pinOf: ((credentials: Credentials) => Pinned) | undefined,
 ): Peer {
-  const credentials = readCredentials(on, fd);
-  const groups = readGroups(on, fd, credentials);
-  const label = readLabel(on, fd);
+  const credentials = readCredentials(system, fd);
+  const groups = readGroups(system, fd, credentials);
+  const label = readLabel(system, fd);
   const pinned = pinOf?.(credentials);
-  return new CapturedPeer(on, { credentials, groups, label, pinned, source: "kernel@connect" });
+  return new CapturedPeer(system, { credentials, groups, label, pinned, source: "kernel@connect" });
 }
 
 /** What cannot be pinned is identified all the same; facts that need the pin say why they are unknown. */
-function tryToPin(on: System, fd: number, credentials: Credentials): Pinned {
+function tryToPin(system: System, fd: number, credentials: Credentials): Pinned {
   try {
-    return pinPeer(on, fd, credentials);
+    return pinPeer(system, fd, credentials);
   } catch (error) {
     if (error instanceof UcredError) return error;
     throw error;

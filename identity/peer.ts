@@ -6,8 +6,8 @@ import { UcredError } from "../core/errors.ts";
 import { type Fact, type FactSource, known, none, unknown, valueOf } from "../core/facts.ts";
 import type {
   AmbiguousId,
-  Drift,
-  Ended,
+  CredentialDrift,
+  EndedProcess,
   LiveCredentials,
   LiveId,
   Peer,
@@ -37,7 +37,7 @@ export interface Capture {
 }
 
 /** As many groups as are looked up for names: a peer may bring 65536, at up to 40 µs each. */
-const MOST_GROUP_NAMES = 1024;
+const MAX_GROUP_NAMES = 1024;
 
 /** The last resort for pins that nobody closed. */
 const forgotten = new FinalizationRegistry<Pin>((pin) => pin.release(true));
@@ -50,27 +50,27 @@ export class CapturedPeer implements Peer {
   readonly groups: readonly number[] | undefined;
   readonly label: string | undefined;
   readonly ambiguous: readonly AmbiguousId[];
-  readonly #on: System;
+  readonly #system: System;
   readonly #capture: Capture;
   #facts: PeerFacts | undefined;
   #closed = false;
 
-  constructor(on: System, capture: Capture) {
+  constructor(system: System, capture: Capture) {
     const { credentials: { pid, uid, gid }, groups, label, pinned } = capture;
-    this.#on = on;
+    this.#system = system;
     this.#capture = capture;
     this.pid = pid;
     this.uid = uid;
     this.gid = gid;
     this.groups = valueOf(groups);
     this.label = valueOf(label);
-    this.ambiguous = ambiguousIds(on, uid, gid, this.groups);
+    this.ambiguous = ambiguousIds(system, uid, gid, this.groups);
     if (pinned instanceof Pin) forgotten.register(this, pinned.retain(), this);
     Object.freeze(this);
   }
 
   get facts(): PeerFacts {
-    return this.#facts ??= factsOf(this.#on, this.#capture, this.ambiguous);
+    return this.#facts ??= factsOf(this.#system, this.#capture, this.ambiguous);
   }
 
   get user(): string | undefined {
@@ -120,13 +120,13 @@ export class CapturedPeer implements Peer {
     return valueOf(this.facts.key);
   }
 
-  live(): LiveCredentials | Ended {
+  live(): LiveCredentials | EndedProcess {
     const pin = this.#pin();
     if (pin === undefined || !pin.isAlive()) return ENDED;
     try {
       const { ids, source } = pin.readIds();
       const all = { uid: ids.euid, gid: ids.egid, ...ids };
-      const ambiguous = ambiguousNames(this.#on, all);
+      const ambiguous = ambiguousNames(this.#system, all);
       return Object.freeze({ alive: true, ...all, ambiguous, source });
     } catch (error) {
       if (error instanceof UcredError && error.code === "ERR_UCRED_PEER_GONE") return ENDED;
@@ -134,7 +134,7 @@ export class CapturedPeer implements Peer {
     }
   }
 
-  drift(): readonly Drift[] {
+  drift(): readonly CredentialDrift[] {
     const { groups: then } = this.#capture;
     const pin = this.#pin();
     if (pin === undefined || !pin.isAlive()) return ENDED_DRIFT;
@@ -144,10 +144,10 @@ export class CapturedPeer implements Peer {
       const ids = this.live();
       if (!ids.alive) return ENDED_DRIFT;
       const groups = withGid(readGroupsNow(pin), ids.gid);
-      if (ambiguousIds(this.#on, ids.uid, ids.gid, groups).length > 0) {
+      if (ambiguousIds(this.#system, ids.uid, ids.gid, groups).length > 0) {
         throw unmapped("the peer's ids of now");
       }
-      const drift: Drift[] = [];
+      const drift: CredentialDrift[] = [];
       if (ids.uid !== this.uid) drift.push({ fact: "uid", then: this.uid, now: ids.uid });
       if (ids.gid !== this.gid) drift.push({ fact: "gid", then: this.gid, now: ids.gid });
       const before = valueOf(then) ?? [];
@@ -217,15 +217,18 @@ export class CapturedPeer implements Peer {
   }
 }
 
-const ENDED: Ended = Object.freeze({ alive: false });
-const ENDED_DRIFT: readonly Drift[] = Object.freeze([
+const ENDED: EndedProcess = Object.freeze({ alive: false });
+const ENDED_DRIFT: readonly CredentialDrift[] = Object.freeze([
   Object.freeze({ fact: "alive", then: true, now: false }),
 ]);
 
 /** Of ids by name, those that may stand for others. */
-function ambiguousNames(on: System, ids: { readonly [name in LiveId]: number }): readonly LiveId[] {
+function ambiguousNames(
+  system: System,
+  ids: { readonly [name in LiveId]: number },
+): readonly LiveId[] {
   const names = Object.keys(ids) as LiveId[];
-  const [isUid, isGid] = [ambiguity(on, "uid"), ambiguity(on, "gid")];
+  const [isUid, isGid] = [ambiguity(system, "uid"), ambiguity(system, "gid")];
   const isUnsure = (name: LiveId) => (name.endsWith("uid") ? isUid : isGid)(ids[name]);
   return Object.freeze(names.filter(isUnsure));
 }
@@ -233,20 +236,20 @@ function ambiguousNames(on: System, ids: { readonly [name in LiveId]: number }):
 const NONE: readonly AmbiguousId[] = Object.freeze([]);
 
 function ambiguousIds(
-  on: System,
+  system: System,
   uid: number,
   gid: number,
   groups: readonly number[] = [],
 ): readonly AmbiguousId[] {
   const ambiguous: AmbiguousId[] = [];
-  if (ambiguity(on, "uid")(uid)) ambiguous.push("uid");
-  const isGid = ambiguity(on, "gid");
+  if (ambiguity(system, "uid")(uid)) ambiguous.push("uid");
+  const isGid = ambiguity(system, "gid");
   if (isGid(gid)) ambiguous.push("gid");
   if (groups.some(isGid)) ambiguous.push("groups");
   return ambiguous.length === 0 ? NONE : Object.freeze(ambiguous);
 }
 
-function factsOf(on: System, capture: Capture, ambiguous: readonly AmbiguousId[]): PeerFacts {
+function factsOf(system: System, capture: Capture, ambiguous: readonly AmbiguousId[]): PeerFacts {
   const { credentials: { pid, uid, gid }, groups, label, pinned, source } = capture;
   let user: Fact<string> | undefined;
   let groupNames: PeerFacts["groupNames"] | undefined;
@@ -260,10 +263,10 @@ function factsOf(on: System, capture: Capture, ambiguous: readonly AmbiguousId[]
     get user() {
       return user ??= ambiguous.includes("uid")
         ? unknown(unmapped(`uid ${uid}`))
-        : userName(on, uid);
+        : userName(system, uid);
     },
     get groupNames() {
-      return groupNames ??= namesOf(on, groups);
+      return groupNames ??= namesOf(system, groups);
     },
     pinned: pinned === undefined
       ? none(source)
@@ -278,17 +281,17 @@ function factsOf(on: System, capture: Capture, ambiguous: readonly AmbiguousId[]
 }
 
 /** An ambiguous gid's name would be a guess, and is left out. */
-function namesOf(on: System, groups: Fact<readonly number[]>): PeerFacts["groupNames"] {
+function namesOf(system: System, groups: Fact<readonly number[]>): PeerFacts["groupNames"] {
   if (groups.state !== "known") return groups;
-  if (groups.value.length > MOST_GROUP_NAMES) {
-    const message = `Cannot look up group names: more than ${MOST_GROUP_NAMES} groups`;
+  if (groups.value.length > MAX_GROUP_NAMES) {
+    const message = `Cannot look up group names: more than ${MAX_GROUP_NAMES} groups`;
     const hint = "Decide by the numbers in groups, which are complete";
     return unknown(new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint }));
   }
   const names: (string | null)[] = [];
-  const isGid = ambiguity(on, "gid");
+  const isGid = ambiguity(system, "gid");
   for (const gid of groups.value) {
-    const name = isGid(gid) ? undefined : groupName(on, gid);
+    const name = isGid(gid) ? undefined : groupName(system, gid);
     if (name?.state === "unknown") return name;
     names.push(name?.state === "known" ? name.value : null);
   }

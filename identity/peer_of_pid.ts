@@ -1,6 +1,6 @@
 /** pid → Peer, for sockets found without a connection. */
 
-import { type System, system } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { known, unknown } from "../core/facts.ts";
 import type { Peer } from "../core/peer.ts";
@@ -15,8 +15,8 @@ import { readGroupsNow } from "./process/snapshot.ts";
  * @returns To be closed.
  * @throws {UcredError} `ERR_UCRED_PEER_GONE` if there is none, and as `identify()` does.
  */
-export function peerOfPid(pid: number, on: System = system()): Peer {
-  const pin = pinPid(on, pid);
+export function peerOfPid(pid: number, system: System = openedSystem()): Peer {
+  const pin = pinPid(system, pid);
   try {
     const { ids: { euid: uid, egid: gid }, source } = pin.readIds();
     const groups = withGid(readGroupsNow(pin), gid);
@@ -25,7 +25,7 @@ export function peerOfPid(pid: number, on: System = system()): Peer {
       "Cannot tell the label of a process: a socket has one",
       { hint: "Identify a connection" },
     );
-    return new CapturedPeer(on, {
+    return new CapturedPeer(system, {
       credentials: { pid, uid, gid },
       groups: known(groups, "procfs@now"),
       label: unknown(reason),

@@ -4,11 +4,11 @@ import type { Memory } from "../adapters/libc.ts";
 import type { System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { type Fact, known, none, unknown } from "../core/facts.ts";
-import { failure } from "../system/syscall_error.ts";
+import { syscallError } from "../system/syscall_error.ts";
 import { readOption } from "../system/socket_option.ts";
 
 /** Longer than any security context: one page, as in <linux/limits.h> for names. */
-const MOST_BYTES = 4096;
+const MAX_LABEL_BYTES = 4096;
 
 /**
  * The label that a Linux security module put on the peer's socket; `none` where none does. Asked of
@@ -17,15 +17,22 @@ const MOST_BYTES = 4096;
  *
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SO_PEERSEC
  */
-export function readLabel(on: System, fd: number): Fact<string> {
-  if (on.abi.os !== "linux") return NO_LABEL;
+export function readLabel(system: System, fd: number): Fact<string> {
+  if (system.abi.os !== "linux") return NO_LABEL;
   const what = "read the peer's security label";
   try {
-    const label = readOption(on, fd, on.abi.options.SO_PEERSEC, MOST_BYTES, what, decode);
+    const label = readOption(
+      system,
+      fd,
+      system.abi.options.SO_PEERSEC,
+      MAX_LABEL_BYTES,
+      what,
+      decode,
+    );
     if (typeof label !== "number") return label;
     // No module labels this one. Every kernel that is supported has the option itself.
-    if (on.abi.errnoNames[label] === "ENOPROTOOPT") return NO_LABEL;
-    return unknown(failure(on, what, "getsockopt", label));
+    if (system.abi.errnoNames[label] === "ENOPROTOOPT") return NO_LABEL;
+    return unknown(syscallError(system, what, "getsockopt", label));
   } catch (error) {
     if (error instanceof UcredError) return unknown(error);
     const hint = "Decide by other facts: two such labels could look alike";

@@ -1,6 +1,6 @@
 /** Whether peers can be identified here at all: for a program's start. */
 
-import { system } from "../adapters/select.ts";
+import { openedSystem } from "../adapters/select.ts";
 
 /**
  * Makes sure that this program can read peer credentials: that runtime, system and CPU are supported, and
@@ -23,5 +23,5 @@ import { system } from "../adapters/select.ts";
  * ```
  */
 export function checkSupport(): void {
-  system(); // opens libc, and keeps it for the first connection
+  openedSystem(); // opens libc, and keeps it for the first connection
 }

@@ -1,6 +1,6 @@
 /** Policies whose names are those of this system. */
 
-import { system } from "../adapters/select.ts";
+import { openedSystem } from "../adapters/select.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { checkPolicy, type Resolve } from "../core/policy/document/check.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
@@ -69,10 +69,11 @@ export function checkDocument(
 ): { readonly policy: Policy } | { readonly problems: Problems<Problem> } {
   const { accounts } = ownOf(options);
   const resolve: Resolve = {
-    uid: (name) => accounts === undefined ? idOf(system(), "user", name) : accounts.uid(name),
-    gid: (name) => accounts === undefined ? idOf(system(), "group", name) : accounts.gid(name),
-    names: (kind) => accounts === undefined ? localNames(system(), kind) : [],
-    ownUid: () => system().libc.geteuid(),
+    uid: (name) => accounts === undefined ? idOf(openedSystem(), "user", name) : accounts.uid(name),
+    gid: (name) =>
+      accounts === undefined ? idOf(openedSystem(), "group", name) : accounts.gid(name),
+    names: (kind) => accounts === undefined ? localNames(openedSystem(), kind) : [],
+    ownUid: () => openedSystem().libc.geteuid(),
   };
   const result = checkPolicy(document, resolve);
   if ("problems" in result) return result;

@@ -15,7 +15,7 @@ import {
 import process from "node:process";
 import { UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
-import { isSticky, type Ownership, whoElseWrites } from "../core/ownership.ts";
+import { isSticky, type Ownership, unsafeFileReason } from "../core/ownership.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
 import { mendFile } from "../core/policy/document/problems.ts";
 import type { Policy } from "../core/policy/policy.ts";
@@ -30,14 +30,14 @@ export interface LoadOptions extends Omit<ParseOptions, "file"> {
    * and the server's own user. By default `false`, since whoever can write the policy, or put another
    * in its place, can let himself in.
    */
-  readonly anyOwner?: boolean | undefined;
+  readonly allowUnsafeOwner?: boolean | undefined;
 }
 
 /** The options of {@link LoadOptions}. */
 export const LOAD_OPTIONS: OptionNames<LoadOptions> = {
   accounts: true,
   runTests: true,
-  anyOwner: true,
+  allowUnsafeOwner: true,
 };
 
 /**
@@ -97,7 +97,7 @@ export function readPolicyFile(
   options: LoadOptions,
   expected?: string,
 ): PolicyFile | undefined {
-  const { anyOwner = false } = ownOf(options);
+  const { allowUnsafeOwner: anyOwner = false } = ownOf(options);
   let fd: number | undefined;
   try {
     requireFile(path, statSync(path, { bigint: true })); // to open a device may do something
@@ -119,13 +119,13 @@ export function readPolicyFile(
 }
 
 /** More than the longest text that is parsed takes in UTF-8. */
-const MOST_BYTES = 16 << 20;
+const MAX_FILE_BYTES = 16 << 20;
 
 /** What is in the file; a byte more than its size if it has grown. */
 function readAll(path: string, fd: number, file: BigIntStats): Uint8Array {
   requireFile(path, file);
-  if (file.size > MOST_BYTES) {
-    throw because(path, `it has ${file.size} bytes, and may have ${MOST_BYTES}`);
+  if (file.size > MAX_FILE_BYTES) {
+    throw because(path, `it has ${file.size} bytes, and may have ${MAX_FILE_BYTES}`);
   }
   const bytes = new Uint8Array(Number(file.size) + 1);
   let length = 0;
@@ -158,7 +158,7 @@ function requireFile(path: string, file: BigIntStats): void {
 }
 
 /** As many links as Linux follows. */
-const MOST_LINKS = 40;
+const MAX_SYMLINKS = 40;
 
 /**
  * Goes the way to the file, name by name. Throws if others can write to the file, or to a folder on
@@ -179,7 +179,7 @@ function isSafe(path: string, file: BigIntStats): boolean {
     const at = `${folder}/${name}`;
     const entry = lstatSync(at, { bigint: true });
     if (entry.isSymbolicLink()) {
-      if (++links > MOST_LINKS) return false;
+      if (++links > MAX_SYMLINKS) return false;
       const target = readlinkSync(at);
       if (target.startsWith("/")) folder = "";
       names.push(...namesIn(target).toReversed());
@@ -204,7 +204,7 @@ function ownershipOf({ uid, gid, mode }: BigIntStats): GroupOwnership {
 /** @param name The file or folder that `what` is about. */
 function requireSafe(path: string, what: string, name: string, entry: GroupOwnership): void {
   // If others can change where the path of the file leads, the check of its folders fails after this.
-  const why = whoElseWrites(entry, isTrusted, () => hasOwnGroupOnly(realpathSync(name), entry));
+  const why = unsafeFileReason(entry, isTrusted, () => hasOwnGroupOnly(realpathSync(name), entry));
   if (why === undefined) return;
   const isOwned = isTrusted(entry.uid); // then it is the mode
   const move = "Move the policy to a folder of root's, /etc/ucred for instance, or ";

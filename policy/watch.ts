@@ -127,19 +127,19 @@ export function watchBy(clock: Clock, path: string, options: WatchOptions): Watc
 const TICK = 250;
 
 /** A file that has not come to rest after so many looks is reported. */
-const RESTLESS = 20;
+const MAX_UNSTABLE_POLLS = 20;
 
 /**
  * After so many looks that find no change a new policy's text is compared with the file's. Deno tells
  * the time of a change in whole seconds: that second must be over.
  */
-const CALM = 6;
+const STABLE_POLLS = 6;
 
 /** Milliseconds after which a file that could not be used is tried again. */
-const RETRY = 1000;
+const RETRY_MS = 1000;
 
 /** How many times longer than it took to find a file unusable it is left alone. */
-const PAUSE = 20;
+const RETRY_BACKOFF = 20;
 
 class FileWatch extends ForwardingPolicy implements WatchedPolicy {
   readonly #path: string;
@@ -203,14 +203,14 @@ class FileWatch extends ForwardingPolicy implements WatchedPolicy {
     this.#seen = look;
     if (this.#isDue(look)) this.#try(look);
     if (look === this.#tried) this.#restless = 0;
-    else if (++this.#restless === RESTLESS) this.#fail(changing(this.#path));
+    else if (++this.#restless === MAX_UNSTABLE_POLLS) this.#fail(changing(this.#path));
     this.#wait();
   }
 
   #isDue(look: string): boolean {
     if (look !== this.#tried) return this.#calm > 0;
     if (this.#error !== undefined) return this.#clock.now() >= this.#retryAt;
-    return this.#unconfirmed !== undefined && this.#calm >= CALM;
+    return this.#unconfirmed !== undefined && this.#calm >= STABLE_POLLS;
   }
 
   /** Whether the policy was replaced; what keeps it from that is reported. */
@@ -222,7 +222,7 @@ class FileWatch extends ForwardingPolicy implements WatchedPolicy {
       this.#tried = look;
       this.#fail(error instanceof UcredError ? error : unusable(this.#path, error));
       const now = this.#clock.now();
-      this.#retryAt = now + Math.max(RETRY, PAUSE * (now - began));
+      this.#retryAt = now + Math.max(RETRY_MS, RETRY_BACKOFF * (now - began));
       return false;
     }
     const { onReload } = this.#options;

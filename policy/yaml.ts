@@ -20,13 +20,13 @@ import { everyUnseenIn, show } from "../core/policy/document/shape.ts";
 import { visible } from "../core/text.ts";
 
 /** In characters (UTF-16 code units). Ten thousand rules take less. */
-export const LONGEST = 4 << 20;
+export const MAX_TEXT_CHARACTERS = 4 << 20;
 
 /** Words, marks, spaces and line ends: what the library makes an object of each. Ten thousand rules have half. */
-export const MOST_LEXEMES = 1_000_000;
+export const MAX_LEXEMES = 1_000_000;
 
 /** What they stand for is counted as if it were written out: see `MOST_VALUES`. */
-export const MOST_ALIASES = 1000;
+export const MAX_ALIASES = 1000;
 
 /** Something wrong in a text. */
 export interface Found {
@@ -98,8 +98,8 @@ class Reader {
   readonly #broken = new Set<unknown>();
 
   read(text: string): Contents | Faulty {
-    if (text.length > LONGEST) {
-      this.#stop(0, `it has ${text.length} characters, and may have ${LONGEST}`);
+    if (text.length > MAX_TEXT_CHARACTERS) {
+      this.#stop(0, `it has ${text.length} characters, and may have ${MAX_TEXT_CHARACTERS}`);
     }
     for (const { at, name } of everyUnseenIn(text.replaceAll(/[\t\n\r]/g, " "))) {
       this.#problem(at, () => `it holds the character ${name}, which does not show`);
@@ -176,8 +176,8 @@ class Reader {
     };
     for (const lexeme of new Lexer().lex(text)) {
       const { offset } = parser;
-      if (++lexemes > MOST_LEXEMES) {
-        this.#stop(offset, `more than ${MOST_LEXEMES} words, marks and spaces`);
+      if (++lexemes > MAX_LEXEMES) {
+        this.#stop(offset, `more than ${MAX_LEXEMES} words, marks and spaces`);
       }
       for (const token of parser.next(lexeme)) take(token);
       // The document itself and a scalar are there too.
@@ -242,7 +242,7 @@ class Reader {
   }
 
   #aliased(name: string, offset: number): unknown {
-    if (++this.#aliases > MOST_ALIASES) this.#stop(offset, `more than ${MOST_ALIASES} aliases`);
+    if (++this.#aliases > MAX_ALIASES) this.#stop(offset, `more than ${MAX_ALIASES} aliases`);
     const anchored = this.#anchors.get(name);
     if (anchored === undefined) {
       this.#problem(offset, () => `no &${visible(name)} before the alias`);

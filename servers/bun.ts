@@ -40,12 +40,12 @@ import {
 import { attempt, isThenable } from "./admission/handler.ts";
 import {
   type CloseOptions,
+  closeTimer,
   LISTEN_OPTIONS,
   type ListenOptions,
-  timerOf,
 } from "./listen/lifecycle.ts";
 import { Notification } from "./listen/notification.ts";
-import { occupy, type Place } from "./listen/socket_path.ts";
+import { bindSocketPath, type BoundPath } from "./listen/socket_path.ts";
 
 export type { Peer } from "../core/peer.ts";
 export type { Decision } from "../core/policy/decide/decision.ts";
@@ -53,15 +53,15 @@ export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { AdmissionOptions, ServerStats } from "./admission/admission.ts";
 export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";
-export type { Limit, Limits } from "./admission/limits.ts";
+export type { LimitName as Limit, Limits } from "./admission/limits.ts";
 export type {
-  AnyListenOptions,
   CloseOptions,
+  CommonListenOptions as AnyListenOptions,
   ListenOptions,
   PathListenOptions,
   SystemdListenOptions,
 } from "./listen/lifecycle.ts";
-export type { PlaceOptions } from "./listen/socket_path.ts";
+export type { SocketPathOptions as PlaceOptions } from "./listen/socket_path.ts";
 
 /** A `Bun.Socket`, as far as Bun's documentation has it. */
 export interface BunSocket extends BunSocketLike {
@@ -125,14 +125,14 @@ const HANDLERS: OptionNames<BunHandlers> = {
 };
 
 /** A server that listens. */
-export interface BunListening {
+export interface BunServer {
   /** The path or abstract name. */
   readonly path: string;
   /** What it has seen. */
   stats(): ServerStats;
   /** Stops to listen, waits for connections, and cuts them once `timeout` is over. */
   close(options?: CloseOptions): Promise<void>;
-  /** {@link BunListening.close}, for `await using`. */
+  /** {@link BunServer.close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
 }
 
@@ -154,7 +154,7 @@ interface BunGlobal {
  * @throws {UcredError} `ERR_UCRED_LISTEN` if it cannot listen there.
  * @throws {TypeError} If an option is wrong, or this is not Bun.
  */
-export async function listen(options: BunListenOptions): Promise<BunListening> {
+export async function listen(options: BunListenOptions): Promise<BunServer> {
   const { Bun } = globalThis as unknown as { readonly Bun?: BunGlobal };
   if (Bun === undefined) throw new TypeError("ucred/bun is for Bun; use ucred/net");
   requireOptions("listen()", options, BUN_OPTIONS);
@@ -165,7 +165,7 @@ export async function listen(options: BunListenOptions): Promise<BunListening> {
   const sockets = new Sockets(admission, socket);
   const handlers = sockets.handlers();
   let listener: BunListener | undefined;
-  let place: Place | undefined;
+  let place: BoundPath | undefined;
   if (options.systemd !== undefined) {
     const name = options.systemd === true ? undefined : options.systemd;
     const { fd, path, giveBack } = takeInherited(name);
@@ -178,7 +178,7 @@ export async function listen(options: BunListenOptions): Promise<BunListening> {
     }
   } else {
     try {
-      place = await occupy(options, (path) => {
+      place = await bindSocketPath(options, (path) => {
         listener = Bun.listen({ unix: path, socket: handlers });
         return Promise.resolve();
       });
@@ -191,7 +191,7 @@ export async function listen(options: BunListenOptions): Promise<BunListening> {
   const notification = options.notify === true ? new Notification() : undefined;
   notification?.ready();
   const close = async (how: CloseOptions = {}) => {
-    const startTimer = timerOf(how);
+    const startTimer = closeTimer(how);
     if (listener !== undefined) {
       place?.remove();
       notification?.stopping();
@@ -234,7 +234,7 @@ class Sockets {
     };
   }
 
-  async end(startTimer: ReturnType<typeof timerOf>): Promise<void> {
+  async end(startTimer: ReturnType<typeof closeTimer>): Promise<void> {
     if (this.#open.size === 0) return;
     const empty = new Promise<void>((resolve) => this.#onEmpty.push(resolve));
     const stopTimer = startTimer(() => this.#open.forEach((_, socket) => socket.terminate()));

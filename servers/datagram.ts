@@ -2,7 +2,7 @@
 
 import { builtinModule, timers } from "../adapters/host.ts";
 import type { LinuxCalls, Memory } from "../adapters/libc.ts";
-import { type System, system } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { type Credentials, NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import { unknown } from "../core/facts.ts";
@@ -22,7 +22,7 @@ import {
   SOCKADDR_UN,
 } from "../ffi/message.ts";
 import { OwnedDescriptor } from "../system/owned_descriptor.ts";
-import { failure } from "../system/syscall_error.ts";
+import { syscallError } from "../system/syscall_error.ts";
 import { CapturedPeer } from "../identity/peer.ts";
 import { gone, Pin } from "../identity/process/pidfd.ts";
 import {
@@ -140,11 +140,11 @@ export interface Receiver extends AsyncIterable<Datagram> {
  */
 export function receive(path: string, options: ReceiveOptions = {}): Receiver {
   requireOptions("receive()", options, RECEIVE_OPTIONS);
-  return receiveOn(system(), path, options);
+  return receiveOn(openedSystem(), path, options);
 }
 
 /** {@link receive}, on a given system. */
-export function receiveOn(on: System, path: string, options: ReceiveOptions = {}): Receiver {
+export function receiveOn(system: System, path: string, options: ReceiveOptions = {}): Receiver {
   const { maxBytes = 65536 } = options;
   if (!Number.isInteger(maxBytes) || maxBytes < 1 || maxBytes > 1 << 24) {
     throw new RangeError(`maxBytes is an integer from 1 to ${1 << 24}, not ${maxBytes}`);
@@ -156,13 +156,13 @@ export function receiveOn(on: System, path: string, options: ReceiveOptions = {}
   if (encodeAddress(path) === undefined || path === "" || path.indexOf("\0", 1) !== -1) {
     throw new RangeError(`A path has 1 to 107 bytes and no NUL: ${JSON.stringify(path)}`);
   }
-  const { abi, libc: { linux } } = on;
+  const { abi, libc: { linux } } = system;
   if (abi.os !== "linux" || linux === undefined) {
     const message = `Cannot receive datagrams with their senders: ${abi.os} does not tell them`;
     const hint = "Use stream sockets, whose peers can be identified";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   }
-  return new DatagramReceiver(on, abi, linux, path, { ...options, maxBytes });
+  return new DatagramReceiver(system, abi, linux, path, { ...options, maxBytes });
 }
 
 /** EAGAIN, <asm-generic/errno-base.h>: there is no datagram now. */
@@ -183,7 +183,7 @@ const absolute = (path: string): string =>
 class DatagramReceiver implements Receiver {
   readonly path: string;
   dropped = 0;
-  readonly #on: System;
+  readonly #system: System;
   readonly #calls: LinuxCalls;
   readonly #pin: boolean;
   readonly #name: Memory;
@@ -200,19 +200,19 @@ class DatagramReceiver implements Receiver {
   #inTurn = 0;
 
   constructor(
-    on: System,
+    system: System,
     abi: LinuxAbi,
     calls: LinuxCalls,
     path: string,
     { maxBytes, pin = false, ...options }: ReceiveOptions & { readonly maxBytes: number },
   ) {
     this.path = path.startsWith("\0") ? path : absolute(path);
-    this.#on = on;
+    this.#system = system;
     this.#calls = calls;
     this.#pin = pin;
-    const memory = (size: number) => on.libc.memory(Math.ceil(size / 8) * 8);
+    const memory = (size: number) => system.libc.memory(Math.ceil(size / 8) * 8);
     this.#name = memory(SOCKADDR_UN.size);
-    this.#data = on.libc.memory(Math.ceil(maxBytes / 8) * 8);
+    this.#data = system.libc.memory(Math.ceil(maxBytes / 8) * 8);
     this.#control = memory(CONTROL_SIZE);
     this.#message = memory(MSGHDR.size + IOVEC.size);
     const view = new DataView(this.#message.bytes.buffer);
@@ -235,15 +235,15 @@ class DatagramReceiver implements Receiver {
     abi: LinuxAbi,
     { mode, anyFolder = false, closeDescriptors = false }: ReceiveOptions,
   ): void {
-    const { value } = this.#on;
+    const { value } = this.#system;
     const { SOL_SOCKET, SO_PASSCRED, SO_PASSPIDFD, SO_PASSRIGHTS } = abi.options;
     const what = `receive datagrams at ${JSON.stringify(this.path)}`;
     const orFail = (result: number, syscall: string): number => {
-      if (result < 0) throw failure(this.#on, what, syscall, -result);
+      if (result < 0) throw syscallError(this.#system, what, syscall, -result);
       return result;
     };
     this.#fd = orFail(this.#calls.socket(AF_UNIX, DATAGRAM_SOCKET, 0), "socket");
-    this.#socket = new OwnedDescriptor(this.#on, this.#calls, this.#fd, what);
+    this.#socket = new OwnedDescriptor(this.#system, this.#calls, this.#fd, what);
     // Before bind, so that no datagram comes without its sender.
     value.words[0] = 1;
     orFail(this.#calls.setsockopt(this.#fd, SOL_SOCKET, SO_PASSCRED, value), "setsockopt");
@@ -295,7 +295,7 @@ class DatagramReceiver implements Receiver {
       const fd = this.#socket!.use("receive a datagram");
       const length = this.#calls.recvmsg(fd, this.#message, MSG.CMSG_CLOEXEC);
       if (length === -EAGAIN) return undefined;
-      if (length < 0) throw failure(this.#on, "receive a datagram", "recvmsg", -length);
+      if (length < 0) throw syscallError(this.#system, "receive a datagram", "recvmsg", -length);
       const datagram = this.#decode(view, length);
       if (datagram !== undefined) return datagram;
       this.dropped++;
@@ -304,7 +304,7 @@ class DatagramReceiver implements Receiver {
 
   /** `undefined` where the kernel did not tell who sent it. */
   #decode(view: DataView, length: number): Datagram | undefined {
-    const { abi } = this.#on;
+    const { abi } = this.#system;
     const flags = view.getInt32(MSGHDR.flags, LITTLE_ENDIAN);
     const controlLength = Number(view.getBigUint64(MSGHDR.controlLength, LITTLE_ENDIAN));
     const control = decodeControl(this.#control.bytes, controlLength, abi.options.SOL_SOCKET);
@@ -315,7 +315,7 @@ class DatagramReceiver implements Receiver {
       return undefined;
     }
     const pinned = this.#pinOf(control.pidfd, credentials);
-    const sender = new CapturedPeer(this.#on, {
+    const sender = new CapturedPeer(this.#system, {
       credentials,
       groups: unknown(notTold("groups")),
       label: unknown(notTold("label")),
@@ -335,7 +335,7 @@ class DatagramReceiver implements Receiver {
   #pinOf(pidfd: number | undefined, { pid }: Credentials): Pin | UcredError {
     if (pidfd !== undefined && pidfd >= 0) {
       try {
-        return new Pin(this.#on, this.#calls, pidfd, "connect", pid);
+        return new Pin(this.#system, this.#calls, pidfd, "connect", pid);
       } catch (error) {
         if (error instanceof UcredError) return error;
         throw error;
@@ -346,7 +346,7 @@ class DatagramReceiver implements Receiver {
       const hint = "Use Linux 6.5 or later, and see that descriptors have not run out";
       return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
     }
-    const error = failure(this.#on, "pin the sender's process", "recvmsg", -pidfd);
+    const error = syscallError(this.#system, "pin the sender's process", "recvmsg", -pidfd);
     return error.code === "ERR_UCRED_SYSCALL" ? error : gone("pin the sender's process");
   }
 

@@ -27,11 +27,16 @@
 
 export {
   createServer,
+  type HttpAdmissionOptions as RequestOptions,
   type HttpServer,
   type HttpServerOptions,
-  type RequestOptions,
 } from "./http/node.ts";
-export type { Engine, FetchContext, HttpListening, ServeOptions } from "./http/options.ts";
+export type {
+  Engine,
+  FetchContext,
+  FetchServer as HttpListening,
+  ServeOptions,
+} from "./http/options.ts";
 export { serve } from "./http/serve.ts";
 export { decisionOf, peerOf, type RequestLike } from "./admission/attach.ts";
 export type { Peer } from "../core/peer.ts";
@@ -46,18 +51,18 @@ export {
   type ClosedEvent,
   type DecidedEvent,
   type FailedEvent,
-  type Refusal,
+  type RefusalReason as Refusal,
   type RefusedEvent,
   type ServerEvent,
 } from "./admission/events.ts";
-export type { Limit, Limits } from "./admission/limits.ts";
+export type { LimitName as Limit, Limits } from "./admission/limits.ts";
 export type {
-  AnyListenOptions,
   CloseOptions,
+  CommonListenOptions as AnyListenOptions,
   ListenOptions,
   PathListenOptions,
   SafeServer,
   SystemdListenOptions,
 } from "./listen/lifecycle.ts";
-export type { PlaceOptions } from "./listen/socket_path.ts";
+export type { SocketPathOptions as PlaceOptions } from "./listen/socket_path.ts";
 export { notify } from "../system/sd_notify.ts";

@@ -24,7 +24,7 @@ import {
   type AdmissionOptions,
   type Admitted,
   isAdmitted,
-  type Refused,
+  type RefusedConnection,
   type ServerStats,
   warn,
 } from "./admission/admission.ts";
@@ -41,7 +41,11 @@ export type { Peer } from "../core/peer.ts";
 export type { Decision } from "../core/policy/decide/decision.ts";
 export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
-export type { AdmissionOptions, Refused, ServerStats } from "./admission/admission.ts";
+export type {
+  AdmissionOptions,
+  RefusedConnection as Refused,
+  ServerStats,
+} from "./admission/admission.ts";
 export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";
 export {
   type AcceptedEvent,
@@ -49,20 +53,20 @@ export {
   type ClosedEvent,
   type DecidedEvent,
   type FailedEvent,
-  type Refusal,
+  type RefusalReason as Refusal,
   type RefusedEvent,
   type ServerEvent,
 } from "./admission/events.ts";
-export type { Limit, Limits } from "./admission/limits.ts";
+export type { LimitName as Limit, Limits } from "./admission/limits.ts";
 export type {
-  AnyListenOptions,
   CloseOptions,
+  CommonListenOptions as AnyListenOptions,
   ListenOptions,
   PathListenOptions,
   SafeServer,
   SystemdListenOptions,
 } from "./listen/lifecycle.ts";
-export type { PlaceOptions } from "./listen/socket_path.ts";
+export type { SocketPathOptions as PlaceOptions } from "./listen/socket_path.ts";
 export { notify } from "../system/sd_notify.ts";
 
 /** Who may connect, and how sockets are to be; see `net.createServer()` for the latter. */
@@ -75,7 +79,7 @@ export interface NetServerOptions extends AdmissionOptions, ServerOpts {
    */
   readonly perAction?: boolean | undefined;
   /** What is sent to whom is refused, before the connection is closed. */
-  readonly refusal?: string | ((refused: Refused) => string) | undefined;
+  readonly refusal?: string | ((refused: RefusedConnection) => string) | undefined;
 }
 
 const NET_OPTIONS: OptionNames<NetServerOptions> = {
@@ -144,7 +148,7 @@ type Marked = Socket & { [mark: symbol]: Admitted | undefined };
 const ignore = () => {};
 
 /** How long a last message may take to be sent, in ms. */
-const FAREWELL = 1000;
+const CLOSE_TIMEOUT_MS = 1000;
 
 class AdmittingServer extends Server {
   readonly #admission: Admission;
@@ -234,15 +238,15 @@ class AdmittingServer extends Server {
     else this.#onEmpty.push(run);
   }
 
-  #refuse(socket: Socket, refused: Refused): void {
+  #refuse(socket: Socket, refused: RefusedConnection): void {
     const text = this.#farewell(refused);
     if (text === undefined) return void socket.destroy();
-    const timer = setTimeout(() => socket.destroy(), FAREWELL);
+    const timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT_MS);
     socket.once("close", () => clearTimeout(timer));
     socket.resume().end(text, () => socket.destroy());
   }
 
-  #farewell(refused: Refused): string | undefined {
+  #farewell(refused: RefusedConnection): string | undefined {
     if (typeof this.#refusal !== "function") return this.#refusal;
     try {
       return String(this.#refusal(refused));

@@ -4,25 +4,25 @@
  */
 
 import type { LinuxCalls } from "../adapters/libc.ts";
-import { type System, system } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import type { LinuxAbi } from "../ffi/abi.ts";
 import { FCNTL, SHUT_RDWR } from "../ffi/linux.ts";
 import { encodeAddress, SOCKADDR_UN } from "../ffi/message.ts";
 import { parseStatus } from "../ffi/proc.ts";
-import { failure } from "./syscall_error.ts";
+import { syscallError } from "./syscall_error.ts";
 import { readText } from "./proc_files.ts";
 
 /** A connection that was found: while the cookie under the number is the same, it is this one. */
-export class Claim {
+export class FoundSocket {
   readonly fd: number;
   readonly #cookie: number;
-  readonly #acceptor: Acceptor;
+  readonly #acceptor: DescriptorFinder;
   #isClosed = false;
   #onClose: (() => void)[] | undefined;
 
-  constructor(acceptor: Acceptor, fd: number, cookie: number) {
+  constructor(acceptor: DescriptorFinder, fd: number, cookie: number) {
     this.#acceptor = acceptor;
     this.fd = fd;
     this.#cookie = cookie;
@@ -58,8 +58,8 @@ export class Claim {
 const CLAIM = Symbol("ucred.claim");
 
 /** What was found for a connection. */
-export function claimOf(connection: object): Claim | undefined {
-  return (connection as { [CLAIM]?: Claim })[CLAIM];
+export function foundSocketOf(connection: object): FoundSocket | undefined {
+  return (connection as { [CLAIM]?: FoundSocket })[CLAIM];
 }
 
 /**
@@ -76,21 +76,21 @@ const LEAST_SEEN = 1024;
 let mostSeen = LEAST_SEEN;
 
 /** Every Acceptor, for its address. */
-const acceptors = new Set<WeakRef<Acceptor>>();
+const acceptors = new Set<WeakRef<DescriptorFinder>>();
 
 /** Closed since a connection was accepted: as many numbers that are free are passed by, looking upwards. */
-const MOST_HOLES = 8192;
+const MAX_FREE_NUMBERS = 8192;
 
 /** The sockets of this process that are bound to one address, under whatever number. */
-class Bound {
-  readonly #on: System;
+class BoundSockets {
+  readonly #system: System;
   readonly #abi: LinuxAbi;
   readonly #calls: LinuxCalls;
   readonly #address: Uint8Array;
 
   /** @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux. */
-  constructor(path: string, on: System) {
-    const { abi, libc: { linux } } = on;
+  constructor(path: string, system: System) {
+    const { abi, libc: { linux } } = system;
     if (abi.os !== "linux" || linux === undefined) {
       const message = `Cannot find accepted connections: ${abi.os} has no SO_COOKIE`;
       const hint = "Use ucred/net or ucred/http, whose sockets show their descriptor";
@@ -98,7 +98,7 @@ class Bound {
     }
     const address = encodeAddress(path);
     if (address === undefined) throw new RangeError(`Too long for a socket's path: ${path}`);
-    this.#on = on;
+    this.#system = system;
     this.#abi = abi;
     this.#calls = linux;
     this.#address = address;
@@ -109,7 +109,7 @@ class Bound {
     const end = this.lowestFree();
     const size = this.tableSize();
     // Without /proc, numbers above so many free ones are not looked at.
-    for (let fd = end, holes = 0; size === undefined ? holes < MOST_HOLES : fd < size; fd++) {
+    for (let fd = end, holes = 0; size === undefined ? holes < MAX_FREE_NUMBERS : fd < size; fd++) {
       const has = this.has(fd);
       if (has) yield fd;
       else if (has === undefined) holes++;
@@ -119,7 +119,7 @@ class Bound {
 
   /** Whether one is under this number; `undefined` if there is no socket at all. */
   has(fd: number): boolean | undefined {
-    const { libc, value, size } = this.#on;
+    const { libc, value, size } = this.#system;
     const { length } = this.#address;
     size.words[0] = SOCKADDR_UN.size;
     if (libc.getsockname(fd, value, size) !== 0) return undefined;
@@ -130,7 +130,7 @@ class Bound {
   }
 
   listens(fd: number): boolean {
-    const { libc, value, size } = this.#on;
+    const { libc, value, size } = this.#system;
     const { SOL_SOCKET, SO_ACCEPTCONN } = this.#abi.options;
     value.words[0] = NO_ID;
     size.words[0] = 4;
@@ -140,7 +140,7 @@ class Bound {
 
   /** What the kernel calls the socket under this number; `undefined` where there is none. */
   cookieOf(fd: number): number | undefined {
-    return readCookie(this.#on, this.#abi, fd);
+    return readCookie(this.#system, this.#abi, fd);
   }
 
   /** Ends what is under this number. It has ended already if that fails. */
@@ -150,7 +150,7 @@ class Bound {
 
   /** All numbers of descriptors are below; `undefined` where /proc does not tell. proc_pid_status(5) */
   tableSize(): number | undefined {
-    const status = readText(this.#on, this.#calls, "/proc/self/status");
+    const status = readText(this.#system, this.#calls, "/proc/self/status");
     const size = typeof status === "number" ? undefined : parseStatus(status).get("FDSize");
     return size !== undefined && /^[1-9]\d{0,9}$/.test(size) ? Number(size) : undefined;
   }
@@ -158,7 +158,7 @@ class Bound {
   /** The number that the next descriptor gets. */
   lowestFree(): number {
     const fd = this.#calls.fcntl(0, FCNTL.DUPFD_CLOEXEC, 0);
-    if (fd < 0) throw failure(this.#on, "find accepted connections", "fcntl", -fd);
+    if (fd < 0) throw syscallError(this.#system, "find accepted connections", "fcntl", -fd);
     this.#calls.close(fd);
     return fd;
   }
@@ -179,7 +179,7 @@ export function readCookie(
 }
 
 /** Numbers of connections that were closed, where the next ones are likely; hints, no more. */
-class Freed {
+class FreeDescriptorHints {
   #isFreed = new Uint8Array(1024);
   /** None is below. */
   #least = Infinity;
@@ -211,9 +211,9 @@ class Freed {
  * Whether a socket of this process, a connection or a listener in any thread, is bound to a path,
  * wherever its file was moved to since: its connections could not be told from those of another one.
  */
-export function isBoundHere(path: string, on: System = system()): boolean {
-  if (on.abi.os !== "linux") return false; // nothing is searched for there
-  return new Bound(path, on).all().next().done !== true;
+export function isBoundHere(path: string, system: System = openedSystem()): boolean {
+  if (system.abi.os !== "linux") return false; // nothing is searched for there
+  return new BoundSockets(path, system).all().next().done !== true;
 }
 
 /**
@@ -224,9 +224,9 @@ export function isBoundHere(path: string, on: System = system()): boolean {
  * accepted, nothing else may accept on this address in this process, and each connection must be
  * looked for before the next one is accepted.
  */
-export class Acceptor {
-  readonly #bound: Bound;
-  readonly #freed = new Freed();
+export class DescriptorFinder {
+  readonly #bound: BoundSockets;
+  readonly #freed = new FreeDescriptorHints();
   #last = -1;
   /** The cookie of what was found last. */
   #cookie = -1;
@@ -237,8 +237,8 @@ export class Acceptor {
    * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux, `ERR_UCRED_LISTEN` if
    * two sockets of this process listen at this address.
    */
-  constructor(path: string, on: System = system()) {
-    this.#bound = new Bound(path, on);
+  constructor(path: string, system: System = openedSystem()) {
+    this.#bound = new BoundSockets(path, system);
     const listening = new Set<number | undefined>(); // by cookie: one may have several numbers
     for (const fd of this.#bound.all()) {
       this.#see(fd);
@@ -259,10 +259,10 @@ export class Acceptor {
   /**
    * The connection that was accepted last; to be called before another one can be.
    *
-   * @param connection What the runtime calls it. It is closed by {@link Claim.close}.
+   * @param connection What the runtime calls it. It is closed by {@link FoundSocket.close}.
    * @throws {UcredError} `ERR_UCRED_NO_FD` if none is found: then refuse the connection.
    */
-  take(connection: object): Claim {
+  find(connection: object): FoundSocket {
     const fd = this.#find();
     if (fd === undefined) {
       const message = "Cannot find the accepted connection among this process's descriptors";
@@ -270,8 +270,8 @@ export class Acceptor {
       throw new UcredError("ERR_UCRED_NO_FD", message, { hint });
     }
     this.#last = fd;
-    const claim = new Claim(this, fd, this.#cookie);
-    (connection as { [CLAIM]?: Claim })[CLAIM] = claim;
+    const claim = new FoundSocket(this, fd, this.#cookie);
+    (connection as { [CLAIM]?: FoundSocket })[CLAIM] = claim;
     return claim;
   }
 
@@ -298,7 +298,7 @@ export class Acceptor {
     if (this.#isNew(this.#last + 1)) return this.#last + 1;
     const end = this.#bound.lowestFree();
     for (let fd = end - 1; fd >= 0; fd--) if (this.#isNew(fd)) return fd;
-    for (let fd = end, holes = 0; holes < MOST_HOLES; fd++) {
+    for (let fd = end, holes = 0; holes < MAX_FREE_NUMBERS; fd++) {
       const isNew = this.#isNew(fd);
       if (isNew) return fd;
       if (isNew === undefined) holes++;
@@ -336,7 +336,7 @@ export class Acceptor {
 
   /** An upper bound of the numbers that have to be looked at to find what is in use. */
   tableSize(): number {
-    return this.#bound.tableSize() ?? MOST_HOLES;
+    return this.#bound.tableSize() ?? MAX_FREE_NUMBERS;
   }
 }
 

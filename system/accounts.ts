@@ -1,12 +1,12 @@
 /** Ids ↔ names, through the system's account database (NSS, so LDAP and sssd accounts work). */
 
 import type { Memory } from "../adapters/libc.ts";
-import { type System, system } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { isId } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import { type Fact, known, none, unknown, valueOf } from "../core/facts.ts";
 import { decodeAccountId, decodeAccountName } from "../ffi/accounts.ts";
-import { failure, senseless } from "./syscall_error.ts";
+import { syscallError, unexpectedAnswer } from "./syscall_error.ts";
 import { readText } from "./proc_files.ts";
 import { ERANGE } from "./socket_option.ts";
 
@@ -19,48 +19,48 @@ const MISSING = new Set([2, 3]); // ENOENT, ESRCH: the same numbers everywhere
  * The longest entry that is read. A group may have any number of members, and in /etc/group every entry before
  * the one that is looked up has to fit as well. getent(1) has no limit; this one takes a million members.
  */
-const MOST_BYTES = 1 << 24;
+const MAX_ENTRY_BYTES = 1 << 24;
 
 /** The first try. Each further one has eight times as much. */
 const FIRST_BYTES = 2048;
 
 /** How long an answer is used again, in ms; a miss costs more than a hit, so it is kept as well. */
 const KEEP = 60_000;
-const MOST_ENTRIES = 4096;
+const MAX_CACHED_ACCOUNTS = 4096;
 
 const answers = new WeakMap<System, Map<string, { fact: Fact<string>; until: number }>>();
 
 /** The name of the account with this uid; `none` if there is no such account. */
-export function userName(on: System, uid: number): Fact<string> {
-  return remembered(on, "getpwuid_r", uid);
+export function userName(system: System, uid: number): Fact<string> {
+  return remembered(system, "getpwuid_r", uid);
 }
 
 /** The name of the group with this gid; `none` if there is no such group. */
-export function groupName(on: System, gid: number): Fact<string> {
-  return remembered(on, "getgrgid_r", gid);
+export function groupName(system: System, gid: number): Fact<string> {
+  return remembered(system, "getgrgid_r", gid);
 }
 
-function remembered(on: System, lookup: Lookup, id: number): Fact<string> {
-  let known = answers.get(on);
-  if (known === undefined) answers.set(on, known = new Map());
+function remembered(system: System, lookup: Lookup, id: number): Fact<string> {
+  let known = answers.get(system);
+  if (known === undefined) answers.set(system, known = new Map());
   const key = `${lookup} ${id}`;
   const now = performance.now();
   const before = known.get(key);
   if (before !== undefined && before.until > now) return before.fact;
-  const fact = look(on, lookup, id);
+  const fact = look(system, lookup, id);
   if (fact.state === "unknown") return fact; // a failure may pass: ask again next time
-  if (known.size >= MOST_ENTRIES) known.clear();
+  if (known.size >= MAX_CACHED_ACCOUNTS) known.clear();
   known.set(key, { fact, until: now + KEEP });
   return fact;
 }
 
-function look(on: System, lookup: Lookup, id: number): Fact<string> {
+function look(system: System, lookup: Lookup, id: number): Fact<string> {
   const what = `look up ${lookup === "getpwuid_r" ? "uid" : "gid"} ${id}`;
   try {
-    const memory = call(on, what, lookup, (memory) => on.libc[lookup](id, memory));
+    const memory = call(system, what, lookup, (memory) => system.libc[lookup](id, memory));
     const name = memory && decodeAccountName(memory.bytes, id);
     if (name === undefined && memory !== undefined) {
-      return unknown(senseless(what, lookup, "with another account"));
+      return unknown(unexpectedAnswer(what, lookup, "with another account"));
     }
     return typeof name === "string" ? known(name, "accounts@now") : none("accounts@now");
   } catch (error) {
@@ -71,43 +71,43 @@ function look(on: System, lookup: Lookup, id: number): Fact<string> {
 
 /** Calls with as much memory as it takes; `undefined` where there is no such account. */
 function call(
-  on: System,
+  system: System,
   what: string,
   lookup: Lookup | NameLookup,
   run: (memory: Memory) => number,
 ): Memory | undefined {
-  for (let size = FIRST_BYTES;; size = Math.min(size * 8, MOST_BYTES)) {
-    const memory = on.libc.memory(size);
+  for (let size = FIRST_BYTES;; size = Math.min(size * 8, MAX_ENTRY_BYTES)) {
+    const memory = system.libc.memory(size);
     const errno = run(memory);
-    if (errno === ERANGE && size < MOST_BYTES) continue;
+    if (errno === ERANGE && size < MAX_ENTRY_BYTES) continue;
     if (errno === ERANGE) {
       const file = lookup.startsWith("getgr") ? "/etc/group" : "/etc/passwd";
-      const message = `Cannot ${what}: an account takes more than ${MOST_BYTES >> 20} MiB`;
+      const message = `Cannot ${what}: an account takes more than ${MAX_ENTRY_BYTES >> 20} MiB`;
       const hint = `Shorten the longest line of ${file}, or name accounts by their ids`;
       throw new UcredError("ERR_UCRED_SYSCALL", message, { errno, syscall: lookup, hint });
     }
     if (MISSING.has(errno)) return undefined;
-    if (errno !== 0) throw failure(on, what, lookup, errno);
+    if (errno !== 0) throw syscallError(system, what, lookup, errno);
     return memory;
   }
 }
 
 /** The names in the system's own files: what a misspelt one may have meant. No directory is asked. */
-export function localNames(on: System, kind: "user" | "group"): readonly string[] {
-  const { linux } = on.libc;
+export function localNames(system: System, kind: "user" | "group"): readonly string[] {
+  const { linux } = system.libc;
   const file = kind === "user" ? "/etc/passwd" : "/etc/group";
-  const text = linux === undefined ? "" : readText(on, linux, file, MOST_BYTES);
+  const text = linux === undefined ? "" : readText(system, linux, file, MAX_ENTRY_BYTES);
   return typeof text === "string" ? text.split("\n").map((line) => line.split(":", 1)[0]!) : [];
 }
 
 /** Our own effective uid. */
 export function ownUid(): number {
-  return system().libc.geteuid();
+  return openedSystem().libc.geteuid();
 }
 
 /** The name of an account on this system; `undefined` where there is none, or that is unknown. */
 export function accountName(kind: "user" | "group", id: number): string | undefined {
-  return valueOf(kind === "user" ? userName(system(), id) : groupName(system(), id));
+  return valueOf(kind === "user" ? userName(openedSystem(), id) : groupName(openedSystem(), id));
 }
 
 /**
@@ -117,10 +117,10 @@ export function accountName(kind: "user" | "group", id: number): string | undefi
 export function accountId(
   kind: "user" | "group",
   account: number | string,
-  on: System = system(),
+  system: System = openedSystem(),
 ): number | undefined {
   if (typeof account === "number") return account;
-  const id = idOf(on, kind, account);
+  const id = idOf(system, kind, account);
   if (id !== undefined || !/^(?:0|[1-9]\d{0,9})$/.test(account)) return id;
   return isId(Number(account)) ? Number(account) : undefined;
 }
@@ -132,15 +132,15 @@ type NameLookup = "getpwnam_r" | "getgrnam_r";
  *
  * @throws {UcredError} Where the lookup fails: whether there is such a name is then unknown.
  */
-export function idOf(on: System, kind: "user" | "group", name: string): number | undefined {
+export function idOf(system: System, kind: "user" | "group", name: string): number | undefined {
   const lookup = kind === "user" ? "getpwnam_r" : "getgrnam_r";
   const bytes = new TextEncoder().encode(name);
   if (bytes.length === 0 || bytes.includes(0)) return undefined;
   const what = `look up ${kind} ${JSON.stringify(name)}`;
-  const text = on.libc.memory(Math.ceil((bytes.length + 1) / 8) * 8); // zeroed: it ends itself
+  const text = system.libc.memory(Math.ceil((bytes.length + 1) / 8) * 8); // zeroed: it ends itself
   text.bytes.set(bytes);
-  const memory = call(on, what, lookup, (memory) => on.libc[lookup](text, memory));
+  const memory = call(system, what, lookup, (memory) => system.libc[lookup](text, memory));
   const id = memory && decodeAccountId(memory.bytes);
-  if (id === undefined && memory !== undefined) throw senseless(what, lookup, "with no id");
+  if (id === undefined && memory !== undefined) throw unexpectedAnswer(what, lookup, "with no id");
   return id ?? undefined;
 }

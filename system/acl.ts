@@ -1,8 +1,8 @@
 /** Access control lists of files: POSIX ACLs, which Linux keeps as extended attributes. See acl(5). */
 
 import type { LinuxCalls, Memory } from "../adapters/libc.ts";
-import { type System, system } from "../adapters/select.ts";
-import { failure } from "./syscall_error.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
+import { syscallError } from "./syscall_error.ts";
 
 /** The list of a file itself, and the one that new files in a folder get. <linux/xattr.h> */
 const POSIX_ACLS: readonly string[] = ["system.posix_acl_access", "system.posix_acl_default"];
@@ -17,14 +17,19 @@ const WITHOUT: readonly number[] = [61, 95];
  * @param path Not followed if it is a link.
  * @throws {UcredError} If a list is there still.
  */
-export function removeAcls(path: string, on: System = system()): void {
-  const { linux } = on.libc;
+export function removeAcls(path: string, system: System = openedSystem()): void {
+  const { linux } = system.libc;
   if (linux === undefined) return;
-  const name = cString(on, path);
+  const name = cString(system, path);
   for (const acl of POSIX_ACLS) {
-    const result = linux.lremovexattr(name, cString(on, acl));
+    const result = linux.lremovexattr(name, cString(system, acl));
     if (result < 0 && !WITHOUT.includes(-result)) {
-      throw failure(on, `remove the ACL of ${JSON.stringify(path)}`, "lremovexattr", -result);
+      throw syscallError(
+        system,
+        `remove the ACL of ${JSON.stringify(path)}`,
+        "lremovexattr",
+        -result,
+      );
     }
   }
 }
@@ -34,21 +39,21 @@ export function removeAcls(path: string, on: System = system()): void {
  *
  * @param path Not followed if it is a link.
  */
-export function hasNoAcl(path: string, on: System = system()): boolean {
-  const { linux } = on.libc;
+export function hasNoAcl(path: string, system: System = openedSystem()): boolean {
+  const { linux } = system.libc;
   if (linux === undefined) return false;
-  const names = attributeNames(on, linux, cString(on, path));
+  const names = attributeNames(system, linux, cString(system, path));
   // Lists of NFS, SMB and ZFS are in this name space, too: nothing else of it is known to be harmless.
   return names !== undefined && !names.some((name) => name.startsWith("system."));
 }
 
 /** `undefined` where they cannot be read. */
 function attributeNames(
-  on: System,
+  system: System,
   linux: LinuxCalls,
   path: Memory,
 ): readonly string[] | undefined {
-  const memory = on.libc.memory(MOST_BYTES);
+  const memory = system.libc.memory(MOST_BYTES);
   const length = linux.llistxattr(path, memory);
   if (length === -WITHOUT[1]!) return [];
   if (length < 0) return undefined;
@@ -58,9 +63,9 @@ function attributeNames(
 /** `XATTR_LIST_MAX`, <linux/limits.h> */
 const MOST_BYTES = 65536;
 
-function cString(on: System, text: string): Memory {
+function cString(system: System, text: string): Memory {
   const bytes = new TextEncoder().encode(text);
-  const memory = on.libc.memory(Math.ceil((bytes.length + 1) / 8) * 8); // zeroed: it ends itself
+  const memory = system.libc.memory(Math.ceil((bytes.length + 1) / 8) * 8); // zeroed: it ends itself
   memory.bytes.set(bytes);
   return memory;
 }

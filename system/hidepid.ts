@@ -1,6 +1,6 @@
 /** Whether /proc hides other users' processes from us: hidepid= of proc(5), ProtectProc= of systemd.exec(5). */
 
-import { type System, system } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { parseCapabilities, parseGroups, parseHidePid, parseStatus } from "../ffi/proc.ts";
 import type { HidePid } from "../ffi/proc.ts";
 import { readText } from "./proc_files.ts";
@@ -15,11 +15,11 @@ export const SHOW_PROCESSES =
  * @returns `undefined` where it does not, or where that cannot be found out. CAP_SYS_PTRACE shows all
  * processes, and so does a group that is named by the `gid=` of the mount.
  */
-export function hidingProc(on: System = system()): HidePid["mode"] | undefined {
-  const found = hidePid(on);
+export function hidingProc(system: System = openedSystem()): HidePid["mode"] | undefined {
+  const found = hidePid(system);
   if (found === undefined) return undefined;
-  const { linux } = on.libc;
-  const text = linux === undefined ? -1 : readText(on, linux, "/proc/self/status");
+  const { linux } = system.libc;
+  const text = linux === undefined ? -1 : readText(system, linux, "/proc/self/status");
   if (typeof text === "number") return found.mode;
   const status = parseStatus(text);
   if (parseCapabilities(status)?.effective.includes("CAP_SYS_PTRACE")) return undefined;
@@ -29,8 +29,8 @@ export function hidingProc(on: System = system()): HidePid["mode"] | undefined {
 }
 
 /** How /proc is mounted; `undefined` if it hides nothing. */
-export function hidePid(on: System): HidePid | undefined {
-  const { linux } = on.libc;
-  const text = linux === undefined ? -1 : readText(on, linux, "/proc/self/mountinfo");
+export function hidePid(system: System): HidePid | undefined {
+  const { linux } = system.libc;
+  const text = linux === undefined ? -1 : readText(system, linux, "/proc/self/mountinfo");
   return typeof text === "number" ? undefined : parseHidePid(text);
 }

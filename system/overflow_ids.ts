@@ -18,10 +18,10 @@ const DEFAULT_OVERFLOW_ID = 65534;
  *
  * @see {@link https://man7.org/linux/man-pages/man7/user_namespaces.7.html user_namespaces(7)}
  */
-export function ambiguity(on: System, kind: "uid" | "gid"): (id: number) => boolean {
-  if (on.abi.os !== "linux" || mapsEvery(on, kind)) return NEVER; // others have no user namespaces
-  const ids = on.remembered.overflowIds[kind];
-  const id = Number.parseInt(textOf(on, `/proc/sys/kernel/overflow${kind}`), 10);
+export function ambiguity(system: System, kind: "uid" | "gid"): (id: number) => boolean {
+  if (system.abi.os !== "linux" || mapsEvery(system, kind)) return NEVER; // others have no user namespaces
+  const ids = system.remembered.overflowIds[kind];
+  const id = Number.parseInt(readIdText(system, `/proc/sys/kernel/overflow${kind}`), 10);
   ids.add(Number.isNaN(id) ? DEFAULT_OVERFLOW_ID : id); // the kernel takes 16 bits: it stays small
   return (id) => ids.has(id);
 }
@@ -29,8 +29,8 @@ export function ambiguity(on: System, kind: "uid" | "gid"): (id: number) => bool
 const NEVER = () => false;
 
 /** {@link ambiguity} of one id. */
-export function isAmbiguous(on: System, kind: "uid" | "gid", id: number): boolean {
-  return ambiguity(on, kind)(id);
+export function isAmbiguous(system: System, kind: "uid" | "gid", id: number): boolean {
+  return ambiguity(system, kind)(id);
 }
 
 /** Lines of "first id inside, first id outside, how many"; they do not overlap. */
@@ -40,19 +40,19 @@ export function mapsEveryId(map: string): boolean {
 }
 
 /** Whether every uid, or gid, has a number here. A map is written once, and then stays. */
-export function mapsEvery(on: System, kind: "uid" | "gid"): boolean {
-  const { mapsEvery } = on.remembered;
+export function mapsEvery(system: System, kind: "uid" | "gid"): boolean {
+  const { mapsEvery } = system.remembered;
   const before = mapsEvery[kind];
   if (before !== undefined) return before;
-  const map = textOf(on, `/proc/self/${kind}_map`);
+  const map = readIdText(system, `/proc/self/${kind}_map`);
   const found = mapsEveryId(map);
   if (map.trim() !== "") mapsEvery[kind] = found;
   return found;
 }
 
 /** The file's text, or "" where it cannot be read. */
-function textOf(on: System, path: string): string {
-  const { linux } = on.libc;
-  const text = linux === undefined ? "" : readText(on, linux, path);
+function readIdText(system: System, path: string): string {
+  const { linux } = system.libc;
+  const text = linux === undefined ? "" : readText(system, linux, path);
   return typeof text === "string" ? text : "";
 }

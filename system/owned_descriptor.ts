@@ -10,7 +10,7 @@ import type { LinuxCalls, Memory } from "../adapters/libc.ts";
 import type { System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { STAT, SYS_FSTAT } from "../ffi/stat.ts";
-import { failure } from "./syscall_error.ts";
+import { syscallError } from "./syscall_error.ts";
 
 /** Device and inode of an open file, 32 bits each, in the order in which the kernel writes them. */
 export type FileId = readonly [number, number, number, number];
@@ -23,19 +23,19 @@ interface StatMemory {
 
 const memories = new WeakMap<System, StatMemory>();
 
-function memoryOf(on: System, calls: LinuxCalls): StatMemory {
-  let found = memories.get(on);
+function memoryOf(system: System, calls: LinuxCalls): StatMemory {
+  let found = memories.get(system);
   if (found === undefined) {
-    const memory = on.libc.memory(STAT.size);
-    memories.set(on, found = { memory, address: Number(calls.address(memory)) });
+    const memory = system.libc.memory(STAT.size);
+    memories.set(system, found = { memory, address: Number(calls.address(memory)) });
   }
   return found;
 }
 
 /** Calls fstat(2). @returns The first words of the answer, which the next call overwrites; or −errno. */
-function stat(on: System, calls: LinuxCalls, fd: number): Uint32Array | number {
-  const { memory, address } = memoryOf(on, calls);
-  const number = SYS_FSTAT[on.abi.cpu];
+function stat(system: System, calls: LinuxCalls, fd: number): Uint32Array | number {
+  const { memory, address } = memoryOf(system, calls);
+  const number = SYS_FSTAT[system.abi.cpu];
   if (number === undefined) return -ENOSYS;
   const result = calls.syscall(number, fd, address);
   return result < 0 ? result : memory.words;
@@ -45,14 +45,14 @@ function stat(on: System, calls: LinuxCalls, fd: number): Uint32Array | number {
 const ENOSYS = 38;
 
 /** The file under a descriptor, or −errno. */
-export function fileIdOf(on: System, calls: LinuxCalls, fd: number): FileId | number {
-  const words = stat(on, calls, fd);
+export function fileIdOf(system: System, calls: LinuxCalls, fd: number): FileId | number {
+  const words = stat(system, calls, fd);
   return typeof words === "number" ? words : [words[0]!, words[1]!, words[2]!, words[3]!];
 }
 
 /** Whether a descriptor means this very file; `false` where that cannot be found out. */
-export function isFile(on: System, calls: LinuxCalls, fd: number, id: FileId): boolean {
-  const words = stat(on, calls, fd);
+export function isFile(system: System, calls: LinuxCalls, fd: number, id: FileId): boolean {
+  const words = stat(system, calls, fd);
   return typeof words !== "number" && words[0] === id[0] && words[1] === id[1] &&
     words[2] === id[2] && words[3] === id[3];
 }
@@ -61,17 +61,17 @@ export function isFile(on: System, calls: LinuxCalls, fd: number, id: FileId): b
  * A descriptor that we opened and keep. Not for epoll and the like, which share one anonymous inode.
  */
 export class OwnedDescriptor {
-  readonly #on: System;
+  readonly #system: System;
   readonly #calls: LinuxCalls;
   readonly #id: FileId | undefined;
   #fd: number;
 
   /** @throws {UcredError} Where it is not open. */
-  constructor(on: System, calls: LinuxCalls, fd: number, what: string) {
-    const id = fileIdOf(on, calls, fd);
+  constructor(system: System, calls: LinuxCalls, fd: number, what: string) {
+    const id = fileIdOf(system, calls, fd);
     // An emulator or a seccomp filter may lack the call: then ownership is assumed.
-    if (typeof id === "number" && id !== -ENOSYS) throw failure(on, what, "fstat", -id);
-    this.#on = on;
+    if (typeof id === "number" && id !== -ENOSYS) throw syscallError(system, what, "fstat", -id);
+    this.#system = system;
     this.#calls = calls;
     this.#id = typeof id === "number" ? undefined : id;
     this.#fd = fd;
@@ -95,7 +95,7 @@ export class OwnedDescriptor {
   /** Whether the number still means what we opened. */
   isOurs(): boolean {
     return this.#fd >= 0 &&
-      (this.#id === undefined || isFile(this.#on, this.#calls, this.#fd, this.#id));
+      (this.#id === undefined || isFile(this.#system, this.#calls, this.#fd, this.#id));
   }
 
   /** Closes it if it still is ours. May be called again. */

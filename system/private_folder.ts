@@ -11,9 +11,9 @@
  */
 
 import { builtinModule } from "../adapters/host.ts";
-import { system } from "../adapters/select.ts";
+import { openedSystem } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
-import { whoElseReplaces } from "../core/ownership.ts";
+import { unsafeFolderReason } from "../core/ownership.ts";
 import { isBoundHere } from "./accepted_sockets.ts";
 import { ownUid } from "./accounts.ts";
 import { hasNoAcl, removeAcls } from "./acl.ts";
@@ -122,7 +122,7 @@ export function maxPathBytes(): number {
   return MAX_PATH_BYTES[isLinux() ? "linux" : "others"];
 }
 
-const isLinux = () => system().abi.os === "linux";
+const isLinux = () => openedSystem().abi.os === "linux";
 
 /** The length of a path as the kernel counts it. */
 export function bytesIn(path: string): number {
@@ -170,7 +170,7 @@ function requireSafe(purpose: Purpose, folder: string): void {
   const { uid } = found;
   const isLink = found.isSymbolicLink();
   const entry = isLink ? { uid, mode: 0 } : found; // a link's is 0o777
-  const why = whoElseReplaces(entry, isTrusted, () => hasOwnGroupOnly(folder, found));
+  const why = unsafeFolderReason(entry, isTrusted, () => hasOwnGroupOnly(folder, found));
   if (why !== undefined) {
     const hint = `Run chown and chmod go-w on ${folder}, use another one, or set anyFolder`;
     throw purpose.error(`its folder ${folder} ${why}: they could put another socket there`, hint);
@@ -387,7 +387,7 @@ export class PrivateFolder {
       ? `owner ${file.uid} and not ${owner}`
       : group !== undefined && file.gid !== group
       ? `group ${file.gid} and not ${group}`
-      : system().abi.os === "linux" && !hasNoAcl(socket)
+      : openedSystem().abi.os === "linux" && !hasNoAcl(socket)
       ? "an access control list"
       : undefined;
     if (found === undefined) return;

@@ -1,7 +1,7 @@
 /** Groups that have only one user: distributions with umask 002 give every user such a group. */
 
 import { builtinModule } from "../adapters/host.ts";
-import { type System, system } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { readText } from "./proc_files.ts";
 import { isAmbiguous } from "./overflow_ids.ts";
 
@@ -26,11 +26,13 @@ export interface AccountFiles {
  * winbind) may have members that it does not list. `false` wherever it is not certain, and always for
  * root's group, in which containers run programs of users that are in no file.
  */
-export function isPrivateGroup(uid: number, gid: number, on: System = system()): boolean {
-  if (uid === 0 || gid === 0 || isAmbiguous(on, "gid", gid) || isAmbiguous(on, "uid", uid)) {
+export function isPrivateGroup(uid: number, gid: number, system: System = openedSystem()): boolean {
+  if (
+    uid === 0 || gid === 0 || isAmbiguous(system, "gid", gid) || isAmbiguous(system, "uid", uid)
+  ) {
     return false;
   }
-  const files = readAccountFiles(on);
+  const files = readAccountFiles(system);
   return files !== undefined && hasOneUser(files, uid, gid);
 }
 
@@ -90,11 +92,11 @@ const MAX_BYTES = 16 << 20;
 /** ENOENT, <asm-generic/errno-base.h> */
 const ENOENT = 2;
 
-function readAccountFiles(on: System): AccountFiles | undefined {
-  const { linux } = on.libc;
+function readAccountFiles(system: System): AccountFiles | undefined {
+  const { linux } = system.libc;
   if (linux === undefined) return undefined;
   const read = (path: string, ifMissing?: string) => {
-    const text = readText(on, linux, path, MAX_BYTES);
+    const text = readText(system, linux, path, MAX_BYTES);
     return text === -ENOENT ? ifMissing : typeof text === "string" ? text : undefined;
   };
   const passwd = read("/etc/passwd");

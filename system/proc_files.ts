@@ -18,19 +18,19 @@ const encoder = new TextEncoder();
 const newDecoder = () => new TextDecoder("utf-8", { ignoreBOM: true });
 const decoder = newDecoder();
 
-function buffersOf(on: System): Buffers {
-  let found = buffers.get(on);
+function buffersOf(system: System): Buffers {
+  let found = buffers.get(system);
   if (found === undefined) {
     // Paths here are ours and short. A link's target may be as long as a page.
-    found = { path: on.libc.memory(64), chunk: on.libc.memory(1 << 16) };
-    buffers.set(on, found);
+    found = { path: system.libc.memory(64), chunk: system.libc.memory(1 << 16) };
+    buffers.set(system, found);
   }
   return found;
 }
 
 /** Opens a file for reading; the descriptor is the caller's. */
-export function openFile(on: System, calls: LinuxCalls, path: string): number {
-  return calls.open(encode(buffersOf(on).path, path), O_CLOEXEC);
+export function openFile(system: System, calls: LinuxCalls, path: string): number {
+  return calls.open(encode(buffersOf(system).path, path), O_CLOEXEC);
 }
 
 /**
@@ -39,16 +39,16 @@ export function openFile(on: System, calls: LinuxCalls, path: string): number {
  * @param most Longer files are refused with EFBIG, rather than cut off.
  */
 export function readText(
-  on: System,
+  system: System,
   calls: LinuxCalls,
   path: string,
   most = 1 << 20,
 ): string | number {
-  const fd = openFile(on, calls, path);
+  const fd = openFile(system, calls, path);
   if (fd < 0) return fd;
   let text: string | number;
   try {
-    text = readAll(on, calls, fd, most);
+    text = readAll(system, calls, fd, most);
   } catch (error) {
     calls.close(fd);
     throw error;
@@ -57,8 +57,8 @@ export function readText(
   return closed < 0 ? closed : text; // another thread has closed the descriptor: it may have been another file
 }
 
-function readAll(on: System, calls: LinuxCalls, fd: number, most: number): string | number {
-  const { chunk } = buffersOf(on);
+function readAll(system: System, calls: LinuxCalls, fd: number, most: number): string | number {
+  const { chunk } = buffersOf(system);
   const stream = newDecoder();
   let text = "";
   for (let total = 0;;) {
@@ -71,8 +71,8 @@ function readAll(on: System, calls: LinuxCalls, fd: number, most: number): strin
 }
 
 /** The target of a symbolic link, or −errno. */
-export function readLink(on: System, calls: LinuxCalls, path: string): string | number {
-  const { path: name, chunk } = buffersOf(on);
+export function readLink(system: System, calls: LinuxCalls, path: string): string | number {
+  const { path: name, chunk } = buffersOf(system);
   const length = calls.readlink(encode(name, path), chunk);
   return length < 0 ? length : decoder.decode(chunk.bytes.subarray(0, length));
 }

@@ -1,7 +1,7 @@
 /** Descriptors that a service manager passed (sd_listen_fds): are they listening Unix sockets? */
 
 import { builtinModule, host } from "../adapters/host.ts";
-import { type System, system } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import { AF_UNIX } from "../ffi/abi.ts";
@@ -9,7 +9,7 @@ import { FCNTL, FD_CLOEXEC, SOCK_STREAM } from "../ffi/linux.ts";
 import { decodeAddress } from "../ffi/message.ts";
 import { readCookie } from "./accepted_sockets.ts";
 import { OwnedDescriptor } from "./owned_descriptor.ts";
-import { failure } from "./syscall_error.ts";
+import { syscallError } from "./syscall_error.ts";
 import { openFile } from "./proc_files.ts";
 import { tryLock } from "./file_lock.ts";
 
@@ -51,13 +51,13 @@ const taken = new Set<number>();
  */
 export function takeInherited(
   name?: string,
-  on: System = system(),
+  system: System = openedSystem(),
   variables: ListenVariables = environment(),
 ): InheritedSocket {
   const all = passed(variables);
   const left = all.filter(({ fd }) => !taken.has(fd));
   // As sd_listen_fds() has it. That fails where there is none; of the one that is chosen it is told.
-  for (const { fd } of left) on.libc.linux?.fcntl(fd, FCNTL.SETFD, FD_CLOEXEC);
+  for (const { fd } of left) system.libc.linux?.fcntl(fd, FCNTL.SETFD, FD_CLOEXEC);
   const found = name === undefined ? left : left.filter((socket) => socket.name === name);
   if (found.length !== 1) {
     const names = left.map((socket) => JSON.stringify(socket.name)).join(", ") || "none";
@@ -67,15 +67,16 @@ export function takeInherited(
     throw noSocket(`${why}; left are: ${names}`, "Name one, by FileDescriptorName= of its unit");
   }
   const { fd } = found[0]!;
-  const path = requireListening(on, fd);
-  const lock = lockDescriptor(on, fd);
-  const result = on.libc.linux?.fcntl(fd, FCNTL.SETFD, FD_CLOEXEC) ?? 0;
+  const path = requireListening(system, fd);
+  const lock = lockDescriptor(system, fd);
+  const result = system.libc.linux?.fcntl(fd, FCNTL.SETFD, FD_CLOEXEC) ?? 0;
   if (result < 0) {
     lock?.close();
-    throw failure(on, WHAT, "fcntl", -result);
+    throw syscallError(system, WHAT, "fcntl", -result);
   }
   taken.add(fd); // at once: until somebody listens on it another one could take it, too
-  const cookieNow = () => on.abi.os === "linux" ? readCookie(on, on.abi, fd) : undefined;
+  const cookieNow = () =>
+    system.abi.os === "linux" ? readCookie(system, system.abi, fd) : undefined;
   const cookie = cookieNow();
   const giveBack = () => {
     // Where it can be told: it was closed, and another one is there.
@@ -93,14 +94,14 @@ export function takeInherited(
  * @returns `undefined` where there is no /proc: then the program has to see to it.
  * @throws {UcredError} `ERR_UCRED_NO_FD` if another thread has it.
  */
-function lockDescriptor(on: System, fd: number): OwnedDescriptor | undefined {
-  const { linux } = on.libc;
-  const opened = linux === undefined ? -1 : openFile(on, linux, `/proc/self/fdinfo/${fd}`);
+function lockDescriptor(system: System, fd: number): OwnedDescriptor | undefined {
+  const { linux } = system.libc;
+  const opened = linux === undefined ? -1 : openFile(system, linux, `/proc/self/fdinfo/${fd}`);
   if (linux === undefined || opened < 0) return undefined;
-  const lock = new OwnedDescriptor(on, linux, opened, WHAT);
+  const lock = new OwnedDescriptor(system, linux, opened, WHAT);
   let isLocked = false;
   try {
-    isLocked = tryLock(opened, on);
+    isLocked = tryLock(opened, system);
   } finally {
     if (!isLocked) lock.close();
   }
@@ -136,12 +137,12 @@ function passed({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES }: ListenVariables) {
 const isDecimal = (text: string) => /^(0|[1-9][0-9]*)$/.test(text);
 
 /** Refuses what is no Unix socket that listens for connections. What it is bound to. */
-function requireListening(on: System, fd: number): string {
-  const { libc, value, size, abi } = on;
+function requireListening(system: System, fd: number): string {
+  const { libc, value, size, abi } = system;
   value.words[0] = NO_ID;
   size.words[0] = value.bytes.length;
   const errno = libc.getsockname(fd, value, size);
-  if (errno !== 0) throw failure(on, `${WHAT}, fd ${fd}`, "getsockname", errno);
+  if (errno !== 0) throw syscallError(system, `${WHAT}, fd ${fd}`, "getsockname", errno);
   if (abi.family(value.bytes) !== AF_UNIX) {
     const hint = "Set ListenStream= of the socket unit to a path";
     throw new UcredError("ERR_UCRED_NOT_UNIX", `Cannot ${WHAT}: fd ${fd} is no Unix socket`, {
@@ -149,8 +150,8 @@ function requireListening(on: System, fd: number): string {
     });
   }
   const path = decodeAddress(value.bytes, size.words[0]!) ?? "";
-  const isStream = abi.os !== "linux" || number(on, fd, abi.options.SO_TYPE) === SOCK_STREAM;
-  if (isStream && number(on, fd, abi.options.SO_ACCEPTCONN) !== 0) return path;
+  const isStream = abi.os !== "linux" || number(system, fd, abi.options.SO_TYPE) === SOCK_STREAM;
+  if (isStream && number(system, fd, abi.options.SO_ACCEPTCONN) !== 0) return path;
   const why = isStream ? "it does not listen" : "it is no stream socket";
   throw new UcredError("ERR_UCRED_NO_PEER", `Cannot ${WHAT}, fd ${fd}: ${why}`, {
     hint: "Use ListenStream= and Accept=no in the socket unit",
@@ -158,12 +159,12 @@ function requireListening(on: System, fd: number): string {
 }
 
 /** A socket option that is an int. */
-function number(on: System, fd: number, option: number): number {
-  const { libc, value, size, abi: { options } } = on;
+function number(system: System, fd: number, option: number): number {
+  const { libc, value, size, abi: { options } } = system;
   value.words[0] = NO_ID;
   size.words[0] = 4;
   const errno = libc.getsockopt(fd, options.SOL_SOCKET, option, value, size);
-  if (errno !== 0) throw failure(on, `${WHAT}, fd ${fd}`, "getsockopt", errno);
+  if (errno !== 0) throw syscallError(system, `${WHAT}, fd ${fd}`, "getsockopt", errno);
   return value.words[0]!;
 }
 

@@ -1,11 +1,11 @@
 /** Messages to the service manager: sd_notify(3). */
 
 import { builtinModule } from "../adapters/host.ts";
-import { type System, system } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { AF_UNIX } from "../ffi/abi.ts";
 import { DATAGRAM_SOCKET, encodeAddress } from "../ffi/message.ts";
-import { failure } from "./syscall_error.ts";
+import { syscallError } from "./syscall_error.ts";
 
 const WHAT = "notify the service manager";
 
@@ -31,12 +31,12 @@ export function notify(state: string): boolean {
     readonly env: { readonly NOTIFY_SOCKET?: string };
   };
   const { NOTIFY_SOCKET: path } = env;
-  return path !== undefined && path !== "" && notifyAt(system(), path, state);
+  return path !== undefined && path !== "" && notifyAt(openedSystem(), path, state);
 }
 
 /** {@link notify}, on a given system. */
-export function notifyAt(on: System, path: string, state: string): boolean {
-  const { libc: { linux }, abi } = on;
+export function notifyAt(system: System, path: string, state: string): boolean {
+  const { libc: { linux }, abi } = system;
   if (linux === undefined) return false; // service managers of other systems do not listen
   const address = /^[/@]./.test(path) ? encodeAddress(path.replace(/^@/, "\0")) : undefined;
   if (address === undefined || abi.os !== "linux") {
@@ -46,15 +46,15 @@ export function notifyAt(on: System, path: string, state: string): boolean {
   }
   const text = new TextEncoder().encode(state);
   const memoryOf = (bytes: Uint8Array) => {
-    const memory = on.libc.memory(Math.ceil((bytes.length + 1) / 8) * 8);
+    const memory = system.libc.memory(Math.ceil((bytes.length + 1) / 8) * 8);
     memory.bytes.set(bytes);
     return memory;
   };
   const [data, to] = [memoryOf(text), memoryOf(address)];
   const fd = linux.socket(AF_UNIX, DATAGRAM_SOCKET, 0);
-  if (fd < 0) throw failure(on, WHAT, "socket", -fd);
+  if (fd < 0) throw syscallError(system, WHAT, "socket", -fd);
   const sent = linux.sendto(fd, data, text.length, to, address.length);
   linux.close(fd);
-  if (sent < 0) throw failure(on, WHAT, "sendto", -sent);
+  if (sent < 0) throw syscallError(system, WHAT, "sendto", -sent);
   return true;
 }

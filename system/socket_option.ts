@@ -3,7 +3,7 @@
 import type { Memory } from "../adapters/libc.ts";
 import type { System } from "../adapters/select.ts";
 import { NO_ID } from "../core/credentials.ts";
-import { senseless } from "./syscall_error.ts";
+import { unexpectedAnswer } from "./syscall_error.ts";
 
 /** ERANGE, <asm-generic/errno-base.h>, <errno.h>: the answer is longer than the memory. */
 export const ERANGE = 34;
@@ -19,22 +19,22 @@ export const ERANGE = 34;
  * there is no label would triple the cost of identify().
  */
 export function readOption<T>(
-  on: System,
+  system: System,
   fd: number,
   option: number,
   most: number,
   what: string,
   decode: (answer: Memory, length: number) => T,
 ): T | number {
-  const { libc, size, abi: { options } } = on;
-  for (let value = on.value;;) {
+  const { libc, size, abi: { options } } = system;
+  for (let value = system.value;;) {
     const capacity = value.bytes.length;
     value.words.fill(NO_ID);
     size.words[0] = capacity;
     const errno = libc.getsockopt(fd, options.SOL_SOCKET, option, value, size);
     const length = size.words[0]!;
     if (errno === 0 && length <= capacity) return decode(value, length);
-    if (errno === 0) throw senseless(what, "getsockopt", `${length} bytes into ${capacity}`);
+    if (errno === 0) throw unexpectedAnswer(what, "getsockopt", `${length} bytes into ${capacity}`);
     if (errno !== ERANGE || capacity >= most) return errno;
     // The kernel says how much it wants; whatever else answers may not.
     const wanted = length > capacity && length <= most ? length : Math.min(capacity * 2, most);

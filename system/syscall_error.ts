@@ -40,13 +40,18 @@ const ACCOUNT_CALLS: ReadonlySet<string> = new Set([
 ]);
 
 /** The error for a call that returned `errno`. `what` completes "Cannot …". */
-export function failure(on: System, what: string, syscall: string, errno: number): UcredError {
+export function syscallError(
+  system: System,
+  what: string,
+  syscall: string,
+  errno: number,
+): UcredError {
   if (errno === NO_ERRNO) {
     const hint = "Report this: the C library behaves as no supported one does";
     const message = `Cannot ${what}: ${syscall} failed without an errno`;
     return new UcredError("ERR_UCRED_SYSCALL", message, { syscall, hint });
   }
-  const name = on.abi.errnoNames[errno] ?? `errno ${errno}`;
+  const name = system.abi.errnoNames[errno] ?? `errno ${errno}`;
   const meaning = SOCKET_CALLS.has(syscall) ? OF_SOCKET[name] : undefined;
   const [code, hint] = meaning ?? (ACCOUNT_CALLS.has(syscall) ? undefined : OF_PEER[name]) ??
     ["ERR_UCRED_SYSCALL", LIMITS[name] ?? `See ${syscall} in the manual`];
@@ -55,7 +60,7 @@ export function failure(on: System, what: string, syscall: string, errno: number
 }
 
 /** The error for a call that succeeded with an answer that cannot be one. */
-export function senseless(what: string, syscall: string, why: string): UcredError {
+export function unexpectedAnswer(what: string, syscall: string, why: string): UcredError {
   return new UcredError("ERR_UCRED_SYSCALL", `Cannot ${what}: ${syscall} answered ${why}`, {
     syscall,
     hint: "Report this with your kernel's version; the answer was not used",

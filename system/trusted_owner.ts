@@ -1,6 +1,6 @@
 /** Whose files are as safe from others as this process is. */
 
-import { system } from "../adapters/select.ts";
+import { openedSystem } from "../adapters/select.ts";
 import { ownUid } from "./accounts.ts";
 import { hasNoAcl } from "./acl.ts";
 import { isAmbiguous } from "./overflow_ids.ts";
@@ -11,7 +11,7 @@ import { isPrivateGroup } from "./private_group.ts";
  * no number for an owner it shows 65534 (nobody), which may then be our own uid and anybody's.
  */
 export function isTrusted(uid: number): boolean {
-  return uid === 0 || (uid === ownUid() && !isAmbiguous(system(), "uid", uid));
+  return uid === 0 || (uid === ownUid() && !isAmbiguous(openedSystem(), "uid", uid));
 }
 
 /**

@@ -1,7 +1,7 @@
 /** A socket's file → the sockets behind it, and the processes that hold those: what `ss -xp` tells. */
 
 import { builtinModule } from "../adapters/host.ts";
-import { type System, system } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { AF_UNIX } from "../ffi/abi.ts";
 import {
@@ -17,7 +17,7 @@ import {
 } from "../ffi/diag.ts";
 import { DATAGRAM_SOCKET, encodeAddress } from "../ffi/message.ts";
 import { OwnedDescriptor } from "./owned_descriptor.ts";
-import { failure, senseless } from "./syscall_error.ts";
+import { syscallError, unexpectedAnswer } from "./syscall_error.ts";
 
 /** What is behind a socket's file, by the numbers that /proc/PID/fd shows. */
 export interface SocketsAt {
@@ -36,11 +36,11 @@ const WHAT = "list Unix sockets";
  */
 export function socketsAt(
   file: { readonly dev: bigint; readonly ino: bigint },
-  on: System = system(),
+  system: System = openedSystem(),
 ): SocketsAt {
   const device = kernelDevice(file.dev);
   const inode = Number(file.ino & 0xffffffffn); // as many bits as the kernel tells
-  const bound = listSockets(on).filter((socket) =>
+  const bound = listSockets(system).filter((socket) =>
     socket.file?.inode === inode && socket.file.device === device
   );
   return {
@@ -62,43 +62,43 @@ const NOBODY: readonly number[] = [2, 111];
  *
  * @returns `undefined` where that cannot be determined.
  */
-export function isBound(path: string, on: System = system()): boolean | undefined {
-  const { libc: { linux, memory }, abi } = on;
+export function isBound(path: string, system: System = openedSystem()): boolean | undefined {
+  const { libc: { linux, memory }, abi } = system;
   const address = linux === undefined ? undefined : encodeAddress(path);
   if (linux === undefined || address === undefined || abi.os !== "linux") return undefined;
   const to = memory(Math.ceil(address.length / 8) * 8);
   to.bytes.set(address);
   const fd = linux.socket(AF_UNIX, DATAGRAM_SOCKET, 0);
-  if (fd < 0) throw failure(on, WHAT, "socket", -fd);
+  if (fd < 0) throw syscallError(system, WHAT, "socket", -fd);
   const connected = linux.connect(fd, to, address.length);
   linux.close(fd);
   return !NOBODY.includes(-connected);
 }
 
 /** Every Unix socket of our network namespace. */
-function listSockets(on: System): readonly DiagSocket[] {
-  const { libc: { linux, memory } } = on;
+function listSockets(system: System): readonly DiagSocket[] {
+  const { libc: { linux, memory } } = system;
   if (linux === undefined) {
     const hint = "Use the system's own tools";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", `Cannot ${WHAT}: Linux alone tells`, { hint });
   }
   const fd = linux.socket(AF_NETLINK, NETLINK_SOCKET, NETLINK_SOCK_DIAG);
-  if (fd < 0) throw failure(on, WHAT, "socket", -fd);
-  const socket = new OwnedDescriptor(on, linux, fd, WHAT);
+  if (fd < 0) throw syscallError(system, WHAT, "socket", -fd);
+  const socket = new OwnedDescriptor(system, linux, fd, WHAT);
   try {
     const [request, address, answer] = [memory(64), memory(16), memory(1 << 16)];
     request.bytes.set(diagRequest());
     address.bytes.set(KERNEL_ADDRESS);
     const { length } = diagRequest();
     const sent = linux.sendto(socket.use(WHAT), request, length, address, KERNEL_ADDRESS.length);
-    if (sent < 0) throw failure(on, WHAT, "sendto", -sent);
+    if (sent < 0) throw syscallError(system, WHAT, "sendto", -sent);
     const sockets: DiagSocket[] = [];
     for (;;) {
       const got = linux.read(socket.use(WHAT), answer);
-      if (got <= 0) throw failure(on, WHAT, "read", -got);
+      if (got <= 0) throw syscallError(system, WHAT, "read", -got);
       const part = decodeDiag(answer.bytes.subarray(0, got));
-      if (part === undefined) throw senseless(WHAT, "read", "what is no list of sockets");
-      if (part.errno !== undefined) throw failure(on, WHAT, "sendto", part.errno);
+      if (part === undefined) throw unexpectedAnswer(WHAT, "read", "what is no list of sockets");
+      if (part.errno !== undefined) throw syscallError(system, WHAT, "sendto", part.errno);
       sockets.push(...part.sockets);
       if (part.isLast) return sockets;
     }

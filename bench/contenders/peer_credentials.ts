@@ -6,12 +6,12 @@
 import { readdirSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { system } from "../../adapters/select.ts";
+import { openedSystem } from "../../adapters/select.ts";
 import { identify, peerCredentials } from "../../mod.ts";
 
 const FD = 3;
 
-const { verified } = system().remembered;
+const { verified } = openedSystem().remembered;
 
 /** What a lookup finds, as far as it is checked. */
 interface Found {

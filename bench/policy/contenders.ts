@@ -70,7 +70,7 @@ export const CONTENDERS: readonly Contender[] = [
     name: "ucred, peers",
     how: "policy.decide(), peers of the class that identify() makes",
     async load(rules) {
-      const { system } = await import("../../adapters/select.ts");
+      const { openedSystem: system } = await import("../../adapters/select.ts");
       const { known, none } = await import("../../core/facts.ts");
       const { CapturedPeer } = await import("../../identity/peer.ts");
       const source = "kernel@connect";

@@ -44,7 +44,7 @@ export const OURS = ["ucred", "ucred, peers"] as const;
 const MOST = 200;
 
 /** What the dearest size may take, as a multiple of the cheapest. */
-const MOST_UNEVEN = 1.5;
+const MAX_UNEVEN = 1.5;
 
 export function rowsOf(all: readonly Samples[]): readonly Row[] {
   return all.map((row) => {
@@ -69,9 +69,9 @@ export function targetsOf(rows: readonly Row[]): readonly Target[] {
       return [
         { text: `${what}: at most ${MOST} ns`, found: most, isMet: most <= MOST },
         {
-          text: `${what}: the dearest size at most ${MOST_UNEVEN} × the cheapest`,
+          text: `${what}: the dearest size at most ${MAX_UNEVEN} × the cheapest`,
           found: most / least,
-          isMet: most / least <= MOST_UNEVEN,
+          isMet: most / least <= MAX_UNEVEN,
         },
       ];
     })

@@ -7,7 +7,7 @@ import { createServer as createHttpServer } from "node:http";
 import { connect, createServer as createNetServer, type Socket } from "node:net";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { system } from "../../adapters/select.ts";
+import { openedSystem } from "../../adapters/select.ts";
 import { type LinuxOptions, UCRED } from "../../ffi/linux.ts";
 import { definePolicy } from "../../mod.ts";
 import { listen as listenByBun } from "../../servers/bun.ts";
@@ -41,7 +41,7 @@ type Start = (where: string) => Promise<unknown> | unknown;
 
 /** One look at who is there: what the rest of the library's work is compared with. */
 function lookOnce(fd: number): void {
-  const { abi: { options }, libc, value, size } = system();
+  const { abi: { options }, libc, value, size } = openedSystem();
   size.words[0] = UCRED.size;
   const { SOL_SOCKET, SO_PEERCRED } = options as LinuxOptions;
   const errno = libc.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, value, size);

@@ -7,17 +7,22 @@ import { explain, type Explanation } from "./analyze/explain.ts";
 import { type Finding, LINT_OPTIONS, type LintOptions, lintRules } from "./analyze/lint.ts";
 import { runTests, type TestReport } from "./analyze/run_tests.ts";
 import { type Who, whoCan } from "./analyze/who.ts";
-import { Candidates, Standing } from "./decide/candidates.ts";
+import { Candidates, RuleBucket } from "./decide/candidates.ts";
 import { compileCondition, needsPin, type Truth } from "./decide/condition.ts";
 import {
   type CompiledRule,
   type DecideOptions,
   type Decision,
-  MadeDecision,
+  DecisionRecord,
   NOTHING_UNKNOWN,
 } from "./decide/decision.ts";
 import { compileGlob } from "./decide/glob.ts";
-import { areGuardsAlone, type Guard, guardsOf, IdIndex } from "./decide/id_index.ts";
+import {
+  areIdConditionsAlone,
+  type IdCondition,
+  idConditionsOf,
+  IdIndex,
+} from "./decide/id_index.ts";
 import { type FactName, fieldOf, type PlainPeer, Subject } from "./decide/subject.ts";
 import type { CheckedPolicy, CheckedRule } from "./document/check.ts";
 import type { DocumentPath } from "./document/problems.ts";
@@ -112,7 +117,7 @@ class CompiledPolicy implements Policy {
   readonly #byGid: IdIndex;
   readonly #byGroup: IdIndex;
   /** Rules that no id rules out. */
-  readonly #others: Standing;
+  readonly #others: RuleBucket;
 
   constructor(checked: CheckedPolicy, context: PolicyContext) {
     const { rules } = checked;
@@ -121,24 +126,24 @@ class CompiledPolicy implements Policy {
     this.#context = context;
     this.#rules = rules.map(compileRule);
     this.#decisions = [...this.#rules, undefined].map((rule) =>
-      new MadeDecision(rule, true, NOTHING_UNKNOWN)
+      new DecisionRecord(rule, true, NOTHING_UNKNOWN)
     );
     const end = rules.length;
-    const guards = rules.map(({ when }) => guardsOf(when));
-    const index = (kind: Guard["kind"]) =>
+    const guards = rules.map(({ when }) => idConditionsOf(when));
+    const index = (kind: IdCondition["kind"]) =>
       new IdIndex(
         guards.flatMap((all = [], position) => {
           const ranges = all.filter((guard) => guard.kind === kind).flatMap(({ ranges }) => ranges);
           if (ranges.length === 0) return [];
           const { when, actions } = rules[position]!;
-          return [{ position, ranges, isMet: actions === undefined && areGuardsAlone(when) }];
+          return [{ position, ranges, isMet: actions === undefined && areIdConditionsAlone(when) }];
         }),
         end,
       );
     this.#byUid = index("uid");
     this.#byGid = index("gid");
     this.#byGroup = index("group");
-    this.#others = new Standing(end);
+    this.#others = new RuleBucket(end);
     for (const [position, { when, actions }] of rules.entries()) {
       if (guards[position] !== undefined) continue;
       this.#others.add(position, when === undefined && actions === undefined);
@@ -182,7 +187,7 @@ class CompiledPolicy implements Policy {
   #decision(position: number, truth: Truth, unknown: Set<FactName> | undefined): Decision {
     return unknown === undefined
       ? this.#decisions[position]!
-      : new MadeDecision(this.#rules[position], truth, Object.freeze([...unknown]));
+      : new DecisionRecord(this.#rules[position], truth, Object.freeze([...unknown]));
   }
 
   admits(peer: Peer | PlainPeer): boolean {

@@ -95,7 +95,7 @@ export function shadowPolicy(
 }
 
 /** Of more pairs of rules only the number of differences is kept. */
-const MOST_PAIRS = 1000;
+const MAX_PAIRS = 1000;
 
 class Shadow extends ForwardingPolicy implements ShadowedPolicy {
   decisions = 0;
@@ -158,7 +158,7 @@ class Shadow extends ForwardingPolicy implements ShadowedPolicy {
     const [from, to] = [active.rule ?? null, candidate.rule ?? null];
     const key = JSON.stringify([from, to, wasAllowed, wouldBeAllowed]); // a watched one's rules change
     const pair = this.#pairs.get(key);
-    if (pair !== undefined || this.#pairs.size < MOST_PAIRS) {
+    if (pair !== undefined || this.#pairs.size < MAX_PAIRS) {
       this.#pairs.set(key, {
         ...{ active: active.rule, candidate: candidate.rule, wasAllowed, wouldBeAllowed },
         first: pair?.first ?? difference,

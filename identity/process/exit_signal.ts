@@ -7,14 +7,14 @@ import { EPOLL_CTL, epollEvent, POLLIN } from "../../ffi/pidfd.ts";
 import { O_CLOEXEC } from "../../ffi/linux.ts";
 import type { UcredError } from "../../core/errors.ts";
 import { stolen } from "../../system/owned_descriptor.ts";
-import { failure } from "../../system/syscall_error.ts";
+import { syscallError } from "../../system/syscall_error.ts";
 import { gone, type Pin } from "./pidfd.ts";
 
 /** Milliseconds between two looks. Each is one system call, however many peers there are. */
 const TICK = 50;
 
 /** Processes whose end one look can tell, with 64 KiB; if more have ended, the next look tells. */
-const MOST_EVENTS = 4096;
+const MAX_EVENTS = 4096;
 
 /** Does something later, unless the program ends before. */
 export function afterwards(run: () => void, ms: number): void {
@@ -31,8 +31,8 @@ const watches = new WeakMap<System, Watch>();
  * watch, with an abort only if the process has ended.
  */
 export function signalOf(pin: Pin): AbortSignal {
-  let watch = watches.get(pin.on);
-  if (watch === undefined) watches.set(pin.on, watch = new Watch(pin));
+  let watch = watches.get(pin.system);
+  if (watch === undefined) watches.set(pin.system, watch = new Watch(pin));
   return pin.signal ??= watch.add(pin);
 }
 
@@ -48,7 +48,7 @@ interface Watched {
 const PROVEN_PER_LOOK = 16;
 
 class Watch {
-  readonly #on: System;
+  readonly #system: System;
   readonly #calls: LinuxCalls;
   readonly #events: Memory;
   /** In the order in which they are to be proven. */
@@ -58,10 +58,10 @@ class Watch {
   #epoll = -1;
   #timer: Timer | undefined;
 
-  constructor({ on, calls }: Pin) {
-    this.#on = on;
+  constructor({ system, calls }: Pin) {
+    this.#system = system;
     this.#calls = calls;
-    this.#events = on.libc.memory(MOST_EVENTS * 16);
+    this.#events = system.libc.memory(MAX_EVENTS * 16);
   }
 
   add(pin: Pin): AbortSignal {
@@ -76,7 +76,7 @@ class Watch {
     const result = this.#control(EPOLL_CTL.add, token, pin.fd);
     if (result < 0) {
       this.#stopIfIdle(true);
-      throw failure(this.#on, "watch the peer's process", "epoll_ctl", -result);
+      throw syscallError(this.#system, "watch the peer's process", "epoll_ctl", -result);
     }
     this.#watched.set(token, { pin, controller });
     pin.watched(() => this.#end(token, whyEnded(pin)));
@@ -84,7 +84,7 @@ class Watch {
   }
 
   #control(operation: number, token: number, fd: number): number {
-    const { data } = epollEvent(this.#on.abi.cpu);
+    const { data } = epollEvent(this.#system.abi.cpu);
     this.#events.words.fill(0, 0, 4);
     this.#events.words[0] = POLLIN;
     new DataView(this.#events.bytes.buffer).setFloat64(data, token); // it only comes back
@@ -93,7 +93,9 @@ class Watch {
 
   #start(): void {
     const epoll = this.#calls.epoll_create1(O_CLOEXEC);
-    if (epoll < 0) throw failure(this.#on, "watch the peer's process", "epoll_create1", -epoll);
+    if (epoll < 0) {
+      throw syscallError(this.#system, "watch the peer's process", "epoll_create1", -epoll);
+    }
     this.#epoll = epoll;
     if (this.#timer !== undefined) return;
     this.#timer = timers().setInterval(() => this.#look(), TICK);
@@ -143,8 +145,8 @@ class Watch {
   #look(): void {
     this.#prove(PROVEN_PER_LOOK);
     if (this.#epoll < 0) return;
-    const ready = this.#calls.epoll_wait(this.#epoll, this.#events, MOST_EVENTS);
-    const { size, data } = epollEvent(this.#on.abi.cpu);
+    const ready = this.#calls.epoll_wait(this.#epoll, this.#events, MAX_EVENTS);
+    const { size, data } = epollEvent(this.#system.abi.cpu);
     const view = new DataView(this.#events.bytes.buffer);
     const tokens = Array.from(
       { length: Math.max(ready, 0) },

@@ -2,7 +2,7 @@
 
 import { UcredError } from "../../core/errors.ts";
 import { type Fact, known, unknown } from "../../core/facts.ts";
-import { failure } from "../../system/syscall_error.ts";
+import { syscallError } from "../../system/syscall_error.ts";
 import { readText } from "../../system/proc_files.ts";
 import { type Pinned, readStartTime } from "./snapshot.ts";
 import type { Pin } from "./pidfd.ts";
@@ -23,8 +23,8 @@ export function keyOf(pinned: Pinned): Fact<string> {
 }
 
 /** A random number that the kernel makes when it starts. random(4) */
-function bootId({ on, calls }: Pin): string {
-  const id = readText(on, calls, "/proc/sys/kernel/random/boot_id");
-  if (typeof id === "number") throw failure(on, "read the boot id", "read", -id);
+function bootId({ system, calls }: Pin): string {
+  const id = readText(system, calls, "/proc/sys/kernel/random/boot_id");
+  if (typeof id === "number") throw syscallError(system, "read the boot id", "read", -id);
   return id.trim();
 }

@@ -23,7 +23,7 @@ import { isEnding, parseIds, parsePidNumbers, parseStatus } from "../../ffi/proc
 import { LITTLE_ENDIAN } from "../../ffi/abi.ts";
 import { type FileId, fileIdOf, isFile, stolen } from "../../system/owned_descriptor.ts";
 import { readLink, readText } from "../../system/proc_files.ts";
-import { failure, senseless } from "../../system/syscall_error.ts";
+import { syscallError, unexpectedAnswer } from "../../system/syscall_error.ts";
 import { hidingProc, SHOW_PROCESSES } from "../../system/hidepid.ts";
 
 /** What a pidfd showed when it was opened, by which it is recognised later. */
@@ -45,7 +45,7 @@ export class Pin {
   readonly kind: PinKind;
   /** Our pid namespace's number for the process; `undefined` where there is none. */
   readonly pid: number | undefined;
-  readonly on: System;
+  readonly system: System;
   readonly calls: LinuxCalls;
   /** Aborts when the process ends, once somebody has asked for it. */
   signal: AbortSignal | undefined;
@@ -64,14 +64,20 @@ export class Pin {
    * @param fd A pidfd that was opened just now. The pin owns it from now on.
    * @throws {UcredError} If it shows nothing by which it can be recognised later; it is closed then.
    */
-  constructor(on: System, calls: LinuxCalls, fd: number, kind: PinKind, pid: number | undefined) {
+  constructor(
+    system: System,
+    calls: LinuxCalls,
+    fd: number,
+    kind: PinKind,
+    pid: number | undefined,
+  ) {
     this.kind = kind;
     this.pid = pid;
-    this.on = on;
+    this.system = system;
     this.calls = calls;
-    this.#proof = proofOf(on, calls, fd);
+    this.#proof = proofOf(system, calls, fd);
     this.#fd = fd;
-    const { pins } = memoryOf(on);
+    const { pins } = memoryOf(system);
     const former = pins.get(fd);
     // The kernel gives no open number again: other code has closed that pidfd.
     if (former !== undefined) former.#lose();
@@ -86,7 +92,7 @@ export class Pin {
 
   /** Why there is no pidfd any more. */
   whyClosed(): UcredError {
-    return this.#isStolen ? stolen("look at the peer's process") : closed();
+    return this.#isStolen ? stolen("look at the peer's process") : closedPinError();
   }
 
   /** Whether other code of the process has closed the pidfd. */
@@ -96,7 +102,7 @@ export class Pin {
 
   /** Finds out whether the number still means this pidfd. @throws {UcredError} If it does not. */
   prove(): void {
-    if (isProven(this.on, this.calls, this.fd, this.#proof)) return;
+    if (isProven(this.system, this.calls, this.fd, this.#proof)) return;
     this.#lose();
     throw this.whyClosed();
   }
@@ -107,7 +113,7 @@ export class Pin {
     if (fd < 0) return;
     this.#isStolen = true;
     this.#fd = -1;
-    const { pins } = memoryOf(this.on);
+    const { pins } = memoryOf(this.system);
     if (pins.get(fd) === this) pins.delete(fd);
     const end = this.#endWatch;
     this.#endWatch = undefined;
@@ -160,9 +166,9 @@ export class Pin {
     const fd = this.#fd;
     if (fd < 0) return; // whom the end woke may have closed it
     this.#fd = -1;
-    const { pins } = memoryOf(this.on);
+    const { pins } = memoryOf(this.system);
     if (pins.get(fd) === this) pins.delete(fd);
-    if (mayClose(this.on, this.calls, fd, this.#proof)) this.calls.close(fd);
+    if (mayClose(this.system, this.calls, fd, this.#proof)) this.calls.close(fd);
     else this.#isStolen = true;
   }
 
@@ -175,13 +181,13 @@ export class Pin {
 
   /** {@link Pin.isAlive}, without the proof. */
   #isRunning(): boolean {
-    const { poll } = memoryOf(this.on);
+    const { poll } = memoryOf(this.system);
     poll.words[POLLFD.fd / 4] = this.fd;
     const view = new Int16Array(poll.bytes.buffer);
     view[POLLFD.events / 2] = POLLIN;
     view[POLLFD.revents / 2] = -1;
     const ready = this.calls.poll(poll);
-    if (ready < 0) throw failure(this.on, "tell whether the peer lives", "poll", -ready);
+    if (ready < 0) throw syscallError(this.system, "tell whether the peer lives", "poll", -ready);
     if (ready === 0) return true;
     if ((view[POLLFD.revents / 2]! & POLLNVAL) !== 0) {
       this.#lose();
@@ -193,7 +199,7 @@ export class Pin {
   /** The ids that the process has now. @throws {UcredError} `ERR_UCRED_PEER_GONE` if it has ended. */
   readIds(): { readonly ids: ProcessIds; readonly source: "kernel@now" | "procfs@now" } {
     const what = "read the peer's ids of now";
-    const { info } = memoryOf(this.on);
+    const { info } = memoryOf(this.system);
     info.words.fill(NO_ID);
     info.words.set(pidfdRequest(), PIDFD_INFO.mask / 4);
     const result = this.calls.ioctl(this.fd, PIDFD_GET_INFO, info);
@@ -203,7 +209,7 @@ export class Pin {
         // Another thread might have closed the pidfd before it was first looked at.
         const pid = decodePidfdPid(info.words);
         if (pid !== undefined && this.pid !== undefined && pid !== this.pid) {
-          throw senseless(what, "ioctl", `for pid ${pid} where ${this.pid} was expected`);
+          throw unexpectedAnswer(what, "ioctl", `for pid ${pid} where ${this.pid} was expected`);
         }
         return { ids, source: "kernel@now" };
       }
@@ -211,7 +217,7 @@ export class Pin {
     if (!this.isAlive()) throw gone(what);
     // Linux before 6.13, or a process for which our pid namespace has no number.
     const ids = parseIds(parseStatus(this.read("status", what)));
-    if (ids === undefined) throw senseless(what, "read", "what is no list of ids");
+    if (ids === undefined) throw unexpectedAnswer(what, "read", "what is no list of ids");
     return { ids, source: "procfs@now" };
   }
 
@@ -221,7 +227,11 @@ export class Pin {
    * @param what Completes "Cannot …" in errors.
    */
   read(name: string, what: string): string {
-    return this.verified(what, "read", (folder) => readText(this.on, this.calls, folder + name));
+    return this.verified(
+      what,
+      "read",
+      (folder) => readText(this.system, this.calls, folder + name),
+    );
   }
 
   /** {@link Pin.read} for files that read as empty, or as another, once the main thread ends. */
@@ -238,7 +248,7 @@ export class Pin {
     return this.verified(
       what,
       "readlink",
-      (folder) => readLink(this.on, this.calls, folder + name),
+      (folder) => readLink(this.system, this.calls, folder + name),
     );
   }
 
@@ -254,7 +264,7 @@ export class Pin {
       const hint = "Run the server in the host's pid namespace";
       throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
     }
-    if (!procIsOurs(this.on, this.calls)) {
+    if (!procIsOurs(this.system, this.calls)) {
       const message = `Cannot ${what}: /proc is not mounted, or shows another pid namespace`;
       const hint = "Mount proc in the server's own pid namespace";
       throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
@@ -268,12 +278,12 @@ export class Pin {
 
   /** Why nothing can be read in the process's folder: perhaps since /proc hides the folder from us. */
   #unreadable(what: string, syscall: string, errno: number): UcredError {
-    const { on, calls } = this;
-    const name = on.abi.errnoNames[errno];
+    const { system, calls } = this;
+    const name = system.abi.errnoNames[errno];
     const hides = name === "ENOENT" // of a process that runs, so that the file or the folder is not shown
-      ? readText(on, calls, `/proc/${this.pid}/stat`) === -errno
-      : (name === "EPERM" || name === "EACCES") && hidingProc(on) !== undefined;
-    if (!hides) return failure(on, what, syscall, errno);
+      ? readText(system, calls, `/proc/${this.pid}/stat`) === -errno
+      : (name === "EPERM" || name === "EACCES") && hidingProc(system) !== undefined;
+    if (!hides) return syscallError(system, what, syscall, errno);
     const message = `Cannot ${what}: /proc hides the process, by hidepid= or ProtectProc=`;
     return new UcredError("ERR_UCRED_PERMISSION", message, {
       errno,
@@ -293,54 +303,54 @@ export class Pin {
 }
 
 /** Finds what a new pidfd can be recognised by. */
-function proofOf(on: System, calls: LinuxCalls, fd: number): Proof {
-  const file = fileIdOf(on, calls, fd);
-  if (typeof file === "number") throw failure(on, WHAT, "fstat", -file);
-  if (isPidfs(on, calls, fd, file)) return { file, pid: undefined };
-  const pid = fdinfoPid(on, calls, fd);
+function proofOf(system: System, calls: LinuxCalls, fd: number): Proof {
+  const file = fileIdOf(system, calls, fd);
+  if (typeof file === "number") throw syscallError(system, WHAT, "fstat", -file);
+  if (isPidfs(system, calls, fd, file)) return { file, pid: undefined };
+  const pid = fdinfoPid(system, calls, fd);
   if (typeof pid === "string") return { file, pid };
   calls.close(fd); // it was opened just now
-  if (pid !== undefined && pid !== -ENOENT) throw failure(on, WHAT, "open", -pid);
+  if (pid !== undefined && pid !== -ENOENT) throw syscallError(system, WHAT, "open", -pid);
   const message = `Cannot ${WHAT}: /proc/self/fdinfo does not show whose pidfd it is`;
   const hint = "Mount /proc, or use Linux 6.9 or later, whose pidfds have an inode each";
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }
 
 /** Whether a new pidfd has an inode of its own. All that have are on the same device. */
-function isPidfs(on: System, calls: LinuxCalls, fd: number, [low, high]: FileId): boolean {
-  const memory = memoryOf(on);
+function isPidfs(system: System, calls: LinuxCalls, fd: number, [low, high]: FileId): boolean {
+  const memory = memoryOf(system);
   const { statfs, pidfs } = memory;
   if (pidfs !== undefined && pidfs[0] === low && pidfs[1] === high) return true;
   const result = calls.fstatfs(fd, statfs);
-  if (result < 0) throw failure(on, WHAT, "fstatfs", -result);
+  if (result < 0) throw syscallError(system, WHAT, "fstatfs", -result);
   if (statfs.words[STATFS.type / 4] !== PIDFS_MAGIC) return false;
   memory.pidfs = [low, high];
   return true;
 }
 
 /** Whether a number still means the pidfd that the proof is of. */
-function isProven(on: System, calls: LinuxCalls, fd: number, { file, pid }: Proof): boolean {
-  if (!isFile(on, calls, fd, file)) return false;
+function isProven(system: System, calls: LinuxCalls, fd: number, { file, pid }: Proof): boolean {
+  if (!isFile(system, calls, fd, file)) return false;
   if (pid === undefined) return true;
-  const now = fdinfoPid(on, calls, fd);
+  const now = fdinfoPid(system, calls, fd);
   // −1 once the process was reaped: then it is said to have ended, whichever process it was.
   if (typeof now !== "number") return now === pid || now === "-1";
   if (now === -ENOENT) return false;
-  throw failure(on, "recognise the peer's pidfd", "open", -now);
+  throw syscallError(system, "recognise the peer's pidfd", "open", -now);
 }
 
 /** {@link isProven}, also with no descriptor left to look at /proc, which closing is to help. */
-function mayClose(on: System, calls: LinuxCalls, fd: number, proof: Proof): boolean {
+function mayClose(system: System, calls: LinuxCalls, fd: number, proof: Proof): boolean {
   try {
-    return isProven(on, calls, fd, proof);
+    return isProven(system, calls, fd, proof);
   } catch {
-    return isFile(on, calls, fd, proof.file);
+    return isFile(system, calls, fd, proof.file);
   }
 }
 
 /** `Pid:` of a descriptor, `undefined` if it is no pidfd, or −errno. proc_pid_fdinfo(5) */
-function fdinfoPid(on: System, calls: LinuxCalls, fd: number): string | number | undefined {
-  const text = readText(on, calls, `/proc/self/fdinfo/${fd}`);
+function fdinfoPid(system: System, calls: LinuxCalls, fd: number): string | number | undefined {
+  const text = readText(system, calls, `/proc/self/fdinfo/${fd}`);
   return typeof text === "number" ? text : parseStatus(text).get("Pid");
 }
 
@@ -363,13 +373,13 @@ function isPlausible(ids: ProcessIds): boolean {
  * @throws {UcredError} `ERR_UCRED_PEER_GONE` if the process was reaped, `ERR_UCRED_UNSUPPORTED`,
  * `ERR_UCRED_PERMISSION`, or `ERR_UCRED_SYSCALL`, for one where descriptors have run out.
  */
-export function pinPeer(on: System, fd: number, of: Credentials): Pin {
-  const { abi, libc: { linux } } = on;
+export function pinPeer(system: System, fd: number, of: Credentials): Pin {
+  const { abi, libc: { linux } } = system;
   if (abi.os !== "linux" || linux === undefined) {
     const message = `Cannot ${WHAT}: ${abi.os} has no pidfds`;
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint: "Decide by uid and gid" });
   }
-  return fromSocket(on, abi, linux, fd, of) ?? fromNumber(on, linux, of);
+  return fromSocket(system, abi, linux, fd, of) ?? fromNumber(system, linux, of);
 }
 
 const WHAT = "pin the peer's process";
@@ -379,36 +389,36 @@ const EINVAL = 22;
 
 /** `undefined` where the kernel does not have the option. */
 function fromSocket(
-  on: System,
+  system: System,
   { options, errnoNames }: LinuxAbi,
   calls: LinuxCalls,
   fd: number,
   { pid }: Credentials,
 ): Pin | undefined {
-  const { libc, value, size } = on;
+  const { libc, value, size } = system;
   value.words[0] = NO_ID;
   size.words[0] = 4; // with less, the kernel would open a pidfd and tell nobody its number
   const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_PEERPIDFD, value, size);
   if (errno !== 0) {
     if (errnoNames[errno] === "ENOPROTOOPT") return undefined;
     if (errno === EINVAL) throw gone(WHAT);
-    throw failure(on, WHAT, "getsockopt", errno);
+    throw syscallError(system, WHAT, "getsockopt", errno);
   }
   const pidfd = value.words[0]! | 0;
   if (size.words[0] !== 4 || pidfd < 0) {
     if (pidfd >= 0) calls.close(pidfd);
-    throw senseless(WHAT, "getsockopt", "what is no descriptor");
+    throw unexpectedAnswer(WHAT, "getsockopt", "what is no descriptor");
   }
-  return new Pin(on, calls, pidfd, "connect", pid);
+  return new Pin(system, calls, pidfd, "connect", pid);
 }
 
-function fromNumber(on: System, calls: LinuxCalls, of: Credentials): Pin {
+function fromNumber(system: System, calls: LinuxCalls, of: Credentials): Pin {
   if (of.pid === undefined) {
     const message = `Cannot ${WHAT}: our pid namespace has no number for it`;
     const hint = "Use Linux 6.5 or later, or run the server in the host's pid namespace";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   }
-  const pin = open(on, calls, of.pid);
+  const pin = openPidfd(system, calls, of.pid);
   try {
     const { ids } = pin.readIds();
     if (ids.euid === of.uid && ids.egid === of.gid) return pin;
@@ -421,13 +431,13 @@ function fromNumber(on: System, calls: LinuxCalls, of: Credentials): Pin {
   }
 }
 
-function open(on: System, calls: LinuxCalls, pid: number): Pin {
+function openPidfd(system: System, calls: LinuxCalls, pid: number): Pin {
   const pidfd = calls.syscall(SYS_PIDFD_OPEN, pid, 0);
-  if (pidfd >= 0) return new Pin(on, calls, pidfd, "accept", pid);
-  const name = on.abi.errnoNames[-pidfd];
+  if (pidfd >= 0) return new Pin(system, calls, pidfd, "accept", pid);
+  const name = system.abi.errnoNames[-pidfd];
   // The number is by now only a thread's: EINVAL, or ENOENT since Linux 6.16.
   if (name === "EINVAL" || name === "ENOENT") throw gone(WHAT);
-  throw failure(on, WHAT, "pidfd_open", -pidfd);
+  throw syscallError(system, WHAT, "pidfd_open", -pidfd);
 }
 
 /**
@@ -435,15 +445,15 @@ function open(on: System, calls: LinuxCalls, pid: number): Pin {
  *
  * @throws {UcredError} `ERR_UCRED_PEER_GONE` if there is none.
  */
-export function pinPid(on: System, pid: number): Pin {
-  const { linux } = on.libc;
-  if (linux !== undefined) return open(on, linux, pid);
-  const message = `Cannot ${WHAT}: ${on.abi.os} has no pidfds`;
+export function pinPid(system: System, pid: number): Pin {
+  const { linux } = system.libc;
+  if (linux !== undefined) return openPidfd(system, linux, pid);
+  const message = `Cannot ${WHAT}: ${system.abi.os} has no pidfds`;
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint: "Decide by uid and gid" });
 }
 
 /** The error for a pin that was given back. */
-export function closed(): UcredError {
+export function closedPinError(): UcredError {
   const message = "Cannot look at the peer's process: the peer was closed";
   const hint = "Read facts of the process before close(), and before the connection closes";
   return new UcredError("ERR_UCRED_NO_FD", message, { hint });
@@ -457,10 +467,10 @@ export function gone(what: string): UcredError {
 }
 
 /** Whether /proc numbers processes as our own pid namespace does; once true it stays so. */
-function procIsOurs(on: System, calls: LinuxCalls): boolean {
-  const memory = memoryOf(on);
+function procIsOurs(system: System, calls: LinuxCalls): boolean {
+  const memory = memoryOf(system);
   if (memory.procIsOurs) return true;
-  const text = readText(on, calls, "/proc/self/status");
+  const text = readText(system, calls, "/proc/self/status");
   // One number: the namespace that this /proc shows is the innermost one that we are in.
   const numbers = typeof text === "string" ? parsePidNumbers(parseStatus(text)) : undefined;
   return memory.procIsOurs = numbers?.length === 1;
@@ -479,10 +489,10 @@ interface PinMemory {
 
 const memories = new WeakMap<System, PinMemory>();
 
-function memoryOf(on: System): PinMemory {
-  let found = memories.get(on);
+function memoryOf(system: System): PinMemory {
+  let found = memories.get(system);
   if (found === undefined) {
-    const { libc } = on;
+    const { libc } = system;
     const [poll, info, statfs] = [POLLFD, PIDFD_INFO, STATFS].map(({ size }) => libc.memory(size));
     found = {
       poll: poll!,
@@ -492,7 +502,7 @@ function memoryOf(on: System): PinMemory {
       pidfs: undefined,
       pins: new Map(),
     };
-    memories.set(on, found);
+    memories.set(system, found);
   }
   return found;
 }

@@ -28,14 +28,14 @@ import {
   parseStatus,
 } from "../../ffi/proc.ts";
 import { OwnedDescriptor } from "../../system/owned_descriptor.ts";
-import { failure, senseless } from "../../system/syscall_error.ts";
+import { syscallError, unexpectedAnswer } from "../../system/syscall_error.ts";
 import { openFile, readLink } from "../../system/proc_files.ts";
 import { INSPECT, type InspectArguments, inspectAs } from "../../core/console.ts";
 import { mapsEvery } from "../../system/overflow_ids.ts";
 import type { Pin } from "./pidfd.ts";
 
 /** Bytes of an executable that are hashed at most. */
-const MOST_EXE = 512 << 20;
+const MAX_EXE_BYTES = 512 << 20;
 
 /** Where facts come from: a pin, or the reason why there is none. */
 export type Pinned = Pin | UcredError;
@@ -76,12 +76,12 @@ const SOURCES: { readonly [K in keyof Sources]: (from: Reader) => Sources[K] } =
     return sensible(parseCgroup(pin.readRunning("cgroup", what)), what);
   },
   place: (from) => {
-    const { on, calls } = from.pin;
+    const { system, calls } = from.pin;
     const path = from.get("cgroup"); // if there is no /proc, its error says so
     // In another namespace paths begin anew, and a container's root gives the names.
-    const namespace = readLink(on, calls, "/proc/self/ns/cgroup");
+    const namespace = readLink(system, calls, "/proc/self/ns/cgroup");
     if (typeof namespace === "number") {
-      throw failure(on, "read our cgroup namespace", "readlink", -namespace);
+      throw syscallError(system, "read our cgroup namespace", "readlink", -namespace);
     }
     const place = namespace === INITIAL_CGROUP_NAMESPACE ? inCgroups(path) : undefined;
     if (place !== undefined) return place;
@@ -127,13 +127,13 @@ const ONLY_IF_ASKED: ReadonlySet<Name> = new Set(["exeSha256", "cmdline"]);
 const NAMES = Object.keys(READERS) as readonly Name[];
 
 function sensible<T>(value: T | undefined, what: string): T {
-  if (value === undefined) throw senseless(what, "read", "what cannot be understood");
+  if (value === undefined) throw unexpectedAnswer(what, "read", "what cannot be understood");
   return value;
 }
 
 function auditId(pin: Pin, file: string, what: string): number | null {
   const id = sensible(parseAuditId(pin.read(file, what)), what);
-  if (id !== null || file !== "loginuid" || mapsEvery(pin.on, "uid")) return id;
+  if (id !== null || file !== "loginuid" || mapsEvery(pin.system, "uid")) return id;
   const message = `Cannot ${what}: whoever logged in may have no number in our user namespace`;
   const hint = "Run the server outside the container";
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
@@ -162,14 +162,14 @@ export function readStartTime(pin: Pin): number {
 }
 
 function readNamespaces({ pin }: Reader): Namespaces {
-  const { on, calls } = pin;
+  const { system, calls } = pin;
   const what = "read the peer's namespaces";
   const found = pin.verified(what, "readlink", (folder) => {
     const namespaces: { [kind: string]: Namespace } = {};
     for (const kind of NAMESPACE_KINDS) {
-      const theirs = readLink(on, calls, `${folder}ns/${kind}`);
+      const theirs = readLink(system, calls, `${folder}ns/${kind}`);
       if (typeof theirs === "number") return theirs;
-      const ours = readLink(on, calls, `/proc/self/ns/${kind}`);
+      const ours = readLink(system, calls, `/proc/self/ns/${kind}`);
       if (typeof ours === "number") return ours;
       const id = sensible(parseNamespace(theirs), what);
       namespaces[kind] = Object.freeze({ id, ours: theirs === ours });
@@ -188,29 +188,29 @@ interface Crypto {
 
 /** Opens the file that runs, whatever now has its name, and reads it to its end. */
 function hashExe({ pin }: Reader): string {
-  const { on, calls } = pin;
+  const { system, calls } = pin;
   const what = "read the peer's executable";
   let file: OwnedDescriptor | undefined;
   try {
     pin.verified(what, "open", (folder) => {
-      const fd = openFile(on, calls, `${folder}exe`);
+      const fd = openFile(system, calls, `${folder}exe`);
       if (fd < 0) return fd;
-      file = new OwnedDescriptor(on, calls, fd, what);
+      file = new OwnedDescriptor(system, calls, fd, what);
       return undefined;
     });
     const { createHash } = builtinModule("node:crypto") as Crypto;
     const hash = createHash("sha256");
-    const chunk = on.libc.memory(1 << 18);
+    const chunk = system.libc.memory(1 << 18);
     for (let total = 0;;) {
       const length = calls.read(file!.use(what), chunk);
-      if (length < 0) throw failure(on, what, "read", -length);
+      if (length < 0) throw syscallError(system, what, "read", -length);
       if (length === 0) {
         file!.use(what); // it was this file that was read
         return hash.digest("hex");
       }
-      if ((total += length) > MOST_EXE) {
+      if ((total += length) > MAX_EXE_BYTES) {
         const hint = "Decide by another fact: no executable of this size is hashed";
-        const message = `Cannot ${what}: it is longer than ${MOST_EXE} bytes`;
+        const message = `Cannot ${what}: it is longer than ${MAX_EXE_BYTES} bytes`;
         throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
       }
       hash.update(chunk.bytes.subarray(0, length));

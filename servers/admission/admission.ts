@@ -11,10 +11,16 @@ import { closeSocket, fdOf, type UnixSocket } from "../../identity/fd.ts";
 import { isClosed, isSpent } from "../../identity/hangup.ts";
 import { identifyAt } from "../../identity/identify.ts";
 import { definePolicy } from "../../policy/define.ts";
-import { claimOf } from "../../system/accepted_sockets.ts";
+import { foundSocketOf } from "../../system/accepted_sockets.ts";
 import { ownUid } from "../../system/accounts.ts";
 import { type AuditLog, cut } from "./audit.ts";
-import { type EndReason, isWatched, publish, type Refusal, type ServerEvent } from "./events.ts";
+import {
+  type EndReason,
+  hasSubscribers,
+  publish,
+  type RefusalReason,
+  type ServerEvent,
+} from "./events.ts";
 import { type Limits, UserLimits } from "./limits.ts";
 import { RefusalWarnings } from "./warnings.ts";
 
@@ -83,9 +89,9 @@ export interface Admitted {
 }
 
 /** A connection that was refused. */
-export interface Refused {
+export interface RefusedConnection {
   /** Why. */
-  readonly why: Refusal;
+  readonly why: RefusalReason;
   /** `undefined` if it is not known. */
   readonly peer: Peer | undefined;
   /** The policy's, if it was asked. */
@@ -152,7 +158,7 @@ export class Admission {
    * left and a limit is reached; otherwise it counts until whoever has it has closed it.
    * @param fd Its descriptor, if that is known.
    */
-  admit(socket: UnixSocket, isOurs = true, fd?: number): Admitted | Refused {
+  admit(socket: UnixSocket, isOurs = true, fd?: number): Admitted | RefusedConnection {
     let peer: Peer | undefined;
     try {
       peer = identifyAt(fd ?? fdOf(socket), socket, this.#pins());
@@ -160,11 +166,11 @@ export class Admission {
       const decision = this.policy.decide(peer);
       if (!this.#isPerAction && !decision.allowed) return this.#refuse("policy", peer, decision);
       const since = performance.now();
-      const limit = this.#limits.take(peer.uid, since);
+      const limit = this.#limits.acquire(peer.uid, since);
       if (limit !== undefined) return this.#refuse(limit, peer, decision);
       const id = ++this.#accepted;
-      if (this.#isHeard("accepted")) {
-        this.tell({ type: "accepted", server: this.server, connection: id, peer, decision });
+      if (this.#hasListeners("accepted")) {
+        this.emit({ type: "accepted", server: this.server, connection: id, peer, decision });
       }
       const at = this.#open.length;
       const admitted = { id, peer, decision, since, socket, isOurs, at, why: undefined };
@@ -181,35 +187,35 @@ export class Admission {
    *
    * @returns What gives the room back; `undefined` if the connection is to be closed at once.
    */
-  roomToAnswer({ why, peer }: Refused): (() => void) | undefined {
+  roomToAnswer({ why, peer }: RefusedConnection): (() => void) | undefined {
     if (why !== "policy" || peer === undefined) return undefined;
     const { uid } = peer;
-    if (this.#refusals.take(uid) !== undefined) return undefined;
-    return () => this.#refusals.give(uid);
+    if (this.#refusals.acquire(uid) !== undefined) return undefined;
+    return () => this.#refusals.release(uid);
   }
 
   /** Refuses a connection whose peer could not be told. */
-  unidentified(error: unknown): Refused {
+  unidentified(error: unknown): RefusedConnection {
     return this.#refuse("unidentified", undefined, undefined, errorOf(error));
   }
 
   /** Decides one request of a connection that was let in. */
   decide(admitted: Admitted, action: string): Decision {
-    return this.#told(admitted, action, this.policy.decide(admitted.peer, { action }));
+    return this.#record(admitted, action, this.policy.decide(admitted.peer, { action }));
   }
 
   /** Denies a request that the policy need not be asked about. */
   deny(admitted: Admitted, action: string, reason: string): Decision {
     const rest = { rule: undefined, grants: [], unknown: [], message: reason };
-    return this.#told(admitted, action, { allowed: false, reason, ...rest });
+    return this.#record(admitted, action, { allowed: false, reason, ...rest });
   }
 
-  #told({ id, peer }: Admitted, action: string, decision: Decision): Decision {
+  #record({ id, peer }: Admitted, action: string, decision: Decision): Decision {
     if (decision.allowed) this.#allowed++;
     else this.#denied++;
-    if (this.#isHeard("decided")) {
+    if (this.#hasListeners("decided")) {
       const { server } = this;
-      this.tell({ type: "decided", server, connection: id, peer, action, decision });
+      this.emit({ type: "decided", server, connection: id, peer, action, decision });
     }
     return decision;
   }
@@ -218,9 +224,9 @@ export class Admission {
   ended(admitted: Admitted): void {
     this.#uncount(admitted);
     const { id, peer, since, why } = admitted;
-    if (this.#isHeard("closed")) {
+    if (this.#hasListeners("closed")) {
       const milliseconds = performance.now() - since;
-      this.tell({ type: "closed", server: this.server, connection: id, peer, milliseconds, why });
+      this.emit({ type: "closed", server: this.server, connection: id, peer, milliseconds, why });
     }
   }
 
@@ -228,8 +234,8 @@ export class Admission {
   failed({ id, peer }: Admitted, error: unknown): void {
     this.#failed++;
     const { server } = this;
-    if (!isWatched("failed")) warn(`A handler of the server at ${server} failed`, error);
-    this.tell({ type: "failed", server, connection: id, peer, error });
+    if (!hasSubscribers("failed")) warn(`A handler of the server at ${server} failed`, error);
+    this.emit({ type: "failed", server, connection: id, peer, error });
   }
 
   /** The connections that count as open, as of now. */
@@ -260,7 +266,7 @@ export class Admission {
     const last = this.#open.pop()!;
     if (last !== admitted) this.#open[last.at = at] = last;
     admitted.at = -1;
-    this.#limits.give(admitted.peer.uid);
+    this.#limits.release(admitted.peer.uid);
   }
 
   /** What is counted is what has a descriptor: of a peer that has left, too, until it is given back. */
@@ -270,7 +276,7 @@ export class Admission {
       const { socket, isOurs } = admitted;
       if (isOurs && isSpent(socket)) closeSocket(socket);
       if (!isClosed(socket)) continue;
-      claimOf(socket as object)?.close(); // of a stream of Deno's, nobody else says so
+      foundSocketOf(socket as object)?.close(); // of a stream of Deno's, nobody else says so
       this.#uncount(admitted);
     }
   }
@@ -281,15 +287,15 @@ export class Admission {
   }
 
   #refuse(
-    why: Refusal,
+    why: RefusalReason,
     peer: Peer | undefined,
     decision: Decision | undefined,
     error?: UcredError,
-  ): Refused {
+  ): RefusedConnection {
     if (why === "policy" || why === "unidentified") this.#refused[why]++;
     else this.#refused.limits++;
-    if (this.#isHeard("refused")) {
-      this.tell({ type: "refused", server: this.server, why, peer, decision, error });
+    if (this.#hasListeners("refused")) {
+      this.emit({ type: "refused", server: this.server, why, peer, decision, error });
     } else {
       const reason = why === "policy"
         ? decision?.reason ?? "The policy does not allow it"
@@ -305,11 +311,11 @@ export class Admission {
     return admitted === undefined ? undefined : this.#audit?.drained?.(admitted.peer.uid);
   }
 
-  #isHeard(type: ServerEvent["type"]): boolean {
-    return this.#audit !== undefined || isWatched(type);
+  #hasListeners(type: ServerEvent["type"]): boolean {
+    return this.#audit !== undefined || hasSubscribers(type);
   }
 
-  tell(event: ServerEvent): void {
+  emit(event: ServerEvent): void {
     try {
       this.#audit?.write(event);
     } catch (error) { // one of the author's own make: it must not decide who gets in
@@ -320,7 +326,7 @@ export class Admission {
 }
 
 /** Whether a connection was let in. */
-export function isAdmitted(answer: Admitted | Refused): answer is Admitted {
+export function isAdmitted(answer: Admitted | RefusedConnection): answer is Admitted {
   return "id" in answer;
 }
 

@@ -20,12 +20,12 @@ interface Marked {
 }
 
 /** Notes whose connection or request it is. */
-export function belongsTo(carrier: object, admitted: Admitted): void {
+export function attachAdmission(carrier: object, admitted: Admitted): void {
   (carrier as Marked)[ADMITTED] = admitted;
 }
 
 /** Notes what was decided about a request. */
-export function decided(request: RequestLike, decision: Decision): void {
+export function attachDecision(request: RequestLike, decision: Decision): void {
   (request as Marked)[DECISION] = decision;
 }
 

@@ -96,10 +96,10 @@ const MAX_USERS = 256;
 const STALLED_MS = 1000;
 
 /** How long to wait until a pipe may take more, in ms. */
-const RETRY = 20;
+const RETRY_MS = 20;
 
 /** How long what waits may take to be written when the log is closed, in ms. */
-const FAREWELL = 2000;
+const CLOSE_TIMEOUT_MS = 2000;
 
 const STDERR = 2;
 
@@ -132,7 +132,7 @@ class JsonLines implements AuditLog {
     this.#file = file;
     this.#onlyDenied = onlyDenied;
     this.#most = maxWaiting;
-    this.#sinks = [open(file)];
+    this.#sinks = [openSink(file)];
   }
 
   write(event: ServerEvent): void {
@@ -174,7 +174,7 @@ class JsonLines implements AuditLog {
   reopen(): void {
     if (this.#file === undefined || this.#isClosed) return;
     try {
-      this.#sinks.push(open(this.#file)); // what waits still goes to the file that was renamed
+      this.#sinks.push(openSink(this.#file)); // what waits still goes to the file that was renamed
       this.error = undefined;
     } catch (error) {
       this.error = error as Error; // it is written as before
@@ -189,7 +189,7 @@ class JsonLines implements AuditLog {
     }
     if (!this.#isBusy) return;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, FAREWELL);
+      const timer = setTimeout(resolve, CLOSE_TIMEOUT_MS);
       this.#onIdle.push(() => resolve(clearTimeout(timer)));
     });
   }
@@ -244,7 +244,7 @@ class JsonLines implements AuditLog {
   #fdOf(sink: Sink): number {
     if (!sink.file.isOurs()) {
       if (sink.file.fd === STDERR) throw new Error("Cannot write the audit log: stderr was closed");
-      sink.file = open(this.#file).file;
+      sink.file = openSink(this.#file).file;
     }
     return sink.file.fd;
   }
@@ -260,7 +260,7 @@ class JsonLines implements AuditLog {
           this.#fdOf(sink),
           bytes.subarray(done, done + sink.most),
         );
-        if (written === 0) await sleep(RETRY, undefined, { ref: false });
+        if (written === 0) await sleep(RETRY_MS, undefined, { ref: false });
         else this.#wroteAt = performance.now();
         done += written;
       }
@@ -295,7 +295,7 @@ function writeTo(fd: number, bytes: Uint8Array): Promise<number> {
   });
 }
 
-function open(file: string | undefined): Sink {
+function openSink(file: string | undefined): Sink {
   const fd = file === undefined ? openStderr() : openSync(file, FLAGS | constants.O_CREAT, 0o600);
   return {
     file: new KeptFile(fd),
@@ -368,11 +368,13 @@ function recordOf(event: ServerEvent): object {
   }
 }
 
-const LONGEST = 1024;
+const MAX_FIELD_CHARACTERS = 1024;
 
 /** A client may ask for something very long. */
 export function cut(text: string): string {
-  return text.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length} characters)` : text;
+  return text.length > MAX_FIELD_CHARACTERS
+    ? `${text.slice(0, MAX_FIELD_CHARACTERS)}… (${text.length} characters)`
+    : text;
 }
 
 /** What JSON leaves as it is although it is not seen, can end a line, or turns its direction around. */

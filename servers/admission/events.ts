@@ -4,13 +4,13 @@ import { type Channel, channel } from "node:diagnostics_channel";
 import type { UcredError } from "../../core/errors.ts";
 import type { Peer } from "../../core/peer.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
-import type { Limit } from "./limits.ts";
+import type { LimitName } from "./limits.ts";
 
 /**
  * Why a connection was refused: the policy lets none of the peer's actions through; a limit is
  * reached; or it could not be found out who the peer is.
  */
-export type Refusal = "policy" | Limit | "unidentified";
+export type RefusalReason = "policy" | LimitName | "unidentified";
 
 /** A connection was let in. On `ucred:accepted`. */
 export interface AcceptedEvent {
@@ -33,7 +33,7 @@ export interface RefusedEvent {
   /** Where the server listens. */
   readonly server: string;
   /** Why. */
-  readonly why: Refusal;
+  readonly why: RefusalReason;
   /** `undefined` if it is not known. */
   readonly peer: Peer | undefined;
   /** The policy's, if it was asked. */
@@ -123,7 +123,7 @@ const channels: { readonly [type in ServerEvent["type"]]: Channel } = {
 };
 
 /** Whether anybody watches events of a type. */
-export function isWatched(type: ServerEvent["type"]): boolean {
+export function hasSubscribers(type: ServerEvent["type"]): boolean {
   return channels[type].hasSubscribers;
 }
 

@@ -18,7 +18,7 @@ export interface Limits {
 }
 
 /** Which limit a connection would exceed. */
-export type Limit = "connections" | "connectionsPerUser" | "acceptsPerSecond";
+export type LimitName = "connections" | "connectionsPerUser" | "acceptsPerSecond";
 
 /** How often connections are counted again while a limit is reached, in ms. */
 const REAP = 10;
@@ -36,7 +36,7 @@ interface User {
 }
 
 /** Users without connections are forgotten when there are more than so many. */
-const MOST_IDLE = 4096;
+const MAX_IDLE_USERS = 4096;
 
 const LIMITS: OptionNames<Limits> = {
   connections: true,
@@ -55,7 +55,7 @@ export class UserLimits {
   readonly #users = new Map<number, User>();
   #open = 0;
 
-  readonly #reap: (uid: number | undefined) => void;
+  readonly #closeDead: (uid: number | undefined) => void;
   readonly #ownUid: () => number;
   #reapAt = 0;
 
@@ -72,7 +72,7 @@ export class UserLimits {
     ownUid: () => number = () => 0,
     reap: (uid: number | undefined) => void = () => {},
   ) {
-    this.#reap = reap;
+    this.#closeDead = reap;
     this.#ownUid = ownUid;
     requireOptions("limits", limits, LIMITS);
     for (const [name, limit] of Object.entries(limits)) {
@@ -96,21 +96,21 @@ export class UserLimits {
   }
 
   /** Counts a connection, unless that would exceed a limit. */
-  take(uid: number, now: number = performance.now()): Limit | undefined {
+  acquire(uid: number, now: number = performance.now()): LimitName | undefined {
     let user = this.#users.get(uid);
     if (user === undefined) {
-      if (this.#users.size >= MOST_IDLE) this.#forget(now);
+      if (this.#users.size >= MAX_IDLE_USERS) this.#forget(now);
       this.#users.set(uid, user = { open: 0, reapAt: 0, tokens: this.#burst, at: now });
     }
     // Refused ones take their share of the rate, too: who hammers is let in no sooner.
     if (this.#rate !== Infinity && !this.#spend(user, now)) return "acceptsPerSecond";
     if (user.open >= this.#perUser && now >= user.reapAt) {
-      this.#reap(uid);
+      this.#closeDead(uid);
       user.reapAt = now + REAP; // it looks at each connection, so not for each that is refused
     }
     if (user.open >= this.#perUser) return "connectionsPerUser";
     if (this.#isFull(uid) && now >= this.#reapAt) {
-      this.#reap(undefined);
+      this.#closeDead(undefined);
       this.#reapAt = now + REAP;
     }
     if (this.#isFull(uid)) return "connections";
@@ -120,7 +120,7 @@ export class UserLimits {
   }
 
   /** A connection that was counted has ended. */
-  give(uid: number): void {
+  release(uid: number): void {
     const user = this.#users.get(uid);
     if (user === undefined || user.open === 0) return;
     user.open--;

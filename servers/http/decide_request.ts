@@ -85,7 +85,7 @@ function hasDrifted(peer: Peer): boolean {
 }
 
 /** Runs when the peer's process ends; at once if that cannot be watched. */
-export function onEnd(peer: Peer, run: () => void): void {
+export function onProcessExit(peer: Peer, run: () => void): void {
   let signal: AbortSignal | undefined;
   try {
     signal = peer.signal;
@@ -97,7 +97,7 @@ export function onEnd(peer: Peer, run: () => void): void {
 }
 
 /** What a handler gave. @throws {TypeError} If it is no response, or its body is used up. */
-export function unused(answer: Response): Response {
+export function requireUnread(answer: Response): Response {
   // Not "instanceof": frameworks replace the global, and fetch() goes on giving the runtime's own.
   const isUsed: unknown = answer?.bodyUsed; // read once: it takes Deno as long as the decision
   if (typeof isUsed !== "boolean") throw new TypeError("fetch() gave no Response");

@@ -7,15 +7,25 @@
 
 import { clearInterval, setInterval } from "node:timers";
 import { checkSupport } from "../../identity/support.ts";
-import { Acceptor, type Claim, claimOf } from "../../system/accepted_sockets.ts";
+import {
+  DescriptorFinder,
+  type FoundSocket,
+  foundSocketOf,
+} from "../../system/accepted_sockets.ts";
 import { Admission, type Admitted } from "../admission/admission.ts";
-import { belongsTo, decided } from "../admission/attach.ts";
+import { attachAdmission, attachDecision } from "../admission/attach.ts";
 import { type DenoConnection, type DenoListener, Peers } from "../listen/deno_peers.ts";
 import { checkingInterval } from "../listen/lifecycle.ts";
 import { Notification } from "../listen/notification.ts";
-import { occupy, type Place } from "../listen/socket_path.ts";
-import { type Connection, decideRequest, isProblem, onEnd, unused } from "./decide_request.ts";
-import type { Running, ServeOptions } from "./options.ts";
+import { bindSocketPath, type BoundPath } from "../listen/socket_path.ts";
+import {
+  type Connection,
+  decideRequest,
+  isProblem,
+  onProcessExit,
+  requireUnread,
+} from "./decide_request.ts";
+import type { EngineServer, ServeOptions } from "./options.ts";
 import {
   BAD_CODING,
   BAD_HOST,
@@ -56,7 +66,7 @@ const KEEP_ALIVE_TIMEOUT_MS = 5000;
 const SWEEP = 1000;
 
 /** {@link serve}, by Deno's engine. */
-export async function serveNatively(options: ServeOptions): Promise<Running> {
+export async function serveNatively(options: ServeOptions): Promise<EngineServer> {
   checkSupport();
   const { policy, pin, limits, audit, revalidate = false } = options;
   const admission = new Admission(
@@ -68,10 +78,10 @@ export async function serveNatively(options: ServeOptions): Promise<Running> {
   /** Ends refused connections that are being answered. */
   const refusals = new Set<() => void>();
   let peers: Peers<DenoConnection> | undefined;
-  let place: Place | undefined;
+  let place: BoundPath | undefined;
   try {
-    const own = place = await occupy(options, (path) => {
-      const acceptor = new Acceptor(path);
+    const own = place = await bindSocketPath(options, (path) => {
+      const acceptor = new DescriptorFinder(path);
       const listener = Deno.listen({ transport: "unix", path });
       peers = new Peers(listener, acceptor, admission, (conn, refused, close) => {
         const giveBack = admission.roomToAnswer(refused);
@@ -112,7 +122,7 @@ export async function serveNatively(options: ServeOptions): Promise<Running> {
 /** A connection that is being served. */
 interface Served extends Connection {
   /** The descriptor: it is closed when the connection is over, whatever still handles its requests. */
-  readonly claim: Claim;
+  readonly claim: FoundSocket;
   /** Aborts its requests when the peer's process ends; `undefined` if nobody asked for that. */
   readonly end: AbortController | undefined;
   shutdown(): Promise<void>;
@@ -192,14 +202,14 @@ class DenoHttp {
       const { conn, admitted } = accepted;
       if (!this.#isClosing) this.#serve(conn, admitted);
       else { // since it was let in
-        claimOf(conn)!.close();
+        foundSocketOf(conn)!.close();
         conn.close();
       }
     }
   }
 
   #serve(conn: DenoConnection, admitted: Admitted): void {
-    const claim = claimOf(conn)!;
+    const claim = foundSocketOf(conn)!;
     const served: Served = {
       admitted,
       claim,
@@ -233,7 +243,7 @@ class DenoHttp {
     };
     finished.then(close, close); // it rejects when the peer leaves early
     if (this.#revalidate) {
-      onEnd(admitted.peer, () => {
+      onProcessExit(admitted.peer, () => {
         admitted.why ??= "ended";
         served.end?.abort();
         claim.cut();
@@ -289,8 +299,8 @@ class DenoHttp {
       const signal = AbortSignal.any([decidedAbout.signal, end.signal]);
       Object.defineProperty(decidedAbout, "signal", { value: signal });
     }
-    belongsTo(decidedAbout, admitted);
-    decided(decidedAbout, outcome.decision);
+    attachAdmission(decidedAbout, admitted);
+    attachDecision(decidedAbout, outcome.decision);
     const answer = this.#fetch(decidedAbout, { peer: admitted.peer, decision: outcome.decision });
     return answer instanceof Response ? native(answer) : Promise.resolve(answer).then(native);
   }
@@ -335,7 +345,7 @@ function rewritten(request: Request, url: string): Request | undefined {
 function native(answer: Response): Response {
   if (isOwnUnused(answer)) return answer;
   // The npm package of oak brings undici's along, others inherit from Deno's.
-  const { status, statusText, headers, body } = unused(answer);
+  const { status, statusText, headers, body } = requireUnread(answer);
   return new Response(body, { status, statusText, headers: [...headers] });
 }
 

@@ -13,17 +13,17 @@ import { clearInterval, clearTimeout, setInterval, setTimeout } from "node:timer
 import { type OptionNames, requireOptions } from "../../core/options.ts";
 import { hidesFd, httpHidesFd } from "../../identity/fd.ts";
 import { isHungUp, tellsHangUp } from "../../identity/hangup.ts";
-import { Acceptor, type Claim } from "../../system/accepted_sockets.ts";
+import { DescriptorFinder, type FoundSocket } from "../../system/accepted_sockets.ts";
 import {
   Admission,
   ADMISSION_OPTIONS,
   type AdmissionOptions,
   type Admitted,
   isAdmitted,
-  type Refused,
+  type RefusedConnection,
   type ServerStats,
 } from "../admission/admission.ts";
-import { admittedOf, belongsTo, decided } from "../admission/attach.ts";
+import { admittedOf, attachAdmission, attachDecision } from "../admission/attach.ts";
 import { attempt, requireHandler } from "../admission/handler.ts";
 import {
   type CloseOptions,
@@ -32,13 +32,13 @@ import {
   parseListen,
   type SafeServer,
 } from "../listen/lifecycle.ts";
-import { type Connection, decideRequest, isProblem, onEnd } from "./decide_request.ts";
+import { type Connection, decideRequest, isProblem, onProcessExit } from "./decide_request.ts";
 import { BAD_CODING, BAD_HOST, DRIFTED, forbidden, headersOf, type Problem } from "./problem.ts";
 import { refusalOf, refuseRequests, refuseSocket } from "./refusal.ts";
 import { isHost } from "./request_target.ts";
 
 /** Who may ask for what. */
-export interface RequestOptions extends AdmissionOptions {
+export interface HttpAdmissionOptions extends AdmissionOptions {
   /**
    * Whether a connection ends as soon as its peer is not what it was when it connected: each request
    * asks `drift()`, and the end of the peer's process ends the connection at once, which aborts what
@@ -47,15 +47,15 @@ export interface RequestOptions extends AdmissionOptions {
   readonly revalidate?: boolean | undefined;
 }
 
-/** The options of {@link RequestOptions}. */
-export const REQUEST_OPTIONS: OptionNames<RequestOptions> = {
+/** The options of {@link HttpAdmissionOptions}. */
+export const REQUEST_OPTIONS: OptionNames<HttpAdmissionOptions> = {
   ...ADMISSION_OPTIONS,
   revalidate: true,
 };
 
 /** Who may ask for what, and the options of `http.createServer()`. */
 export interface HttpServerOptions
-  extends RequestOptions, Omit<ServerOptions, "shouldUpgradeCallback"> {}
+  extends HttpAdmissionOptions, Omit<ServerOptions, "shouldUpgradeCallback"> {}
 
 const HTTP_OPTIONS: OptionNames<HttpServerOptions> = {
   ...REQUEST_OPTIONS,
@@ -121,14 +121,14 @@ export function createServer(
     throw new TypeError('There is no shouldUpgradeCallback: decide in "upgrade"');
   }
   requireOptions("createServer()", options, HTTP_OPTIONS);
-  return new AdmittingServer(options, requireHandler(app)) as unknown as HttpServer;
+  return new AdmittingHttpServer(options, requireHandler(app)) as unknown as HttpServer;
 }
 
 /** Limits that a peer may be held to which is on the same machine. */
 const DEFAULTS: ServerOptions = { headersTimeout: 10_000, connectionsCheckingInterval: 2000 };
 
 interface NodeConnection extends Connection {
-  readonly server: AdmittingServer;
+  readonly server: AdmittingHttpServer;
   /** The last answer of the connection, which requests behind it get, too: the parser goes on reading. */
   end: Problem | undefined;
   /** Responses in the order of their requests, without those that were finished when the last request came. */
@@ -156,7 +156,7 @@ const MAX_UNANSWERED = 64;
 /** Where each socket has its connection. */
 const CONNECTION = Symbol("ucred.connection");
 
-function connectionOf(socket: object): NodeConnection | undefined {
+function nodeConnectionOf(socket: object): NodeConnection | undefined {
   return (socket as { [CONNECTION]?: NodeConnection })[CONNECTION];
 }
 
@@ -165,7 +165,7 @@ const ignore = () => {};
 /** How often is looked whether those who send no more have left altogether, in ms. */
 const SWEEP = 1000;
 
-class AdmittingServer extends Server {
+class AdmittingHttpServer extends Server {
   readonly #admission: Admission;
   readonly #listening: Listening;
   readonly #revalidate: boolean;
@@ -179,7 +179,7 @@ class AdmittingServer extends Server {
   /** Connections that were refused, and are being answered. */
   readonly #refused = new Set<Socket>();
   /** Finds the descriptors that Bun's sockets hide. */
-  #acceptor: Acceptor | undefined;
+  #acceptor: DescriptorFinder | undefined;
   /** What it finds connections of. */
   #boundTo: string | undefined;
   /** Listens on a descriptor where `http.Server` cannot. */
@@ -212,7 +212,7 @@ class AdmittingServer extends Server {
     }, (path, boundTo) => {
       this.#admission.server = path;
       if (!httpHidesFd() || boundTo === this.#boundTo) return;
-      this.#acceptor = new Acceptor(boundTo);
+      this.#acceptor = new DescriptorFinder(boundTo);
       this.#boundTo = boundTo;
     });
     if (app !== undefined) {
@@ -258,7 +258,7 @@ class AdmittingServer extends Server {
       }
       case "dropRequest": { // beyond maxRequestsPerSocket: the runtime answers, without a decision
         const socket = args[1] as Socket;
-        const connection = connectionOf(socket);
+        const connection = nodeConnectionOf(socket);
         if (connection !== undefined && ++connection.dropped > MAX_UNANSWERED) {
           cutPipeline(socket, connection);
         }
@@ -332,7 +332,7 @@ class AdmittingServer extends Server {
     super.closeIdleConnections();
     for (const admitted of this.#admission.open()) {
       const socket = admitted.socket as Socket;
-      const connection = connectionOf(socket)!;
+      const connection = nodeConnectionOf(socket)!;
       if (!connection.hasAsked) socket.destroy(); // Deno leaves them open
       else endAfter(socket, lastResponse(connection));
     }
@@ -356,7 +356,7 @@ class AdmittingServer extends Server {
       idleSince: undefined,
     };
     (socket as { [CONNECTION]?: NodeConnection })[CONNECTION] = connection;
-    belongsTo(socket, answer);
+    attachAdmission(socket, answer);
     this.#open++;
     this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
     socket.once("close", () => {
@@ -367,7 +367,7 @@ class AdmittingServer extends Server {
       if (this.#open === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
     });
     if (this.#revalidate) {
-      onEnd(answer.peer, () => {
+      onProcessExit(answer.peer, () => {
         answer.why ??= "ended";
         socket.destroy();
       });
@@ -402,7 +402,7 @@ class AdmittingServer extends Server {
     if (!(keepAliveTimeout > 0 && headersTimeout > 0)) return;
     for (const admitted of this.#admission.open()) {
       const socket = admitted.socket as Socket;
-      const connection = connectionOf(socket)!;
+      const connection = nodeConnectionOf(socket)!;
       if (!isIdle(connection)) connection.idleSince = undefined;
       else if (now - (connection.idleSince ??= now) > limit) socket.destroySoon();
     }
@@ -421,7 +421,7 @@ class AdmittingServer extends Server {
   }
 
   /** Answers the first request of a peer that no rule admits with 403, within limits. */
-  #refuse(socket: Socket, refused: Refused): void {
+  #refuse(socket: Socket, refused: RefusedConnection): void {
     const giveBack = this.#admission.roomToAnswer(refused);
     if (giveBack === undefined) return void socket.destroy();
     this.#refused.add(socket);
@@ -434,11 +434,11 @@ class AdmittingServer extends Server {
     else refuseSocket(socket, problem);
   }
 
-  #identify(socket: Socket): Admitted | Refused {
+  #identify(socket: Socket): Admitted | RefusedConnection {
     if (this.#acceptor === undefined || !hidesFd(socket)) return this.#admission.admit(socket);
-    let claim: Claim;
+    let claim: FoundSocket;
     try {
-      claim = this.#acceptor.take(socket);
+      claim = this.#acceptor.find(socket);
     } catch (error) {
       return this.#admission.unidentified(error);
     }
@@ -448,7 +448,7 @@ class AdmittingServer extends Server {
 
   /** What keeps a request from being handled; `undefined` if nothing does. */
   #decide(request: IncomingMessage, response: ServerResponse | undefined): Problem | undefined {
-    const connection = connectionOf(request.socket);
+    const connection = nodeConnectionOf(request.socket);
     if (connection?.server !== this) return refusalOf(request.socket) ?? DRIFTED; // none let in here
     connection.isUpgraded = response === undefined;
     if (this.#isClosing) endAfter(request.socket, response);
@@ -467,7 +467,7 @@ class AdmittingServer extends Server {
       return outcome;
     }
     if (url !== outcome.url) request.url = outcome.url;
-    decided(request, outcome.decision);
+    attachDecision(request, outcome.decision);
     return undefined;
   }
 
@@ -485,7 +485,7 @@ class AdmittingServer extends Server {
  * Otherwise its response counts as unanswered.
  */
 function isDropped(socket: Socket, response: ServerResponse): boolean {
-  const connection = connectionOf(socket);
+  const connection = nodeConnectionOf(socket);
   if (connection === undefined) return false; // it is answered with 403
   if (socket.destroyed) return true; // the rest of a chunk whose connection was closed
   const { unanswered } = connection;

@@ -4,7 +4,7 @@ import type { Peer } from "../../core/peer.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { ServerStats } from "../admission/admission.ts";
 import type { CloseOptions, ListenOptions } from "../listen/lifecycle.ts";
-import type { RequestOptions } from "./node.ts";
+import type { HttpAdmissionOptions } from "./node.ts";
 
 /** Who asks, and what was decided. */
 export interface FetchContext {
@@ -18,7 +18,7 @@ export interface FetchContext {
 export type Engine = "node:http" | "deno";
 
 /** Where to listen, who may ask for what, and what answers. */
-export type ServeOptions = ListenOptions & RequestOptions & {
+export type ServeOptions = ListenOptions & HttpAdmissionOptions & {
   /** Answers what was allowed. If it throws, or its promise rejects, the answer is 500. */
   readonly fetch: (request: Request, context: FetchContext) => Response | Promise<Response>;
   /**
@@ -42,7 +42,7 @@ export type ServeOptions = ListenOptions & RequestOptions & {
 };
 
 /** A server that listens. */
-export interface HttpListening {
+export interface FetchServer {
   /** The path or abstract name. */
   readonly path: string;
   /** What answers requests. */
@@ -54,12 +54,12 @@ export interface HttpListening {
    * waits for the same end, and can only make it come earlier.
    */
   close(options?: CloseOptions): Promise<void>;
-  /** {@link HttpListening.close}, for `await using`. */
+  /** {@link FetchServer.close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** A server of either engine. */
-export interface Running extends Pick<HttpListening, "path" | "engine" | "stats"> {
+export interface EngineServer extends Pick<FetchServer, "path" | "engine" | "stats"> {
   /** Stops to listen, and waits for connections; called once. */
   close(): Promise<void>;
   /** Ends all connections. */

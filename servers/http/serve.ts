@@ -2,17 +2,17 @@
 
 import type * as srvx from "srvx/node";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
-import { admittedOf, belongsTo, decided, decisionOf } from "../admission/attach.ts";
+import { admittedOf, attachAdmission, attachDecision, decisionOf } from "../admission/attach.ts";
 import {
   checkingInterval,
   type CloseOptions,
+  closeTimer,
   LISTEN_OPTIONS,
-  timerOf,
 } from "../listen/lifecycle.ts";
-import { unused } from "./decide_request.ts";
+import { requireUnread } from "./decide_request.ts";
 import { nativeHttp, serveNatively } from "./deno.ts";
 import { createServer, REQUEST_OPTIONS } from "./node.ts";
-import type { HttpListening, Running, ServeOptions } from "./options.ts";
+import type { EngineServer, FetchServer, ServeOptions } from "./options.ts";
 import { BAD_TARGET, responseOf } from "./problem.ts";
 
 function requireTimeouts(options: ServeOptions): void {
@@ -54,21 +54,21 @@ const SERVE_OPTIONS: OptionNames<ServeOptions> = {
  * await server.close();
  * ```
  */
-export function serve(options: ServeOptions): Promise<HttpListening> {
+export function serve(options: ServeOptions): Promise<FetchServer> {
   requireOptions("serve()", options, SERVE_OPTIONS);
   const isNative = options.systemd === undefined && nativeHttp() !== undefined;
   const { engine = isNative ? "deno" : "node:http" } = options;
   if (typeof options.fetch !== "function") throw new TypeError("fetch is a function");
   requireTimeouts(options);
-  if (engine === "node:http") return serveByNode(options).then(listening);
-  if (engine === "deno" && isNative) return serveNatively(options).then(listening);
+  if (engine === "node:http") return serveByNode(options).then(fetchServerOf);
+  if (engine === "deno" && isNative) return serveNatively(options).then(fetchServerOf);
   throw new TypeError(`Engine ${JSON.stringify(engine)} is not to be had here`);
 }
 
-function listening({ path, engine, stats, close, cut }: Running): HttpListening {
+function fetchServerOf({ path, engine, stats, close, cut }: EngineServer): FetchServer {
   let closed: Promise<void> | undefined;
   const closeBy = async (options: CloseOptions = {}): Promise<void> => {
-    const startTimer = timerOf(options);
+    const startTimer = closeTimer(options);
     closed ??= close();
     const stopTimer = startTimer(cut);
     try {
@@ -80,7 +80,7 @@ function listening({ path, engine, stats, close, cut }: Running): HttpListening 
   return { path, engine, stats, close: closeBy, [Symbol.asyncDispose]: () => closeBy() };
 }
 
-function serveByNode(options: ServeOptions): Promise<Running> {
+function serveByNode(options: ServeOptions): Promise<EngineServer> {
   const { headersTimeout = 10_000, keepAliveTimeout = 5000, ...others } = options;
   const { fetch, policy, pin, limits, audit, revalidate, engine: _, ...where } = others;
   const timeouts = {
@@ -102,16 +102,16 @@ function serveByNode(options: ServeOptions): Promise<Running> {
       const request = new adapter.NodeRequest({ req: incoming, res: response });
       const admitted = admittedOf(incoming)!;
       const decision = decisionOf(incoming);
-      belongsTo(request, admitted);
-      decided(request, decision);
+      attachAdmission(request, admitted);
+      attachDecision(request, decision);
       const answer = await fetch(request, { peer: admitted.peer, decision });
-      await adapter.sendNodeResponse(response, unused(answer));
+      await adapter.sendNodeResponse(response, requireUnread(answer));
       if (response.errored) throw response.errored; // of the answer's stream
     },
   );
   // Loaded here because it reads the environment when it loads, which Deno permits or denies.
   const loaded = import("srvx/node").then((module) => adapter = module);
-  const listens = (): Promise<Running> =>
+  const listens = (): Promise<EngineServer> =>
     new Promise((resolve, reject) => {
       server.once("error", reject);
       server.listen(where, () => {

@@ -8,17 +8,21 @@ import type { Peer } from "../../core/peer.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { UnixSocket } from "../../identity/fd.ts";
 import { checkSupport } from "../../identity/support.ts";
-import { Acceptor, type Claim, claimOf } from "../../system/accepted_sockets.ts";
+import {
+  DescriptorFinder,
+  type FoundSocket,
+  foundSocketOf,
+} from "../../system/accepted_sockets.ts";
 import {
   Admission,
   ADMISSION_OPTIONS,
   type AdmissionOptions,
   type Admitted,
   isAdmitted,
-  type Refused,
+  type RefusedConnection,
   type ServerStats,
 } from "../admission/admission.ts";
-import { belongsTo } from "../admission/attach.ts";
+import { attachAdmission } from "../admission/attach.ts";
 
 /** A `Deno.UnixConn`, as far as it matters here. */
 export interface DenoConnection {
@@ -94,7 +98,7 @@ export function withPeers<C extends DenoConnection>(
     }: withPeers() has this listener already`;
     throw new UcredError("ERR_UCRED_LISTEN", message, { hint: "Call withPeers() once" });
   }
-  const peers = new Peers(listener, new Acceptor(path), admission);
+  const peers = new Peers(listener, new DescriptorFinder(path), admission);
   taken.add(listener);
   return peers;
 }
@@ -106,7 +110,7 @@ const taken = new WeakSet<object>();
  * Answers a refused connection, and then closes it by `close`, which may be called more than once; or
  * returns `false`.
  */
-export type AnswerRefused<C> = (conn: C, refused: Refused, close: () => void) => boolean;
+export type AnswerRefused<C> = (conn: C, refused: RefusedConnection, close: () => void) => boolean;
 
 function closeConnection(conn: DenoConnection): void {
   try {
@@ -120,12 +124,12 @@ function closeConnection(conn: DenoConnection): void {
 const SWEEP = 1000;
 
 /** How long to wait when accept(2) fails, as it does when descriptors have run out, in ms. */
-const RETRY = 50;
+const ACCEPT_RETRY_MS = 50;
 
 /** {@link withPeers}, with an admission and an acceptor of the caller's. */
 export class Peers<C extends DenoConnection> implements PeerListener<C> {
   readonly #listener: DenoListener<C>;
-  readonly #acceptor: Acceptor;
+  readonly #acceptor: DescriptorFinder;
   readonly #admission: Admission;
   #sweeper: ReturnType<typeof setInterval> | undefined;
   /** Calls of `next()` that have no answer yet, and the last of them. */
@@ -137,7 +141,7 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
   /** @param answer What becomes of refused connections: by default they are closed. */
   constructor(
     listener: DenoListener<C>,
-    acceptor: Acceptor,
+    acceptor: DescriptorFinder,
     admission: Admission,
     answer: AnswerRefused<C> = () => false,
   ) {
@@ -189,7 +193,7 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
         conn = await this.#listener.accept();
       } catch (error) {
         if (isClosing(error)) break;
-        await setTimeout(RETRY);
+        await setTimeout(ACCEPT_RETRY_MS);
         continue;
       }
       const answer = this.#admit(conn);
@@ -208,7 +212,7 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
     }
     if (accepted === undefined) return { done: true, value: undefined };
     const { conn, admitted: { peer, decision } } = accepted;
-    const claim = claimOf(conn)!;
+    const claim = foundSocketOf(conn)!;
     const close = conn.close;
     conn.close = () => {
       claim.close();
@@ -220,10 +224,10 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
   }
 
   /** Synchronously after accept: until then nothing else can have been accepted. */
-  #admit(conn: C): Admitted | Refused {
-    let claim: Claim;
+  #admit(conn: C): Admitted | RefusedConnection {
+    let claim: FoundSocket;
     try {
-      claim = this.#acceptor.take(conn);
+      claim = this.#acceptor.find(conn);
     } catch (error) {
       conn.close();
       return this.#admission.unidentified(error);
@@ -237,7 +241,7 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
       if (!this.#answer(conn, answer, close)) close();
       return answer;
     }
-    belongsTo(conn, answer);
+    attachAdmission(conn, answer);
     claim.once("close", () => this.#admission.ended(answer));
     return answer;
   }
@@ -245,7 +249,7 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
   #sweep(): void {
     const open = this.#admission.open();
     for (const { socket } of open) {
-      const claim = claimOf(socket as unknown as C)!;
+      const claim = foundSocketOf(socket as unknown as C)!;
       if (!claim.isOpen()) claim.close();
     }
     if (open.length > 0) return;

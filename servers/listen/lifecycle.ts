@@ -6,10 +6,10 @@ import { takeInherited } from "../../system/sd_listen_fds.ts";
 import { checkSupport } from "../../identity/support.ts";
 import type { ServerStats } from "../admission/admission.ts";
 import { Notification } from "./notification.ts";
-import { occupy, type Place, type PlaceOptions } from "./socket_path.ts";
+import { bindSocketPath, type BoundPath, type SocketPathOptions } from "./socket_path.ts";
 
 /** How to listen, wherever that is. */
-export interface AnyListenOptions {
+export interface CommonListenOptions {
   /**
    * Connections that may wait to be accepted. By default 511. Node keeps to it, and Deno's node:net and
    * node:http; Deno's own engine and all of Bun have a number of their own (Deno 2.9.5, Bun 1.4.5).
@@ -24,13 +24,13 @@ export interface AnyListenOptions {
 }
 
 /** Listens at a path or an abstract name. */
-export interface PathListenOptions extends AnyListenOptions, PlaceOptions {
+export interface PathListenOptions extends CommonListenOptions, SocketPathOptions {
   /** Another way to listen. */
   readonly systemd?: undefined;
 }
 
 /** Listens on a socket that the service manager passed (systemd socket activation). */
-export interface SystemdListenOptions extends AnyListenOptions {
+export interface SystemdListenOptions extends CommonListenOptions {
   /** Its name, as `FileDescriptorName=` has it; `true`: the only one that is left. */
   readonly systemd: true | string;
   /** Another way to listen. */
@@ -46,7 +46,7 @@ export const LISTEN_OPTIONS: OptionNames<PathListenOptions> & OptionNames<System
   mode: true,
   owner: true,
   group: true,
-  anyFolder: true,
+  allowUnsafeFolder: true,
   systemd: true,
   backlog: true,
   notify: true,
@@ -106,7 +106,7 @@ export class Listening {
   readonly #onPlace: (path: string, boundTo: string) => void;
   #waiting: { resolve(): void; reject(error: unknown): void } | undefined;
   #started: Promise<void> | undefined;
-  #place: Place | undefined;
+  #place: BoundPath | undefined;
   #path: string | undefined;
   #notification: Notification | undefined;
 
@@ -163,7 +163,7 @@ export class Listening {
     } else {
       let isBound = false;
       try {
-        this.#place = await occupy(options, async (path) => {
+        this.#place = await bindSocketPath(options, async (path) => {
           this.#onPlace(options.path, path);
           await this.#listen({ path }, backlog);
           isBound = true;
@@ -198,7 +198,7 @@ export class Listening {
    * @param done Called when the last has ended.
    */
   close(options: CloseOptions, done: (error?: Error) => void): void {
-    const startTimer = timerOf(options);
+    const startTimer = closeTimer(options);
     const close = () => {
       this.#place?.remove(); // while the socket is open: until then its inode is nobody else's
       this.#place = undefined;
@@ -219,7 +219,7 @@ export class Listening {
 }
 
 /** The longest that timers of the runtimes know: of more they make 1 ms. */
-const LONGEST = 2 ** 31 - 1;
+const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /**
  * What starts the time that connections have, given what cuts them; that gives what stops it.
@@ -227,14 +227,14 @@ const LONGEST = 2 ** 31 - 1;
  * @throws {RangeError} If the time is none.
  * @throws {TypeError} If there is no option of a name.
  */
-export function timerOf(options: CloseOptions): (cut: () => void) => () => void {
+export function closeTimer(options: CloseOptions): (cut: () => void) => () => void {
   requireOptions("close()", options, CLOSE_OPTIONS);
   const { timeout = Infinity } = options;
   if (!(typeof timeout === "number" && timeout >= 0)) {
     throw new RangeError(`timeout is a number of milliseconds from 0, not ${timeout}`);
   }
   return (cut) => {
-    const timer = timeout > LONGEST ? undefined : setTimeout(cut, timeout);
+    const timer = timeout > MAX_TIMER_MS ? undefined : setTimeout(cut, timeout);
     return () => clearTimeout(timer);
   };
 }

@@ -21,7 +21,7 @@ import {
 import { isBound } from "../../system/unix_sockets.ts";
 
 /** Where to listen, and the owner and mode of the socket's file. */
-export interface PlaceOptions {
+export interface SocketPathOptions {
   /** A path, or an abstract name with "\0" first. A relative path is made absolute. */
   readonly path: string;
   /**
@@ -38,11 +38,11 @@ export interface PlaceOptions {
    * and the server's own user. By default `false`: they could put a server of their own in its place.
    * A group may write whose only member is certainly the server's own user, as umask 002 has it.
    */
-  readonly anyFolder?: boolean | undefined;
+  readonly allowUnsafeFolder?: boolean | undefined;
 }
 
 /** A place that was taken. */
-export interface Place {
+export interface BoundPath {
   /** Absolute, or abstract. */
   readonly path: string;
   /** What getsockname(2) says of the connections. */
@@ -59,16 +59,16 @@ export interface Place {
  * path is too long, or a step fails; nothing is left behind.
  * @throws {TypeError} If the options contradict each other.
  */
-export async function occupy(
-  options: PlaceOptions,
+export async function bindSocketPath(
+  options: SocketPathOptions,
   bind: (path: string) => Promise<void>,
-): Promise<Place> {
+): Promise<BoundPath> {
   const { path } = options;
   if (typeof path !== "string" || path === "" || path.indexOf("\0", 1) !== -1) {
     throw new TypeError(`A socket's path has at least one character and no NUL: ${show(path)}`);
   }
   if (path.startsWith("\0")) return occupyName(options, bind);
-  const { mode = 0o600, anyFolder = false } = options;
+  const { mode = 0o600, allowUnsafeFolder: anyFolder = false } = options;
   if (!Number.isInteger(mode) || mode < 0 || mode > 0o777) {
     throw new RangeError(`mode is an integer from 0 to 0o777, not ${show(mode)}`);
   }
@@ -76,13 +76,13 @@ export async function occupy(
   const purpose = new Purpose("listen", absolute);
   const owner = idFor(purpose, "user", options.owner);
   const group = idFor(purpose, "group", options.group);
-  return await place(absolute, { mode, owner, group }, anyFolder, purpose, bind);
+  return await bindFile(absolute, { mode, owner, group }, anyFolder, purpose, bind);
 }
 
 async function occupyName(
-  { path, mode, owner, group }: PlaceOptions,
+  { path, mode, owner, group }: SocketPathOptions,
   bind: (path: string) => Promise<void>,
-): Promise<Place> {
+): Promise<BoundPath> {
   if (mode !== undefined || owner !== undefined || group !== undefined) {
     throw new TypeError("An abstract name has no mode, owner or group: everybody can connect");
   }
@@ -106,13 +106,13 @@ function idFor(purpose: Purpose, kind: "user" | "group", account: number | strin
   return id;
 }
 
-async function place(
+async function bindFile(
   path: string,
   access: FileAccess,
   anyFolder: boolean,
   purpose: Purpose,
   bind: (path: string) => Promise<void>,
-): Promise<Place> {
+): Promise<BoundPath> {
   const folder = PrivateFolder.open(path, anyFolder, purpose);
   try {
     const stale = await requireFree(folder.target, purpose);

@@ -4,13 +4,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { UcredError } from "../../core/errors.ts";
-import { Budget, OutOfBudget } from "../../core/policy/analyze/budget.ts";
+import { Budget, BudgetExceeded } from "../../core/policy/analyze/budget.ts";
 import { checkPolicy } from "../../core/policy/document/check.ts";
 import type { Condition, PolicyDocument, RuleDocument } from "../../core/policy/document/types.ts";
 import { difference } from "../../core/policy/analyze/difference.ts";
 import { type Finding, lintRules } from "../../core/policy/analyze/lint.ts";
 import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy.ts";
-import { Reach } from "../../core/policy/analyze/reach.ts";
+import { RuleRegions } from "../../core/policy/analyze/reach.ts";
 import { EVERYTHING, exampleIn, whereKnown } from "../../core/policy/analyze/region.ts";
 import type { PlainPeer } from "../../core/policy/decide/subject.ts";
 import { type PeerIds, whoCan } from "../../core/policy/analyze/who.ts";
@@ -48,7 +48,7 @@ test("regions: an example of each part is decided by the rule that the part is s
       const policy = compile(...rules);
       const budget = new Budget(20_000_000);
       try {
-        const reach = new Reach(rulesOf(...rules), budget);
+        const reach = new RuleRegions(rulesOf(...rules), budget);
         reach.requireAll();
         const world = isKnown ? whereKnown(EVERYTHING, reach.facts, budget) : EVERYTHING;
         for (const [part, at] of reach.divide(world, budget)) {
@@ -58,7 +58,7 @@ test("regions: an example of each part is decided by the rule that the part is s
           if (isKnown) assert.deepEqual(decision.unknown, []);
         }
       } catch (error) {
-        if (!(error instanceof OutOfBudget)) throw error; // very nested ones are left out
+        if (!(error instanceof BudgetExceeded)) throw error; // very nested ones are left out
       }
     }),
     { numRuns: RUNS.numRuns / 5 },

@@ -6,7 +6,7 @@ import { UcredError } from "../../core/errors.ts";
 import type { Peer } from "../../core/peer.ts";
 import type { PlainPeer } from "../../core/policy/decide/subject.ts";
 import { checkPolicy } from "../../core/policy/document/check.ts";
-import { MOST_VALUES } from "../../core/policy/document/plain_copy.ts";
+import { MAX_VALUES } from "../../core/policy/document/plain_copy.ts";
 import { PLAIN_PATTERN, SEEN_PATTERN, spaceLikeIn } from "../../core/policy/document/shape.ts";
 import type { Condition, RuleDocument } from "../../core/policy/document/types.ts";
 import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy.ts";
@@ -141,10 +141,10 @@ test("a document without an end, or too large, is refused", () => {
     );
   }
   assert.ok(define(rule(nest(60))));
-  const tooMany = `: more than ${MOST_VALUES} values`;
+  const tooMany = `: more than ${MAX_VALUES} values`;
   const holes: unknown[] = [];
   holes.length = 2 ** 32 - 1;
-  for (const when of [wide, { uid: Array(MOST_VALUES).fill(0) }, { uid: holes }]) {
+  for (const when of [wide, { uid: Array(MAX_VALUES).fill(0) }, { uid: holes }]) {
     assert.throws(() => define(rule(when)), { message: tooMany });
   }
 });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { Candidates, Standing } from "../../core/policy/decide/candidates.ts";
+import { Candidates, RuleBucket } from "../../core/policy/decide/candidates.ts";
 import { type Guarded, IdIndex } from "../../core/policy/decide/id_index.ts";
 import { SingleIds } from "../../core/policy/decide/id_table.ts";
 import { cases } from "../support/suite.ts";
@@ -12,7 +12,7 @@ const END = 1_000_000;
 
 /** The first rule that is met, and those to be asked before. */
 function found(index: SingleIds | IdIndex, id: number): { first: number; asked: number[] } {
-  const candidates = new Candidates(new Standing(END));
+  const candidates = new Candidates(new RuleBucket(END));
   index.collect(id, candidates);
   const { first } = candidates;
   const asked = [];
@@ -24,7 +24,7 @@ function found(index: SingleIds | IdIndex, id: number): { first: number; asked: 
 function indexOf(ids: readonly number[]): SingleIds {
   return new SingleIds(
     new Map(ids.map((id, position) => {
-      const standing = new Standing(END);
+      const standing = new RuleBucket(END);
       standing.add(2 * position, false);
       standing.add(2 * position + 1, true);
       return [id, standing];

@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import type { Checked } from "../../core/policy/decide/condition.ts";
+import type { CheckedCondition } from "../../core/policy/decide/condition.ts";
 import { compileGlob } from "../../core/policy/decide/glob.ts";
 import { hasId, unite } from "../../core/policy/decide/id_ranges.ts";
-import { guardsOf } from "../../core/policy/decide/id_index.ts";
+import { idConditionsOf } from "../../core/policy/decide/id_index.ts";
 import { cases } from "../support/suite.ts";
 
 const id = fc.oneof(fc.nat(40), fc.integer({ min: 2 ** 32 - 20, max: 2 ** 32 - 2 }));
@@ -33,22 +33,22 @@ test("hasId() finds an id among a hundred thousand ranges", () => {
   assert.equal(hasId(many, 1_000_004), false);
 });
 
-const uid = (uid: number): Checked => ({
+const uid = (uid: number): CheckedCondition => ({
   kind: "uid",
   ranges: [{ first: uid, last: uid }],
   text: "",
 });
-const group = (gid: number): Checked => ({
+const group = (gid: number): CheckedCondition => ({
   kind: "group",
   ranges: [{ first: gid, last: gid }],
   text: "",
 });
-const label: Checked = { kind: "label", globs: ["x"], text: "" };
-const any = (...of: Checked[]): Checked => ({ kind: "any", of });
-const all = (...of: Checked[]): Checked => ({ kind: "all", of });
+const label: CheckedCondition = { kind: "label", globs: ["x"], text: "" };
+const any = (...of: CheckedCondition[]): CheckedCondition => ({ kind: "any", of });
+const all = (...of: CheckedCondition[]): CheckedCondition => ({ kind: "all", of });
 
 test("guardsOf() unites the guards of an `any`, and has none where one of it has none", () => {
-  const kinds = (condition: Checked) => guardsOf(condition)?.map(({ kind }) => kind);
+  const kinds = (condition: CheckedCondition) => idConditionsOf(condition)?.map(({ kind }) => kind);
   assert.deepEqual(kinds(any(uid(1), group(2), all(label, uid(3)))), ["uid", "group", "uid"]);
   assert.equal(kinds(any(uid(1), label)), undefined);
   assert.equal(kinds({ kind: "not", of: uid(1) }), undefined);

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { Budget, OutOfBudget } from "../../core/policy/analyze/budget.ts";
+import { Budget, BudgetExceeded } from "../../core/policy/analyze/budget.ts";
 import {
   hasId,
   type IdRange,
@@ -70,7 +70,7 @@ test("findText() finds a text wherever there is one, and it is in the set", () =
       try {
         found = findText(set, new Budget(2 ** bits));
       } catch (error) {
-        assert.ok(error instanceof OutOfBudget && bits < 25, String(error));
+        assert.ok(error instanceof BudgetExceeded && bits < 25, String(error));
         return;
       }
       if (found !== undefined) assert.ok(isIn(set, found), JSON.stringify(found));
@@ -104,16 +104,16 @@ test("findText() sees what is simple without a search", () => {
   assert.equal(find([["x**"]], ["y", "**"]), undefined);
   assert.equal(find([["GET /a/**", "GET /b/**"], ["GET /c/**", "PUT /**"]]), undefined);
   assert.equal(find([["**"], ["*.service", "*.slice"], ["*.socket"]]), undefined);
-  assert.throws(() => find([["*a"], ["b*"]]), OutOfBudget);
+  assert.throws(() => find([["*a"], ["b*"]]), BudgetExceeded);
 });
 
 test("a budget is what is left, and parts of it are taken from it", () => {
   const budget = new Budget(1000, 100);
   budget.spend(1);
-  assert.throws(() => budget.spend(1000), OutOfBudget);
+  assert.throws(() => budget.spend(1000), BudgetExceeded);
   budget.spend(299);
   budget.keep(60);
-  assert.throws(() => budget.keep(41), OutOfBudget);
+  assert.throws(() => budget.keep(41), BudgetExceeded);
   budget.keep(-10);
   assert.deepEqual([budget.steps, budget.cells], [700, 50]);
   const asked = budget.ask(7, (part) => {
@@ -141,5 +141,5 @@ test("globs are compiled once, as long as there is room", () => {
   assert.equal(budget.glob("a*"), first);
   for (let at = 0; at < 50_000; at++) budget.glob(`a*${at}`);
   assert.notEqual(budget.glob("a*"), first);
-  assert.throws(() => budget.glob("a".repeat(1 << 20)), OutOfBudget);
+  assert.throws(() => budget.glob("a".repeat(1 << 20)), BudgetExceeded);
 });

@@ -11,7 +11,7 @@ import { checkPolicy } from "../../core/policy/document/check.ts";
 import type { Condition, RuleDocument } from "../../core/policy/document/types.ts";
 import { difference } from "../../core/policy/analyze/difference.ts";
 import { type Finding, lintRules } from "../../core/policy/analyze/lint.ts";
-import { Reach } from "../../core/policy/analyze/reach.ts";
+import { RuleRegions } from "../../core/policy/analyze/reach.ts";
 import type { PlainPeer } from "../../core/policy/decide/subject.ts";
 import { whoCan } from "../../core/policy/analyze/who.ts";
 import { decideNaively, globMatches, holds, resolve } from "./policies.ts";
@@ -220,7 +220,7 @@ const RUNS = { numRuns: cases(200), examples: EXAMPLES.map((rules): [RuleDocumen
 test("regions have a case if the rule that they are of decides it", () => {
   fc.assert(
     fc.property(policy, (rules) => {
-      const reach = new Reach(checkedOf(rules).rules, new Budget());
+      const reach = new RuleRegions(checkedOf(rules).rules, new Budget());
       for (const one of world(rules)) {
         const rule = reach.ruleOf(one, new Budget());
         const decided = rule === undefined ? undefined : rules[rule]!.name;

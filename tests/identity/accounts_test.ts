@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { UcredError } from "../../core/errors.ts";
 import { LINUX_OPTIONS } from "../../ffi/linux.ts";
-import { system } from "../../adapters/select.ts";
+import { openedSystem } from "../../adapters/select.ts";
 import { accountId, groupName, idOf, userName } from "../../system/accounts.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import { isAmbiguous } from "../../system/overflow_ids.ts";
@@ -56,18 +56,18 @@ for (const [call, lookUp] of LOOKUPS) {
     here,
     `${lookUp.name}() asks once for what is and what is not, and again after a failure`,
     () => {
-      const on = fake.open();
+      const system = fake.open();
       fake.answer({ call, key: 1, ...found("daemon") }, { call, key: 2, ...missing });
       for (let time = 0; time < 3; time++) {
-        assert.equal(lookUp(on, 1).state, "known");
-        assert.equal(lookUp(on, 2).state, "none");
+        assert.equal(lookUp(system, 1).state, "known");
+        assert.equal(lookUp(system, 2).state, "none");
       }
       assert.equal(fake.count(call), 2);
 
       fake.answer({ call, key: 3, ...missing, result: EIO });
-      assert.equal(lookUp(on, 3).state, "unknown");
+      assert.equal(lookUp(system, 3).state, "unknown");
       fake.answer({ call, key: 3, ...found("sys") });
-      assert.equal(lookUp(on, 3).state, "known");
+      assert.equal(lookUp(system, 3).state, "known");
     },
   );
 }
@@ -207,13 +207,13 @@ for (
 testWith(here, "isAmbiguous() follows the overflow id that the system sets at run time", () => {
   const map = "0 1000 65536\n";
   fake.answer(...proc({ overflow: "65534\n", map }));
-  const on = fake.open();
-  assert.deepEqual([5, 65534].map((id) => isAmbiguous(on, "uid", id)), [false, true]);
+  const system = fake.open();
+  assert.deepEqual([5, 65534].map((id) => isAmbiguous(system, "uid", id)), [false, true]);
   fake.answer(...proc({ overflow: "5\n", map }));
   // An id that was read before the change may have been the former one.
-  assert.deepEqual([5, 65534, 6].map((id) => isAmbiguous(on, "uid", id)), [true, true, false]);
+  assert.deepEqual([5, 65534, 6].map((id) => isAmbiguous(system, "uid", id)), [true, true, false]);
   fake.answer({ call: "open", result: -1, error: EIO });
-  assert.deepEqual([5, 65534, 6].map((id) => isAmbiguous(on, "uid", id)), [true, true, false]);
+  assert.deepEqual([5, 65534, 6].map((id) => isAmbiguous(system, "uid", id)), [true, true, false]);
 });
 
 testWith(here, "isAmbiguous() is true for 65534 where no file can be opened", () => {
@@ -265,7 +265,7 @@ for (const [kind, call] of [["user", "getpwnam_r"], ["group", "getgrnam_r"]] as 
 }
 
 testWith([], "idOf() knows root, and nobody of a name that nobody has", () => {
-  assert.equal(idOf(system(), "user", "root"), 0);
-  assert.equal(idOf(system(), "user", "nobody-of-this-name"), undefined);
-  assert.equal(idOf(system(), "group", "nobody-of-this-name"), undefined);
+  assert.equal(idOf(openedSystem(), "user", "root"), 0);
+  assert.equal(idOf(openedSystem(), "user", "nobody-of-this-name"), undefined);
+  assert.equal(idOf(openedSystem(), "group", "nobody-of-this-name"), undefined);
 });

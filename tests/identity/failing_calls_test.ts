@@ -46,10 +46,10 @@ const fake = needs.linux.met && needs.cc.met ? new FakeLibc() : undefined!;
 /** Expects this error of readCredentials(), asked twice: nothing wrong is remembered either. */
 function refused(answers: readonly Answer[], code: UcredErrorCode, errno?: number): void {
   fake.answer(...answers);
-  const on = fake.open();
+  const system = fake.open();
   for (let time = 0; time < 2; time++) {
     for (const ask of [readCredentials, identifyFd]) {
-      assert.throws(() => ask(on, FD), (error) => {
+      assert.throws(() => ask(system, FD), (error) => {
         assert.ok(error instanceof UcredError, String(error));
         assert.deepEqual([error.code, error.errno], [code, errno], error.message);
         assert.ok(error.hint !== "" && error.message.startsWith("Cannot "));
@@ -79,11 +79,11 @@ const CODES: { readonly [name: string]: UcredErrorCode } = {
 testWith(here, "readCredentials() gives each errno from 1 to 133 as it is, with its name", () => {
   const numbers = constants.errno as { [name: string]: number };
   const codes = new Map(Object.entries(CODES).map(([name, code]) => [numbers[name], code]));
-  const on = fake.open();
+  const system = fake.open();
   for (let error = 1; error <= 133; error++) {
     // With an answer that would be root's, were the result not looked at.
     fake.answer(peercred({ result: -1, error, bytes: words(1, 0, 0) }), ...connection);
-    assert.throws(() => readCredentials(on, FD), (thrown) => {
+    assert.throws(() => readCredentials(system, FD), (thrown) => {
       assert.ok(thrown instanceof UcredError);
       assert.equal(thrown.errno, error);
       assert.equal(thrown.syscall, "getsockopt");
@@ -181,27 +181,27 @@ for (
 }
 
 testWith(here, "readCredentials() verifies a descriptor again when another peer is on it", () => {
-  const on = fake.open();
+  const system = fake.open();
   fake.answer(alice, ...connection);
-  const first = readCredentials(on, FD);
-  assert.equal(readCredentials(on, FD), first);
+  const first = readCredentials(system, FD);
+  assert.equal(readCredentials(system, FD), first);
   assert.deepEqual([fake.count("getpeername"), fake.count("getsockname")], [1, 0]);
   for (const ids of [[43, 1000, 100], [42, 0, 100], [42, 1000, 0]]) {
     fake.answer(peercred({ bytes: words(...ids) }), family(AF_UNIX), accepting(1));
-    assert.throws(() => readCredentials(on, FD), { code: "ERR_UCRED_NO_PEER" });
+    assert.throws(() => readCredentials(system, FD), { code: "ERR_UCRED_NO_PEER" });
   }
   fake.answer(alice, family(AF_UNIX), accepting(1));
-  assert.throws(() => readCredentials(on, FD + 1), { code: "ERR_UCRED_NO_PEER" });
+  assert.throws(() => readCredentials(system, FD + 1), { code: "ERR_UCRED_NO_PEER" });
 });
 
 for (const [name, pid] of [["our own pid", process.pid], ["no pid", 0]] as const) {
   testWith(here, `readCredentials() verifies each time where a socket carries ${name}`, () => {
-    const on = fake.open();
+    const system = fake.open();
     for (const value of [0, 1]) {
       const kind = value === 0 ? connection : [family(AF_UNIX), accepting(value)];
       fake.answer(peercred({ bytes: words(pid, 0, 0) }), ...kind);
-      if (value === 0) assert.equal(readCredentials(on, FD).uid, 0);
-      else assert.throws(() => readCredentials(on, FD), { code: "ERR_UCRED_NO_PEER" });
+      if (value === 0) assert.equal(readCredentials(system, FD).uid, 0);
+      else assert.throws(() => readCredentials(system, FD), { code: "ERR_UCRED_NO_PEER" });
     }
   });
 }
@@ -326,10 +326,10 @@ testWith(
   here,
   "readGroups() gives what the kernel says each time, whose ever it was before",
   () => {
-    const on = fake.open();
+    const system = fake.open();
     const read = (uid: number, gid: number, ...list: number[]) => {
       fake.answer(groups({ size: 4 * list.length, bytes: words(...list) }));
-      return readGroups(on, FD, { pid: 1, uid, gid });
+      return readGroups(system, FD, { pid: 1, uid, gid });
     };
     const first = read(1, 5, 2, 3);
     assert.deepEqual(first, { state: "known", value: [2, 3, 5], source: "kernel@connect" });
@@ -352,9 +352,9 @@ testWith(
       assert.deepEqual(fact.state === "known" && fact.value, [0, uid + 1]);
     }
     fake.answer(groups({ size: 6, bytes: words(1, 2) }));
-    isUnknown(readGroups(on, FD, { pid: 1, uid: 999, gid: 0 }), "ERR_UCRED_SYSCALL");
+    isUnknown(readGroups(system, FD, { pid: 1, uid: 999, gid: 0 }), "ERR_UCRED_SYSCALL");
     fake.answer(groups({ size: 4, bytes: words(0xffffffff) }));
-    isUnknown(readGroups(on, FD, { pid: 1, uid: 999, gid: 0 }), "ERR_UCRED_SYSCALL");
+    isUnknown(readGroups(system, FD, { pid: 1, uid: 999, gid: 0 }), "ERR_UCRED_SYSCALL");
   },
 );
 

@@ -72,10 +72,10 @@ for (const [os, cpu] of SYSTEMS) {
     const groups = [4294967294, 80, 12];
     const bytes = xucred(os, { uid: 4000000000, groups });
     fake.answer(peercred({ bytes }), token(4000000000, 4294967294, 42), ...connection);
-    const on = fake.open(os, cpu);
+    const system = fake.open(os, cpu);
     const credentials = { pid: 42, uid: 4000000000, gid: 4294967294 };
-    assert.deepEqual(readCredentials(on, FD), credentials);
-    const peer = identifyFd(on, FD);
+    assert.deepEqual(readCredentials(system, FD), credentials);
+    const peer = identifyFd(system, FD);
     const { pid, uid, gid, ambiguous } = peer;
     assert.deepEqual({ pid, uid, gid, ambiguous }, { ...credentials, ambiguous: [] });
     assert.deepEqual(peer.groups, [12, 80, 4294967294]);
@@ -151,9 +151,9 @@ for (const os of ["darwin", "freebsd"] as const) {
   ) {
     testWith(here, `readCredentials() refuses ${name} on ${os}`, () => {
       fake.answer(...answers, token(0, 0, 42), ...connection);
-      const on = fake.open(os, "arm64");
+      const system = fake.open(os, "arm64");
       for (const ask of [readCredentials, identifyFd]) {
-        assert.throws(() => ask(on, FD), (error) => {
+        assert.throws(() => ask(system, FD), (error) => {
           assert.ok(error instanceof UcredError, String(error));
           assert.deepEqual([error.code, error.errno], [code, errno], error.message);
           return true;

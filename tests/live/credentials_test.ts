@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { connect, createServer, type Socket } from "node:net";
 import process from "node:process";
-import { system } from "../../adapters/select.ts";
+import { openedSystem } from "../../adapters/select.ts";
 import { LINUX_OPTIONS } from "../../ffi/linux.ts";
 import { fdOf } from "../../identity/fd.ts";
 import { identify, peerCredentials } from "../../mod.ts";
@@ -284,7 +284,7 @@ testWith(
   "the kernel calls a short answer a success and leaves the rest: why memory is filled with 0xFF",
   async () => {
     const { SOL_SOCKET, SO_PEERCRED } = LINUX_OPTIONS[process.arch]!;
-    const { libc, value, size } = system();
+    const { libc, value, size } = openedSystem();
     for (const length of [0, 4, 8]) {
       const [left] = await meet([], (socket) => {
         value.bytes.fill(0xff);

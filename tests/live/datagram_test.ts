@@ -6,7 +6,7 @@ import { chmodSync, existsSync, readdirSync, rmSync, statSync, writeFileSync } f
 import { dirname } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { system } from "../../adapters/select.ts";
+import { openedSystem } from "../../adapters/select.ts";
 import { notifyAt } from "../../system/sd_notify.ts";
 import { type Datagram, receive, type ReceiveOptions, type Receiver } from "../../mod.ts";
 import { compileProgram } from "../support/compile.ts";
@@ -104,7 +104,7 @@ testWith(here, "next() lets the event loop turn, while datagrams wait all the ti
   try {
     for (let count = 0; count < 2000 || turns === 0; count++) {
       assert.ok(count < 100_000, "a timer that is due runs");
-      notifyAt(system(), receiver.path, "x"); // one waits whenever the next is asked for
+      notifyAt(openedSystem(), receiver.path, "x"); // one waits whenever the next is asked for
       assert.equal(textOf((await receiver.next())!), "x");
     }
   } finally {

@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { readdirSync, readlinkSync } from "node:fs";
 import { constants } from "node:os";
-import { system } from "../../adapters/select.ts";
+import { openedSystem } from "../../adapters/select.ts";
 import { SYS_PIDFD_OPEN } from "../../ffi/pidfd.ts";
 import { OwnedDescriptor } from "../../system/owned_descriptor.ts";
 import { fdOf } from "../../identity/fd.ts";
@@ -22,7 +22,7 @@ import { freshPath, startActor } from "./harness.ts";
 const here = [needs.linux, needs.cc, needs.peerPidfd];
 const { ENOPROTOOPT, ENOTTY } = constants.errno as { readonly [name: string]: number };
 
-const calls = () => system().libc.linux!;
+const calls = () => openedSystem().libc.linux!;
 
 /** Every open descriptor of this process, with what it is. */
 function descriptors(): Map<number, string> {
@@ -78,9 +78,9 @@ const kernels = [
 for (const [name, denied] of kernels) {
   for (const reused of ["a stranger's pidfd", "no pidfd", "nothing"]) {
     testWith(here, `a pin whose number means ${reused} answers nothing${name}`, async () => {
-      const on = denied === undefined ? system() : deny(denied);
+      const system = denied === undefined ? openedSystem() : deny(denied);
       const [[peer, fd], actor] = await startActor([], (socket) => {
-        return opening(PIDFD, () => identifyFd(on, fdOf(socket), { pin: true }));
+        return opening(PIDFD, () => identifyFd(system, fdOf(socket), { pin: true }));
       });
       assert.equal(peer.alive, true);
       const { signal } = peer;
@@ -119,10 +119,10 @@ for (const [name, denied] of kernels) {
   }
 
   testWith(here, `closing a pin closes no other descriptor${name}`, async () => {
-    const on = denied === undefined ? system() : deny(denied);
+    const system = denied === undefined ? openedSystem() : deny(denied);
     for (const by of [strangersPidfd(), calls().epoll_create1(0)]) {
       const [[peer, fd], actor] = await startActor([], (socket) => {
-        return opening(PIDFD, () => identifyFd(on, fdOf(socket), { pin: true }));
+        return opening(PIDFD, () => identifyFd(system, fdOf(socket), { pin: true }));
       });
       replace(fd, by);
       peer.close();
@@ -140,7 +140,7 @@ testWith(
   "a pin whose number the next pin has got is lost, and the next one works",
   async () => {
     const [[first, second], actor] = await startActor([], (socket) => {
-      const pin = () => identifyFd(system(), fdOf(socket), { pin: true });
+      const pin = () => identifyFd(openedSystem(), fdOf(socket), { pin: true });
       const [first, fd] = opening(PIDFD, pin);
       replace(fd, undefined);
       const [second, again] = opening(PIDFD, pin);
@@ -157,7 +157,7 @@ testWith(
 
 testWith(here, "the end of a peer is noticed, whatever became of one descriptor", async () => {
   const pinned = async () =>
-    await startActor([], (socket) => identifyFd(system(), fdOf(socket), { pin: true }));
+    await startActor([], (socket) => identifyFd(openedSystem(), fdOf(socket), { pin: true }));
   for (const reused of ["another epoll", "no epoll", "nothing"]) {
     const [[one, first], [other, second]] = await Promise.all([pinned(), pinned()]);
     const [signal, epoll] = opening(EPOLL, () => one.signal!);
@@ -193,7 +193,7 @@ testWith(
   "an epoll whose number means another one is not closed with the last peer",
   async () => {
     const [peer, actor] = await startActor([], (socket) => {
-      return identifyFd(system(), fdOf(socket), { pin: true });
+      return identifyFd(openedSystem(), fdOf(socket), { pin: true });
     });
     const [, epoll] = opening(EPOLL, () => peer.signal!);
     const by = calls().epoll_create1(0);
@@ -221,14 +221,14 @@ testWith(here, "receive() takes nothing from another socket that has its number"
 });
 
 testWith([needs.linux], "OwnedDescriptor proves what it is, and closes nothing else", () => {
-  const on = system();
+  const system = openedSystem();
   const DUPFD = 0;
   const fd = calls().epoll_create1(0);
-  assert.throws(() => new OwnedDescriptor(on, calls(), 0x7ffffff0, "look"), {
+  assert.throws(() => new OwnedDescriptor(system, calls(), 0x7ffffff0, "look"), {
     code: "ERR_UCRED_SYSCALL",
     syscall: "fstat",
   });
-  const owned = new OwnedDescriptor(on, calls(), fd, "look");
+  const owned = new OwnedDescriptor(system, calls(), fd, "look");
   assert.equal(owned.use("look"), fd);
   owned.close();
   owned.close();

@@ -15,7 +15,7 @@ import { findText } from "../../core/policy/analyze/text_sets.ts";
 import { Budget } from "../../core/policy/analyze/budget.ts";
 import { UcredError } from "../../mod.ts";
 import { loadPolicy, parsePolicy, policySchema } from "../../policy/mod.ts";
-import { LONGEST, MOST_ALIASES, MOST_LEXEMES, readYaml } from "../../policy/yaml.ts";
+import { MAX_ALIASES, MAX_LEXEMES, MAX_TEXT_CHARACTERS, readYaml } from "../../policy/yaml.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { cases, emulated, needs, testWith } from "../support/suite.ts";
 
@@ -48,7 +48,7 @@ const V = "version: 1\n";
 const HOSTILE: { readonly [name: string]: readonly [text: () => string, says: RegExp] } = {
   "aliases of aliases": [() => bomb.join("\n"), /^p\.yaml:1:1: more than 1000000 values$/],
   "one alias after another": [
-    () => `${V}rules: [&a [x], ${"*a, ".repeat(MOST_ALIASES + 1)}]`,
+    () => `${V}rules: [&a [x], ${"*a, ".repeat(MAX_ALIASES + 1)}]`,
     /^p\.yaml:2:4017: more than 1000 aliases$/,
   ],
   "lists in lists": [() => "[".repeat(100_000), /^p\.yaml:1:66: nested more than 64 deep$/],
@@ -64,11 +64,11 @@ const HOSTILE: { readonly [name: string]: readonly [text: () => string, says: Re
     /nested more than 64 deep$/,
   ],
   "too long a text": [
-    () => "x".repeat(LONGEST + 1),
+    () => "x".repeat(MAX_TEXT_CHARACTERS + 1),
     /^p\.yaml:1:1: it has 4194305 characters, and may have 4194304$/,
   ],
   "many words": [
-    () => `${V}rules: [${"1,".repeat(MOST_LEXEMES)}]`,
+    () => `${V}rules: [${"1,".repeat(MAX_LEXEMES)}]`,
     /^p\.yaml:2:\d+: more than 1000000 words, marks and spaces$/,
   ],
   "many mistakes": [
@@ -312,7 +312,7 @@ test("whatever bytes are changed in a file, loadPolicy() gives a policy or a Ucr
       writeFileSync(path, new Uint8Array(bytes), { mode: 0o600 });
       let isPolicy = true;
       try {
-        loadPolicy(path, { accounts, anyOwner: true });
+        loadPolicy(path, { accounts, allowUnsafeOwner: true });
       } catch (error) {
         assert.ok(error instanceof UcredError && error.code === "ERR_UCRED_POLICY", String(error));
         isPolicy = false;

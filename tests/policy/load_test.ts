@@ -23,7 +23,7 @@ import process from "node:process";
 import { afterEach, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { UcredError } from "../../mod.ts";
-import { whoElseReplaces, whoElseWrites } from "../../core/ownership.ts";
+import { unsafeFileReason, unsafeFolderReason } from "../../core/ownership.ts";
 import { readPolicyFile, stampOf } from "../../policy/load.ts";
 import { loadPolicy, watchPolicy } from "../../policy/mod.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
@@ -77,7 +77,7 @@ testFile("loadPolicy() refuses what others can write, unless it is told not to m
     chmodSync(path, mode);
     const { hint } = refused(path, "it may be written by others");
     assert.equal(hint, `Run chmod go-w on ${path}, or set anyOwner`);
-    assert.ok(loadPolicy(path, { anyOwner: true }));
+    assert.ok(loadPolicy(path, { allowUnsafeOwner: true }));
   }
   chmodSync(path, 0o444);
   assert.ok(loadPolicy(path));
@@ -90,7 +90,7 @@ testFile("what all objects were given is no option", () => {
   prototype.anyOwner = true;
   try {
     refused(path, "it may be written by others");
-    assert.ok(loadPolicy(path, { anyOwner: true }));
+    assert.ok(loadPolicy(path, { allowUnsafeOwner: true }));
   } finally {
     delete prototype.anyOwner;
   }
@@ -132,7 +132,7 @@ testFile(
           hint,
           `Move the policy to a folder of root's, /etc/ucred for instance, or run chmod go-w on ${folder}`,
         );
-        assert.ok(loadPolicy(path, { anyOwner: true }));
+        assert.ok(loadPolicy(path, { allowUnsafeOwner: true }));
       }
       chmodSync(folder, 0o1777);
       const { hint } = refused(path, `its folder ${folder} may be written by others`);
@@ -158,7 +158,7 @@ testWith(
       const path = join(folder, "policy.yaml");
       writeFileSync(path, GOOD, { mode: 0o600 });
       refused(path, "its folder /tmp may be written by others");
-      assert.ok(loadPolicy(path, { anyOwner: true }));
+      assert.ok(loadPolicy(path, { allowUnsafeOwner: true }));
     } finally {
       rmSync(folder, { recursive: true });
     }
@@ -283,7 +283,7 @@ for (
     const path = join(safeFolder(), "policy.yaml");
     make(path);
     refused(path, `it is a ${what}, and no regular file`);
-    assert.throws(() => loadPolicy(path, { anyOwner: true }), /and no regular file$/);
+    assert.throws(() => loadPolicy(path, { allowUnsafeOwner: true }), /and no regular file$/);
   });
 }
 
@@ -376,21 +376,21 @@ testWith(asRoot, "loadPolicy() names what helps, when the file is in a Kubernete
     chmodSync(volume, mode);
     const { hint } = refused(path, `its folder ${volume} may be written by others`);
     assert.match(hint, /^In Kubernetes mount the file by subPath, .* anyOwner; docs\/trouble/);
-    loadPolicy(path, { anyOwner: true });
+    loadPolicy(path, { allowUnsafeOwner: true });
   }
 });
 
 test("whose a file is, and who may write to it, is told apart", () => {
   const trusted = (uid: number) => uid === 0 || uid === 1000;
-  assert.equal(whoElseWrites({ uid: 0, mode: 0o100755 }, trusted), undefined);
-  assert.equal(whoElseWrites({ uid: 1000, mode: 0o40700 }, trusted), undefined);
-  assert.equal(whoElseWrites({ uid: 1001, mode: 0o600 }, trusted), "belongs to uid 1001");
+  assert.equal(unsafeFileReason({ uid: 0, mode: 0o100755 }, trusted), undefined);
+  assert.equal(unsafeFileReason({ uid: 1000, mode: 0o40700 }, trusted), undefined);
+  assert.equal(unsafeFileReason({ uid: 1001, mode: 0o600 }, trusted), "belongs to uid 1001");
   for (const mode of [0o41777, 0o775, 0o666, 0o602]) {
-    assert.equal(whoElseWrites({ uid: 0, mode }, trusted), "may be written by others");
+    assert.equal(unsafeFileReason({ uid: 0, mode }, trusted), "may be written by others");
   }
-  assert.equal(whoElseReplaces({ uid: 0, mode: 0o41777 }, trusted), undefined);
-  assert.equal(whoElseReplaces({ uid: 1001, mode: 0o41777 }, trusted), "belongs to uid 1001");
-  assert.equal(whoElseReplaces({ uid: 0, mode: 0o40777 }, trusted), "may be written by others");
+  assert.equal(unsafeFolderReason({ uid: 0, mode: 0o41777 }, trusted), undefined);
+  assert.equal(unsafeFolderReason({ uid: 1001, mode: 0o41777 }, trusted), "belongs to uid 1001");
+  assert.equal(unsafeFolderReason({ uid: 0, mode: 0o40777 }, trusted), "may be written by others");
 });
 
 const root = fileURLToPath(new URL("../..", import.meta.url));

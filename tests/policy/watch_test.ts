@@ -289,7 +289,7 @@ testFile("a file that others can write to is not taken, until that is mended", a
   await until(() => watch.reloads() === 2);
   assert.deepEqual([watch.admitted(), watch.policy.error], ["1003", undefined]);
 
-  using other = watched(path, { anyOwner: true });
+  using other = watched(path, { allowUnsafeOwner: true });
   chmodSync(path, 0o666);
   await until(() => other.reloads() === 1);
   assert.equal(other.policy.error, undefined);

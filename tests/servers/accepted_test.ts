@@ -4,12 +4,12 @@ import assert from "node:assert/strict";
 import { closeSync, openSync, renameSync, unlinkSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { test } from "node:test";
-import { system } from "../../adapters/select.ts";
+import { openedSystem } from "../../adapters/select.ts";
 import {
-  Acceptor,
-  type Claim,
-  claimOf,
   countSeen,
+  DescriptorFinder,
+  type FoundSocket,
+  foundSocketOf,
   isBoundHere,
 } from "../../system/accepted_sockets.ts";
 import { fdOf } from "../../identity/fd.ts";
@@ -50,8 +50,8 @@ for (const path of ["a path", "an abstract name"]) {
       let [right, wrong] = [0, 0];
       const files: number[] = [];
       const server = await listen(where, (socket) => {
-        const claim = acceptor.take(socket);
-        if (claim.fd === fdOf(socket) && claim.isOpen() && claimOf(socket) === claim) right++;
+        const claim = acceptor.find(socket);
+        if (claim.fd === fdOf(socket) && claim.isOpen() && foundSocketOf(socket) === claim) right++;
         else wrong++;
         socket.once("close", () => claim.close());
         if (right % 3 === 0) socket.end();
@@ -59,7 +59,7 @@ for (const path of ["a path", "an abstract name"]) {
         if (right % 2 === 0) files.push(openSync("/dev/null", "r"));
         else if (files.length > 0) closeSync(files.splice(right % files.length, 1)[0]!);
       });
-      const acceptor = new Acceptor(where);
+      const acceptor = new DescriptorFinder(where);
       const counts = await Promise.all([1, 2, 3, 4].map(() => crowd(where, 150)));
       assert.deepEqual(counts, [150, 150, 150, 150]);
       await until(() => right + wrong === 600);
@@ -72,11 +72,11 @@ for (const path of ["a path", "an abstract name"]) {
 
 testWith(here, "Acceptor finds what was accepted last, however many are open", async () => {
   const path = freshPath();
-  const claims: [Socket, Claim][] = [];
+  const claims: [Socket, FoundSocket][] = [];
   const server = await listen(path, (socket) => {
-    claims.push([socket, acceptor.take(socket)]);
+    claims.push([socket, acceptor.find(socket)]);
   });
-  const acceptor = new Acceptor(path);
+  const acceptor = new DescriptorFinder(path);
   const clients: Socket[] = [];
   for (let times = 0; times < 200; times++) {
     clients.push(await dial(path));
@@ -99,12 +99,12 @@ testWith(here, "Acceptor takes nothing for new that was there before it", async 
   const server = await listen(path, (socket) => void seen.push(socket));
   const before = await Promise.all([dial(path), dial(path)]);
   await until(() => seen.length === 2);
-  const acceptor = new Acceptor(path);
-  assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+  const acceptor = new DescriptorFinder(path);
+  assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
   const after = await dial(path);
   await until(() => seen.length === 3);
-  assert.equal(acceptor.take(seen[2]!).fd, fdOf(seen[2]!));
-  assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" }); // once
+  assert.equal(acceptor.find(seen[2]!).fd, fdOf(seen[2]!));
+  assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" }); // once
   for (const socket of [...before, after]) socket.destroy();
   await end(server);
 });
@@ -117,15 +117,15 @@ testWith(
     const server = await listen(path, () => {});
     let count = 0;
     const another = await listen(other, () => count++);
-    const acceptor = new Acceptor(path);
+    const acceptor = new DescriptorFinder(path);
     const client = await dial(other);
     await until(() => count === 1);
-    assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
     // Of a path that begins the same.
     const longer = await listen(`${path}2`, () => count++);
     const client2 = await dial(`${path}2`);
     await until(() => count === 2);
-    assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
     for (const each of [client, client2]) each.destroy();
     await Promise.all([server, another, longer].map(end));
   },
@@ -133,12 +133,12 @@ testWith(
 
 /** Duplicates a descriptor at the lowest free number from `least` on. */
 function duplicate(fd: number, least: number): number {
-  const copy = system().libc.linux!.fcntl(fd, 0, least); // F_DUPFD
+  const copy = openedSystem().libc.linux!.fcntl(fd, 0, least); // F_DUPFD
   assert.ok(copy >= least);
   return copy;
 }
 
-const closeDuplicate = (fd: number) => system().libc.linux!.close(fd);
+const closeDuplicate = (fd: number) => openedSystem().libc.linux!.close(fd);
 
 testWith(
   here,
@@ -147,23 +147,23 @@ testWith(
     const path = freshPath();
     const accepted: Socket[] = [];
     const server = await listen(path, (socket) => void accepted.push(socket));
-    const acceptor = new Acceptor(path);
+    const acceptor = new DescriptorFinder(path);
     const first = await dial(path);
     await until(() => accepted.length === 1);
-    const { fd } = acceptor.take(accepted[0]!);
+    const { fd } = acceptor.find(accepted[0]!);
     assert.equal(fd, fdOf(accepted[0]!));
     // Where the search looks first, where it looks last, and far above what is in use.
     const duplicates = [0, 0, 0, 300, 800].map((least) => duplicate(fd, least));
-    assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
     const clients = [first];
     for (let times = 2; times <= 10; times++) {
       clients.push(await dial(path));
       await until(() => accepted.length === times);
-      assert.equal(acceptor.take(accepted.at(-1)!).fd, fdOf(accepted.at(-1)!));
+      assert.equal(acceptor.find(accepted.at(-1)!).fd, fdOf(accepted.at(-1)!));
       if (times === 5) accepted[0]!.destroy(); // its duplicates are open still
     }
-    assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
-    assert.throws(() => new Acceptor(path).take({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => new DescriptorFinder(path).find({}), { code: "ERR_UCRED_NO_FD" });
     duplicates.forEach(closeDuplicate);
     for (const client of clients) client.destroy();
     await end(server);
@@ -174,14 +174,14 @@ testWith(here, "Acceptor remembers no more connections than are open, and some m
   const path = freshPath();
   let onAccept = (_: Socket) => {};
   const server = await listen(path, (socket) => onAccept(socket));
-  const acceptor = new Acceptor(path);
+  const acceptor = new DescriptorFinder(path);
   let copy: number | undefined;
   let most = 0;
   for (let times = 0; times < 3000; times++) {
     const accepted = new Promise<Socket>((resolve) => onAccept = resolve);
     const client = connect(path).on("error", () => {});
     const socket = await accepted;
-    const claim = acceptor.take(socket);
+    const claim = acceptor.find(socket);
     assert.equal(claim.fd, fdOf(socket));
     copy ??= duplicate(claim.fd, 1500); // of the first, which is open all the while
     client.destroy();
@@ -190,7 +190,7 @@ testWith(here, "Acceptor remembers no more connections than are open, and some m
     most = Math.max(most, countSeen());
   }
   assert.ok(most < 2600, `${most}`); // Linux has room for 2048 descriptors then
-  assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+  assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
   closeDuplicate(copy!);
   await end(server);
 });
@@ -199,11 +199,11 @@ testWith(here, "Two Acceptors in a thread share what they have seen", async () =
   const path = freshPath();
   const seen: Socket[] = [];
   const server = await listen(path, (socket) => void seen.push(socket));
-  const [one, two] = [new Acceptor(path), new Acceptor(path)];
+  const [one, two] = [new DescriptorFinder(path), new DescriptorFinder(path)];
   const client = await dial(path);
   await until(() => seen.length === 1);
-  assert.equal(one.take(seen[0]!).fd, fdOf(seen[0]!));
-  assert.throws(() => two.take({}), { code: "ERR_UCRED_NO_FD" });
+  assert.equal(one.find(seen[0]!).fd, fdOf(seen[0]!));
+  assert.throws(() => two.find({}), { code: "ERR_UCRED_NO_FD" });
   client.destroy();
   await end(server);
 });
@@ -214,13 +214,13 @@ testWith(
   async () => {
     const path = freshPath();
     const one = await listen(path, () => {});
-    const acceptor = new Acceptor(path); // one is fine
+    const acceptor = new DescriptorFinder(path); // one is fine
     renameSync(path, `${path}-moved`); // which does not change what it is bound to
     const two = await listen(path, () => {});
-    assert.throws(() => new Acceptor(path), { code: "ERR_UCRED_LISTEN" });
+    assert.throws(() => new DescriptorFinder(path), { code: "ERR_UCRED_LISTEN" });
     await end(two);
-    assert.doesNotThrow(() => new Acceptor(path));
-    assert.throws(() => acceptor.take({}), { code: "ERR_UCRED_NO_FD" });
+    assert.doesNotThrow(() => new DescriptorFinder(path));
+    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
     await end(one);
   },
 );
@@ -280,13 +280,13 @@ testWith(
 
 testWith(here, "A claim is open only while its very connection is under its number", async () => {
   const path = freshPath();
-  const claims: Claim[] = [];
+  const claims: FoundSocket[] = [];
   const sockets: Socket[] = [];
   const server = await listen(path, (socket) => {
     sockets.push(socket);
-    claims.push(acceptor.take(socket));
+    claims.push(acceptor.find(socket));
   });
-  const acceptor = new Acceptor(path);
+  const acceptor = new DescriptorFinder(path);
   const open = () => openSync("/dev/null", "r");
   const files = [open()]; // below what is accepted
   const first = await dial(path);
@@ -331,9 +331,9 @@ testWith(here, "A claim is open only while its very connection is under its numb
 });
 
 testWith([needs.linux], "Acceptor throws, when the path is too long for one", () => {
-  assert.throws(() => new Acceptor("x".repeat(109)), RangeError);
+  assert.throws(() => new DescriptorFinder("x".repeat(109)), RangeError);
 });
 
 test("claimOf() knows nothing of what was not found", () => {
-  assert.equal(claimOf({}), undefined);
+  assert.equal(foundSocketOf({}), undefined);
 });

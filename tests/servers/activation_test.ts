@@ -6,7 +6,7 @@ import { connect } from "node:net";
 import { dirname } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { system } from "../../adapters/select.ts";
+import { openedSystem } from "../../adapters/select.ts";
 import { type ListenVariables, takeInherited } from "../../system/sd_listen_fds.ts";
 import { notifyAt } from "../../system/sd_notify.ts";
 import { type Datagram, receive, type UcredError } from "../../mod.ts";
@@ -244,7 +244,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
       const notifyPath = freshPath();
       using receiver = receive(notifyPath);
       assert.throws(() => {
-        for (;;) notifyAt(system(), notifyPath, "STATUS=full"); // as a flood of any user's
+        for (;;) notifyAt(openedSystem(), notifyPath, "STATUS=full"); // as a flood of any user's
       }, { errno: 11 });
       const server = await ServerProcess.start(kind, ["env", `NOTIFY_SOCKET=${notifyPath}`]);
       assert.deepEqual(await server.tell<Answer>({ listen: { path, notify: true } }), {
@@ -378,7 +378,7 @@ testWith(
         [{ LISTEN_FDS: "2", LISTEN_PID: own, LISTEN_FDNAMES: "a:b:c" }, /left are: "a", "b"$/],
       ] satisfies [ListenVariables, RegExp][]
     ) {
-      assert.throws(() => takeInherited(undefined, system(), variables), {
+      assert.throws(() => takeInherited(undefined, openedSystem(), variables), {
         code: "ERR_UCRED_NO_FD",
         message,
       });

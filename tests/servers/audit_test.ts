@@ -19,7 +19,7 @@ import { createConnection } from "node:net";
 import process from "node:process";
 import { test } from "node:test";
 import fc from "fast-check";
-import { system } from "../../adapters/select.ts";
+import { openedSystem } from "../../adapters/select.ts";
 import { definePolicy, type Peer, UcredError } from "../../mod.ts";
 import type { DecidedEvent, ServerEvent } from "../../servers/admission/events.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
@@ -613,7 +613,7 @@ testWith(
     )!;
     log.write(event);
     await until(() => readFileSync(file, "utf8") !== "");
-    const { close, fcntl } = system().libc.linux!;
+    const { close, fcntl } = openedSystem().libc.linux!;
     const other = freshPath("other");
     writeFileSync(other, "");
     const mine = openSync(other, "a");

@@ -10,8 +10,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { definePolicy } from "../../mod.ts";
 import {
   type BunHandlers,
-  type BunListening,
   type BunListenOptions,
+  type BunServer,
   type BunSocket,
   listen,
 } from "../../servers/bun.ts";
@@ -27,7 +27,7 @@ const greet: BunHandlers = { open: (socket, { uid }) => void socket.end(`welcome
 /** Runs something while a server listens where all may connect. */
 async function served(
   options: Omit<BunListenOptions, "path" | "systemd" | "socket">,
-  run: (path: string, server: BunListening) => Promise<void>,
+  run: (path: string, server: BunServer) => Promise<void>,
   socket: BunHandlers = greet,
 ): Promise<void> {
   const path = freshPath();

@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { closeSync, openSync } from "node:fs";
 import { test } from "node:test";
-import { system } from "../../adapters/select.ts";
-import { claimOf } from "../../system/accepted_sockets.ts";
+import { openedSystem } from "../../adapters/select.ts";
+import { foundSocketOf } from "../../system/accepted_sockets.ts";
 import { definePolicy, identify, type Peer } from "../../mod.ts";
 import { CHANNELS } from "../../servers/net.ts";
 import { type PeerListener, withPeers, type WithPeersOptions } from "../../servers/deno.ts";
@@ -111,7 +111,7 @@ testWith(
   "withPeers() tells users apart, when the program duplicates descriptors of connections",
   async () => {
     const copies: number[] = [];
-    const { fcntl, close } = system().libc.linux!;
+    const { fcntl, close } = openedSystem().libc.linux!;
     await served({ policy: "anyone" }, async (path, peers) => {
       for (let times = 0; times < 30; times++) {
         for (const uid of [0, 1001, 1002]) {
@@ -120,7 +120,7 @@ testWith(
       }
       assert.deepEqual(peers.stats().refused, { policy: 0, limits: 0, unidentified: 0 });
     }, (conn, peer) => {
-      const { fd } = claimOf(conn)!;
+      const { fd } = foundSocketOf(conn)!;
       for (let times = 0; times < 3; times++) copies.push(fcntl(fd, 0, 0)); // F_DUPFD
       for (const copy of copies.splice(0, copies.length - 20)) close(copy);
       return greet(conn, peer);

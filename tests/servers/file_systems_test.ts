@@ -125,7 +125,7 @@ for (
     const path = join(folder, "s");
     const before = process.umask(0);
     try {
-      const error = await failure(greeter(), { path, anyFolder: true, ...where });
+      const error = await failure(greeter(), { path, allowUnsafeFolder: true, ...where });
       assert.ok(error instanceof UcredError, String(error));
       assert.equal(error.code, "ERR_UCRED_LISTEN");
       assert.match(error.message, message);

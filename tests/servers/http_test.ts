@@ -991,7 +991,7 @@ testEach("decides by the new policy, when it changes between two requests", asyn
   };
   write("{ name: old, when: { uid: 1001 }, actions: GET /a, allow: true }");
   let reloaded = () => {};
-  using policy = watchPolicy(file, { anyOwner: true, onReload: () => reloaded() });
+  using policy = watchPolicy(file, { allowUnsafeOwner: true, onReload: () => reloaded() });
   const server = await kind.start({ policy }, ({ decision }) => ({ body: decision.rule! }));
   const wire = Wire.as(1001, server.path);
   const ask = async () => {

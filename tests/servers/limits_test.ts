@@ -88,8 +88,8 @@ test("UserLimits counts as a model does, whatever users do", () => {
         now += later;
         if (isEnd) {
           model.give(uid);
-          real.give(uid);
-        } else assert.equal(real.take(uid, now * 125), model.take(uid, now));
+          real.release(uid);
+        } else assert.equal(real.acquire(uid, now * 125), model.take(uid, now));
         assert.equal(real.open, model.open);
         assert.ok(real.open <= all);
       }
@@ -101,39 +101,39 @@ test("UserLimits counts as a model does, whatever users do", () => {
 test("UserLimits has limits of its own, when none are given", () => {
   const limits = new UserLimits({}, () => 5000);
   for (let uid = 1; uid <= 7; uid++) {
-    for (let times = 0; times < 256; times++) assert.equal(limits.take(uid), undefined);
-    assert.equal(limits.take(uid), "connectionsPerUser");
+    for (let times = 0; times < 256; times++) assert.equal(limits.acquire(uid), undefined);
+    assert.equal(limits.acquire(uid), "connectionsPerUser");
   }
-  for (let times = 0; times < 128; times++) assert.equal(limits.take(8), undefined);
-  for (let uid = 8; uid < 20; uid++) assert.equal(limits.take(uid), "connections");
+  for (let times = 0; times < 128; times++) assert.equal(limits.acquire(8), undefined);
+  for (let uid = 8; uid < 20; uid++) assert.equal(limits.acquire(uid), "connections");
   assert.equal(limits.open, 2048 - 128);
   // The last sixteenth is kept.
   for (let times = 0; times < 64; times++) {
-    for (const uid of [0, 5000]) assert.equal(limits.take(uid), undefined);
+    for (const uid of [0, 5000]) assert.equal(limits.acquire(uid), undefined);
   }
-  for (const uid of [0, 9, 5000]) assert.equal(limits.take(uid), "connections");
+  for (const uid of [0, 9, 5000]) assert.equal(limits.acquire(uid), "connections");
   assert.equal(limits.open, 2048);
 });
 
 test("UserLimits keeps nothing for root, where there is no limit to the connections of all", () => {
   const limits = new UserLimits({ connections: Infinity, connectionsPerUser: Infinity });
-  for (let times = 0; times < 5000; times++) assert.equal(limits.take(1), undefined);
+  for (let times = 0; times < 5000; times++) assert.equal(limits.acquire(1), undefined);
   assert.equal(limits.open, 5000);
 });
 
 test("UserLimits remembers who was too fast, however many others come", () => {
   const limits = new UserLimits({ acceptsPerSecond: 1, acceptBurst: 2 });
-  assert.deepEqual([1, 2, 3].map(() => limits.take(1, 0)), [
+  assert.deepEqual([1, 2, 3].map(() => limits.acquire(1, 0)), [
     undefined,
     undefined,
     "acceptsPerSecond",
   ]);
   for (let uid = 2; uid < 10_000; uid++) {
-    limits.take(uid, 0);
-    limits.give(uid);
+    limits.acquire(uid, 0);
+    limits.release(uid);
   }
-  assert.equal(limits.take(1, 999), "acceptsPerSecond");
-  assert.equal(limits.take(1, 1000), undefined);
+  assert.equal(limits.acquire(1, 999), "acceptsPerSecond");
+  assert.equal(limits.acquire(1, 1000), undefined);
 });
 
 test("UserLimits counts those anew that have ended unannounced, before it refuses", () => {
@@ -141,26 +141,26 @@ test("UserLimits counts those anew that have ended unannounced, before it refuse
   const of: (number | undefined)[] = [];
   const reap = (uid: number | undefined) => {
     of.push(uid);
-    for (; ended > 0; ended--) limits.give(1);
+    for (; ended > 0; ended--) limits.release(1);
   };
   const limits: UserLimits = new UserLimits(
     { connectionsPerUser: 2, connections: 3 },
     undefined,
     reap,
   );
-  assert.deepEqual([limits.take(1, 0), limits.take(1, 0)], [undefined, undefined]);
-  assert.equal(limits.take(1, 1), "connectionsPerUser");
+  assert.deepEqual([limits.acquire(1, 0), limits.acquire(1, 0)], [undefined, undefined]);
+  assert.equal(limits.acquire(1, 1), "connectionsPerUser");
   ended = 1;
-  assert.equal(limits.take(1, 1000), undefined);
-  assert.equal(limits.take(1, 2000), "connectionsPerUser");
+  assert.equal(limits.acquire(1, 1000), undefined);
+  assert.equal(limits.acquire(1, 2000), "connectionsPerUser");
   assert.equal(limits.open, 2);
   assert.deepEqual(of, [1, 1, 1]);
   // Of the connections of all, all are counted; and somebody else's limit keeps nobody's from it.
-  assert.equal(limits.take(2, 2001), undefined);
-  assert.equal(limits.take(3, 2002), "connections");
-  assert.equal(limits.take(1, 3000), "connectionsPerUser");
+  assert.equal(limits.acquire(2, 2001), undefined);
+  assert.equal(limits.acquire(3, 2002), "connections");
+  assert.equal(limits.acquire(1, 3000), "connectionsPerUser");
   ended = 1;
-  assert.equal(limits.take(3, 3001), undefined);
+  assert.equal(limits.acquire(3, 3001), undefined);
   assert.deepEqual(of, [1, 1, 1, undefined, 1, undefined]);
 });
 

@@ -6,7 +6,7 @@
 import { compileGlob } from "../decide/glob.ts";
 
 /** Thrown when a {@link Budget} is used up. */
-export class OutOfBudget extends Error {
+export class BudgetExceeded extends Error {
   /** The rule at hand. */
   rule: string | undefined;
 }
@@ -36,15 +36,15 @@ export class Budget {
     this.#room = of === undefined ? { left: GLOBS } : of.#room;
   }
 
-  /** Takes steps. @throws {OutOfBudget} */
+  /** Takes steps. @throws {BudgetExceeded} */
   spend(steps: number): void {
-    if (steps > this.steps) throw new OutOfBudget();
+    if (steps > this.steps) throw new BudgetExceeded();
     this.steps -= steps;
   }
 
-  /** Takes cells, or gives them back. @throws {OutOfBudget} */
+  /** Takes cells, or gives them back. @throws {BudgetExceeded} */
   keep(cells: number): void {
-    if (cells > this.cells) throw new OutOfBudget();
+    if (cells > this.cells) throw new BudgetExceeded();
     this.cells -= cells;
   }
 
@@ -61,7 +61,7 @@ export class Budget {
       run(part);
       return true;
     } catch (error) {
-      if (!(error instanceof OutOfBudget)) throw error;
+      if (!(error instanceof BudgetExceeded)) throw error;
       return false;
     } finally {
       this.steps -= share - part.steps;
@@ -74,7 +74,7 @@ export class Budget {
     const known = this.#globs.get(text);
     if (known !== undefined) return known;
     const cells = 100 + 5 * text.length;
-    if (cells > GLOBS / 4) throw new OutOfBudget();
+    if (cells > GLOBS / 4) throw new BudgetExceeded();
     this.spend(cells);
     if ((this.#room.left -= cells) < 0) {
       this.#globs.clear();

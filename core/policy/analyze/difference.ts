@@ -4,7 +4,7 @@ import type { Decision } from "../decide/decision.ts";
 import type { PlainPeer } from "../decide/subject.ts";
 import type { CheckedRule } from "../document/check.ts";
 import { Budget } from "./budget.ts";
-import { outcomeOf, Outcomes, Reach, withinBudget } from "./reach.ts";
+import { outcomeOf, Outcomes, RuleRegions, withinBudget } from "./reach.ts";
 import { exampleIn, isEmpty, type Region, whereKnown } from "./region.ts";
 
 /** A case that two policies decide otherwise. */
@@ -27,7 +27,10 @@ export function difference(
 ): Omit<Counterexample, "before" | "after"> | undefined {
   return withinBudget("compare the policies", () => {
     const outcomes = new Outcomes();
-    const [a, b] = [new Reach(before, budget, outcomes), new Reach(after, budget, outcomes)];
+    const [a, b] = [
+      new RuleRegions(before, budget, outcomes),
+      new RuleRegions(after, budget, outcomes),
+    ];
     a.requireAll();
     b.requireAll();
     const facts = new Set([...a.facts, ...b.facts]);
@@ -70,13 +73,13 @@ function changes(
 
 /** @param none What it counts as where no rule matches. */
 function search(
-  a: Reach,
-  b: Reach,
+  a: RuleRegions,
+  b: RuleRegions,
   none: number,
   world: Region,
   budget: Budget,
 ): Region | undefined {
-  const said = (by: Reach, rule: number | undefined) =>
+  const said = (by: RuleRegions, rule: number | undefined) =>
     rule === undefined ? none : by.outcomes[rule];
   for (const [part, first] of a.divide(world, budget)) {
     for (const [rest, second] of b.divide(part, budget)) {

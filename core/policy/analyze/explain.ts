@@ -1,6 +1,6 @@
 /** Why a decision is what it is: rule by rule, what held, what did not, and what came close. */
 
-import { type Checked, compileCondition, type Truth } from "../decide/condition.ts";
+import { type CheckedCondition, compileCondition, type Truth } from "../decide/condition.ts";
 import type { Decision } from "../decide/decision.ts";
 import { compileGlob } from "../decide/glob.ts";
 import { type IdRange, intersect, unite } from "../decide/id_ranges.ts";
@@ -76,32 +76,32 @@ export function explain(
   return {
     decision,
     rules: explained,
-    toString: () => textOf(decision, explained),
+    toString: () => explanationText(decision, explained),
   };
 }
 
 /** What a rule demands, one by one. */
-function partsOf(condition: Checked | undefined): readonly Checked[] {
+function partsOf(condition: CheckedCondition | undefined): readonly CheckedCondition[] {
   if (condition === undefined) return [];
   return condition.kind === "all" ? condition.of.flatMap(partsOf) : [condition];
 }
 
-function explainCondition(condition: Checked, subject: Subject): ConditionExplanation {
+function explainCondition(condition: CheckedCondition, subject: Subject): ConditionExplanation {
   subject.missing = undefined;
   const holds = compileCondition(condition)(subject);
   const unknown = holds === undefined ? [...subject.missing ?? []] as FactName[] : [];
   const why = new Set(unknown.map((fact) => subject.reasonOf(fact) ?? `${fact} is not known`));
-  return { text: describe(condition), holds, unknown, why: [...why] };
+  return { text: describeCondition(condition), holds, unknown, why: [...why] };
 }
 
-function describe(condition: Checked): string {
+function describeCondition(condition: CheckedCondition): string {
   switch (condition.kind) {
     case "not":
-      return `not (${describe(condition.of)})`;
+      return `not (${describeCondition(condition.of)})`;
     case "any":
     case "all": {
-      if (condition.of.length === 1) return describe(condition.of[0]!);
-      const parts = condition.of.map(describe).join("; ");
+      if (condition.of.length === 1) return describeCondition(condition.of[0]!);
+      const parts = condition.of.map(describeCondition).join("; ");
       return `${condition.kind} of (${parts})`;
     }
   }
@@ -113,7 +113,7 @@ function describe(condition: Checked): string {
  * fact: it may not hold any more.
  */
 function nearMissOf(
-  parts: readonly Checked[],
+  parts: readonly CheckedCondition[],
   conditions: readonly ConditionExplanation[],
 ): string | undefined {
   const [at, ...others] = [...conditions.keys()].filter((each) => conditions[each]!.holds !== true);
@@ -136,7 +136,7 @@ interface Asked {
   readonly groups: readonly IdRange[];
 }
 
-function askedBy(condition: Checked): Asked {
+function askedBy(condition: CheckedCondition): Asked {
   switch (condition.kind) {
     case "any":
     case "all":
@@ -179,7 +179,7 @@ function touches(one: Asked, rest: Asked): boolean {
 }
 
 /** Whether two conditions that would both have to hold, inside of this one, ask for the same. */
-function asksTwice(condition: Checked, isNot = false): boolean {
+function asksTwice(condition: CheckedCondition, isNot = false): boolean {
   switch (condition.kind) {
     case "not":
       return asksTwice(condition.of, !isNot);
@@ -194,7 +194,7 @@ function asksTwice(condition: Checked, isNot = false): boolean {
 }
 
 /** "its uid were 0", "it is known that the peer is not in group docker". */
-function sentence(condition: Checked, verb: "is" | "were", isNot = false): string {
+function sentence(condition: CheckedCondition, verb: "is" | "were", isNot = false): string {
   const be = isNot ? `${verb} not` : verb;
   switch (condition.kind) {
     case "any":
@@ -222,7 +222,7 @@ const allOf = (truths: readonly Truth[]): Truth =>
 
 const MARKS = { true: "yes", false: "no", undefined: "unknown" } as const;
 
-function textOf({ allowed, reason }: Decision, rules: readonly RuleExplanation[]): string {
+function explanationText({ allowed, reason }: Decision, rules: readonly RuleExplanation[]): string {
   const width = rules.reduce((most, { rule }) => Math.max(most, rule.length), 0);
   const lines = rules.flatMap(({ rule, effect, outcome, conditions, nearMiss }) => [
     `${rule.padEnd(width)}  ${effect.padEnd(5)}  ${outcome}`,

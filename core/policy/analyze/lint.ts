@@ -5,9 +5,9 @@ import { textOf } from "../../text.ts";
 import type { CheckedRule } from "../document/check.ts";
 import type { DocumentPath } from "../document/problems.ts";
 import type { Named, NamedKind } from "../document/types.ts";
-import { Budget, OutOfBudget } from "./budget.ts";
+import { Budget, BudgetExceeded } from "./budget.ts";
 import { cutOff, lintCgroup, lintConditions } from "./lint_conditions.ts";
-import { matches, Reach } from "./reach.ts";
+import { matches, RuleRegions } from "./reach.ts";
 import {
   both,
   EVERYTHING,
@@ -107,7 +107,7 @@ export function lintRules(
   budget: Budget = new Budget(),
 ): readonly Finding[] {
   const { abstractSocket = false, where } = context;
-  const reach = new Reach(rules, budget);
+  const reach = new RuleRegions(rules, budget);
   const looks = [
     ...[lintReach, lintWidened, lintEveryone, lintCgroup],
     ...(abstractSocket ? [lintContainer] : []),
@@ -137,7 +137,7 @@ export function lintRules(
 }
 
 interface Look {
-  readonly reach: Reach;
+  readonly reach: RuleRegions;
   readonly position: number;
   readonly rule: CheckedRule;
   readonly budget: Budget;
@@ -167,7 +167,7 @@ function lintReach({ reach, position, rule, budget }: Look, say: Say): void {
     }
     return;
   }
-  if (reach.open.has(position)) throw new OutOfBudget();
+  if (reach.open.has(position)) throw new BudgetExceeded();
   const example = exampleIn(known[0]!, facts, budget);
   const isDecided = known.some((region) => decidedIn(region, facts, position, reach, budget));
   // Rules of which there are no regions may take more, and never give anything back.
@@ -187,7 +187,7 @@ function lintReach({ reach, position, rule, budget }: Look, say: Say): void {
     say("never", "error", `Rule "${rule.name}" never decides. ${taken}`, { example });
     return;
   }
-  if (mayTakeMore) throw new OutOfBudget();
+  if (mayTakeMore) throw new BudgetExceeded();
   for (const region of known) {
     for (const [part, before] of reach.meeting(region, budget, position)) {
       const example = decidedIn(part, facts, before, reach, budget);
@@ -201,12 +201,12 @@ function lintReach({ reach, position, rule, budget }: Look, say: Say): void {
 }
 
 /** A case that a rule decides, if it is one with facts that are unknown. */
-function unknownCase(position: number, reach: Reach, budget: Budget): PolicyCase | undefined {
-  if (reach.open.has(position)) throw new OutOfBudget();
+function unknownCase(position: number, reach: RuleRegions, budget: Budget): PolicyCase | undefined {
+  if (reach.open.has(position)) throw new BudgetExceeded();
   for (const region of reach.regionsOf(position)) {
     const example = decidedIn(region, [], position, reach, budget);
     if (example === undefined) continue;
-    if (reach.firstOpen < position) throw new OutOfBudget();
+    if (reach.firstOpen < position) throw new BudgetExceeded();
     return example;
   }
   return undefined;
@@ -217,7 +217,7 @@ function decidedIn(
   region: Region,
   facts: Iterable<FactKey>,
   rule: number,
-  reach: Reach,
+  reach: RuleRegions,
   budget: Budget,
 ): PolicyCase | undefined {
   const example = exampleIn(region, facts, budget);
@@ -246,7 +246,7 @@ function lintWidened({ reach, position, rule, budget }: Look, say: Say): void {
     if (reach.ruleOf(met, budget) !== position) continue;
     const example = withoutFacts(met, facts);
     const wider = reach.ruleOf(example, budget);
-    if (reach.firstOpen <= (wider ?? Infinity)) throw new OutOfBudget();
+    if (reach.firstOpen <= (wider ?? Infinity)) throw new BudgetExceeded();
     const other = wider === undefined ? undefined : reach.rules[wider]!;
     if (other === undefined || !givesMore(other.grants)) continue;
     if (!isWithin(known, matches(other, "true", budget), budget)) continue;
@@ -304,7 +304,7 @@ const CONTAINER_ROOT: Region = new Map<FactKey, Ids | Truths>([
 /** An allowing rule that lets in a container's root through an abstract socket. */
 function lintContainer({ reach, rule, position, budget }: Look, say: Say): void {
   if (rule.grants === undefined) return;
-  if (reach.firstOpen <= position) throw new OutOfBudget();
+  if (reach.firstOpen <= position) throw new BudgetExceeded();
   for (const region of reach.regionsOf(position)) {
     const inside = both(region, CONTAINER_ROOT, budget);
     const example = inside && decidedIn(inside, [], position, reach, budget);
@@ -317,7 +317,7 @@ function lintContainer({ reach, rule, position, budget }: Look, say: Say): void 
 }
 
 /** So many names are told. */
-const MOST_NAMES = 5;
+const MAX_NAMES_SHOWN = 5;
 
 /** For each rule, the names in it, with all names that their ids have. */
 function sameIds({ named, namesakes }: LintContext): (rule: number) => readonly SameId[] {
@@ -366,7 +366,7 @@ function lintNames(same: readonly SameId[], say: Say): void {
     }
     const others: string[] = [];
     for (const other of names) {
-      if (other !== name && others.length < MOST_NAMES) others.push(other);
+      if (other !== name && others.length < MAX_NAMES_SHOWN) others.push(other);
     }
     if (others.length === 0) continue;
     const list = others.map((other) => JSON.stringify(other)).join(", ");

@@ -3,7 +3,7 @@
 import { holdsContainers } from "../../cgroup.ts";
 import type { Budget } from "./budget.ts";
 import type { CheckedRule } from "../document/check.ts";
-import type { Checked, CheckedFact } from "../decide/condition.ts";
+import type { CheckedCondition, CheckedFact } from "../decide/condition.ts";
 import { hasId, type IdRange, intersect, others, unite, writeRanges } from "../decide/id_ranges.ts";
 import { findText } from "./text_sets.ts";
 import type { Say } from "./lint.ts";
@@ -181,7 +181,7 @@ function lintHash({ name, when }: CheckedRule, say: Say): void {
 }
 
 /** Whether a hash is asked for where no id has to be met before. */
-function hashesAnyone(condition: Checked): boolean {
+function hashesAnyone(condition: CheckedCondition): boolean {
   switch (condition.kind) {
     case "not":
       return hashesAnyone(condition.of);
@@ -194,7 +194,7 @@ function hashesAnyone(condition: Checked): boolean {
 }
 
 /** Whether nobody meets it without certain ids. */
-function asksId(condition: Checked): boolean {
+function asksId(condition: CheckedCondition): boolean {
   switch (condition.kind) {
     case "uid":
     case "gid":
@@ -238,7 +238,7 @@ function keepingOut({ when, grants }: Effect): readonly CheckedFact[] {
 }
 
 /** The conditions on single facts that help to meet a condition, or to miss it. */
-function wantedOf(condition: Checked, isMet: boolean): readonly CheckedFact[] {
+function wantedOf(condition: CheckedCondition, isMet: boolean): readonly CheckedFact[] {
   switch (condition.kind) {
     case "not":
       return wantedOf(condition.of, !isMet);
@@ -250,7 +250,7 @@ function wantedOf(condition: Checked, isMet: boolean): readonly CheckedFact[] {
 }
 
 /** The conditions on single facts that must all hold. */
-function demandsOf(condition: Checked | undefined): readonly CheckedFact[] {
+function demandsOf(condition: CheckedCondition | undefined): readonly CheckedFact[] {
   if (condition === undefined) return [];
   switch (condition.kind) {
     case "not":
@@ -263,7 +263,7 @@ function demandsOf(condition: Checked | undefined): readonly CheckedFact[] {
 }
 
 /** The conditions on single facts. */
-function partsOf(condition: Checked | undefined): readonly CheckedFact[] {
+function partsOf(condition: CheckedCondition | undefined): readonly CheckedFact[] {
   if (condition === undefined) return [];
   switch (condition.kind) {
     case "not":

@@ -1,7 +1,7 @@
 /** Which rule decides where: rules in order, as regions. */
 
 import { UcredError } from "../../errors.ts";
-import { type Budget, OutOfBudget } from "./budget.ts";
+import { type Budget, BudgetExceeded } from "./budget.ts";
 import type { CheckedRule } from "../document/check.ts";
 import type { IdRange } from "../decide/id_ranges.ts";
 import {
@@ -33,7 +33,7 @@ export function withinBudget<T>(what: string, run: () => T): T {
   try {
     return run();
   } catch (error) {
-    if (!(error instanceof OutOfBudget)) throw error;
+    if (!(error instanceof BudgetExceeded)) throw error;
     const { rule } = error;
     const where = rule === undefined
       ? ""
@@ -65,7 +65,7 @@ export function outcomeOf(rule: Pick<CheckedRule, "grants"> | undefined): string
 }
 
 /** Rules in order. */
-export class Reach {
+export class RuleRegions {
   readonly rules: readonly CheckedRule[];
   /** What each rule says. */
   readonly outcomes: readonly number[];
@@ -100,7 +100,7 @@ export class Reach {
         // An unknown condition keeps an allowing rule from matching, and not a denying one.
         const regions = matches(rule, rule.grants === undefined ? "not false" : "true", part);
         cells = regions.reduce((sum, region) => sum + ENTRY + sizeOf(region), 0);
-        if (budget.cells - cells < room) throw new OutOfBudget();
+        if (budget.cells - cells < room) throw new BudgetExceeded();
         for (const region of regions) this.#add({ region, rule: position });
       });
       if (isDone) budget.keep(cells);
@@ -135,10 +135,10 @@ export class Reach {
     return first;
   }
 
-  /** For answers that no rule may be left out of. @throws {OutOfBudget} */
+  /** For answers that no rule may be left out of. @throws {BudgetExceeded} */
   requireAll(): void {
     const rule = this.rules[this.firstOpen];
-    if (rule !== undefined) throw Object.assign(new OutOfBudget(), { rule: rule.name });
+    if (rule !== undefined) throw Object.assign(new BudgetExceeded(), { rule: rule.name });
   }
 
   /** The regions that a rule decides if no rule before it does. */
@@ -187,7 +187,9 @@ export class Reach {
         if (!isDecided) yield [region, undefined];
       }
     } catch (error) {
-      if (error instanceof OutOfBudget && rule !== undefined) error.rule ??= this.rules[rule]!.name;
+      if (error instanceof BudgetExceeded && rule !== undefined) {
+        error.rule ??= this.rules[rule]!.name;
+      }
       throw error;
     } finally {
       budget.keep(-kept);

@@ -7,7 +7,7 @@
 
 import type { NamespaceKind } from "../../process.ts";
 import type { Budget } from "./budget.ts";
-import type { Checked, CheckedFact, TextField } from "../decide/condition.ts";
+import type { CheckedCondition, CheckedFact, TextField } from "../decide/condition.ts";
 import { hasId, type IdRange, intersect, join, others } from "../decide/id_ranges.ts";
 import { findText, hasText, type Texts } from "./text_sets.ts";
 import type { PlainPeer } from "../decide/subject.ts";
@@ -485,7 +485,11 @@ const OPPOSITE: { readonly [outcome in Outcome]: Outcome } = {
 };
 
 /** Where a condition turns out so: the regions may overlap. */
-export function regionsOf(condition: Checked, outcome: Outcome, budget: Budget): readonly Region[] {
+export function regionsOf(
+  condition: CheckedCondition,
+  outcome: Outcome,
+  budget: Budget,
+): readonly Region[] {
   switch (condition.kind) {
     case "not":
       return regionsOf(condition.of, OPPOSITE[outcome], budget);
@@ -574,7 +578,7 @@ function regionsOfGroup(ranges: readonly IdRange[], outcome: Outcome): readonly 
 }
 
 /** The facts that a condition asks for. */
-export function factsOf(condition: Checked | undefined): readonly FactKey[] {
+export function factsOf(condition: CheckedCondition | undefined): readonly FactKey[] {
   if (condition === undefined) return [];
   switch (condition.kind) {
     case "not":

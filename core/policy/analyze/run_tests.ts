@@ -52,7 +52,7 @@ export function runTests(
   const decided = new Set(results.map(({ decision }) => decision.rule));
   const uncovered = rules.map(({ name }) => name).filter((name) => !decided.has(name));
   const report = { passed: results.every(({ passed }) => passed), results, uncovered };
-  return { ...report, toString: () => textOf(report) };
+  return { ...report, toString: () => reportText(report) };
 }
 
 /** Why a decision is not what was expected. */
@@ -71,7 +71,7 @@ function objection({ grants, rule }: CheckedTest, decision: Decision): string | 
   return undefined;
 }
 
-function textOf({ results, uncovered }: Omit<TestReport, "toString">): string {
+function reportText({ results, uncovered }: Omit<TestReport, "toString">): string {
   const failed = results.filter(({ passed }) => !passed).length;
   return [
     ...results.flatMap(({ name, message, where }) => [

@@ -10,7 +10,7 @@ import {
   unite,
   writeRanges,
 } from "../decide/id_ranges.ts";
-import { Reach, withinBudget } from "./reach.ts";
+import { RuleRegions, withinBudget } from "./reach.ts";
 import {
   EVERYTHING,
   exampleIn,
@@ -89,7 +89,7 @@ function clausesOf(
     actions === undefined ||
     (action !== undefined && actions.some((glob) => budget.glob(glob).matches(action, budget)));
   const about = rules.filter(isAbout).map((rule) => ({ ...rule, actions: undefined }));
-  const reach = new Reach(about, budget);
+  const reach = new RuleRegions(about, budget);
   reach.requireAll();
   const parts = new Map<string, Part>();
   const world = whereKnown(EVERYTHING, reach.facts, budget);
@@ -130,13 +130,13 @@ function clauseOf(
     gids: isAny(gid.ranges) ? undefined : gid.ranges,
     groups: hits,
     notGroups: avoids,
-    also: [...region].flatMap(([fact, values]) => describe(fact, values)),
+    also: [...region].flatMap(([fact, values]) => describeFact(fact, values)),
     example,
   };
 }
 
 /** What a fact must be, in words; nothing where it may be anything. */
-function describe(fact: FactKey, values: unknown): readonly string[] {
+function describeFact(fact: FactKey, values: unknown): readonly string[] {
   if (values instanceof Truths) {
     const truth = values.example();
     if (values.isOpen()) return [];
@@ -168,11 +168,11 @@ export function writeWho(
   clauses: readonly WhoClause[],
   nameOf?: { readonly user: NameOfId; readonly group: NameOfId },
 ): string {
-  return clauses.map((clause) => textOf(clause, nameOf?.user, nameOf?.group)).join("\n") ||
+  return clauses.map((clause) => clauseText(clause, nameOf?.user, nameOf?.group)).join("\n") ||
     "nobody";
 }
 
-function textOf(
+function clauseText(
   { rule, grants, uids, gids, groups, notGroups, also }: WhoClause,
   user: NameOfId | undefined,
   group: NameOfId | undefined,

@@ -4,7 +4,7 @@
 export type Positions = readonly number[];
 
 /** The rules that one id leaves standing, as far as any of them can decide. */
-export class Standing {
+export class RuleBucket {
   /** The first rule that asks for nothing but the id; the position behind the last rule if none does. */
   first: number;
   /** Rules before it, which ask for more. */
@@ -38,7 +38,7 @@ export class Candidates {
   #last = -1;
 
   /** @param always What is left standing whatever the ids are. */
-  constructor({ first, open }: Standing) {
+  constructor({ first, open }: RuleBucket) {
     this.first = first;
     if (open !== undefined) this.#lists = [open];
   }
@@ -75,7 +75,7 @@ export class OpenLists {
   readonly #lists: Positions[] = [];
 
   /** The number of what is open; 0 for nothing. */
-  numberOf({ open }: Standing): number {
+  numberOf({ open }: RuleBucket): number {
     return open === undefined ? 0 : this.#lists.push(open);
   }
 

@@ -9,10 +9,10 @@ import type { FactName, Subject } from "./subject.ts";
 export type Truth = boolean | undefined;
 
 /** A condition after it was checked: names are resolved, and lists are lists. */
-export type Checked =
+export type CheckedCondition =
   | CheckedFact
-  | { readonly kind: "all" | "any"; readonly of: readonly Checked[] }
-  | { readonly kind: "not"; readonly of: Checked };
+  | { readonly kind: "all" | "any"; readonly of: readonly CheckedCondition[] }
+  | { readonly kind: "not"; readonly of: CheckedCondition };
 
 /** A condition on one fact. */
 export type CheckedFact =
@@ -41,7 +41,7 @@ export type Evaluate = (subject: Subject) => Truth;
  * @param wanted All that matters: whether it is `true`, or whether it is `false`. Where that is settled,
  * what an unknown one could still be is not found out by reading facts of the process. Without, it is.
  */
-export function compileCondition(checked: Checked, wanted?: boolean): Evaluate {
+export function compileCondition(checked: CheckedCondition, wanted?: boolean): Evaluate {
   switch (checked.kind) {
     case "uid":
     case "gid": {
@@ -83,7 +83,7 @@ function missing(subject: Subject, fact: FactName): undefined {
 
 /** Three-valued: `any` is true as soon as one is, `all` false as soon as one is. */
 function evaluateMany(
-  conditions: readonly Checked[],
+  conditions: readonly CheckedCondition[],
   decides: boolean,
   wanted: boolean | undefined,
 ): Evaluate {
@@ -139,7 +139,7 @@ function evaluateText(field: TextField, globs: readonly string[]): Evaluate {
 }
 
 /** Whether a condition asks for facts that only a pinned peer has. */
-export function needsPin(condition: Checked | undefined): boolean {
+export function needsPin(condition: CheckedCondition | undefined): boolean {
   switch (condition?.kind) {
     case undefined:
     case "uid":
@@ -160,7 +160,7 @@ export function needsPin(condition: Checked | undefined): boolean {
 const PROCESS_COST = 3;
 
 /** Ids are there, a label is read at connect, the rest is read from /proc, one is a whole file. */
-function costOf(condition: Checked): number {
+function costOf(condition: CheckedCondition): number {
   switch (condition.kind) {
     case "uid":
     case "gid":

@@ -37,7 +37,7 @@ const NO_GRANTS: readonly string[] = Object.freeze([]);
 
 export const NOTHING_UNKNOWN: readonly FactName[] = Object.freeze([]);
 
-export class MadeDecision implements Decision {
+export class DecisionRecord implements Decision {
   readonly allowed: boolean;
   readonly rule: string | undefined;
   readonly grants: readonly string[];

@@ -1,12 +1,12 @@
 /** Rules by the ids that they are about, so that a decision looks at those alone. */
 
-import { type Candidates, OpenLists, type Positions, Standing } from "./candidates.ts";
-import type { Checked } from "./condition.ts";
+import { type Candidates, OpenLists, type Positions, RuleBucket } from "./candidates.ts";
+import type { CheckedCondition } from "./condition.ts";
 import type { IdRange } from "./id_ranges.ts";
 import { SingleIds } from "./id_table.ts";
 
 /** What ids a rule needs, so that it cannot match a peer with others. */
-export interface Guard {
+export interface IdCondition {
   readonly kind: "uid" | "gid" | "group";
   readonly ranges: readonly IdRange[];
 }
@@ -15,16 +15,18 @@ export interface Guard {
  * Guards that follow from a condition: a peer that meets none of them does not meet it. `undefined`
  * where there are none that are sure.
  */
-export function guardsOf(condition: Checked | undefined): readonly Guard[] | undefined {
+export function idConditionsOf(
+  condition: CheckedCondition | undefined,
+): readonly IdCondition[] | undefined {
   switch (condition?.kind) {
     case "uid":
     case "gid":
     case "group":
       return [condition];
     case "all":
-      return condition.of.map(guardsOf).reduce(better, undefined);
+      return condition.of.map(idConditionsOf).reduce(better, undefined);
     case "any": {
-      const each = condition.of.map(guardsOf);
+      const each = condition.of.map(idConditionsOf);
       return each.includes(undefined) ? undefined : each.flatMap((guards) => guards!);
     }
   }
@@ -33,23 +35,24 @@ export function guardsOf(condition: Checked | undefined): readonly Guard[] | und
 
 /** Of two lists of guards the one that lets fewer pass, as far as can be told; uids are one's own. */
 function better(
-  a: readonly Guard[] | undefined,
-  b: readonly Guard[] | undefined,
-): readonly Guard[] | undefined {
+  a: readonly IdCondition[] | undefined,
+  b: readonly IdCondition[] | undefined,
+): readonly IdCondition[] | undefined {
   if (a === undefined || b === undefined) return a ?? b;
-  const others = (guards: readonly Guard[]) => guards.filter(({ kind }) => kind !== "uid").length;
+  const others = (guards: readonly IdCondition[]) =>
+    guards.filter(({ kind }) => kind !== "uid").length;
   return others(b) < others(a) ? b : a;
 }
 
 /** Whether the guards are all that the condition asks for. */
-export function areGuardsAlone(condition: Checked | undefined): boolean {
+export function areIdConditionsAlone(condition: CheckedCondition | undefined): boolean {
   switch (condition?.kind) {
     case "all":
-      return condition.of.length === 1 && areGuardsAlone(condition.of[0]);
+      return condition.of.length === 1 && areIdConditionsAlone(condition.of[0]);
     case "any":
-      return condition.of.every(areGuardsAlone);
+      return condition.of.every(areIdConditionsAlone);
   }
-  return guardsOf(condition) !== undefined;
+  return idConditionsOf(condition) !== undefined;
 }
 
 /** A rule to be found by its ids. */
@@ -67,7 +70,7 @@ const NARROW = 16;
  * Pieces that no rule is met in yet; in others, later rules are not looked for. A rule that asks for
  * nothing but ids thus costs as much as it adds, however many ranges there are over its own.
  */
-class Unmet {
+class UncoveredPieces {
   /** For each piece: itself, or one between it and the next unmet one. */
   readonly #next: Uint32Array;
 
@@ -113,7 +116,7 @@ export class IdIndex {
    */
   constructor(rules: readonly Guarded[], end: number) {
     this.all = rules.map(({ position }) => position);
-    const single = new Map<number, Standing>();
+    const single = new Map<number, RuleBucket>();
     const wide: (readonly [Guarded, IdRange])[] = [];
     for (const rule of rules) {
       for (const range of rule.ranges) {
@@ -122,7 +125,7 @@ export class IdIndex {
           continue;
         }
         for (let id = range.first; id <= range.last; id++) {
-          const standing = single.get(id) ?? new Standing(end);
+          const standing = single.get(id) ?? new RuleBucket(end);
           single.set(id, standing);
           standing.add(rule.position, rule.isMet);
         }
@@ -138,8 +141,8 @@ export class IdIndex {
       stripes[stripe] = piece;
     }
     this.#stripes = stripes;
-    const pieces = Array.from(this.#starts, () => new Standing(end));
-    const unmet = new Unmet(pieces.length);
+    const pieces = Array.from(this.#starts, () => new RuleBucket(end));
+    const unmet = new UncoveredPieces(pieces.length);
     let room = 4096 + 64 * rules.length;
     for (const [{ position, isMet }, { first, last }] of wide) {
       const behind = this.#pieceOf(last) + 1;

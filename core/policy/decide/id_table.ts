@@ -4,7 +4,7 @@
  * these 1.1 to 1.3 times (`npm run bench:policy`).
  */
 
-import { type Candidates, OpenLists, type Standing } from "./candidates.ts";
+import { type Candidates, OpenLists, type RuleBucket } from "./candidates.ts";
 
 /** Numbers for each id: a power of two, so that no id's cross a cache line. */
 const SLOT = 4;
@@ -23,7 +23,7 @@ export class SingleIds {
   readonly #markShift: number;
   readonly #lists = new OpenLists();
 
-  constructor(ids: ReadonlyMap<number, Standing>) {
+  constructor(ids: ReadonlyMap<number, RuleBucket>) {
     const bits = Math.ceil(Math.log2(4 * ids.size + 2));
     const slots = new Uint32Array(SLOT * 2 ** bits);
     this.#slots = slots;

@@ -2,7 +2,7 @@
 
 import { UcredError } from "../../errors.ts";
 import type { Fact } from "../../facts.ts";
-import type { AmbiguousId, Drift, Peer } from "../../peer.ts";
+import type { AmbiguousId, CredentialDrift, Peer } from "../../peer.ts";
 import { NAMESPACE_KINDS, type NamespaceKind, type ProcessSnapshot } from "../../process.ts";
 import { isId } from "../../credentials.ts";
 
@@ -155,7 +155,7 @@ export class Subject {
     const peer = this.#peer;
     switch (name) {
       case "label":
-        return textOf(isPeer(peer) ? valueOf(peer.facts.label) : fieldOf(peer, "label"));
+        return textField(isPeer(peer) ? valueOf(peer.facts.label) : fieldOf(peer, "label"));
       case "unchanged": {
         const unchanged = isPeer(peer) ? this.#isUnchanged(peer) : fieldOf(peer, "unchanged");
         return typeof unchanged === "boolean" ? unchanged : undefined;
@@ -165,11 +165,11 @@ export class Subject {
     const value = isPeer(peer)
       ? valueOf((process as ProcessSnapshot).facts[name])
       : fieldOf((process ?? {}) as NonNullable<PlainPeer["process"]>, name);
-    return name === "namespaces" ? oursOf(value) : textOf(value);
+    return name === "namespaces" ? oursOf(value) : textField(value);
   }
 
   #isUnchanged(peer: Peer): boolean | undefined {
-    let drift: readonly Drift[];
+    let drift: readonly CredentialDrift[];
     try {
       drift = peer.drift();
     } catch (error) {
@@ -244,7 +244,7 @@ function valueOf(
   return fact.state === "known" ? fact.value : fact.state === "none" ? null : undefined;
 }
 
-function textOf(value: unknown): string | null | undefined {
+function textField(value: unknown): string | null | undefined {
   return typeof value === "string" || value === null ? value : undefined;
 }
 

@@ -2,7 +2,7 @@
 
 import { isId } from "../../credentials.ts";
 import type { NamespaceKind } from "../../process.ts";
-import { type Checked, TEXT_FIELDS, type TextField } from "../decide/condition.ts";
+import { type CheckedCondition, TEXT_FIELDS, type TextField } from "../decide/condition.ts";
 import { parseRange, unite } from "../decide/id_ranges.ts";
 import type { PlainPeer } from "../decide/subject.ts";
 import { plain } from "./plain_copy.ts";
@@ -23,7 +23,7 @@ import type {
 export interface CheckedRule {
   readonly name: string;
   /** `undefined`: everyone. */
-  readonly when: Checked | undefined;
+  readonly when: CheckedCondition | undefined;
   /** `undefined`: every action. */
   readonly actions: readonly string[] | undefined;
   /** Grants; `undefined`: the rule denies. */
@@ -161,12 +161,12 @@ function ruleOf({ name, when, actions, allow, deny }: RuleDocument, check: Check
 }
 
 /** @param keepsOut Whether a peer that meets it is kept out: in a denying rule, or in `not` of an allowing one. */
-function conditionOf(condition: Condition, keepsOut: boolean, check: Check): Checked {
+function conditionOf(condition: Condition, keepsOut: boolean, check: Check): CheckedCondition {
   const fields = Object.entries(condition);
   return { kind: "all", of: fields.map(([field, value]) => factOf(field, value, keepsOut, check)) };
 }
 
-function factOf(field: string, value: unknown, keepsOut: boolean, check: Check): Checked {
+function factOf(field: string, value: unknown, keepsOut: boolean, check: Check): CheckedCondition {
   switch (field) {
     case "any":
     case "all": {
@@ -192,7 +192,7 @@ function factOf(field: string, value: unknown, keepsOut: boolean, check: Check):
     case "sameUser": {
       const own = check.resolve.ownUid();
       const ranges = [{ first: own, last: own }];
-      const same: Checked = { kind: "uid", ranges, text: `uid ${own}, the server's own` };
+      const same: CheckedCondition = { kind: "uid", ranges, text: `uid ${own}, the server's own` };
       return value === true ? same : { kind: "not", of: same };
     }
     case "unchanged":

@@ -4,10 +4,10 @@ import type { DocumentPath, Problem } from "./problems.ts";
 import { show } from "./shape.ts";
 
 /** Values in a document. Ten thousand rules have a tenth; one that contains itself never ends. */
-export const MOST_VALUES = 1_000_000;
+export const MAX_VALUES = 1_000_000;
 
 /** In characters, of all texts in it: four times the longest file. */
-const MOST_TEXT = 16 << 20;
+const MAX_TEXT_CHARACTERS = 16 << 20;
 
 /** How deep they nest: what looks at them calls itself. */
 export const DEEPEST = 64;
@@ -46,9 +46,9 @@ class Copy {
   #text = 0;
 
   of(value: unknown, path: DocumentPath): unknown {
-    if (++this.#values > MOST_VALUES) throw new NotPlain([], `more than ${MOST_VALUES} values`);
-    if (typeof value === "string" && (this.#text += value.length) > MOST_TEXT) {
-      throw new NotPlain([], `more than ${MOST_TEXT} characters in all`);
+    if (++this.#values > MAX_VALUES) throw new NotPlain([], `more than ${MAX_VALUES} values`);
+    if (typeof value === "string" && (this.#text += value.length) > MAX_TEXT_CHARACTERS) {
+      throw new NotPlain([], `more than ${MAX_TEXT_CHARACTERS} characters in all`);
     }
     if (typeof value !== "object" || value === null) return value;
     if (path.length >= DEEPEST) throw new NotPlain(path, `nested more than ${DEEPEST} deep`);

@@ -4,7 +4,7 @@ import { UcredError } from "../../errors.ts";
 import { visible } from "../../text.ts";
 
 /** More are only counted: a text of 4 MiB may have a million. */
-const MOST_PROBLEMS = 100;
+const MAX_PROBLEMS = 100;
 
 /** Gathers problems. */
 export class Problems<P> {
@@ -19,7 +19,7 @@ export class Problems<P> {
   }
 
   get isFull(): boolean {
-    return this.first.length === MOST_PROBLEMS;
+    return this.first.length === MAX_PROBLEMS;
   }
 
   get isEmpty(): boolean {

@@ -163,7 +163,9 @@ export function show(value: unknown): string {
       return `${value}n`;
     case "string":
       return visible(
-        JSON.stringify(value.length > MOST_SHOWN ? `${value.slice(0, MOST_SHOWN)}…` : value),
+        JSON.stringify(
+          value.length > MAX_SHOWN_CHARACTERS ? `${value.slice(0, MAX_SHOWN_CHARACTERS)}…` : value,
+        ),
       );
     case "object":
       if (value !== null) return showObject(value);
@@ -172,7 +174,7 @@ export function show(value: unknown): string {
 }
 
 /** In characters. */
-const MOST_SHOWN = 60;
+const MAX_SHOWN_CHARACTERS = 60;
 
 function showObject(value: object): string {
   const [empty, full] = Array.isArray(value) ? ["[]", "a list"] : ["{}", "an object"];
@@ -228,7 +230,7 @@ const nameOf = (text: string): string => `U+${hex(text.codePointAt(0)!).toUpperC
 /** "; did you mean …?" where something similar exists. */
 export function suggest(wrong: string, right: Iterable<string>): string {
   let [best, least] = ["", Math.max(2, Math.floor(wrong.length / 3)) + 1];
-  let left = MOST_COMPARED;
+  let left = MAX_COMPARED;
   for (const candidate of right) {
     if ((left -= candidate.length) < 0) break;
     const changes = distance(wrong, candidate);
@@ -238,7 +240,7 @@ export function suggest(wrong: string, right: Iterable<string>): string {
 }
 
 /** In characters: some ten thousand names. */
-const MOST_COMPARED = 100_000;
+const MAX_COMPARED = 100_000;
 
 /** Insertions, deletions, replacements and swaps of neighbours between two words. */
 function distance(a: string, b: string): number {
