@@ -36,7 +36,8 @@ export type {
   Explanation,
   RuleExplanation,
 } from "./core/policy/analyze/explain.ts";
-export type { Finding, FindingKind, LintOptions } from "./core/policy/analyze/lint.ts";
+export type { Finding, FindingKind } from "./core/policy/analyze/findings.ts";
+export type { LintOptions } from "./core/policy/analyze/lint.ts";
 export type { DecideOptions, Decision } from "./core/policy/decide/decision.ts";
 export { equivalent, type Policy } from "./core/policy/policy.ts";
 export {
@@ -53,8 +54,8 @@ export { UcredError, type UcredErrorCode, type UcredErrorDetails } from "./core/
 export type { Fact, FactSource } from "./core/facts.ts";
 export type {
   AmbiguousId,
-  CredentialDrift as Drift,
-  EndedProcess as Ended,
+  CredentialDrift,
+  EndedProcess,
   LiveCredentials,
   LiveId,
   Peer,
@@ -76,7 +77,6 @@ export type {
   SeccompMode,
 } from "./core/process.ts";
 export { peerCredentials } from "./identity/credentials.ts";
-export { type Datagram, receive, type ReceiveOptions, type Receiver } from "./servers/datagram.ts";
 export type {
   BunSocketLike,
   IncomingMessageLike,

@@ -13,6 +13,10 @@ const entries = {
   bun: "servers/bun.ts",
   hono: "servers/hono.ts",
   client: "client/mod.ts",
+  audit: "servers/audit.ts",
+  systemd: "servers/systemd.ts",
+  datagram: "servers/datagram.ts",
+  guard: "guard/mod.ts",
   otel: "servers/otel.ts",
 };
 

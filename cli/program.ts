@@ -4,7 +4,7 @@ import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 
 import { resolve } from "node:path";
 import process from "node:process";
 import { isIdentityHeader } from "../guard/headers.ts";
-import { guard, type GuardCommandOptions } from "../guard/run.ts";
+import { guard, type GuardCommandOptions } from "./guard.ts";
 import { everyCommand, examplesOf, nameOf } from "./commands.ts";
 import { completions, SHELLS } from "./completions.ts";
 import { doctor } from "./doctor.ts";

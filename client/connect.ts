@@ -3,9 +3,8 @@
 import { Agent, type ClientRequest } from "node:http";
 import { connect as connectTo, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { requireOptions } from "../core/options.ts";
+import { type OptionNames, requireOptions } from "../core/options.ts";
 import { type ServerExpectation, verifyServer } from "../identity/verify_server.ts";
-import { CONNECT_OPTIONS, IDLE_TIMEOUT_MS } from "./mod.ts";
 
 /** Where the server is, and who it has to be. */
 export interface ConnectOptions {
@@ -94,3 +93,8 @@ export class VerifyingAgent extends Agent {
     super.reuseSocket(stream, request);
   }
 }
+
+export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = { path: true, expect: true };
+
+/** How long a connection is kept for the next request. Servers of `ucred` keep it for 5 s. */
+export const IDLE_TIMEOUT_MS = 4000;

@@ -20,14 +20,12 @@
 import { Buffer } from "node:buffer";
 import { Agent, type ClientRequest, type IncomingMessage, request as requestOf } from "node:http";
 import { Readable } from "node:stream";
-import { type OptionNames, requireOptions } from "../core/options.ts";
-import type { ServerExpectation } from "../identity/verify_server.ts";
-import { type ConnectOptions, VerifyingAgent } from "./connect.ts";
+import { requireOptions } from "../core/options.ts";
+import { CONNECT_OPTIONS, type ConnectOptions, VerifyingAgent } from "./connect.ts";
 
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
+export { connect, type ConnectOptions } from "./connect.ts";
 export type { ServerExpectation } from "../identity/verify_server.ts";
-
-export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = { path: true, expect: true };
 
 /** An HTTP client whose every connection is to the server that is expected. */
 export interface VerifyingClient {
@@ -79,9 +77,6 @@ export function createClient(options: ConnectOptions): VerifyingClient {
     close: () => agent.destroy(),
   };
 }
-
-/** How long a connection is kept for the next request. Servers of `ucred` keep it for 5 s. */
-export const IDLE_TIMEOUT_MS = 4000;
 
 /** Headers about one connection or one message: RFC 9110, 7.6.1, and RFC 9112. The client sets them. */
 const CONNECTION_HEADERS: ReadonlySet<string> = new Set([

@@ -1,7 +1,5 @@
 /** Text that people read: invisible and control characters, and what a thrown value says. */
 
-import { EACH_HIDDEN, firstOf, type Found } from "./policy/document/shape.ts";
-
 /**
  * Characters that do not show, or make others show in another order: what is written with them is not
  * what people read. Controls, ends of lines, direction marks, halves of surrogate pairs; and what
@@ -41,3 +39,32 @@ export function stackOf(thrown: unknown): string {
     return "";
   }
 }
+
+/** Characters that look like a space and are none: a text with one is not equal to what is typed. */
+const SPACE_LIKE = /[^\P{Zs} ]|\u2800/u;
+
+export const EACH_HIDDEN = new RegExp(`${UNSEEN.source}|${SPACE_LIKE.source}`, "gu");
+
+/** A character of a text. */
+export interface Found {
+  readonly at: number;
+  /** "U+202E". */
+  readonly name: string;
+}
+
+/** Every such character. */
+export function* everyUnseenIn(text: string): Generator<Found> {
+  for (const { 0: character, index } of text.matchAll(EACH_UNSEEN)) {
+    yield { at: index, name: nameOf(character) };
+  }
+}
+
+/** The first character of a text that looks like a space and is none: U+00A0, U+3000 and so on. */
+export const spaceLikeIn = (text: string): Found | undefined => firstOf(SPACE_LIKE, text);
+
+export function firstOf(characters: RegExp, text: string): Found | undefined {
+  const at = text.search(characters);
+  return at < 0 ? undefined : { at, name: nameOf(text.slice(at)) };
+}
+
+const nameOf = (text: string): string => `U+${hex(text.codePointAt(0)!).toUpperCase()}`;

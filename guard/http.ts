@@ -1,20 +1,21 @@
-/** A guard that decides each HTTP request, and passes it on with the peer's identity in its headers. */
+/** The guard's HTTP mode: decides each request and forwards it with the peer's identity as headers. */
 
 import { createProxyServer } from "httpxy";
-import { Agent, type ClientRequest, type IncomingMessage, type ServerResponse } from "node:http";
+import type { ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { createServer, peerOf } from "../servers/http.ts";
 import { introduce, removeHops, wantsToEnd, withoutHttp } from "./headers.ts";
 import type { GuardOptions, GuardServer } from "./options.ts";
 import { passUpgrade } from "./upgrade.ts";
-import { type Client, Upstream } from "./upstream.ts";
+import { Upstream } from "./upstream.ts";
+import { UpstreamAgent } from "./upstream_agent.ts";
 
-/** Makes the guard; it does not listen yet. */
-export function guardHttp(
-  { policy, limits, audit, upstream: path, expect, h2c, keepHeaders }: GuardOptions,
-): GuardServer {
-  const upstream = new Upstream(path, expect);
+/** Makes a guard in HTTP mode. It does not listen yet. */
+export function guardHttp(options: GuardOptions): GuardServer {
+  const { policy, limits, audit, upstream: path, h2c = false } = options;
+  const keepHeaders = new Set(options.keepHeaders?.map((name) => name.toLowerCase()));
+  const upstream = new Upstream(options);
   const target = { socketPath: path } as never;
   const theServer = { target: { socketPath: path, pathname: "*" } as never, ignorePath: true };
   const proxy = createProxyServer({ xfwd: false });
@@ -46,13 +47,13 @@ export function guardHttp(
       again.add(request!);
       return void pass(request!, response);
     }
-    upstream.tellFailure(error);
+    upstream.reportFailure(error);
     badGateway(response);
   });
   proxy.on("proxyReq", (outgoing: ClientRequest, _request, response) => {
     outgoing.once("upgrade", (_answer, server: Socket) => { // nobody has asked for it
       server.destroy();
-      upstream.tellFailure(new Error("it answers 101 to a request that asks for no upgrade"));
+      upstream.reportFailure(new Error("it answers 101 to a request that asks for no upgrade"));
       badGateway(response);
     });
   });
@@ -119,83 +120,6 @@ function inTurn({ socket }: IncomingMessage, response: ServerResponse, run: () =
   start();
 }
 
-/** Connects to the upstream for one client connection, whose requests alone use the connection. */
-export class UpstreamAgent extends Agent {
-  readonly #upstream: Upstream;
-  readonly #client: Client;
-  /** Not where connections are kept alive: nothing would notice that the other side has closed one. */
-  readonly #allowHalfOpen: boolean;
-  /** Connections that are not used again. */
-  readonly #spoiled = new WeakSet<Socket>();
-
-  /** @param keepAlive For request after request; otherwise for one whose connection is to be kept. */
-  constructor(upstream: Upstream, client: Client, keepAlive: boolean) {
-    super({ keepAlive, maxSockets: Infinity, maxFreeSockets: 1 });
-    this.#upstream = upstream;
-    this.#client = client;
-    this.#allowHalfOpen = !keepAlive;
-  }
-
-  override createConnection(
-    _options: unknown,
-    done?: (error: Error | null, socket: Socket) => void,
-  ): undefined {
-    this.#upstream.connect(this.#client, this.#allowHalfOpen).then(
-      (socket) => done?.(null, socket),
-      (error) => done?.(error, undefined as never),
-    );
-  }
-
-  /**
-   * Makes sure that a connection is not used again after an answer that some parser could frame in
-   * another way, or once bytes have come beyond the answer: they would be read as the next answer.
-   */
-  watch(answer: IncomingMessage, isHead: boolean): void {
-    const { socket } = answer;
-    if (isAmbiguous(answer, isHead)) this.#spoiled.add(socket);
-    const look = () => answer.complete && this.#spoiled.add(socket);
-    socket.prependListener("data", look); // before the parser, for which this may be the last part
-    answer.once("close", () => socket.off("data", look));
-  }
-
-  override keepSocketAlive(socket: Socket): boolean {
-    if (this.#spoiled.has(socket) || socket.readableLength > 0) return false;
-    super.keepSocketAlive(socket);
-    socket.on("data", destroyThis).resume();
-    return true;
-  }
-
-  override reuseSocket(socket: Socket, request: ClientRequest): void {
-    socket.off("data", destroyThis);
-    super.reuseSocket(socket, request);
-    // Otherwise Deno sends it again if the connection ends, even a POST: denoland/deno 36786.
-    request.reusedSocket = false;
-  }
-}
-
-/** Of a connection that waits for the next request: its server has nothing to send. */
-function destroyThis(this: Socket): void {
-  this.destroy();
-}
-
-/** Whether some parser could find another end of an answer: RFC 9112, 6.3. */
-function isAmbiguous(
-  { statusCode = 0, headers, rawHeaders, httpVersion }: IncomingMessage,
-  isHead: boolean,
-): boolean {
-  const { "transfer-encoding": coding, "content-length": length } = headers;
-  // Servers exist that send the body with an answer that has none.
-  if (isHead || [204, 205, 304].includes(statusCode)) {
-    return coding !== undefined || (length ?? "0") !== "0";
-  }
-  const framings = rawHeaders.filter((name, at) =>
-    at % 2 === 0 && /^(content.length|transfer.encoding)$/i.test(name)
-  );
-  if (framings.length !== 1) return true;
-  if (coding === undefined) return !/^[0-9]+$/.test(length ?? "");
-  return !/^chunked$/i.test(coding) || httpVersion !== "1.1";
-}
-
 /** Whether a connection has ended that may have been about to when the request was sent. */
 function isLate(error: unknown): boolean {
   return ["ECONNRESET", "EPIPE"].includes((error as NodeJS.ErrnoException).code ?? "");
@@ -221,6 +145,3 @@ function badGateway(response: ServerResponse): void {
   });
   response.end(BAD_GATEWAY);
 }
-
-/** How often to check whether the client of an upgrade has left before the answer, in ms. */
-export const CLIENT_CHECK_MS = 1000;

@@ -1,55 +1,56 @@
 /** How many connections a guard accepts, given how many files the process may open. */
 
 import { readFileSync } from "node:fs";
-import { tell, UsageError } from "../cli/output.ts";
+import { UcredError } from "../core/errors.ts";
 import type { Limits } from "../servers/admission/limits.ts";
-import type { GuardCommandOptions } from "./run.ts";
 
-/** Descriptors of a connection: the client's, the server's, and one of either that is about to be closed. */
-const PER_CONNECTION = 3;
+/** Descriptors per connection: the client's, the upstream's, and one of either that is being closed. */
+const FILES_PER_CONNECTION = 3;
 
-/** Descriptors for all else: the runtime's, policies, logs, connections that are refused. */
-const SPARE = 128;
+/** Descriptors for everything else: the runtime, policies, logs, connections that are rejected. */
+const SPARE_FILES = 128;
 
-/** By default; as ucred/net has it. */
-const CONNECTIONS = 2048;
+/** The defaults of ucred/net. */
+const DEFAULT_CONNECTIONS = 2048;
+const DEFAULT_PER_USER = 256;
 
-const PER_USER = 256;
+const HINT = "Raise RLIMIT_NOFILE with `ulimit -n`, or with LimitNOFILE= of the service";
 
 /**
- * Never more connections than there may be descriptors. A process that has none left accepts nothing,
- * and Deno 2.9.5 never again.
+ * Lowers the limits so that connections cannot use up the process's descriptors. A process without
+ * free descriptors accepts nothing, and Deno 2.9.5 does not recover from it.
+ *
+ * @param report Called with one line if fewer connections are possible than were requested.
+ * @throws {UcredError} `ERR_UCRED_LISTEN` if not even one connection is possible.
  */
-export function limitsOf({ maxConnections, maxPerUser, acceptRate }: GuardCommandOptions): Limits {
-  const files = mostOpenFiles();
-  const most = Math.floor((files - SPARE) / PER_CONNECTION);
-  const asked = maxConnections ?? CONNECTIONS;
-  const raise = "raise it by `ulimit -n`, or by LimitNOFILE= of the service";
-  if (most < 1) {
-    throw new UsageError(`A process may have ${files} files open here, which is too few: ${raise}`);
-  }
-  const share = Math.max(1, Math.floor(most * PER_USER / CONNECTIONS));
-  const perUser = maxPerUser ?? (most < asked ? Math.min(PER_USER, share) : PER_USER);
-  if (most < asked) {
-    tell(
-      `${most} connections at a time, ${Math.min(perUser, most)} of one user, and not ${asked}: ` +
-        `a process may have ${files} files open here; ${raise}`,
+export function limitsWithinFiles(limits: Limits, report: (line: string) => void): Limits {
+  const files = maxOpenFiles();
+  const possible = Math.floor((files - SPARE_FILES) / FILES_PER_CONNECTION);
+  if (possible < 1) {
+    throw new UcredError(
+      "ERR_UCRED_LISTEN",
+      `Cannot accept connections: the process may open only ${files} files`,
+      { hint: HINT },
     );
   }
-  return {
-    connections: Math.min(asked, most),
-    connectionsPerUser: perUser,
-    acceptsPerSecond: acceptRate,
-  };
+  const wanted = limits.connections ?? DEFAULT_CONNECTIONS;
+  if (possible >= wanted) return limits;
+  const share = Math.max(1, Math.floor(possible * DEFAULT_PER_USER / DEFAULT_CONNECTIONS));
+  const perUser = limits.connectionsPerUser ?? Math.min(DEFAULT_PER_USER, share);
+  report(
+    `at most ${possible} connections, ${Math.min(perUser, possible)} per user, instead of ` +
+      `${wanted}: the process may open only ${files} files. ${HINT}`,
+  );
+  return { ...limits, connections: possible, connectionsPerUser: perUser };
 }
 
-/** RLIMIT_NOFILE, where it can be told. */
-function mostOpenFiles(): number {
+/** RLIMIT_NOFILE of this process, from proc(5); Infinity where there is no /proc. */
+function maxOpenFiles(): number {
   try {
     const limits = readFileSync("/proc/self/limits", "latin1");
     const soft = /^Max open files +([0-9]+)/m.exec(limits)?.[1];
     return soft === undefined ? Infinity : Number(soft);
   } catch {
-    return Infinity; // not Linux
+    return Infinity;
   }
 }

@@ -1,4 +1,4 @@
-/** A guard that decides at connect, and then passes bytes both ways. */
+/** The guard's stream mode: decides each connection, then passes bytes in both directions. */
 
 import type { Socket } from "node:net";
 import { createServer } from "../servers/net.ts";
@@ -6,12 +6,11 @@ import type { GuardOptions, GuardServer } from "./options.ts";
 import { join } from "./pipe.ts";
 import { Upstream } from "./upstream.ts";
 
-/** Makes the guard; it does not listen yet. */
-export function guardStream(
-  { policy, limits, audit, upstream: path, expect }: GuardOptions,
-): GuardServer {
-  const upstream = new Upstream(path, expect);
-  // Paused until there is somebody to send to; each direction ends by itself.
+/** Makes a guard in stream mode. It does not listen yet. */
+export function guardStream(options: GuardOptions): GuardServer {
+  const { policy, limits, audit } = options;
+  const upstream = new Upstream(options);
+  // Paused until the upstream is connected. Each direction is half-closed on its own.
   const sockets = { allowHalfOpen: true, pauseOnConnect: true };
   return createServer({ policy, limits, audit, ...sockets }, async (client: Socket, { uid }) => {
     let server: Socket;
@@ -19,7 +18,7 @@ export function guardStream(
       server = await upstream.connect({ socket: client, uid }, true);
     } catch (error) {
       if (client.destroyed) return;
-      upstream.tellFailure(error);
+      upstream.reportFailure(error);
       client.destroy();
       return;
     }

@@ -7,9 +7,9 @@ import { clearInterval, setInterval } from "node:timers";
 import { host } from "../adapters/host.ts";
 import { isHungUp } from "../identity/hangup.ts";
 import { peerOf } from "../servers/http.ts";
-import { CLIENT_CHECK_MS, UpstreamAgent } from "./http.ts";
 import { finish, join } from "./pipe.ts";
 import { Upstream } from "./upstream.ts";
+import { UpstreamAgent } from "./upstream_agent.ts";
 
 /**
  * Passes an upgrade on. If the server behind agrees (101), the connection is from then on bytes in both
@@ -38,7 +38,7 @@ export function passUpgrade(
   });
   outgoing.on("error", (error) => {
     if (client.destroyed || client.writableEnded) return;
-    upstream.tellFailure(error);
+    upstream.reportFailure(error);
     if (isAnswered) client.destroy(); // another head would be read as part of the body
     else refuse(client, "502 Bad Gateway");
   });
@@ -139,3 +139,6 @@ function headOf(
 function refuse(client: Duplex, status: string): void {
   finish(client, `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
+
+/** How often to check whether the client of an upgrade has left before the answer, in ms. */
+export const CLIENT_CHECK_MS = 1000;

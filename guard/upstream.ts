@@ -2,10 +2,10 @@
 
 import { connect as connectTo, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { textOf, visible } from "../core/text.ts";
 import { isSpent } from "../identity/hangup.ts";
-import type { ServerExpectation } from "../identity/verify_server.ts";
-import { verifyServer } from "../identity/verify_server.ts";
-import { printable, tell } from "../cli/output.ts";
+import { type ServerExpectation, verifyServer } from "../identity/verify_server.ts";
+import type { GuardOptions } from "./options.ts";
 
 /** How long a connection to the upstream may take, in ms. */
 const TIMEOUT = 10_000;
@@ -48,8 +48,9 @@ interface Waiter extends Client {
 export class Upstream {
   readonly path: string;
   readonly #expect: ServerExpectation | undefined;
-  #toldAt = -Infinity;
-  #untold = 0;
+  readonly #report: (line: string) => void;
+  #reportedAt = -Infinity;
+  #unreported = 0;
   /** Clients whose connect failed and is repeated, by user. The first user has the next turn. */
   readonly #waiting = new Map<number | undefined, Set<Waiter>>();
   #retries = 0;
@@ -58,9 +59,10 @@ export class Upstream {
   /** Why the last attempt failed. */
   #lastError: NodeJS.ErrnoException = new Error("it does not accept the connection");
 
-  constructor(path: string, expect: ServerExpectation | undefined) {
-    this.path = path;
+  constructor({ upstream, expect, report = () => {} }: GuardOptions) {
+    this.path = upstream;
     this.#expect = expect;
+    this.#report = report;
   }
 
   /**
@@ -194,21 +196,18 @@ export class Upstream {
     });
   }
 
-  /** Tells that it cannot be reached; not for each of many in a row. */
-  tellFailure(error: unknown): void {
+  /** Reports that the upstream cannot be used; at most once in LOG_INTERVAL_MS. */
+  reportFailure(error: unknown): void {
     const now = performance.now();
-    if (now - this.#toldAt < LOG_INTERVAL_MS) {
-      this.#untold++;
+    if (now - this.#reportedAt < LOG_INTERVAL_MS) {
+      this.#unreported++;
       return;
     }
-    const more = this.#untold === 0 ? "" : ` (and ${this.#untold} times before)`;
-    this.#toldAt = now;
-    this.#untold = 0;
-    const why = error instanceof Error ? error.message : String(error);
-    tell(
-      `the server behind, ${printable(this.path.replace("\0", "@"))}, cannot be used: ${
-        printable(why)
-      }${more}`,
-    );
+    const more = this.#unreported === 0 ? "" : ` (and ${this.#unreported} times before)`;
+    this.#reportedAt = now;
+    this.#unreported = 0;
+    const path = visible(this.path.replace("\0", "@"));
+    const why = visible(error instanceof Error ? error.message : textOf(error));
+    this.#report(`the upstream ${path} cannot be used: ${why}${more}`);
   }
 }

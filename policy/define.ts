@@ -1,6 +1,5 @@
 /** Policies whose names are those of this system. */
 
-import { openedSystem } from "../adapters/select.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { checkPolicy, type Resolve } from "../core/policy/document/check.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
@@ -13,7 +12,7 @@ import {
 import type { Accounts, Named, NamedKind, PolicyDocument } from "../core/policy/document/types.ts";
 import { compilePolicy, type Policy } from "../core/policy/policy.ts";
 import { visible } from "../core/text.ts";
-import { idOf, localNames } from "../system/accounts.ts";
+import { idOf, localNames, ownUid } from "../system/accounts.ts";
 
 /** What names in a policy are resolved with. */
 export interface DefineOptions {
@@ -69,11 +68,10 @@ export function checkDocument(
 ): { readonly policy: Policy } | { readonly problems: Problems<Problem> } {
   const { accounts } = ownOf(options);
   const resolve: Resolve = {
-    uid: (name) => accounts === undefined ? idOf(openedSystem(), "user", name) : accounts.uid(name),
-    gid: (name) =>
-      accounts === undefined ? idOf(openedSystem(), "group", name) : accounts.gid(name),
-    names: (kind) => accounts === undefined ? localNames(openedSystem(), kind) : [],
-    ownUid: () => openedSystem().libc.geteuid(),
+    uid: (name) => accounts === undefined ? idOf("user", name) : accounts.uid(name),
+    gid: (name) => accounts === undefined ? idOf("group", name) : accounts.gid(name),
+    names: (kind) => accounts === undefined ? localNames(kind) : [],
+    ownUid,
   };
   const result = checkPolicy(document, resolve);
   if ("problems" in result) return result;

@@ -16,8 +16,8 @@ import {
 } from "yaml";
 import { DEEPEST } from "../core/policy/document/plain_copy.ts";
 import { type Problem, Problems } from "../core/policy/document/problems.ts";
-import { everyUnseenIn, show } from "../core/policy/document/shape.ts";
-import { visible } from "../core/text.ts";
+import { show } from "../core/policy/document/shape.ts";
+import { everyUnseenIn, visible } from "../core/text.ts";
 
 /** In characters (UTF-16 code units). Ten thousand rules take less. */
 export const MAX_TEXT_CHARACTERS = 4 << 20;

@@ -52,16 +52,16 @@ export type { Decision } from "../core/policy/decide/decision.ts";
 export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { AdmissionOptions, ServerStats } from "./admission/admission.ts";
-export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";
-export type { LimitName as Limit, Limits } from "./admission/limits.ts";
+export type { AuditLog } from "./admission/audit.ts";
+export type { LimitName, Limits } from "./admission/limits.ts";
 export type {
   CloseOptions,
-  CommonListenOptions as AnyListenOptions,
+  CommonListenOptions,
   ListenOptions,
   PathListenOptions,
   SystemdListenOptions,
 } from "./listen/lifecycle.ts";
-export type { SocketPathOptions as PlaceOptions } from "./listen/socket_path.ts";
+export type { SocketPathOptions } from "./listen/socket_path.ts";
 
 /** A `Bun.Socket`, as far as Bun's documentation has it. */
 export interface BunSocket extends BunSocketLike {

@@ -27,16 +27,11 @@
 
 export {
   createServer,
-  type HttpAdmissionOptions as RequestOptions,
+  type HttpAdmissionOptions,
   type HttpServer,
   type HttpServerOptions,
 } from "./http/node.ts";
-export type {
-  Engine,
-  FetchContext,
-  FetchServer as HttpListening,
-  ServeOptions,
-} from "./http/options.ts";
+export type { Engine, FetchContext, FetchServer, ServeOptions } from "./http/options.ts";
 export { serve } from "./http/serve.ts";
 export { decisionOf, peerOf, type RequestLike } from "./admission/attach.ts";
 export type { Peer } from "../core/peer.ts";
@@ -44,25 +39,15 @@ export type { Decision } from "../core/policy/decide/decision.ts";
 export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { AdmissionOptions, ServerStats } from "./admission/admission.ts";
-export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";
-export {
-  type AcceptedEvent,
-  CHANNELS,
-  type ClosedEvent,
-  type DecidedEvent,
-  type FailedEvent,
-  type RefusalReason as Refusal,
-  type RefusedEvent,
-  type ServerEvent,
-} from "./admission/events.ts";
-export type { LimitName as Limit, Limits } from "./admission/limits.ts";
+export type { AuditLog } from "./admission/audit.ts";
+export type { RefusalReason } from "./admission/events.ts";
+export type { LimitName, Limits } from "./admission/limits.ts";
 export type {
   CloseOptions,
-  CommonListenOptions as AnyListenOptions,
+  CommonListenOptions,
   ListenOptions,
   PathListenOptions,
   SafeServer,
   SystemdListenOptions,
 } from "./listen/lifecycle.ts";
-export type { SocketPathOptions as PlaceOptions } from "./listen/socket_path.ts";
-export { notify } from "../system/sd_notify.ts";
+export type { SocketPathOptions } from "./listen/socket_path.ts";

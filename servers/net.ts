@@ -41,33 +41,19 @@ export type { Peer } from "../core/peer.ts";
 export type { Decision } from "../core/policy/decide/decision.ts";
 export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
-export type {
-  AdmissionOptions,
-  RefusedConnection as Refused,
-  ServerStats,
-} from "./admission/admission.ts";
-export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";
-export {
-  type AcceptedEvent,
-  CHANNELS,
-  type ClosedEvent,
-  type DecidedEvent,
-  type FailedEvent,
-  type RefusalReason as Refusal,
-  type RefusedEvent,
-  type ServerEvent,
-} from "./admission/events.ts";
-export type { LimitName as Limit, Limits } from "./admission/limits.ts";
+export type { AdmissionOptions, RefusedConnection, ServerStats } from "./admission/admission.ts";
+export type { AuditLog } from "./admission/audit.ts";
+export type { RefusalReason } from "./admission/events.ts";
+export type { LimitName, Limits } from "./admission/limits.ts";
 export type {
   CloseOptions,
-  CommonListenOptions as AnyListenOptions,
+  CommonListenOptions,
   ListenOptions,
   PathListenOptions,
   SafeServer,
   SystemdListenOptions,
 } from "./listen/lifecycle.ts";
-export type { SocketPathOptions as PlaceOptions } from "./listen/socket_path.ts";
-export { notify } from "../system/sd_notify.ts";
+export type { SocketPathOptions } from "./listen/socket_path.ts";
 
 /** Who may connect, and how sockets are to be; see `net.createServer()` for the latter. */
 export interface NetServerOptions extends AdmissionOptions, ServerOpts {

@@ -93,7 +93,8 @@ function call(
 }
 
 /** The names in the system's own files: what a misspelt one may have meant. No directory is asked. */
-export function localNames(system: System, kind: "user" | "group"): readonly string[] {
+export function localNames(kind: "user" | "group"): readonly string[] {
+  const system = openedSystem();
   const { linux } = system.libc;
   const file = kind === "user" ? "/etc/passwd" : "/etc/group";
   const text = linux === undefined ? "" : readText(system, linux, file, MAX_ENTRY_BYTES);
@@ -120,7 +121,7 @@ export function accountId(
   system: System = openedSystem(),
 ): number | undefined {
   if (typeof account === "number") return account;
-  const id = idOf(system, kind, account);
+  const id = idOf(kind, account, system);
   if (id !== undefined || !/^(?:0|[1-9]\d{0,9})$/.test(account)) return id;
   return isId(Number(account)) ? Number(account) : undefined;
 }
@@ -132,7 +133,11 @@ type NameLookup = "getpwnam_r" | "getgrnam_r";
  *
  * @throws {UcredError} Where the lookup fails: whether there is such a name is then unknown.
  */
-export function idOf(system: System, kind: "user" | "group", name: string): number | undefined {
+export function idOf(
+  kind: "user" | "group",
+  name: string,
+  system: System = openedSystem(),
+): number | undefined {
   const lookup = kind === "user" ? "getpwnam_r" : "getgrnam_r";
   const bytes = new TextEncoder().encode(name);
   if (bytes.length === 0 || bytes.includes(0)) return undefined;

@@ -21,7 +21,7 @@ const WHAT = "notify the service manager";
  *
  * @example Tell that a server of your own is ready
  * ```ts
- * import { notify } from "ucred/net";
+ * import { notify } from "ucred/systemd";
  *
  * console.log(notify("READY=1") ? "told" : "nobody wants to know"); // nobody wants to know
  * ```

@@ -8,7 +8,8 @@
  */
 
 import process from "node:process";
-import { receive, UcredError } from "../../mod.ts";
+import { UcredError } from "../../mod.ts";
+import { receive } from "../../servers/datagram.ts";
 
 const [path, ...rest] = process.argv.slice(2);
 if (path === undefined || path.startsWith("-") || rest.length > 0) {

@@ -1,19 +1,20 @@
 /** What is said about policies: each claim is checked by deciding, and by a search for a counterexample. */
 
+import fc from "fast-check";
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
 import { UcredError } from "../../core/errors.ts";
 import { Budget, BudgetExceeded } from "../../core/policy/analyze/budget.ts";
-import { checkPolicy } from "../../core/policy/document/check.ts";
-import type { Condition, PolicyDocument, RuleDocument } from "../../core/policy/document/types.ts";
 import { difference } from "../../core/policy/analyze/difference.ts";
-import { type Finding, lintRules } from "../../core/policy/analyze/lint.ts";
-import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy.ts";
+import type { Finding } from "../../core/policy/analyze/findings.ts";
+import { lintRules } from "../../core/policy/analyze/lint.ts";
 import { RuleRegions } from "../../core/policy/analyze/reach.ts";
 import { EVERYTHING, exampleIn, whereKnown } from "../../core/policy/analyze/region.ts";
-import type { PlainPeer } from "../../core/policy/decide/subject.ts";
 import { type PeerIds, whoCan } from "../../core/policy/analyze/who.ts";
+import type { PlainPeer } from "../../core/policy/decide/subject.ts";
+import { checkPolicy } from "../../core/policy/document/check.ts";
+import type { Condition, PolicyDocument, RuleDocument } from "../../core/policy/document/types.ts";
+import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy.ts";
 import { compile, peer, resolve, rules, RUNS, text } from "./policies.ts";
 
 const about = (findings: readonly Finding[]) => findings.map(({ kind, rule }) => `${kind} ${rule}`);

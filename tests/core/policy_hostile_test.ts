@@ -7,10 +7,10 @@ import type { Peer } from "../../core/peer.ts";
 import type { PlainPeer } from "../../core/policy/decide/subject.ts";
 import { checkPolicy } from "../../core/policy/document/check.ts";
 import { MAX_VALUES } from "../../core/policy/document/plain_copy.ts";
-import { PLAIN_PATTERN, SEEN_PATTERN, spaceLikeIn } from "../../core/policy/document/shape.ts";
+import { PLAIN_PATTERN, SEEN_PATTERN } from "../../core/policy/document/shape.ts";
 import type { Condition, RuleDocument } from "../../core/policy/document/types.ts";
 import { compilePolicy, equivalent, type Policy } from "../../core/policy/policy.ts";
-import { unseenIn } from "../../core/text.ts";
+import { spaceLikeIn, unseenIn } from "../../core/text.ts";
 import { compile, resolve } from "./policies.ts";
 
 /** Makes a policy of anything. @throws {Error} With the problems, a line for each. */

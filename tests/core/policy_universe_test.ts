@@ -3,19 +3,20 @@
  * so is said. Policies here tell nobody apart whom this world has not got.
  */
 
+import fc from "fast-check";
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
 import { Budget } from "../../core/policy/analyze/budget.ts";
+import { difference } from "../../core/policy/analyze/difference.ts";
+import type { Finding } from "../../core/policy/analyze/findings.ts";
+import { lintRules } from "../../core/policy/analyze/lint.ts";
+import { RuleRegions } from "../../core/policy/analyze/reach.ts";
+import { whoCan } from "../../core/policy/analyze/who.ts";
+import type { PlainPeer } from "../../core/policy/decide/subject.ts";
 import { checkPolicy } from "../../core/policy/document/check.ts";
 import type { Condition, RuleDocument } from "../../core/policy/document/types.ts";
-import { difference } from "../../core/policy/analyze/difference.ts";
-import { type Finding, lintRules } from "../../core/policy/analyze/lint.ts";
-import { RuleRegions } from "../../core/policy/analyze/reach.ts";
-import type { PlainPeer } from "../../core/policy/decide/subject.ts";
-import { whoCan } from "../../core/policy/analyze/who.ts";
-import { decideNaively, globMatches, holds, resolve } from "./policies.ts";
 import { cases } from "../support/suite.ts";
+import { decideNaively, globMatches, holds, resolve } from "./policies.ts";
 
 // The policies.
 

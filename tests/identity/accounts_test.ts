@@ -3,7 +3,6 @@
 import assert from "node:assert/strict";
 import { UcredError } from "../../core/errors.ts";
 import { LINUX_OPTIONS } from "../../ffi/linux.ts";
-import { openedSystem } from "../../adapters/select.ts";
 import { accountId, groupName, idOf, userName } from "../../system/accounts.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import { isAmbiguous } from "../../system/overflow_ids.ts";
@@ -235,17 +234,17 @@ for (const [kind, call] of [["user", "getpwnam_r"], ["group", "getgrnam_r"]] as 
   testWith(here, `idOf() gives the id of a ${kind}, with as much memory as it takes`, () => {
     for (const need of [0, 4000, 1 << 19]) {
       fake.answer(ada({ need }));
-      assert.equal(idOf(fake.open(), kind, "ada"), 4000000000);
+      assert.equal(idOf(kind, "ada", fake.open()), 4000000000);
     }
   });
 
   testWith(here, `idOf() tells no ${kind} of the name from a lookup that fails`, () => {
     for (const result of [0, 2, 3]) {
       fake.answer(answer({ result, size: ACCOUNT_ANSWER.missing }));
-      assert.equal(idOf(fake.open(), kind, "ada"), undefined);
+      assert.equal(idOf(kind, "ada", fake.open()), undefined);
     }
     fake.answer(ada());
-    for (const name of ["", "a\0a"]) assert.equal(idOf(fake.open(), kind, name), undefined);
+    for (const name of ["", "a\0a"]) assert.equal(idOf(kind, name, fake.open()), undefined);
     for (
       const [answer, errno] of [
         [ada({ result: 5 }), 5],
@@ -255,7 +254,7 @@ for (const [kind, call] of [["user", "getpwnam_r"], ["group", "getgrnam_r"]] as 
       ] as const
     ) {
       fake.answer(answer);
-      assert.throws(() => idOf(fake.open(), kind, "ada"), (error) => {
+      assert.throws(() => idOf(kind, "ada", fake.open()), (error) => {
         assert.ok(error instanceof UcredError);
         assert.deepEqual([error.code, error.errno], ["ERR_UCRED_SYSCALL", errno]);
         return true;
@@ -265,7 +264,7 @@ for (const [kind, call] of [["user", "getpwnam_r"], ["group", "getgrnam_r"]] as 
 }
 
 testWith([], "idOf() knows root, and nobody of a name that nobody has", () => {
-  assert.equal(idOf(openedSystem(), "user", "root"), 0);
-  assert.equal(idOf(openedSystem(), "user", "nobody-of-this-name"), undefined);
-  assert.equal(idOf(openedSystem(), "group", "nobody-of-this-name"), undefined);
+  assert.equal(idOf("user", "root"), 0);
+  assert.equal(idOf("user", "nobody-of-this-name"), undefined);
+  assert.equal(idOf("group", "nobody-of-this-name"), undefined);
 });

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { System } from "../../adapters/select.ts";
 import type { UcredErrorCode } from "../../core/errors.ts";
 import type { Fact } from "../../core/facts.ts";
-import { receiveOn } from "../../servers/datagram.ts";
+import { receiveOn } from "../../identity/datagram.ts";
 import { fdOf } from "../../identity/fd.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import { readCredentials } from "../../identity/credentials.ts";

@@ -14,7 +14,8 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import process from "node:process";
-import { receive, UcredError } from "../../mod.ts";
+import { UcredError } from "../../mod.ts";
+import { receive } from "../../servers/datagram.ts";
 import { createServer } from "../../servers/net.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";

@@ -8,7 +8,12 @@ import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { openedSystem } from "../../adapters/select.ts";
 import { notifyAt } from "../../system/sd_notify.ts";
-import { type Datagram, receive, type ReceiveOptions, type Receiver } from "../../mod.ts";
+import {
+  type Datagram,
+  receive,
+  type ReceiveOptions,
+  type Receiver,
+} from "../../servers/datagram.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";
 import { Child, freshPath } from "./harness.ts";

@@ -13,7 +13,7 @@ import { OwnedDescriptor } from "../../system/owned_descriptor.ts";
 import { fdOf } from "../../identity/fd.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import type { Peer } from "../../mod.ts";
-import { receive } from "../../mod.ts";
+import { receive } from "../../servers/datagram.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith, until } from "../support/suite.ts";
 import { deny } from "../identity/denying.ts";

@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { openedSystem } from "../../adapters/select.ts";
 import { foundSocketOf } from "../../system/accepted_sockets.ts";
 import { definePolicy, identify, type Peer } from "../../mod.ts";
-import { CHANNELS } from "../../servers/net.ts";
+import { CHANNELS } from "../../servers/audit.ts";
 import { type PeerListener, withPeers, type WithPeersOptions } from "../../servers/deno.ts";
 import { Child, freshPath, pidfds } from "../live/harness.ts";
 import { needs, runtimeCommand, testWith, until } from "../support/suite.ts";

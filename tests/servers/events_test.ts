@@ -11,7 +11,8 @@ import {
 } from "@opentelemetry/sdk-metrics";
 import { definePolicy } from "../../mod.ts";
 import { createServer as createHttpServer } from "../../servers/http.ts";
-import { CHANNELS, createServer, type ServerEvent } from "../../servers/net.ts";
+import { createServer } from "../../servers/net.ts";
+import { CHANNELS, type ServerEvent } from "../../servers/audit.ts";
 import { measureServers } from "../../servers/otel.ts";
 import { freshPath } from "../live/harness.ts";
 import { needs, runtime, testWith, until } from "../support/suite.ts";

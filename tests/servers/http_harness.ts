@@ -10,7 +10,6 @@ import { Readable, type Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Decision, Peer } from "../../mod.ts";
 import {
-  CHANNELS,
   type CloseOptions,
   createServer,
   decisionOf,
@@ -19,9 +18,9 @@ import {
   peerOf,
   serve,
   type ServeOptions,
-  type ServerEvent,
   type ServerStats,
 } from "../../servers/http.ts";
+import { CHANNELS, type ServerEvent } from "../../servers/audit.ts";
 import { freshPath } from "../live/harness.ts";
 import { compileProgram } from "../support/compile.ts";
 import { endAfterEach, type Need, needs, testWith } from "../support/suite.ts";

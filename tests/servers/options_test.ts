@@ -11,16 +11,17 @@ import {
   definePolicy,
   identify,
   type PolicyDocument,
-  receive,
   shadowPolicy,
   verifyServer,
 } from "../../mod.ts";
+import { receive } from "../../servers/datagram.ts";
 import { loadPolicy, parsePolicy, watchPolicy } from "../../policy/mod.ts";
 import { listen as listenOnBun } from "../../servers/bun.ts";
 import { requirePeer } from "../../servers/hono.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { withPeers } from "../../servers/listen/deno_peers.ts";
-import { auditLog, createServer } from "../../servers/net.ts";
+import { createServer } from "../../servers/net.ts";
+import { auditLog } from "../../servers/audit.ts";
 import { freshPath } from "../live/harness.ts";
 import { needs, testWith } from "../support/suite.ts";
 

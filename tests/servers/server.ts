@@ -10,12 +10,12 @@ import { closeSync, openSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import {
-  auditLog,
   createServer,
   type ListenOptions,
   type NetServer,
   type NetServerOptions,
 } from "../../servers/net.ts";
+import { auditLog } from "../../servers/audit.ts";
 import { definePolicy, type Peer } from "../../mod.ts";
 import { listen as listenByBun } from "../../servers/bun.ts";
 import type { PolicyDocument } from "../../core/policy/document/types.ts";

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { lstatSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import { receive } from "../../mod.ts";
+import { receive } from "../../servers/datagram.ts";
 import { createServer } from "../../servers/net.ts";
 import { Child, freshPath, peerProgram } from "../live/harness.ts";
 import { needs, testWith } from "../support/suite.ts";

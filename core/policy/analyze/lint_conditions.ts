@@ -1,13 +1,13 @@
 /** What is doubtful about the conditions of one rule, whatever other rules say. */
 
 import { holdsContainers } from "../../cgroup.ts";
-import type { Budget } from "./budget.ts";
-import type { CheckedRule } from "../document/check.ts";
 import type { CheckedCondition, CheckedFact } from "../decide/condition.ts";
 import { hasId, type IdRange, intersect, others, unite, writeRanges } from "../decide/id_ranges.ts";
-import { findText } from "./text_sets.ts";
-import type { Say } from "./lint.ts";
 import { OVERFLOW_ID } from "../decide/subject.ts";
+import type { CheckedRule } from "../document/check.ts";
+import type { Budget } from "./budget.ts";
+import type { Say } from "./findings.ts";
+import { findText } from "./text_sets.ts";
 
 /** Reports what is doubtful about a rule's conditions. */
 export function lintConditions(rule: CheckedRule, say: Say): void {

@@ -3,7 +3,7 @@
 import { isId, NO_ID } from "../../credentials.ts";
 import type { AmbiguousId } from "../../peer.ts";
 import { NAMESPACE_KINDS } from "../../process.ts";
-import { unseenIn } from "../../text.ts";
+import { spaceLikeIn, unseenIn } from "../../text.ts";
 import { parseRange } from "../decide/id_ranges.ts";
 import type { DocumentPath } from "./problems.ts";
 import {
@@ -20,7 +20,6 @@ import {
   SEEN_PATTERN,
   type Shape,
   show,
-  spaceLikeIn,
   subjectOf,
   suggest,
   value,

@@ -1,6 +1,6 @@
 /** What data must look like, said once: for checking it, and as a JSON Schema for editors. */
 
-import { EACH_UNSEEN, hex, UNSEEN, visible } from "../../text.ts";
+import { visible } from "../../text.ts";
 import type { DocumentPath } from "./problems.ts";
 import type { NamedKind } from "./types.ts";
 
@@ -182,10 +182,6 @@ function showObject(value: object): string {
   return empty;
 }
 
-/** Characters that look like a space and are none: a text with one is not equal to what is typed. */
-const SPACE_LIKE = /[^\P{Zs} ]|\u2800/u;
-export const EACH_HIDDEN = new RegExp(`${UNSEEN.source}|${SPACE_LIKE.source}`, "gu");
-
 /**
  * The same for schemas: as ranges, since not everyone's regular expressions know the properties. What is
  * beyond U+FFFF stands there itself, since each has an escape of its own for it.
@@ -202,30 +198,6 @@ export const SEEN_PATTERN = `^[^${UNSEEN_RANGES}]*$`;
 
 /** Matches texts without {@link unseenIn} and {@link spaceLikeIn}. */
 export const PLAIN_PATTERN = `^[^${UNSEEN_RANGES}${SPACE_LIKE_RANGES}]*$`;
-
-/** A character of a text. */
-export interface Found {
-  readonly at: number;
-  /** "U+202E". */
-  readonly name: string;
-}
-
-/** Every such character. */
-export function* everyUnseenIn(text: string): Generator<Found> {
-  for (const { 0: character, index } of text.matchAll(EACH_UNSEEN)) {
-    yield { at: index, name: nameOf(character) };
-  }
-}
-
-/** The first character of a text that looks like a space and is none: U+00A0, U+3000 and so on. */
-export const spaceLikeIn = (text: string): Found | undefined => firstOf(SPACE_LIKE, text);
-
-export function firstOf(characters: RegExp, text: string): Found | undefined {
-  const at = text.search(characters);
-  return at < 0 ? undefined : { at, name: nameOf(text.slice(at)) };
-}
-
-const nameOf = (text: string): string => `U+${hex(text.codePointAt(0)!).toUpperCase()}`;
 
 /** "; did you mean …?" where something similar exists. */
 export function suggest(wrong: string, right: Iterable<string>): string {

@@ -1,10 +1,10 @@
-/** `ucred guard`: identity for a server that knows nothing of it, in front of whose socket it stands. */
+/** `ucred guard`: runs a guard in front of a server that does not identify its clients. */
 
 import { closeSync, openSync } from "node:fs";
 import process from "node:process";
 import { clearInterval, setInterval } from "node:timers";
-import { type ExitCode, printable, tell, tellError, UsageError } from "../cli/output.ts";
-import { untilSignal } from "../cli/signals.ts";
+import { type ExitCode, printable, tell, tellError, UsageError } from "./output.ts";
+import { untilSignal } from "./signals.ts";
 import { isId } from "../core/credentials.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { shadowPolicy } from "../core/policy/shadow.ts";
@@ -13,12 +13,9 @@ import { type WatchedPolicy, watchPolicy } from "../policy/watch.ts";
 import { type AuditLog, auditLog } from "../servers/admission/audit.ts";
 import type { ListenOptions } from "../servers/listen/lifecycle.ts";
 import { accountId } from "../system/accounts.ts";
-import { guardHttp } from "./http.ts";
-import { limitsOf } from "./limits.ts";
-import type { GuardServer } from "./options.ts";
-import { guardStream } from "./stream.ts";
+import { createGuard, type GuardServer } from "../guard/mod.ts";
 
-/** Options, as the command line has them. */
+/** The command line's options, parsed. */
 export interface GuardCommandOptions {
   readonly listen?: string;
   readonly systemd?: true | string;
@@ -41,37 +38,41 @@ export interface GuardCommandOptions {
   readonly keepHeader?: readonly string[];
 }
 
-/** Runs the command, until it is told to end. */
+/** Runs the command until SIGINT or SIGTERM. */
 export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   const expect = expectationOf(options.upstreamUser);
-  const limits = limitsOf(options);
   const anyOwner = options.anyOwner === true;
   const [policy, shadow] = [options.policy, options.shadow].map((file) =>
     file === undefined ? undefined : follow(file, anyOwner)
   );
   const file = options.audit === "-" ? undefined : options.audit;
-  if (file !== undefined) closeSync(openSync(file, "a", 0o600)); // it can be written, or we end here
+  if (file !== undefined) closeSync(openSync(file, "a", 0o600)); // fail now if it cannot be written
   const audit = options.audit === undefined ? undefined : auditLog({
     file,
     onlyDenied: options.auditDenied === true,
   });
-  const start = options.mode === "http" ? guardHttp : guardStream;
-  const server = start({
-    policy: withShadow(policy, shadow),
-    limits,
-    audit,
-    upstream: socketPath(options.upstream),
-    expect,
-    h2c: options.h2c === true,
-    keepHeaders: new Set(options.keepHeader?.map((name) => name.toLowerCase())),
-  });
   const watch = file === undefined ? undefined : watchAudit(audit!, file);
   const hangUp = () => {
     if (file !== undefined) reopen(audit!, file);
-    policy?.reload(); // tells itself what came of it
+    policy?.reload(); // reports the outcome by itself
     shadow?.reload();
   };
   try {
+    const server = createGuard({
+      mode: options.mode,
+      upstream: socketPath(options.upstream),
+      expect,
+      policy: withShadow(policy, shadow),
+      limits: {
+        connections: options.maxConnections,
+        connectionsPerUser: options.maxPerUser,
+        acceptsPerSecond: options.acceptRate,
+      },
+      audit,
+      h2c: options.h2c,
+      keepHeaders: options.keepHeader,
+      report: tell,
+    });
     const ended = untilSignal(hangUp); // before: SIGHUP may come as soon as it is ready
     await startListening(server, whereOf(options));
     tell(

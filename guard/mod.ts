@@ -1,0 +1,62 @@
+/**
+ * A reverse proxy that adds identity: `ucred/guard`. It listens on a socket of its own, identifies each
+ * client, decides by a policy, and passes to an upstream server what is allowed.
+ *
+ * @example A guard in front of a server that does not identify its clients
+ * ```ts
+ * import { createServer } from "node:net";
+ * import { createGuard } from "ucred/guard";
+ *
+ * const upstream = createServer((socket) => void socket.end("welcome\n")).listen("upstream.sock");
+ * const guard = createGuard({
+ *   mode: "stream",
+ *   upstream: "upstream.sock",
+ *   report: (line) => console.error(line),
+ * });
+ * guard.listen({ path: "app.sock" }, () => console.log("listening"));
+ * process.once("SIGTERM", () => {
+ *   guard.close({ timeout: 5000 }).then(() => upstream.close());
+ * });
+ * ```
+ *
+ * @module
+ */
+
+import { type OptionNames, requireOptions } from "../core/options.ts";
+import { guardHttp } from "./http.ts";
+import { limitsWithinFiles } from "./limits.ts";
+import type { GuardOptions, GuardServer } from "./options.ts";
+import { guardStream } from "./stream.ts";
+
+export type { GuardOptions, GuardServer } from "./options.ts";
+
+const OPTIONS: OptionNames<GuardOptions> = {
+  mode: true,
+  upstream: true,
+  expect: true,
+  policy: true,
+  limits: true,
+  audit: true,
+  h2c: true,
+  keepHeaders: true,
+  report: true,
+};
+
+/**
+ * Makes a guard. It prints nothing, and does not listen yet: call `listen()` as of every server of
+ * ucred.
+ *
+ * @throws {TypeError} If an option does not exist or has another type.
+ * @throws {UcredError} `ERR_UCRED_LISTEN` if the process may open too few files for one connection.
+ */
+export function createGuard(options: GuardOptions): GuardServer {
+  requireOptions("createGuard()", options, OPTIONS);
+  if (options.mode !== "stream" && options.mode !== "http") {
+    throw new TypeError(`mode must be "stream" or "http", not ${JSON.stringify(options.mode)}`);
+  }
+  if (typeof options.upstream !== "string" || options.upstream === "") {
+    throw new TypeError('upstream must be the path of a socket, or an abstract name after "\\0"');
+  }
+  const limits = limitsWithinFiles(options.limits ?? {}, options.report ?? (() => {}));
+  return (options.mode === "http" ? guardHttp : guardStream)({ ...options, limits });
+}

@@ -1,0 +1,19 @@
+/**
+ * The audit log, and the events that servers publish: `ucred/audit`.
+ *
+ * @module
+ */
+
+export { type AuditLog, auditLog, type AuditOptions } from "./admission/audit.ts";
+export {
+  type AcceptedEvent,
+  CHANNELS,
+  type ClosedEvent,
+  type DecidedEvent,
+  type EndReason,
+  type FailedEvent,
+  type RefusalReason,
+  type RefusedEvent,
+  type ServerEvent,
+} from "./admission/events.ts";
+export type { LimitName } from "./admission/limits.ts";
