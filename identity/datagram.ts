@@ -1,6 +1,7 @@
 /** Datagrams, and who sent each: there is no peer to ask, so the kernel tells it with every message. */
 
-import { builtinModule, timers } from "../adapters/host.ts";
+import { nodePath } from "../adapters/builtins.ts";
+import { timers } from "../adapters/host.ts";
 import type { LinuxCalls, Memory } from "../adapters/libc.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
 import { type Credentials, NO_ID } from "../core/credentials.ts";
@@ -177,8 +178,7 @@ const LONGEST_WAIT = 20;
  */
 const MAX_IN_TURN = 64;
 
-const absolute = (path: string): string =>
-  (builtinModule("node:path") as { resolve(path: string): string }).resolve(path);
+const absolute = (path: string): string => nodePath().resolve(path);
 
 class DatagramReceiver implements Receiver {
   readonly path: string;

@@ -43,7 +43,7 @@ export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export type { AdmissionOptions, RefusedConnection, ServerStats } from "./admission/admission.ts";
 export type { AuditLog } from "./admission/audit.ts";
-export type { RefusalReason } from "./admission/events.ts";
+export type { EndReason, RefusalReason } from "./admission/events.ts";
 export type { LimitName, Limits } from "./admission/limits.ts";
 export type {
   CloseOptions,

@@ -5,17 +5,7 @@
  * it: see docs/upstream-reports.md.
  */
 
-import { builtinModule } from "../adapters/host.ts";
-
-interface Files {
-  closeSync(fd: number): void;
-  fstatSync(fd: number, options: { readonly bigint: true }): {
-    readonly dev: bigint;
-    readonly ino: bigint;
-  };
-}
-
-const files = (): Files => builtinModule("node:fs") as Files;
+import { nodeFs } from "../adapters/builtins.ts";
 
 /** Owns a descriptor of node:fs. */
 export class KeptFile {
@@ -25,7 +15,7 @@ export class KeptFile {
 
   constructor(fd: number) {
     this.fd = fd;
-    const { dev, ino } = files().fstatSync(fd, { bigint: true });
+    const { dev, ino } = nodeFs().fstatSync(fd, { bigint: true });
     this.#device = dev;
     this.#inode = ino;
   }
@@ -33,7 +23,7 @@ export class KeptFile {
   /** Whether the number still means this file. */
   isOurs(): boolean {
     try {
-      const { dev, ino } = files().fstatSync(this.fd, { bigint: true });
+      const { dev, ino } = nodeFs().fstatSync(this.fd, { bigint: true });
       return dev === this.#device && ino === this.#inode;
     } catch {
       return false; // other code has closed it
@@ -42,6 +32,6 @@ export class KeptFile {
 
   /** Closes it, unless the number means something else by now. */
   close(): void {
-    if (this.isOurs()) files().closeSync(this.fd);
+    if (this.isOurs()) nodeFs().closeSync(this.fd);
   }
 }

@@ -10,7 +10,7 @@
  * what gets a mode or an owner.
  */
 
-import { builtinModule } from "../adapters/host.ts";
+import { nodeFs, nodePath } from "../adapters/builtins.ts";
 import { openedSystem } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { unsafeFolderReason } from "../core/ownership.ts";
@@ -36,35 +36,6 @@ export interface FileStats {
   isSocket(): boolean;
   isSymbolicLink(): boolean;
 }
-
-interface Files {
-  readonly constants: { readonly [name: string]: number };
-  chmodSync(path: string, mode: number): void;
-  chownSync(path: string, uid: number, gid: number): void;
-  closeSync(fd: number): void;
-  fstatSync(fd: number): FileStats;
-  linkSync(from: string, to: string): void;
-  lstatSync(path: string): FileStats;
-  mkdirSync(path: string, mode: number): void;
-  openSync(path: string, flags: number, mode?: number): number;
-  readdirSync(path: string): string[];
-  readlinkSync(path: string): string;
-  realpathSync(path: string): string;
-  renameSync(from: string, to: string): void;
-  rmdirSync(path: string): void;
-  statSync(path: string): FileStats;
-  unlinkSync(path: string): void;
-}
-
-interface Paths {
-  basename(path: string): string;
-  dirname(path: string): string;
-  join(...parts: string[]): string;
-  resolve(...parts: string[]): string;
-}
-
-const files = (): Files => builtinModule("node:fs") as Files;
-const paths = (): Paths => builtinModule("node:path") as Paths;
 
 /** Who may use a socket's file. */
 export interface FileAccess {
@@ -151,9 +122,9 @@ const ONE_EACH = "Start one server for each path";
  * @throws {UcredError} `ERR_UCRED_LISTEN` if others can.
  */
 export function requireSafeFolder(path: string, purpose: Purpose): void {
-  const { dirname } = paths();
+  const { dirname } = nodePath();
   try {
-    files().statSync(dirname(path)); // there is one, and no circle of links
+    nodeFs().statSync(dirname(path)); // there is one, and no circle of links
     requireSafe(purpose, dirname(path));
   } catch (error) {
     throw purpose.wrap(error);
@@ -162,8 +133,8 @@ export function requireSafeFolder(path: string, purpose: Purpose): void {
 
 /** Whoever can replace a folder on the way, or a link to one, can replace all that is in it. */
 function requireSafe(purpose: Purpose, folder: string): void {
-  const { lstatSync, readlinkSync, realpathSync } = files();
-  const { dirname, resolve } = paths();
+  const { lstatSync, readlinkSync, realpathSync } = nodeFs();
+  const { dirname, resolve } = nodePath();
   const parent = dirname(folder);
   if (parent !== folder) requireSafe(purpose, parent);
   const found = lstatSync(folder);
@@ -195,7 +166,7 @@ class Folder {
 
   /** By descriptor: whatever is put in its place, it is this folder. To be closed. */
   static open(path: string, followsLink: boolean): Folder {
-    const { constants: { O_RDONLY, O_DIRECTORY, O_NOFOLLOW }, openSync } = files();
+    const { constants: { O_RDONLY, O_DIRECTORY, O_NOFOLLOW }, openSync } = nodeFs();
     const flags = O_RDONLY! | O_DIRECTORY! | (followsLink ? 0 : O_NOFOLLOW!);
     return new Folder(path, openSync(path, flags));
   }
@@ -208,7 +179,9 @@ class Folder {
 
   /** The folder itself. */
   stat(): FileStats {
-    return this.#file === undefined ? files().lstatSync(this.#path) : files().fstatSync(this.#own);
+    return this.#file === undefined
+      ? nodeFs().lstatSync(this.#path)
+      : nodeFs().fstatSync(this.#own);
   }
 
   close(): void {
@@ -239,7 +212,7 @@ export class PublishedFile {
   remove(): void {
     try {
       if (this.#folder === undefined) return removeIfSame(this.#path, this.#file);
-      const { basename, dirname } = paths();
+      const { basename, dirname } = nodePath();
       const folder = Folder.open(dirname(this.#path), true);
       try {
         if (isSameFile(folder.stat(), this.#folder)) {
@@ -304,7 +277,7 @@ export class PrivateFolder {
   }
 
   static #open(path: string, byDescriptor: boolean, purpose: Purpose): PrivateFolder {
-    const { dirname } = paths();
+    const { dirname } = nodePath();
     const outer = byDescriptor ? Folder.open(dirname(path), true) : Folder.byPath(dirname(path));
     try {
       const name = nameBeside(path);
@@ -339,7 +312,7 @@ export class PrivateFolder {
     this.#inner = inner;
     this.#byDescriptor = byDescriptor;
     this.#lock = new KeptFile(lock);
-    this.target = outer.at(paths().basename(path));
+    this.target = outer.at(nodePath().basename(path));
   }
 
   /**
@@ -363,7 +336,7 @@ export class PrivateFolder {
    * something else is at the path.
    */
   publish(socket: string, access: FileAccess, stale: FileStats | undefined): PublishedFile {
-    const { chmodSync, chownSync, lstatSync } = files();
+    const { chmodSync, chownSync, lstatSync } = nodeFs();
     const { mode, owner, group } = access;
     if (!lstatSync(socket).isSocket()) throw new Error("it was not bound in the private folder");
     removeAcls(socket);
@@ -396,7 +369,7 @@ export class PrivateFolder {
 
   /** Moves the socket to its path, where nothing may be but what was found to be stale. */
   #move(from: string, stale: FileStats | undefined): void {
-    const { linkSync, renameSync, unlinkSync } = files();
+    const { linkSync, renameSync, unlinkSync } = nodeFs();
     const to = this.target;
     if (stale !== undefined) {
       if (!isSame(to, stale)) throw this.#purpose.error("something else was put there", ONE_EACH);
@@ -425,7 +398,7 @@ export class PrivateFolder {
   /** Removes sockets that were bound and not moved; nothing else has such a name there. */
   #clear(): void {
     for (const socket of this.#sockets()) {
-      if (lstatIfThere(socket)?.isSocket() === true) files().unlinkSync(socket);
+      if (lstatIfThere(socket)?.isSocket() === true) nodeFs().unlinkSync(socket);
     }
   }
 
@@ -434,7 +407,7 @@ export class PrivateFolder {
     const folder = this.#outer.at(nameBeside(this.#path));
     const steps = [
       () => this.#clear(), // one is there only if the start has failed
-      () => files().unlinkSync(this.#inner.at(LOCK_NAME)),
+      () => nodeFs().unlinkSync(this.#inner.at(LOCK_NAME)),
       () => rmdirIfEmpty(folder),
       () => this.#lock.close(), // until then nobody else starts
       // NFS and FUSE keep an open file in its folder, under another name, until it is closed.
@@ -454,7 +427,7 @@ export class PrivateFolder {
 
 /** What the private folder of a path is called. */
 function nameBeside(path: string): string {
-  return `.${paths().basename(path)}${SUFFIX}`;
+  return `.${nodePath().basename(path)}${SUFFIX}`;
 }
 
 const OTHER_FILE_SYSTEM = "Use a folder on a file system that keeps modes and owners, as /run";
@@ -469,14 +442,14 @@ function openPrivate(
   const path = outer.at(name);
   let isNew = true;
   try {
-    files().mkdirSync(path, 0o700);
+    nodeFs().mkdirSync(path, 0o700);
   } catch (error) {
     if (codeOf(error) !== "EEXIST") throw error;
     isNew = false;
   }
   let inner: Folder | undefined;
   try {
-    const found = files().lstatSync(path);
+    const found = nodeFs().lstatSync(path);
     if (found.isDirectory()) inner = byDescriptor ? Folder.open(path, false) : Folder.byPath(path);
     const why = inner === undefined ? "is no folder" : whyNotPrivate(inner);
     if (inner !== undefined && why === undefined) {
@@ -507,7 +480,7 @@ function hasGone(error: unknown): boolean {
 /** Leaves a folder that holds something. */
 function rmdirIfEmpty(path: string): void {
   try {
-    files().rmdirSync(path);
+    nodeFs().rmdirSync(path);
   } catch {
     // somebody has put something into it, or something else in its place
   }
@@ -518,7 +491,7 @@ function whyNotPrivate(folder: Folder): string | undefined {
   const { uid, mode } = folder.stat();
   if (uid !== ownUid()) return `belongs to uid ${uid}`;
   if ((mode & 0o777) !== 0o700) return `has mode 0${(mode & 0o777).toString(8)} and not 0700`;
-  for (const name of files().readdirSync(folder.at("."))) {
+  for (const name of nodeFs().readdirSync(folder.at("."))) {
     const found = lstatIfThere(folder.at(name));
     if (found === undefined) continue;
     const isOurs = name === LOCK_NAME
@@ -531,7 +504,7 @@ function whyNotPrivate(folder: Folder): string | undefined {
 
 /** The lock of a private folder; `undefined` if the folder has gone meanwhile. */
 function lockOf(inner: Folder, purpose: Purpose): number | undefined {
-  const { closeSync, constants: { O_RDWR, O_CREAT, O_NOFOLLOW }, fstatSync, openSync } = files();
+  const { closeSync, constants: { O_RDWR, O_CREAT, O_NOFOLLOW }, fstatSync, openSync } = nodeFs();
   const lock = inner.at(LOCK_NAME);
   let fd: number;
   try {
@@ -552,7 +525,7 @@ function lockOf(inner: Folder, purpose: Purpose): number | undefined {
 }
 
 function removeIfSame(path: string, file: FileStats): void {
-  if (isSame(path, file)) files().unlinkSync(path);
+  if (isSame(path, file)) nodeFs().unlinkSync(path);
 }
 
 function isSame(path: string, file: FileStats): boolean {
@@ -566,7 +539,7 @@ const isSameFile = (one: FileStats, other: FileStats): boolean =>
 /** The file itself, also if it is a link; `undefined` if there is none. */
 export function lstatIfThere(path: string): FileStats | undefined {
   try {
-    return files().lstatSync(path);
+    return nodeFs().lstatSync(path);
   } catch (error) {
     if (codeOf(error) === "ENOENT") return undefined;
     throw error;

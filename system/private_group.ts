@@ -1,6 +1,6 @@
 /** Groups that have only one user: distributions with umask 002 give every user such a group. */
 
-import { builtinModule } from "../adapters/host.ts";
+import { nodeFs } from "../adapters/builtins.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
 import { readText } from "./proc_files.ts";
 import { isAmbiguous } from "./overflow_ids.ts";
@@ -131,7 +131,7 @@ const HARMLESS_SERVICES: readonly string[] = [
 
 /** `undefined` where that cannot be read. */
 function readUserRecords(): readonly string[] | undefined {
-  const files = builtinModule("node:fs") as { readdirSync(path: string): readonly string[] };
+  const files = nodeFs();
   const namesIn = (folder: string) => {
     try {
       return files.readdirSync(folder);

@@ -1,6 +1,7 @@
 /** Descriptors that a service manager passed (sd_listen_fds): are they listening Unix sockets? */
 
-import { builtinModule, host } from "../adapters/host.ts";
+import { environment } from "../adapters/builtins.ts";
+import { host } from "../adapters/host.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
 import { NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
@@ -170,8 +171,4 @@ function number(system: System, fd: number, option: number): number {
 
 function noSocket(why: string, hint: string): UcredError {
   return new UcredError("ERR_UCRED_NO_FD", `Cannot ${WHAT}: ${why}`, { hint });
-}
-
-function environment(): ListenVariables {
-  return (builtinModule("node:process") as { readonly env: ListenVariables }).env;
 }

@@ -1,6 +1,6 @@
 /** Messages to the service manager: sd_notify(3). */
 
-import { builtinModule } from "../adapters/host.ts";
+import { environment } from "../adapters/builtins.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { AF_UNIX } from "../ffi/abi.ts";
@@ -27,10 +27,7 @@ const WHAT = "notify the service manager";
  * ```
  */
 export function notify(state: string): boolean {
-  const { env } = builtinModule("node:process") as {
-    readonly env: { readonly NOTIFY_SOCKET?: string };
-  };
-  const { NOTIFY_SOCKET: path } = env;
+  const { NOTIFY_SOCKET: path } = environment();
   return path !== undefined && path !== "" && notifyAt(openedSystem(), path, state);
 }
 

@@ -1,6 +1,6 @@
 /** A socket's file → the sockets behind it, and the processes that hold those: what `ss -xp` tells. */
 
-import { builtinModule } from "../adapters/host.ts";
+import { nodeFs } from "../adapters/builtins.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { AF_UNIX } from "../ffi/abi.ts";
@@ -107,19 +107,13 @@ function listSockets(system: System): readonly DiagSocket[] {
   }
 }
 
-interface Files {
-  readdirSync(path: string): readonly string[];
-  readlinkSync(path: string): string;
-  readFileSync(path: string, encoding: "utf8"): string;
-}
-
 /**
  * The processes that hold sockets, as far as we may look: root sees all, others their own.
  *
  * @returns Pids by the socket's number.
  */
 export function holdersOf(sockets: Iterable<number>): ReadonlyMap<number, readonly number[]> {
-  const files = builtinModule("node:fs") as Files;
+  const files = nodeFs();
   const wanted = new Map([...sockets].map((socket) => [`socket:[${socket}]`, socket]));
   const holders = new Map<number, number[]>();
   for (const pid of files.readdirSync("/proc").filter((name) => /^[0-9]+$/.test(name))) {
@@ -145,7 +139,7 @@ export function holdersOf(sockets: Iterable<number>): ReadonlyMap<number, readon
  * @returns Of those that we may see.
  */
 export function connectionsElsewhere(listener: number, holders: readonly number[]): number {
-  const files = builtinModule("node:fs") as Files;
+  const files = nodeFs();
   const socketsOf = (pid: number | string) =>
     unixSockets(orNone(() => files.readFileSync(`/proc/${pid}/net/unix`, "utf8")) ?? "");
   const address = socketsOf("self").get(listener);

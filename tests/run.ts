@@ -71,12 +71,12 @@ const report = (name: string) => join(temporary, `${name.replace(":", "_")}.xml`
 
 /** Test files that run on each runtime, in processes of their own, about equally long. */
 const LANES: { readonly [lane: string]: string } = {
-  guard: "tests/cli/guard_*_test.ts",
-  cli: "tests/cli/!(guard)*_test.ts",
-  servers: "tests/servers/*_test.ts",
-  pure: "tests/{core,policy}/*_test.ts",
+  guard: "tests/guard/*_test.ts",
+  cli: "tests/cli/*_test.ts",
+  servers: "tests/{servers,client}/*_test.ts",
+  pure: "tests/{core,policy}/**/*_test.ts",
   /** What another CPU can change. */
-  native: "tests/{ffi,adapters,identity,live}/*_test.ts",
+  native: "tests/{ffi,adapters,system,identity,live}/*_test.ts",
 };
 /** Node's alone: tests about the project itself. */
 const PROJECT_LANES: { readonly [lane: string]: string } = {
@@ -146,7 +146,7 @@ function projectSteps(): Step[] {
 }
 
 // Without hono.ts and otel.ts, whose types are other packages': the check would have those documented.
-const servers = ["net", "http", "deno", "bun_listen", "client"]
+const servers = ["net", "http", "deno", "bun", "audit", "systemd", "datagram"]
   .map((name) => `servers/${name}.ts`);
 
 /** In the order in which they start, as far as there is room. */
@@ -161,7 +161,19 @@ const STEPS: readonly Step[] = values.soak === true ? [...suite(), ...projectSte
   { name: "publint", command: ["publint", tarball, "--strict"], after: "build" },
   { name: "attw", command: ["attw", tarball, "--profile", "esm-only"], after: "build" },
   { name: "jsr", command: ["deno", "publish", "--dry-run", "--allow-dirty"] },
-  { name: "doc", command: ["deno", "doc", "--lint", "mod.ts", "policy/mod.ts", ...servers] },
+  {
+    name: "doc",
+    command: [
+      "deno",
+      "doc",
+      "--lint",
+      "mod.ts",
+      "policy/mod.ts",
+      "client/mod.ts",
+      "guard/mod.ts",
+      ...servers,
+    ],
+  },
 ];
 
 /** "node:cli" is chosen by its name, or by "node". */

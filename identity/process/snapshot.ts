@@ -1,6 +1,6 @@
 /** A pinned process → facts about it, each read when asked for and checked to be of that process. */
 
-import { builtinModule } from "../../adapters/host.ts";
+import { nodeCrypto } from "../../adapters/builtins.ts";
 import { type CgroupPlace, placeOf } from "../../core/cgroup.ts";
 import { UcredError } from "../../core/errors.ts";
 import { type Fact, known, none, unknown, valueOf } from "../../core/facts.ts";
@@ -179,13 +179,6 @@ function readNamespaces({ pin }: Reader): Namespaces {
   return found as Namespaces;
 }
 
-interface Crypto {
-  createHash(algorithm: "sha256"): {
-    update(bytes: Uint8Array): unknown;
-    digest(encoding: "hex"): string;
-  };
-}
-
 /** Opens the file that runs, whatever now has its name, and reads it to its end. */
 function hashExe({ pin }: Reader): string {
   const { system, calls } = pin;
@@ -198,7 +191,7 @@ function hashExe({ pin }: Reader): string {
       file = new OwnedDescriptor(system, calls, fd, what);
       return undefined;
     });
-    const { createHash } = builtinModule("node:crypto") as Crypto;
+    const { createHash } = nodeCrypto();
     const hash = createHash("sha256");
     const chunk = system.libc.memory(1 << 18);
     for (let total = 0;;) {

@@ -154,12 +154,6 @@ const OTHER_PATH = "Stop the server that is there, or use another path";
 const CLUSTER =
   "Pass one listening socket to all workers, as docs/troubleshooting.md shows, or give each a path";
 
-/** Whether this is a worker of node:cluster, whose siblings may listen there. */
-function isClusterWorker(): boolean {
-  const cluster = process.getBuiltinModule("node:cluster") as { readonly isWorker?: boolean };
-  return cluster?.isWorker === true;
-}
-
 /** The error of connecting; `undefined` if that works. */
 function probe(path: string): Promise<string | undefined> {
   return new Promise((resolve) => {

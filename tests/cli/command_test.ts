@@ -5,7 +5,7 @@ import { execFileSync, spawn } from "node:child_process";
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { freshPath } from "../live/harness.ts";
+import { freshPath } from "../support/peers.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { needs, runtime, testWith } from "../support/suite.ts";
 import {
@@ -19,7 +19,7 @@ import {
   Terminal,
   tools,
   ucred,
-} from "./command_harness.ts";
+} from "../support/command.ts";
 
 test("ucred --version and --help are printed on stdout, and exit with 0", async () => {
   const [version, help, of] = await Promise.all([

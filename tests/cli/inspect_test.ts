@@ -18,7 +18,7 @@ import { connect, type Socket } from "node:net";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { afterEach, test } from "node:test";
-import { Child, freshPath, peerProgram } from "../live/harness.ts";
+import { Child, freshPath, peerProgram } from "../support/peers.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
 import { needs, runtime, succeeds, testWith, until } from "../support/suite.ts";
@@ -31,7 +31,7 @@ import {
   Terminal,
   tools,
   ucred,
-} from "./command_harness.ts";
+} from "../support/command.ts";
 
 afterEach(removeSafeFolders);
 

@@ -7,11 +7,11 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Child, freshPath } from "../live/harness.ts";
-import { visit, visitAs, visitProgram } from "../servers/harness.ts";
+import { Child, freshPath } from "../support/peers.ts";
+import { visit, visitAs, visitProgram } from "../support/servers.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { assertPrintable, file, Running, Terminal, tools } from "./command_harness.ts";
+import { assertPrintable, file, Running, Terminal, tools } from "../support/command.ts";
 
 const visitors = [needs.linux, needs.cc, needs.root, needs.native];
 

@@ -5,7 +5,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import process from "node:process";
 import { test } from "node:test";
 import { needs, testWith } from "../support/suite.ts";
-import { assertPrintable, command, file, ucred } from "./command_harness.ts";
+import { assertPrintable, command, file, ucred } from "../support/command.ts";
 
 const GOOD = file(
   "good.yaml",

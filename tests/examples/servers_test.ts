@@ -8,8 +8,8 @@ import { readdirSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Child, freshPath } from "../live/harness.ts";
-import { relay, Wire } from "../servers/http_harness.ts";
+import { Child, freshPath } from "../support/peers.ts";
+import { relay, Wire } from "../support/http.ts";
 import { needs, testWith } from "../support/suite.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));

@@ -11,7 +11,7 @@ import { identifyFd } from "../../identity/identify.ts";
 import { readLabel } from "../../identity/security_label.ts";
 import type { Fact } from "../../core/facts.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { type Answer, FakeLibc, option, words } from "./fake_libc.ts";
+import { type Answer, FakeLibc, option, words } from "../support/fake_libc.ts";
 
 const FD = 7;
 const AF_UNIX = 1, AF_INET = 2, AF_BLUETOOTH = 31;

@@ -14,7 +14,7 @@ import { fdOf } from "../../identity/fd.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import { readCredentials } from "../../identity/credentials.ts";
 import type { Peer } from "../../mod.ts";
-import { actorProgram, freshPath, pidfds, startActor } from "../live/harness.ts";
+import { actorProgram, freshPath, pidfds, startActor } from "../support/peers.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith, until } from "../support/suite.ts";
 import { deny } from "./denying.ts";

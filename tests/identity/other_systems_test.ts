@@ -8,7 +8,7 @@ import { UcredError, type UcredErrorCode } from "../../core/errors.ts";
 import { readCredentials } from "../../identity/credentials.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { type Answer, FakeLibc, option, words } from "./fake_libc.ts";
+import { type Answer, FakeLibc, option, words } from "../support/fake_libc.ts";
 
 const FD = 7;
 const SOL_SOCKET = 0xffff, SO_ACCEPTCONN = 2;

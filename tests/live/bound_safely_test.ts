@@ -19,7 +19,7 @@ import { receive } from "../../servers/datagram.ts";
 import { createServer } from "../../servers/net.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { Child, freshPath } from "./harness.ts";
+import { Child, freshPath } from "../support/peers.ts";
 
 const asRoot = [needs.linux, needs.cc, needs.root];
 const program = asRoot.every(({ met }) => met)

@@ -18,7 +18,7 @@ import {
   peerProgram,
   type Self,
   startScript,
-} from "./harness.ts";
+} from "../support/peers.ts";
 
 const peers = [needs.linux, needs.cc];
 const rootPeers = [...peers, needs.root];
@@ -202,7 +202,7 @@ testWith(rootPeers, "65534 is a plain id where every id is mapped", async () => 
 /** Lets peer.c connect to serve.ts, which runs after `prefix`. */
 async function meetInside(prefix: string[], options: string[], pin?: "pin") {
   const path = freshPath();
-  const server = startScript(prefix, "serve.ts", path, ...(pin ? [pin] : []));
+  const server = startScript(prefix, "live/serve.ts", path, ...(pin ? [pin] : []));
   assert.equal(await server.json(), "ready");
   const client = new Child(peerProgram, [...options, path]);
   const self = await client.json<Self>();

@@ -7,7 +7,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { needs, runtimeCommand, testWith } from "../support/suite.ts";
-import { Child, freshPath } from "./harness.ts";
+import { Child, freshPath } from "../support/peers.ts";
 
 const script = fileURLToPath(new URL("../../examples/datagrams/datagrams.ts", import.meta.url));
 const here = [needs.linux, needs.peerPidfd];

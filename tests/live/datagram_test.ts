@@ -16,7 +16,7 @@ import {
 } from "../../servers/datagram.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { Child, freshPath } from "./harness.ts";
+import { Child, freshPath } from "../support/peers.ts";
 
 const here = [needs.linux, needs.cc, needs.peerPidfd];
 const rootHere = [...here, needs.root];

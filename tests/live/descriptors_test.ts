@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 import process from "node:process";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { startScript } from "./harness.ts";
+import { startScript } from "../support/peers.ts";
 
 testWith([needs.linux, needs.cc], "each kind of descriptor has its answer", async () => {
   const program = compileProgram(new URL("descriptors.c", import.meta.url));
-  const child = startScript([program], "inherited.ts");
+  const child = startScript([program], "live/inherited.ts");
   const answers = await child.json<{ [kind: string]: unknown }>();
   const creator = {
     pid: child.process.pid,

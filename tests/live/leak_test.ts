@@ -5,7 +5,7 @@ import { readdirSync } from "node:fs";
 import process from "node:process";
 import { identify, peerCredentials } from "../../mod.ts";
 import { emulated, needs, soak, testWith } from "../support/suite.ts";
-import { meet } from "./harness.ts";
+import { meet } from "../support/peers.ts";
 
 const LOOKUPS = emulated ? 20_000 : soak(1_000_000, 10_000_000);
 const MEBIBYTE = 2 ** 20;

@@ -8,7 +8,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { type Abi, abiOf } from "../../ffi/abi.ts";
 import { host } from "../../adapters/host.ts";
-import { freshPath } from "./harness.ts";
+import { freshPath } from "../support/peers.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, runtimeCommand, testWith } from "../support/suite.ts";
 

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { identify, type Peer } from "../../mod.ts";
 import { needs, runtimeCommand, soak, testWith } from "../support/suite.ts";
-import { Child, freshPath, listen, peerProgram, startScript } from "./harness.ts";
+import { Child, freshPath, listen, peerProgram, startScript } from "../support/peers.ts";
 
 const here = [needs.linux, needs.peerPidfd];
 const CONNECTIONS = soak(2048, 10_000);
@@ -106,7 +106,7 @@ testWith(
     const path = freshPath();
     chmodSync(dirname(path), 0o777);
     const user = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "env", `HOME=/tmp`];
-    const server = startScript(user, "look_at_root.ts", path);
+    const server = startScript(user, "live/look_at_root.ts", path);
     assert.equal(await server.json(), "ready");
     const client = new Child(peerProgram, [path]);
     const { states, live, ...peer } = await server.json<{
@@ -164,7 +164,7 @@ for (
       chmodSync(dirname(path), 0o777);
       const mount = `mount -t proc -o ${options} proc /proc && exec "$@"`;
       const command = ["unshare", "--mount", "sh", "-c", mount, "sh", ...user];
-      const server = startScript(command, "look_hidden.ts", path);
+      const server = startScript(command, "live/look_hidden.ts", path);
       assert.equal(await server.json(), "ready");
       const client = new Child(peerProgram, [path]);
       const { reasons, drift, ...peer } = await server.json<{
@@ -207,7 +207,7 @@ testWith(
   async () => {
     const path = freshPath();
     // Without --mount-proc, /proc/1 is not the server but what started the machine.
-    const foreign = startScript(["unshare", "-fp", "--kill-child"], "look_inside.ts", path);
+    const foreign = startScript(["unshare", "-fp", "--kill-child"], "live/look_inside.ts", path);
     assert.equal(await foreign.json(), "ready");
     foreign.process.stdin!.write("connect\n");
     const self = await foreign.json<Inside>();
@@ -235,7 +235,7 @@ testWith(
     await foreign.end();
 
     const own = ["unshare", "-fp", "--kill-child", "--mount-proc"];
-    const inside = startScript(own, "look_inside.ts", freshPath());
+    const inside = startScript(own, "live/look_inside.ts", freshPath());
     assert.equal(await inside.json(), "ready");
     inside.process.stdin!.write("connect\n");
     const seen = await inside.json<Inside>();

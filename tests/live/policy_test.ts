@@ -12,7 +12,7 @@ import {
 } from "../../mod.ts";
 import { fdOf } from "../../identity/fd.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { actorProgram, meet, startActor } from "./harness.ts";
+import { actorProgram, meet, startActor } from "../support/peers.ts";
 
 const here = [needs.linux, needs.cc];
 const rootHere = [...here, needs.root];

@@ -20,7 +20,7 @@ import { fdOf } from "../../identity/fd.ts";
 import { identify, type Peer, peerCredentials } from "../../mod.ts";
 import { needs, runtimeCommand, testWith, until } from "../support/suite.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { type Actor, actorProgram, freshPath, listen, startActor } from "./harness.ts";
+import { type Actor, actorProgram, freshPath, listen, startActor } from "../support/peers.ts";
 
 const here = [needs.linux, needs.cc, needs.peerPidfd];
 const rootHere = [...here, needs.root];

@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { identify, peerCredentials, UcredError, type UcredErrorCode } from "../../mod.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { assertOurs, freshPath } from "./harness.ts";
+import { assertOurs, freshPath } from "../support/peers.ts";
 
 function refuses(socket: unknown, code: UcredErrorCode, hint: RegExp): void {
   for (const ask of [peerCredentials, identify]) {

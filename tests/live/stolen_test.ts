@@ -17,7 +17,7 @@ import { receive } from "../../servers/datagram.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith, until } from "../support/suite.ts";
 import { deny } from "../identity/denying.ts";
-import { freshPath, startActor } from "./harness.ts";
+import { freshPath, startActor } from "../support/peers.ts";
 
 const here = [needs.linux, needs.cc, needs.peerPidfd];
 const { ENOPROTOOPT, ENOTTY } = constants.errno as { readonly [name: string]: number };

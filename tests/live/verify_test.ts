@@ -8,7 +8,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { identify, type ServerExpectation, verifyServer } from "../../mod.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { Child, freshPath, listen, peerProgram, startScript } from "./harness.ts";
+import { Child, freshPath, listen, peerProgram, startScript } from "../support/peers.ts";
 
 const here = [needs.linux];
 const [uid, gid] = [process.geteuid?.() ?? -1, process.getegid?.() ?? -1];
@@ -72,7 +72,7 @@ testWith(
       return `mount --bind ${file} /etc/${name}`;
     });
     const command = ["unshare", "--mount", "sh", "-c", `${files.join(" && ")} && exec "$@"`, "sh"];
-    const child = startScript(command, "verify_names.ts", freshPath());
+    const child = startScript(command, "live/verify_names.ts", freshPath());
     assert.deepEqual(await child.json(), {
       "user root": "root",
       "user toor": "root",
@@ -108,7 +108,7 @@ testWith(
       "-c",
       `mount --bind ${file} /etc/group && exec "$@"`,
     ];
-    const child = startScript([...command, "sh"], "long_group.ts", path);
+    const child = startScript([...command, "sh"], "live/long_group.ts", path);
     assert.deepEqual(await child.json(), { crowd: true, later: true, names: ["crowd", "later"] });
     await child.end();
   },

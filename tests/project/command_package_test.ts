@@ -18,7 +18,7 @@ import process from "node:process";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { visitAs } from "../servers/harness.ts";
+import { visitAs } from "../support/servers.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { type Need, needs, testWith } from "../support/suite.ts";
 import { VERSION } from "../../cli/version.ts";

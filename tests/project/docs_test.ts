@@ -27,7 +27,7 @@ const SOURCES = [
   "README.md",
   "docs/**/*.md",
   "mod.ts",
-  "{core,ffi,adapters,identity,policy,servers}/**/*.ts",
+  "{core,ffi,adapters,system,identity,policy,client,servers,guard}/**/*.ts",
 ];
 
 /** Fenced blocks, in Markdown or within a comment: their language, and the line that they begin at. */

@@ -25,9 +25,9 @@ import type { DecidedEvent, ServerEvent } from "../../servers/admission/events.t
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { type AuditLog, createServer } from "../../servers/net.ts";
 import { auditLog, type AuditOptions } from "../../servers/audit.ts";
-import { Child, freshPath } from "../live/harness.ts";
+import { Child, freshPath } from "../support/peers.ts";
 import { cases, needs, runtimeCommand, testWith, until } from "../support/suite.ts";
-import { crowd, listening, ServerProcess, visit, visitAs } from "./harness.ts";
+import { crowd, listening, ServerProcess, visit, visitAs } from "../support/servers.ts";
 
 const linux = [needs.linux];
 const here = [needs.linux, needs.cc];

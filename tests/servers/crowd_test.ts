@@ -8,7 +8,7 @@ import { listen as listenByBun } from "../../servers/bun.ts";
 import { withPeers } from "../../servers/deno.ts";
 import { createServer as createHttpServer, peerOf, serve } from "../../servers/http.ts";
 import { createServer } from "../../servers/net.ts";
-import { freshPath } from "../live/harness.ts";
+import { freshPath } from "../support/peers.ts";
 import { compileProgram } from "../support/compile.ts";
 import { type Need, needs, soak, testWith } from "../support/suite.ts";
 

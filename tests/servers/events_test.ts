@@ -14,9 +14,9 @@ import { createServer as createHttpServer } from "../../servers/http.ts";
 import { createServer } from "../../servers/net.ts";
 import { CHANNELS, type ServerEvent } from "../../servers/audit.ts";
 import { measureServers } from "../../servers/otel.ts";
-import { freshPath } from "../live/harness.ts";
+import { freshPath } from "../support/peers.ts";
 import { needs, runtime, testWith, until } from "../support/suite.ts";
-import { listening, visit, visitAs } from "./harness.ts";
+import { listening, visit, visitAs } from "../support/servers.ts";
 
 const here = [needs.linux, needs.cc];
 const asRoot = [...here, needs.root];

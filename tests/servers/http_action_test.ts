@@ -6,7 +6,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { definePolicy } from "../../mod.ts";
 import { targetOf } from "../../servers/http/request_target.ts";
-import { eventsOf, exchange, testEach } from "./http_harness.ts";
+import { eventsOf, exchange, testEach } from "../support/http.ts";
 
 const runs = { numRuns: 2000 };
 

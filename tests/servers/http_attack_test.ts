@@ -8,9 +8,9 @@ import { test } from "node:test";
 import { clearInterval, setInterval } from "node:timers";
 import { definePolicy } from "../../mod.ts";
 import { createServer, serve } from "../../servers/http.ts";
-import { freshPath } from "../live/harness.ts";
+import { freshPath } from "../support/peers.ts";
 import { until } from "../support/suite.ts";
-import { eventsOf, KINDS, running, testEach, testHere, Wire } from "./http_harness.ts";
+import { eventsOf, KINDS, running, testEach, testHere, Wire } from "../support/http.ts";
 
 /** 1001 may read all but `/secret`, 1002 may do all. */
 const policy = definePolicy({

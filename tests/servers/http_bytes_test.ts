@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { definePolicy } from "../../mod.ts";
-import { type App, eventsOf, testEach, textOf, Wire } from "./http_harness.ts";
+import { type App, eventsOf, testEach, textOf, Wire } from "../support/http.ts";
 import { until } from "../support/suite.ts";
 
 /** Root may do everything; everybody else only ask for `/public`. */

@@ -15,7 +15,7 @@ import { WebSocketServer } from "ws";
 import { definePolicy, identify, type Peer } from "../../mod.ts";
 import { watchPolicy } from "../../policy/mod.ts";
 import { createServer, decisionOf, peerOf, serve } from "../../servers/http.ts";
-import { Child, freshPath } from "../live/harness.ts";
+import { Child, freshPath } from "../support/peers.ts";
 import { needs, runtime, runtimeCommand, testWith, until } from "../support/suite.ts";
 import {
   type App,
@@ -28,7 +28,7 @@ import {
   testHere,
   textOf,
   Wire,
-} from "./http_harness.ts";
+} from "../support/http.ts";
 
 /** Root does everything, 1001 reads, 1002 only looks at `/open`, nobody else gets in. */
 const policy = definePolicy({

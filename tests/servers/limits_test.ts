@@ -11,9 +11,9 @@ import { withPeers } from "../../servers/deno.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { createServer, type NetServer, type ServerStats } from "../../servers/net.ts";
 import { auditLog } from "../../servers/audit.ts";
-import { freshPath } from "../live/harness.ts";
+import { freshPath } from "../support/peers.ts";
 import { cases, type Need, needs, testWith, until } from "../support/suite.ts";
-import { listening, visitAs, Visitor } from "./harness.ts";
+import { listening, visitAs, Visitor } from "../support/servers.ts";
 
 const asRoot = [needs.linux, needs.cc, needs.root];
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { Child, freshPath } from "../live/harness.ts";
+import { Child, freshPath } from "../support/peers.ts";
 import { compileProgram } from "../support/compile.ts";
 import { type Need, needs, runtime, runtimeCommand, testWith } from "../support/suite.ts";
 

@@ -13,7 +13,7 @@ import {
   type NetServerOptions,
   type ServerStats,
 } from "../../servers/net.ts";
-import { freshPath } from "../live/harness.ts";
+import { freshPath } from "../support/peers.ts";
 import { needs, runtime, testWith, until } from "../support/suite.ts";
 import {
   crowd,
@@ -23,7 +23,7 @@ import {
   visit,
   visitAs,
   Visitor,
-} from "./harness.ts";
+} from "../support/servers.ts";
 
 const here = [needs.linux, needs.cc];
 const asRoot = [...here, needs.root];

@@ -22,7 +22,7 @@ import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { withPeers } from "../../servers/listen/deno_peers.ts";
 import { createServer } from "../../servers/net.ts";
 import { auditLog } from "../../servers/audit.ts";
-import { freshPath } from "../live/harness.ts";
+import { freshPath } from "../support/peers.ts";
 import { needs, testWith } from "../support/suite.ts";
 
 const document: PolicyDocument = { version: 1, rules: [{ name: "all", allow: true }] };

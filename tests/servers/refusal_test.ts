@@ -7,9 +7,9 @@ import { definePolicy } from "../../mod.ts";
 import { createServer as createNetServer } from "../../servers/net.ts";
 import { auditLog } from "../../servers/audit.ts";
 import { createServer } from "../../servers/http.ts";
-import { freshPath } from "../live/harness.ts";
+import { freshPath } from "../support/peers.ts";
 import { until } from "../support/suite.ts";
-import { eventsOf, running, testEach, testHere, Wire } from "./http_harness.ts";
+import { eventsOf, running, testEach, testHere, Wire } from "../support/http.ts";
 
 /** 1001 looks at `/open`; about 1003 a rule says why not; nobody else may do anything. */
 const policy = definePolicy({

@@ -1,7 +1,7 @@
 /** Tests of transfer codings: parsers disagree about the end of a body with another one than "chunked". */
 
 import assert from "node:assert/strict";
-import { exchange, testEach } from "./http_harness.ts";
+import { exchange, testEach } from "../support/http.ts";
 
 const CHUNKS = "3\r\nabc\r\n0\r\n\r\n";
 

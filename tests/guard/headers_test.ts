@@ -1,0 +1,65 @@
+/** Tests of headers that servers behind a proxy believe: the guard removes them. */
+
+import assert from "node:assert/strict";
+import { answerAll, answerOf, Behind, End, Guard, testGuard } from "../support/guard.ts";
+
+const FORGEABLE = [
+  ...["X-Original-URL", "X-Original-Method", "X-Rewrite-URL", "X-HTTP-Method-Override"],
+  ...["X-HTTP-Method", "X-Method-Override", "X-Script-Name", "X-Envoy-Original-Path"],
+  ...["Forwarded", "X-Forwarded-For", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-User"],
+  ...["X-Forwarded-Client-Cert", "X-Real-IP", "True-Client-IP", "Remote-User", "Remote-Groups"],
+  ...["X-Remote-User", "X-Remote-Extra-Scopes", "X-Auth-Request-User", "X-Authenticated-User"],
+  ...["X-WebAuth-User", "X-User", "SSL-Client-Verify", "X-SSL-Client-Cert", "Proxy"],
+  ...["X_Original_URL", "x.original.url", "REMOTE_USER", "X_Http-Method_Override"],
+];
+
+const HARMLESS = [
+  ...["Authorization", "X-Registry-Auth", "X-Auth-Token", "X-User-Agent", "X-Request-Id", "Origin"],
+  ...["X-CSRF-Token", "X-Requested-With", "Proxy-Authorization", "Cookie", "X-Api-Key", "Via"],
+];
+
+const identity = /^x-ucred-|^host$|^connection$|^content-length$/i;
+
+/** The headers that reach the server behind. */
+async function passed(guard: Guard, names: readonly string[], request = "GET / HTTP/1.1") {
+  const client = await End.open(guard.path);
+  const lines = names.map((name) => `${name}: sent\r\n`).join("");
+  client.send(`${request}\r\nHost: x\r\n${lines}\r\n`);
+  const { body } = await client.message();
+  client.destroy();
+  return (JSON.parse(body) as string[]).filter((name) => !identity.test(name));
+}
+
+function mirror(): Promise<Behind> {
+  return Behind.start((end) =>
+    answerAll(end, ({ fields }) => answerOf(JSON.stringify(fields.map(([name]) => name))))
+  );
+}
+
+const small = (names: readonly string[]) => names.map((name) => name.toLowerCase()).sort();
+
+testGuard(
+  "guard removes headers that replace the request or its sender, and no others",
+  async () => {
+    const guard = await Guard.start({ upstream: (await mirror()).path, mode: "http" });
+    for (
+      const request of ["GET / HTTP/1.1", "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: x"]
+    ) {
+      for (const name of FORGEABLE) {
+        const names = small(await passed(guard, [name], request));
+        assert.deepEqual(names.filter((each) => each !== "upgrade"), [], name);
+      }
+      const all = small(await passed(guard, [...FORGEABLE, ...HARMLESS], request));
+      assert.deepEqual(all.filter((each) => each !== "upgrade"), small(HARMLESS));
+    }
+  },
+);
+
+testGuard("guard --keep-header passes the headers that it names", async () => {
+  const args = ["--keep-header", "X-Forwarded-For", "remote-user", "--keep-header", "Forwarded"];
+  const guard = await Guard.start({ upstream: (await mirror()).path, mode: "http", args });
+  assert.deepEqual(
+    small(await passed(guard, FORGEABLE)),
+    ["forwarded", "remote-user", "x-forwarded-for"],
+  );
+});

@@ -1,0 +1,57 @@
+/** Tests of sockets in the way that do not answer and are in use nevertheless: they are left alone. */
+
+import assert from "node:assert/strict";
+import { lstatSync } from "node:fs";
+import { connect, type Socket } from "node:net";
+import { receive } from "../../servers/datagram.ts";
+import { createServer } from "../../servers/net.ts";
+import { Child, freshPath, peerProgram } from "../support/peers.ts";
+import { needs, testWith } from "../support/suite.ts";
+import { failure, listening } from "../support/servers.ts";
+
+const here = [needs.linux, needs.cc];
+
+async function assertLeftAlone(path: string): Promise<void> {
+  const { ino } = lstatSync(path);
+  const error = await failure(createServer({}, () => {}), { path }) as Error;
+  assert.match(error.message, /Cannot listen at .*(takes no connection|cannot be determined)/);
+  assert.equal(lstatSync(path).ino, ino);
+}
+
+testWith(here, "a server does not replace a socket of packets", async () => {
+  const path = freshPath();
+  const child = new Child(peerProgram, ["--seqpacket", "--listen", path]);
+  await child.line();
+  await assertLeftAlone(path);
+  await child.end();
+});
+
+testWith([needs.linux], "a server does not replace a socket of datagrams", async () => {
+  const path = freshPath();
+  const messages = receive(path);
+  await assertLeftAlone(path);
+  messages.close();
+});
+
+testWith(
+  here,
+  "a server does not replace one whose queue is full; it does when that has ended",
+  async () => {
+    const path = freshPath();
+    const child = new Child(peerProgram, ["--listen", path]); // accepts nothing
+    await child.line();
+    const clients: Socket[] = [];
+    const isFull = () =>
+      new Promise<boolean>((resolve) => {
+        const client = connect(path, () => resolve(false));
+        clients.push(client.on("error", () => resolve(true)));
+      });
+    while (!await isFull());
+    await assertLeftAlone(path);
+    clients.forEach((client) => client.destroy());
+    await child.end();
+    const server = createServer({}, () => {});
+    await listening(server, { path });
+    await server.close();
+  },
+);

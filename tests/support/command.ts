@@ -1,0 +1,224 @@
+/** The command, run for real: piped, on a terminal (tmux), and by other users. */
+
+import assert from "node:assert/strict";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { chmodSync, writeFileSync } from "node:fs";
+import { createServer, type Socket } from "node:net";
+import { join } from "node:path";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { freshPath } from "./peers.ts";
+import { compileCache, temporaryFolder } from "./compile.ts";
+import { endAfterEach, needs, runtimeCommand, succeeds } from "./suite.ts";
+
+const main = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
+
+/** How `ucred` is started on the runtime under test. */
+export const command: readonly string[] = [...runtimeCommand(), main];
+
+/** Somebody without any privilege. */
+export const STRANGER = 4321;
+
+const asUser = (uid: number) => ["setpriv", `--reuid=${uid}`, `--regid=${uid}`, "--clear-groups"];
+
+/** What not every machine has. */
+export const tools = {
+  tmux: { name: "tmux", met: succeeds("tmux", "-V") },
+  /** Others can run this runtime, and read this checkout. */
+  strangers: {
+    name: "root, setpriv, and a checkout that other users can read",
+    met: needs.root.met && succeeds(...asUser(STRANGER) as [string], "test", "-r", main) &&
+      succeeds(...asUser(STRANGER) as [string], "test", "-x", command[0]!),
+  },
+} as const;
+
+/** Our environment without what tells of colours and of service managers. */
+function environment(more: Readonly<Record<string, string>>): NodeJS.ProcessEnv {
+  const { NO_COLOR: _, FORCE_COLOR: __, NOTIFY_SOCKET: ___, ...rest } = process.env;
+  return { ...rest, TERM: "xterm-256color", NODE_COMPILE_CACHE: compileCache, ...more };
+}
+
+/** What a command did. */
+export interface Ran {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** How it is run. */
+export interface How {
+  readonly as?: number;
+  /** Before all of it: `unshare …`, for instance. */
+  readonly prefix?: readonly string[];
+  /** Of the runtime, instead of those that let it do everything. */
+  readonly flags?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** So long is waited at most for what has to come, in ms: a test that fails says why. */
+const PATIENCE = 60_000;
+
+const children = new Set<ChildProcess>();
+endAfterEach(() => children.forEach((child) => child.kill("SIGKILL")));
+
+/** A command that runs, and what it has printed so far. */
+export class Running {
+  readonly process: ChildProcess;
+  readonly done: Promise<Ran>;
+  out = "";
+  err = "";
+
+  constructor(args: readonly string[], { as, flags, env = {}, prefix: first = [] }: How = {}) {
+    const prefix = [...first, ...(as === undefined ? [] : asUser(as))];
+    const start = flags === undefined ? command : [command[0]!, ...flags, main];
+    const [file, ...rest] = [...prefix, ...start, ...args] as [string];
+    this.process = spawn(file, rest, {
+      env: environment({ ...(as !== undefined && { HOME: "/nonexistent" }), ...env }),
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    children.add(this.process);
+    this.process.stdout!.setEncoding("utf8").on("data", (text: string) => this.out += text);
+    this.process.stderr!.setEncoding("utf8").on("data", (text: string) => this.err += text);
+    this.done = new Promise((resolve, reject) => {
+      this.process.once("error", reject).once("close", (code) => {
+        children.delete(this.process);
+        resolve({ code, out: this.out, err: this.err });
+      });
+    });
+  }
+
+  /** Waits until it has printed something; fails if it ends before. */
+  async says(stream: "out" | "err", what: string | RegExp): Promise<void> {
+    const isSaid = () =>
+      typeof what === "string" ? this[stream].includes(what) : what.test(this[stream]);
+    const deadline = performance.now() + PATIENCE;
+    while (!isSaid()) {
+      assert.ok(performance.now() < deadline, `after a minute, no ${what}: ${this.out}${this.err}`);
+      assert.ok(children.has(this.process), `it ended: ${this.out}${this.err}`);
+      await sleep(5);
+    }
+  }
+
+  /** Sends a signal, and waits for the end. */
+  async end(signal: NodeJS.Signals = "SIGTERM"): Promise<Ran> {
+    process.kill(this.process.pid!, signal); // after child.kill(), Deno tells no exit code
+    return await this.done;
+  }
+}
+
+/** Runs `ucred`. Whatever it was told, it shows no stack, and nothing that moves a cursor. */
+export async function ucred(args: readonly string[], how: How = {}): Promise<Ran> {
+  const ran = await new Running(args, how).done;
+  assert.doesNotMatch(ran.err, /\n\s+at |defect/, `ucred ${args.join(" ")}`);
+  return ran;
+}
+
+/** Fails unless all of a text is printable, apart from the ends of its lines and tabs. */
+export function assertPrintable(text: string): void {
+  assert.doesNotMatch(
+    text,
+    /(?![\n\t])\p{Cc}|[\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/u,
+  );
+}
+
+/** A file of ours that nobody else may write. */
+export function file(name: string, text: string): string {
+  const path = join(temporaryFolder(), name);
+  writeFileSync(path, text, { mode: 0o644 });
+  return path;
+}
+
+/** A server in this very process, which reads, and says nothing. */
+export interface Served extends Disposable {
+  readonly path: string;
+  /** How many are connected. */
+  readonly connected: () => number;
+}
+
+/** Serves at a path. */
+export async function serve(path: string = freshPath(), mode = 0o777): Promise<Served> {
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => {}).on("close", () => sockets.delete(socket)).resume();
+  });
+  await new Promise<void>((resolve, reject) =>
+    server.once("error", reject).listen(path, () => resolve())
+  );
+  if (!path.startsWith("\0")) chmodSync(path, mode);
+  const close = () => {
+    server.close();
+    sockets.forEach((socket) => socket.destroy());
+  };
+  return { path, connected: () => sockets.size, [Symbol.dispose]: close };
+}
+
+/** A terminal of so many columns, in which `ucred` runs. */
+export class Terminal {
+  readonly #socket = join(temporaryFolder(), "tmux");
+
+  constructor(
+    columns: number,
+    args: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+  ) {
+    const set = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+    const words = ["env", "-u", "NO_COLOR", "-u", "FORCE_COLOR", ...set, ...command, ...args];
+    const quoted = words.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ");
+    const line = `trap : INT; ${quoted}; echo "[ended: $?]"; sleep 1000`;
+    this.#tmux(
+      "-f",
+      "/dev/null",
+      "new-session",
+      "-d",
+      "-x",
+      `${columns}`,
+      "-y",
+      "100",
+      "sh",
+      "-c",
+      line,
+    );
+  }
+
+  #tmux(...args: string[]): string {
+    return execFileSync("tmux", ["-S", this.#socket, ...args], { encoding: "utf8" });
+  }
+
+  /** What it shows; "colours" shows those too. */
+  shown(how: "plain" | "colours" = "plain"): string {
+    return this.#tmux("capture-pane", "-p", ...(how === "colours" ? ["-e"] : []));
+  }
+
+  /** Waits until it shows something. */
+  async shows(what: string): Promise<string> {
+    const deadline = performance.now() + PATIENCE;
+    for (;;) {
+      assert.ok(performance.now() < deadline, `after a minute, no ${what}: ${this.shown()}`);
+      const shown = this.shown();
+      if (shown.includes(what)) return shown;
+      assert.doesNotMatch(shown, /\[ended: /, what);
+      await sleep(20);
+    }
+  }
+
+  /** Waits for the end of the command: what it has shown, and its exit code. */
+  async ended(): Promise<{ text: string; code: number }> {
+    const deadline = performance.now() + PATIENCE;
+    for (;;) {
+      assert.ok(performance.now() < deadline, `after a minute, no end: ${this.shown()}`);
+      const [, text, code] = /^([\s\S]*)\[ended: ([0-9]+)\]/.exec(this.shown()) ?? [];
+      if (text !== undefined) return { text, code: Number(code) };
+      await sleep(20);
+    }
+  }
+
+  press(...keys: string[]): void {
+    this.#tmux("send-keys", ...keys);
+  }
+
+  [Symbol.dispose](): void {
+    this.#tmux("kill-server");
+  }
+}

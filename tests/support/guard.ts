@@ -1,0 +1,372 @@
+/** Guards in processes of their own, and both ends of what they pass: each byte is the test's. */
+
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { join } from "node:path";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { Child, freshPath } from "./peers.ts";
+import { compileCache, compileProgram } from "./compile.ts";
+import { removeSafeFolders, safeFolder, safeFolders } from "./safe_folder.ts";
+import { endAfterEach, type Need, needs, runtimeCommand, testWith } from "./suite.ts";
+
+const here = [needs.linux, needs.cc, needs.root, needs.native, safeFolders];
+
+/** A test with real users. */
+export function testGuard(
+  name: string,
+  run: () => void | Promise<void>,
+  ...more: readonly Need[]
+): void {
+  testWith([...here, ...more], name, run);
+}
+
+/** Something to be found in PATH. */
+export function tool(name: string): Need {
+  const folders = (process.env["PATH"] ?? "").split(":");
+  return { name, met: folders.some((folder) => existsSync(`${folder}/${name}`)) };
+}
+
+const flowProgram = here.every(({ met }) => met)
+  ? compileProgram(new URL("flow.c", import.meta.url))
+  : "";
+
+/** A process of guard_flow.c. */
+export function flow(...args: readonly (string | number)[]): Child {
+  return new Child(flowProgram, args.map(String));
+}
+
+/** One that listens. */
+export async function flowListening(path: string, ...args: (string | number)[]): Promise<Child> {
+  const child = flow("listen", path, ...args);
+  assert.deepEqual(await child.json(), { listening: true });
+  return child;
+}
+
+/** What one end of a stream has to say in the end. */
+export interface Flowed {
+  readonly sent: number;
+  readonly received: number;
+  /** Whether each byte was the right one, and the end came as an end. */
+  readonly good: boolean;
+}
+
+/** uids that the tests' policies know. */
+export const USERS = { one: 4001, two: 4002, nobody: 4999 };
+
+const POLICY = `version: 1
+rules:
+  - { name: root, when: { uid: 0 }, allow: full }
+  - { name: one, when: { uid: ${USERS.one} }, allow: [read, write] }
+  - { name: two reads, when: { uid: ${USERS.two} }, actions: ["GET /**", "HEAD /**"], allow: read }
+`;
+
+/** A policy in a file that root alone can write. */
+export function policyFile(text: string = POLICY): string {
+  const file = join(safeFolder(), "policy.yaml");
+  writeFileSync(file, text, { mode: 0o600 });
+  return file;
+}
+
+export interface Start {
+  readonly upstream: string;
+  readonly mode?: "stream" | "http";
+  /** By default `POLICY`; `null` for none. */
+  readonly policy?: string | null;
+  readonly args?: readonly string[];
+  /** Before the runtime's own command. */
+  readonly prefix?: readonly string[];
+  readonly env?: { readonly [name: string]: string };
+  /** Where it listens; `null` if `args` tell. */
+  readonly listen?: string | null;
+}
+
+/** So long is waited at most for what has to come, in ms: a test that fails says why. */
+const PATIENCE = 60_000;
+
+const running = new Set<ChildProcess>();
+const ends = new Set<End>();
+const upstreams = new Set<Server>();
+
+// What a test leaves must not keep the runner waiting.
+endAfterEach(() => {
+  running.forEach((child) => child.kill("SIGKILL"));
+  ends.forEach((end) => end.destroy());
+  upstreams.forEach((server) => server.close());
+  upstreams.clear();
+  removeSafeFolders();
+});
+
+/** A guard on the runtime under test. */
+export class Guard {
+  readonly path: string;
+  readonly child: ChildProcess;
+  readonly ended: Promise<{ code: number | null; signal: string | null }>;
+  #told = "";
+  #seen = 0;
+
+  private constructor({ upstream, mode, policy, args, prefix, env, listen }: Start) {
+    this.path = listen ?? freshPath("guard.sock");
+    const command = [
+      ...(prefix ?? []),
+      ...runtimeCommand(),
+      fileURLToPath(new URL("../../cli/main.ts", import.meta.url)),
+      "guard",
+      ...["--upstream", upstream, "--mode", mode ?? "stream"],
+      ...(listen === null ? [] : ["--listen", this.path, "--socket-mode", "0666"]),
+      ...(policy === null ? [] : ["--policy", policy ?? policyFile()]),
+      ...(args ?? []),
+    ];
+    this.child = spawn(command[0]!, command.slice(1), {
+      stdio: ["ignore", "ignore", "pipe"],
+      env: { ...process.env, NO_COLOR: "1", NODE_COMPILE_CACHE: compileCache, ...env },
+    });
+    running.add(this.child);
+    this.child.stderr!.setEncoding("utf8").on("data", (text: string) => this.#told += text);
+    this.ended = once(this.child, "close").then(([code, signal]) => {
+      running.delete(this.child);
+      return { code, signal };
+    });
+  }
+
+  /** Starts one that may fail to. */
+  static launch(start: Start): Guard {
+    return new Guard(start);
+  }
+
+  /** Starts one, and waits until it listens. */
+  static async start(start: Start): Promise<Guard> {
+    const guard = new Guard(start);
+    await guard.tells("listening at ");
+    return guard;
+  }
+
+  /** All that it has told. */
+  get told(): string {
+    return this.#told;
+  }
+
+  /** Waits until it tells something that it has not told when last asked. */
+  async tells(text: string): Promise<void> {
+    const deadline = performance.now() + PATIENCE;
+    while (true) {
+      const at = this.#told.indexOf(text, this.#seen);
+      if (at !== -1) return void (this.#seen = at + text.length);
+      const { exitCode, signalCode } = this.child;
+      assert.ok(exitCode === null && signalCode === null, `no ${text} in: ${this.#told}`);
+      assert.ok(performance.now() < deadline, `after a minute, no ${text} in: ${this.#told}`);
+      await sleep(5);
+    }
+  }
+
+  signal(name: "SIGTERM" | "SIGINT" | "SIGHUP"): void {
+    process.kill(this.child.pid!, name); // child.kill(): Deno takes it for the end of the process
+  }
+
+  /** How many sockets it has open. */
+  sockets(): number {
+    const folder = `/proc/${this.child.pid}/fd`;
+    return readdirSync(folder).filter((fd) => {
+      try {
+        return readlinkSync(`${folder}/${fd}`).startsWith("socket:");
+      } catch {
+        return false; // closed meanwhile
+      }
+    }).length;
+  }
+
+  /** Resident memory, in MiB. */
+  memory(): number {
+    const status = readFileSync(`/proc/${this.child.pid}/status`, "utf8");
+    return Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]) / 1024;
+  }
+}
+
+/** One end of a connection. */
+export class End {
+  readonly socket: Socket;
+  #parts: Buffer[] = [];
+  #length = 0;
+  #isOver = false;
+  #wake = () => {};
+
+  constructor(socket: Socket) {
+    this.socket = socket.on("error", () => {});
+    const end = () => {
+      this.#isOver = true;
+      this.#wake();
+    };
+    socket.on("end", end).on("close", end).on("data", (bytes: Buffer) => {
+      this.#parts.push(bytes);
+      this.#length += bytes.length;
+      this.#wake();
+    });
+    ends.add(this);
+  }
+
+  /** The client's. */
+  static async open(path: string): Promise<End> {
+    const end = new End(connect({ path, allowHalfOpen: true }));
+    // Bun takes a connection that was closed at once for one that never came about.
+    await once(end.socket, "connect").catch(() => {});
+    return end;
+  }
+
+  /** Sends text, each of whose characters is a byte. */
+  send(text: string): this {
+    this.socket.write(Buffer.from(text, "latin1"));
+    return this;
+  }
+
+  /** Sends no more. */
+  end(): this {
+    this.socket.end();
+    return this;
+  }
+
+  destroy(): void {
+    ends.delete(this);
+    this.socket.destroy();
+  }
+
+  /** What comes, up to and including this. */
+  async until(text: string): Promise<string> {
+    let at: number;
+    while ((at = this.#joined().indexOf(text, 0, "latin1")) === -1) {
+      await this.#more(`before ${JSON.stringify(text)}`);
+    }
+    return this.#take(at + text.length);
+  }
+
+  async bytes(count: number): Promise<string> {
+    while (this.#length < count) await this.#more(`before ${count} bytes`);
+    return this.#take(count);
+  }
+
+  /** All that comes until the other side ends. */
+  async rest(): Promise<string> {
+    while (!this.#isOver) await this.#moreOrEnd();
+    return this.#take(this.#length);
+  }
+
+  /** The next message: its head, and its body as its headers say. */
+  async message(hasBody = true): Promise<Message> {
+    const lines = (await this.until("\r\n\r\n")).trimEnd().split("\r\n");
+    const first = lines.shift()!;
+    const fields = lines.map((line): [string, string] => {
+      const colon = line.indexOf(":");
+      return [line.slice(0, colon), line.slice(colon + 1).trim()];
+    });
+    const header = (name: string) =>
+      fields.filter(([key]) => key.toLowerCase() === name).map(([, value]) => value).join(", ");
+    const isEmpty = !hasBody || /^HTTP\S+ (1\d\d|204|304)/.test(first);
+    let body = "", trailers = "";
+    if (isEmpty) {
+      // no body
+    } else if (/chunked$/.test(header("transfer-encoding"))) {
+      let size: number;
+      while ((size = parseInt(await this.until("\r\n"), 16)) > 0) {
+        body += await this.bytes(size);
+        await this.until("\r\n");
+      }
+      for (let line: string; (line = await this.until("\r\n")) !== "\r\n";) trailers += line;
+    } else if (header("content-length") !== "") {
+      body = await this.bytes(Number(header("content-length")));
+    } else if (first.startsWith("HTTP/")) body = await this.rest();
+    return { first, status: Number(first.split(" ")[1]), fields, header, body, trailers };
+  }
+
+  /** Sends a request, and reads the answer. */
+  ask(target: string, method = "GET"): Promise<Message> {
+    this.send(`${method} ${target} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    return this.message(method !== "HEAD");
+  }
+
+  #joined(): Buffer {
+    if (this.#parts.length !== 1) this.#parts = [Buffer.concat(this.#parts)];
+    return this.#parts[0]!;
+  }
+
+  #take(length: number): string {
+    const all = this.#joined();
+    this.#parts = [all.subarray(length)];
+    this.#length -= Math.min(length, all.length);
+    return all.toString("latin1", 0, length);
+  }
+
+  async #more(where: string): Promise<void> {
+    if (this.#isOver) {
+      throw new Error(`The connection ended ${where}: ${JSON.stringify(this.#take(500))}`);
+    }
+    await this.#moreOrEnd();
+  }
+
+  #moreOrEnd(): Promise<void> {
+    return new Promise((resolve) => this.#wake = resolve);
+  }
+}
+
+export interface Message {
+  /** Request line or status line. */
+  readonly first: string;
+  readonly status: number;
+  /** As they were sent. */
+  readonly fields: readonly (readonly [name: string, value: string])[];
+  /** By its name in small letters; all of them. */
+  header(name: string): string;
+  readonly body: string;
+  readonly trailers: string;
+}
+
+/** A server behind a guard, whose connections the test handles one by one. */
+export class Behind {
+  readonly path: string;
+  readonly #waiting: End[] = [];
+  #wake = () => {};
+  /** How many connections there were. */
+  count = 0;
+
+  private constructor(path: string) {
+    this.path = path;
+  }
+
+  /** @param serve Handles each connection; without, `next()` gives them out. */
+  static async start(serve?: (end: End) => unknown, path = freshPath("up.sock")): Promise<Behind> {
+    const behind = new Behind(path);
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      behind.count++;
+      const end = new End(socket);
+      if (serve !== undefined) return void Promise.resolve(serve(end)).catch(() => end.destroy());
+      behind.#waiting.push(end);
+      behind.#wake();
+    });
+    upstreams.add(server);
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    return behind;
+  }
+
+  /** The next connection. */
+  async next(): Promise<End> {
+    while (this.#waiting.length === 0) {
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+    return this.#waiting.shift()!;
+  }
+}
+
+/** Answers request after request of a connection. */
+export async function answerAll(
+  end: End,
+  answer: (request: Message) => string | Promise<string>,
+): Promise<void> {
+  while (true) end.send(await answer(await end.message()));
+}
+
+/** An answer whose body has a length. */
+export function answerOf(body: string, status = "200 OK"): string {
+  return `HTTP/1.1 ${status}\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+}

@@ -1,0 +1,125 @@
+/** Visitors of chosen identity for servers under test, and servers in processes of their own. */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { readdirSync } from "node:fs";
+import type { ListenOptions, NetServer } from "../../servers/net.ts";
+import { Child, startScript } from "./peers.ts";
+import { compileProgram } from "./compile.ts";
+import { needs } from "./suite.ts";
+import type { Order, Orders } from "../servers/server.ts";
+
+/** The compiled visit.c. */
+export const visitProgram: string = needs.cc.met && needs.linux.met
+  ? compileProgram(new URL("visit.c", import.meta.url))
+  : "";
+
+/** A process that visits a server. */
+export class Visitor {
+  readonly child: Child;
+
+  private constructor(child: Child) {
+    this.child = child;
+  }
+
+  /** Starts one, and waits until it is connected. Options are those of visit.c. */
+  static async at(path: string, options: readonly string[] = []): Promise<Visitor> {
+    const visitor = new Visitor(new Child(visitProgram, [...options, toName(path)]));
+    const answer = await visitor.child.json<{ pid?: number; error?: string }>();
+    if (answer.error !== undefined) throw new Error(answer.error);
+    return visitor;
+  }
+
+  /** Waits until the server ends the connection: all that it has sent. */
+  async text(): Promise<string> {
+    return (await this.child.json<{ text: string }>()).text;
+  }
+
+  /** Closes the connection, and ends. */
+  async leave(): Promise<void> {
+    await this.child.end();
+  }
+}
+
+/** What a server says to a visitor before it ends the connection; or the error of connecting. */
+export async function visit(path: string, ...options: string[]): Promise<string> {
+  const child = new Child(visitProgram, [...options, toName(path)]);
+  const { error } = await child.json<{ error?: string }>();
+  return error ?? (await child.json<{ text: string }>()).text;
+}
+
+/** A visit by a user. */
+export function visitAs(uid: number, path: string, ...options: string[]): Promise<string> {
+  return visit(path, "--uid", `${uid}`, "--gid", `${uid}`, ...options);
+}
+
+/** Connects so many times and leaves at once. How many connections came about. */
+export async function crowd(path: string, times: number): Promise<number> {
+  const child = new Child(visitProgram, ["--crowd", `${times}`, toName(path)]);
+  return (await child.json<{ connected: number }>()).connected;
+}
+
+/** As a command line spells an abstract name. */
+export function toName(path: string): string {
+  return path.startsWith("\0") ? `@${path.slice(1)}` : path;
+}
+
+/** Has a server listen, and waits until it does. */
+export async function listening(server: NetServer, where: string | ListenOptions): Promise<void> {
+  server.listen(typeof where === "string" ? { path: where } : where);
+  await once(server, "listening"); // rejects upon "error"
+}
+
+/** What listening fails with. */
+export async function failure(server: NetServer, where: ListenOptions): Promise<unknown> {
+  try {
+    await listening(server, where);
+  } catch (error) {
+    return error;
+  }
+  await server.close({ timeout: 0 });
+  throw new Error(`It listens at ${JSON.stringify(where)}`);
+}
+
+/** A server of server.ts. */
+export class ServerProcess {
+  readonly child: Child;
+
+  constructor(orders: Orders = {}, prefix: readonly string[] = []) {
+    this.child = startScript(prefix, "servers/server.ts", JSON.stringify(orders));
+  }
+
+  /** Starts one that waits for orders. */
+  static async start(orders: Orders = {}, prefix: readonly string[] = []): Promise<ServerProcess> {
+    const server = new ServerProcess(orders, prefix);
+    assert.ok("waiting" in await server.tell<object>({}));
+    return server;
+  }
+
+  /** Starts one that listens. */
+  static async listening(orders: Orders, prefix: readonly string[] = []): Promise<ServerProcess> {
+    const server = new ServerProcess(orders, prefix);
+    assert.ok("listening" in await server.child.json<object>());
+    return server;
+  }
+
+  /** Has it do something: its answer. */
+  async tell<T>(order: Order): Promise<T> {
+    this.child.process.stdin!.write(`${JSON.stringify(order)}\n`);
+    return await this.child.json<T>();
+  }
+
+  /** Ends it as nothing can be prepared for. */
+  async kill(): Promise<void> {
+    const { process } = this.child;
+    if (process.exitCode !== null || process.signalCode !== null) return;
+    const ended = once(process, "exit");
+    process.kill("SIGKILL");
+    await ended;
+  }
+}
+
+/** How many descriptors this process has. */
+export function openDescriptors(): number {
+  return readdirSync("/proc/self/fd").length;
+}

@@ -1,0 +1,339 @@
+/** Which descriptor was accepted, found by what the kernel tells: compared with what node:net shows. */
+
+import assert from "node:assert/strict";
+import { closeSync, openSync, renameSync, unlinkSync } from "node:fs";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { test } from "node:test";
+import { openedSystem } from "../../adapters/select.ts";
+import {
+  countSeen,
+  DescriptorFinder,
+  type FoundSocket,
+  foundSocketOf,
+  isBoundHere,
+} from "../../system/accepted_sockets.ts";
+import { fdOf } from "../../identity/fd.ts";
+import { serve } from "../../servers/http.ts";
+import { freshPath } from "../support/peers.ts";
+import { needs, runtime, testWith, until } from "../support/suite.ts";
+import { crowd, visitAs } from "../support/servers.ts";
+
+const here = [needs.linux, needs.native];
+
+const oneByOne = {
+  name: "a node:net that tells of each connection before it accepts the next, unlike Deno's",
+  met: runtime !== "deno",
+};
+
+const listen = async (path: string, onConnection: (socket: Socket) => void): Promise<Server> => {
+  const server = createServer({ allowHalfOpen: false }, (socket) => {
+    socket.on("error", () => {}).resume();
+    onConnection(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  return server;
+};
+
+const dial = (path: string): Promise<Socket> =>
+  new Promise((resolve) => {
+    const socket = connect(path, () => resolve(socket)).on("error", () => {}).resume();
+  });
+
+const end = (server: Server) => new Promise((resolve) => server.close(resolve));
+
+for (const path of ["a path", "an abstract name"]) {
+  testWith(
+    [...here, needs.cc, oneByOne],
+    `Acceptor finds each connection, at ${path}`,
+    async () => {
+      const where = path === "a path" ? freshPath() : `\0${freshPath()}`;
+      let [right, wrong] = [0, 0];
+      const files: number[] = [];
+      const server = await listen(where, (socket) => {
+        const claim = acceptor.find(socket);
+        if (claim.fd === fdOf(socket) && claim.isOpen() && foundSocketOf(socket) === claim) right++;
+        else wrong++;
+        socket.once("close", () => claim.close());
+        if (right % 3 === 0) socket.end();
+        // Other descriptors come and go meanwhile, below and above.
+        if (right % 2 === 0) files.push(openSync("/dev/null", "r"));
+        else if (files.length > 0) closeSync(files.splice(right % files.length, 1)[0]!);
+      });
+      const acceptor = new DescriptorFinder(where);
+      const counts = await Promise.all([1, 2, 3, 4].map(() => crowd(where, 150)));
+      assert.deepEqual(counts, [150, 150, 150, 150]);
+      await until(() => right + wrong === 600);
+      assert.deepEqual([right, wrong], [600, 0]);
+      for (const fd of files) closeSync(fd);
+      await end(server);
+    },
+  );
+}
+
+testWith(here, "Acceptor finds what was accepted last, however many are open", async () => {
+  const path = freshPath();
+  const claims: [Socket, FoundSocket][] = [];
+  const server = await listen(path, (socket) => {
+    claims.push([socket, acceptor.find(socket)]);
+  });
+  const acceptor = new DescriptorFinder(path);
+  const clients: Socket[] = [];
+  for (let times = 0; times < 200; times++) {
+    clients.push(await dial(path));
+    // One in the middle ends without a word to the acceptor.
+    if (times % 5 === 4) clients.splice(clients.length >> 1, 1)[0]!.destroy();
+  }
+  await until(() => claims.length === 200);
+  for (const [socket, claim] of claims) {
+    if (!socket.destroyed) assert.equal(claim.fd, fdOf(socket));
+  }
+  const open = claims.filter(([socket]) => !socket.destroyed).map(([, { fd }]) => fd);
+  assert.equal(new Set(open).size, open.length);
+  for (const client of clients) client.destroy();
+  await end(server);
+});
+
+testWith(here, "Acceptor takes nothing for new that was there before it", async () => {
+  const path = freshPath();
+  const seen: Socket[] = [];
+  const server = await listen(path, (socket) => void seen.push(socket));
+  const before = await Promise.all([dial(path), dial(path)]);
+  await until(() => seen.length === 2);
+  const acceptor = new DescriptorFinder(path);
+  assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+  const after = await dial(path);
+  await until(() => seen.length === 3);
+  assert.equal(acceptor.find(seen[2]!).fd, fdOf(seen[2]!));
+  assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" }); // once
+  for (const socket of [...before, after]) socket.destroy();
+  await end(server);
+});
+
+testWith(
+  here,
+  "Acceptor does not find connections of other addresses, nor clients' ends",
+  async () => {
+    const [path, other] = [freshPath(), freshPath()];
+    const server = await listen(path, () => {});
+    let count = 0;
+    const another = await listen(other, () => count++);
+    const acceptor = new DescriptorFinder(path);
+    const client = await dial(other);
+    await until(() => count === 1);
+    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+    // Of a path that begins the same.
+    const longer = await listen(`${path}2`, () => count++);
+    const client2 = await dial(`${path}2`);
+    await until(() => count === 2);
+    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+    for (const each of [client, client2]) each.destroy();
+    await Promise.all([server, another, longer].map(end));
+  },
+);
+
+/** Duplicates a descriptor at the lowest free number from `least` on. */
+function duplicate(fd: number, least: number): number {
+  const copy = openedSystem().libc.linux!.fcntl(fd, 0, least); // F_DUPFD
+  assert.ok(copy >= least);
+  return copy;
+}
+
+const closeDuplicate = (fd: number) => openedSystem().libc.linux!.close(fd);
+
+testWith(
+  here,
+  "Acceptor does not find a connection again under a duplicate of its number",
+  async () => {
+    const path = freshPath();
+    const accepted: Socket[] = [];
+    const server = await listen(path, (socket) => void accepted.push(socket));
+    const acceptor = new DescriptorFinder(path);
+    const first = await dial(path);
+    await until(() => accepted.length === 1);
+    const { fd } = acceptor.find(accepted[0]!);
+    assert.equal(fd, fdOf(accepted[0]!));
+    // Where the search looks first, where it looks last, and far above what is in use.
+    const duplicates = [0, 0, 0, 300, 800].map((least) => duplicate(fd, least));
+    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+    const clients = [first];
+    for (let times = 2; times <= 10; times++) {
+      clients.push(await dial(path));
+      await until(() => accepted.length === times);
+      assert.equal(acceptor.find(accepted.at(-1)!).fd, fdOf(accepted.at(-1)!));
+      if (times === 5) accepted[0]!.destroy(); // its duplicates are open still
+    }
+    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => new DescriptorFinder(path).find({}), { code: "ERR_UCRED_NO_FD" });
+    duplicates.forEach(closeDuplicate);
+    for (const client of clients) client.destroy();
+    await end(server);
+  },
+);
+
+testWith(here, "Acceptor remembers no more connections than are open, and some more", async () => {
+  const path = freshPath();
+  let onAccept = (_: Socket) => {};
+  const server = await listen(path, (socket) => onAccept(socket));
+  const acceptor = new DescriptorFinder(path);
+  let copy: number | undefined;
+  let most = 0;
+  for (let times = 0; times < 3000; times++) {
+    const accepted = new Promise<Socket>((resolve) => onAccept = resolve);
+    const client = connect(path).on("error", () => {});
+    const socket = await accepted;
+    const claim = acceptor.find(socket);
+    assert.equal(claim.fd, fdOf(socket));
+    copy ??= duplicate(claim.fd, 1500); // of the first, which is open all the while
+    client.destroy();
+    socket.destroy();
+    claim.close();
+    most = Math.max(most, countSeen());
+  }
+  assert.ok(most < 2600, `${most}`); // Linux has room for 2048 descriptors then
+  assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+  closeDuplicate(copy!);
+  await end(server);
+});
+
+testWith(here, "Two Acceptors in a thread share what they have seen", async () => {
+  const path = freshPath();
+  const seen: Socket[] = [];
+  const server = await listen(path, (socket) => void seen.push(socket));
+  const [one, two] = [new DescriptorFinder(path), new DescriptorFinder(path)];
+  const client = await dial(path);
+  await until(() => seen.length === 1);
+  assert.equal(one.find(seen[0]!).fd, fdOf(seen[0]!));
+  assert.throws(() => two.find({}), { code: "ERR_UCRED_NO_FD" });
+  client.destroy();
+  await end(server);
+});
+
+testWith(
+  here,
+  "Acceptor throws, when two sockets of the process listen at its address",
+  async () => {
+    const path = freshPath();
+    const one = await listen(path, () => {});
+    const acceptor = new DescriptorFinder(path); // one is fine
+    renameSync(path, `${path}-moved`); // which does not change what it is bound to
+    const two = await listen(path, () => {});
+    assert.throws(() => new DescriptorFinder(path), { code: "ERR_UCRED_LISTEN" });
+    await end(two);
+    assert.doesNotThrow(() => new DescriptorFinder(path));
+    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+    await end(one);
+  },
+);
+
+testWith(
+  here,
+  "isBoundHere() tells of listeners and connections, until the last is closed",
+  async () => {
+    for (const path of [freshPath(), `\0${freshPath()}`]) {
+      assert.equal(isBoundHere(path), false);
+      let accepted: Socket | undefined;
+      const server = await listen(path, (socket) => accepted = socket);
+      assert.equal(isBoundHere(path), true);
+      assert.equal(isBoundHere(`${path}2`), false);
+      const client = await dial(path);
+      await until(() => accepted !== undefined);
+      const ended = end(server);
+      assert.equal(isBoundHere(path), true);
+      client.destroy();
+      await ended;
+      await until(() => !isBoundHere(path));
+    }
+  },
+);
+
+testWith(
+  [...here, needs.cc, needs.root],
+  "Two HTTP servers of a process at one path tell each visitor his own identity",
+  async () => {
+    const path = freshPath();
+    const start = () =>
+      serve({
+        path,
+        mode: 0o666,
+        policy: "anyone",
+        fetch: (_, { peer }) =>
+          new Response(`uid ${peer.uid}.`, { headers: { connection: "close" } }),
+      });
+    const former = await start();
+    const moved = `${path}-moved`;
+    renameSync(path, moved);
+    const latter = await start();
+    const request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    const wrong: string[] = [];
+    await Promise.all([1000, 2000, 3000, 4000, 5000, 6000].map(async (uid) => {
+      for (let times = 0; times < 40; times++) {
+        const text = await visitAs(uid + times, uid % 2000 === 0 ? path : moved, "--send", request);
+        if (!text.includes(`uid ${uid + times}.`)) wrong.push(text);
+      }
+    }));
+    assert.deepEqual(wrong, []);
+    assert.deepEqual([former, latter].map((server) => server.stats().accepted), [120, 120]);
+    await Promise.all([former.close({ timeout: 0 }), latter.close({ timeout: 0 })]);
+    unlinkSync(moved);
+  },
+);
+
+testWith(here, "A claim is open only while its very connection is under its number", async () => {
+  const path = freshPath();
+  const claims: FoundSocket[] = [];
+  const sockets: Socket[] = [];
+  const server = await listen(path, (socket) => {
+    sockets.push(socket);
+    claims.push(acceptor.find(socket));
+  });
+  const acceptor = new DescriptorFinder(path);
+  const open = () => openSync("/dev/null", "r");
+  const files = [open()]; // below what is accepted
+  const first = await dial(path);
+  await until(() => claims.length === 1);
+  const { fd } = claims[0]!;
+  assert.equal(claims[0]!.isOpen(), true);
+  first.destroy();
+  await until(() => !claims[0]!.isOpen());
+  // The number is given again: the lowest one that is free to the client's end, and the next to ours.
+  const clients: Socket[] = [];
+  while (claims.at(-1) === claims[0] || claims.at(-1)!.fd !== fd) {
+    assert.ok(clients.length < 100);
+    clients.at(-1)?.destroy();
+    await until(() => claims.at(-1)!.isOpen() === false);
+    do files.push(open()); while (files.at(-1)! < fd);
+    closeSync(files.shift()!);
+    if (files.at(-1) === fd) closeSync(files.pop()!);
+    const count = claims.length;
+    clients.push(await dial(path));
+    await until(() => claims.length > count);
+    files.unshift(open());
+  }
+  for (const file of files) closeSync(file);
+  assert.equal(claims[0]!.isOpen(), false);
+  claims[0]!.cut(); // of somebody else now: left alone
+  const holder = claims.findLast((claim) => claim.fd === fd)!;
+  assert.equal(holder.isOpen(), true);
+  assert.equal(sockets[claims.indexOf(holder)]!.destroyed, false);
+
+  let closed = 0;
+  holder.once("close", () => closed++);
+  const ended = new Promise((resolve) =>
+    clients[claims.indexOf(holder) - 1]!.once("close", resolve)
+  );
+  holder.cut();
+  await ended;
+  holder.close();
+  holder.close();
+  assert.deepEqual([closed, holder.isOpen()], [1, false]);
+  for (const client of clients) client.destroy();
+  await end(server);
+});
+
+testWith([needs.linux], "Acceptor throws, when the path is too long for one", () => {
+  assert.throws(() => new DescriptorFinder("x".repeat(109)), RangeError);
+});
+
+test("claimOf() knows nothing of what was not found", () => {
+  assert.equal(foundSocketOf({}), undefined);
+});

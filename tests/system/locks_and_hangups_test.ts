@@ -1,0 +1,72 @@
+/** Locks of files, and whether a peer has closed its end: what servers ask the kernel beside identity. */
+
+import assert from "node:assert/strict";
+import { closeSync, openSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
+import process from "node:process";
+import { isHungUp } from "../../identity/hangup.ts";
+import { tryLock } from "../../system/file_lock.ts";
+import { Child, freshPath } from "../support/peers.ts";
+import { needs, testWith, until } from "../support/suite.ts";
+import { ServerProcess } from "../support/servers.ts";
+
+testWith([needs.linux], "tryLock() gives a lock to one descriptor, until it is closed", () => {
+  const file = freshPath("lock");
+  const [one, two] = [openSync(file, "w"), openSync(file, "w")];
+  assert.equal(tryLock(one), true);
+  assert.equal(tryLock(one), true); // it has it
+  assert.equal(tryLock(two), false);
+  closeSync(one);
+  assert.equal(tryLock(two), true);
+  closeSync(two);
+  assert.throws(() => tryLock(two), { code: "ERR_UCRED_SYSCALL", errno: 9 });
+});
+
+testWith(
+  [needs.linux, needs.cc],
+  "tryLock() gives a lock back, when its process is killed",
+  async () => {
+    const path = freshPath();
+    const server = await ServerProcess.start();
+    // While it starts it has the lock; its folder is then left as it was.
+    const script = 'mkdir -m 700 "$0" && exec 9>"$0/lock" && flock 9 && echo locked && sleep 60';
+
+    const folder = path.replace(/s$/, ".s.ucred");
+    const holder = new Child("bash", ["-c", script, folder]);
+    assert.equal(await holder.line(), "locked");
+    const first = await server.tell<{ error?: { message: string } }>({ listen: { path } });
+    assert.match(first.error!.message, /another server is starting there$/);
+    const ended = new Promise((resolve) => holder.process.once("exit", resolve));
+    process.kill(holder.process.pid!, "SIGKILL");
+    await ended;
+    let second: { listening?: string };
+    do second = await server.tell({ listen: { path } }); while (second.listening === undefined);
+    assert.equal(second.listening, path);
+    await server.kill();
+  },
+);
+
+testWith(
+  [needs.linux],
+  "isHungUp() tells that the peer has closed, and of nothing less",
+  async () => {
+    const path = freshPath();
+    let accepted: Socket | undefined;
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+      accepted = socket.on("error", () => {});
+    });
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    const client = connect({ path, allowHalfOpen: true }).on("error", () => {});
+    await until(() => accepted !== undefined);
+    assert.equal(isHungUp(accepted!), false);
+    client.write("hello");
+    assert.equal(isHungUp(accepted!), false);
+    await new Promise<void>((resolve) => client.end(resolve)); // one direction: it still listens
+    assert.equal(isHungUp(accepted!), false);
+    client.destroy();
+    await until(() => isHungUp(accepted!));
+    accepted!.destroy();
+    assert.equal(isHungUp(accepted!), true);
+    server.close();
+  },
+);

@@ -1,0 +1,388 @@
+/** Sockets that the service manager passes, by the real systemd-socket-activate, and what it is told. */
+
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { connect } from "node:net";
+import { dirname } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { openedSystem } from "../../adapters/select.ts";
+import { type ListenVariables, takeInherited } from "../../system/sd_listen_fds.ts";
+import { notifyAt } from "../../system/sd_notify.ts";
+import { type UcredError } from "../../mod.ts";
+import { type Datagram, receive } from "../../servers/datagram.ts";
+import { Child, freshPath } from "../support/peers.ts";
+import { needs, runtime, runtimeCommand, testWith, until } from "../support/suite.ts";
+import { ServerProcess, visit, visitAs } from "../support/servers.ts";
+import type { Orders } from "../servers/server.ts";
+
+const here = [needs.linux, needs.cc, needs.socketActivate, needs.native];
+
+interface Answer {
+  readonly listening?: string;
+  readonly error?: UcredError;
+}
+
+/** Each kind of server that takes sockets of node:net's kind. */
+const KINDS: { readonly [api: string]: Orders } = {
+  "ucred/net": {},
+  ...(runtime === "bun" && { "ucred/bun": { bun: true } }),
+};
+
+/** A server that is started when somebody connects; without an answer to its start. */
+function activated(orders: Orders, ...options: string[]): ServerProcess {
+  // Deno's cache is in the home folder, where this is not already compiled.
+  const prefix = ["systemd-socket-activate", ...options, "-E", "HOME", "-E", "PATH"];
+  return new ServerProcess(orders, prefix);
+}
+
+/** A visit as soon as somebody listens. */
+async function visitSoon(path: string, ...options: string[]): Promise<string> {
+  for (;;) {
+    const text = await visit(path, ...options);
+    if (!/^(ENOENT|ECONNREFUSED)$/.test(text)) return text;
+  }
+}
+
+/** Whether a process listens on anything but Unix sockets. */
+function listensOnTcp(pid: number): boolean {
+  const links = readdirSync(`/proc/${pid}/fd`).map((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`);
+    } catch {
+      return "";
+    }
+  });
+  const sockets = new Set(links.map((link) => /^socket:\[(.*)\]$/.exec(link)?.[1]));
+  return ["tcp", "tcp6"].some((table) =>
+    readFileSync(`/proc/${pid}/net/${table}`, "utf8").split("\n").slice(1).some((line) => {
+      const fields = line.trim().split(/\s+/);
+      return fields[3] === "0A" && sockets.has(fields[9]);
+    })
+  );
+}
+
+for (const [api, kind] of Object.entries(KINDS)) {
+  testWith(here, `${api} serves on the one socket that it is given`, async () => {
+    const path = freshPath();
+    const server = activated({ ...kind, listen: { systemd: true } }, "-l", path);
+    const first = visitSoon(path);
+    assert.deepEqual(await server.child.json<Answer>(), { listening: path });
+    assert.equal(await first, `${process.getuid!()}\n`);
+    assert.equal(await visit(path), `${process.getuid!()}\n`);
+    assert.equal(listensOnTcp(server.child.process.pid!), false);
+    // There is no second one.
+    const { error } = await server.tell<Answer>({ listen: { systemd: true } });
+    assert.equal(error?.code, "ERR_UCRED_NO_FD");
+    assert.match(error!.message, /: there is none; left are: none$/);
+    await server.kill();
+  });
+
+  testWith(here, `${api} leaves the service manager's file, when it closes`, async () => {
+    const path = freshPath();
+    const server = activated({ ...kind, listen: { systemd: true } }, "-l", path);
+    const first = visitSoon(path);
+    await server.child.json();
+    await first;
+    await server.tell({ close: { timeout: 0 } });
+    assert.equal(existsSync(path), true);
+    await server.kill();
+  });
+
+  testWith([...here, needs.root], `${api} refuses others on a socket that is passed`, async () => {
+    const path = `\0${freshPath()}`;
+    const name = path.replace("\0", "@");
+    const server = activated({ ...kind, listen: { systemd: true } }, "-l", name);
+    assert.equal(await visitSoon(path), "0\n");
+    assert.deepEqual(await server.child.json<Answer>(), { listening: name });
+    for (const uid of [1, 1000, 65534]) assert.equal(await visitAs(uid, path), "");
+    await server.kill();
+  });
+
+  testWith(here, `${api} takes each of several sockets by its name`, async () => {
+    const paths = [freshPath(), freshPath(), freshPath()] as const;
+    const listens = paths.flatMap((path) => ["-l", path]);
+    const server = activated(kind, ...listens, "--fdname=one:two:two");
+    const first = visitSoon(paths[0]);
+    const second = visitSoon(paths[1]);
+    const ask = (systemd: true | string) => server.tell<Answer>({ listen: { systemd } });
+
+    assert.match((await ask(true)).error!.message, /there are 3; left are: "one", "two", "two"$/);
+    assert.match((await ask("two")).error!.message, /there are 2 of this name; left are: /);
+    // None is inherited by what the server starts, whether it serves there or not.
+    for (const fd of [3, 4, 5]) {
+      const info = readFileSync(`/proc/${server.child.process.pid}/fdinfo/${fd}`, "utf8");
+      assert.ok(parseInt(/^flags:\s*([0-7]+)$/m.exec(info)![1]!, 8) & 0o2000000, info);
+    }
+    assert.match((await ask("three")).error!.message, /there is none named "three"; left are: /);
+    assert.match((await ask("")).error!.message, /there is none named ""; left are: /);
+    assert.deepEqual(await ask("one"), { listening: paths[0] });
+    assert.equal(await first, `${process.getuid!()}\n`);
+    assert.match((await ask("one")).error!.message, /there is none named "one"; left are: "two", /);
+
+    const left = await Promise.race([second.then(() => "served"), visit(paths[0])]);
+    assert.equal(left, `${process.getuid!()}\n`); // nobody serves the second
+    await server.kill();
+    assert.equal(await second, "");
+  });
+
+  testWith(here, `${api} never serves TCP, when it is given a TCP socket`, async () => {
+    const port = 20_000 + process.pid % 40_000;
+    const server = activated({ ...kind, text: "served" }, "-l", `127.0.0.1:${port}`);
+    let received = "";
+    for (;;) { // until it listens
+      const socket = connect({ port, host: "127.0.0.1" }).on("data", (data) => received += data);
+      const isOpen = await new Promise((resolve) =>
+        socket.once("connect", () => resolve(true)).once("error", () => resolve(false))
+      );
+      if (isOpen) break;
+    }
+    const { error } = await server.tell<Answer>({ listen: { systemd: true } });
+    assert.equal(error?.code, "ERR_UCRED_NOT_UNIX");
+    assert.match(error!.message, /: fd 3 is no Unix socket$/);
+    await server.kill();
+    assert.equal(received, "");
+  });
+
+  for (
+    const [name, options, visitor, message] of [
+      ["a packet socket", ["--seqpacket"], "--seqpacket", /it is no stream socket$/],
+      ["a datagram socket", ["--datagram"], "--datagram", /it is no stream socket$/],
+      ["a connection", ["--accept"], "", /it does not listen$/],
+    ] as const
+  ) {
+    testWith(here, `${api} reports, when it is given ${name}`, async () => {
+      const path = freshPath();
+      const server = activated(kind, "-l", path, ...options);
+      const visitors = visitSoon(path, ...(visitor === "" ? [] : ["--type", visitor.slice(2)]));
+      const { error } = await server.tell<Answer>({ listen: { systemd: true } });
+      assert.equal(error?.code, "ERR_UCRED_NO_PEER");
+      assert.match(error!.message, message);
+      await server.kill();
+      void visitors.catch(() => {});
+    });
+  }
+
+  testWith(
+    here,
+    `${api} reports, when nothing is passed, or what is passed is no socket`,
+    async () => {
+      for (
+        const [set, code, message] of [
+          ["", "ERR_UCRED_NO_FD", /LISTEN_FDS and LISTEN_PID are not set$/],
+          ["LISTEN_FDS=1 LISTEN_PID=1", "ERR_UCRED_NO_FD", /they are for process 1, and this is/],
+          ["LISTEN_FDS=1 LISTEN_PID=$$", "ERR_UCRED_NO(T_UNIX|_FD)", /fd 3.*(ENOTSOCK|EBADF)/],
+        ] as const
+      ) {
+        const prefix = ["bash", "-c", `export ${set} UCRED=1; exec "$@"`, "-"];
+        const server = await ServerProcess.start(kind, prefix);
+        const { listening, error } = await server.tell<Answer>({ listen: { systemd: true } });
+        assert.equal(listening, undefined);
+        assert.match(error!.code, new RegExp(`^${code}$`));
+        assert.match(error!.message, message);
+        assert.equal(listensOnTcp(server.child.process.pid!), false);
+        await server.kill();
+      }
+    },
+  );
+
+  for (const where of ["a path", "an abstract name"]) {
+    testWith(
+      [...here, needs.peerPidfd],
+      `${api} tells when it is ready and stops, at ${where}`,
+      async () => {
+        const path = freshPath();
+        const notifyPath = where === "a path" ? freshPath() : `\0${freshPath()}`;
+        using receiver = receive(notifyPath);
+        const prefix = ["env", `NOTIFY_SOCKET=${notifyPath.replace("\0", "@")}`];
+        const server = await ServerProcess.start(kind, prefix);
+        const told = async () => {
+          const datagram = (await receiver.next())!;
+          return [new TextDecoder().decode(datagram.data), datagram.sender.pid];
+        };
+        const { pid } = server.child.process;
+
+        assert.deepEqual(await server.tell<Answer>({ listen: { path, notify: true } }), {
+          listening: path,
+        });
+        assert.deepEqual(await told(), ["READY=1", pid]);
+        assert.ok(existsSync(path), "it listens by then");
+        await server.tell({ close: {} });
+        assert.deepEqual(await told(), ["STOPPING=1", pid]);
+
+        // Who is not asked to tells nothing.
+        await server.tell({ listen: { path } });
+        await server.tell({ close: {} });
+        await server.tell({ listen: { path, notify: true } });
+        assert.deepEqual(await told(), ["READY=1", pid]);
+        await server.kill();
+      },
+    );
+  }
+
+  testWith(here, `${api} listens and warns, when it cannot report that it does`, async () => {
+    for (const notifySocket of ["/nowhere/notify", "relative", "vsock:2:1"]) {
+      const path = freshPath();
+      const server = await ServerProcess.start(kind, ["env", `NOTIFY_SOCKET=${notifySocket}`]);
+      const errors: string[] = [];
+      server.child.process.stderr!.on("data", (text: string) => errors.push(text));
+      assert.deepEqual(await server.tell<Answer>({ listen: { path, notify: true } }), {
+        listening: path,
+      });
+      assert.equal(await visit(path), `${process.getuid!()}\n`);
+      await until(() =>
+        /Cannot report to the service manager that a server listens/.test(errors.join())
+      );
+      await server.kill();
+    }
+  });
+
+  testWith(
+    [...here, needs.peerPidfd],
+    `${api} listens at once, and reports it as soon as there is room in the manager's queue`,
+    async () => {
+      const path = freshPath();
+      const notifyPath = freshPath();
+      using receiver = receive(notifyPath);
+      assert.throws(() => {
+        for (;;) notifyAt(openedSystem(), notifyPath, "STATUS=full"); // as a flood of any user's
+      }, { errno: 11 });
+      const server = await ServerProcess.start(kind, ["env", `NOTIFY_SOCKET=${notifyPath}`]);
+      assert.deepEqual(await server.tell<Answer>({ listen: { path, notify: true } }), {
+        listening: path,
+      });
+      assert.equal(await visit(path), `${process.getuid!()}\n`);
+      const texts = new Set<string>();
+      for (const sender of [process.pid, server.child.process.pid]) {
+        let datagram: Datagram | undefined;
+        do {
+          datagram = (await receiver.next())!;
+          texts.add(new TextDecoder().decode(datagram.data));
+        } while (datagram.sender.pid !== sender);
+      }
+      assert.deepEqual([...texts], ["STATUS=full", "READY=1"]);
+      await server.kill();
+    },
+  );
+
+  testWith(here, `${api} stops all the same, when it cannot tell that it does`, async () => {
+    const path = freshPath();
+    const notifyPath = freshPath();
+    const receiver = receive(notifyPath);
+    const server = await ServerProcess.start(kind, ["env", `NOTIFY_SOCKET=${notifyPath}`]);
+    await server.tell({ listen: { path, notify: true } });
+    receiver.close();
+    assert.deepEqual(await server.tell({ close: {} }), { closed: true });
+    assert.deepEqual(readdirSync(dirname(path)), []);
+    await server.kill();
+  });
+
+  testWith(here, `${api} listens as ever, when nobody wants to be told`, async () => {
+    const path = freshPath();
+    const server = await ServerProcess.start(kind, ["env", "-u", "NOTIFY_SOCKET"]);
+    assert.deepEqual(await server.tell({ listen: { path, notify: true } }), { listening: path });
+    await server.tell({ close: {} });
+    await server.kill();
+  });
+}
+
+testWith(here, "A socket that was taken is not inherited by children", async () => {
+  const path = freshPath();
+  const server = activated({ listen: { systemd: true } }, "-l", path);
+  const first = visitSoon(path);
+  await server.child.json();
+  await first;
+  const flags = readFileSync(`/proc/${server.child.process.pid}/fdinfo/3`, "utf8");
+  const value = parseInt(/^flags:\s*([0-7]+)$/m.exec(flags)![1]!, 8);
+  assert.equal(value & 0o2000000, 0o2000000); // O_CLOEXEC
+  await server.kill();
+});
+
+testWith(here, "Processes that were passed one socket share its connections", async () => {
+  const path = freshPath();
+  const script = fileURLToPath(new URL("../servers/server.ts", import.meta.url));
+  const orders = JSON.stringify({ policy: "anyone", pid: true, listen: { systemd: true } });
+  // As docs/troubleshooting.md shows: each process is to find its own number in LISTEN_PID.
+  const start = 'LISTEN_PID=$$ exec "$@"';
+  const one = `sh -c '${start}' - "$@" <&9 &`; // they end with our input
+  const both = `exec 9<&0; ${one} ${one} wait`;
+  const child = new Child("systemd-socket-activate", [
+    ...["-l", path, "-E", "HOME", "-E", "PATH", "sh", "-c", both, "-"],
+    ...[...runtimeCommand(), script, orders],
+  ]);
+  const first = visitSoon(path);
+  await child.json();
+  await child.json(); // both listen
+  const pids = new Set([await first]);
+  await until(async () => {
+    for (const pid of await Promise.all(Array.from({ length: 16 }, () => visit(path)))) {
+      pids.add(pid);
+    }
+    return pids.size === 2;
+  });
+  await child.end();
+});
+
+testWith(here, "A socket that one thread has taken is refused to the others", async () => {
+  const path = freshPath();
+  const script = fileURLToPath(new URL("activated_threads.ts", import.meta.url));
+  const args = ["-l", path, "-E", "HOME", "-E", "PATH", ...runtimeCommand(), script];
+  const child = new Child("systemd-socket-activate", args);
+  const first = visitSoon(path);
+  assert.deepEqual(await child.json(), { main: "listening" });
+  assert.equal(await first, "main\n");
+  const { code, message } = await child.json<{ code: string; message: string }>();
+  assert.equal(code, "ERR_UCRED_NO_FD");
+  assert.match(message, /: another thread of this process has taken fd 3$/);
+  assert.deepEqual(await child.json(), { worker: "ended" });
+  assert.equal(await visit(path), "main\n");
+  assert.equal(await visit(path), "main\n");
+  await child.end();
+});
+
+testWith(
+  [needs.linux],
+  "takeInherited() takes nothing, when the variables are not in order",
+  () => {
+    const own = String(process.pid);
+    for (
+      const [variables, message] of [
+        [{}, /LISTEN_FDS and LISTEN_PID are not set$/],
+        [{ LISTEN_PID: own }, /LISTEN_FDS and LISTEN_PID are not set$/],
+        [{ LISTEN_FDS: "1" }, /LISTEN_FDS and LISTEN_PID are not set$/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: "1" }, /they are for process 1, and this is [0-9]+$/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: "x" }, /they are for process x, and this is/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: "" }, /they are for process , and this is/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: `${own}e0` }, /they are for process [0-9]+e0, and this is/],
+        [
+          { LISTEN_FDS: "1", LISTEN_PID: `${own}.0` },
+          /they are for process [0-9]+\.0, and this is/,
+        ],
+        [{ LISTEN_FDS: "1", LISTEN_PID: ` ${own}` }, /they are for process {2}[0-9]+, and this is/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: `0${own}` }, /they are for process 0[0-9]+, and this is/],
+        [
+          { LISTEN_FDS: "1", LISTEN_PID: `0x${process.pid.toString(16)}` },
+          /they are for process 0x[0-9a-f]+, and this is/,
+        ],
+        [{ LISTEN_FDS: "1e0", LISTEN_PID: own }, /LISTEN_FDS is "1e0"$/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: `-${own}` }, /they are for process -[0-9]+, and this is/],
+        [{ LISTEN_FDS: "0", LISTEN_PID: own }, /there is none; left are: none$/],
+        [{ LISTEN_FDS: "", LISTEN_PID: own }, /LISTEN_FDS is ""$/],
+        [{ LISTEN_FDS: " 1", LISTEN_PID: own }, /LISTEN_FDS is " 1"$/],
+        [{ LISTEN_FDS: "-1", LISTEN_PID: own }, /LISTEN_FDS is "-1"$/],
+        [{ LISTEN_FDS: "1.5", LISTEN_PID: own }, /LISTEN_FDS is "1.5"$/],
+        [{ LISTEN_FDS: "0x1", LISTEN_PID: own }, /LISTEN_FDS is "0x1"$/],
+        [{ LISTEN_FDS: "one", LISTEN_PID: own }, /LISTEN_FDS is "one"$/],
+        [{ LISTEN_FDS: "4294967297", LISTEN_PID: own }, /LISTEN_FDS is "4294967297"$/],
+        [{ LISTEN_FDS: "2", LISTEN_PID: own }, /there are 2; left are: "unknown", "unknown"$/],
+        [{ LISTEN_FDS: "2", LISTEN_PID: own, LISTEN_FDNAMES: "a" }, /left are: "a", "unknown"$/],
+        [{ LISTEN_FDS: "2", LISTEN_PID: own, LISTEN_FDNAMES: "a:b:c" }, /left are: "a", "b"$/],
+      ] satisfies [ListenVariables, RegExp][]
+    ) {
+      assert.throws(() => takeInherited(undefined, openedSystem(), variables), {
+        code: "ERR_UCRED_NO_FD",
+        message,
+      });
+    }
+  },
+);
