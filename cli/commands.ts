@@ -1,6 +1,6 @@
 /** The tree of subcommands: their names and examples, for help, man page and completions. */
 
-import { Command } from "commander";
+import type { Command } from "commander";
 
 /** Shown below each command's options, in help and man page. */
 const EXAMPLES: {

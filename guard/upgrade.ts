@@ -8,7 +8,7 @@ import { host } from "../adapters/host.ts";
 import { isHungUp } from "../identity/hangup.ts";
 import { peerOf } from "../servers/http.ts";
 import { finish, join } from "./pipe.ts";
-import { Upstream } from "./upstream.ts";
+import type { Upstream } from "./upstream.ts";
 import { UpstreamAgent } from "./upstream_agent.ts";
 
 /**

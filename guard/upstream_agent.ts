@@ -2,7 +2,7 @@
 
 import { Agent, type ClientRequest, type IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
-import { type Client, Upstream } from "./upstream.ts";
+import type { Client, Upstream } from "./upstream.ts";
 
 /** Connects to the upstream for one client connection, whose requests alone use the connection. */
 export class UpstreamAgent extends Agent {

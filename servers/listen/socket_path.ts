@@ -6,7 +6,7 @@
 
 import { connect } from "node:net";
 import { resolve } from "node:path";
-import process from "node:process";
+import { isClusterWorker } from "../../system/cluster.ts";
 import { accountId } from "../../system/accounts.ts";
 import {
   bytesIn,

@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { openedSystem } from "../../adapters/select.ts";
 import { type ListenVariables, takeInherited } from "../../system/sd_listen_fds.ts";
 import { notifyAt } from "../../system/sd_notify.ts";
-import { type UcredError } from "../../mod.ts";
+import type { UcredError } from "../../mod.ts";
 import { type Datagram, receive } from "../../servers/datagram.ts";
 import { Child, freshPath } from "../support/peers.ts";
 import { needs, runtime, runtimeCommand, testWith, until } from "../support/suite.ts";
