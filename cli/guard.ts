@@ -24,7 +24,7 @@ export interface GuardCommandOptions {
   readonly mode: "stream" | "http";
   readonly policy?: string;
   readonly shadow?: string;
-  readonly anyOwner?: boolean;
+  readonly allowUnsafeOwner?: boolean;
   readonly socketMode?: number;
   readonly socketOwner?: string;
   readonly socketGroup?: string;
@@ -41,9 +41,9 @@ export interface GuardCommandOptions {
 /** Runs the command until SIGINT or SIGTERM. */
 export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   const expect = expectationOf(options.upstreamUser);
-  const anyOwner = options.anyOwner === true;
+  const allowUnsafeOwner = options.allowUnsafeOwner === true;
   const [policy, shadow] = [options.policy, options.shadow].map((file) =>
-    file === undefined ? undefined : follow(file, anyOwner)
+    file === undefined ? undefined : follow(file, allowUnsafeOwner)
   );
   const file = options.audit === "-" ? undefined : options.audit;
   if (file !== undefined) closeSync(openSync(file, "a", 0o600)); // fail now if it cannot be written
@@ -121,10 +121,10 @@ function watchAudit(audit: AuditLog, file: string): NodeJS.Timeout {
   return timer.unref();
 }
 
-function follow(file: string, anyOwner: boolean): WatchedPolicy {
+function follow(file: string, allowUnsafeOwner: boolean): WatchedPolicy {
   const name = printable(file);
   return watchPolicy(file, {
-    allowUnsafeOwner: anyOwner,
+    allowUnsafeOwner: allowUnsafeOwner,
     onReload: () => tell(`${name}: the new policy is in force`),
     onError: (error) => {
       tell(`${name} cannot be used; the policy before it stays in force`);

@@ -179,8 +179,8 @@ export function tellError(error: unknown): ExitCode {
 
 /** A hint, for who has a command line and not the library. */
 function hintText(hint: string): string {
-  return hint.replace("set anyOwner", "use --any-owner")
-    .replace(", use another one, or set anyFolder", ", or use another one");
+  return hint.replace("set allowUnsafeOwner", "use --allow-unsafe-owner")
+    .replace(", use another one, or set allowUnsafeFolder", ", or use another one");
 }
 
 /** What a runtime was told to deny: Deno without a flag, Node with --permission. */

@@ -45,11 +45,11 @@ interface Report {
 /** `check`: can the files be used? */
 export function check(
   files: readonly string[],
-  options: PolicyCommandOptions & { readonly anyOwner?: boolean },
+  options: PolicyCommandOptions & { readonly allowUnsafeOwner?: boolean },
 ): ExitCode {
   return each(files, options, (file) => {
     try {
-      load(file, options, options.anyOwner === true);
+      load(file, options, options.allowUnsafeOwner === true);
       if (!options.json) print(`${titleOf(file)}: ok`);
       return { code: 0, data: { ok: true } };
     } catch (error) {
@@ -192,9 +192,9 @@ function refused(error: unknown, { json }: PolicyCommandOptions, code: 1 | 2): R
 }
 
 /** Reads a policy; "-" is stdin. Its owner does not matter, by default: nobody is let in by it. */
-function load(file: string, options: PolicyCommandOptions, anyOwner = true): Policy {
+function load(file: string, options: PolicyCommandOptions, allowUnsafeOwner = true): Policy {
   const accounts = accountsOf(options);
-  if (file !== "-") return loadPolicy(file, { ...accounts, allowUnsafeOwner: anyOwner });
+  if (file !== "-") return loadPolicy(file, { ...accounts, allowUnsafeOwner: allowUnsafeOwner });
   const bytes = readStdin();
   let text: string;
   try {

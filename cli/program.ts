@@ -133,7 +133,10 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
       headerNames,
     )
     .option("--shadow <file>", "a policy to try out: it decides nothing, and differences are told")
-    .option("--any-owner", "also policies that others than root and the guard's user can write")
+    .option(
+      "--allow-unsafe-owner",
+      "also policies that others than root and the guard's user can write",
+    )
     .option("--socket-mode <octal>", "file mode of the socket (default: 0600)", octal)
     .option("--socket-owner <user>", "owner of the socket's file")
     .option("--socket-group <group>", "group of the socket's file")
@@ -205,7 +208,7 @@ function addPolicy(
       .addOption(json());
   add("check", "can a server use these files?")
     .argument("<file...>", "policies; - is stdin")
-    .option("--any-owner", "whoever they belong to")
+    .option("--allow-unsafe-owner", "whoever they belong to")
     .action((files, options) => done(policy.check(files, options)));
   add("lint", "what is doubtful in these files? Exit code 1: there are errors or warnings")
     .argument("<file...>", "policies; - is stdin")

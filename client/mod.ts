@@ -18,7 +18,12 @@
  */
 
 import { Buffer } from "node:buffer";
-import { type Agent, type ClientRequest, type IncomingMessage, request as requestOf } from "node:http";
+import {
+  type Agent,
+  type ClientRequest,
+  type IncomingMessage,
+  request as requestOf,
+} from "node:http";
 import { Readable } from "node:stream";
 import { requireOptions } from "../core/options.ts";
 import { CONNECT_OPTIONS, type ConnectOptions, VerifyingAgent } from "./connect.ts";

@@ -46,7 +46,7 @@ export interface ReceiveOptions {
    * Whether the socket's folder, or one above it, may belong to, or be written by, others than root
    * and our own user. By default `false`: they could put a socket of their own in its place.
    */
-  readonly anyFolder?: boolean | undefined;
+  readonly allowUnsafeFolder?: boolean | undefined;
   /** Longer datagrams are cut off to so many bytes, and marked. By default 65,536. */
   readonly maxBytes?: number | undefined;
   /**
@@ -65,7 +65,7 @@ export interface ReceiveOptions {
 
 const RECEIVE_OPTIONS: OptionNames<ReceiveOptions> = {
   mode: true,
-  anyFolder: true,
+  allowUnsafeFolder: true,
   maxBytes: true,
   pin: true,
   closeDescriptors: true,
@@ -233,7 +233,7 @@ class DatagramReceiver implements Receiver {
 
   #open(
     abi: LinuxAbi,
-    { mode, anyFolder = false, closeDescriptors = false }: ReceiveOptions,
+    { mode, allowUnsafeFolder = false, closeDescriptors = false }: ReceiveOptions,
   ): void {
     const { value } = this.#system;
     const { SOL_SOCKET, SO_PASSCRED, SO_PASSPIDFD, SO_PASSRIGHTS } = abi.options;
@@ -256,17 +256,17 @@ class DatagramReceiver implements Receiver {
       this.#name.bytes.set(address);
       orFail(this.#calls.bind(this.#fd, this.#name, address.length), "bind");
     };
-    if (!this.path.startsWith("\0")) this.#file = this.#publish(bind, { mode, anyFolder });
+    if (!this.path.startsWith("\0")) this.#file = this.#publish(bind, { mode, allowUnsafeFolder });
     else if (mode === undefined) bind(this.path);
     else throw new TypeError("An abstract name has no mode: everybody can send to it");
   }
 
   #publish(
     bind: (path: string) => void,
-    { mode = 0o600, anyFolder = false }: ReceiveOptions,
+    { mode = 0o600, allowUnsafeFolder = false }: ReceiveOptions,
   ): PublishedFile {
     const purpose = new Purpose("receive datagrams", this.path);
-    const folder = PrivateFolder.open(this.path, anyFolder, purpose);
+    const folder = PrivateFolder.open(this.path, allowUnsafeFolder, purpose);
     try {
       const stale = requireFree(folder.target, purpose);
       const socket = folder.freeSocket();

@@ -97,7 +97,7 @@ export function readPolicyFile(
   options: LoadOptions,
   expected?: string,
 ): PolicyFile | undefined {
-  const { allowUnsafeOwner: anyOwner = false } = ownOf(options);
+  const { allowUnsafeOwner: allowUnsafeOwner = false } = ownOf(options);
   let fd: number | undefined;
   try {
     requireFile(path, statSync(path, { bigint: true })); // to open a device may do something
@@ -105,7 +105,7 @@ export function readPolicyFile(
     const file = fstatSync(fd, { bigint: true });
     const stamp = stampOf(file);
     if (expected !== undefined && stamp !== expected) return undefined;
-    if (!anyOwner && !isSafe(path, file)) return undefined;
+    if (!allowUnsafeOwner && !isSafe(path, file)) return undefined;
     const bytes = readAll(path, fd, file);
     if (stampOf(fstatSync(fd, { bigint: true })) !== stamp || BigInt(bytes.length) !== file.size) {
       return undefined;
@@ -212,16 +212,16 @@ function requireSafe(path: string, what: string, name: string, entry: GroupOwner
   const hint = name !== path && isKubernetesVolume(name)
     ? KUBERNETES
     : name === path
-    ? `Run ${isOwned ? "chmod go-w" : "chown root"} on ${name}, or set anyOwner`
+    ? `Run ${isOwned ? "chmod go-w" : "chown root"} on ${name}, or set allowUnsafeOwner`
     : isOwned && !isSticky(entry)
     ? `${move}run chmod go-w on ${name}`
-    : `${move}set anyOwner`;
+    : `${move}set allowUnsafeOwner`;
   throw because(path, `${what} ${why}`, hint);
 }
 
 /** The folder of a ConfigMap, Secret or projected volume has mode 0777 or 1777, and no setting for it. */
 const KUBERNETES =
-  "In Kubernetes mount the file by subPath, have an init container copy it, or set anyOwner; " +
+  "In Kubernetes mount the file by subPath, have an init container copy it, or set allowUnsafeOwner; " +
   "docs/troubleshooting.md shows each";
 
 /** Whether the kubelet keeps a folder's files: they are links through "..data". */

@@ -143,7 +143,7 @@ function requireSafe(purpose: Purpose, folder: string): void {
   const entry = isLink ? { uid, mode: 0 } : found; // a link's is 0o777
   const why = unsafeFolderReason(entry, isTrusted, () => hasOwnGroupOnly(folder, found));
   if (why !== undefined) {
-    const hint = `Run chown and chmod go-w on ${folder}, use another one, or set anyFolder`;
+    const hint = `Run chown and chmod go-w on ${folder}, use another one, or set allowUnsafeFolder`;
     throw purpose.error(`its folder ${folder} ${why}: they could put another socket there`, hint);
   }
   if (isLink) requireSafe(purpose, resolve(realpathSync(parent), readlinkSync(folder)));
@@ -244,11 +244,11 @@ export class PrivateFolder {
    * Makes and locks the private folder of a path.
    *
    * @param path Absolute.
-   * @param anyFolder Whether others may write to the folder of the path.
+   * @param allowUnsafeFolder Whether others may write to the folder of the path.
    * @throws {UcredError} `ERR_UCRED_LISTEN` if the folder is not safe, another server is starting
    * there, or the private folder is not ours alone.
    */
-  static open(path: string, anyFolder: boolean, purpose: Purpose): PrivateFolder {
+  static open(path: string, allowUnsafeFolder: boolean, purpose: Purpose): PrivateFolder {
     const length = bytesIn(path);
     const hasDescriptors = isLinux();
     const max = hasDescriptors ? maxPathBytes() : maxPathBytes() - ADDED_BYTES;
@@ -260,7 +260,7 @@ export class PrivateFolder {
     try {
       requireSafeFolder(path, purpose);
     } catch (error) {
-      if (!anyFolder) throw error;
+      if (!allowUnsafeFolder) throw error;
       isSafe = false;
     }
     if (!isSafe && !hasDescriptors) {

@@ -53,7 +53,7 @@ function ours(runtime: Runtime): Contender {
       return [
         ...prepared.command,
         ...["guard", "--mode", mode, "--listen", listen, "--upstream", upstream],
-        ...["--policy", policy, "--any-owner"],
+        ...["--policy", policy, "--allow-unsafe-owner"],
       ];
     },
   };

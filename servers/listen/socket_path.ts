@@ -68,7 +68,7 @@ export async function bindSocketPath(
     throw new TypeError(`A socket's path has at least one character and no NUL: ${show(path)}`);
   }
   if (path.startsWith("\0")) return occupyName(options, bind);
-  const { mode = 0o600, allowUnsafeFolder: anyFolder = false } = options;
+  const { mode = 0o600, allowUnsafeFolder: allowUnsafeFolder = false } = options;
   if (!Number.isInteger(mode) || mode < 0 || mode > 0o777) {
     throw new RangeError(`mode is an integer from 0 to 0o777, not ${show(mode)}`);
   }
@@ -76,7 +76,7 @@ export async function bindSocketPath(
   const purpose = new Purpose("listen", absolute);
   const owner = idFor(purpose, "user", options.owner);
   const group = idFor(purpose, "group", options.group);
-  return await bindFile(absolute, { mode, owner, group }, anyFolder, purpose, bind);
+  return await bindFile(absolute, { mode, owner, group }, allowUnsafeFolder, purpose, bind);
 }
 
 async function occupyName(
@@ -109,11 +109,11 @@ function idFor(purpose: Purpose, kind: "user" | "group", account: number | strin
 async function bindFile(
   path: string,
   access: FileAccess,
-  anyFolder: boolean,
+  allowUnsafeFolder: boolean,
   purpose: Purpose,
   bind: (path: string) => Promise<void>,
 ): Promise<BoundPath> {
-  const folder = PrivateFolder.open(path, anyFolder, purpose);
+  const folder = PrivateFolder.open(path, allowUnsafeFolder, purpose);
   try {
     const stale = await requireFree(folder.target, purpose);
     const socket = folder.freeSocket();

@@ -357,7 +357,7 @@ testWith([needs.deno], "doctor goes on line by line where Deno denies something"
   }
 });
 
-test("a policy that others can write is refused by check, and read with --any-owner", async () => {
+test("a policy that others can write is refused by check, and read with --allow-unsafe-owner", async () => {
   const path = file(
     "open.yaml",
     "version: 1\nrules: [{ name: root, when: { uid: 0 }, allow: true }]\n",
@@ -365,7 +365,7 @@ test("a policy that others can write is refused by check, and read with --any-ow
   chmodSync(path, 0o666);
   const [refused, read] = await Promise.all([
     ucred(["policy", "check", path]),
-    ucred(["policy", "check", "--any-owner", path]),
+    ucred(["policy", "check", "--allow-unsafe-owner", path]),
   ]);
   assert.equal(refused.code, 1);
   assert.match(refused.err, /may be written by others/);

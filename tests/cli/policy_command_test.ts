@@ -48,11 +48,11 @@ async function data(name: string, ...args: string[]): Promise<[code: number | nu
 }
 
 test("policy check tells of each file whether it can be used, and where it is wrong", async () => {
-  const { code, out, err } = await policy("check", "--any-owner", GOOD, WRONG);
+  const { code, out, err } = await policy("check", "--allow-unsafe-owner", GOOD, WRONG);
   assert.deepEqual([code, out], [1, `${GOOD}: ok\n`]);
   assert.match(err, /wrong\.yaml:3:[0-9]+: .*uuid/);
   assert.match(err, /uid/); // what was meant
-  const [jsonCode, [good, wrong]] = await data("check", "--any-owner", GOOD, WRONG);
+  const [jsonCode, [good, wrong]] = await data("check", "--allow-unsafe-owner", GOOD, WRONG);
   assert.equal(jsonCode, 1);
   assert.deepEqual(good, { file: GOOD, result: { ok: true } });
   assert.equal(wrong.result.ok, false);

@@ -73,14 +73,14 @@ testWith(
 /** What binds a socket at a path, and closes it. */
 const BINDERS: { readonly [name: string]: (path: string) => Promise<void> } = {
   "receive()": (path) => {
-    receive(path, { mode: 0o666, anyFolder: true }).close();
+    receive(path, { mode: 0o666, allowUnsafeFolder: true }).close();
     return Promise.resolve();
   },
   "listen()": async (path) => {
     const server = createServer({ policy: "anyone" }, (socket) => void socket.destroy());
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
-      server.listen({ path, mode: 0o666, anyFolder: true }, resolve);
+      server.listen({ path, mode: 0o666, allowUnsafeFolder: true }, resolve);
     });
     await server.close({ timeout: 0 });
   },
@@ -130,7 +130,7 @@ testWith(asRoot, "receive() refuses folders in which others could replace the so
     code: "ERR_UCRED_LISTEN",
     message: /: its folder .* may be written by others: they could put another socket there$/,
   });
-  const receiver = receive(path, { anyFolder: true });
+  const receiver = receive(path, { allowUnsafeFolder: true });
   assert.deepEqual(readdirSync(dirname(path)), ["s"]);
   receiver.close();
   assert.deepEqual(readdirSync(dirname(path)), []);

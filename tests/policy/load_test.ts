@@ -76,7 +76,7 @@ testFile("loadPolicy() refuses what others can write, unless it is told not to m
   for (const mode of [0o664, 0o646, 0o666, 0o602, 0o620]) {
     chmodSync(path, mode);
     const { hint } = refused(path, "it may be written by others");
-    assert.equal(hint, `Run chmod go-w on ${path}, or set anyOwner`);
+    assert.equal(hint, `Run chmod go-w on ${path}, or set allowUnsafeOwner`);
     assert.ok(loadPolicy(path, { allowUnsafeOwner: true }));
   }
   chmodSync(path, 0o444);
@@ -86,13 +86,13 @@ testFile("loadPolicy() refuses what others can write, unless it is told not to m
 testFile("what all objects were given is no option", () => {
   const path = policyFile();
   chmodSync(path, 0o666);
-  const prototype = Object.prototype as { anyOwner?: true };
-  prototype.anyOwner = true;
+  const prototype = Object.prototype as { allowUnsafeOwner?: true };
+  prototype.allowUnsafeOwner = true;
   try {
     refused(path, "it may be written by others");
     assert.ok(loadPolicy(path, { allowUnsafeOwner: true }));
   } finally {
-    delete prototype.anyOwner;
+    delete prototype.allowUnsafeOwner;
   }
 });
 
@@ -138,7 +138,7 @@ testFile(
       const { hint } = refused(path, `its folder ${folder} may be written by others`);
       assert.equal(
         hint,
-        "Move the policy to a folder of root's, /etc/ucred for instance, or set anyOwner",
+        "Move the policy to a folder of root's, /etc/ucred for instance, or set allowUnsafeOwner",
       );
       chmodSync(folder, 0o755);
       assert.ok(loadPolicy(path));
@@ -176,11 +176,14 @@ testWith(
     for (const name of [path, link]) {
       chownSync(path, 4321, 0);
       const ofFile = refused(name, "it belongs to uid 4321").hint;
-      if (name === path) assert.equal(ofFile, `Run chown root on ${path}, or set anyOwner`);
+      if (name === path) assert.equal(ofFile, `Run chown root on ${path}, or set allowUnsafeOwner`);
       chownSync(path, 0, 0);
       chownSync(folder, 4321, 0);
       const ofFolder = refused(name, `its folder ${folder} belongs to uid 4321`).hint;
-      assert.match(ofFolder, /^Move the policy to a folder of root's, .*, or set anyOwner$/);
+      assert.match(
+        ofFolder,
+        /^Move the policy to a folder of root's, .*, or set allowUnsafeOwner$/,
+      );
       chownSync(folder, 0, 0);
       assert.ok(loadPolicy(name));
     }
@@ -375,7 +378,10 @@ testWith(asRoot, "loadPolicy() names what helps, when the file is in a Kubernete
     loadPolicy(path);
     chmodSync(volume, mode);
     const { hint } = refused(path, `its folder ${volume} may be written by others`);
-    assert.match(hint, /^In Kubernetes mount the file by subPath, .* anyOwner; docs\/trouble/);
+    assert.match(
+      hint,
+      /^In Kubernetes mount the file by subPath, .* allowUnsafeOwner; docs\/trouble/,
+    );
     loadPolicy(path, { allowUnsafeOwner: true });
   }
 });

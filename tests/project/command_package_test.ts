@@ -361,7 +361,7 @@ testWith(
       .replaceAll("${MODE}", /^Environment=MODE=(.*)$/m.exec(text)![1]!)
       .replaceAll("${UPSTREAM}", behind).split(" ");
     const listen = join(folder, "guarded.sock");
-    const args = ["-l", listen, binary, ...line, "--any-owner"];
+    const args = ["-l", listen, binary, ...line, "--allow-unsafe-owner"];
     const manager = spawn("systemd-socket-activate", args, { stdio: "ignore" });
     after(() => manager.kill("SIGKILL"));
     while (!existsSync(listen)) await sleep(10);

@@ -45,7 +45,11 @@ const MISTAKES: readonly [name: string, call: () => unknown, message: RegExp][] 
   ["lint()", () => policy.lint(any({ abstract: true })), /did you mean "abstractSocket"/],
   ["shadowPolicy()", () => shadowPolicy(policy, policy, any({ ondifference() {} })), /onDiffer/],
   ["parsePolicy()", () => parsePolicy("", any({ runTest: true })), /did you mean "runTests"/],
-  ["loadPolicy()", () => loadPolicy("/none", any({ anyowner: true })), /did you mean "anyOwner"/],
+  [
+    "loadPolicy()",
+    () => loadPolicy("/none", any({ allowUnsafeOwners: true })),
+    /did you mean "allowUnsafeOwner"/,
+  ],
   ["loadPolicy() with a name", () => loadPolicy("/none", any({ file: "x" })), /no option "file"/],
   ["watchPolicy()", () => watchPolicy("/none", any({ onreload() {} })), /did you mean "onReload"/],
   ["receive()", () => receive("/none/s", any({ maxbytes: 1 })), /did you mean "maxBytes"/],
