@@ -57,7 +57,8 @@ export interface AuditLog {
  *
  * @example Log to a file
  * ```ts
- * import { auditLog, createServer } from "ucred/net";
+ * import { auditLog } from "ucred/audit";
+ * import { createServer } from "ucred/net";
  *
  * const audit = auditLog({ file: "audit.log" });
  * const server = createServer({ audit }, (socket) => void socket.end("welcome\n"));

@@ -82,7 +82,7 @@ testWith(
   },
 );
 
-test("docs/guard.md tells what bench/guard/results.md does", () => {
+test("docs/guard.md shows the figures of bench/guard/results.md", () => {
   const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
   const cells = (line: string) => line.split("|").slice(1, -1).map((cell) => cell.trim());
   const found = new Map<string, string>();

@@ -91,7 +91,7 @@ test("bench:policy --quick compares every contender on every runtime, each answe
   }
 });
 
-test("docs/policy.md tells what bench/policy/results.md does", () => {
+test("docs/policy.md shows the figures of bench/policy/results.md", () => {
   const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
   const cells = (line: string) => line.split("|").slice(1, -1).map((cell) => cell.trim());
   const found = new Map<string, string>();

@@ -60,7 +60,7 @@ test("a benchmark ends with an error, where no round gives a result or an answer
   await assert.rejects(playRounds(2, () => Promise.reject(new Error("wrong"))), /^Error: wrong$/);
 });
 
-test("docs/servers.md tells what bench/servers/results.md does", () => {
+test("docs/servers.md and docs/why.md show the figures of bench/servers/results.md", () => {
   const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
   const tables = (text: string) =>
     text.split("\n\n").filter((part) => part.startsWith("|")).map((part) =>
@@ -69,12 +69,14 @@ test("docs/servers.md tells what bench/servers/results.md does", () => {
   const [pairs, rivals] = tables(read("bench/servers/results.md")) as [string[][], string[][]];
   const [ratio, look] = [pairs[0]!.indexOf("ratio"), pairs[0]!.indexOf("one look")];
   const found = new Map(pairs.map((row) => [row[0]!, [row[ratio], row[look]]]));
-  const [, section] = read("docs/servers.md").split("\n## Cost\n");
-  const [told, toldRivals] = tables(section!) as [string[][], string[][]];
-  for (const [name, ...numbers] of told.slice(2)) {
+  const tablesBelow = (path: string, heading: string) =>
+    tables(read(path).split(`\n## ${heading}\n`)[1]!);
+  const shown = tablesBelow("docs/servers.md", "Cost")[0]!;
+  const shownRivals = tablesBelow("docs/why.md", "What it costs beside tokens and mutual TLS")[0]!;
+  for (const [name, ...numbers] of shown.slice(2)) {
     const answers = found.get(`${name}, requests`) ?? found.get(`${name}, lines`);
     assert.deepEqual(numbers, [...answers!, ...found.get(`${name}, connections`)!], name!);
   }
-  assert.equal(told.length - 2, PAIRS.length / 2);
-  assert.deepEqual(toldRivals.slice(2), rivals.slice(2).map((row) => row.slice(0, 4)));
+  assert.equal(shown.length - 2, PAIRS.length / 2);
+  assert.deepEqual(shownRivals.slice(2), rivals.slice(2).map((row) => row.slice(0, 4)));
 });
