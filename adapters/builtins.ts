@@ -1,6 +1,6 @@
 /**
- * The runtime's built-in modules, loaded when they are first needed. An `import` would keep the library
- * out of browser bundles, and would make Deno ask for permissions when the library is loaded.
+ * The runtime's built-in modules, loaded on first use. An `import` would keep the library out of
+ * browser bundles, and would make Deno prompt for permissions when the library is loaded.
  */
 
 import { builtinModule } from "./host.ts";
@@ -20,12 +20,12 @@ export function nodeCrypto(): typeof import("node:crypto") {
   return builtinModule("node:crypto") as typeof import("node:crypto");
 }
 
-/** The environment variables of this process. */
+/** Returns the environment variables of this process. */
 export function environment(): { readonly [name: string]: string | undefined } {
   return (builtinModule("node:process") as typeof import("node:process")).env;
 }
 
-/** Whether this process is a worker of node:cluster. */
+/** Reports whether this process is a worker of node:cluster. */
 export function isClusterWorker(): boolean {
   return (builtinModule("node:cluster") as { isWorker?: boolean } | undefined)?.isWorker === true;
 }

@@ -8,8 +8,8 @@ import { allocateDivided, type DividedMemory, type Libc, NO_ERRNO, noLibrary } f
 
 type BunSymbols = Parameters<typeof bun.dlopen>[1];
 
-// The "buffer" type takes the address at the call: a pointer kept from ptr() goes stale when the
-// array moves, and the call then answers with old credentials (oven-sh/bun PR 32055).
+// The "buffer" type takes the address at the call. A pointer from ptr() becomes stale when the
+// array moves, and the call then reports old credentials (oven-sh/bun PR 32055).
 const symbols = {
   // int getsockopt(int fd, int level, int name, void *value, socklen_t *size);
   getsockopt: { args: ["i32", "i32", "i32", "buffer", "buffer"], returns: "i32" },
@@ -94,7 +94,7 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
     });
   }
   const { errno, linux, ...calls } = load(ffi, abi, path);
-  // The failed call is the statement before: nothing in between can have set errno anew.
+  // The failed call is the previous statement: nothing in between can have changed errno.
   const failed = (): number => errno[0] || NO_ERRNO;
   const orErrno = (result: number): number => result < 0 ? -failed() : result;
   return {

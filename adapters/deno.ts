@@ -93,7 +93,7 @@ const bsdSymbols = {
 /** Opens the C library with `Deno.dlopen`. */
 export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
   const { calls, linux } = load(abi, path === undefined ? candidates(abi) : [path]);
-  const errnoAddress = calls.errno(); // the same for the life of this thread
+  const errnoAddress = calls.errno(); // constant for the life of this thread
   const errno = allocate(8);
   // memcpy, since a path-scoped --allow-ffi denies UnsafePointerView (denoland/deno 15511).
   const failed = (): number => {
@@ -164,9 +164,9 @@ function load(abi: Abi, paths: readonly string[]) {
     }
   }
   const { state } = Deno.permissions.querySync({ name: "ffi" });
-  const named = paths.length === 1 && !abi.libraryPaths.includes(paths[0]!); // by a test
+  const named = paths.length === 1 && !abi.libraryPaths.includes(paths[0]!); // set by a test
   if (state === "granted" || named) throw noLibrary(paths, cause);
-  // Denied; or what is granted is a path that this system does not have.
+  // FFI is denied, or the granted path does not exist on this system.
   const flag = `--allow-ffi=${existing(pathsOf(abi)).join(",")}`;
   throw new UcredError("ERR_UCRED_PERMISSION", "Cannot call libc: Deno denies FFI", {
     hint: state === "denied"
@@ -177,9 +177,9 @@ function load(abi: Abi, paths: readonly string[]) {
 }
 
 /**
- * The paths to try. The bare name finds the library that the process runs on, wherever that is, but
- * needs the permission for any path; with less, only paths that are granted are tried, or all of
- * them where Deno would ask.
+ * Returns the paths to try. The bare name finds the library that the process already uses, but
+ * requires permission for any path. Without that permission only granted paths are tried, or all of
+ * them if Deno would prompt.
  */
 function candidates(abi: Abi): readonly string[] {
   if (Deno.permissions.querySync({ name: "ffi" }).state === "granted") {
@@ -192,7 +192,7 @@ function candidates(abi: Abi): readonly string[] {
   return granted.length > 0 ? granted : paths;
 }
 
-/** A glibc process must not load musl, nor the other way round, where a system has both. */
+/** Selects glibc or musl: a process of one must not load the other on a system with both. */
 function pathsOf(abi: Abi): readonly string[] {
   const musl = (Deno.build.env ?? "").startsWith("musl");
   return abi.os === "linux"
@@ -200,7 +200,10 @@ function pathsOf(abi: Abi): readonly string[] {
     : abi.libraryPaths;
 }
 
-/** The path that exists, where we may look; otherwise all that differ, of which one will. */
+/**
+ * Returns the path that exists, if we may read it; otherwise all distinct paths, one of which
+ * exists.
+ */
 function existing(paths: readonly string[]): readonly string[] {
   // "/usr/lib/…" is the same file as "/lib/…" since distributions merged /usr.
   const found = paths.find((path) => {

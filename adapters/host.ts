@@ -1,17 +1,17 @@
-/** What the program runs on: runtime, operating system, CPU. Reads globals; loads nothing. */
+/** The host of the program: runtime, operating system, CPU. Reads globals; loads nothing. */
 
 /** The runtimes that have a foreign function interface. */
 export type Runtime = "deno" | "bun" | "node";
 
-/** Where the program runs, in `process`'s words. */
+/** The host, described in the words of `process`. */
 export interface Host {
-  /** `undefined` in a browser and the like. */
+  /** `undefined` in a browser and other unsupported runtimes. */
   readonly runtime: Runtime | undefined;
-  /** For messages: "Node 20.20.2". */
+  /** The name for messages: "Node 20.20.2". */
   readonly name: string;
-  /** As `process.platform` says: "linux", "darwin", … */
+  /** `process.platform`: "linux", "darwin", … */
   readonly os: string;
-  /** As `process.arch` says: "x64", "arm64", … */
+  /** `process.arch`: "x64", "arm64", … */
   readonly cpu: string;
   /** Our own process id. */
   readonly pid: number;
@@ -25,7 +25,7 @@ interface Process {
   getBuiltinModule?(id: string): unknown;
 }
 
-// Not the bare names: a bundler for browsers would replace or reject them.
+// Not by their bare names, which a bundler for browsers would replace or reject.
 const globals = globalThis as unknown as {
   readonly process?: Process;
   readonly Deno?: { readonly dlopen?: unknown; readonly version?: { readonly deno: string } };
@@ -42,30 +42,32 @@ export function host(): Host {
   return found(undefined, "this runtime");
 }
 
-/** A timer of `node:timers`: an object on all three runtimes, where Deno's own are numbers. */
+/** A timer of `node:timers`: an object on all three runtimes. Deno's own timers are numbers. */
 export interface Timer {
-  /** Lets the program end while it runs. */
+  /** Lets the program end while the timer is active. */
   unref(): unknown;
 }
 
-/** What is used of `node:timers`. */
+/** The members of `node:timers` that are used. */
 export interface Timers {
-  /** Runs it again and again. */
+  /** Runs a function repeatedly. */
   setInterval(run: () => void, ms: number): Timer;
-  /** Runs it once. */
+  /** Runs a function once, after a delay. */
   setTimeout(run: () => void, ms: number): Timer;
-  /** Runs it once what has happened is dealt with. */
+  /** Runs a function once, after pending I/O events. */
   setImmediate(run: () => void): unknown;
-  /** Stops one. */
+  /** Stops a timer. */
   clearInterval(timer: Timer | undefined): void;
 }
 
-/** The runtime's timers. */
+/** Returns the runtime's timers. */
 export function timers(): Timers {
   return builtinModule("node:timers") as Timers;
 }
 
-/** A module of the runtime's own, if it has it; no import, so that bundlers have nothing to resolve. */
+/**
+ * Loads a built-in module if the runtime has it. Not an import, so that bundlers resolve nothing.
+ */
 export function builtinModule(id: string): unknown {
   return globals.process?.getBuiltinModule?.(id);
 }

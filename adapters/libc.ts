@@ -1,11 +1,11 @@
-/** What every adapter gives: memory that C can write to, and the calls, each spelled as in C. */
+/** The interface of every adapter: memory that C can write to, and the calls, spelled as in C. */
 
 import { UcredError } from "../core/errors.ts";
 import type { Abi } from "../ffi/abi.ts";
 import { ACCOUNT } from "../ffi/accounts.ts";
 
 /**
- * Memory that outlives the calls it is passed to. Allocated once and used again, because a fresh
+ * Memory that outlives the calls it is passed to. It is allocated once and reused, because a fresh
  * buffer per call costs two to five times the call itself.
  */
 export interface Memory {
@@ -17,19 +17,19 @@ export interface Memory {
 /**
  * The C library through one runtime's FFI. `M` is that runtime's memory.
  *
- * Every call is synchronous. The result of a call that sets errno is 0 or that errno;
- * {@link NO_ERRNO} where the call failed without setting one.
+ * Every call is synchronous. A call that sets errno returns 0 or that errno, or {@link NO_ERRNO} if
+ * it failed without setting one.
  */
 export interface Libc<M extends Memory = Memory> {
-  /** Allocates `size` bytes, zeroed; a multiple of 8. */
+  /** Allocates at least `size` bytes, zeroed and rounded up to a multiple of 8. */
   memory(size: number): M;
   /** `int getsockopt(int fd, int level, int name, void *value, socklen_t *size)` */
   getsockopt(fd: number, level: number, name: number, value: M, size: M): number;
   /** `int getsockname(int fd, struct sockaddr *address, socklen_t *size)` */
   getsockname(fd: number, address: M, size: M): number;
-  /** `getpwuid_r(3)` into memory divided as `ACCOUNT` says; returns the error number itself. */
+  /** `getpwuid_r(3)` into memory divided by `ACCOUNT`; returns the error number itself. */
   getpwuid_r(uid: number, memory: M): number;
-  /** `getgrgid_r(3)` into memory divided as `ACCOUNT` says; returns the error number itself. */
+  /** `getgrgid_r(3)` into memory divided by `ACCOUNT`; returns the error number itself. */
   getgrgid_r(gid: number, memory: M): number;
   /** `getpwnam_r(3)`, likewise; the name ends in NUL. */
   getpwnam_r(name: M, memory: M): number;
@@ -39,13 +39,13 @@ export interface Libc<M extends Memory = Memory> {
   geteuid(): number;
   /** `int flock(int fd, int operation)` */
   flock(fd: number, operation: number): number;
-  /** Calls that only Linux needs. */
+  /** Calls that are used on Linux only. */
   readonly linux: LinuxCalls<M> | undefined;
 }
 
 /**
- * Calls that Linux alone has, or that ucred needs there alone. The result is that of the C function,
- * or −errno.
+ * Calls that only Linux has, or that ucred needs only there. Each returns the result of the C
+ * function, or −errno.
  */
 export interface LinuxCalls<M extends Memory = Memory> {
   /** `int getpeername(int fd, struct sockaddr *address, socklen_t *size)` */
@@ -92,38 +92,41 @@ export interface LinuxCalls<M extends Memory = Memory> {
   fcntl(fd: number, command: number, argument: number): number;
   /** `ssize_t sendto(int fd, const void *data, size_t length, int 0, const struct sockaddr *to, socklen_t size)` */
   sendto(fd: number, data: M, length: number, to: M, size: number): number;
-  /** Where memory is, for structures that point to it; it stays there as long as it is held. */
+  /**
+   * Returns the address of memory, for structures that point to it. Valid while the memory is
+   * referenced.
+   */
   address(memory: M): bigint;
 }
 
-/** A call failed, yet errno says nothing: still a failure, and never taken for success. */
+/** Stands for a failure without an errno, which must not count as success. */
 export const NO_ERRNO = 0x7fffffff;
 
-/** Opens the C library of `abi`, or another library at `path` in its stead (for tests). */
+/** Opens the C library of `abi`, or the library at `path` instead (for tests). */
 export type OpenLibc = (abi: Abi, path?: string) => Libc;
 
-/** Allocates what is common to all adapters' memory. */
+/** Allocates memory in the form that all adapters share. */
 export function allocate(size: number): Memory {
-  // An explicit ArrayBuffer: small typed arrays made by length live in the collector's heap and
-  // move, and a pointer taken before goes stale (in Bun silently: oven-sh/bun PR 32055).
+  // An explicit ArrayBuffer: a small typed array made by length is in the collector's heap and
+  // moves, and a pointer to it becomes stale (in Bun silently: oven-sh/bun PR 32055).
   const buffer = new ArrayBuffer(size);
   return { bytes: new Uint8Array(buffer), words: new Uint32Array(buffer) };
 }
 
-/** Memory for getpwuid_r and getgrgid_r where pointers are passed as views, which are made once. */
+/** Memory for account lookups on runtimes that pass pointers as views; the views are made once. */
 export interface DividedMemory extends Memory {
   readonly struct: Uint8Array<ArrayBuffer>;
   readonly strings: Uint8Array<ArrayBuffer>;
 }
 
-/** {@link allocate}, divided as `ACCOUNT` says. */
+/** Allocates memory divided by `ACCOUNT`. */
 export function allocateDivided(size: number): DividedMemory {
   const memory = allocate(size);
   const part = (start: number) => memory.bytes.subarray(Math.min(start, size));
   return { ...memory, struct: part(ACCOUNT.struct), strings: part(ACCOUNT.strings) };
 }
 
-/** The C library could not be opened, or lacks a function. */
+/** Builds the error for a C library that cannot be opened or lacks a function. */
 export function noLibrary(paths: readonly string[], cause: unknown): UcredError {
   const why = cause instanceof Error ? cause.message : String(cause);
   return new UcredError("ERR_UCRED_UNSUPPORTED", `Cannot open the C library: ${why}`, {

@@ -12,8 +12,8 @@ type NodeSymbols = NonNullable<Parameters<typeof node.dlopen>[1]>;
 
 const symbols = {
   // int getsockopt(int fd, int level, int name, void *value, socklen_t *size);
-  // All "pointer", called with bigint: Node's fast path. As i32 and buffer it takes 3 × as long.
-  // A non-negative int has the same register value in either spelling.
+  // All "pointer" and called with bigint: Node's fast path. As i32 and buffer it takes 3 × as long.
+  // A non-negative int has the same register value in both spellings.
   getsockopt: { arguments: ["pointer", "pointer", "pointer", "pointer", "pointer"], return: "i32" },
   // int getsockname(int fd, struct sockaddr *address, socklen_t *size);
   getsockname: { arguments: ["i32", "pointer", "pointer"], return: "i32" },
@@ -90,8 +90,8 @@ const bsdSymbols = {
 type NodeMemory = Memory & { readonly address: bigint };
 
 /**
- * Opens the C library with `node:ffi`: by default the one inside this very process, which is right
- * on every distribution.
+ * Opens the C library with `node:ffi`. The default is the library inside this process, which is
+ * right on every distribution.
  */
 export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory> {
   const ffi = builtinModule("node:ffi") as typeof node | undefined;
@@ -105,7 +105,7 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
     );
   }
   const { errno, linux, ...calls } = load(ffi, abi, path);
-  // The failed call is the statement before: nothing in between can have set errno anew.
+  // The failed call is the previous statement: nothing in between can have changed errno.
   const failed = (): number => errno[0] || NO_ERRNO;
   const orErrno = (result: number): number => result < 0 ? -failed() : result;
   const memoryAt = ({ bytes, words }: Memory): NodeMemory => ({
@@ -168,7 +168,7 @@ function parts({ address, bytes }: NodeMemory): [bigint, bigint, bigint, bigint]
   return [address + BigInt(ACCOUNT.struct), address + BigInt(ACCOUNT.strings), length, address];
 }
 
-/** Small numbers as bigint, made once: conversion would be a tenth of a lookup. */
+/** Small numbers as bigint, converted once: converting each time takes a tenth of a lookup. */
 const BIG: readonly bigint[] = Array.from({ length: 1024 }, (_, number) => BigInt(number));
 function big(number: number): bigint {
   return BIG[number] ?? BigInt(number);

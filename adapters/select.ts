@@ -1,4 +1,4 @@
-/** Runtime, operating system and CPU → the adapter, opened on the first call that needs it. */
+/** Runtime, operating system and CPU → the adapter, opened on first use. */
 
 import type { Credentials } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
@@ -10,33 +10,33 @@ import { type Host, host } from "./host.ts";
 import type { Libc, Memory, OpenLibc } from "./libc.ts";
 import { openNode } from "./node.ts";
 
-/** The system that answers: its C library, what that is like, and memory for its answers. */
+/** The running system: its C library, the library's ABI, and memory for answers. */
 export interface System {
   readonly abi: Abi;
   readonly libc: Libc;
   /** Our own process id. */
   readonly pid: number;
-  /** For one answer of getsockopt or getsockname. Overwritten by every call. */
+  /** Memory for one answer of getsockopt or getsockname. Overwritten by every call. */
   readonly value: Memory;
-  /** For the `socklen_t` beside it. Overwritten by every call. */
+  /** Memory for the `socklen_t` of that answer. Overwritten by every call. */
   readonly size: Memory;
-  /** What was found out before, so that it need not be again. */
+  /** Caches. */
   readonly remembered: Remembered;
 }
 
-/** What stays true, or is compared before it is used again. */
+/** Cached answers that cannot change, or that are compared before reuse. */
 export interface Remembered {
-  /** By descriptor, the credentials last read from it that were found to be a connection's. */
+  /** By descriptor: the last credentials that were verified to belong to a connection. */
   readonly verified: (Credentials | undefined)[];
-  /** By uid, the groups last read of that user. */
+  /** By uid: the groups that were last read. */
   readonly groups: Map<number, RememberedGroups>;
-  /** What unmapped ids read as, and have read as before. */
+  /** Every value that the overflow ids have had. */
   readonly overflowIds: { readonly uid: Set<number>; readonly gid: Set<number> };
-  /** Whether every id has a number in our user namespace. */
+  /** Whether our user namespace maps every id. */
   readonly mapsEvery: { uid?: boolean; gid?: boolean };
 }
 
-/** What the kernel answered, and what was made of it. */
+/** An answer of the kernel and its decoded form. */
 export interface RememberedGroups {
   readonly gid: number;
   readonly answer: Uint32Array;
@@ -47,17 +47,17 @@ const OPENERS = { deno: openDeno, bun: openBun, node: openNode } satisfies {
   [runtime: string]: OpenLibc;
 };
 
-let opened: System | undefined; // one per thread: errno and the memory are this thread's
+let opened: System | undefined; // one per thread, like errno and the memory
 
 /**
- * This system, opened on the first call; a failure is not remembered, so that a permission given
- * later counts.
+ * Returns this system, opened on the first call. A failure is not cached, so that a permission
+ * granted later takes effect.
  */
 export function openedSystem(): System {
   return opened ??= openSystem(host());
 }
 
-/** Opens the system that `on` describes, with another C library in its place if `path` names one. */
+/** Opens the system that `on` describes, with the C library at `path` if it is given. */
 export function openSystem(on: Host, path?: string): System {
   if (on.runtime === undefined) throw unsupported(`${on.name} cannot call native functions`);
   const abi = abiOf(on.os, on.cpu);
@@ -73,7 +73,7 @@ export function openSystem(on: Host, path?: string): System {
   return { abi, libc, pid: on.pid, value, size, remembered };
 }
 
-/** Larger than every structure that is asked for, and than `struct sockaddr_un` (110 bytes). */
+/** Larger than every structure that is requested, and than `struct sockaddr_un` (110 bytes). */
 const VALUE_SIZE = 128;
 
 function unsupported(why: string): UcredError {

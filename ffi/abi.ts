@@ -4,18 +4,18 @@ import { BSD_OPTIONS, decodeBsdFamily } from "./bsd.ts";
 import { DARWIN_ERRNO, type ErrnoNames, FREEBSD_ERRNO, LINUX_ERRNO } from "./errno.ts";
 import { decodeLinuxFamily, LINUX_OPTIONS, type LinuxOptions } from "./linux.ts";
 
-/** What the C library of one system is like. */
+/** The ABI of one system's C library. */
 export type Abi = LinuxAbi | BsdAbi;
 
 interface AnyAbi {
-  /** As `process.arch` names it. */
+  /** `process.arch` */
   readonly cpu: string;
   readonly errnoNames: ErrnoNames;
   /** EINTR is 4 and ERANGE 34 everywhere; these differ or matter by name. */
   readonly options: { readonly SOL_SOCKET: number; readonly SO_ACCEPTCONN: number };
-  /** Reads `sa_family` from what getsockname(2) wrote. */
+  /** Decodes `sa_family` from the answer of getsockname(2). */
   readonly family: (address: Uint8Array) => number;
-  /** Where the C library is, most specific first, where a bare name will not do. */
+  /** Paths of the C library, most specific first, for loaders that need a path. */
   readonly libraryPaths: readonly string[];
   /** The bare name by which the loader finds the library that is already loaded. */
   readonly libraryName: string;
@@ -42,11 +42,14 @@ export const AF_UNIX = 1;
 /** Operations of flock(2), <sys/file.h>: the same on every system. */
 export const FLOCK = { EX: 2, NB: 4 } as const;
 
-/** Systems on which {@link abiOf} has an answer, for error messages. */
+/** The systems that {@link abiOf} supports, for error messages. */
 export const SUPPORTED =
   "Linux (x64, arm64, riscv64, s390x, loong64, ppc64), macOS and FreeBSD (x64, arm64)";
 
-/** The ABI of an operating system and CPU as `process.platform` and `process.arch` name them. */
+/**
+ * Returns the ABI of an operating system and CPU, named as in `process.platform` and
+ * `process.arch`.
+ */
 export function abiOf(os: string, cpu: string): Abi | undefined {
   if (os === "linux") return linux(cpu);
   if (cpu !== "x64" && cpu !== "arm64") return undefined;
@@ -88,12 +91,12 @@ function linux(cpu: string): LinuxAbi | undefined {
       `/lib/ld-musl-${machine}.so.1`, //            Alpine: the loader is the C library
       `/lib/libc.musl-${machine}.so.1`,
     ],
-    // musl's loader answers to this name too (ldso/dynlink.c, "reserved" library names).
+    // musl's loader accepts this name, too (ldso/dynlink.c, "reserved" library names).
     libraryName: "libc.so.6",
   };
 }
 
-/** GNU's names of machines, where they differ from the runtimes'. */
+/** GNU's machine names that differ from the runtimes'. */
 const MACHINES: { readonly [cpu: string]: string } = {
   x64: "x86_64",
   arm64: "aarch64",

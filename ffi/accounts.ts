@@ -1,29 +1,29 @@
-/** struct passwd and struct group: where their name is, and how to read it without a foreign pointer. */
+/** struct passwd and struct group: their layout, and decoders that follow no foreign pointer. */
 
 import { NO_ID } from "../core/credentials.ts";
 import { LITTLE_ENDIAN } from "./abi.ts";
 
 /**
- * How the memory for one getpwuid_r(3) or getgrgid_r(3) is divided. The fields read here have the
- * same place in `struct passwd` and `struct group`, on every 64-bit system that is supported.
- * Sources: <pwd.h> and <grp.h> of glibc, musl, macOS and FreeBSD.
+ * The layout of the memory for one getpwuid_r(3) or getgrgid_r(3). The fields have the same offsets
+ * in `struct passwd` and `struct group` on every supported 64-bit system. Sources: <pwd.h> and
+ * <grp.h> of glibc, musl, macOS and FreeBSD.
  */
 export const ACCOUNT = {
-  result: 0, //    struct passwd **: where the pointer to the answer is put
-  struct: 16, //   struct passwd: at most 80 bytes (FreeBSD); 128 are set aside
+  result: 0, // struct passwd **: receives the pointer to the answer
+  struct: 16, // struct passwd: at most 80 bytes (FreeBSD); 128 are reserved
   name: 16, //     char *pw_name, char *gr_name: the first field
   id: 32, //       uid_t pw_uid, gid_t gr_gid: after two pointers
-  strings: 144, // char buf[]: where the names go
+  strings: 144, // char buf[]: receives the names
 } as const;
 
 /**
- * Reads the name out of memory that getpwuid_r or getgrgid_r has filled.
+ * Decodes the name from memory that getpwuid_r or getgrgid_r has filled.
  *
- * The call stores the address of our own structure at `result`; the name's offset follows from
- * that, so no pointer is ever followed (some permission modes forbid it), and one that leads out
- * of the memory is noticed.
+ * The call stores the address of our own structure at `result`, and the name's offset is computed
+ * from it. So no pointer is followed (some permission modes forbid it), and a pointer outside the
+ * memory is detected.
  *
- * @returns `null` if there is no such account, `undefined` if the answer makes no sense.
+ * @returns `null` if there is no such account, `undefined` if the answer is malformed.
  */
 export function decodeAccountName(memory: Uint8Array, id: number): string | null | undefined {
   const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
@@ -37,13 +37,13 @@ export function decodeAccountName(memory: Uint8Array, id: number): string | null
   try {
     return decoder.decode(memory.subarray(start, end));
   } catch {
-    return undefined; // no UTF-8: read loosely, two accounts could have one name
+    return undefined; // not UTF-8: decoded loosely, two accounts could have one name
   }
 }
 
 /**
- * Reads the id out of memory that getpwnam_r or getgrnam_r has filled; `null` if there is no such
- * account, `undefined` where it is no id.
+ * Decodes the id from memory that getpwnam_r or getgrnam_r has filled; `null` if there is no such
+ * account, `undefined` if it is not an id.
  */
 export function decodeAccountId(memory: Uint8Array): number | null | undefined {
   const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);

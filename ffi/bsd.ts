@@ -8,11 +8,11 @@ export const BSD_OPTIONS = {
   SO_ACCEPTCONN: 0x2, // <sys/socket.h>, both
   SOL_LOCAL: 0, // <sys/un.h>, both
   LOCAL_PEERCRED: 1, // <sys/un.h>, both: as of connect
-  // Not LOCAL_PEERPID, 2: the pid of the last accessor, without the ids that tell whose pid it is.
+  // Not LOCAL_PEERPID (2): it reports the last accessor's pid without the ids of that process.
   LOCAL_PEERTOKEN: 6, // macOS <sys/un.h>: the socket's last accessor, now
 } as const;
 
-/** `struct xucred`, <sys/ucred.h>. `cr_pid` is FreeBSD's alone (since 13). */
+/** `struct xucred`, <sys/ucred.h>. Only FreeBSD has `cr_pid`, since version 13. */
 export const XUCRED = {
   darwinSize: 76, // bytes
   freebsdSize: 88, // bytes, LP64
@@ -24,10 +24,12 @@ export const XUCRED = {
   pid: 80, //      pid_t on FreeBSD, in a union as wide as a pointer: 0 = unknown
 } as const;
 
-/** What a `struct xucred` tells. */
+/** The contents of a `struct xucred`. */
 export interface Xucred {
   readonly credentials: Credentials;
-  /** Effective gid first, then the supplementary groups. `undefined` where the list may be cut off. */
+  /**
+   * Effective gid first, then the supplementary groups. `undefined` if the list may be truncated.
+   */
   readonly groups: readonly number[] | undefined;
 }
 
@@ -35,7 +37,7 @@ export interface Xucred {
  * Decodes a `struct xucred`.
  *
  * @param words The structure in host byte order, {@link XUCRED}.darwinSize or .freebsdSize bytes.
- * @returns `undefined` where the version is another one or it names no peer.
+ * @returns `undefined` if it has another version or names no peer.
  */
 export function decodeXucred(words: Uint32Array): Xucred | undefined {
   const ngroups = new Int16Array(words.buffer, words.byteOffset + XUCRED.ngroups, 1)[0]!;
@@ -58,10 +60,11 @@ export const AUDIT_TOKEN = {
 } as const;
 
 /**
- * The pid in an audit token, if the token speaks of the same user and group as the credentials.
+ * Decodes the pid of an audit token, if the token has the same uid and gid as the credentials.
  *
- * The token names the socket's *last accessor*, the credentials who connected: where a socket was
- * handed on they are two processes, and the pid must not be attributed to the other one's uid.
+ * The token names the socket's *last accessor*, the credentials name the process that connected. If
+ * the socket was handed on these are two processes, and the pid of one must not be combined with
+ * the uid of the other.
  */
 export function decodeTokenPid(words: Uint32Array, of: Credentials): number | undefined {
   const pid = words[AUDIT_TOKEN.pid / 4]! | 0;

@@ -1,4 +1,4 @@
-/** Linux: the dump of Unix sockets that sock_diag(7) gives, as the kernel's headers have it. */
+/** Linux: the dump of Unix sockets of sock_diag(7), as the kernel's headers define it. */
 
 import { LITTLE_ENDIAN } from "./abi.ts";
 
@@ -9,12 +9,12 @@ export const NETLINK_SOCK_DIAG = 4;
 /** `SOCK_DGRAM | SOCK_CLOEXEC`, <linux/net.h>: the kernel answers at once, so it need not wait. */
 export const NETLINK_SOCKET: number = 2 | 0o2000000;
 
-/** `struct sockaddr_nl`, <linux/netlink.h>: the kernel is port 0. */
+/** `struct sockaddr_nl`, <linux/netlink.h>: the kernel has port 0. */
 export const KERNEL_ADDRESS: Uint8Array = new Uint8Array(
   new Uint16Array([AF_NETLINK, 0, 0, 0, 0, 0]).buffer,
 );
 
-/** Messages of netlink, <linux/netlink.h>. */
+/** Netlink messages, <linux/netlink.h>. */
 const NLMSG = { header: 16, ERROR: 2, DONE: 3 } as const;
 
 /** `SOCK_DIAG_BY_FAMILY`, <linux/sock_diag.h> */
@@ -34,16 +34,16 @@ export const STATE = { ESTABLISHED: 1, LISTEN: 10 } as const;
 
 /** One Unix socket of the network namespace. */
 export interface DiagSocket {
-  /** Number of the socket, as /proc/PID/fd has it: "socket:[4711]". */
+  /** The inode number of the socket, as in /proc/PID/fd: "socket:[4711]". */
   readonly inode: number;
   readonly state: number;
-  /** The file that it is bound to, if any: inode, and device as the kernel numbers it. */
+  /** The file that it is bound to, if any: its inode, and its device in the kernel's encoding. */
   readonly file: { readonly inode: number; readonly device: number } | undefined;
-  /** The socket at its other end, if there is one. */
+  /** The inode number of the socket at the other end, if there is one. */
   readonly peer: number | undefined;
 }
 
-/** `struct nlmsghdr` and `struct unix_diag_req`: all Unix sockets. */
+/** Encodes `struct nlmsghdr` and `struct unix_diag_req`: a request for all Unix sockets. */
 export function diagRequest(): Uint8Array {
   const bytes = new Uint8Array(NLMSG.header + 24);
   const view = new DataView(bytes.buffer);
@@ -58,16 +58,16 @@ export function diagRequest(): Uint8Array {
   return bytes;
 }
 
-/** What one read of the answer says. */
+/** The contents of one read of the answer. */
 export interface DiagPart {
   readonly sockets: readonly DiagSocket[];
-  /** Whether it was the last. */
+  /** Whether it is the last part. */
   readonly isLast: boolean;
-  /** The errno with which the kernel refused. */
+  /** The errno with which the kernel rejected the request. */
   readonly errno: number | undefined;
 }
 
-/** Decodes what one read(2) gave; `undefined` if it is no such answer. */
+/** Decodes the bytes of one read(2); `undefined` if they are malformed. */
 export function decodeDiag(bytes: Uint8Array): DiagPart | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const sockets: DiagSocket[] = [];
@@ -90,7 +90,7 @@ export function decodeDiag(bytes: Uint8Array): DiagPart | undefined {
   return { sockets, isLast: false, errno: undefined };
 }
 
-/** `struct unix_diag_msg`, and its attributes up to `end`. */
+/** Decodes `struct unix_diag_msg` and its attributes up to `end`. */
 function decodeSocket(view: DataView, at: number, end: number): DiagSocket {
   let file: DiagSocket["file"];
   let peer: number | undefined;
@@ -107,7 +107,7 @@ function decodeSocket(view: DataView, at: number, end: number): DiagSocket {
   return { inode, state: view.getUint8(at + 2), file, peer };
 }
 
-/** A device as the kernel numbers it (`MKDEV`, <linux/kdev_t.h>), from stat(2)'s `st_dev`. */
+/** Converts `st_dev` of stat(2) to the kernel's encoding (`MKDEV`, <linux/kdev_t.h>). */
 export function kernelDevice(device: bigint): number {
   const major = (device >> 8n & 0xfffn) | (device >> 32n & ~0xfffn);
   const minor = (device & 0xffn) | (device >> 12n & ~0xffn);

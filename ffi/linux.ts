@@ -2,7 +2,7 @@
 
 import { type Credentials, credentials } from "../core/credentials.ts";
 
-/** The socket options of one CPU family, all at level `SOL_SOCKET`, and the one ioctl of sockets. */
+/** The socket options of one CPU family, all at level `SOL_SOCKET`, and one ioctl of sockets. */
 export interface LinuxOptions {
   readonly SOL_SOCKET: number;
   readonly SO_TYPE: number;
@@ -15,11 +15,11 @@ export interface LinuxOptions {
   readonly SO_PASSCRED: number;
   readonly SO_PASSPIDFD: number;
   readonly SO_PASSRIGHTS: number;
-  /** An ioctl: how many bytes can be read. */
+  /** An ioctl: the number of bytes that can be read. */
   readonly FIONREAD: number;
 }
 
-/** Source: <asm-generic/socket.h>, <asm-generic/ioctls.h> */
+/** Sources: <asm-generic/socket.h>, <asm-generic/ioctls.h> */
 const GENERIC: LinuxOptions = {
   SOL_SOCKET: 1,
   SO_TYPE: 3,
@@ -35,7 +35,9 @@ const GENERIC: LinuxOptions = {
   FIONREAD: 0x541b,
 };
 
-/** Source: arch/powerpc/include/uapi/asm/socket.h, which then includes the generic header, and ioctls.h. */
+/**
+ * Sources: arch/powerpc/include/uapi/asm/socket.h, which includes the generic header, and ioctls.h.
+ */
 const POWERPC: LinuxOptions = {
   ...GENERIC,
   SO_PASSCRED: 20,
@@ -44,9 +46,9 @@ const POWERPC: LinuxOptions = {
 };
 
 /**
- * Options by CPU, as `process.arch` names it. Only 64-bit CPUs for which one of the runtimes has a
- * foreign function interface; any other CPU is unsupported rather than guessed: on powerpc the
- * generic 17 is SO_SNDLOWAT, and would be answered.
+ * Options by CPU, named as in `process.arch`. Lists only 64-bit CPUs for which a runtime has a
+ * foreign function interface. Any other CPU is unsupported instead of guessed: on powerpc the
+ * generic 17 is SO_SNDLOWAT, and getsockopt would succeed.
  */
 export const LINUX_OPTIONS: { readonly [cpu: string]: LinuxOptions } = {
   x64: GENERIC,
@@ -68,8 +70,8 @@ export const UCRED = {
 /**
  * Decodes a `struct ucred`.
  *
- * @param words The first {@link UCRED}.size bytes as the kernel left them, in host byte order.
- * @returns `undefined` where they name no peer.
+ * @param words The first {@link UCRED}.size bytes of the kernel's answer, in host byte order.
+ * @returns `undefined` if they name no peer.
  */
 export function decodeUcred(words: Uint32Array): Credentials | undefined {
   const pid = words[UCRED.pid / 4]! | 0;
@@ -84,7 +86,7 @@ export function decodeLinuxFamily(address: Uint8Array): number {
 /** `SOCK_STREAM`, <linux/net.h>: 1 on every CPU above. */
 export const SOCK_STREAM = 1;
 
-/** `SHUT_RDWR`, <sys/socket.h>: nothing is received or sent any more. */
+/** `SHUT_RDWR`, <sys/socket.h>: ends receiving and sending. */
 export const SHUT_RDWR = 2;
 
 /** Commands of fcntl(2): `F_SETFD` <asm-generic/fcntl.h>, `F_DUPFD_CLOEXEC` <linux/fcntl.h>. */

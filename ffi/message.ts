@@ -1,4 +1,4 @@
-/** Linux: datagrams and what comes with them, as the kernel's headers give it. */
+/** Linux: datagrams and their control messages, as the kernel's headers define them. */
 
 import { LITTLE_ENDIAN } from "./abi.ts";
 
@@ -26,33 +26,35 @@ export const IOVEC = { size: 16, base: 0, length: 8 } as const;
 /** `struct sockaddr_un`, <sys/un.h>. */
 export const SOCKADDR_UN = { size: 110, family: 0, path: 2, pathSize: 108 } as const;
 
-/** `struct cmsghdr`, <sys/socket.h>, 64-bit: each is followed by its data, and aligned to 8 bytes. */
+/**
+ * `struct cmsghdr`, <sys/socket.h>, 64-bit: each is followed by its data and aligned to 8 bytes.
+ */
 const CMSGHDR = { size: 16, length: 0, level: 8, type: 12 } as const;
 
 /** `SCM_RIGHTS`, <linux/socket.h>; also `SCM_CREDENTIALS` and `SCM_PIDFD`. */
 const SCM = { RIGHTS: 1, CREDENTIALS: 2, PIDFD: 4 } as const;
 
-/** `SCM_MAX_FD`, <net/scm.h>: as many descriptors as one message can bring. */
+/** `SCM_MAX_FD`, <net/scm.h>: maximum number of descriptors in one message. */
 const MAX_DESCRIPTORS = 253;
 
 /**
- * Room for a `struct ucred`, the pidfd, and all that a sender can add: with less, passed descriptors
- * would leave no room for the pidfd, which comes last.
+ * Space for a `struct ucred`, the pidfd, and everything that a sender can add. With less, passed
+ * descriptors would leave no space for the pidfd, which is last.
  */
 export const CONTROL_SIZE: number = (CMSGHDR.size + 16) + (CMSGHDR.size + 8) +
   (CMSGHDR.size + Math.ceil(MAX_DESCRIPTORS / 2) * 8);
 
-/** What came beside a datagram. */
+/** The control messages of a datagram. */
 export interface Control {
   /** `struct ucred`: pid, uid, gid. */
   readonly ucred: Uint32Array | undefined;
-  /** The sender's pidfd; below 0 where the kernel could give none. */
+  /** The sender's pidfd; negative if the kernel could not create one. */
   readonly pidfd: number | undefined;
-  /** Descriptors that the sender passed, which are now open here. */
+  /** Descriptors that the sender passed, which are now open in this process. */
   readonly descriptors: readonly number[];
 }
 
-/** Takes apart the control data of one message, `length` bytes of it. */
+/** Decodes the control messages of a datagram, `length` bytes. */
 export function decodeControl(bytes: Uint8Array, length: number, level: number): Control {
   const view = new DataView(bytes.buffer, bytes.byteOffset, Math.min(length, bytes.length));
   let ucred: Uint32Array | undefined;
@@ -78,9 +80,9 @@ export function decodeControl(bytes: Uint8Array, length: number, level: number):
 }
 
 /**
- * The address of a path, or of an abstract name if it begins with "\0".
+ * Encodes the address of a path, or of an abstract name that begins with "\0".
  *
- * @returns The bytes of a `struct sockaddr_un`, as many as count; `undefined` if it is too long.
+ * @returns The significant bytes of a `struct sockaddr_un`; `undefined` if the path is too long.
  */
 export function encodeAddress(path: string): Uint8Array | undefined {
   const name = new TextEncoder().encode(path.startsWith("\0") ? path : `${path}\0`);
@@ -92,8 +94,8 @@ export function encodeAddress(path: string): Uint8Array | undefined {
 }
 
 /**
- * The path or abstract name in an address of `length` bytes; `undefined` where there is none. Bytes
- * that are no UTF-8 become U+FFFD.
+ * Decodes the path or abstract name in an address of `length` bytes; `undefined` if there is none.
+ * Bytes that are not UTF-8 become U+FFFD.
  */
 export function decodeAddress(bytes: Uint8Array, length: number): string | undefined {
   const name = bytes.subarray(SOCKADDR_UN.path, Math.min(length, bytes.length));

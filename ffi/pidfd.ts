@@ -1,9 +1,11 @@
-/** Linux: pidfds, and the two calls that wait for them, as the kernel's headers give them. */
+/** Linux: pidfds and the calls that wait for them, as the kernel's headers define them. */
 
 import type { ProcessIds } from "../core/peer.ts";
 import { LITTLE_ENDIAN } from "./abi.ts";
 
-/** `pidfd_open(2)`: 434 on every CPU here, since all numbers after 402 are common. <asm/unistd.h> */
+/**
+ * `pidfd_open(2)`: 434 on every CPU here, since all numbers after 402 are common. <asm/unistd.h>
+ */
 export const SYS_PIDFD_OPEN = 434;
 
 /** `_IOWR(0xFF, 11, struct pidfd_info)` for the first 64 bytes, <linux/pidfd.h>; Linux 6.13. */
@@ -27,19 +29,19 @@ export const PIDFD_INFO = {
 /** `PIDFD_INFO_CREDS`: without this bit in the answer its ids are 0, which is root. */
 const PIDFD_INFO_CREDS = 2;
 
-/** `PIDFD_INFO_PID`: the process's numbers are given. */
+/** `PIDFD_INFO_PID`: the answer has the process's pids. */
 const PIDFD_INFO_PID = 1;
 
-/** The word of the mask that has the bits above. */
+/** The word of the mask that contains the bits above. */
 const MASK = PIDFD_INFO.mask / 4 + (LITTLE_ENDIAN ? 0 : 1);
 
-/** Our pid namespace's number for the process; `undefined` where PIDFD_GET_INFO did not give it. */
+/** Decodes the pid in our pid namespace; `undefined` if PIDFD_GET_INFO did not report it. */
 export function decodePidfdPid(words: Uint32Array): number | undefined {
   const pid = words[PIDFD_INFO.tgid / 4]! | 0;
   return (words[MASK]! & PIDFD_INFO_PID) !== 0 && pid > 0 ? pid : undefined;
 }
 
-/** Decodes what PIDFD_GET_INFO wrote; `undefined` where it did not give the ids. */
+/** Decodes the ids; `undefined` if PIDFD_GET_INFO did not report them. */
 export function decodePidfdIds(words: Uint32Array): ProcessIds | undefined {
   if ((words[MASK]! & PIDFD_INFO_CREDS) === 0) return undefined;
   const { ruid, euid, suid, fsuid, rgid, egid, sgid, fsgid } = PIDFD_INFO;
@@ -55,13 +57,15 @@ export function decodePidfdIds(words: Uint32Array): ProcessIds | undefined {
   };
 }
 
-/** What is asked for, as the mask's two words. */
+/** Encodes the requested parts as the mask's two words. */
 export function pidfdRequest(): readonly [number, number] {
   const parts = PIDFD_INFO_CREDS | PIDFD_INFO_PID;
   return LITTLE_ENDIAN ? [parts, 0] : [0, parts];
 }
 
-/** `struct statfs`, <sys/statfs.h>: at most 120 bytes; the first 32 bits tell the file system. */
+/**
+ * `struct statfs`, <sys/statfs.h>: at most 120 bytes; the first 32 bits are the file system's type.
+ */
 export const STATFS = { size: 120, type: 0 } as const;
 
 /** `PIDFS_MAGIC`, <linux/magic.h>: pidfds with an inode of their own, on Linux 6.9 and later. */
@@ -70,7 +74,7 @@ export const PIDFS_MAGIC = 0x50494446;
 /** `struct pollfd`, <poll.h>: descriptor, then two shorts. */
 export const POLLFD = { size: 8, fd: 0, events: 4, revents: 6 } as const;
 
-/** `POLLIN`, `EPOLLIN`: a pidfd says it from the moment that its process is a zombie. */
+/** `POLLIN`, `EPOLLIN`: a pidfd is readable from the moment that its process is a zombie. */
 export const POLLIN = 1;
 
 /** `POLLHUP`: a socket whose both directions are closed. */
@@ -82,13 +86,15 @@ export const POLLNVAL = 0x20;
 /** `EPOLL_CTL_ADD`, `EPOLL_CTL_DEL`, `EPOLL_CTL_MOD`, <sys/epoll.h> */
 export const EPOLL_CTL = { add: 1, del: 2, modify: 3 } as const;
 
-/** `struct epoll_event`, <sys/epoll.h>: u32 events, then the u64 that comes back. */
+/**
+ * `struct epoll_event`, <sys/epoll.h>: u32 events, then a u64 that the kernel returns unchanged.
+ */
 export interface EpollEvent {
   readonly size: number;
   readonly data: number;
 }
 
-/** The structure is packed on x86-64, and there alone. */
+/** Returns the layout of the structure, which is packed on x86-64 only. */
 export function epollEvent(cpu: string): EpollEvent {
   return cpu === "x64" ? { size: 12, data: 4 } : { size: 16, data: 8 };
 }

@@ -1,22 +1,28 @@
-/** Linux: the texts in /proc/PID → values. Sources: proc_pid_stat(5), proc_pid_status(5), cgroups(7) */
+/**
+ * Linux: parsers of the files in /proc/PID. Sources: proc_pid_stat(5), proc_pid_status(5),
+ * cgroups(7)
+ */
 
 import { NO_ID } from "../core/credentials.ts";
 import type { ProcessIds } from "../core/peer.ts";
 import type { Capabilities, Capability, SeccompMode } from "../core/process.ts";
 
-/** `USER_HZ`, the clock ticks per second of /proc: 100 on every CPU that is supported. */
+/** `USER_HZ`, the clock ticks per second of /proc: 100 on every supported CPU. */
 const TICKS_PER_SECOND = 100;
 
-/** Field 22 of /proc/PID/stat: milliseconds from boot to the process's start, in steps of 10. */
+/**
+ * Parses field 22 of /proc/PID/stat: the time from boot to the process's start, in ms, in steps of
+ * 10.
+ */
 export function parseStartTime(stat: string): number | undefined {
-  // Field 2, the name in parentheses, may itself contain ") S 1 (": only its last ")" counts.
+  // Field 2, the name in parentheses, may itself contain ") S 1 (": its last ")" ends it.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return decimal(fields[22 - 3], (ticks) => ticks * (1000 / TICKS_PER_SECOND));
 }
 
 /**
- * Fields 3 and 9 of /proc/PID/stat: whether the main thread has ended or is ending. Then some files
- * read as if there were nothing to tell: cmdline is empty, and cgroup v1 says "/".
+ * Parses fields 3 and 9 of /proc/PID/stat: whether the main thread has ended or is ending. Some
+ * files then read as empty or different: cmdline is empty, and cgroup v1 is "/".
  */
 export function isEnding(stat: string): boolean {
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
@@ -27,13 +33,13 @@ export function isEnding(stat: string): boolean {
 /** <linux/sched.h> */
 const PF_EXITING = 0x4;
 
-/** The lines of /proc/PID/status, by name. */
+/** Parses the lines of /proc/PID/status, by name. */
 export function parseStatus(status: string): ReadonlyMap<string, string> {
   const lines = new Map<string, string>();
   for (const line of status.split("\n")) {
     const colon = line.indexOf(":");
     const name = line.slice(0, colon);
-    // A process can put no newline into its name (it reads "\n"), but the first line of each name
+    // A process cannot put a newline into its name (it reads "\n"). The first line of each name
     // counts in any case.
     if (colon > 0 && !lines.has(name)) lines.set(name, line.slice(colon + 1).trim());
   }
@@ -42,7 +48,7 @@ export function parseStatus(status: string): ReadonlyMap<string, string> {
 
 type Status = ReadonlyMap<string, string>;
 
-/** `Uid:` and `Gid:`: real, effective, saved, file system. */
+/** Parses `Uid:` and `Gid:`: real, effective, saved, file system. */
 export function parseIds(status: Status): ProcessIds | undefined {
   const uids = parseList(status.get("Uid"));
   const gids = parseList(status.get("Gid"));
@@ -52,13 +58,13 @@ export function parseIds(status: Status): ProcessIds | undefined {
   return { ruid, euid, suid, fsuid, rgid, egid, sgid, fsgid };
 }
 
-/** `Groups:`, the supplementary ones. */
+/** Parses `Groups:`, the supplementary groups. */
 export function parseGroups(status: Status): readonly number[] | undefined {
   const text = status.get("Groups");
   return text === "" ? [] : parseList(text);
 }
 
-/** `NSpid:`, the process's numbers in each pid namespace, from that of this /proc inwards. */
+/** Parses `NSpid:`, the process's pids in each pid namespace, from that of this /proc inwards. */
 export function parsePidNumbers(status: Status): readonly number[] | undefined {
   return parseList(status.get("NSpid"));
 }
@@ -70,7 +76,7 @@ function parseList(text: string | undefined): readonly number[] | undefined {
     : undefined;
 }
 
-/** `CapInh:` and the four other sets: 64 bits in hexadecimal. */
+/** Parses `CapInh:` and the four other sets: 64 bits in hexadecimal. */
 export function parseCapabilities(status: Status): Capabilities | undefined {
   const set = (name: string): readonly Capability[] | undefined => {
     const digits = status.get(name) ?? "";
@@ -100,19 +106,19 @@ export function parseSeccomp(status: Status): SeccompMode | undefined {
   ];
 }
 
-/** /proc/PID/loginuid and sessionid: `null` where nobody logged in. */
+/** Parses /proc/PID/loginuid or sessionid; `null` if the process has no login session. */
 export function parseAuditId(text: string): number | null | undefined {
   return decimal(text.trim(), (id) => id === NO_ID ? null : id);
 }
 
-/** /proc/PID/cmdline: strings that each end in NUL. */
+/** Parses /proc/PID/cmdline: strings that each end in NUL. */
 export function parseCmdline(text: string): readonly string[] {
   return Object.freeze((text.endsWith("\0") ? text.slice(0, -1) : text).split("\0"));
 }
 
 /**
- * The target of /proc/PID/exe; the kernel adds " (deleted)" where the name is gone. A file whose own
- * name ends so cannot be told from that, and counts as deleted.
+ * Parses the target of /proc/PID/exe. The kernel appends " (deleted)" if the file was unlinked. A
+ * file whose own name ends in " (deleted)" looks the same and counts as deleted.
  */
 export function parseExe(target: string): { readonly path: string; readonly deleted: boolean } {
   const deleted = target.endsWith(DELETED);
@@ -129,42 +135,46 @@ export interface CgroupPaths {
   readonly others: readonly string[];
 }
 
-/** /proc/PID/cgroup → its paths. Lines are "number:controllers:path". */
+/** Parses /proc/PID/cgroup. Lines are "number:controllers:path". */
 export function parseCgroup(text: string): CgroupPaths | undefined {
   const paths = new Map<string, string>();
   for (const line of text.split("\n")) {
     const [, controllers, path] = /^\d+:([^:]*):(\/[^]*)$/.exec(line) ?? [];
     if (path !== undefined && !paths.has(controllers!)) paths.set(controllers!, path);
   }
-  // With v2 beside it, v1 still has the processes.
+  // If v2 is mounted beside it, v1 still has the processes.
   const own = ["name=systemd", ""].find((controllers) => paths.has(controllers));
   if (own === undefined) return undefined;
   const others = [...paths].filter(([controllers]) => controllers !== own).map(([, path]) => path);
   return { path: paths.get(own)!, others };
 }
 
-/** The target of /proc/PID/ns/NAME, "NAME:[number]". */
+/** Parses the target of /proc/PID/ns/NAME, "NAME:[number]". */
 export function parseNamespace(target: string): number | undefined {
   return decimal(/^[a-z_]+:\[(\d+)\]$/.exec(target)?.[1]);
 }
 
-/** How a mount of /proc hides the processes of other users. */
+/** The options of a /proc mount that hides the processes of other users. */
 export interface HidePid {
-  /** Files in their folders cannot be read, their folders do not exist, or only those we may trace do. */
+  /**
+   * Whether other users' folders are unreadable, missing, or missing unless we may trace the
+   * process.
+   */
   readonly mode: "noaccess" | "invisible" | "ptraceable";
-  /** Members of this group see all of them, except in the last mode. */
+  /** Members of this group see all processes, except in the last mode. */
   readonly gid: number;
 }
 
-/** The values of `hidepid=`, by name since Linux 5.8, and by number before. */
+/** The values of `hidepid=`: names since Linux 5.8, numbers before. */
 const HIDE_PID: { readonly [value: string]: HidePid["mode"] } = {
   ...{ 1: "noaccess", 2: "invisible", 4: "ptraceable" },
   ...{ noaccess: "noaccess", invisible: "invisible", ptraceable: "ptraceable" },
 };
 
 /**
- * The options of the proc file system that was mounted last at /proc; `undefined` if it hides nothing.
- * Lines of /proc/PID/mountinfo: "… root mount-point options … - type source super-options".
+ * Parses the options of the proc file system that was mounted last at /proc; `undefined` if it
+ * hides nothing. Lines of /proc/PID/mountinfo: "… root mount-point options … - type source
+ * super-options".
  */
 export function parseHidePid(mountinfo: string): HidePid | undefined {
   let found: HidePid | undefined;
@@ -185,7 +195,7 @@ function decimal<T = number>(text: string | undefined, to?: (number: number) => 
   return to === undefined ? Number(text) as T : to(Number(text));
 }
 
-/** By bit. Source: <linux/capability.h> */
+/** Capabilities by bit. Source: <linux/capability.h> */
 const CAPABILITIES: readonly Capability[] = [
   "CAP_CHOWN",
   "CAP_DAC_OVERRIDE",

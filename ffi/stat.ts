@@ -1,8 +1,8 @@
-/** Linux: fstat(2) as the kernel itself answers it, which tells the file under a descriptor. */
+/** Linux: the layout of fstat(2), by the kernel's own call. */
 
 /**
- * `fstat`, <asm/unistd.h>. By its number, since glibc exports `fstat` only since 2.33. LoongArch has it
- * since Linux 6.11.
+ * `fstat`, <asm/unistd.h>. Called by its number, since glibc exports `fstat` only since 2.33.
+ * LoongArch has it since Linux 6.11.
  */
 export const SYS_FSTAT: { readonly [cpu: string]: number } = {
   x64: 5,
@@ -14,7 +14,7 @@ export const SYS_FSTAT: { readonly [cpu: string]: number } = {
 };
 
 /**
- * `struct stat`, <asm/stat.h>: at most 144 bytes. On every CPU above it begins with the device and the
- * inode, 64 bits each.
+ * `struct stat`, <asm/stat.h>: at most 144 bytes. On every CPU above it begins with the device and
+ * the inode, 64 bits each.
  */
 export const STAT = { size: 144, device: 0, inode: 8 } as const;

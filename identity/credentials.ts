@@ -1,4 +1,6 @@
-/** Descriptor → credentials: one getsockopt, refused unless it surely speaks of a connection's peer. */
+/**
+ * Descriptor → credentials: one getsockopt, accepted only if the socket certainly is a connection.
+ */
 
 import { openedSystem, type System } from "../adapters/select.ts";
 import { type Credentials, NO_ID } from "../core/credentials.ts";
@@ -13,21 +15,21 @@ import { fdOf, type UnixSocket } from "./fd.ts";
  * Reads who connected to a Unix socket, as the kernel recorded it.
  *
  * The answer dates from connect(2): a peer that has since changed user, or handed its socket to
- * another process, still shows who it was then. On a socket of your own that you connected it is
- * the process that called listen(2), and on a socketpair the one that made the pair.
+ * another process, still shows who it was then. For a socket of your own that you connected, it is
+ * the process that called listen(2); for a socketpair, the process that created the pair.
  *
  * @param socket A connected AF_UNIX socket. Borrowed: it stays open and is not read from.
  * @returns Effective ids, as our own namespaces number them; `pid` is `undefined` when they cannot.
- * Frozen. Where ids can be outside our user namespace they read 65534: see `identify()`.
+ * Frozen. Ids outside our user namespace read as 65534: see `identify()`.
  * @throws {UcredError} `ERR_UCRED_NO_FD` if the socket is closed or the runtime hides its
- * descriptor; `ERR_UCRED_NOT_UNIX` for TCP and the rest; `ERR_UCRED_NO_PEER` if it is not connected,
- * or a listener; `ERR_UCRED_PERMISSION` and `ERR_UCRED_UNSUPPORTED` if libc cannot be called;
- * `ERR_UCRED_SYSCALL` otherwise.
- * @throws {TypeError} If `socket` is nothing like a socket.
+ * descriptor; `ERR_UCRED_NOT_UNIX` for TCP and other families; `ERR_UCRED_NO_PEER` if it is not
+ * connected, or a listener; `ERR_UCRED_PERMISSION` and `ERR_UCRED_UNSUPPORTED` if libc cannot be
+ * called; `ERR_UCRED_SYSCALL` otherwise.
+ * @throws {TypeError} If `socket` is not a socket.
  * @throws {RangeError} If `socket` is a number and not an integer from 0 to 2³¹ − 1.
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SO_PEERCRED
  *
- * @example Let root and one user in, nobody else
+ * @example Accept root and our own user
  * ```ts
  * import { createServer } from "node:net";
  * import { peerCredentials } from "ucred";
@@ -44,7 +46,7 @@ export function peerCredentials(socket: UnixSocket): Credentials {
   return readCredentials(openedSystem(), fdOf(socket));
 }
 
-/** {@link peerCredentials} of a descriptor, on a given system. */
+/** Implements {@link peerCredentials} for a descriptor, on a given system. */
 export function readCredentials(system: System, fd: number): Credentials {
   if (system.abi.os === "linux") return readUcred(system, system.abi, fd);
   const { credentials } = readXucred(system, system.abi, fd);
@@ -56,18 +58,18 @@ const what = (fd: number): string => `read peer credentials of fd ${fd}`;
 
 function readUcred(system: System, { options }: LinuxAbi, fd: number): Credentials {
   const { libc, value: { words }, size, remembered: { verified } } = system;
-  // The kernel calls a short answer a success and leaves the rest of the memory alone: what it
-  // leaves must not be 0, which is root.
+  // The kernel reports success for a short answer and leaves the rest of the memory unchanged: that
+  // rest must not be 0, which is root.
   words[0] = words[1] = words[2] = NO_ID;
   size.words[0] = UCRED.size;
   const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_PEERCRED, system.value, size);
   if (errno !== 0) throw syscallError(system, what(fd), "getsockopt", errno);
   if (size.words[0] !== UCRED.size) throw wrongSize(fd, size.words[0]!, UCRED.size);
 
-  // What answers may also be a listener (with the credentials of whoever called listen(2)) or a
-  // socket of another family (Bluetooth answers with our own). Telling costs another call, so it is
-  // done once for each descriptor and peer: a number that is reused shows by another peer. Our own
-  // pid never counts as another peer, since those two kinds of socket carry it.
+  // A listener answers, too (with the credentials of the process that called listen(2)), and so
+  // does a socket of another family (Bluetooth answers with our own). Distinguishing them costs
+  // another call, so it is done once for each descriptor and peer: after the number was reused, the
+  // peer differs. Our own pid is never cached, since those two kinds of socket report it.
   const before = verified[fd];
   if (before?.pid === words[0] && before.uid === words[1] && before.gid === words[2]) return before;
   const found = decodeUcred(words);
@@ -79,14 +81,14 @@ function readUcred(system: System, { options }: LinuxAbi, fd: number): Credentia
   return found;
 }
 
-/** Reads `struct xucred` on macOS and FreeBSD: the credentials and the groups, both as of connect. */
+/** Reads `struct xucred` on macOS and FreeBSD: credentials and groups, both as of connect. */
 export function readXucred(system: System, { os, options }: BsdAbi, fd: number): Xucred {
   const { libc, value, size } = system;
   const expected = os === "darwin" ? XUCRED.darwinSize : XUCRED.freebsdSize;
   value.words.fill(NO_ID);
   size.words[0] = expected;
   const errno = libc.getsockopt(fd, options.SOL_LOCAL, options.LOCAL_PEERCRED, value, size);
-  // Level 0 is IPPROTO_IP to a TCP socket, where option 1 is another one, with another size.
+  // To a TCP socket level 0 is IPPROTO_IP, where option 1 is a different one with another size.
   const answered = size.words[0]!;
   const found = errno === 0 && answered === expected
     ? decodeXucred(value.words.subarray(0, expected / 4))
@@ -98,7 +100,7 @@ export function readXucred(system: System, { os, options }: BsdAbi, fd: number):
   return found;
 }
 
-/** The pid of a macOS peer, where the system can tell it for certain. */
+/** Reads the pid of a macOS peer; `undefined` if it is not certain. */
 function readTokenPid(system: System, { options }: BsdAbi, fd: number, of: Credentials) {
   const { libc, value, size } = system;
   value.words.fill(NO_ID);
@@ -110,8 +112,8 @@ function readTokenPid(system: System, { options }: BsdAbi, fd: number, of: Crede
 }
 
 /**
- * Whether it is an AF_UNIX socket that has a peer: a listener has none. On Linux alone that stays so
- * when the peer has closed its end.
+ * Reports whether it is an AF_UNIX socket with a peer; a listener has none. Only on Linux a socket
+ * keeps its peer name after the peer has closed its end.
  */
 function hasPeerName({ libc, value, size, abi }: System, fd: number): boolean {
   value.words[0] = NO_ID;
@@ -119,7 +121,7 @@ function hasPeerName({ libc, value, size, abi }: System, fd: number): boolean {
   return libc.linux?.getpeername(fd, value, size) === 0 && abi.family(value.bytes) === AF_UNIX;
 }
 
-/** Refuses what is not an AF_UNIX socket, and what listens. */
+/** Requires an AF_UNIX socket that does not listen. */
 function requireConnection(system: System, fd: number): void {
   const { libc, value, size, abi: { options, family } } = system;
   value.words[0] = NO_ID;

@@ -1,4 +1,4 @@
-/** Datagrams, and who sent each: there is no peer to ask, so the kernel tells it with every message. */
+/** Receives datagrams with their senders: the kernel attaches the credentials to every message. */
 
 import { nodePath } from "../adapters/builtins.ts";
 import { timers } from "../adapters/host.ts";
@@ -35,30 +35,27 @@ import {
 } from "../system/private_folder.ts";
 import { isBound } from "../system/unix_sockets.ts";
 
-/** Where to receive, and what to make of it. */
+/** Options of {@link receive}. */
 export interface ReceiveOptions {
   /**
-   * File mode of the socket: to send takes write permission. By default `0o600`, for our own user and
-   * root. Not for abstract names, to which everyone may send.
+   * File mode of the socket: sending requires write permission. Default: `0o600`, for our own user
+   * and root. Not for abstract names, to which everybody may send.
    */
   readonly mode?: number | undefined;
   /**
-   * Whether the socket's folder, or one above it, may belong to, or be written by, others than root
-   * and our own user. By default `false`: they could put a socket of their own in its place.
+   * Whether the socket's folder, or one above it, may belong to, or be writable for, users other
+   * than root and our own. Default: `false`, since they could replace the socket by their own.
    */
   readonly allowUnsafeFolder?: boolean | undefined;
-  /** Longer datagrams are cut off to so many bytes, and marked. By default 65,536. */
+  /** Longer datagrams are truncated to this length and marked. Default: 65,536. */
   readonly maxBytes?: number | undefined;
-  /**
-   * Whether senders stay pinned: they are then yours to close. By default they are closed when the
-   * next datagram is asked for.
-   */
+  /** Whether senders stay pinned until you close them. By default the next read closes them. */
   readonly pin?: boolean | undefined;
   /**
-   * Whether to take descriptors that senders pass, and close them at once: sd_notify's barrier waits
-   * for that. By default they are refused (EPERM for the sender) where the kernel can, since Linux
-   * 6.16; before, they are taken and closed in any case. To close a file of a FUSE file system waits
-   * for its server, which may be the sender's.
+   * Whether to accept descriptors that senders pass, and close them at once: sd_notify's barrier
+   * waits for that. By default they are rejected (EPERM for the sender) since Linux 6.16; older
+   * kernels always accept them, and they are closed. Closing a file of a FUSE file system waits for
+   * its server, which the sender may control.
    */
   readonly closeDescriptors?: boolean | undefined;
 }
@@ -73,62 +70,71 @@ const RECEIVE_OPTIONS: OptionNames<ReceiveOptions> = {
 
 /** One datagram and its sender. */
 export interface Datagram {
-  /** A copy, which is yours. */
+  /** A copy that you own. */
   readonly data: Uint8Array<ArrayBuffer>;
   /** Whether it was longer than `maxBytes`. */
   readonly truncated: boolean;
-  /** The path, or abstract name with "\0" first, that the sender's socket is bound to, if any. */
+  /** The path that the sender's socket is bound to, if any; an abstract name begins with "\0". */
   readonly from: string | undefined;
   /**
-   * The process that sent it: its real uid and gid, unless it chose another of its own ids. Whoever
-   * is privileged over a process (root; a container's root, for what is inside) can name that one.
+   * The sending process: its real uid and gid, unless it chose another of its own ids. A process
+   * with privileges over another one (root; a container's root, inside that container) can name
+   * that one instead.
    */
   readonly sender: Peer;
   /**
-   * Whether the ids are none that the process has (real, effective or saved): then root named
-   * somebody else, or the process has changed since. `undefined` where that cannot be told. `false`
-   * does not rule out that root named a process with its true ids.
+   * Whether the process has none of these ids as its real, effective or saved ones: then root named
+   * another sender, or the process has changed its ids since. `undefined` if that cannot be
+   * determined. `false` does not rule out that root named another process with its true ids.
    */
   readonly forged: boolean | undefined;
 }
 
-/** A datagram socket that tells who sends. Linux only. */
+/** A datagram socket that identifies each sender. Linux only. */
 export interface Receiver extends AsyncIterable<Datagram> {
   /** The absolute path, or the abstract name. */
   readonly path: string;
-  /** Datagrams that were dropped because the kernel did not tell who sent them. */
+  /** Number of datagrams that were dropped because the kernel did not report their sender. */
   readonly dropped: number;
-  /** The next datagram if there is one, without waiting. @throws {UcredError} Once closed. */
+  /**
+   * Returns the next datagram without waiting, if there is one. @throws {UcredError} Once closed.
+   */
   read(): Datagram | undefined;
-  /** The next datagram; `undefined` once the receiver is closed. Keeps the program running. */
+  /**
+   * Waits for the next datagram; `undefined` once the receiver is closed. Keeps the program
+   * running.
+   */
   next(): Promise<Datagram | undefined>;
-  /** Closes the socket and removes its file; who waits gets `undefined`. May be called again. */
+  /**
+   * Closes the socket and removes its file; pending calls resolve to `undefined`. May be called
+   * again.
+   */
   close(): void;
-  /** {@link Receiver.close}, for `using`. */
+  /** Calls {@link Receiver.close}, for `using`. */
   [Symbol.dispose](): void;
 }
 
 /**
- * Receives datagrams at a path or an abstract name, each with the process that sent it, as a service
- * manager (sd_notify) or a syslog daemon needs it.
+ * Receives datagrams at a path or an abstract name, each with the process that sent it, for example
+ * for a service manager (sd_notify) or a syslog daemon.
  *
- * While datagrams wait they are read at once, with a turn of the event loop after some of them, and
- * otherwise the socket is polled at growing intervals, up to 20 ms.
+ * Pending datagrams are read at once, with a turn of the event loop after some of them. Otherwise
+ * the socket is polled at growing intervals, up to 20 ms.
  *
- * The socket is bound as servers are: at no moment is it more open than `mode`, and a file that a
- * killed receiver left is replaced.
+ * The socket is bound as servers are: it is never more accessible than `mode`, and the file of a
+ * killed receiver is replaced.
  *
- * @param path Where to bind. A relative path is made absolute; abstract if it begins with "\0".
+ * @param path Where to bind. A relative path is made absolute; an abstract name begins with "\0".
  * @returns The receiver, which owns its socket: close it.
- * @throws {UcredError} `ERR_UCRED_LISTEN` if something is at the path already, or its folder is not
- * safe; `ERR_UCRED_UNSUPPORTED` on other systems than Linux, `ERR_UCRED_PERMISSION`, or
+ * @throws {UcredError} `ERR_UCRED_LISTEN` if the path is in use or its folder is not safe;
+ * `ERR_UCRED_UNSUPPORTED` on other systems than Linux, `ERR_UCRED_PERMISSION`, or
  * `ERR_UCRED_SYSCALL` with the errno.
- * @throws {RangeError} If the path is empty or longer than 107 bytes, `mode` is not from 0 to 0o777,
- * or `maxBytes` is not from 1 to 2²⁴.
- * @throws {TypeError} If an abstract name has a mode, or there is no option of a name.
+ * @throws {RangeError} If the path is empty or longer than 107 bytes, `mode` is not from 0 to
+ * 0o777, or `maxBytes` is not from 1 to 2²⁴.
+ * @throws {TypeError} If an abstract name has a mode, or an option is unknown.
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SCM_CREDENTIALS
  *
- * @example Print what is sent, and by whom
+ * @example Print each message and its sender
  * ```ts
  * import { receive } from "ucred/datagram";
  *
@@ -144,7 +150,7 @@ export function receive(path: string, options: ReceiveOptions = {}): Receiver {
   return receiveOn(openedSystem(), path, options);
 }
 
-/** {@link receive}, on a given system. */
+/** Implements {@link receive} on a given system. */
 export function receiveOn(system: System, path: string, options: ReceiveOptions = {}): Receiver {
   const { maxBytes = 65536 } = options;
   if (!Number.isInteger(maxBytes) || maxBytes < 1 || maxBytes > 1 << 24) {
@@ -159,7 +165,7 @@ export function receiveOn(system: System, path: string, options: ReceiveOptions 
   }
   const { abi, libc: { linux } } = system;
   if (abi.os !== "linux" || linux === undefined) {
-    const message = `Cannot receive datagrams with their senders: ${abi.os} does not tell them`;
+    const message = `Cannot receive datagrams with their senders: ${abi.os} does not report them`;
     const hint = "Use stream sockets, whose peers can be identified";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   }
@@ -169,12 +175,12 @@ export function receiveOn(system: System, path: string, options: ReceiveOptions 
 /** EAGAIN, <asm-generic/errno-base.h>: there is no datagram now. */
 const EAGAIN = 11;
 
-/** Milliseconds between two looks while nothing comes. */
+/** Longest poll interval while no datagram arrives, in ms. */
 const LONGEST_WAIT = 20;
 
 /**
- * Datagrams that are given out in one turn of the event loop: some milliseconds of work, since each
- * costs 10 to 30 µs. One turn costs as much as one datagram.
+ * Maximum number of datagrams in one turn of the event loop: some milliseconds of work, at 10 to 30
+ * µs each. One turn costs as much as one datagram.
  */
 const MAX_IN_TURN = 64;
 
@@ -191,7 +197,7 @@ class DatagramReceiver implements Receiver {
   readonly #control: Memory;
   readonly #message: Memory;
   #fd = -1;
-  /** The same, with the proof that it still is this socket. */
+  /** Owns the same descriptor, and checks that it still is this socket. */
   #socket: OwnedDescriptor | undefined;
   /** `undefined` for an abstract name. */
   #file: PublishedFile | undefined;
@@ -244,7 +250,7 @@ class DatagramReceiver implements Receiver {
     };
     this.#fd = orFail(this.#calls.socket(AF_UNIX, DATAGRAM_SOCKET, 0), "socket");
     this.#socket = new OwnedDescriptor(this.#system, this.#calls, this.#fd, what);
-    // Before bind, so that no datagram comes without its sender.
+    // Before bind, so that every datagram has its sender.
     value.words[0] = 1;
     orFail(this.#calls.setsockopt(this.#fd, SOL_SOCKET, SO_PASSCRED, value), "setsockopt");
     value.words[0] = 1;
@@ -280,7 +286,7 @@ class DatagramReceiver implements Receiver {
   }
 
   read(): Datagram | undefined {
-    this.#closeLast(); // before the check: who is woken by that may close the receiver
+    this.#closeLast(); // before the check: an abort handler may close the receiver
     if (this.#fd < 0) {
       const hint = "Read before close()";
       const message = "Cannot receive datagrams: the receiver was closed";
@@ -291,7 +297,7 @@ class DatagramReceiver implements Receiver {
       view.setUint32(MSGHDR.nameLength, SOCKADDR_UN.size, LITTLE_ENDIAN);
       view.setBigUint64(MSGHDR.controlLength, BigInt(CONTROL_SIZE), LITTLE_ENDIAN);
       this.#control.words.fill(NO_ID);
-      // Another socket's data must not be taken, nor its senders for ours.
+      // Another socket's data and senders must not be used.
       const fd = this.#socket!.use("receive a datagram");
       const length = this.#calls.recvmsg(fd, this.#message, MSG.CMSG_CLOEXEC);
       if (length === -EAGAIN) return undefined;
@@ -302,7 +308,7 @@ class DatagramReceiver implements Receiver {
     }
   }
 
-  /** `undefined` where the kernel did not tell who sent it. */
+  /** Decodes a message; `undefined` if the kernel did not report its sender. */
   #decode(view: DataView, length: number): Datagram | undefined {
     const { abi } = this.#system;
     const flags = view.getInt32(MSGHDR.flags, LITTLE_ENDIAN);
@@ -342,8 +348,8 @@ class DatagramReceiver implements Receiver {
       }
     }
     if (pidfd === undefined) {
-      const message = "Cannot pin the sender's process: the kernel gave no pidfd";
-      const hint = "Use Linux 6.5 or later, and see that descriptors have not run out";
+      const message = "Cannot pin the sender's process: the kernel passed no pidfd";
+      const hint = "Use Linux 6.5 or later, and check the limit on open files";
       return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
     }
     const error = syscallError(this.#system, "pin the sender's process", "recvmsg", -pidfd);
@@ -370,7 +376,7 @@ class DatagramReceiver implements Receiver {
     return undefined;
   }
 
-  /** Lets the event loop do whatever else waits: timers, signals, other sockets. */
+  /** Lets the event loop process timers, signals and other sockets. */
   #turn(): Promise<void> {
     this.#inTurn = 0;
     return new Promise((resolve) => void timers().setImmediate(resolve));
@@ -382,7 +388,7 @@ class DatagramReceiver implements Receiver {
 
   close(): void {
     if (this.#fd < 0) return;
-    this.#file?.remove(); // while the socket is open: until then its inode is nobody else's
+    this.#file?.remove(); // while the socket is open, so that its inode is not reused
     this.#fd = -1;
     this.#socket?.close();
     this.#closeLast();
@@ -393,7 +399,9 @@ class DatagramReceiver implements Receiver {
   }
 }
 
-/** Requires that nothing is at a path, or a socket that is bound no more: its file is returned. */
+/**
+ * Requires that a path is free, or has a socket that is no longer bound. @returns The stale file.
+ */
 function requireFree(path: string, purpose: Purpose): FileStats | undefined {
   const found = lstatIfThere(path);
   if (found === undefined) return undefined;
@@ -404,7 +412,7 @@ function requireFree(path: string, purpose: Purpose): FileStats | undefined {
   throw purpose.inUse("a socket is bound there", "Stop what receives there, or use another path");
 }
 
-/** Whether the ids are none of the process's own; `undefined` where that cannot be read. */
+/** Reports whether the ids are none of the process's own; `undefined` if those cannot be read. */
 function isForged(pin: Pin, { uid, gid }: Credentials): boolean | undefined {
   try {
     const { ruid, euid, suid, rgid, egid, sgid } = pin.readIds().ids;
@@ -416,6 +424,7 @@ function isForged(pin: Pin, { uid, gid }: Credentials): boolean | undefined {
 }
 
 function notTold(fact: string): UcredError {
-  const message = `Cannot tell the sender's ${fact}: no kernel gives them with a datagram`;
+  const message =
+    `Cannot determine the sender's ${fact}: the kernel does not attach them to datagrams`;
   return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint: "Decide by uid and gid" });
 }

@@ -1,31 +1,31 @@
 /**
- * Socket → descriptor. The only file that touches undocumented fields of the runtimes; where each
- * one keeps the number was checked on Deno 2.9.5, Bun 1.4.5 and Node 26.10, and is tested.
+ * Socket → descriptor. Reads undocumented fields of the runtimes, which were checked on Deno 2.9.5,
+ * Bun 1.4.5 and Node 26.10 and are covered by tests.
  */
 
 import { host } from "../adapters/host.ts";
 import { UcredError } from "../core/errors.ts";
 import { foundSocketOf } from "../system/accepted_sockets.ts";
 
-/** A `net.Socket`, as far as it matters here. */
+/** The members of a `net.Socket` that are used. */
 export interface NetSocketLike {
-  /** Whether it was closed. */
+  /** Whether it is closed. */
   readonly destroyed: boolean;
-  /** Whether it still connects. */
+  /** Whether it is still connecting. */
   readonly connecting: boolean;
-  /** Not called: it tells a socket from other streams. */
+  /** Not called: distinguishes a socket from other streams. */
   setKeepAlive(enable?: boolean): unknown;
 }
 
-/** An `http.IncomingMessage`, as far as it matters here. */
+/** The members of an `http.IncomingMessage` that are used. */
 export interface IncomingMessageLike {
-  /** The connection that the request came over. */
+  /** The connection of the request. */
   readonly socket: NetSocketLike;
 }
 
-/** A `Bun.Socket`, as far as it matters here; Bun's types leave its `fd` out. */
+/** The members of a `Bun.Socket` that are used; Bun's types omit its `fd`. */
 export interface BunSocketLike {
-  /** Not read: with the methods it tells a socket from other objects. */
+  /** Not read: together with the methods it distinguishes a socket from other objects. */
   readonly readyState: number | string;
   /** Not called. */
   terminate(): void;
@@ -34,8 +34,8 @@ export interface BunSocketLike {
 }
 
 /**
- * What has a peer: a descriptor number, anything with a numeric `fd`, a `net.Socket`, the
- * `http.IncomingMessage` that came over one, or a `Bun.Socket`.
+ * Anything with a peer: a descriptor number, an object with a numeric `fd`, a `net.Socket`, an
+ * `http.IncomingMessage`, or a `Bun.Socket`.
  */
 export type UnixSocket =
   | number
@@ -44,7 +44,7 @@ export type UnixSocket =
   | IncomingMessageLike
   | BunSocketLike;
 
-/** Every field that is looked at, on whatever was passed. */
+/** Every field that is read, of any argument. */
 interface Fields {
   readonly fd?: unknown;
   readonly _handle?: { readonly fd?: unknown } | null;
@@ -64,15 +64,15 @@ interface Fields {
 }
 
 /**
- * The descriptor under a socket, now. It is borrowed: never kept, never closed.
+ * Returns the current descriptor of a socket. It is borrowed: never stored, never closed.
  *
- * @throws {UcredError} `ERR_UCRED_NO_FD`, or `ERR_UCRED_NOT_UNIX` for what is known to be TCP.
- * @throws {TypeError} If `socket` is nothing like a socket.
+ * @throws {UcredError} `ERR_UCRED_NO_FD`, or `ERR_UCRED_NOT_UNIX` for a TCP socket.
+ * @throws {TypeError} If `socket` is not a socket.
  * @throws {RangeError} If it is a number and not an integer from 0 to 2³¹ − 1.
  */
 export function fdOf(socket: UnixSocket): number {
   if (typeof socket === "number") {
-    // Checked before the call, which would take only the low 32 bits.
+    // Checked before the call, which would use only the low 32 bits.
     if (Number.isInteger(socket) && socket >= 0 && socket <= 0x7fffffff) return socket | 0; // no −0
     throw new RangeError(`A descriptor is an integer from 0 to 2147483647, not ${socket}`);
   }
@@ -88,7 +88,7 @@ export function fdOf(socket: UnixSocket): number {
   return fdOfClaim(socket) ?? hidden(fields);
 }
 
-/** The `net.Socket`, or the one under a request: what tells when it closes. */
+/** Returns the object that emits "close" for a socket or request, if there is one. */
 export function connectionOf(socket: UnixSocket): Closable | undefined {
   const connection = carrierOf(socket);
   const claim = foundSocketOf(connection);
@@ -98,12 +98,12 @@ export function connectionOf(socket: UnixSocket): Closable | undefined {
     : undefined;
 }
 
-/** What {@link connectionOf} gives. */
+/** The result of {@link connectionOf}. */
 export interface Closable {
   once(event: "close", run: () => void): unknown;
 }
 
-/** Closes a socket at once, by the way that its runtime has for that; a number stays open. */
+/** Closes a socket at once by its runtime's own method; a descriptor number stays open. */
 export function closeSocket(socket: UnixSocket): void {
   const connection = carrierOf(socket);
   const { destroy, terminate, close } = connection;
@@ -112,7 +112,7 @@ export function closeSocket(socket: UnixSocket): void {
   }
 }
 
-/** The socket itself, or the one under a request. */
+/** Returns the socket itself, or the one of a request. */
 function carrierOf(socket: UnixSocket): Fields {
   if (!isObject(socket)) return {};
   return "_handle" in socket || !isObject(socket.socket) ? socket : socket.socket;
@@ -125,7 +125,7 @@ function fdOfHandle(connection: Fields): number {
   if (typeof fd === "number" && fd >= 0) return fdOf(fd);
   const found = fdOfClaim(connection);
   if (found !== undefined) return found;
-  if (typeof remoteFamily === "string") { // Deno shows no descriptor of a TCP socket
+  if (typeof remoteFamily === "string") { // Deno hides the descriptor of a TCP socket
     throw notUnix();
   }
   if (destroyed === true) return throwClosed();
@@ -147,20 +147,20 @@ function fdOfHandle(connection: Fields): number {
 }
 
 /**
- * Whether connections of the runtime's `http.Server` hide their descriptor: in Bun, until it has
- * oven-sh/bun PR 29599.
+ * Reports whether the runtime's `http.Server` hides the descriptors of its connections: Bun does,
+ * until oven-sh/bun PR 29599.
  */
 export function httpHidesFd(): boolean {
   return host().runtime === "bun";
 }
 
-/** Whether a connection of an `http.Server` hides its descriptor. */
+/** Reports whether this connection of an `http.Server` hides its descriptor. */
 export function hidesFd(connection: NetSocketLike): boolean {
   const { _handle, fd } = connection as Fields;
   return typeof _handle?.fd !== "number" && typeof fd !== "number";
 }
 
-/** Of a connection that hides its descriptor, and for which it was found when it was accepted. */
+/** Returns the descriptor that was found when the connection was accepted. */
 function fdOfClaim(connection: object): number | undefined {
   const claim = foundSocketOf(connection);
   if (claim === undefined) return undefined;
@@ -175,7 +175,7 @@ function throwClosed(): never {
   throw noFd("it is closed", "Read credentials in the accept handler, before the socket closes");
 }
 
-/** What hides its descriptor, by what it can be told by, and what to use instead. */
+/** Throws the error for an object that hides its descriptor, with the alternative as its hint. */
 function hidden(fields: Fields): never {
   const { remoteAddr, addr, accept, constructor } = fields;
   if (isObject(remoteAddr) && (remoteAddr as Address).transport === "tcp") throw notUnix();
@@ -189,7 +189,7 @@ function hidden(fields: Fields): never {
       "Serve by serve() of ucred/http, which takes the same handler, or by its createServer()";
     throw noFd("Deno.serve and Bun.serve hide it", hint);
   }
-  throw new TypeError("This object is no socket: it has no descriptor");
+  throw new TypeError("This object is not a socket: it has no descriptor");
 }
 
 interface Address {

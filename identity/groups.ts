@@ -9,13 +9,13 @@ import { readXucred } from "./credentials.ts";
 import { syscallError, unexpectedAnswer } from "../system/syscall_error.ts";
 import { readOption } from "../system/socket_option.ts";
 
-/** The kernel's limit of 65536 groups (NGROUPS_MAX, <linux/limits.h>), in bytes. */
+/** The maximum of 65536 groups (NGROUPS_MAX, <linux/limits.h>), in bytes. */
 const MAX_GROUP_LIST_BYTES = 65536 * 4;
 
 const WHAT = "read the peer's groups";
 
 /**
- * The peer's supplementary groups and its gid, ascending, each once.
+ * Returns the peer's supplementary groups and its gid, ascending, without duplicates.
  *
  * @see {@link https://man7.org/linux/man-pages/man7/socket.7.html socket(7)}, SO_PEERGROUPS
  */
@@ -33,9 +33,10 @@ export function readGroups(system: System, fd: number, of: Credentials): Fact<re
   }
 }
 
-/** Supplementary groups and the gid, ascending, each once. */
+/** Merges the gid into the supplementary groups: ascending, without duplicates. */
 export function withGid(groups: ArrayLike<number>, gid: number): readonly number[] {
-  // Linux keeps groups sorted. Others are sorted as Uint32Array: an Array takes ten times as long.
+  // Linux keeps groups sorted. Other lists are sorted as Uint32Array: an Array takes ten times as
+  // long.
   const sorted = isAscending(groups) ? groups : Uint32Array.from(groups).sort();
   const all: number[] = [];
   let last = -1;
@@ -54,13 +55,13 @@ function isAscending(numbers: ArrayLike<number>): boolean {
   return true;
 }
 
-/** So many users are remembered. */
+/** Size of the cache, in users. */
 const MAX_REMEMBERED_USERS = 256;
 
-/** With at most so many groups each. */
+/** Longer lists are not cached. */
 const MAX_REMEMBERED_GROUPS = 256;
 
-/** SO_PEERGROUPS leaves the gid out, and counts its length in bytes. */
+/** Reads SO_PEERGROUPS, which omits the gid and whose length is in bytes. */
 function readPeerGroups(
   system: System,
   { options }: LinuxAbi,
@@ -79,7 +80,7 @@ function readPeerGroups(
       if (before?.gid === gid && isSame(answer.words, before.answer, count)) return before.groups;
       const answered = answer.words.slice(0, count);
       if (length % 4 !== 0 || answered.includes(NO_ID)) {
-        throw unexpectedAnswer(WHAT, "getsockopt", "what is no list of groups");
+        throw unexpectedAnswer(WHAT, "getsockopt", "a malformed group list");
       }
       const groups = known(withGid(answered, gid), "kernel@connect");
       if (count <= MAX_REMEMBERED_GROUPS) remember(system, uid, { gid, answer: answered, groups });
@@ -90,7 +91,7 @@ function readPeerGroups(
   return found;
 }
 
-/** Whether these are all of those: the most of a user's connections bring the same groups. */
+/** Compares an answer with a cached one: most connections of a user have the same groups. */
 function isSame(words: Uint32Array, all: Uint32Array, count: number): boolean {
   if (count !== all.length) return false;
   for (let at = 0; at < count; at++) if (words[at] !== all[at]) return false;

@@ -1,4 +1,7 @@
-/** Connection → whether its peer has left, before the runtime has got round to saying so. */
+/**
+ * Asks the kernel (poll, POLLHUP) whether the peer has hung up, without waiting for the runtime's
+ * "close".
+ */
 
 import { host } from "../adapters/host.ts";
 import { openedSystem } from "../adapters/select.ts";
@@ -7,24 +10,24 @@ import { UcredError } from "../core/errors.ts";
 import { POLLFD, POLLHUP } from "../ffi/pidfd.ts";
 import { fdOf, type UnixSocket } from "./fd.ts";
 
-/** Whether that can be told of a peer that has closed only what it sends: on Linux. */
+/** Reports whether the kernel distinguishes a hang-up from a half-close: only Linux does. */
 export function tellsHangUp(): boolean {
   return host().os === "linux";
 }
 
-/** Whether a connection is closed, or its peer has closed it; `false` where that cannot be told. */
+/** Reports whether a connection is closed on either side; `false` if that cannot be determined. */
 export function isHungUp(socket: UnixSocket): boolean {
   const { libc: { linux }, value } = openedSystem();
   if (linux === undefined) return false;
   const fd = openFd(socket);
   if (fd === undefined) return true;
   value.words[POLLFD.fd / 4] = fd;
-  value.words[POLLFD.events / 4] = 0; // and no revents
+  value.words[POLLFD.events / 4] = 0; // also clears revents
   if (linux.poll(value) <= 0) return false;
   return (new Int16Array(value.bytes.buffer)[POLLFD.revents / 2]! & POLLHUP) !== 0;
 }
 
-/** Whether, besides, all that its peer had sent was read: nothing is lost if it is closed. */
+/** Reports whether the peer has hung up and nothing is left to read: closing then loses no data. */
 export function isSpent(socket: UnixSocket): boolean {
   if (!isHungUp(socket)) return false;
   const { abi, libc: { linux }, value } = openedSystem();
@@ -35,7 +38,7 @@ export function isSpent(socket: UnixSocket): boolean {
   return linux.ioctl(fd, abi.options.FIONREAD, value) === 0 && value.words[0] === 0;
 }
 
-/** Whether a connection is closed on our side. */
+/** Reports whether a connection is closed on our side. */
 export function isClosed(socket: UnixSocket): boolean {
   return openFd(socket) === undefined;
 }

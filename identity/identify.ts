@@ -1,4 +1,4 @@
-/** Socket → peer: everything the kernel knows of it, captured at once. */
+/** Socket → peer: everything the kernel knows about it, captured at once. */
 
 import { openedSystem, type System } from "../adapters/select.ts";
 import type { Credentials } from "../core/credentials.ts";
@@ -14,11 +14,11 @@ import { CapturedPeer } from "./peer.ts";
 import { Pin, pinPeer } from "./process/pidfd.ts";
 import type { Pinned } from "./process/snapshot.ts";
 
-/** What {@link identify} is to do beyond reading. */
+/** Options of {@link identify}. */
 export interface IdentifyOptions {
   /**
-   * Whether to keep hold of the peer's process by a pidfd: for `process`, `live()`, `drift()`,
-   * `alive`, `signal` and `key`. It takes one descriptor until the peer is closed. By default `false`.
+   * Whether to hold the peer's process by a pidfd, for `process`, `live()`, `drift()`, `alive`,
+   * `signal` and `key`. Uses one descriptor until the peer is closed. Default: `false`.
    */
   readonly pin?: boolean | undefined;
 }
@@ -26,20 +26,20 @@ export interface IdentifyOptions {
 const IDENTIFY_OPTIONS: OptionNames<IdentifyOptions> = { pin: true };
 
 /**
- * Tells who is at the other end of a Unix socket: credentials, supplementary groups and security
- * label, read from the kernel at once, and account names on demand.
+ * Identifies the process at the other end of a Unix socket: credentials, supplementary groups and
+ * security label, read from the kernel at once, and account names on demand.
  *
  * Call it in the accept handler. A fact that cannot be read does not fail the call: it is unknown,
- * and `peer.facts` says why.
+ * and `peer.facts` has the reason.
  *
  * @param socket A connected AF_UNIX socket. Borrowed: it stays open and is not read from.
  * @returns Ids as of connect(2); see {@link Peer} for each fact's meaning. Frozen.
  * @throws {UcredError} As `peerCredentials()` does.
- * @throws {TypeError} If `socket` is nothing like a socket, or there is no option of a name.
+ * @throws {TypeError} If `socket` is not a socket, or an option is unknown.
  * @throws {RangeError} If `socket` is a number and not an integer from 0 to 2³¹ − 1.
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SO_PEERCRED, SO_PEERSEC
  *
- * @example Let a group in
+ * @example Accept a group
  * ```ts
  * import { createServer } from "node:net";
  * import { identify } from "ucred";
@@ -58,13 +58,13 @@ export function identify(socket: UnixSocket, options?: IdentifyOptions): Peer {
   return identifyAt(fdOf(socket), socket, options.pin ?? false);
 }
 
-/** {@link identify} of a socket whose descriptor is known. */
+/** Implements {@link identify} for a socket whose descriptor is known. */
 export function identifyAt(fd: number, socket: UnixSocket, pin: boolean): Peer {
   const system = openedSystem();
   return pin ? pinned(system, fd, socket) : identifyFd(system, fd);
 }
 
-/** {@link identify} for a descriptor, on a given system. */
+/** Implements {@link identify} for a descriptor, on a given system. */
 export function identifyFd(
   system: System,
   fd: number,
@@ -73,13 +73,15 @@ export function identifyFd(
   return capture(system, fd, pin ? (credentials) => tryToPin(system, fd, credentials) : undefined);
 }
 
-/** The pin of each connection: a server that identifies every request must not pin every request. */
+/** The pin of each connection, shared by all requests of that connection. */
 const pins = new WeakMap<object, { pin: Pin }>();
 
-/** How long a watched pin is kept after its connection has closed, in ms. */
+/** How long a watched pin stays open after its connection has closed, in ms. */
 const LINGER = 1000;
 
-/** How many are: one client that comes and goes must not use up all descriptors. */
+/**
+ * Maximum number of such pins: a client that reconnects in a loop must not exhaust the descriptors.
+ */
 const MAX_LINGERING = 64;
 const lingering = new Set<Pin>();
 
@@ -116,7 +118,8 @@ function closeWith(connection: Closable, pin: Pin): void {
   connection.once("close", () => {
     pins.delete(connection);
     const { pin } = held;
-    // A process that ends closes its connections first: whoever waits for the signal is to get it.
+    // A process that ends closes its connections first; the pin stays open so that the signal still
+    // aborts.
     if (pin.signal === undefined || pin.signal.aborted) pin.close();
     else linger(pin);
   });
@@ -134,7 +137,9 @@ function capture(
   return new CapturedPeer(system, { credentials, groups, label, pinned, source: "kernel@connect" });
 }
 
-/** What cannot be pinned is identified all the same; facts that need the pin say why they are unknown. */
+/**
+ * Pins a process if possible. Otherwise the error becomes the reason of facts that need the pin.
+ */
 function tryToPin(system: System, fd: number, credentials: Credentials): Pinned {
   try {
     return pinPeer(system, fd, credentials);

@@ -1,4 +1,4 @@
-/** What was captured of a peer, and what is read of it on demand. */
+/** The implementation of `Peer`: facts that were captured, and facts that are read on demand. */
 
 import type { System } from "../adapters/select.ts";
 import type { Credentials } from "../core/credentials.ts";
@@ -25,21 +25,24 @@ import { ambiguity } from "../system/overflow_ids.ts";
 import { Pin } from "./process/pidfd.ts";
 import { type Pinned, readGroupsNow, snapshotOf } from "./process/snapshot.ts";
 
-/** What is read in the accept handler. */
+/** Everything that is read in the accept handler. */
 export interface Capture {
   readonly credentials: Credentials;
   readonly groups: Fact<readonly number[]>;
   readonly label: Fact<string>;
-  /** `undefined` where no pin was asked for. */
+  /** `undefined` if the caller did not request a pin. */
   readonly pinned: Pinned | undefined;
-  /** Where the ids come from. */
+  /** Where the ids were read. */
   readonly source: FactSource;
 }
 
-/** As many groups as are looked up for names: a peer may bring 65536, at up to 40 µs each. */
+/**
+ * Maximum number of group names that are looked up: a peer may have 65536 groups, at up to 40 µs
+ * each.
+ */
 const MAX_GROUP_NAMES = 1024;
 
-/** The last resort for pins that nobody closed. */
+/** Closes pins of garbage-collected peers that were never closed. */
 const forgotten = new FinalizationRegistry<Pin>((pin) => pin.release(true));
 
 /** A peer of a real socket. */
@@ -145,7 +148,7 @@ export class CapturedPeer implements Peer {
       if (!ids.alive) return ENDED_DRIFT;
       const groups = withGid(readGroupsNow(pin), ids.gid);
       if (ambiguousIds(this.#system, ids.uid, ids.gid, groups).length > 0) {
-        throw unmapped("the peer's ids of now");
+        throw unmapped("the peer's current ids");
       }
       const drift: CredentialDrift[] = [];
       if (ids.uid !== this.uid) drift.push({ fact: "uid", then: this.uid, now: ids.uid });
@@ -204,7 +207,7 @@ export class CapturedPeer implements Peer {
     return !this.#closed && !pin.closed;
   }
 
-  /** `undefined` where the process had ended before it could be pinned. */
+  /** Returns the pin; `undefined` if the process had ended before it could be pinned. */
   #pin(): Pin | undefined {
     const { pinned } = this.#capture;
     if (pinned instanceof Pin) {
@@ -222,7 +225,7 @@ const ENDED_DRIFT: readonly CredentialDrift[] = Object.freeze([
   Object.freeze({ fact: "alive", then: true, now: false }),
 ]);
 
-/** Of ids by name, those that may stand for others. */
+/** Returns the names of ids that are ambiguous. */
 function ambiguousNames(
   system: System,
   ids: { readonly [name in LiveId]: number },
@@ -274,13 +277,13 @@ function factsOf(system: System, capture: Capture, ambiguous: readonly Ambiguous
       ? known(pinned.kind, pinned.kind === "connect" ? source : "kernel@now")
       : unknown(pinned),
     get key() {
-      if (key?.state !== "known") key = keyOf(pinned ?? notPinned()); // what stood in its way may pass
+      if (key?.state !== "known") key = keyOf(pinned ?? notPinned()); // the reason for a failure may be temporary
       return key;
     },
   });
 }
 
-/** An ambiguous gid's name would be a guess, and is left out. */
+/** Looks up group names; an ambiguous gid has none, since it may be another group's. */
 function namesOf(system: System, groups: Fact<readonly number[]>): PeerFacts["groupNames"] {
   if (groups.state !== "known") return groups;
   if (groups.value.length > MAX_GROUP_NAMES) {
@@ -300,13 +303,13 @@ function namesOf(system: System, groups: Fact<readonly number[]>): PeerFacts["gr
 
 function unmapped(what: string): UcredError {
   const message =
-    `Cannot tell what ${what} stand for: every id that our user namespace does not map reads so`;
+    `Cannot determine ${what}: all ids that our user namespace does not map read alike`;
   const hint = "Run the server outside the container, or map the peer's id into it";
   return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }
 
 function notPinned(): UcredError {
-  const message = "Cannot look at the peer's process: it is not pinned";
+  const message = "Cannot read the peer's process: it is not pinned";
   const hint = "Call identify(socket, { pin: true }) in the accept handler";
   return new UcredError("ERR_UCRED_NOT_PINNED", message, { hint });
 }

@@ -1,4 +1,4 @@
-/** pid → Peer, for sockets found without a connection. */
+/** pid → Peer, for sockets without a connection. */
 
 import { openedSystem, type System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
@@ -10,10 +10,10 @@ import { pinPid } from "./process/pidfd.ts";
 import { readGroupsNow } from "./process/snapshot.ts";
 
 /**
- * A process by its number, pinned from now on, in the shape of a peer: its ids are those of now.
+ * Pins a process by its pid and returns it as a peer with its current ids.
  *
- * @returns To be closed.
- * @throws {UcredError} `ERR_UCRED_PEER_GONE` if there is none, and as `identify()` does.
+ * @returns A peer that the caller must close.
+ * @throws {UcredError} `ERR_UCRED_PEER_GONE` if there is no such process, and as `identify()` does.
  */
 export function peerOfPid(pid: number, system: System = openedSystem()): Peer {
   const pin = pinPid(system, pid);
@@ -22,7 +22,7 @@ export function peerOfPid(pid: number, system: System = openedSystem()): Peer {
     const groups = withGid(readGroupsNow(pin), gid);
     const reason = new UcredError(
       "ERR_UCRED_UNSUPPORTED",
-      "Cannot tell the label of a process: a socket has one",
+      "Cannot determine the label of a process: only sockets have one",
       { hint: "Identify a connection" },
     );
     return new CapturedPeer(system, {

@@ -7,13 +7,14 @@ import { type Fact, known, none, unknown } from "../core/facts.ts";
 import { syscallError } from "../system/syscall_error.ts";
 import { readOption } from "../system/socket_option.ts";
 
-/** Longer than any security context: one page, as in <linux/limits.h> for names. */
+/** Maximum length of a label: one page, more than any security context has. */
 const MAX_LABEL_BYTES = 4096;
 
 /**
- * The label that a Linux security module put on the peer's socket; `none` where none does. Asked of
- * each socket: nothing cheaper tells whether a module labels any. (/proc/self/attr/current fails with
- * EINVAL also where BPF comes before one that does: containers/crun 1350.)
+ * Reads the label that a Linux security module assigned to the peer's socket; `none` if none did.
+ * Each socket is queried, since nothing cheaper shows whether a module labels sockets.
+ * (/proc/self/attr/current also fails with EINVAL if BPF precedes a labelling module:
+ * containers/crun 1350.)
  *
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SO_PEERSEC
  */
@@ -30,7 +31,7 @@ export function readLabel(system: System, fd: number): Fact<string> {
       decode,
     );
     if (typeof label !== "number") return label;
-    // No module labels this one. Every kernel that is supported has the option itself.
+    // No module labels this socket. Every supported kernel has the option itself.
     if (system.abi.errnoNames[label] === "ENOPROTOOPT") return NO_LABEL;
     return unknown(syscallError(system, what, "getsockopt", label));
   } catch (error) {

@@ -1,17 +1,17 @@
-/** Whether peers can be identified here at all: for a program's start. */
+/** Whether peers can be identified here at all: a check for program start. */
 
 import { openedSystem } from "../adapters/select.ts";
 
 /**
- * Makes sure that this program can read peer credentials: that runtime, system and CPU are supported, and
- * that the runtime's permissions allow native calls.
+ * Checks that this program can read peer credentials: that runtime, system and CPU are supported,
+ * and that the runtime's permissions allow native calls.
  *
- * Call it before a server of `node:net` or `node:http` listens. Otherwise the first connection finds it
- * out, and Deno 2.9.5 discards what a connection handler of `node:net` throws: the client waits, and
- * nothing is printed. Servers of `ucred/http`, `ucred/net`, `ucred/deno` and `ucred/bun` call it when they
- * start.
+ * Call it before a server of `node:net` or `node:http` listens. Otherwise the first connection
+ * fails, and Deno 2.9.5 discards errors that a connection handler of `node:net` throws: the client
+ * waits, and nothing is printed. Servers of `ucred/http`, `ucred/net`, `ucred/deno` and `ucred/bun`
+ * call it when they start.
  *
- * @throws {UcredError} `ERR_UCRED_PERMISSION`, whose hint is the flag to add, or
+ * @throws {UcredError} `ERR_UCRED_PERMISSION`, with the missing flag as its hint, or
  * `ERR_UCRED_UNSUPPORTED`.
  *
  * @example Fail at the start
@@ -23,5 +23,5 @@ import { openedSystem } from "../adapters/select.ts";
  * ```
  */
 export function checkSupport(): void {
-  openedSystem(); // opens libc, and keeps it for the first connection
+  openedSystem(); // libc stays open for the first connection
 }

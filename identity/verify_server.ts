@@ -1,4 +1,4 @@
-/** The other way round: a client makes sure of the server before it sends a byte. */
+/** The client's side: verifies the server before the first byte is sent. */
 
 import { UcredError } from "../core/errors.ts";
 import { valueOf } from "../core/facts.ts";
@@ -8,35 +8,36 @@ import { accountId } from "../system/accounts.ts";
 import { closeSocket, type UnixSocket } from "./fd.ts";
 import { identify } from "./identify.ts";
 
-/** Who the server must be. Every field that is given must hold; a list means any of it. */
+/** Requirements for the server. All given fields must match; a list matches any of its values. */
 export interface ServerExpectation {
   /** Effective uid. */
   readonly uid?: number | readonly number[];
-  /** Name of an account with that uid, which may have others; or its digits. */
+  /** Name of an account with that uid, which may have several names; or the uid's digits. */
   readonly user?: string | readonly string[];
   /** Effective gid. */
   readonly gid?: number | readonly number[];
-  /** Name of a group with that gid, which may have others; or its digits. */
+  /** Name of a group with that gid, which may have several names; or the gid's digits. */
   readonly group?: string | readonly string[];
 }
 
 /**
- * Makes sure that the server of a connection is who the program expects, before anything is sent.
+ * Verifies that the server of a connection is the expected one, before anything is sent.
  *
- * The kernel recorded who called listen(2), when it did: a server that listens as root and then
- * changes user is root here, and with socket activation it is the service manager. What it does not
- * tell is who accepts: that may be any process that the listening socket was given to.
+ * The kernel recorded who called listen(2), at that time: a server that listens as root and then
+ * changes user is root here, and with socket activation it is the service manager. The process that
+ * accepts connections may be any process that has the listening socket; the kernel does not report
+ * it.
  *
- * @param socket A connected AF_UNIX socket, the client's end. Not read from; closed if the server is
- * another one, or if that cannot be told, and in any case of error. A descriptor number is not closed.
+ * @param socket A connected AF_UNIX socket, the client's end. Not read from. It is closed on any
+ * error, but a descriptor number is not closed.
  * @param expected At least one of the fields.
- * @returns The server, as `identify()` gives it.
- * @throws {UcredError} `ERR_UCRED_REFUSED` if the server is another one; what is unknown never
- * matches. As `identify()` does otherwise.
+ * @returns The server, as `identify()` returns it.
+ * @throws {UcredError} `ERR_UCRED_REFUSED` if the server is another one; an unknown fact never
+ * matches. Otherwise as `identify()` does.
  * @throws {TypeError} If nothing is expected, or a field is of another type.
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SO_PEERCRED
  *
- * @example Speak to root's server or to one of our own, to no other
+ * @example Connect to a server of root or of our own user
  * ```ts
  * import { connect, createServer } from "node:net";
  * import { verifyServer } from "ucred";
@@ -60,7 +61,7 @@ export function verifyServer(socket: UnixSocket, expected: ServerExpectation): P
     throw new UcredError(
       "ERR_UCRED_REFUSED",
       `Cannot trust the server: ${failed.found(peer)} where ${failed.wanted} was expected`,
-      { hint: "Find out who listens on the socket's path, and who may write to its folder" },
+      { hint: "Check who listens at the socket's path, and who may write to its folder" },
     );
   } catch (error) {
     closeSocket(socket);
@@ -74,7 +75,7 @@ interface Check {
   readonly holds: (peer: Peer) => boolean;
 }
 
-/** What a peer has in each field; `undefined` where that is unknown or none. */
+/** The peer's value of each field; `undefined` if it is unknown or none. */
 const FIELDS: {
   readonly [name in keyof ServerExpectation]-?: (peer: Peer) => number | string | undefined;
 } = {
@@ -90,7 +91,7 @@ const EXPECTED: OptionNames<ServerExpectation> = { uid: true, user: true, gid: t
 function checksOf(expected: ServerExpectation): readonly Check[] {
   requireOptions("The expected server", expected, EXPECTED);
   const entries = Object.entries(expected).filter(([, value]) => value !== undefined);
-  if (entries.length === 0) throw new TypeError("Say who is expected: uid, user, gid or group");
+  if (entries.length === 0) throw new TypeError("Set the expected uid, user, gid or group");
   return entries.map(([name, value]): Check => {
     const field = name as keyof ServerExpectation;
     const wanted: readonly unknown[] = Array.isArray(value) ? value : [value];
@@ -111,8 +112,8 @@ function checksOf(expected: ServerExpectation): readonly Check[] {
 }
 
 /**
- * Whether one of these names stands for the server's id. Compared by id, since an account may have several
- * names, of which the account database gives one.
+ * Reports whether one of these names belongs to the server's id. Compares ids, since an account may
+ * have several names, of which the account database returns one.
  */
 function hasName({ facts }: Peer, kind: "user" | "group", names: readonly string[]): boolean {
   const id = valueOf(kind === "user" ? facts.uid : facts.gid);
@@ -122,7 +123,7 @@ function hasName({ facts }: Peer, kind: "user" | "group", names: readonly string
     try {
       if (accountId(kind, name) === id) return true;
     } catch (error) {
-      failed ??= error; // another name may hold
+      failed ??= error; // another name may match
     }
   }
   if (failed !== undefined) throw failed;

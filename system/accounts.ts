@@ -12,30 +12,30 @@ import { ERANGE } from "./socket_option.ts";
 
 type Lookup = "getpwuid_r" | "getgrgid_r";
 
-/** "No such account" is 0 with a null result, or one of these (getpwnam_r(3), ERRORS). */
+/** An unknown account is 0 with a null result, or ENOENT or ESRCH: getpwnam_r(3), ERRORS. */
 const MISSING = new Set([2, 3]); // ENOENT, ESRCH: the same numbers everywhere
 
 /**
- * The longest entry that is read. A group may have any number of members, and in /etc/group every entry before
- * the one that is looked up has to fit as well. getent(1) has no limit; this one takes a million members.
+ * Largest entry that is read. A group may have any number of members, and every entry of /etc/group
+ * up to the requested one must fit. getent(1) has no limit; this one holds about a million members.
  */
 const MAX_ENTRY_BYTES = 1 << 24;
 
-/** The first try. Each further one has eight times as much. */
+/** Memory for the first attempt; each further attempt has eight times as much. */
 const FIRST_BYTES = 2048;
 
-/** How long an answer is used again, in ms; a miss costs more than a hit, so it is kept as well. */
+/** How long an answer is cached, in ms. Misses are cached too, since they cost more than hits. */
 const KEEP = 60_000;
 const MAX_CACHED_ACCOUNTS = 4096;
 
 const answers = new WeakMap<System, Map<string, { fact: Fact<string>; until: number }>>();
 
-/** The name of the account with this uid; `none` if there is no such account. */
+/** Returns the name of the account with this uid; `none` if there is no such account. */
 export function userName(system: System, uid: number): Fact<string> {
   return remembered(system, "getpwuid_r", uid);
 }
 
-/** The name of the group with this gid; `none` if there is no such group. */
+/** Returns the name of the group with this gid; `none` if there is no such group. */
 export function groupName(system: System, gid: number): Fact<string> {
   return remembered(system, "getgrgid_r", gid);
 }
@@ -48,7 +48,7 @@ function remembered(system: System, lookup: Lookup, id: number): Fact<string> {
   const before = known.get(key);
   if (before !== undefined && before.until > now) return before.fact;
   const fact = look(system, lookup, id);
-  if (fact.state === "unknown") return fact; // a failure may pass: ask again next time
+  if (fact.state === "unknown") return fact; // a failure may be temporary and is not cached
   if (known.size >= MAX_CACHED_ACCOUNTS) known.clear();
   known.set(key, { fact, until: now + KEEP });
   return fact;
@@ -60,7 +60,7 @@ function look(system: System, lookup: Lookup, id: number): Fact<string> {
     const memory = call(system, what, lookup, (memory) => system.libc[lookup](id, memory));
     const name = memory && decodeAccountName(memory.bytes, id);
     if (name === undefined && memory !== undefined) {
-      return unknown(unexpectedAnswer(what, lookup, "with another account"));
+      return unknown(unexpectedAnswer(what, lookup, "another account"));
     }
     return typeof name === "string" ? known(name, "accounts@now") : none("accounts@now");
   } catch (error) {
@@ -69,7 +69,7 @@ function look(system: System, lookup: Lookup, id: number): Fact<string> {
   }
 }
 
-/** Calls with as much memory as it takes; `undefined` where there is no such account. */
+/** Calls a lookup with growing memory; returns `undefined` if there is no such account. */
 function call(
   system: System,
   what: string,
@@ -82,7 +82,7 @@ function call(
     if (errno === ERANGE && size < MAX_ENTRY_BYTES) continue;
     if (errno === ERANGE) {
       const file = lookup.startsWith("getgr") ? "/etc/group" : "/etc/passwd";
-      const message = `Cannot ${what}: an account takes more than ${MAX_ENTRY_BYTES >> 20} MiB`;
+      const message = `Cannot ${what}: an entry is larger than ${MAX_ENTRY_BYTES >> 20} MiB`;
       const hint = `Shorten the longest line of ${file}, or name accounts by their ids`;
       throw new UcredError("ERR_UCRED_SYSCALL", message, { errno, syscall: lookup, hint });
     }
@@ -92,7 +92,10 @@ function call(
   }
 }
 
-/** The names in the system's own files: what a misspelt one may have meant. No directory is asked. */
+/**
+ * Lists the names in /etc/passwd or /etc/group, for spelling suggestions. Queries no directory
+ * service.
+ */
 export function localNames(kind: "user" | "group"): readonly string[] {
   const system = openedSystem();
   const { linux } = system.libc;
@@ -101,19 +104,21 @@ export function localNames(kind: "user" | "group"): readonly string[] {
   return typeof text === "string" ? text.split("\n").map((line) => line.split(":", 1)[0]!) : [];
 }
 
-/** Our own effective uid. */
+/** Returns our own effective uid. */
 export function ownUid(): number {
   return openedSystem().libc.geteuid();
 }
 
-/** The name of an account on this system; `undefined` where there is none, or that is unknown. */
+/**
+ * Returns the name of an account on this system; `undefined` if there is none or the lookup failed.
+ */
 export function accountName(kind: "user" | "group", id: number): string | undefined {
   return valueOf(kind === "user" ? userName(openedSystem(), id) : groupName(openedSystem(), id));
 }
 
 /**
- * {@link idOf} on this system; an id stands for itself, and so do its digits where no account has them as
- * its name, as in chown(1).
+ * Resolves an account on this system. A number is returned as it is. Digits are a number if no
+ * account has them as its name, as in chown(1).
  */
 export function accountId(
   kind: "user" | "group",
@@ -129,9 +134,9 @@ export function accountId(
 type NameLookup = "getpwnam_r" | "getgrnam_r";
 
 /**
- * The uid of a user or the gid of a group; `undefined` where there is no such name.
+ * Returns the uid of a user or the gid of a group; `undefined` if there is no such name.
  *
- * @throws {UcredError} Where the lookup fails: whether there is such a name is then unknown.
+ * @throws {UcredError} If the lookup fails: whether the name exists is then unknown.
  */
 export function idOf(
   kind: "user" | "group",
@@ -146,6 +151,6 @@ export function idOf(
   text.bytes.set(bytes);
   const memory = call(system, what, lookup, (memory) => system.libc[lookup](text, memory));
   const id = memory && decodeAccountId(memory.bytes);
-  if (id === undefined && memory !== undefined) throw unexpectedAnswer(what, lookup, "with no id");
+  if (id === undefined && memory !== undefined) throw unexpectedAnswer(what, lookup, "no id");
   return id ?? undefined;
 }

@@ -1,21 +1,24 @@
-/** Access control lists of files: POSIX ACLs, which Linux keeps as extended attributes. See acl(5). */
+/** Access control lists of files. Linux keeps POSIX ACLs as extended attributes: acl(5). */
 
 import type { LinuxCalls, Memory } from "../adapters/libc.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
 import { syscallError } from "./syscall_error.ts";
 
-/** The list of a file itself, and the one that new files in a folder get. <linux/xattr.h> */
+/**
+ * The ACL of the file itself, and the default ACL that a folder passes on to new files.
+ * <linux/xattr.h>
+ */
 const POSIX_ACLS: readonly string[] = ["system.posix_acl_access", "system.posix_acl_default"];
 
-/** ENODATA and EOPNOTSUPP, <asm-generic/errno.h>: there is none, or the file system has no such lists. */
+/** ENODATA: the file has no ACL. EOPNOTSUPP: its file system has no ACLs. */
 const WITHOUT: readonly number[] = [61, 95];
 
 /**
- * Removes the lists of a file or folder, such as it has inherited from the folder that it was made in.
- * The mode's bits for the group stay, which were the most that the list granted.
+ * Removes the ACLs of a file or folder, for example those inherited from its parent folder. The
+ * group bits of the mode stay: they were the upper limit of what the ACL granted.
  *
- * @param path Not followed if it is a link.
- * @throws {UcredError} If a list is there still.
+ * @param path A symbolic link is not followed.
+ * @throws {UcredError} If an ACL could not be removed.
  */
 export function removeAcls(path: string, system: System = openedSystem()): void {
   const { linux } = system.libc;
@@ -35,19 +38,21 @@ export function removeAcls(path: string, system: System = openedSystem()): void 
 }
 
 /**
- * Whether a file certainly has no access control list of any kind, so that its mode and owner say all.
+ * Reports whether a file certainly has no ACL of any kind, so that its owner and mode are its only
+ * permissions.
  *
- * @param path Not followed if it is a link.
+ * @param path A symbolic link is not followed.
  */
 export function hasNoAcl(path: string, system: System = openedSystem()): boolean {
   const { linux } = system.libc;
   if (linux === undefined) return false;
   const names = attributeNames(system, linux, cString(system, path));
-  // Lists of NFS, SMB and ZFS are in this name space, too: nothing else of it is known to be harmless.
+  // ACLs of NFS, SMB and ZFS are in this namespace, too. None of its other attributes is known to
+  // be harmless.
   return names !== undefined && !names.some((name) => name.startsWith("system."));
 }
 
-/** `undefined` where they cannot be read. */
+/** Returns the names of a file's extended attributes; `undefined` if they cannot be read. */
 function attributeNames(
   system: System,
   linux: LinuxCalls,

@@ -1,3 +1,3 @@
-/** Whether this process is a worker of node:cluster, for servers. */
+/** Reports whether this process is a worker of node:cluster, for servers. */
 
 export { isClusterWorker } from "../adapters/builtins.ts";

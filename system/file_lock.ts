@@ -1,14 +1,15 @@
-/** Locks of files, which end with the process that has them, however it ends: flock(2). */
+/** File locks that the kernel releases when their process ends: flock(2). */
 
 import { openedSystem, type System } from "../adapters/select.ts";
 import { FLOCK } from "../ffi/abi.ts";
 import { syscallError } from "./syscall_error.ts";
 
 /**
- * Locks an open file for this descriptor alone, if nobody else has it. Closing gives the lock back.
+ * Tries to lock an open file exclusively, without waiting. Closing the descriptor releases the
+ * lock.
  *
- * @returns Whether it is locked now.
- * @throws {UcredError} Where the file cannot be locked at all.
+ * @returns Whether the lock was acquired; `false` if another descriptor has it.
+ * @throws {UcredError} If the file cannot be locked at all.
  */
 export function tryLock(fd: number, system: System = openedSystem()): boolean {
   const errno = system.libc.flock(fd, FLOCK.EX | FLOCK.NB);

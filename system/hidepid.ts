@@ -1,19 +1,22 @@
-/** Whether /proc hides other users' processes from us: hidepid= of proc(5), ProtectProc= of systemd.exec(5). */
+/**
+ * Whether /proc hides other users' processes from us: hidepid= of proc(5), ProtectProc= of
+ * systemd.exec(5).
+ */
 
 import { openedSystem, type System } from "../adapters/select.ts";
 import { parseCapabilities, parseGroups, parseHidePid, parseStatus } from "../ffi/proc.ts";
 import type { HidePid } from "../ffi/proc.ts";
 import { readText } from "./proc_files.ts";
 
-/** What to do about it, for hints. */
+/** The hint of errors that hidepid= causes. */
 export const SHOW_PROCESSES =
   "Set ProtectProc=default in the server's unit, or mount /proc without hidepid=";
 
 /**
- * How /proc hides the processes of other users from us.
+ * Returns how /proc hides other users' processes from us.
  *
- * @returns `undefined` where it does not, or where that cannot be found out. CAP_SYS_PTRACE shows all
- * processes, and so does a group that is named by the `gid=` of the mount.
+ * @returns `undefined` if it does not hide them, or if that cannot be determined. CAP_SYS_PTRACE
+ * makes all processes visible, and so does membership in the group of the `gid=` mount option.
  */
 export function hidingProc(system: System = openedSystem()): HidePid["mode"] | undefined {
   const found = hidePid(system);
@@ -28,7 +31,7 @@ export function hidingProc(system: System = openedSystem()): HidePid["mode"] | u
   return isExempt ? undefined : found.mode;
 }
 
-/** How /proc is mounted; `undefined` if it hides nothing. */
+/** Returns the hidepid= options of the /proc mount; `undefined` if it hides nothing. */
 export function hidePid(system: System): HidePid | undefined {
   const { linux } = system.libc;
   const text = linux === undefined ? -1 : readText(system, linux, "/proc/self/mountinfo");

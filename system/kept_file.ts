@@ -1,8 +1,8 @@
 /**
- * A file that is kept open by its number, and the proof that the number still means it.
+ * A file that stays open, with a check that its descriptor number still refers to it.
  *
- * Other code of the process may close a number that is not its own, and the next file or connection gets
- * it: see docs/upstream-reports.md.
+ * Other code of the process may close a descriptor that it does not own, and the kernel then reuses
+ * the number for the next file or connection: see docs/upstream-reports.md.
  */
 
 import { nodeFs } from "../adapters/builtins.ts";
@@ -20,7 +20,7 @@ export class KeptFile {
     this.#inode = ino;
   }
 
-  /** Whether the number still means this file. */
+  /** Reports whether the number still refers to this file. */
   isOurs(): boolean {
     try {
       const { dev, ino } = nodeFs().fstatSync(this.fd, { bigint: true });
@@ -30,7 +30,7 @@ export class KeptFile {
     }
   }
 
-  /** Closes it, unless the number means something else by now. */
+  /** Closes the file, unless its number refers to something else by now. */
   close(): void {
     if (this.isOurs()) nodeFs().closeSync(this.fd);
   }

@@ -1,45 +1,53 @@
-/** Which ids may stand for "has no number in our user namespace". */
+/**
+ * Which ids may be the overflow id, which stands for every id that our user namespace does not map.
+ */
 
 import type { System } from "../adapters/select.ts";
 import { readText } from "./proc_files.ts";
 
-/** All ids but (uid_t) −1. */
+/** The number of valid ids: all 32-bit values except (uid_t) −1. */
 const EVERY_ID = 2 ** 32 - 1;
 
-/** The id that unmapped ones read as, unless the system sets another. <linux/highuid.h> */
+/** The default overflow id, which unmapped ids read as. <linux/highuid.h> */
 const DEFAULT_OVERFLOW_ID = 65534;
 
 /**
- * Whether ids prove nothing: an id that reads as the overflow id, while our user namespace leaves ids out.
- * Where that cannot be read, it is assumed.
+ * Returns a test for ambiguous ids: ids that equal the overflow id while our user namespace leaves
+ * some ids unmapped. If the mapping cannot be read, it counts as incomplete.
  *
- * The overflow id is read anew each time, since it may be set at run time (kernel.overflowuid); what it was
- * before stays ambiguous, since the id may have been read before.
+ * The overflow id is read on each call, since kernel.overflowuid may change at run time. Former
+ * values stay ambiguous, since an id may have been read before the change.
  *
  * @see {@link https://man7.org/linux/man-pages/man7/user_namespaces.7.html user_namespaces(7)}
  */
 export function ambiguity(system: System, kind: "uid" | "gid"): (id: number) => boolean {
-  if (system.abi.os !== "linux" || mapsEvery(system, kind)) return NEVER; // others have no user namespaces
+  if (system.abi.os !== "linux" || mapsEvery(system, kind)) return NEVER; // other systems have no user namespaces
   const ids = system.remembered.overflowIds[kind];
   const id = Number.parseInt(readIdText(system, `/proc/sys/kernel/overflow${kind}`), 10);
-  ids.add(Number.isNaN(id) ? DEFAULT_OVERFLOW_ID : id); // the kernel takes 16 bits: it stays small
+  ids.add(Number.isNaN(id) ? DEFAULT_OVERFLOW_ID : id); // at most 2 ** 16 values, by the kernel's limit
   return (id) => ids.has(id);
 }
 
 const NEVER = () => false;
 
-/** {@link ambiguity} of one id. */
+/** Reports whether one id is ambiguous: see {@link ambiguity}. */
 export function isAmbiguous(system: System, kind: "uid" | "gid", id: number): boolean {
   return ambiguity(system, kind)(id);
 }
 
-/** Lines of "first id inside, first id outside, how many"; they do not overlap. */
+/**
+ * Reports whether a uid_map or gid_map maps every id. Its lines are "first inside, first outside,
+ * count" and do not overlap.
+ */
 export function mapsEveryId(map: string): boolean {
   const counts = map.trimEnd().split("\n").map((line) => Number(line.trim().split(/\s+/)[2]));
   return counts.reduce((sum, count) => sum + count, 0) === EVERY_ID;
 }
 
-/** Whether every uid, or gid, has a number here. A map is written once, and then stays. */
+/**
+ * Reports whether our user namespace maps every uid or gid. A map is written once and cannot
+ * change.
+ */
 export function mapsEvery(system: System, kind: "uid" | "gid"): boolean {
   const { mapsEvery } = system.remembered;
   const before = mapsEvery[kind];
@@ -50,7 +58,7 @@ export function mapsEvery(system: System, kind: "uid" | "gid"): boolean {
   return found;
 }
 
-/** The file's text, or "" where it cannot be read. */
+/** Returns the text of a file, or "" if it cannot be read. */
 function readIdText(system: System, path: string): string {
   const { linux } = system.libc;
   const text = linux === undefined ? "" : readText(system, linux, path);

@@ -1,9 +1,10 @@
 /**
- * Descriptors that we keep, and the proof at each use that the number still means the same file.
+ * Descriptors that we own, with a check before each use that the number still refers to the same
+ * file.
  *
- * Other code of the process may close a number that is not its own: Deno closes each descriptor of a
- * node:net Unix socket twice, and with threads the second close can hit any descriptor that was opened
- * in between. See docs/upstream-reports.md.
+ * Other code of the process may close a descriptor that it does not own. Deno closes each
+ * descriptor of a node:net Unix socket twice, and with threads the second close can hit any
+ * descriptor that was opened in between. See docs/upstream-reports.md.
  */
 
 import type { LinuxCalls, Memory } from "../adapters/libc.ts";
@@ -12,12 +13,12 @@ import { UcredError } from "../core/errors.ts";
 import { STAT, SYS_FSTAT } from "../ffi/stat.ts";
 import { syscallError } from "./syscall_error.ts";
 
-/** Device and inode of an open file, 32 bits each, in the order in which the kernel writes them. */
+/** Device and inode of an open file as four 32-bit words, in the kernel's order. */
 export type FileId = readonly [number, number, number, number];
 
 interface StatMemory {
   readonly memory: Memory;
-  /** Where the memory is. Below 2⁴⁷, so that a number holds it. */
+  /** Address of the memory. User-space addresses are below 2⁴⁷, so a number holds it. */
   readonly address: number;
 }
 
@@ -32,7 +33,10 @@ function memoryOf(system: System, calls: LinuxCalls): StatMemory {
   return found;
 }
 
-/** Calls fstat(2). @returns The first words of the answer, which the next call overwrites; or −errno. */
+/**
+ * Calls fstat(2). @returns The first words of the answer, until the next call overwrites them; or
+ * −errno.
+ */
 function stat(system: System, calls: LinuxCalls, fd: number): Uint32Array | number {
   const { memory, address } = memoryOf(system, calls);
   const number = SYS_FSTAT[system.abi.cpu];
@@ -44,13 +48,13 @@ function stat(system: System, calls: LinuxCalls, fd: number): Uint32Array | numb
 /** ENOSYS, <asm-generic/errno.h> */
 const ENOSYS = 38;
 
-/** The file under a descriptor, or −errno. */
+/** Returns device and inode of an open descriptor, or −errno. */
 export function fileIdOf(system: System, calls: LinuxCalls, fd: number): FileId | number {
   const words = stat(system, calls, fd);
   return typeof words === "number" ? words : [words[0]!, words[1]!, words[2]!, words[3]!];
 }
 
-/** Whether a descriptor means this very file; `false` where that cannot be found out. */
+/** Reports whether a descriptor refers to this file; `false` if that cannot be determined. */
 export function isFile(system: System, calls: LinuxCalls, fd: number, id: FileId): boolean {
   const words = stat(system, calls, fd);
   return typeof words !== "number" && words[0] === id[0] && words[1] === id[1] &&
@@ -58,7 +62,8 @@ export function isFile(system: System, calls: LinuxCalls, fd: number, id: FileId
 }
 
 /**
- * A descriptor that we opened and keep. Not for epoll and the like, which share one anonymous inode.
+ * A descriptor that we opened and own. Not for epoll and similar descriptors, which all share one
+ * anonymous inode.
  */
 export class OwnedDescriptor {
   readonly #system: System;
@@ -66,7 +71,7 @@ export class OwnedDescriptor {
   readonly #id: FileId | undefined;
   #fd: number;
 
-  /** @throws {UcredError} Where it is not open. */
+  /** @throws {UcredError} If the descriptor is not open. */
   constructor(system: System, calls: LinuxCalls, fd: number, what: string) {
     const id = fileIdOf(system, calls, fd);
     // An emulator or a seccomp filter may lack the call: then ownership is assumed.
@@ -82,7 +87,7 @@ export class OwnedDescriptor {
   }
 
   /**
-   * The number, for one call that follows at once.
+   * Returns the descriptor for one call that must follow immediately.
    *
    * @param what Completes "Cannot …" in errors.
    * @throws {UcredError} `ERR_UCRED_NO_FD` if other code has closed it.
@@ -92,20 +97,20 @@ export class OwnedDescriptor {
     return this.#fd;
   }
 
-  /** Whether the number still means what we opened. */
+  /** Reports whether the number still refers to the file that we opened. */
   isOurs(): boolean {
     return this.#fd >= 0 &&
       (this.#id === undefined || isFile(this.#system, this.#calls, this.#fd, this.#id));
   }
 
-  /** Closes it if it still is ours. May be called again. */
+  /** Closes the descriptor if it still is ours. May be called again. */
   close(): void {
     if (this.isOurs()) this.#calls.close(this.#fd);
     this.#fd = -1;
   }
 }
 
-/** The error for a descriptor of ours that other code of the process has closed. */
+/** Builds the error for a descriptor of ours that other code of the process has closed. */
 export function stolen(what: string): UcredError {
   const message = `Cannot ${what}: other code of this process has closed the descriptor`;
   const hint = "On Deno use serve() or withPeers(), since its node:net closes descriptors twice";

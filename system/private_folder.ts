@@ -1,13 +1,13 @@
 /**
- * Where a socket is bound before others may reach it: a private folder beside its path.
+ * A private folder beside a socket's path, in which the socket is bound before others can reach it.
  *
- * The socket is bound there, gets its mode and owner, is checked, and is then moved to its path. The
- * folder has a lock, so that one of several servers that start at once wins.
+ * The socket is bound there, gets its mode and owner, is checked, and is then moved to its path. A
+ * lock in the folder makes sure that only one of several servers that start at once succeeds.
  *
- * Where others can write to the folder of the path, they can put links in the place of everything in
- * it, at any moment. Then each step goes through a descriptor of a folder (`/proc/self/fd/N/name`), so
- * that no step follows such a link, and only the private folder, to which nobody else can write, holds
- * what gets a mode or an owner.
+ * If other users can write to the folder of the path, they can replace any of its entries by a
+ * symbolic link at any time. Then each step uses a descriptor of a folder (`/proc/self/fd/N/name`),
+ * which follows no such link. Mode and owner are changed only inside the private folder, to which
+ * nobody else can write.
  */
 
 import { nodeFs, nodePath } from "../adapters/builtins.ts";
@@ -23,7 +23,7 @@ import { tryLock } from "./file_lock.ts";
 import { hasOwnGroupOnly, isTrusted } from "./trusted_owner.ts";
 import { isBound } from "./unix_sockets.ts";
 
-/** What is used of fs.Stats. */
+/** The members of fs.Stats that are used. */
 export interface FileStats {
   readonly dev: number;
   readonly ino: number;
@@ -37,16 +37,16 @@ export interface FileStats {
   isSymbolicLink(): boolean;
 }
 
-/** Who may use a socket's file. */
+/** Mode, owner and group of a socket's file. */
 export interface FileAccess {
   readonly mode: number;
-  /** By default our own user. */
+  /** Default: our own user. */
   readonly owner?: number | undefined;
-  /** By default as the file system has it. */
+  /** Default: the group that the file system assigns. */
   readonly group?: number | undefined;
 }
 
-/** What a socket is for, and where: it makes the errors of a start. */
+/** Builds the errors of one start: what the socket is for, and its path. */
 export class Purpose {
   readonly #what: string;
 
@@ -55,7 +55,7 @@ export class Purpose {
     this.#what = `Cannot ${verb} at ${JSON.stringify(path) ?? String(path)}`;
   }
 
-  /** The error for a start that fails for this reason. */
+  /** Builds an error from its reason. */
   error(
     why: string,
     hint: string,
@@ -64,13 +64,13 @@ export class Purpose {
     return new UcredError("ERR_UCRED_LISTEN", `${this.#what}: ${why}`, { hint, ...details });
   }
 
-  /** The error for a path that is in use, as bind(2) reports it. */
+  /** Builds the error for a path that is in use, as bind(2) reports it. */
   inUse(why: string, hint: string): UcredError {
     const errno = EADDRINUSE[isLinux() ? "linux" : "others"];
     return this.error(why, hint, { errno, syscall: "bind" });
   }
 
-  /** What was thrown, as an error of ours; what is no error of the system stays as it is. */
+  /** Converts an error of a system call into one of ours; other errors stay as they are. */
   wrap(error: unknown): unknown {
     if (error instanceof UcredError || !(error instanceof Error)) return error;
     const { errno, syscall } = error as { errno?: number; syscall?: string };
@@ -85,53 +85,54 @@ export class Purpose {
 /** `EADDRINUSE`, <errno.h>: what bind(2) would report. */
 const EADDRINUSE = { linux: 98, others: 48 };
 
-/** `sun_path`, <sys/un.h>, without the NUL: 108 bytes on Linux, 104 on macOS and the BSDs. */
+/** `sun_path`, <sys/un.h>, without its NUL: 108 bytes on Linux, 104 on macOS and the BSDs. */
 const MAX_PATH_BYTES = { linux: 107, others: 103 };
 
-/** The longest path or abstract name of a socket, without a NUL. */
+/** Returns the maximum length of a socket's path or abstract name, without a NUL. */
 export function maxPathBytes(): number {
   return MAX_PATH_BYTES[isLinux() ? "linux" : "others"];
 }
 
 const isLinux = () => openedSystem().abi.os === "linux";
 
-/** The length of a path as the kernel counts it. */
+/** Returns the length of a path as the kernel counts it. */
 export function bytesIn(path: string): number {
   return new TextEncoder().encode(path).length;
 }
 
 /**
- * The private folder of "/run/app.sock" is "/run/.app.sock.ucred", and the socket in it is "s". What
- * is accepted is bound to that name for life, so one that the process still has is not given again:
- * connections of two listeners of one name could be mistaken for each other.
+ * The private folder of "/run/app.sock" is "/run/.app.sock.ucred", and the socket in it is "s".
+ * Accepted connections keep the name that their listener was bound to. A name is therefore not
+ * reused while this process has a socket of that name: connections of the two listeners could not
+ * be told apart.
  */
 const SUFFIX = ".ucred";
 const SOCKET_NAMES: readonly string[] = [..."s0123456789"];
 const LOCK_NAME = "lock";
-/** "." before the name, the suffix, and "/s". */
+/** Added to the length of the path: "." before the name, the suffix, and "/s". */
 const ADDED_BYTES = 1 + SUFFIX.length + 2;
 
-/** So often a start is repeated that met another one. */
+/** Attempts to create and lock the folder while other servers remove it. */
 const MAX_TRIES = 20;
 
 const ONE_EACH = "Start one server for each path";
 
 /**
- * Requires that nobody else can put another file in the place of the socket's.
+ * Requires that only root and our own user can replace the socket's file.
  *
  * @throws {UcredError} `ERR_UCRED_LISTEN` if others can.
  */
 export function requireSafeFolder(path: string, purpose: Purpose): void {
   const { dirname } = nodePath();
   try {
-    nodeFs().statSync(dirname(path)); // there is one, and no circle of links
+    nodeFs().statSync(dirname(path)); // throws if it is missing or a circle of links
     requireSafe(purpose, dirname(path));
   } catch (error) {
     throw purpose.wrap(error);
   }
 }
 
-/** Whoever can replace a folder on the way, or a link to one, can replace all that is in it. */
+/** Checks every folder and symbolic link on the way: their owners can replace everything below. */
 function requireSafe(purpose: Purpose, folder: string): void {
   const { lstatSync, readlinkSync, realpathSync } = nodeFs();
   const { dirname, resolve } = nodePath();
@@ -140,7 +141,7 @@ function requireSafe(purpose: Purpose, folder: string): void {
   const found = lstatSync(folder);
   const { uid } = found;
   const isLink = found.isSymbolicLink();
-  const entry = isLink ? { uid, mode: 0 } : found; // a link's is 0o777
+  const entry = isLink ? { uid, mode: 0 } : found; // the mode of a link is always 0o777
   const why = unsafeFolderReason(entry, isTrusted, () => hasOwnGroupOnly(folder, found));
   if (why !== undefined) {
     const hint = `Run chown and chmod go-w on ${folder}, use another one, or set allowUnsafeFolder`;
@@ -149,7 +150,7 @@ function requireSafe(purpose: Purpose, folder: string): void {
   if (isLink) requireSafe(purpose, resolve(realpathSync(parent), readlinkSync(folder)));
 }
 
-/** A folder whose files are named by path, or through a descriptor of it. */
+/** A folder whose entries are addressed by its path, or through a descriptor. */
 class Folder {
   readonly #path: string;
   readonly #file: KeptFile | undefined;
@@ -159,25 +160,28 @@ class Folder {
     this.#file = fd === undefined ? undefined : new KeptFile(fd);
   }
 
-  /** By path: for folders in whose place nobody else can put another. */
+  /** Addresses the folder by its path, which nobody else can replace. */
   static byPath(path: string): Folder {
     return new Folder(path, undefined);
   }
 
-  /** By descriptor: whatever is put in its place, it is this folder. To be closed. */
+  /**
+   * Opens the folder: a descriptor still refers to it if its path is replaced. The caller closes
+   * it.
+   */
   static open(path: string, followsLink: boolean): Folder {
     const { constants: { O_RDONLY, O_DIRECTORY, O_NOFOLLOW }, openSync } = nodeFs();
     const flags = O_RDONLY! | O_DIRECTORY! | (followsLink ? 0 : O_NOFOLLOW!);
     return new Folder(path, openSync(path, flags));
   }
 
-  /** Where a file of it is. */
+  /** Returns the path of an entry. */
   at(name: string): string {
     const folder = this.#file === undefined ? this.#path : `/proc/self/fd/${this.#own}`;
     return folder === "/" ? `/${name}` : `${folder}/${name}`;
   }
 
-  /** The folder itself. */
+  /** Returns the stats of the folder itself. */
   stat(): FileStats {
     return this.#file === undefined
       ? nodeFs().lstatSync(this.#path)
@@ -188,18 +192,18 @@ class Folder {
     this.#file?.close();
   }
 
-  /** The descriptor, if it still means the folder: nothing is to be changed in another one. */
+  /** The descriptor, after a check that it still refers to the folder. */
   get #own(): number {
     if (this.#file?.isOurs() !== true) throw stolen(`look into the folder ${this.#path}`);
     return this.#file.fd;
   }
 }
 
-/** A socket's file at its path. */
+/** A socket's file at its final path. */
 export class PublishedFile {
   readonly #path: string;
   readonly #file: FileStats;
-  /** What the folder has to be for us to remove anything from it; `undefined` if nobody can move it. */
+  /** The folder as it was at the start, if others can move it; `undefined` if they cannot. */
   readonly #folder: FileStats | undefined;
 
   constructor(path: string, file: FileStats, folder: FileStats | undefined) {
@@ -208,7 +212,10 @@ export class PublishedFile {
     this.#folder = folder;
   }
 
-  /** Removes it if it is still ours. To be called while the socket is still open. */
+  /**
+   * Removes the file if it still is ours. Call it while the socket is open, so that its inode is
+   * not reused.
+   */
   remove(): void {
     try {
       if (this.#folder === undefined) return removeIfSame(this.#path, this.#file);
@@ -222,38 +229,38 @@ export class PublishedFile {
         folder.close();
       }
     } catch {
-      // somebody has removed it already, or its folder
+      // Another process has removed the file or its folder already.
     }
   }
 }
 
-/** The private folder and its lock, from a start to its end. */
+/** The locked private folder, from the beginning of a start to its end. */
 export class PrivateFolder {
-  /** The socket's path, for every step of the start. */
+  /** The socket's final path, for every step of the start. */
   readonly target: string;
   readonly #path: string;
   readonly #purpose: Purpose;
   /** The folder of the socket's path. */
   readonly #outer: Folder;
   readonly #inner: Folder;
-  /** Whether folders are named through descriptors. */
+  /** Whether folders are addressed by descriptors. */
   readonly #byDescriptor: boolean;
   readonly #lock: KeptFile;
 
   /**
-   * Makes and locks the private folder of a path.
+   * Creates and locks the private folder of a path.
    *
    * @param path Absolute.
    * @param allowUnsafeFolder Whether others may write to the folder of the path.
    * @throws {UcredError} `ERR_UCRED_LISTEN` if the folder is not safe, another server is starting
-   * there, or the private folder is not ours alone.
+   * there, or the private folder belongs to somebody else.
    */
   static open(path: string, allowUnsafeFolder: boolean, purpose: Purpose): PrivateFolder {
     const length = bytesIn(path);
     const hasDescriptors = isLinux();
     const max = hasDescriptors ? maxPathBytes() : maxPathBytes() - ADDED_BYTES;
     if (length > max) {
-      const why = `it has ${length} bytes, and ${max} are the most`;
+      const why = `it has ${length} bytes; the maximum is ${max}`;
       throw purpose.error(why, "Use a shorter path, in /run for instance");
     }
     let isSafe = true;
@@ -267,7 +274,7 @@ export class PrivateFolder {
       const why = "others can write to its folder, and there is no /proc/self/fd";
       throw purpose.error(why, "Use a folder to which nobody else can write");
     }
-    // The name in the private folder is longer than the path: by descriptor it is short.
+    // The path inside the private folder may be too long; through a descriptor it is short.
     const byDescriptor = !isSafe || length + ADDED_BYTES > maxPathBytes();
     try {
       return PrivateFolder.#open(path, byDescriptor, purpose);
@@ -295,7 +302,7 @@ export class PrivateFolder {
       throw error;
     }
     outer.close();
-    throw purpose.error("other servers start and end there again and again", ONE_EACH);
+    throw purpose.error("other servers keep starting and stopping there", ONE_EACH);
   }
 
   private constructor(
@@ -316,24 +323,24 @@ export class PrivateFolder {
   }
 
   /**
-   * Where to bind the socket.
+   * Returns the path at which to bind the socket.
    *
    * @throws {UcredError} `ERR_UCRED_LISTEN` if this process has too many sockets of former servers.
    */
   freeSocket(): string {
-    this.#clear(); // of servers that were killed while they started
+    this.#clear(); // removes sockets of servers that were killed during their start
     const found = this.#sockets().find((socket) => !isBoundHere(socket));
     if (found !== undefined) return found;
-    const why = `${SOCKET_NAMES.length} sockets of this process are bound there still`;
+    const why = `${SOCKET_NAMES.length} sockets of this process are still bound there`;
     throw this.#purpose.error(why, "Close former servers of this path, and their connections");
   }
 
   /**
    * Gives the socket its mode and owner, and moves it to its path.
    *
-   * @param stale What may be replaced there.
-   * @throws {UcredError} `ERR_UCRED_LISTEN` if the file is not exactly as open as it should be, or
-   * something else is at the path.
+   * @param stale The file that may be replaced there.
+   * @throws {UcredError} `ERR_UCRED_LISTEN` if the file system did not apply mode or owner exactly,
+   * or another file is at the path.
    */
   publish(socket: string, access: FileAccess, stale: FileStats | undefined): PublishedFile {
     const { chmodSync, chownSync, lstatSync } = nodeFs();
@@ -351,7 +358,7 @@ export class PrivateFolder {
     return new PublishedFile(this.#path, file, this.#byDescriptor ? this.#outer.stat() : undefined);
   }
 
-  /** Some file systems ignore a mode or an owner, and report success. */
+  /** Checks mode and owner: some file systems ignore them and report success. */
   #requireAccess(socket: string, file: FileStats, { mode, owner = ownUid(), group }: FileAccess) {
     const octal = (mode: number) => `0${(mode & 0o7777).toString(8).padStart(3, "0")}`;
     const found = (file.mode & 0o7777) !== mode
@@ -367,7 +374,9 @@ export class PrivateFolder {
     throw this.#purpose.error(`its file system gives the socket ${found}`, OTHER_FILE_SYSTEM);
   }
 
-  /** Moves the socket to its path, where nothing may be but what was found to be stale. */
+  /**
+   * Publishes the socket at its final path. Fails if anything but the known stale socket is there.
+   */
   #move(from: string, stale: FileStats | undefined): void {
     const { linkSync, renameSync, unlinkSync } = nodeFs();
     const to = this.target;
@@ -381,9 +390,10 @@ export class PrivateFolder {
       if (codeOf(error) === "EEXIST") {
         throw this.#purpose.error("something was put there", ONE_EACH);
       }
-      return renameSync(from, to); // a file system without links
+      return renameSync(from, to); // the file system has no links
     }
-    // To FUSE a link may be another file, on which nothing listens; a file that is moved stays the same.
+    // On FUSE a link may be a different file on which nothing listens; a renamed file stays the
+    // same.
     if (isBound(to) === false) {
       unlinkSync(to);
       return renameSync(from, to);
@@ -395,22 +405,22 @@ export class PrivateFolder {
     return SOCKET_NAMES.map((name) => this.#inner.at(name));
   }
 
-  /** Removes sockets that were bound and not moved; nothing else has such a name there. */
+  /** Removes sockets that were bound and never published. Only such sockets have these names. */
   #clear(): void {
     for (const socket of this.#sockets()) {
       if (lstatIfThere(socket)?.isSocket() === true) nodeFs().unlinkSync(socket);
     }
   }
 
-  /** Leaves nothing behind, whatever the start has come to. */
+  /** Removes the private folder, whether the start succeeded or failed. */
   end(): void {
     const folder = this.#outer.at(nameBeside(this.#path));
     const steps = [
-      () => this.#clear(), // one is there only if the start has failed
+      () => this.#clear(), // a socket is there only if the start failed
       () => nodeFs().unlinkSync(this.#inner.at(LOCK_NAME)),
       () => rmdirIfEmpty(folder),
-      () => this.#lock.close(), // until then nobody else starts
-      // NFS and FUSE keep an open file in its folder, under another name, until it is closed.
+      () => this.#lock.close(), // until then no other server can start
+      // NFS and FUSE keep an open file in its folder under another name until it is closed.
       () => rmdirIfEmpty(folder),
       () => this.#inner.close(),
       () => this.#outer.close(),
@@ -419,20 +429,23 @@ export class PrivateFolder {
       try {
         run();
       } catch {
-        // somebody has removed it, or put something into it
+        // Another process has removed it or added a file.
       }
     }
   }
 }
 
-/** What the private folder of a path is called. */
+/** Returns the name of the private folder of a path. */
 function nameBeside(path: string): string {
   return `.${nodePath().basename(path)}${SUFFIX}`;
 }
 
 const OTHER_FILE_SYSTEM = "Use a folder on a file system that keeps modes and owners, as /run";
 
-/** Makes the private folder, or takes the one that a killed server left; `undefined` if it has gone. */
+/**
+ * Creates the private folder, or reuses one that a killed server left; `undefined` if it was
+ * removed meanwhile.
+ */
 function openPrivate(
   outer: Folder,
   name: string,
@@ -451,22 +464,22 @@ function openPrivate(
   try {
     const found = nodeFs().lstatSync(path);
     if (found.isDirectory()) inner = byDescriptor ? Folder.open(path, false) : Folder.byPath(path);
-    const why = inner === undefined ? "is no folder" : whyNotPrivate(inner);
+    const why = inner === undefined ? "is not a folder" : whyNotPrivate(inner);
     if (inner !== undefined && why === undefined) {
-      removeAcls(inner.at(".")); // it may have inherited them, and the socket would
+      removeAcls(inner.at(".")); // an inherited default ACL would apply to the socket
       return inner;
     }
     if (isNew) {
       rmdirIfEmpty(path);
-      throw purpose.error(`its file system makes a folder that ${why}`, OTHER_FILE_SYSTEM);
+      throw purpose.error(`its file system creates a folder that ${why}`, OTHER_FILE_SYSTEM);
     }
     const hint = found.uid === ownUid()
       ? "Move it away, or use another path"
-      : "Use a folder in which nobody else may make files, in /run for instance"; // in /tmp it stays
+      : "Use a folder in which nobody else may make files, in /run for instance"; // /tmp is sticky: only its owner can remove it
     throw purpose.error(`${JSON.stringify(name)} is in its folder, and ${why}`, hint);
   } catch (error) {
     inner?.close();
-    if (hasGone(error)) return undefined; // its owner has just ended
+    if (hasGone(error)) return undefined; // its server has just ended
     throw error;
   }
 }
@@ -477,16 +490,16 @@ function hasGone(error: unknown): boolean {
   return codeOf(error) === "ENOENT" || (error instanceof UcredError && error.errno === ENOENT);
 }
 
-/** Leaves a folder that holds something. */
+/** Removes a folder unless it contains something. */
 function rmdirIfEmpty(path: string): void {
   try {
     nodeFs().rmdirSync(path);
   } catch {
-    // somebody has put something into it, or something else in its place
+    // Another process has added a file or replaced the folder.
   }
 }
 
-/** Why a folder is not a private one that a server of this user may have made. */
+/** Returns why a folder cannot be a private one of this user's servers; `undefined` if it can. */
 function whyNotPrivate(folder: Folder): string | undefined {
   const { uid, mode } = folder.stat();
   if (uid !== ownUid()) return `belongs to uid ${uid}`;
@@ -502,7 +515,7 @@ function whyNotPrivate(folder: Folder): string | undefined {
   return undefined;
 }
 
-/** The lock of a private folder; `undefined` if the folder has gone meanwhile. */
+/** Opens and locks the lock file; `undefined` if the folder was removed meanwhile. */
 function lockOf(inner: Folder, purpose: Purpose): number | undefined {
   const { closeSync, constants: { O_RDWR, O_CREAT, O_NOFOLLOW }, fstatSync, openSync } = nodeFs();
   const lock = inner.at(LOCK_NAME);
@@ -536,7 +549,7 @@ function isSame(path: string, file: FileStats): boolean {
 const isSameFile = (one: FileStats, other: FileStats): boolean =>
   one.dev === other.dev && one.ino === other.ino;
 
-/** The file itself, also if it is a link; `undefined` if there is none. */
+/** Returns the stats of a file, not following a link; `undefined` if there is none. */
 export function lstatIfThere(path: string): FileStats | undefined {
   try {
     return nodeFs().lstatSync(path);
@@ -546,7 +559,7 @@ export function lstatIfThere(path: string): FileStats | undefined {
   }
 }
 
-/** The code of an error of the runtime's own, "ENOENT". */
+/** Returns the code of a runtime error, for example "ENOENT". */
 export function codeOf(error: unknown): string | undefined {
   const code = (error as { readonly code?: unknown } | undefined)?.code;
   return typeof code === "string" ? code : undefined;

@@ -1,30 +1,33 @@
-/** Groups that have only one user: distributions with umask 002 give every user such a group. */
+/** Groups with a single user: distributions with umask 002 create one for every user. */
 
 import { nodeFs } from "../adapters/builtins.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
 import { readText } from "./proc_files.ts";
 import { isAmbiguous } from "./overflow_ids.ts";
 
-/** The files that say who is in a group, and which other sources of accounts there are. */
+/**
+ * The files that list members of groups, and those that show which other sources of accounts exist.
+ */
 export interface AccountFiles {
   /** passwd(5) */
   readonly passwd: string;
   /** group(5) */
   readonly group: string;
-  /** nsswitch.conf(5), "" where there is none. */
+  /** nsswitch.conf(5); "" if there is none. */
   readonly nsswitch: string;
-  /** subgid(5), "" where there is none. */
+  /** subgid(5); "" if there is none. */
   readonly subgid: string;
-  /** What is in the folders of user records of systemd, and its services that know of users. */
+  /** User records of systemd, and its services that provide users. */
   readonly userRecords: readonly string[];
 }
 
 /**
- * Whether a group has only this user as a member, so that what the group may do the user may do.
+ * Reports whether this user is certainly the only member of a group, so that group permissions give
+ * nobody else access.
  *
- * It is certain only where all accounts are in /etc/passwd and /etc/group: a directory (LDAP, sssd,
- * winbind) may have members that it does not list. `false` wherever it is not certain, and always for
- * root's group, in which containers run programs of users that are in no file.
+ * That is certain only if all accounts are in /etc/passwd and /etc/group: a directory (LDAP, sssd,
+ * winbind) may have members that it does not list. Otherwise the result is `false`. It is always
+ * `false` for root's group, since containers run programs of users that no file lists with it.
  */
 export function isPrivateGroup(uid: number, gid: number, system: System = openedSystem()): boolean {
   if (
@@ -36,7 +39,7 @@ export function isPrivateGroup(uid: number, gid: number, system: System = opened
   return files !== undefined && hasOneUser(files, uid, gid);
 }
 
-/** {@link isPrivateGroup}, by what is in the files. */
+/** Decides {@link isPrivateGroup} from the contents of the files. */
 export function hasOneUser(files: AccountFiles, uid: number, gid: number): boolean {
   if (!isComplete(files)) return false;
   const users = recordsOf(files.passwd, 7);
@@ -50,13 +53,14 @@ export function hasOneUser(files: AccountFiles, uid: number, gid: number): boole
   if (entries.length === 0) return false;
   const uids = new Map(users.map((user) => [user[0], user[2]]));
   const isOwn = (name: string) => name === "" || uids.get(name) === own;
-  // With a password newgrp(1) takes anybody in; "x" leads to gshadow(5), which sshd trusts as well.
+  // With a group password, newgrp(1) admits anybody. "x" refers to gshadow(5), which sshd trusts as
+  // well.
   return entries.every(([, password, , members]) =>
     /^[x!*]*$/.test(password!) && members!.split(",").every(isOwn)
   ) && !isSubordinate(files.subgid, gid);
 }
 
-/** Whether no other source than passwd and group knows of users or groups. */
+/** Reports whether passwd and group are the only sources of users and groups. */
 function isComplete({ nsswitch, userRecords }: AccountFiles): boolean {
   const lines = nsswitch.split("\n").map((line) => line.replace(/#.*/, "").trim());
   for (const database of ["passwd", "group", "initgroups"]) {
@@ -69,7 +73,7 @@ function isComplete({ nsswitch, userRecords }: AccountFiles): boolean {
   return userRecords.length === 0;
 }
 
-/** The lines of a file as fields; `undefined` where one is not of its form, as "+" of NIS. */
+/** Splits a file into records; `undefined` if a line is malformed, for example "+" of NIS. */
 function recordsOf(text: string, fields: number): readonly (readonly string[])[] | undefined {
   const records = text.split("\n").filter((line) => line !== "").map((line) => line.split(":"));
   const isWhole = (record: readonly string[]) =>
@@ -78,7 +82,7 @@ function recordsOf(text: string, fields: number): readonly (readonly string[])[]
   return records.length > 0 && records.every(isWhole) ? records : undefined;
 }
 
-/** Whether some user may use the group in a user namespace. Lines of "user:first:count". */
+/** Reports whether a user may map the group into a user namespace. Lines are "user:first:count". */
 function isSubordinate(subgid: string, gid: number): boolean {
   return subgid.split("\n").some((line) => {
     const [, first, count] = line.split(":").map(Number);
@@ -86,7 +90,7 @@ function isSubordinate(subgid: string, gid: number): boolean {
   });
 }
 
-/** Longer files are of a system whose accounts are not looked through for this. */
+/** Maximum size of an account file; longer ones count as unreadable. */
 const MAX_BYTES = 16 << 20;
 
 /** ENOENT, <asm-generic/errno-base.h> */
@@ -111,7 +115,7 @@ function readAccountFiles(system: System): AccountFiles | undefined {
   return { passwd, group, nsswitch, subgid, userRecords };
 }
 
-/** Folders of user records, userdbctl(1): systemd's source of accounts reads them. */
+/** Folders of user records that systemd reads: userdbctl(1). */
 const RECORD_FOLDERS: readonly string[] = [
   "/etc/userdb",
   "/run/userdb",
@@ -119,7 +123,10 @@ const RECORD_FOLDERS: readonly string[] = [
   "/usr/lib/userdb",
 ];
 
-/** Services of systemd that add no member to a group of /etc/group: their users have groups of their own. */
+/**
+ * systemd services that add no members to groups of /etc/group: their users have groups of their
+ * own.
+ */
 const HARMLESS_SERVICES: readonly string[] = [
   "io.systemd.DropIn",
   "io.systemd.DynamicUser",
@@ -129,7 +136,7 @@ const HARMLESS_SERVICES: readonly string[] = [
   "io.systemd.NamespaceResource",
 ];
 
-/** `undefined` where that cannot be read. */
+/** Lists user records and services; `undefined` if they cannot be read. */
 function readUserRecords(): readonly string[] | undefined {
   const files = nodeFs();
   const namesIn = (folder: string) => {

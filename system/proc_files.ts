@@ -1,4 +1,4 @@
-/** Reads files of /proc through libc, so that FFI is the only permission that is needed. */
+/** Reads files of /proc through libc, so that FFI is the only permission needed. */
 
 import type { System } from "../adapters/select.ts";
 import type { LinuxCalls, Memory } from "../adapters/libc.ts";
@@ -14,7 +14,7 @@ interface Buffers {
 
 const buffers = new WeakMap<System, Buffers>();
 const encoder = new TextEncoder();
-/** A mark at the beginning is part of a name like any other character. */
+/** A byte order mark at the beginning is part of a name like any other character. */
 const newDecoder = () => new TextDecoder("utf-8", { ignoreBOM: true });
 const decoder = newDecoder();
 
@@ -28,15 +28,15 @@ function buffersOf(system: System): Buffers {
   return found;
 }
 
-/** Opens a file for reading; the descriptor is the caller's. */
+/** Opens a file for reading; the caller owns the descriptor. Returns −errno on failure. */
 export function openFile(system: System, calls: LinuxCalls, path: string): number {
   return calls.open(encode(buffersOf(system).path, path), O_CLOEXEC);
 }
 
 /**
- * The file's text, or −errno. Bytes that are no UTF-8 become U+FFFD.
+ * Returns the text of a file, or −errno. Bytes that are not UTF-8 become U+FFFD.
  *
- * @param most Longer files are refused with EFBIG, rather than cut off.
+ * @param most Longer files fail with EFBIG instead of being cut off.
  */
 export function readText(
   system: System,
@@ -54,7 +54,7 @@ export function readText(
     throw error;
   }
   const closed = calls.close(fd);
-  return closed < 0 ? closed : text; // another thread has closed the descriptor: it may have been another file
+  return closed < 0 ? closed : text; // EBADF: another thread has closed the descriptor, and the text may be of another file
 }
 
 function readAll(system: System, calls: LinuxCalls, fd: number, most: number): string | number {
@@ -70,7 +70,7 @@ function readAll(system: System, calls: LinuxCalls, fd: number, most: number): s
   }
 }
 
-/** The target of a symbolic link, or −errno. */
+/** Returns the target of a symbolic link, or −errno. */
 export function readLink(system: System, calls: LinuxCalls, path: string): string | number {
   const { path: name, chunk } = buffersOf(system);
   const length = calls.readlink(encode(name, path), chunk);

@@ -1,4 +1,4 @@
-/** Descriptors that a service manager passed (sd_listen_fds): are they listening Unix sockets? */
+/** Listening Unix sockets that a service manager passed: sd_listen_fds(3). */
 
 import { environment } from "../adapters/builtins.ts";
 import { host } from "../adapters/host.ts";
@@ -17,15 +17,15 @@ import { tryLock } from "./file_lock.ts";
 /** A listening socket that was passed. */
 export interface InheritedSocket {
   readonly fd: number;
-  /** As `FileDescriptorName=` has it; "unknown" where the manager gave none. */
+  /** `FileDescriptorName=` of the socket unit; "unknown" if the manager gave none. */
   readonly name: string;
-  /** What it is bound to, "\0" first if abstract. */
+  /** The bound path; an abstract name begins with "\0". */
   readonly path: string;
-  /** Nobody could listen on it: it may be taken again. */
+  /** Returns the socket after a failed listen(2), so that it can be taken again. */
   giveBack(): void;
 }
 
-/** The variables of sd_listen_fds(3). */
+/** The environment variables of sd_listen_fds(3). */
 export interface ListenVariables {
   readonly LISTEN_PID?: string | undefined;
   readonly LISTEN_FDS?: string | undefined;
@@ -35,19 +35,19 @@ export interface ListenVariables {
 /** `SD_LISTEN_FDS_START`, <systemd/sd-daemon.h> */
 const FIRST = 3;
 
-/** More are no honest number. */
+/** Maximum value of LISTEN_FDS; a larger one is an error. */
 const MOST = 1024;
 
 const taken = new Set<number>();
 
 /**
- * Takes a socket that the service manager passed. It is then ours: no thread of this process gets it
- * again. None of those that were passed is inherited by processes that we start.
+ * Takes a socket that the service manager passed. No thread of this process can take it again.
+ * Processes that we start inherit none of the passed sockets.
  *
- * @param name Which, by its name; without, the only one that is left.
- * @throws {UcredError} `ERR_UCRED_NO_FD` if there is no such socket, or another thread has taken it,
- * `ERR_UCRED_NOT_UNIX` if it is no
- * Unix socket, `ERR_UCRED_NO_PEER` if it does not listen for connections.
+ * @param name Selects a socket by its name; may be omitted if only one is left.
+ * @throws {UcredError} `ERR_UCRED_NO_FD` if there is no such socket or another thread has taken it,
+ * `ERR_UCRED_NOT_UNIX` if it is not a Unix socket, `ERR_UCRED_NO_PEER` if it does not listen for
+ * connections.
  * @see {@link https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html sd_listen_fds(3)}
  */
 export function takeInherited(
@@ -57,7 +57,8 @@ export function takeInherited(
 ): InheritedSocket {
   const all = passed(variables);
   const left = all.filter(({ fd }) => !taken.has(fd));
-  // As sd_listen_fds() has it. That fails where there is none; of the one that is chosen it is told.
+  // Sets FD_CLOEXEC on every passed descriptor, as sd_listen_fds(3) does. Failures matter only for
+  // the chosen one, checked below.
   for (const { fd } of left) system.libc.linux?.fcntl(fd, FCNTL.SETFD, FD_CLOEXEC);
   const found = name === undefined ? left : left.filter((socket) => socket.name === name);
   if (found.length !== 1) {
@@ -65,7 +66,7 @@ export function takeInherited(
     const why = found.length === 0
       ? `there is none${name === undefined ? "" : ` named ${JSON.stringify(name)}`}`
       : `there are ${found.length}${name === undefined ? "" : " of this name"}`;
-    throw noSocket(`${why}; left are: ${names}`, "Name one, by FileDescriptorName= of its unit");
+    throw noSocket(`${why}; available: ${names}`, "Name one, by FileDescriptorName= of its unit");
   }
   const { fd } = found[0]!;
   const path = requireListening(system, fd);
@@ -75,12 +76,13 @@ export function takeInherited(
     lock?.close();
     throw syscallError(system, WHAT, "fcntl", -result);
   }
-  taken.add(fd); // at once: until somebody listens on it another one could take it, too
+  taken.add(fd); // before the server listens: until then another caller could take it
   const cookieNow = () =>
     system.abi.os === "linux" ? readCookie(system, system.abi, fd) : undefined;
   const cookie = cookieNow();
   const giveBack = () => {
-    // Where it can be told: it was closed, and another one is there.
+    // Only if the cookie is the same, where there is one: otherwise the number belongs to another
+    // socket.
     if (cookie === undefined || cookieNow() === cookie) taken.delete(fd);
     lock?.close();
   };
@@ -88,11 +90,12 @@ export function takeInherited(
 }
 
 /**
- * Locks a descriptor for this thread. The file of its state in /proc is the same for all threads of a
- * process, and no other user may open it. The lock is kept until the process ends: with the thread that
- * took the descriptor ends what it listened on.
+ * Locks a descriptor for this thread. Its /proc/self/fdinfo file is the same for all threads of the
+ * process, and other users cannot open it. The lock is kept until the process ends, even after the
+ * thread has ended: its listener has then closed the descriptor.
  *
- * @returns `undefined` where there is no /proc: then the program has to see to it.
+ * @returns `undefined` if there is no /proc: then the program must prevent two threads from taking
+ * it.
  * @throws {UcredError} `ERR_UCRED_NO_FD` if another thread has it.
  */
 function lockDescriptor(system: System, fd: number): OwnedDescriptor | undefined {
@@ -120,12 +123,15 @@ function passed({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES }: ListenVariables) {
   }
   const pid = host().pid;
   if (!isDecimal(LISTEN_PID) || Number(LISTEN_PID) !== pid) {
-    const hint = "Have the unit start the runtime itself, not a script that starts it";
+    const hint = "Let the unit start the runtime itself, not through a script";
     throw noSocket(`they are for process ${LISTEN_PID}, and this is ${pid}`, hint);
   }
   const count = Number(LISTEN_FDS);
   if (!isDecimal(LISTEN_FDS) || count > MOST) {
-    throw noSocket(`LISTEN_FDS is ${JSON.stringify(LISTEN_FDS)}`, "Unset it, or set it right");
+    throw noSocket(
+      `LISTEN_FDS is ${JSON.stringify(LISTEN_FDS)}`,
+      "Unset it, or set it to a number",
+    );
   }
   const names = (LISTEN_FDNAMES ?? "").split(":");
   return Array.from({ length: count }, (_, at) => ({
@@ -134,10 +140,10 @@ function passed({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES }: ListenVariables) {
   }));
 }
 
-/** Number() alone takes "1e3", "0x10" and "" as well. */
+/** Number() alone would accept "1e3", "0x10" and "", too. */
 const isDecimal = (text: string) => /^(0|[1-9][0-9]*)$/.test(text);
 
-/** Refuses what is no Unix socket that listens for connections. What it is bound to. */
+/** Requires a Unix stream socket that listens. @returns The path that it is bound to. */
 function requireListening(system: System, fd: number): string {
   const { libc, value, size, abi } = system;
   value.words[0] = NO_ID;
@@ -146,7 +152,7 @@ function requireListening(system: System, fd: number): string {
   if (errno !== 0) throw syscallError(system, `${WHAT}, fd ${fd}`, "getsockname", errno);
   if (abi.family(value.bytes) !== AF_UNIX) {
     const hint = "Set ListenStream= of the socket unit to a path";
-    throw new UcredError("ERR_UCRED_NOT_UNIX", `Cannot ${WHAT}: fd ${fd} is no Unix socket`, {
+    throw new UcredError("ERR_UCRED_NOT_UNIX", `Cannot ${WHAT}: fd ${fd} is not a Unix socket`, {
       hint,
     });
   }
@@ -159,7 +165,7 @@ function requireListening(system: System, fd: number): string {
   });
 }
 
-/** A socket option that is an int. */
+/** Reads an int socket option. */
 function number(system: System, fd: number, option: number): number {
   const { libc, value, size, abi: { options } } = system;
   value.words[0] = NO_ID;

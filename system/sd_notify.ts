@@ -10,20 +10,20 @@ import { syscallError } from "./syscall_error.ts";
 const WHAT = "notify the service manager";
 
 /**
- * Tells the service manager something, if there is one that wants to know (`NOTIFY_SOCKET` is set).
+ * Sends a message to the service manager, if it set `NOTIFY_SOCKET`.
  *
  * @param state Lines of `NAME=VALUE`: "READY=1", "STATUS=…".
- * @returns Whether it was sent; `false` where nobody wants to know.
- * @throws {UcredError} `ERR_UCRED_SYSCALL` if it cannot be sent: with errno 11 (EAGAIN) the manager's
- * queue is full, and a later call may succeed. `ERR_UCRED_UNSUPPORTED` where the socket is not a Unix
+ * @returns Whether the message was sent; `false` if `NOTIFY_SOCKET` is not set.
+ * @throws {UcredError} `ERR_UCRED_SYSCALL` if sending fails. With errno 11 (EAGAIN) the manager's
+ * queue is full, and a later call may succeed. `ERR_UCRED_UNSUPPORTED` if the socket is not a Unix
  * socket.
  * @see {@link https://man7.org/linux/man-pages/man3/sd_notify.3.html sd_notify(3)}
  *
- * @example Tell that a server of your own is ready
+ * @example Report that a server of your own is ready
  * ```ts
  * import { notify } from "ucred/systemd";
  *
- * console.log(notify("READY=1") ? "told" : "nobody wants to know"); // nobody wants to know
+ * console.log(notify("READY=1") ? "sent" : "no service manager"); // no service manager
  * ```
  */
 export function notify(state: string): boolean {
@@ -31,10 +31,10 @@ export function notify(state: string): boolean {
   return path !== undefined && path !== "" && notifyAt(openedSystem(), path, state);
 }
 
-/** {@link notify}, on a given system. */
+/** Implements {@link notify} on a given system. */
 export function notifyAt(system: System, path: string, state: string): boolean {
   const { libc: { linux }, abi } = system;
-  if (linux === undefined) return false; // service managers of other systems do not listen
+  if (linux === undefined) return false; // other systems have no sd_notify
   const address = /^[/@]./.test(path) ? encodeAddress(path.replace(/^@/, "\0")) : undefined;
   if (address === undefined || abi.os !== "linux") {
     const message = `Cannot ${WHAT}: NOTIFY_SOCKET is ${JSON.stringify(path)}`;

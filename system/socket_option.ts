@@ -34,7 +34,9 @@ export function readOption<T>(
     const errno = libc.getsockopt(fd, options.SOL_SOCKET, option, value, size);
     const length = size.words[0]!;
     if (errno === 0 && length <= capacity) return decode(value, length);
-    if (errno === 0) throw unexpectedAnswer(what, "getsockopt", `${length} bytes into ${capacity}`);
+    if (errno === 0) {
+      throw unexpectedAnswer(what, "getsockopt", `${length} bytes for a buffer of ${capacity}`);
+    }
     if (errno !== ERANGE || capacity >= most) return errno;
     // The kernel says how much it wants; whatever else answers may not.
     const wanted = length > capacity && length <= most ? length : Math.min(capacity * 2, most);

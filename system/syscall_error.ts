@@ -1,4 +1,6 @@
-/** Turns every failed call into an error: the one place that knows what an errno means for a socket. */
+/**
+ * Turns every failed call into an error; the only file that knows what an errno means for a socket.
+ */
 
 import type { System } from "../adapters/select.ts";
 import { NO_ERRNO } from "../adapters/libc.ts";
@@ -7,11 +9,11 @@ import { UcredError, type UcredErrorCode } from "../core/errors.ts";
 const ACCEPT = "Read credentials in the accept handler, before the socket closes";
 const CONNECTION = "Pass a connected Unix domain socket";
 const DENIED =
-  "Look for a seccomp filter or security module; and only root may read all of another's process";
+  "Check for a seccomp filter or security module; only root may read every user's processes";
 
 type Meanings = { readonly [name: string]: readonly [code: UcredErrorCode, hint: string] };
 
-/** What these errors mean to calls on a socket. */
+/** Meanings for calls on a socket. */
 const OF_SOCKET: Meanings = {
   EBADF: ["ERR_UCRED_NO_FD", ACCEPT],
   ENOTSOCK: ["ERR_UCRED_NOT_UNIX", CONNECTION],
@@ -20,7 +22,7 @@ const OF_SOCKET: Meanings = {
   ENOPROTOOPT: ["ERR_UCRED_UNSUPPORTED", "Use a kernel that has this socket option"],
 };
 
-/** What these errors mean to calls on a socket or a process. */
+/** Meanings for calls on a socket or a process. */
 const OF_PEER: Meanings = {
   ESRCH: ["ERR_UCRED_PEER_GONE", ACCEPT],
   ENOSYS: ["ERR_UCRED_UNSUPPORTED", "Use a kernel that has this call"],
@@ -28,7 +30,7 @@ const OF_PEER: Meanings = {
   EACCES: ["ERR_UCRED_PERMISSION", DENIED],
 };
 
-/** Everywhere. All others, and these, are `ERR_UCRED_SYSCALL`. */
+/** Hints for all calls. These errors, and all others, are `ERR_UCRED_SYSCALL`. */
 const LIMITS: { readonly [name: string]: string } = {
   EMFILE: "Raise the limit on open files, or limit connections",
   ENFILE: "Raise the system's limit on open files, fs.file-max",
@@ -39,7 +41,7 @@ const ACCOUNT_CALLS: ReadonlySet<string> = new Set([
   ...["getpwuid_r", "getgrgid_r", "getpwnam_r", "getgrnam_r"],
 ]);
 
-/** The error for a call that returned `errno`. `what` completes "Cannot …". */
+/** Builds the error for a call that failed with `errno`. `what` completes "Cannot …". */
 export function syscallError(
   system: System,
   what: string,
@@ -47,7 +49,7 @@ export function syscallError(
   errno: number,
 ): UcredError {
   if (errno === NO_ERRNO) {
-    const hint = "Report this: the C library behaves as no supported one does";
+    const hint = "Report this: the C library behaves unlike all supported ones";
     const message = `Cannot ${what}: ${syscall} failed without an errno`;
     return new UcredError("ERR_UCRED_SYSCALL", message, { syscall, hint });
   }
@@ -59,9 +61,9 @@ export function syscallError(
   return new UcredError(code, message, { errno, syscall, hint });
 }
 
-/** The error for a call that succeeded with an answer that cannot be one. */
+/** Builds the error for a call that succeeded with an impossible answer. */
 export function unexpectedAnswer(what: string, syscall: string, why: string): UcredError {
-  return new UcredError("ERR_UCRED_SYSCALL", `Cannot ${what}: ${syscall} answered ${why}`, {
+  return new UcredError("ERR_UCRED_SYSCALL", `Cannot ${what}: ${syscall} returned ${why}`, {
     syscall,
     hint: "Report this with your kernel's version; the answer was not used",
   });

@@ -1,4 +1,4 @@
-/** Whose files are as safe from others as this process is. */
+/** Which owners are trusted: files of root and of our own user. */
 
 import { openedSystem } from "../adapters/select.ts";
 import { ownUid } from "./accounts.ts";
@@ -7,19 +7,18 @@ import { isAmbiguous } from "./overflow_ids.ts";
 import { isPrivateGroup } from "./private_group.ts";
 
 /**
- * Whether files of this owner are root's, or our own user's for certain: where our user namespace has
- * no number for an owner it shows 65534 (nobody), which may then be our own uid and anybody's.
+ * Reports whether a uid is root, or certainly our own user. An owner that our user namespace does
+ * not map reads as the overflow id (65534), which may equal our own uid and stand for anybody.
  */
 export function isTrusted(uid: number): boolean {
   return uid === 0 || (uid === ownUid() && !isAmbiguous(openedSystem(), "uid", uid));
 }
 
 /**
- * Whether the group of a file certainly has no member but our own user, and no access control list
- * grants the file to anybody else: where there is one, the mode's bits for the group are not the
- * group's alone.
+ * Reports whether our own user is certainly the only member of a file's group, and the file has no
+ * ACL. With an ACL, the group bits of the mode apply to more than the group.
  *
- * @param path Not followed if it is a link.
+ * @param path A symbolic link is not followed.
  */
 export function hasOwnGroupOnly(path: string, { gid }: { readonly gid: number }): boolean {
   return isPrivateGroup(ownUid(), gid) && hasNoAcl(path);

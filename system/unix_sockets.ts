@@ -1,4 +1,6 @@
-/** A socket's file → the sockets behind it, and the processes that hold those: what `ss -xp` tells. */
+/**
+ * A socket's file → the sockets bound to it and the processes that hold them, as `ss -xp` shows.
+ */
 
 import { nodeFs } from "../adapters/builtins.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
@@ -19,27 +21,27 @@ import { DATAGRAM_SOCKET, encodeAddress } from "../ffi/message.ts";
 import { OwnedDescriptor } from "./owned_descriptor.ts";
 import { syscallError, unexpectedAnswer } from "./syscall_error.ts";
 
-/** What is behind a socket's file, by the numbers that /proc/PID/fd shows. */
+/** The sockets behind a file, by their inode numbers as in /proc/PID/fd. */
 export interface SocketsAt {
   readonly listeners: readonly number[];
-  /** Open connections: our side of each, and the other. */
+  /** Established connections: our end of each, and the client's. */
   readonly connections: readonly { readonly server: number; readonly client: number }[];
 }
 
 const WHAT = "list Unix sockets";
 
 /**
- * The sockets that are bound to a file, wherever it was renamed to since.
+ * Returns the sockets that are bound to a file, also after it was renamed.
  *
- * @param file As stat(2) has it.
- * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` where the kernel does not list sockets.
+ * @param file The result of stat(2).
+ * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` if the kernel does not list sockets.
  */
 export function socketsAt(
   file: { readonly dev: bigint; readonly ino: bigint },
   system: System = openedSystem(),
 ): SocketsAt {
   const device = kernelDevice(file.dev);
-  const inode = Number(file.ino & 0xffffffffn); // as many bits as the kernel tells
+  const inode = Number(file.ino & 0xffffffffn); // the kernel reports 32 bits
   const bound = listSockets(system).filter((socket) =>
     socket.file?.inode === inode && socket.file.device === device
   );
@@ -55,12 +57,12 @@ export function socketsAt(
 const NOBODY: readonly number[] = [2, 111];
 
 /**
- * Whether a socket is bound to a path, also one that does not listen, or has a full queue: a stream
- * socket that connects to these gets the error of a dead one, or one that Bun 1.4.5 calls ECONNREFUSED,
- * too. So a datagram socket connects: it sends nothing, has no queue to wait for, and gets another
- * error from sockets of another type.
+ * Reports whether a socket is bound to a path, even one that does not listen or has a full queue. A
+ * stream socket that connects to such a socket gets the same error as from a dead one, or one that
+ * Bun 1.4.5 reports as ECONNREFUSED, too. Therefore a datagram socket connects: it sends nothing,
+ * waits for no queue, and gets a different error from sockets of another type.
  *
- * @returns `undefined` where that cannot be determined.
+ * @returns `undefined` if that cannot be determined.
  */
 export function isBound(path: string, system: System = openedSystem()): boolean | undefined {
   const { libc: { linux, memory }, abi } = system;
@@ -75,12 +77,14 @@ export function isBound(path: string, system: System = openedSystem()): boolean 
   return !NOBODY.includes(-connected);
 }
 
-/** Every Unix socket of our network namespace. */
+/** Lists every Unix socket of our network namespace. */
 function listSockets(system: System): readonly DiagSocket[] {
   const { libc: { linux, memory } } = system;
   if (linux === undefined) {
     const hint = "Use the system's own tools";
-    throw new UcredError("ERR_UCRED_UNSUPPORTED", `Cannot ${WHAT}: Linux alone tells`, { hint });
+    throw new UcredError("ERR_UCRED_UNSUPPORTED", `Cannot ${WHAT}: only Linux supports that`, {
+      hint,
+    });
   }
   const fd = linux.socket(AF_NETLINK, NETLINK_SOCKET, NETLINK_SOCK_DIAG);
   if (fd < 0) throw syscallError(system, WHAT, "socket", -fd);
@@ -97,7 +101,7 @@ function listSockets(system: System): readonly DiagSocket[] {
       const got = linux.read(socket.use(WHAT), answer);
       if (got <= 0) throw syscallError(system, WHAT, "read", -got);
       const part = decodeDiag(answer.bytes.subarray(0, got));
-      if (part === undefined) throw unexpectedAnswer(WHAT, "read", "what is no list of sockets");
+      if (part === undefined) throw unexpectedAnswer(WHAT, "read", "a malformed list of sockets");
       if (part.errno !== undefined) throw syscallError(system, WHAT, "sendto", part.errno);
       sockets.push(...part.sockets);
       if (part.isLast) return sockets;
@@ -108,9 +112,9 @@ function listSockets(system: System): readonly DiagSocket[] {
 }
 
 /**
- * The processes that hold sockets, as far as we may look: root sees all, others their own.
+ * Returns the processes that hold sockets. Root sees all processes; other users see their own.
  *
- * @returns Pids by the socket's number.
+ * @returns Pids by the socket's inode number.
  */
 export function holdersOf(sockets: Iterable<number>): ReadonlyMap<number, readonly number[]> {
   const files = nodeFs();
@@ -130,13 +134,14 @@ export function holdersOf(sockets: Iterable<number>): ReadonlyMap<number, readon
 }
 
 /**
- * How many connections of a listener belong to clients in other network namespaces, which sock_diag(7)
- * does not list: a socket that accept(2) returns is in the client's network namespace. Such a socket is
- * held by the server and bound to the listener's address; /proc/PID/net/unix of any process there has it.
+ * Counts the connections of a listener whose clients are in other network namespaces. sock_diag(7)
+ * does not list them, since a socket that accept(2) returns is in the client's network namespace.
+ * Such a socket is held by the server and bound to the listener's address; /proc/PID/net/unix of
+ * any process in that namespace lists it.
  *
- * @param listener The listening socket, by its number.
+ * @param listener The inode number of the listening socket.
  * @param holders The processes that accept from it.
- * @returns Of those that we may see.
+ * @returns The number among the processes that we may see.
  */
 export function connectionsElsewhere(listener: number, holders: readonly number[]): number {
   const files = nodeFs();
@@ -164,7 +169,10 @@ export function connectionsElsewhere(listener: number, holders: readonly number[
   return count;
 }
 
-/** Lines of "number: … inode address", after a title: the address of each socket by its inode. */
+/**
+ * Parses /proc/PID/net/unix: the address of each socket by its inode. Lines are "number: … inode
+ * address", after a title.
+ */
 function unixSockets(text: string): ReadonlyMap<number, string> {
   const lines = text.split("\n").map((line) =>
     /^[0-9a-f]+:(?: \S+){5} +([0-9]+) ?(.*)$/.exec(line)
@@ -172,7 +180,7 @@ function unixSockets(text: string): ReadonlyMap<number, string> {
   return new Map(lines.flatMap((line) => line === null ? [] : [[Number(line[1]), line[2]!]]));
 }
 
-/** `undefined` for what has gone, or is not ours to see. */
+/** Returns `undefined` if the process has ended or we may not read it. */
 function orNone<T>(look: () => T): T | undefined {
   try {
     return look();

@@ -18,24 +18,27 @@ writes ucred.cdx.json, the bill of materials of the bundle (CycloneDX), and SHA2
   --target TARGET  bun or deno, for this machine; or another as these two name them:
                    bun-linux-x64-musl, deno-aarch64-unknown-linux-gnu.
                    May be given again (default: bun and deno)
-  --out FOLDER     where to (default: build)
+  --out FOLDER     the output folder (default: build)
   --help           show this text
 
-The runtimes' parts for other machines, and Deno's for this one too, are downloaded. Where
-DENORT_BIN names the latter (denort, of the same version), nothing is.
+The runtimes for other machines, and Deno's for this one too, are downloaded. If
+DENORT_BIN is the path of Deno's (denort, of the same version), that one is not.
 `;
 
-/** What the command does: connects, listens, reads and writes files, calls libc. It starts nothing. */
+/**
+ * The permissions of the command: it connects, listens, reads and writes files, and calls libc. It
+ * starts no process.
+ */
 const DENO_PERMISSIONS = ["ffi", "net", "read", "write", "env", "sys"]
   .map((name) => `--allow-${name}`);
 
 const root = join(import.meta.dirname, "..");
 
-/** What is run to make an executable. Fails if there is no such target. */
+/** Returns the command that makes an executable. Throws for an unknown target. */
 function commandFor(target: string, bundle: string, output: string): readonly string[] {
   const [, runtime, where] = /^(bun|deno)(?:-([a-z0-9_-]+))?$/.exec(target) ?? [];
   if (runtime === "bun") {
-    // A .env or bunfig.toml where it is started would set its environment, or run code in it.
+    // A .env or bunfig.toml in the working directory would set its environment or run code in it.
     const flags = ["--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig"];
     const cross = where === undefined ? [] : [`--target=${target}`];
     return ["bun", "build", "--compile", ...flags, ...cross, `--outfile=${output}`, bundle];
@@ -45,14 +48,16 @@ function commandFor(target: string, bundle: string, output: string): readonly st
     const flags = ["--quiet", "--no-config", "--no-prompt", ...DENO_PERMISSIONS, ...cross];
     return ["deno", "compile", ...flags, `--output=${output}`, bundle];
   }
-  throw new Error(`No target "${target}": it is bun, deno, or one of these with a machine`);
+  throw new Error(`No target "${target}": use bun, deno, or one of these with a machine`);
 }
 
 function sizeOf(file: string): string {
   return `${(statSync(file).size / 1e6).toFixed(1)} MB`;
 }
 
-/** Makes one file that needs only a runtime, and returns its bill of materials. */
+/**
+ * Bundles the command into one file that needs only a runtime, and returns its bill of materials.
+ */
 async function bundle(outfile: string): Promise<string> {
   const { metafile } = await build({
     absWorkingDir: root, // the metafile's paths are relative to it
@@ -63,7 +68,7 @@ async function bundle(outfile: string): Promise<string> {
     format: "esm",
     platform: "node",
     target: "es2023",
-    // `yaml` is in CommonJS, and asks for Node's modules by require().
+    // `yaml` is CommonJS and loads Node's modules by require().
     banner: {
       js: 'import { createRequire as nodeRequire } from "node:module";\n' +
         "const require = nodeRequire(import.meta.url);",
@@ -73,7 +78,7 @@ async function bundle(outfile: string): Promise<string> {
   return sbomOf(root, metafile);
 }
 
-/** Writes the checksums of the files that were made, as sha256sum(1) prints them. */
+/** Writes the checksums of the files, in the format of sha256sum(1). */
 function writeChecksums(folder: string, files: readonly string[]): void {
   const lines = files.map((file) => {
     const sum = createHash("sha256").update(readFileSync(file)).digest("hex");
@@ -82,7 +87,7 @@ function writeChecksums(folder: string, files: readonly string[]): void {
   writeFileSync(join(folder, "SHA256SUMS"), lines.join(""));
 }
 
-/** Makes an executable, and tells of it: whether that went well. */
+/** Makes an executable and prints the result. Returns whether it succeeded. */
 function make(target: string, from: string, folder: string): boolean {
   const output = join(folder, `ucred-${target}`);
   const [command, ...args] = commandFor(target, from, output) as [string, ...string[]];
@@ -102,7 +107,7 @@ function make(target: string, from: string, folder: string): boolean {
   const said = (error?.message ?? stderr).trim().split("\n");
   for (const line of said.slice(0, 8)) console.log(`  ${line}`);
   if (/denort|download|dns error|error sending request|ConnectionRefused/i.test(said.join("\n"))) {
-    console.log("  What the executable is made of is downloaded, and could not be.");
+    console.log("  A part of the executable could not be downloaded.");
   }
   if (target.startsWith("deno")) {
     console.log(`  With Deno installed: deno run ${DENO_PERMISSIONS.join(" ")} ${from}`);
@@ -123,7 +128,7 @@ async function main(): Promise<number> {
     return 0;
   }
   const folder = resolve(values.out);
-  for (const target of values.target) commandFor(target, "", ""); // before anything is made
+  for (const target of values.target) commandFor(target, "", ""); // rejects unknown targets before anything is built
   mkdirSync(folder, { recursive: true });
   const file = join(folder, "ucred.mjs");
   process.stdout.write("bundle: ");

@@ -1,4 +1,4 @@
-/** What a bundle contains, as a CycloneDX document: https://cyclonedx.org/docs/1.6/json */
+/** Lists the contents of a bundle as a CycloneDX document: https://cyclonedx.org/docs/1.6/json */
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -21,7 +21,7 @@ function componentOf(type: "application" | "library", { name, version, license }
   };
 }
 
-/** The folders of the packages that a bundle contains files of, each once, sorted. */
+/** Returns the folders of the packages in a bundle, each once, sorted. */
 function packageFoldersOf({ inputs }: Metafile): readonly string[] {
   const folders = Object.keys(inputs)
     .map((path) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path)?.[0])
@@ -30,7 +30,7 @@ function packageFoldersOf({ inputs }: Metafile): readonly string[] {
 }
 
 /**
- * The software bill of materials of a bundle that esbuild made.
+ * Builds the software bill of materials of a bundle that esbuild made.
  *
  * @param root The checkout; the metafile's paths are relative to it.
  * @throws {Error} If a package of the bundle has no readable `package.json`.

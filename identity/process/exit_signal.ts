@@ -1,4 +1,4 @@
-/** Pidfds → abort signals: one epoll for all peers of a thread, looked at by one timer. */
+/** Pidfds → abort signals: one epoll and one timer for all peers of a thread. */
 
 import { type Timer, timers } from "../../adapters/host.ts";
 import type { LinuxCalls, Memory } from "../../adapters/libc.ts";
@@ -10,25 +10,25 @@ import { stolen } from "../../system/owned_descriptor.ts";
 import { syscallError } from "../../system/syscall_error.ts";
 import { gone, type Pin } from "./pidfd.ts";
 
-/** Milliseconds between two looks. Each is one system call, however many peers there are. */
+/** Poll interval in ms. Each poll is one system call, for any number of peers. */
 const TICK = 50;
 
-/** Processes whose end one look can tell, with 64 KiB; if more have ended, the next look tells. */
+/** Ended processes that one poll can report, in 64 KiB; the next poll reports the rest. */
 const MAX_EVENTS = 4096;
 
-/** Does something later, unless the program ends before. */
+/** Runs a function later, unless the program ends before. */
 export function afterwards(run: () => void, ms: number): void {
   timers().setTimeout(run, ms).unref();
 }
 
 /** Completes "Cannot …" in the reason of the abort. */
-const WHY = "go on with the peer";
+const WHY = "continue with the peer";
 
 const watches = new WeakMap<System, Watch>();
 
 /**
- * A signal that aborts when the pinned process ends, within about 50 ms. Closing the pin ends the
- * watch, with an abort only if the process has ended.
+ * Returns a signal that aborts within about 50 ms after the pinned process has ended. Closing the
+ * pin ends the watch, with an abort only if the process has ended.
  */
 export function signalOf(pin: Pin): AbortSignal {
   let watch = watches.get(pin.system);
@@ -42,8 +42,8 @@ interface Watched {
 }
 
 /**
- * As many watches are proven at each look, in turn: a pidfd that other code of the process has closed is
- * not watched any more.
+ * Watches that are proven at each poll, in turn: after other code of the process has closed a
+ * pidfd, its watch no longer fires.
  */
 const PROVEN_PER_LOOK = 16;
 
@@ -51,9 +51,9 @@ class Watch {
   readonly #system: System;
   readonly #calls: LinuxCalls;
   readonly #events: Memory;
-  /** In the order in which they are to be proven. */
+  /** In the order in which they are proven. */
   readonly #watched = new Map<number, Watched>();
-  /** What the kernel gives back for the pin; numbers of descriptors would be reused. */
+  /** The token that the kernel returns for a pin. Descriptor numbers would be reused. */
   #next = 1;
   #epoll = -1;
   #timer: Timer | undefined;
@@ -87,7 +87,7 @@ class Watch {
     const { data } = epollEvent(this.#system.abi.cpu);
     this.#events.words.fill(0, 0, 4);
     this.#events.words[0] = POLLIN;
-    new DataView(this.#events.bytes.buffer).setFloat64(data, token); // it only comes back
+    new DataView(this.#events.bytes.buffer).setFloat64(data, token); // the kernel returns it unchanged
     return this.#calls.epoll_ctl(this.#epoll, operation, fd, this.#events);
   }
 
@@ -99,13 +99,13 @@ class Watch {
     this.#epoll = epoll;
     if (this.#timer !== undefined) return;
     this.#timer = timers().setInterval(() => this.#look(), TICK);
-    this.#timer.unref(); // keeps no program running
+    this.#timer.unref(); // does not keep the program running
   }
 
   /**
-   * Makes sure that the epoll, and some of what it watches, are ours still. The kernel knows a watch by its
-   * open file and number, so that it changes one only if both descriptors are those with which it was made;
-   * in the epoll of somebody else it changes nothing.
+   * Proves that the epoll, and some of the pidfds in it, are still ours. The kernel identifies a
+   * watch by open file and number: it modifies one only if both descriptors are those with which it
+   * was added. In another epoll it modifies nothing.
    */
   #prove(most: number): void {
     const some: [number, Watched][] = [];
@@ -113,7 +113,7 @@ class Watch {
       if (some.push(one) === most) break;
     }
     for (const [token, watched] of some) {
-      if (!this.#watched.has(token)) continue; // the end of another one has ended it
+      if (!this.#watched.has(token)) continue; // an abort handler of another one has ended it
       if (this.#control(EPOLL_CTL.modify, token, watched.pin.fd) < 0) {
         try {
           watched.pin.prove(); // ends the watch if it throws
@@ -124,13 +124,13 @@ class Watch {
         return this.#restart();
       }
       this.#watched.delete(token);
-      this.#watched.set(token, watched); // its turn is over
+      this.#watched.set(token, watched); // moves to the end of the order
     }
   }
 
-  /** Watches anew, since the number of the epoll means something else by now. */
+  /** Replaces the epoll, since its number refers to something else by now. */
   #restart(): void {
-    this.#epoll = -1; // not closed: it is not ours
+    this.#epoll = -1; // not closed, since it is not ours
     try {
       this.#start();
     } catch (error) {
@@ -155,7 +155,7 @@ class Watch {
     for (const token of tokens) this.#end(token, gone(WHY));
   }
 
-  /** @param why The reason of the abort; without one there is none. */
+  /** @param why The reason of the abort; without a reason there is no abort. */
   #end(token: number, why: unknown): void {
     const { pin, controller } = this.#watched.get(token) ?? {};
     if (pin === undefined) return;
@@ -172,9 +172,9 @@ class Watch {
   }
 
   /**
-   * Without peers there is no descriptor and no timer.
+   * Releases the epoll and the timer when no peer is watched.
    *
-   * @param isOurs Whether the epoll was just found to be ours: otherwise it is not closed.
+   * @param isOurs Whether the epoll was just proven to be ours: otherwise it is not closed.
    */
   #stopIfIdle(isOurs: boolean): void {
     if (this.#watched.size > 0) return;
@@ -185,7 +185,9 @@ class Watch {
   }
 }
 
-/** Why a pin that is closed ends its watch: the process has surely ended, or the pidfd was closed. */
+/**
+ * Returns why a closed pin ends its watch: the process has ended, or other code closed the pidfd.
+ */
 function whyEnded(pin: Pin): UcredError | undefined {
   if (pin.isStolen) return stolen(WHY);
   try {

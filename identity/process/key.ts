@@ -1,4 +1,4 @@
-/** A pinned process → a string that no other process has, ever. */
+/** A pinned process → a string that identifies it uniquely, also across reboots. */
 
 import { UcredError } from "../../core/errors.ts";
 import { type Fact, known, unknown } from "../../core/facts.ts";
@@ -7,12 +7,13 @@ import { readText } from "../../system/proc_files.ts";
 import { type Pinned, readStartTime } from "./snapshot.ts";
 import type { Pin } from "./pidfd.ts";
 
-/** The key, by which two peers are told to be the same process; `unknown` without a pin. */
+/** Returns the key; equal keys mean the same process. `unknown` without a pin. */
 export function keyOf(pinned: Pinned): Fact<string> {
   if (pinned instanceof UcredError) return unknown(pinned);
   try {
     const inode = pinned.inode();
-    // An inode number of pidfs is given once per boot; a pid is given again, but not at one time.
+    // pidfs assigns an inode number once per boot. A pid is reused, but never with the same start
+    // time.
     return inode === undefined
       ? known(`${bootId(pinned)}-${pinned.pid}-${readStartTime(pinned)}`, "procfs@now")
       : known(`${bootId(pinned)}-${inode}`, "kernel@now");
@@ -22,7 +23,7 @@ export function keyOf(pinned: Pinned): Fact<string> {
   }
 }
 
-/** A random number that the kernel makes when it starts. random(4) */
+/** Reads the boot id, which the kernel generates at random when it boots: random(4). */
 function bootId({ system, calls }: Pin): string {
   const id = readText(system, calls, "/proc/sys/kernel/random/boot_id");
   if (typeof id === "number") throw syscallError(system, "read the boot id", "read", -id);

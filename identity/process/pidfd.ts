@@ -1,4 +1,4 @@
-/** Descriptor → pidfd of the process that connected: what keeps its pid from meaning another one. */
+/** Descriptor → pidfd of the connected process, which detects that its pid was reused. */
 
 import type { LinuxCalls, Memory } from "../../adapters/libc.ts";
 import type { System } from "../../adapters/select.ts";
@@ -26,7 +26,7 @@ import { readLink, readText } from "../../system/proc_files.ts";
 import { syscallError, unexpectedAnswer } from "../../system/syscall_error.ts";
 import { hidingProc, SHOW_PROCESSES } from "../../system/hidepid.ts";
 
-/** What a pidfd showed when it was opened, by which it is recognised later. */
+/** What identified a pidfd when it was opened, for later comparison. */
 interface Proof {
   /** Its device and inode. On pidfs (Linux 6.9) every process has an inode number of its own. */
   readonly file: FileId;
@@ -35,34 +35,37 @@ interface Proof {
 }
 
 /**
- * A pidfd that we own, and the checks that it allows. Not shown to users: they hold a peer, and the
- * pin is given back when that is closed or collected.
+ * A pidfd that we own, and the checks that it allows. Internal: users hold a peer, and the pin is
+ * released when that peer is closed or collected.
  *
- * Each answer is used only after the descriptor was found to be this pidfd still. The check follows the
- * call that it guards: a number that was lost never means the same process again.
+ * Each answer is used only after the descriptor was proven to be this pidfd. The proof follows the
+ * call that it guards: a number that was lost never refers to the same process again.
  */
 export class Pin {
   readonly kind: PinKind;
-  /** Our pid namespace's number for the process; `undefined` where there is none. */
+  /** The process's pid in our pid namespace; `undefined` if it has none. */
   readonly pid: number | undefined;
   readonly system: System;
   readonly calls: LinuxCalls;
-  /** Aborts when the process ends, once somebody has asked for it. */
+  /** Aborts when the process ends; created on first use. */
   signal: AbortSignal | undefined;
   #fd: number;
   readonly #proof: Proof;
-  /** Other code of the process has closed the pidfd. */
+  /** Whether other code of the process has closed the pidfd. */
   #isStolen = false;
-  /** How many peers have it: all that were identified over one connection share one. */
+  /** Number of peers that share it: all that were identified over one connection. */
   #peers = 0;
-  /** How many of these were collected while somebody may wait for the signal. */
+  /**
+   * Peers garbage-collected while the exit signal was still watched; the watch holds the pidfd for
+   * them.
+   */
   #forgotten = 0;
   /** Ends the watch for `signal`, while there is one. */
   #endWatch: (() => void) | undefined;
 
   /**
-   * @param fd A pidfd that was opened just now. The pin owns it from now on.
-   * @throws {UcredError} If it shows nothing by which it can be recognised later; it is closed then.
+   * @param fd A pidfd that was just opened. The pin owns it from now on.
+   * @throws {UcredError} If it has no property that identifies it later; it is then closed.
    */
   constructor(
     system: System,
@@ -79,20 +82,20 @@ export class Pin {
     this.#fd = fd;
     const { pins } = memoryOf(system);
     const former = pins.get(fd);
-    // The kernel gives no open number again: other code has closed that pidfd.
+    // The kernel never reuses a number that is open: other code has closed that pidfd.
     if (former !== undefined) former.#lose();
     pins.set(fd, this);
   }
 
-  /** The pidfd, borrowed. @throws {UcredError} Once it was given back. */
+  /** The pidfd, borrowed. @throws {UcredError} After it was released. */
   get fd(): number {
     if (this.#fd < 0) throw this.whyClosed();
     return this.#fd;
   }
 
-  /** Why there is no pidfd any more. */
+  /** Builds the error for a pidfd that is closed. */
   whyClosed(): UcredError {
-    return this.#isStolen ? stolen("look at the peer's process") : closedPinError();
+    return this.#isStolen ? stolen("read the peer's process") : closedPinError();
   }
 
   /** Whether other code of the process has closed the pidfd. */
@@ -100,14 +103,14 @@ export class Pin {
     return this.#isStolen;
   }
 
-  /** Finds out whether the number still means this pidfd. @throws {UcredError} If it does not. */
+  /** Checks that the number still refers to this pidfd. @throws {UcredError} If it does not. */
   prove(): void {
     if (isProven(this.system, this.calls, this.fd, this.#proof)) return;
     this.#lose();
     throw this.whyClosed();
   }
 
-  /** The number is not ours any more, and must not be closed. */
+  /** Gives up a number that is no longer ours and must not be closed. */
   #lose(): void {
     const fd = this.#fd;
     if (fd < 0) return;
@@ -124,32 +127,33 @@ export class Pin {
     return this.#fd < 0;
   }
 
-  /** One more peer has it. */
+  /** Adds a peer. */
   retain(): this {
     this.#peers++;
     return this;
   }
 
   /**
-   * One peer less has it.
+   * Removes a peer; the last one closes the pidfd.
    *
-   * @param forgotten The peer was not closed, but collected: who waits for the signal still does.
+   * @param forgotten Whether the peer was garbage-collected instead of closed: its signal still
+   * aborts.
    */
   release(forgotten = false): void {
     if (forgotten && this.#endWatch !== undefined) {
-      this.#forgotten++; // the watch has its share from now on
+      this.#forgotten++; // the watch holds its share from now on
       return;
     }
     this.#peers--;
     if (this.#peers === 0) this.close();
   }
 
-  /** The signal is watched for. */
+  /** Registers the watch for `signal`. */
   watched(end: () => void): void {
     this.#endWatch = end;
   }
 
-  /** The signal is not watched for any more. */
+  /** Removes the watch for `signal`. */
   unwatched(): void {
     this.#endWatch = undefined;
     this.#peers -= this.#forgotten;
@@ -157,14 +161,14 @@ export class Pin {
     if (this.#peers === 0) this.close();
   }
 
-  /** Gives the pidfd back, whoever has it. May be called again. */
+  /** Closes the pidfd for all peers. May be called again. */
   close(): void {
     if (this.#fd < 0) return;
     const end = this.#endWatch;
     this.#endWatch = undefined;
     end?.();
     const fd = this.#fd;
-    if (fd < 0) return; // whom the end woke may have closed it
+    if (fd < 0) return; // an abort handler may have closed it
     this.#fd = -1;
     const { pins } = memoryOf(this.system);
     if (pins.get(fd) === this) pins.delete(fd);
@@ -172,14 +176,14 @@ export class Pin {
     else this.#isStolen = true;
   }
 
-  /** Whether the process runs: a zombie does not. */
+  /** Reports whether the process is running; a zombie is not. */
   isAlive(): boolean {
     const isAlive = this.#isRunning();
     this.prove();
     return isAlive;
   }
 
-  /** {@link Pin.isAlive}, without the proof. */
+  /** Implements {@link Pin.isAlive} without the proof. */
   #isRunning(): boolean {
     const { poll } = memoryOf(this.system);
     poll.words[POLLFD.fd / 4] = this.fd;
@@ -187,7 +191,9 @@ export class Pin {
     view[POLLFD.events / 2] = POLLIN;
     view[POLLFD.revents / 2] = -1;
     const ready = this.calls.poll(poll);
-    if (ready < 0) throw syscallError(this.system, "tell whether the peer lives", "poll", -ready);
+    if (ready < 0) {
+      throw syscallError(this.system, "check whether the peer is alive", "poll", -ready);
+    }
     if (ready === 0) return true;
     if ((view[POLLFD.revents / 2]! & POLLNVAL) !== 0) {
       this.#lose();
@@ -196,9 +202,12 @@ export class Pin {
     return false;
   }
 
-  /** The ids that the process has now. @throws {UcredError} `ERR_UCRED_PEER_GONE` if it has ended. */
+  /**
+   * Reads the current ids of the process. @throws {UcredError} `ERR_UCRED_PEER_GONE` if it has
+   * ended.
+   */
   readIds(): { readonly ids: ProcessIds; readonly source: "kernel@now" | "procfs@now" } {
-    const what = "read the peer's ids of now";
+    const what = "read the peer's current ids";
     const { info } = memoryOf(this.system);
     info.words.fill(NO_ID);
     info.words.set(pidfdRequest(), PIDFD_INFO.mask / 4);
@@ -206,23 +215,23 @@ export class Pin {
     if (result === 0) {
       const ids = decodePidfdIds(info.words);
       if (ids !== undefined && isPlausible(ids) && this.isAlive()) {
-        // Another thread might have closed the pidfd before it was first looked at.
+        // Another thread might have closed the pidfd before its proof was taken.
         const pid = decodePidfdPid(info.words);
         if (pid !== undefined && this.pid !== undefined && pid !== this.pid) {
-          throw unexpectedAnswer(what, "ioctl", `for pid ${pid} where ${this.pid} was expected`);
+          throw unexpectedAnswer(what, "ioctl", `pid ${pid} where ${this.pid} was expected`);
         }
         return { ids, source: "kernel@now" };
       }
     }
     if (!this.isAlive()) throw gone(what);
-    // Linux before 6.13, or a process for which our pid namespace has no number.
+    // Linux before 6.13, or a process without a pid in our namespace.
     const ids = parseIds(parseStatus(this.read("status", what)));
-    if (ids === undefined) throw unexpectedAnswer(what, "read", "what is no list of ids");
+    if (ids === undefined) throw unexpectedAnswer(what, "read", "a malformed list of ids");
     return { ids, source: "procfs@now" };
   }
 
   /**
-   * Reads a file of the process's folder in /proc, and then makes sure that it was this process's.
+   * Reads a file of the process's folder in /proc, then checks that it belonged to this process.
    *
    * @param what Completes "Cannot …" in errors.
    */
@@ -234,7 +243,7 @@ export class Pin {
     );
   }
 
-  /** {@link Pin.read} for files that read as empty, or as another, once the main thread ends. */
+  /** Like {@link Pin.read}, for files that read as empty or different once the main thread ends. */
   readRunning(name: string, what: string): string {
     const text = this.read(name, what);
     if (!isEnding(this.read("stat", what))) return text;
@@ -243,7 +252,7 @@ export class Pin {
     throw new UcredError("ERR_UCRED_PEER_GONE", message, { hint });
   }
 
-  /** Reads a symbolic link in the process's folder, likewise. */
+  /** Like {@link Pin.read}, for a symbolic link. */
   readLink(name: string, what: string): string {
     return this.verified(
       what,
@@ -253,14 +262,14 @@ export class Pin {
   }
 
   /**
-   * Looks at /proc/PID, then checks that the pid was the pinned process's all the while: a process
-   * that still runs has had its number since before we looked.
+   * Reads in /proc/PID, then checks that the pid belonged to the pinned process all the time: a
+   * process that still runs had its pid before the read.
    *
-   * @param look Gives its answer, or −errno.
+   * @param look Returns its answer, or −errno.
    */
   verified<T>(what: string, syscall: string, look: (folder: string) => T | number): T {
     if (this.pid === undefined) {
-      const message = `Cannot ${what}: our pid namespace has no number for the process`;
+      const message = `Cannot ${what}: the process has no pid in our pid namespace`;
       const hint = "Run the server in the host's pid namespace";
       throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
     }
@@ -276,11 +285,11 @@ export class Pin {
     return found;
   }
 
-  /** Why nothing can be read in the process's folder: perhaps since /proc hides the folder from us. */
+  /** Builds the error for a failed read in /proc/PID, which hidepid= may have caused. */
   #unreadable(what: string, syscall: string, errno: number): UcredError {
     const { system, calls } = this;
     const name = system.abi.errnoNames[errno];
-    const hides = name === "ENOENT" // of a process that runs, so that the file or the folder is not shown
+    const hides = name === "ENOENT" // the process runs, so /proc hides the file or the folder
       ? readText(system, calls, `/proc/${this.pid}/stat`) === -errno
       : (name === "EPERM" || name === "EACCES") && hidingProc(system) !== undefined;
     if (!hides) return syscallError(system, what, syscall, errno);
@@ -292,7 +301,7 @@ export class Pin {
     });
   }
 
-  /** The pidfd's inode number, where the kernel gives each process its own. */
+  /** Returns the pidfd's inode number, if the kernel assigns one to each process. */
   inode(): string | undefined {
     this.prove();
     const { file, pid } = this.#proof;
@@ -302,21 +311,21 @@ export class Pin {
   }
 }
 
-/** Finds what a new pidfd can be recognised by. */
+/** Takes the proof of a new pidfd. */
 function proofOf(system: System, calls: LinuxCalls, fd: number): Proof {
   const file = fileIdOf(system, calls, fd);
   if (typeof file === "number") throw syscallError(system, WHAT, "fstat", -file);
   if (isPidfs(system, calls, fd, file)) return { file, pid: undefined };
   const pid = fdinfoPid(system, calls, fd);
   if (typeof pid === "string") return { file, pid };
-  calls.close(fd); // it was opened just now
+  calls.close(fd); // nothing else has used it yet
   if (pid !== undefined && pid !== -ENOENT) throw syscallError(system, WHAT, "open", -pid);
   const message = `Cannot ${WHAT}: /proc/self/fdinfo does not show whose pidfd it is`;
   const hint = "Mount /proc, or use Linux 6.9 or later, whose pidfds have an inode each";
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }
 
-/** Whether a new pidfd has an inode of its own. All that have are on the same device. */
+/** Reports whether a new pidfd has an inode of its own. All such pidfds are on one device. */
 function isPidfs(system: System, calls: LinuxCalls, fd: number, [low, high]: FileId): boolean {
   const memory = memoryOf(system);
   const { statfs, pidfs } = memory;
@@ -328,18 +337,20 @@ function isPidfs(system: System, calls: LinuxCalls, fd: number, [low, high]: Fil
   return true;
 }
 
-/** Whether a number still means the pidfd that the proof is of. */
+/** Reports whether a number still refers to the pidfd of the proof. */
 function isProven(system: System, calls: LinuxCalls, fd: number, { file, pid }: Proof): boolean {
   if (!isFile(system, calls, fd, file)) return false;
   if (pid === undefined) return true;
   const now = fdinfoPid(system, calls, fd);
-  // −1 once the process was reaped: then it is said to have ended, whichever process it was.
+  // −1 once the process was reaped: every reaped process reads so, and has ended in any case.
   if (typeof now !== "number") return now === pid || now === "-1";
   if (now === -ENOENT) return false;
   throw syscallError(system, "recognise the peer's pidfd", "open", -now);
 }
 
-/** {@link isProven}, also with no descriptor left to look at /proc, which closing is to help. */
+/**
+ * Like {@link isProven}, but works without a free descriptor for /proc, which closing will free.
+ */
 function mayClose(system: System, calls: LinuxCalls, fd: number, proof: Proof): boolean {
   try {
     return isProven(system, calls, fd, proof);
@@ -348,7 +359,9 @@ function mayClose(system: System, calls: LinuxCalls, fd: number, proof: Proof): 
   }
 }
 
-/** `Pid:` of a descriptor, `undefined` if it is no pidfd, or −errno. proc_pid_fdinfo(5) */
+/**
+ * Returns `Pid:` of a descriptor, `undefined` if it is not a pidfd, or −errno: proc_pid_fdinfo(5).
+ */
 function fdinfoPid(system: System, calls: LinuxCalls, fd: number): string | number | undefined {
   const text = readText(system, calls, `/proc/self/fdinfo/${fd}`);
   return typeof text === "number" ? text : parseStatus(text).get("Pid");
@@ -357,7 +370,7 @@ function fdinfoPid(system: System, calls: LinuxCalls, fd: number): string | numb
 /** ENOENT, <asm-generic/errno-base.h> */
 const ENOENT = 2;
 
-/** Every id has a value that a process can have. */
+/** Reports whether every id is one that a process can have. */
 function isPlausible(ids: ProcessIds): boolean {
   return Object.values(ids).every((id) => id !== NO_ID);
 }
@@ -365,13 +378,13 @@ function isPlausible(ids: ProcessIds): boolean {
 /**
  * Pins the process that connected.
  *
- * The kernel keeps a reference to it with the socket and gives a pidfd for that (SO_PEERPIDFD, Linux
- * 6.5). Before, all that can be had is a pidfd for the number: the process might have ended since
- * it connected, and another might have its number. That is refused where its ids are not those of
- * the connection, and is marked as the weaker kind in any case.
+ * Since Linux 6.5 the kernel keeps a reference to it with the socket and returns a pidfd for it
+ * (SO_PEERPIDFD). Before, only a pidfd for the pid is available: the process might have ended since
+ * it connected, and another might have its pid. Such a pin is rejected if the process's ids differ
+ * from those of the connection. It is marked as the weaker kind.
  *
  * @throws {UcredError} `ERR_UCRED_PEER_GONE` if the process was reaped, `ERR_UCRED_UNSUPPORTED`,
- * `ERR_UCRED_PERMISSION`, or `ERR_UCRED_SYSCALL`, for one where descriptors have run out.
+ * `ERR_UCRED_PERMISSION`, or `ERR_UCRED_SYSCALL`, for example without a free descriptor.
  */
 export function pinPeer(system: System, fd: number, of: Credentials): Pin {
   const { abi, libc: { linux } } = system;
@@ -387,7 +400,7 @@ const WHAT = "pin the peer's process";
 /** EINVAL: what SO_PEERPIDFD gave for a reaped process before it gave a pidfd; <errno.h> */
 const EINVAL = 22;
 
-/** `undefined` where the kernel does not have the option. */
+/** Returns `undefined` if the kernel lacks the option. */
 function fromSocket(
   system: System,
   { options, errnoNames }: LinuxAbi,
@@ -397,7 +410,7 @@ function fromSocket(
 ): Pin | undefined {
   const { libc, value, size } = system;
   value.words[0] = NO_ID;
-  size.words[0] = 4; // with less, the kernel would open a pidfd and tell nobody its number
+  size.words[0] = 4; // with less, the kernel would open a pidfd and not return its number
   const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_PEERPIDFD, value, size);
   if (errno !== 0) {
     if (errnoNames[errno] === "ENOPROTOOPT") return undefined;
@@ -407,14 +420,14 @@ function fromSocket(
   const pidfd = value.words[0]! | 0;
   if (size.words[0] !== 4 || pidfd < 0) {
     if (pidfd >= 0) calls.close(pidfd);
-    throw unexpectedAnswer(WHAT, "getsockopt", "what is no descriptor");
+    throw unexpectedAnswer(WHAT, "getsockopt", "no valid descriptor");
   }
   return new Pin(system, calls, pidfd, "connect", pid);
 }
 
 function fromNumber(system: System, calls: LinuxCalls, of: Credentials): Pin {
   if (of.pid === undefined) {
-    const message = `Cannot ${WHAT}: our pid namespace has no number for it`;
+    const message = `Cannot ${WHAT}: it has no pid in our pid namespace`;
     const hint = "Use Linux 6.5 or later, or run the server in the host's pid namespace";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   }
@@ -423,7 +436,7 @@ function fromNumber(system: System, calls: LinuxCalls, of: Credentials): Pin {
     const { ids } = pin.readIds();
     if (ids.euid === of.uid && ids.egid === of.gid) return pin;
     const message = `Cannot ${WHAT}: pid ${of.pid} now has other ids than the one that connected`;
-    const hint = "Use Linux 6.5 or later, which can tell whether it is the same process";
+    const hint = "Use Linux 6.5 or later, which identifies the process that connected";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   } catch (error) {
     pin.close();
@@ -435,13 +448,13 @@ function openPidfd(system: System, calls: LinuxCalls, pid: number): Pin {
   const pidfd = calls.syscall(SYS_PIDFD_OPEN, pid, 0);
   if (pidfd >= 0) return new Pin(system, calls, pidfd, "accept", pid);
   const name = system.abi.errnoNames[-pidfd];
-  // The number is by now only a thread's: EINVAL, or ENOENT since Linux 6.16.
+  // The pid is by now only a thread's: EINVAL, or ENOENT since Linux 6.16.
   if (name === "EINVAL" || name === "ENOENT") throw gone(WHAT);
   throw syscallError(system, WHAT, "pidfd_open", -pidfd);
 }
 
 /**
- * Pins whichever process has this number now.
+ * Pins the process that has this pid now.
  *
  * @throws {UcredError} `ERR_UCRED_PEER_GONE` if there is none.
  */
@@ -452,26 +465,26 @@ export function pinPid(system: System, pid: number): Pin {
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint: "Decide by uid and gid" });
 }
 
-/** The error for a pin that was given back. */
+/** Builds the error for a pin that was released. */
 export function closedPinError(): UcredError {
-  const message = "Cannot look at the peer's process: the peer was closed";
+  const message = "Cannot read the peer's process: the peer was closed";
   const hint = "Read facts of the process before close(), and before the connection closes";
   return new UcredError("ERR_UCRED_NO_FD", message, { hint });
 }
 
-/** The error for a process that has ended. */
+/** Builds the error for a process that has ended. */
 export function gone(what: string): UcredError {
   return new UcredError("ERR_UCRED_PEER_GONE", `Cannot ${what}: the process has ended`, {
     hint: "Decide by its credentials as of connect, which stay true, or refuse it",
   });
 }
 
-/** Whether /proc numbers processes as our own pid namespace does; once true it stays so. */
+/** Reports whether /proc shows our own pid namespace; once true it stays so. */
 function procIsOurs(system: System, calls: LinuxCalls): boolean {
   const memory = memoryOf(system);
   if (memory.procIsOurs) return true;
   const text = readText(system, calls, "/proc/self/status");
-  // One number: the namespace that this /proc shows is the innermost one that we are in.
+  // One number: this /proc shows the innermost pid namespace that we are in.
   const numbers = typeof text === "string" ? parsePidNumbers(parseStatus(text)) : undefined;
   return memory.procIsOurs = numbers?.length === 1;
 }
@@ -483,7 +496,7 @@ interface PinMemory {
   procIsOurs: boolean;
   /** The device of pidfs, once a pidfd was found on it. */
   pidfs: readonly [number, number] | undefined;
-  /** Every pin that is open, by its descriptor. */
+  /** Every open pin, by its descriptor. */
   readonly pins: Map<number, Pin>;
 }
 

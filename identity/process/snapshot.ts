@@ -1,4 +1,7 @@
-/** A pinned process → facts about it, each read when asked for and checked to be of that process. */
+/**
+ * A pinned process → facts about it. Each is read on demand and then checked to belong to that
+ * process.
+ */
 
 import { nodeCrypto } from "../../adapters/builtins.ts";
 import { type CgroupPlace, placeOf } from "../../core/cgroup.ts";
@@ -34,15 +37,15 @@ import { INSPECT, type InspectArguments, inspectAs } from "../../core/console.ts
 import { mapsEvery } from "../../system/overflow_ids.ts";
 import type { Pin } from "./pidfd.ts";
 
-/** Bytes of an executable that are hashed at most. */
+/** Maximum size of an executable that is hashed. */
 const MAX_EXE_BYTES = 512 << 20;
 
-/** Where facts come from: a pin, or the reason why there is none. */
+/** Where facts are read: a pin, or the reason why there is none. */
 export type Pinned = Pin | UcredError;
 
 type Name = keyof ProcessValues;
 
-/** Shared by several facts, and therefore read once. */
+/** Sources that several facts share; each is read once. */
 interface Sources {
   readonly exe: { readonly path: string; readonly deleted: boolean };
   readonly status: ReadonlyMap<string, string>;
@@ -50,10 +53,10 @@ interface Sources {
   readonly place: CgroupPlace;
 }
 
-/** What one snapshot reads from. */
+/** The source of one snapshot. */
 class Reader {
   readonly pin: Pin;
-  /** Whose pin it is, which is given back when nobody holds that any more. */
+  /** The peer that owns the pin; the reference keeps it from being collected. */
   readonly holder: object;
   readonly #sources = new Map<keyof Sources, unknown>();
 
@@ -77,15 +80,15 @@ const SOURCES: { readonly [K in keyof Sources]: (from: Reader) => Sources[K] } =
   },
   place: (from) => {
     const { system, calls } = from.pin;
-    const path = from.get("cgroup"); // if there is no /proc, its error says so
-    // In another namespace paths begin anew, and a container's root gives the names.
+    const path = from.get("cgroup"); // without /proc this throws
+    // In another namespace paths are relative to it, and a container's root chooses the names.
     const namespace = readLink(system, calls, "/proc/self/ns/cgroup");
     if (typeof namespace === "number") {
       throw syscallError(system, "read our cgroup namespace", "readlink", -namespace);
     }
     const place = namespace === INITIAL_CGROUP_NAMESPACE ? inCgroups(path) : undefined;
     if (place !== undefined) return place;
-    const message = "Cannot tell the peer's unit: we are not in the host's cgroup namespace";
+    const message = "Cannot determine the peer's unit: we are not in the host's cgroup namespace";
     const hint = "Run the server in the host's cgroup namespace";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   },
@@ -94,7 +97,7 @@ const SOURCES: { readonly [K in keyof Sources]: (from: Reader) => Sources[K] } =
 /** PROC_CGROUP_INIT_INO, <linux/proc_ns.h> */
 const INITIAL_CGROUP_NAMESPACE = "cgroup:[4026531835]";
 
-/** How each fact is read: its value, `null` where it is known to be none, or an error. */
+/** Reads each fact: its value, `null` if it is known to be none, or an error. */
 const READERS: { readonly [N in Name]: (from: Reader) => ProcessValues[N] | null } = {
   exe: (from) => from.get("exe").path,
   exeDeleted: (from) => from.get("exe").deleted,
@@ -121,20 +124,23 @@ const READERS: { readonly [N in Name]: (from: Reader) => ProcessValues[N] | null
   namespaces: readNamespaces,
 };
 
-/** Left out of plain data: one reads a whole file, the other may hold secrets. */
+/**
+ * Facts that plain data omits unless they were read: one reads a whole file, the other may hold
+ * secrets.
+ */
 const ONLY_IF_ASKED: ReadonlySet<Name> = new Set(["exeSha256", "cmdline"]);
 
 const NAMES = Object.keys(READERS) as readonly Name[];
 
 function sensible<T>(value: T | undefined, what: string): T {
-  if (value === undefined) throw unexpectedAnswer(what, "read", "what cannot be understood");
+  if (value === undefined) throw unexpectedAnswer(what, "read", "unexpected data");
   return value;
 }
 
 function auditId(pin: Pin, file: string, what: string): number | null {
   const id = sensible(parseAuditId(pin.read(file, what)), what);
   if (id !== null || file !== "loginuid" || mapsEvery(pin.system, "uid")) return id;
-  const message = `Cannot ${what}: whoever logged in may have no number in our user namespace`;
+  const message = `Cannot ${what}: our user namespace may not map the login uid`;
   const hint = "Run the server outside the container";
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }
@@ -144,18 +150,18 @@ const inCgroups = ({ path, others }: CgroupPaths) => placeOf(path, others);
 function told(container: string | null | undefined): string | null {
   if (container !== undefined) return container;
   const message =
-    "Cannot tell whether the peer is in a container: its control groups do not show it";
+    "Cannot determine whether the peer is in a container: its control groups do not show it";
   const hint = "Decide by the unit, the control group or sameNamespaces";
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }
 
-/** Supplementary groups of now. */
+/** Reads the current supplementary groups. */
 export function readGroupsNow(pin: Pin): readonly number[] {
-  const what = "read the peer's groups of now";
+  const what = "read the peer's current groups";
   return sensible(parseGroups(parseStatus(pin.read("status", what))), what);
 }
 
-/** From boot to the pinned process's start, in ms. */
+/** Reads the time from boot to the process's start, in ms. */
 export function readStartTime(pin: Pin): number {
   const what = "read the peer's start time";
   return sensible(parseStartTime(pin.read("stat", what)), what);
@@ -179,7 +185,7 @@ function readNamespaces({ pin }: Reader): Namespaces {
   return found as Namespaces;
 }
 
-/** Opens the file that runs, whatever now has its name, and reads it to its end. */
+/** Hashes the file that is running, even after its path was replaced. */
 function hashExe({ pin }: Reader): string {
   const { system, calls } = pin;
   const what = "read the peer's executable";
@@ -198,7 +204,7 @@ function hashExe({ pin }: Reader): string {
       const length = calls.read(file!.use(what), chunk);
       if (length < 0) throw syscallError(system, what, "read", -length);
       if (length === 0) {
-        file!.use(what); // it was this file that was read
+        file!.use(what); // proves that this file was read
         return hash.digest("hex");
       }
       if ((total += length) > MAX_EXE_BYTES) {
@@ -214,17 +220,18 @@ function hashExe({ pin }: Reader): string {
 }
 
 /**
- * A snapshot that has read nothing yet.
+ * Creates a snapshot that has read nothing yet.
  *
- * @param holder The peer, which is not to be collected before its snapshot is.
+ * @param holder The peer, which must not be collected before its snapshot.
  */
 export function snapshotOf(pinned: Pinned, holder: object): ProcessSnapshot {
   return new Snapshot(pinned, holder) as Snapshot & ProcessSnapshot;
 }
 
-/** What {@link ProcessSnapshot} describes. */
+/** The implementation of {@link ProcessSnapshot}. */
 class Snapshot {
-  // A getter for each fact. Made once: as own properties they took five times as long as a readlink.
+  // A getter for each fact, defined once: as own properties they took five times as long as a
+  // readlink.
   static {
     for (const name of NAMES) {
       Object.defineProperty(this.prototype, name, {
@@ -249,7 +256,7 @@ class Snapshot {
     return this.#facts ??= Object.freeze(Object.create(null, Object.fromEntries(getters)));
   }
 
-  /** Reads a fact, once. */
+  /** Reads a fact once. */
   #fact(name: Name): Fact<unknown> {
     let fact = this.#read.get(name);
     if (fact === undefined) this.#read.set(name, fact = readFact(this.#from, name));

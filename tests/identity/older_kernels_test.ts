@@ -90,7 +90,7 @@ testWith([...here, needs.root], "the weaker pin refuses another process's pidfd"
   const stranger = spawn("sleep", ["30"], { uid: 4321 });
   const byNumber = { PEERPIDFD: ENOPROTOOPT, OTHER_PID: stranger.pid };
   const [peer, actor] = await startActor([], on(deny(byNumber)));
-  assert.match(reasonOf(peer.facts.pinned).message, /for pid \d+ where \d+ was expected/);
+  assert.match(reasonOf(peer.facts.pinned).message, /pid \d+ where \d+ was expected/);
   assert.deepEqual([peer.pinned, peer.alive, peer.uid], [undefined, undefined, 0]);
   actor.hangUp();
   stranger.kill();

@@ -471,7 +471,7 @@ testWith(
       unlinkSync(path);
     }
     const { message } = await refusal({ path });
-    assert.match(message, /: 11 sockets of this process are bound there still$/);
+    assert.match(message, /: 11 sockets of this process are still bound there$/);
     assert.deepEqual(readdirSync(dirname(path)), []);
     for (const server of servers) await server.close({});
     await at({ path }, async () => assert.equal(await visit(path), "welcome"));
@@ -563,7 +563,7 @@ testWith(here, "listen() serves at paths of up to 107 bytes, and reports longer 
         await at({ path }, async () => assert.equal(await visit(path), "welcome"));
       } else {
         const { message } = await refusal({ path });
-        assert.match(message, new RegExp(`: it has ${length} bytes, and 107 are the most$`));
+        assert.match(message, new RegExp(`: it has ${length} bytes; the maximum is 107$`));
       }
       assert.deepEqual(readdirSync(folder), []);
     }

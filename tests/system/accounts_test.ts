@@ -116,7 +116,7 @@ testWith(
     fake.answer(group(17 << 20));
     assert.throws(() => accountId("group", "games", fake.open()), {
       code: "ERR_UCRED_SYSCALL",
-      message: 'Cannot look up group "games": an account takes more than 16 MiB',
+      message: 'Cannot look up group "games": an entry is larger than 16 MiB',
       hint: /\/etc\/group/,
     });
   },

@@ -105,7 +105,7 @@ function canMount(): boolean {
 for (
   const [name, options, where, message] of [
     ["ignores chmod", ["--chmod-ignore"], { mode: 0o660 }, /gives the socket mode 0[0-7]{3} and /],
-    ["widens modes", ["--perms=0777"], {}, /makes a folder that has mode 0777 and not 0700$/],
+    ["widens modes", ["--perms=0777"], {}, /creates a folder that has mode 0777 and not 0700$/],
     ["widens files", ["--perms=0666:d-wx:du+rwx"], {}, /(mode 0666 and not 0600|has mode )/],
     [
       "ignores chown",

@@ -74,7 +74,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
     // There is no second one.
     const { error } = await server.tell<Answer>({ listen: { systemd: true } });
     assert.equal(error?.code, "ERR_UCRED_NO_FD");
-    assert.match(error!.message, /: there is none; left are: none$/);
+    assert.match(error!.message, /: there is none; available: none$/);
     await server.kill();
   });
 
@@ -107,18 +107,21 @@ for (const [api, kind] of Object.entries(KINDS)) {
     const second = visitSoon(paths[1]);
     const ask = (systemd: true | string) => server.tell<Answer>({ listen: { systemd } });
 
-    assert.match((await ask(true)).error!.message, /there are 3; left are: "one", "two", "two"$/);
-    assert.match((await ask("two")).error!.message, /there are 2 of this name; left are: /);
+    assert.match((await ask(true)).error!.message, /there are 3; available: "one", "two", "two"$/);
+    assert.match((await ask("two")).error!.message, /there are 2 of this name; available: /);
     // None is inherited by what the server starts, whether it serves there or not.
     for (const fd of [3, 4, 5]) {
       const info = readFileSync(`/proc/${server.child.process.pid}/fdinfo/${fd}`, "utf8");
       assert.ok(parseInt(/^flags:\s*([0-7]+)$/m.exec(info)![1]!, 8) & 0o2000000, info);
     }
-    assert.match((await ask("three")).error!.message, /there is none named "three"; left are: /);
-    assert.match((await ask("")).error!.message, /there is none named ""; left are: /);
+    assert.match((await ask("three")).error!.message, /there is none named "three"; available: /);
+    assert.match((await ask("")).error!.message, /there is none named ""; available: /);
     assert.deepEqual(await ask("one"), { listening: paths[0] });
     assert.equal(await first, `${process.getuid!()}\n`);
-    assert.match((await ask("one")).error!.message, /there is none named "one"; left are: "two", /);
+    assert.match(
+      (await ask("one")).error!.message,
+      /there is none named "one"; available: "two", /,
+    );
 
     const left = await Promise.race([second.then(() => "served"), visit(paths[0])]);
     assert.equal(left, `${process.getuid!()}\n`); // nobody serves the second
@@ -139,7 +142,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
     }
     const { error } = await server.tell<Answer>({ listen: { systemd: true } });
     assert.equal(error?.code, "ERR_UCRED_NOT_UNIX");
-    assert.match(error!.message, /: fd 3 is no Unix socket$/);
+    assert.match(error!.message, /: fd 3 is not a Unix socket$/);
     await server.kill();
     assert.equal(received, "");
   });
@@ -366,7 +369,7 @@ testWith(
         ],
         [{ LISTEN_FDS: "1e0", LISTEN_PID: own }, /LISTEN_FDS is "1e0"$/],
         [{ LISTEN_FDS: "1", LISTEN_PID: `-${own}` }, /they are for process -[0-9]+, and this is/],
-        [{ LISTEN_FDS: "0", LISTEN_PID: own }, /there is none; left are: none$/],
+        [{ LISTEN_FDS: "0", LISTEN_PID: own }, /there is none; available: none$/],
         [{ LISTEN_FDS: "", LISTEN_PID: own }, /LISTEN_FDS is ""$/],
         [{ LISTEN_FDS: " 1", LISTEN_PID: own }, /LISTEN_FDS is " 1"$/],
         [{ LISTEN_FDS: "-1", LISTEN_PID: own }, /LISTEN_FDS is "-1"$/],
@@ -374,9 +377,9 @@ testWith(
         [{ LISTEN_FDS: "0x1", LISTEN_PID: own }, /LISTEN_FDS is "0x1"$/],
         [{ LISTEN_FDS: "one", LISTEN_PID: own }, /LISTEN_FDS is "one"$/],
         [{ LISTEN_FDS: "4294967297", LISTEN_PID: own }, /LISTEN_FDS is "4294967297"$/],
-        [{ LISTEN_FDS: "2", LISTEN_PID: own }, /there are 2; left are: "unknown", "unknown"$/],
-        [{ LISTEN_FDS: "2", LISTEN_PID: own, LISTEN_FDNAMES: "a" }, /left are: "a", "unknown"$/],
-        [{ LISTEN_FDS: "2", LISTEN_PID: own, LISTEN_FDNAMES: "a:b:c" }, /left are: "a", "b"$/],
+        [{ LISTEN_FDS: "2", LISTEN_PID: own }, /there are 2; available: "unknown", "unknown"$/],
+        [{ LISTEN_FDS: "2", LISTEN_PID: own, LISTEN_FDNAMES: "a" }, /available: "a", "unknown"$/],
+        [{ LISTEN_FDS: "2", LISTEN_PID: own, LISTEN_FDNAMES: "a:b:c" }, /available: "a", "b"$/],
       ] satisfies [ListenVariables, RegExp][]
     ) {
       assert.throws(() => takeInherited(undefined, openedSystem(), variables), {
