@@ -20,36 +20,20 @@
 export type { Credentials } from "./core/credentials.ts";
 export type {
   Accounts,
-  AnyOf,
   Condition,
   PolicyDocument,
   RuleDocument,
   TestDocument,
   TestPeer,
 } from "./core/policy/document/types.ts";
-export type { DocumentPath } from "./core/policy/document/problems.ts";
-export type { IdRange } from "./core/policy/decide/id_ranges.ts";
-export type { PolicyCase } from "./core/policy/analyze/region.ts";
-export type { Counterexample } from "./core/policy/analyze/difference.ts";
 export type {
   ConditionExplanation,
   Explanation,
   RuleExplanation,
 } from "./core/policy/analyze/explain.ts";
-export type { Finding, FindingKind } from "./core/policy/analyze/findings.ts";
-export type { LintOptions } from "./core/policy/analyze/lint.ts";
 export type { DecideOptions, Decision } from "./core/policy/decide/decision.ts";
-export { equivalent, type Policy } from "./core/policy/policy.ts";
-export {
-  type ShadowCase,
-  type ShadowDifference,
-  type ShadowedPolicy,
-  type ShadowOptions,
-  shadowPolicy,
-} from "./core/policy/shadow.ts";
-export type { FactName, PlainPeer, SubjectFacts } from "./core/policy/decide/subject.ts";
-export type { TestReport, TestResult } from "./core/policy/analyze/run_tests.ts";
-export type { PeerIds, Who, WhoClause } from "./core/policy/analyze/who.ts";
+export type { Policy, RulePolicy } from "./core/policy/policy.ts";
+export type { FactName, PlainPeer } from "./core/policy/decide/subject.ts";
 export { UcredError, type UcredErrorCode, type UcredErrorDetails } from "./core/errors.ts";
 export type { Fact, FactSource } from "./core/facts.ts";
 export type {
@@ -57,12 +41,10 @@ export type {
   CredentialDrift,
   EndedProcess,
   LiveCredentials,
-  LiveId,
   Peer,
   PeerFacts,
   PeerJSON,
   PinKind,
-  ProcessIds,
 } from "./core/peer.ts";
 export type {
   Capabilities,

@@ -6,11 +6,14 @@ import { parse } from "yaml";
 import { isId } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
-import { writeWho } from "../core/policy/analyze/who.ts";
+import { equivalent } from "../core/policy/analyze/difference.ts";
+import { lint as lintPolicy } from "../core/policy/analyze/lint.ts";
+import { runTests } from "../core/policy/analyze/run_tests.ts";
+import { who as whoIn, writeWho } from "../core/policy/analyze/who.ts";
 import { type NameOfId, writeRanges } from "../core/policy/decide/id_ranges.ts";
 import type { PlainPeer } from "../core/policy/decide/subject.ts";
 import type { Accounts, NamedKind } from "../core/policy/document/types.ts";
-import { equivalent, type Policy } from "../core/policy/policy.ts";
+import type { RulePolicy } from "../core/policy/policy.ts";
 import { textOf } from "../core/text.ts";
 import { peerOfPid } from "../identity/peer_of_pid.ts";
 import { definePolicy } from "../policy/define.ts";
@@ -64,7 +67,7 @@ export function lint(
   { abstractSocket, ...options }: PolicyCommandOptions & { readonly abstractSocket?: boolean },
 ): ExitCode {
   return each(files, options, (file) => {
-    const findings = load(file, options).lint({ abstractSocket: abstractSocket === true });
+    const findings = lintPolicy(load(file, options), { abstractSocket: abstractSocket === true });
     if (!options.json) {
       for (const { level, message, where } of findings) {
         const style = level === "error" ? "red" : level === "warning" ? "yellow" : "dim";
@@ -83,7 +86,7 @@ export function lint(
 /** `test`: do their own tests pass? */
 export function test(files: readonly string[], options: PolicyCommandOptions): ExitCode {
   return each(files, options, (file) => {
-    const report = load(file, options).test();
+    const report = runTests(load(file, options));
     if (!options.json) print(String(report).split("\n").map(printable).join("\n"));
     return { code: report.passed ? 0 : 1, data: report };
   });
@@ -136,7 +139,7 @@ export function who(
   file: string,
   options: PolicyCommandOptions & { readonly action?: string },
 ): ExitCode {
-  const found = load(file, options).who(options.action);
+  const found = whoIn(load(file, options), options.action);
   if (options.json) printJson(found);
   else print(writeWho(found.clauses, namesOf(options)).split("\n").map(printable).join("\n"));
   return 0;
@@ -192,7 +195,7 @@ function refused(error: unknown, { json }: PolicyCommandOptions, code: 1 | 2): R
 }
 
 /** Reads a policy; "-" is stdin. Its owner does not matter, by default: nobody is let in by it. */
-function load(file: string, options: PolicyCommandOptions, allowUnsafeOwner = true): Policy {
+function load(file: string, options: PolicyCommandOptions, allowUnsafeOwner = true): RulePolicy {
   const accounts = accountsOf(options);
   if (file !== "-") return loadPolicy(file, { ...accounts, allowUnsafeOwner: allowUnsafeOwner });
   const bytes = readStdin();

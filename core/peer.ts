@@ -18,8 +18,14 @@ export type AmbiguousId = "uid" | "gid" | "groups";
  */
 export type PinKind = "connect" | "accept";
 
-/** The ids of one process, all unsigned 32-bit; see credentials(7). */
-export interface ProcessIds {
+/** The ids that a process has now, all unsigned 32-bit; see credentials(7). */
+export interface LiveCredentials {
+  /** Whether the process still runs. */
+  readonly alive: true;
+  /** Effective uid, as {@link Credentials.uid} is; the same as `euid`. */
+  readonly uid: number;
+  /** Effective gid; the same as `egid`. */
+  readonly gid: number;
   /** Real uid. */
   readonly ruid: number;
   /** Effective uid. */
@@ -36,24 +42,28 @@ export interface ProcessIds {
   readonly sgid: number;
   /** Gid for access to files. */
   readonly fsgid: number;
-}
-
-/** The name of an id in {@link LiveCredentials}. */
-export type LiveId = "uid" | "gid" | keyof ProcessIds;
-
-/** The ids that a process has now. */
-export interface LiveCredentials extends ProcessIds {
-  /** Whether the process still runs. */
-  readonly alive: true;
-  /** Effective uid, as {@link Credentials.uid} is; the same as `euid`. */
-  readonly uid: number;
-  /** Effective gid; the same as `egid`. */
-  readonly gid: number;
-  /** Those that may stand for "no number in our user namespace", as {@link Peer.ambiguous} has it. */
-  readonly ambiguous: readonly LiveId[];
+  /** The ids that may stand for "no number in our user namespace", as in {@link Peer.ambiguous}. */
+  readonly ambiguous: readonly (
+    | "uid"
+    | "gid"
+    | "ruid"
+    | "euid"
+    | "suid"
+    | "fsuid"
+    | "rgid"
+    | "egid"
+    | "sgid"
+    | "fsgid"
+  )[];
   /** Where they were read. */
   readonly source: FactSource;
 }
+
+/** The ids of one process, without what is derived from them. */
+export type ProcessIds = Omit<LiveCredentials, "alive" | "uid" | "gid" | "ambiguous" | "source">;
+
+/** The name of an id in {@link LiveCredentials}. */
+export type LiveId = LiveCredentials["ambiguous"][number];
 
 /** A process that has ended, and has no ids any more. */
 export interface EndedProcess {

@@ -10,7 +10,7 @@ import {
   type Problems,
 } from "../core/policy/document/problems.ts";
 import type { Accounts, Named, NamedKind, PolicyDocument } from "../core/policy/document/types.ts";
-import { compilePolicy, type Policy } from "../core/policy/policy.ts";
+import { compilePolicy, type RulePolicy } from "../core/policy/policy.ts";
 import { visible } from "../core/text.ts";
 import { idOf, localNames, ownUid } from "../system/accounts.ts";
 
@@ -49,7 +49,7 @@ export const DEFINE_OPTIONS: OptionNames<DefineOptions> = { accounts: true };
  * console.log(allowed, grants.join(), reason); // true read Rule "reader" allows it: read
  * ```
  */
-export function definePolicy(document: PolicyDocument, options: DefineOptions = {}): Policy {
+export function definePolicy(document: PolicyDocument, options: DefineOptions = {}): RulePolicy {
   requireOptions("definePolicy()", options, DEFINE_OPTIONS);
   const checked = checkDocument(document, options);
   if ("policy" in checked) return checked.policy;
@@ -65,7 +65,7 @@ export function checkDocument(
   document: unknown,
   options: DefineOptions,
   where?: (path: DocumentPath) => string,
-): { readonly policy: Policy } | { readonly problems: Problems<Problem> } {
+): { readonly policy: RulePolicy } | { readonly problems: Problems<Problem> } {
   const { accounts } = ownOf(options);
   const resolve: Resolve = {
     uid: (name) => accounts === undefined ? idOf("user", name) : accounts.uid(name),

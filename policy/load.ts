@@ -18,7 +18,7 @@ import { type OptionNames, requireOptions } from "../core/options.ts";
 import { isSticky, type Ownership, unsafeFileReason } from "../core/ownership.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
 import { mendFile } from "../core/policy/document/problems.ts";
-import type { Policy } from "../core/policy/policy.ts";
+import type { RulePolicy } from "../core/policy/policy.ts";
 import { textOf, visible } from "../core/text.ts";
 import { hasOwnGroupOnly, isTrusted } from "../system/trusted_owner.ts";
 import { parse, type ParseOptions } from "./parse.ts";
@@ -66,7 +66,7 @@ export const LOAD_OPTIONS: OptionNames<LoadOptions> = {
  * console.log(policy.decide({ uid: 1 }).reason); // No rule matches
  * ```
  */
-export function loadPolicy(path: string, options: LoadOptions = {}): Policy {
+export function loadPolicy(path: string, options: LoadOptions = {}): RulePolicy {
   requireOptions("loadPolicy()", options, LOAD_OPTIONS);
   const file = readPolicyFile(path, options);
   if (file === undefined) throw changing(path);

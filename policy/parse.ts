@@ -2,10 +2,11 @@
 
 import { UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
+import { runTests } from "../core/policy/analyze/run_tests.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
 import { policyError, Problems } from "../core/policy/document/problems.ts";
 import { show } from "../core/policy/document/shape.ts";
-import type { Policy } from "../core/policy/policy.ts";
+import type { RulePolicy } from "../core/policy/policy.ts";
 import { visible } from "../core/text.ts";
 import { checkDocument, DEFINE_OPTIONS, type DefineOptions } from "./define.ts";
 import { type Faulty, type Found, readYaml } from "./yaml.ts";
@@ -55,15 +56,15 @@ export const PARSE_OPTIONS: OptionNames<ParseOptions> = {
  * console.log(policy.decide({ uid: 0 }).allowed); // true
  * ```
  */
-export function parsePolicy(text: string, options: ParseOptions = {}): Policy {
+export function parsePolicy(text: string, options: ParseOptions = {}): RulePolicy {
   requireOptions("parsePolicy()", options, PARSE_OPTIONS);
   return parse(text, options);
 }
 
 /** {@link parsePolicy}, with options that were checked. */
-export function parse(text: string, options: ParseOptions): Policy {
+export function parse(text: string, options: ParseOptions): RulePolicy {
   if (typeof text !== "string") throw new TypeError("text is a string");
-  const { file = "policy", runTests = false } = ownOf(options);
+  const { file = "policy", runTests: areTestsRun = false } = ownOf(options);
   const content = text.startsWith("\ufeff") ? text.slice(1) : text; // no part of what it says
   const lines = new Lines(content);
   const where = (offset: number) => `${visible(file)}:${lines.placeOf(offset)}`;
@@ -78,7 +79,7 @@ export function parse(text: string, options: ParseOptions): Policy {
   const { data, offsetOf } = contents;
   const checked = checkDocument(data, options, (path) => where(offsetOf({ path })));
   if ("policy" in checked) {
-    const failed = runTests ? failuresOf(checked.policy) : undefined;
+    const failed = areTestsRun ? failuresOf(checked.policy) : undefined;
     if (failed === undefined) return checked.policy;
     throw policyError(failed, (line) => line, ownOf(options).file);
   }
@@ -114,8 +115,8 @@ function withOthers({ problems, rest }: Faulty, options: ParseOptions): Problems
 }
 
 /** A line for each of its own tests that fails; `undefined` where all pass. */
-function failuresOf(policy: Policy): Problems<string> | undefined {
-  const { passed, results } = policy.test();
+function failuresOf(policy: RulePolicy): Problems<string> | undefined {
+  const { passed, results } = runTests(policy);
   if (passed) return undefined;
   const failures = new Problems<string>();
   for (const { passed, where, name, message } of results) {

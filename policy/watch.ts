@@ -7,7 +7,7 @@ import { UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
 import { ForwardingPolicy } from "../core/policy/forward.ts";
-import type { Policy } from "../core/policy/policy.ts";
+import type { RulePolicy } from "../core/policy/policy.ts";
 import { stackOf, textOf, visible } from "../core/text.ts";
 import {
   changing,
@@ -22,7 +22,7 @@ import { parse } from "./parse.ts";
 /** How a file is to be followed. */
 export interface WatchOptions extends LoadOptions {
   /** Called when a policy has replaced the one before. */
-  readonly onReload?: ((policy: Policy) => void) | undefined;
+  readonly onReload?: ((policy: RulePolicy) => void) | undefined;
   /**
    * Called when the file cannot be used: once for each problem, however long it stays. Without it a
    * process warning tells.
@@ -37,9 +37,9 @@ const WATCH_OPTIONS: OptionNames<WatchOptions> = {
 };
 
 /** A policy that follows its file. Each decision is made by one policy, the one in force. */
-export interface WatchedPolicy extends Policy {
+export interface WatchedPolicy extends RulePolicy {
   /** The policy in force. It does not follow the file. */
-  readonly current: Policy;
+  readonly current: RulePolicy;
   /** What keeps the file as it is now from being used; `undefined` if nothing does. */
   readonly error: UcredError | undefined;
   /**
@@ -141,11 +141,11 @@ const RETRY_MS = 1000;
 /** How many times longer than it took to find a file unusable it is left alone. */
 const RETRY_BACKOFF = 20;
 
-class FileWatch extends ForwardingPolicy implements WatchedPolicy {
+class FileWatch extends ForwardingPolicy<RulePolicy> implements WatchedPolicy {
   readonly #path: string;
   readonly #options: WatchOptions;
   readonly #clock: Clock;
-  #policy!: Policy;
+  #policy!: RulePolicy;
   #error: UcredError | undefined;
   /** The look whose file was tried last, to whatever end. */
   #tried: string | undefined;
@@ -169,7 +169,7 @@ class FileWatch extends ForwardingPolicy implements WatchedPolicy {
     this.#wait();
   }
 
-  get current(): Policy {
+  get current(): RulePolicy {
     return this.#policy;
   }
 

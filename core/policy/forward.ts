@@ -1,14 +1,14 @@
-/** A policy that answers as another one does. */
+/** A policy that forwards each call to another policy, which may be replaced between calls. */
 
 import type { Peer } from "../peer.ts";
 import type { DecideOptions, Decision } from "./decide/decision.ts";
 import type { PlainPeer } from "./decide/subject.ts";
 import type { Policy } from "./policy.ts";
 
-/** Every question goes to the policy that is in force when it is asked. */
-export abstract class ForwardingPolicy implements Policy {
+/** Forwards each call to the policy that is in force at that moment. */
+export abstract class ForwardingPolicy<Target extends Policy> implements Policy {
   /** The policy in force. */
-  abstract get current(): Policy;
+  abstract get current(): Target;
 
   get needsPin(): boolean {
     return this.current.needsPin;
@@ -22,19 +22,9 @@ export abstract class ForwardingPolicy implements Policy {
     return this.current.admits(peer);
   }
 
-  explain(...call: Parameters<Policy["explain"]>): ReturnType<Policy["explain"]> {
-    return this.current.explain(...call);
-  }
-
-  lint(...call: Parameters<Policy["lint"]>): ReturnType<Policy["lint"]> {
-    return this.current.lint(...call);
-  }
-
-  who(...call: Parameters<Policy["who"]>): ReturnType<Policy["who"]> {
-    return this.current.who(...call);
-  }
-
-  test(): ReturnType<Policy["test"]> {
-    return this.current.test();
+  /** `undefined` if the policy in force cannot explain. */
+  get explain(): Target["explain"] {
+    const { current } = this;
+    return current.explain?.bind(current);
   }
 }

@@ -1,13 +1,8 @@
-/** Rules → decisions: the first rule that matches decides, and where none does the answer is no. */
+/** Compiles rules into a policy: the first rule that matches decides; without a match the answer is no. */
 
 import { type OptionNames, requireOptions } from "../options.ts";
 import type { Peer } from "../peer.ts";
-import { type Counterexample, difference } from "./analyze/difference.ts";
 import { explain, type Explanation } from "./analyze/explain.ts";
-import type { Finding } from "./analyze/findings.ts";
-import { LINT_OPTIONS, type LintOptions, lintRules } from "./analyze/lint.ts";
-import { runTests, type TestReport } from "./analyze/run_tests.ts";
-import { type Who, whoCan } from "./analyze/who.ts";
 import { Candidates, RuleBucket } from "./decide/candidates.ts";
 import { compileCondition, needsPin, type Truth } from "./decide/condition.ts";
 import {
@@ -32,81 +27,79 @@ import type { Named } from "./document/types.ts";
 const DECIDE_OPTIONS: OptionNames<DecideOptions> = { action: true };
 const NO_OPTIONS: DecideOptions = Object.freeze({});
 
-/** Rules that decide who may do what. */
+/** Decides what a peer may do. Servers take any object of this shape. */
 export interface Policy {
-  /** Whether some rule asks for facts that only a pinned peer has: exe, unit, namespaces and so on. */
+  /** Whether some rule reads facts that only a pinned peer has: `exe`, `unit`, namespaces and so on. */
   readonly needsPin: boolean;
   /**
-   * Decides. Asks the peer only for the facts that rules still standing need, each at most once, and
-   * anew for each decision.
+   * Decides whether the peer may do `options.action`.
+   *
+   * Reads only the facts that can still change the decision, each at most once per decision.
    *
    * @param peer A peer, or plain data of its shape.
-   * @throws {TypeError} If the action is not a text, or an option has another name.
+   * @throws {TypeError} If the action is not a string, or an option is unknown.
    */
   decide(peer: Peer | PlainPeer, options?: DecideOptions): Decision;
-  /** Whether some action could be allowed, for a server's accept: `false` only if none could. */
+  /** Whether the policy could allow at least one action: servers drop the connection if not. */
   admits(peer: Peer | PlainPeer): boolean;
   /**
-   * Decides, and tells why, rule by rule, with what came close. For people and tools, not for each
-   * request: it asks for every fact of every rule up to the one that decides.
+   * Explains the decision rule by rule. For people and tools: it reads every fact of every rule up to
+   * the one that decides.
    */
-  explain(peer: Peer | PlainPeer, options?: DecideOptions): Explanation;
-  /**
-   * Finds what is doubtful: rules that never decide, that let everybody in, that can be fooled. Exact
-   * where it says so: "never" is a proof, and an example is one. Rules whose conditions can be combined
-   * in too many ways are `unsettled`.
-   */
-  lint(options?: LintOptions): readonly Finding[];
-  /**
-   * Who can do something: all of them, as sets of ids and what else must be so.
-   *
-   * @param action What; without, who is allowed where no action is told.
-   * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways.
-   */
-  who(action?: string): Who;
-  /** Runs the document's tests, and tells which rules none of them is decided by. */
-  test(): TestReport;
+  readonly explain?:
+    | ((peer: Peer | PlainPeer, options?: DecideOptions) => Explanation)
+    | undefined;
 }
 
-/** What a policy needs beside its checked rules. */
+/** A policy made of rules: it can be explained, and analysed by the functions of `ucred/policy`. */
+export interface RulePolicy extends Policy {
+  /**
+   * Explains the decision rule by rule. For people and tools: it reads every fact of every rule up to
+   * the one that decides.
+   */
+  explain(peer: Peer | PlainPeer, options?: DecideOptions): Explanation;
+}
+
+/** What the analyses need to know beside the checked rules. */
 export interface PolicyContext {
-  /** Other accounts with the same id as a name has. */
+  /** Returns the other accounts that have the same id. */
   readonly namesakes?: (named: Named) => readonly string[];
   /** Path in the document → "file:line:column". */
   readonly where?: ((path: DocumentPath) => string) | undefined;
 }
 
-/** Compiles a document that was checked. */
-export function compilePolicy(checked: CheckedPolicy, context: PolicyContext = {}): Policy {
+/** Compiles a checked document. */
+export function compilePolicy(checked: CheckedPolicy, context: PolicyContext = {}): RulePolicy {
   return new CompiledPolicy(checked, context);
 }
 
 /**
- * A case that two policies decide otherwise; `undefined` where there is none: then the second may take
- * the place of the first. Exact, unknown facts included. Reasons and names of rules do not count.
+ * Returns the rules that a policy was compiled from, for an analysis.
  *
- * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways.
- * @throws {TypeError} If one of them is not of `definePolicy()`, `parsePolicy()` or `loadPolicy()`: of a
- * policy that is watched or shadowed, give its `current`.
+ * @param caller The analysis, for the message: "lint()".
+ * @throws {TypeError} If the policy does not come from {@link compilePolicy}.
  */
-export function equivalent(before: Policy, after: Policy): Counterexample | undefined {
-  return CompiledPolicy.compare(before, after);
+export function sourceOf(policy: Policy, caller: string): PolicySource {
+  const source = CompiledPolicy.sourceOf(policy);
+  if (source !== undefined) return source;
+  throw new TypeError(
+    `${caller} takes a policy of definePolicy(), parsePolicy() or loadPolicy(); ` +
+      "of a watched or shadowed policy, pass `current`",
+  );
 }
 
-class CompiledPolicy implements Policy {
+/** The rules that a policy was compiled from. */
+export interface PolicySource {
+  readonly checked: CheckedPolicy;
+  readonly context: PolicyContext;
+}
+
+class CompiledPolicy implements RulePolicy {
   readonly needsPin: boolean;
-  static compare(before: Policy, after: Policy): Counterexample | undefined {
-    if (!(before instanceof CompiledPolicy) || !(after instanceof CompiledPolicy)) {
-      throw new TypeError(
-        "equivalent() compares policies of definePolicy() or parsePolicy(); of one that is watched or shadowed give its `current`",
-      );
-    }
-    const found = difference(before.#checked.rules, after.#checked.rules);
-    if (found === undefined) return undefined;
-    const [first, second] = [before, after].map((policy) =>
-      policy.decide(found.peer, { action: found.action })
-    );
-    return { ...found, before: first!, after: second! };
+
+  static sourceOf(policy: Policy): PolicySource | undefined {
+    if (!(#checked in policy)) return undefined;
+    return { checked: policy.#checked, context: policy.#context };
   }
 
   readonly #checked: CheckedPolicy;
@@ -212,28 +205,6 @@ class CompiledPolicy implements Policy {
     const subject = new Subject(peer);
     const action = fieldOf(options, "action");
     return explain(this.#checked.rules, this.#decide(subject, { action }), subject, action);
-  }
-
-  lint(options: LintOptions = {}): readonly Finding[] {
-    requireOptions("lint()", options, LINT_OPTIONS);
-    return lintRules(this.#checked.rules, {
-      ...options,
-      named: this.#checked.named,
-      namesakes: this.#context.namesakes ?? (() => []),
-      where: this.#context.where,
-    });
-  }
-
-  who(action?: string): Who {
-    return whoCan(this.#checked.rules, action);
-  }
-
-  test(): TestReport {
-    return runTests(
-      this.#checked,
-      this.#context.where,
-      (peer, options) => this.decide(peer, options),
-    );
   }
 
   #candidates(subject: Subject): Candidates {

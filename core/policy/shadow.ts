@@ -76,7 +76,8 @@ const SHADOW_OPTIONS: OptionNames<ShadowOptions> = { onDifference: true };
  *
  * @example Count whom a stricter policy would refuse
  * ```ts
- * import { definePolicy, shadowPolicy } from "ucred";
+ * import { definePolicy } from "ucred";
+ * import { shadowPolicy } from "ucred/policy";
  *
  * const rules = (uid: string) => [{ name: "people", when: { uid }, allow: true }] as const;
  * const active = definePolicy({ version: 1, rules: rules("1000-1999") });
@@ -97,7 +98,7 @@ export function shadowPolicy(
 /** Of more pairs of rules only the number of differences is kept. */
 const MAX_PAIRS = 1000;
 
-class Shadow extends ForwardingPolicy implements ShadowedPolicy {
+class Shadow extends ForwardingPolicy<Policy> implements ShadowedPolicy {
   decisions = 0;
   differing = 0;
   wouldAdmit = 0;

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { definePolicy, type PolicyDocument, UcredError } from "../../mod.ts";
-import { parsePolicy } from "../../policy/mod.ts";
+import { parsePolicy, runTests } from "../../policy/mod.ts";
 
 const accounts = {
   uid: (name: string) => name === "deploy" ? 990 : undefined,
@@ -456,10 +456,10 @@ test("a test's peer may have ids that stand for others", () => {
 rules: [{ name: nobody, when: { uid: 65534 }, allow: true }]
 tests: [{ peer: { uid: 65534, ambiguous: ${ambiguous} }, expect: { deny: true } }]
 `;
-  const report = parse(text("[uid]")).test();
+  const report = runTests(parse(text("[uid]")));
   assert.ok(report.passed, String(report));
   assert.deepEqual(report.results[0]!.decision.unknown, ["uid"]);
-  assert.equal(parse(text("[groups, gid]")).test().passed, false);
+  assert.equal(runTests(parse(text("[groups, gid]"))).passed, false);
   assert.deepEqual(problems(text("[gids]")), [
     'p.yaml:3:43: no id that may be ambiguous "gids"; did you mean "gid"?',
   ]);

@@ -387,7 +387,7 @@ test("the texts of globs that name every letter are not looked for without end",
   } catch (error) {
     found = (error as Error).constructor.name;
   }
-  assert.equal(found, "OutOfBudget");
+  assert.equal(found, "BudgetExceeded");
 });
 
 test("the YAML library tells its composer's onError, whose place readYaml() takes", () => {

@@ -909,7 +909,7 @@ testEach("answers 500 and lets nobody through, when the policy throws", async (k
       if (about?.action === "GET /fails") throw new Error("no accounts today");
       return policy.decide(peer, about);
     },
-  } as unknown as typeof policy;
+  };
   const server = await kind.start({ policy: throwing }, () => {
     handled++;
     return { body: "handled" };

@@ -7,15 +7,9 @@ import { test } from "node:test";
 import { connect } from "../../client/connect.ts";
 import { createClient } from "../../client/mod.ts";
 import { requireOptions } from "../../core/options.ts";
-import {
-  definePolicy,
-  identify,
-  type PolicyDocument,
-  shadowPolicy,
-  verifyServer,
-} from "../../mod.ts";
+import { definePolicy, identify, type PolicyDocument, verifyServer } from "../../mod.ts";
 import { receive } from "../../servers/datagram.ts";
-import { loadPolicy, parsePolicy, watchPolicy } from "../../policy/mod.ts";
+import { lint, loadPolicy, parsePolicy, shadowPolicy, watchPolicy } from "../../policy/mod.ts";
 import { listen as listenOnBun } from "../../servers/bun.ts";
 import { requirePeer } from "../../servers/hono.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
@@ -42,7 +36,7 @@ const MISTAKES: readonly [name: string, call: () => unknown, message: RegExp][] 
   ],
   ["decide()", () => policy.decide({ uid: 1 }, any({ actoin: "GET /" })), /did you mean "action"/],
   ["explain()", () => policy.explain({ uid: 1 }, any({ actions: "GET /" })), /mean "action"/],
-  ["lint()", () => policy.lint(any({ abstract: true })), /did you mean "abstractSocket"/],
+  ["lint()", () => lint(policy, any({ abstract: true })), /did you mean "abstractSocket"/],
   ["shadowPolicy()", () => shadowPolicy(policy, policy, any({ ondifference() {} })), /onDiffer/],
   ["parsePolicy()", () => parsePolicy("", any({ runTest: true })), /did you mean "runTests"/],
   [

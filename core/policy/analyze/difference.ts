@@ -1,30 +1,122 @@
-/** Two policies → whether they decide alike, or a case in which they do not. */
+/** Compares two policies: do they decide alike, or is one only narrower? If not, a case that shows it. */
 
 import type { Decision } from "../decide/decision.ts";
 import type { PlainPeer } from "../decide/subject.ts";
 import type { CheckedRule } from "../document/check.ts";
+import { type Policy, sourceOf } from "../policy.ts";
 import { Budget } from "./budget.ts";
 import { outcomeOf, Outcomes, RuleRegions, withinBudget } from "./reach.ts";
-import { exampleIn, isEmpty, type Region, whereKnown } from "./region.ts";
+import { exampleIn, isEmpty, type PolicyCase, whereKnown } from "./region.ts";
 
-/** A case that two policies decide otherwise. */
+/** A case that two policies decide differently. */
 export interface Counterexample {
-  /** Who asks: with every fact known that matters, if there is such a case. */
+  /** The peer. Every relevant fact is known, if there is such a case. */
   readonly peer: PlainPeer;
-  /** For what; `undefined` for a decision without an action. */
+  /** The action; `undefined` for a decision without an action. */
   readonly action: string | undefined;
-  /** What the first policy says. */
+  /** The first policy's decision. */
   readonly before: Decision;
-  /** What the second policy says. */
+  /** The second policy's decision. */
   readonly after: Decision;
 }
 
-/** A case in which these rules decide otherwise than those; `undefined` where there is none. */
+/**
+ * Compares two policies. Returns a case that they decide differently, or `undefined` if there is none:
+ * then the second policy can replace the first.
+ *
+ * Exact, unknown facts included. Reasons and names of rules do not count.
+ *
+ * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways.
+ * @throws {TypeError} If a policy is not one of `definePolicy()`, `parsePolicy()` or `loadPolicy()`: of a
+ * watched or shadowed policy, pass `current`.
+ *
+ * @example Check that an edit changes nothing
+ * ```ts
+ * import { definePolicy } from "ucred";
+ * import { equivalent } from "ucred/policy";
+ *
+ * const before = definePolicy({ version: 1, rules: [{ name: "a", when: { uid: "1-9" }, allow: true }] });
+ * const after = definePolicy({ version: 1, rules: [{ name: "a", when: { uid: "1-8" }, allow: true }] });
+ * console.log(equivalent(before, after)?.peer.uid); // 9
+ * ```
+ */
+export function equivalent(before: Policy, after: Policy): Counterexample | undefined {
+  return compare("equivalent()", before, after, difference);
+}
+
+/**
+ * Checks that an edit only narrows a policy. Returns a case in which `after` gives more than `before`: it
+ * allows what `before` denies, or gives another grant. `undefined` if there is none.
+ *
+ * Exact, unknown facts included.
+ *
+ * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways.
+ * @throws {TypeError} If a policy is not one of `definePolicy()`, `parsePolicy()` or `loadPolicy()`: of a
+ * watched or shadowed policy, pass `current`.
+ *
+ * @example Reject an edit that gives somebody more
+ * ```ts
+ * import { definePolicy } from "ucred";
+ * import { narrower } from "ucred/policy";
+ *
+ * const wide = definePolicy({ version: 1, rules: [{ name: "a", when: { uid: "1-9" }, allow: true }] });
+ * const narrow = definePolicy({ version: 1, rules: [{ name: "a", when: { uid: "1-8" }, allow: true }] });
+ * console.log(narrower(wide, narrow), narrower(narrow, wide)?.peer.uid); // undefined 9
+ * ```
+ */
+export function narrower(before: Policy, after: Policy): Counterexample | undefined {
+  return compare("narrower()", before, after, widening);
+}
+
+function compare(
+  caller: string,
+  before: Policy,
+  after: Policy,
+  find: typeof difference,
+): Counterexample | undefined {
+  const [a, b] = [sourceOf(before, caller), sourceOf(after, caller)];
+  const found = find(a.checked.rules, b.checked.rules);
+  if (found === undefined) return undefined;
+  const { peer, action } = found;
+  return {
+    ...found,
+    before: before.decide(peer, { action }),
+    after: after.decide(peer, { action }),
+  };
+}
+
+/** Returns a case that these rules decide differently; `undefined` if there is none. */
 export function difference(
   before: readonly CheckedRule[],
   after: readonly CheckedRule[],
   budget: Budget = new Budget(),
-): Omit<Counterexample, "before" | "after"> | undefined {
+): PolicyCase | undefined {
+  return findCase(before, after, budget, (first, second) => outcomeOf(first) !== outcomeOf(second));
+}
+
+/** Returns a case in which `after` gives more than `before`; `undefined` if there is none. */
+export function widening(
+  before: readonly CheckedRule[],
+  after: readonly CheckedRule[],
+  budget: Budget = new Budget(),
+): PolicyCase | undefined {
+  return findCase(before, after, budget, (first, second) => {
+    if (second?.grants === undefined) return false;
+    return first?.grants === undefined ||
+      !second.grants.every((grant) => first.grants!.includes(grant));
+  });
+}
+
+/** What decides in one policy; `undefined` if no rule matches. */
+type Decider = CheckedRule | undefined;
+
+/** Returns a case whose two deciding rules differ by `differ`. Rules with the same outcome never differ. */
+function findCase(
+  before: readonly CheckedRule[],
+  after: readonly CheckedRule[],
+  budget: Budget,
+  differ: (first: Decider, second: Decider) => boolean,
+): PolicyCase | undefined {
   return withinBudget("compare the policies", () => {
     const outcomes = new Outcomes();
     const [a, b] = [
@@ -34,24 +126,32 @@ export function difference(
     a.requireAll();
     b.requireAll();
     const facts = new Set([...a.facts, ...b.facts]);
-    // Whom no rule is about that differs, both decide alike.
+    // A case that no changed rule covers is decided alike by both.
     const [changed, instead] = changes(before, after);
     const regions = [
       ...changed.flatMap((rule) => a.regionsOf(rule)),
       ...instead.flatMap((rule) => b.regionsOf(rule)),
     ];
-    // A case in which everything is known says more.
+    // A case whose facts are all known is the better example, so these are tried first.
     for (const wanted of [facts, []]) {
       for (const region of regions) {
         const world = whereKnown(region, wanted, budget);
         if (isEmpty(world, budget)) continue;
-        const found = search(a, b, outcomes.of(undefined), world, budget);
-        if (found !== undefined) return exampleIn(found, wanted, budget);
+        for (const [part, first] of a.divide(world, budget)) {
+          for (const [rest, second] of b.divide(part, budget)) {
+            if (differ(ruleAt(before, first), ruleAt(after, second))) {
+              return exampleIn(rest, wanted, budget);
+            }
+          }
+        }
       }
     }
     return undefined;
   });
 }
+
+const ruleAt = (rules: readonly CheckedRule[], position: number | undefined): Decider =>
+  position === undefined ? undefined : rules[position];
 
 /** Positions of the rules between the first and the last that differ. */
 function changes(
@@ -69,22 +169,4 @@ function changes(
   ) end++;
   const between = (rules: readonly string[]) => [...rules.keys()].slice(begin, rules.length - end);
   return [between(a), between(b)];
-}
-
-/** @param none What it counts as where no rule matches. */
-function search(
-  a: RuleRegions,
-  b: RuleRegions,
-  none: number,
-  world: Region,
-  budget: Budget,
-): Region | undefined {
-  const said = (by: RuleRegions, rule: number | undefined) =>
-    rule === undefined ? none : by.outcomes[rule];
-  for (const [part, first] of a.divide(world, budget)) {
-    for (const [rest, second] of b.divide(part, budget)) {
-      if (said(a, first) !== said(b, second)) return rest;
-    }
-  }
-  return undefined;
 }

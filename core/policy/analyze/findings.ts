@@ -50,7 +50,7 @@ export interface Finding {
   /** A case that shows it, where there is one. */
   readonly example: PolicyCase | undefined;
   /** Where it stands in the document. */
-  readonly path: DocumentPath;
+  readonly path: readonly (string | number)[];
   /** Where it stands in the file, "file:line:column"; `undefined` for a policy that is from none. */
   readonly where: string | undefined;
 }

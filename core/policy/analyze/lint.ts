@@ -1,6 +1,6 @@
 /** What is doubtful about a policy: rules that never decide, that let everybody in, that can be fooled. */
 
-import type { OptionNames } from "../../options.ts";
+import { type OptionNames, requireOptions } from "../../options.ts";
 import { textOf } from "../../text.ts";
 import type { CheckedRule } from "../document/check.ts";
 import type { DocumentPath } from "../document/problems.ts";
@@ -8,6 +8,7 @@ import type { Named, NamedKind } from "../document/types.ts";
 import { Budget, BudgetExceeded } from "./budget.ts";
 import type { Finding, Say } from "./findings.ts";
 import { cutOff, lintCgroup, lintConditions } from "./lint_conditions.ts";
+import { type Policy, sourceOf } from "../policy.ts";
 import { matches, RuleRegions } from "./reach.ts";
 import {
   both,
@@ -24,7 +25,7 @@ import {
   without,
 } from "./region.ts";
 
-/** What the policy is for. */
+/** Options of {@link lint}. */
 export interface LintOptions {
   /**
    * Whether the socket's name is abstract: containers that share the network namespace reach it. By
@@ -33,8 +34,42 @@ export interface LintOptions {
   readonly abstractSocket?: boolean | undefined;
 }
 
-/** The options of {@link LintOptions}. */
-export const LINT_OPTIONS: OptionNames<LintOptions> = { abstractSocket: true };
+const LINT_OPTIONS: OptionNames<LintOptions> = { abstractSocket: true };
+
+/**
+ * Finds doubtful rules: rules that never decide, that admit everybody, or that a peer can evade.
+ *
+ * "Never" is a proof, and each example is a case that `decide()` confirms. A rule whose conditions can be
+ * combined in too many ways is reported as `unsettled`.
+ *
+ * @throws {TypeError} If the policy is not one of `definePolicy()`, `parsePolicy()` or `loadPolicy()`, or
+ * an option is unknown.
+ *
+ * @example Find a rule that never decides
+ * ```ts
+ * import { definePolicy } from "ucred";
+ * import { lint } from "ucred/policy";
+ *
+ * const policy = definePolicy({
+ *   version: 1,
+ *   rules: [
+ *     { name: "people", when: { uid: "1000-1999" }, allow: "read" },
+ *     { name: "intern", when: { uid: 1500 }, allow: "read" },
+ *   ],
+ * });
+ * console.log(lint(policy).map(({ kind, rule }) => `${kind} ${rule}`).join()); // never intern
+ * ```
+ */
+export function lint(policy: Policy, options: LintOptions = {}): readonly Finding[] {
+  requireOptions("lint()", options, LINT_OPTIONS);
+  const { checked, context } = sourceOf(policy, "lint()");
+  return lintRules(checked.rules, {
+    ...options,
+    named: checked.named,
+    namesakes: context.namesakes ?? (() => []),
+    where: context.where,
+  });
+}
 
 /** What {@link lintRules} needs beside the rules. */
 export interface LintContext extends LintOptions {

@@ -1,9 +1,8 @@
 /** A policy's own tests → what came of each, and which rules no test is decided by. */
 
-import type { DecideOptions, Decision } from "../decide/decision.ts";
-import type { PlainPeer } from "../decide/subject.ts";
-import type { CheckedPolicy, CheckedTest } from "../document/check.ts";
-import type { DocumentPath } from "../document/problems.ts";
+import type { Decision } from "../decide/decision.ts";
+import type { CheckedTest } from "../document/check.ts";
+import { type Policy, sourceOf } from "../policy.ts";
 import { outcomeOf } from "./reach.ts";
 
 /** What came of one test. */
@@ -17,7 +16,7 @@ export interface TestResult {
   /** What the policy said. */
   readonly decision: Decision;
   /** Where it stands in the document. */
-  readonly path: DocumentPath;
+  readonly path: readonly (string | number)[];
   /** Where it stands in the file, "file:line:column"; `undefined` for a policy that is from none. */
   readonly where: string | undefined;
 }
@@ -34,14 +33,29 @@ export interface TestReport {
   toString(): string;
 }
 
-/** Runs the tests of a document. */
-export function runTests(
-  { rules, tests }: CheckedPolicy,
-  where: ((path: DocumentPath) => string) | undefined,
-  decide: (peer: PlainPeer, options: DecideOptions) => Decision,
-): TestReport {
+/**
+ * Runs the tests in a policy's document, and lists the rules that no test reaches.
+ *
+ * @throws {TypeError} If the policy is not one of `definePolicy()`, `parsePolicy()` or `loadPolicy()`.
+ *
+ * @example Run the tests of a policy
+ * ```ts
+ * import { definePolicy } from "ucred";
+ * import { runTests } from "ucred/policy";
+ *
+ * const policy = definePolicy({
+ *   version: 1,
+ *   rules: [{ name: "root", when: { uid: 0 }, allow: true }],
+ *   tests: [{ peer: { uid: 1 }, expect: { deny: true } }],
+ * });
+ * const { passed, uncovered } = runTests(policy);
+ * console.log(passed, uncovered.join()); // true root
+ * ```
+ */
+export function runTests(policy: Policy): TestReport {
+  const { checked: { rules, tests }, context: { where } } = sourceOf(policy, "runTests()");
   const results = tests.map((test, index): TestResult => {
-    const decision = decide(test.peer, { action: test.action });
+    const decision = policy.decide(test.peer, { action: test.action });
     const message = objection(test, decision);
     const { name = `test ${index + 1}`, path } = test;
     return {

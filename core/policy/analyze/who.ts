@@ -10,6 +10,7 @@ import {
   unite,
   writeRanges,
 } from "../decide/id_ranges.ts";
+import { type Policy, sourceOf } from "../policy.ts";
 import { RuleRegions, withinBudget } from "./reach.ts";
 import {
   EVERYTHING,
@@ -45,27 +46,43 @@ export interface WhoClause {
   readonly example: PlainPeer;
 }
 
-/** Ids of somebody. */
-export interface PeerIds {
-  /** Effective uid. */
-  readonly uid: number;
-  /** Effective gid. */
-  readonly gid: number;
-  /** All groups; the gid counts in any case. */
-  readonly groups: readonly number[];
-}
-
 /** Who can do something, where every fact is known: unknown ones take away, and never add. */
 export interface Who {
   /** All of them; nobody is in two, with the same other facts. */
   readonly clauses: readonly WhoClause[];
   /** Whether somebody with these ids can, if everything else is right. */
-  includes(ids: PeerIds): boolean;
+  includes(ids: {
+    readonly uid: number;
+    readonly gid: number;
+    /** All groups; the gid counts in any case. */
+    readonly groups: readonly number[];
+  }): boolean;
   /** Lines of text, one for each clause; "nobody" where there is none. */
   toString(): string;
 }
 
-/** Who can do this by these rules; without an action, who is allowed where none is told. */
+/**
+ * Finds everybody who may do something, as sets of ids and further conditions.
+ *
+ * @param action The action; if omitted, decisions without an action.
+ * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways.
+ * @throws {TypeError} If the policy is not one of `definePolicy()`, `parsePolicy()` or `loadPolicy()`.
+ *
+ * @example List who may read the metrics
+ * ```ts
+ * import { definePolicy } from "ucred";
+ * import { who } from "ucred/policy";
+ *
+ * const rules = [{ name: "people", when: { uid: "1000-1999" }, actions: "GET /**", allow: true }] as const;
+ * const policy = definePolicy({ version: 1, rules });
+ * console.log(String(who(policy, "GET /metrics"))); // uid 1000-1999 (rule "people")
+ * ```
+ */
+export function who(policy: Policy, action?: string): Who {
+  return whoCan(sourceOf(policy, "who()").checked.rules, action);
+}
+
+/** {@link who}, for checked rules. */
 export function whoCan(
   rules: readonly CheckedRule[],
   action: string | undefined,
@@ -155,7 +172,10 @@ function describeFact(fact: FactKey, values: unknown): readonly string[] {
   ];
 }
 
-function has({ uids, gids, groups, notGroups }: WhoClause, ids: PeerIds): boolean {
+function has(
+  { uids, gids, groups, notGroups }: WhoClause,
+  ids: Parameters<Who["includes"]>[0],
+): boolean {
   const all = [ids.gid, ...ids.groups];
   return (uids === undefined || hasId(uids, ids.uid)) &&
     (gids === undefined || hasId(gids, ids.gid)) &&

@@ -6,8 +6,22 @@ import type { AmbiguousId, CredentialDrift, Peer } from "../../peer.ts";
 import { NAMESPACE_KINDS, type NamespaceKind, type ProcessSnapshot } from "../../process.ts";
 import { isId } from "../../credentials.ts";
 
-/** The facts that conditions can ask for. */
-export interface SubjectFacts {
+/** The name of a fact that conditions test. */
+export type FactName =
+  | "uid"
+  | "gid"
+  | "groups"
+  | "label"
+  | "exe"
+  | "exeSha256"
+  | "unit"
+  | "cgroup"
+  | "container"
+  | "namespaces"
+  | "unchanged";
+
+/** The value of each fact. */
+interface SubjectFacts extends Record<FactName, unknown> {
   /** Effective uid. */
   readonly uid: number;
   /** Effective gid. */
@@ -31,9 +45,6 @@ export interface SubjectFacts {
   /** Whether nothing has changed since connect. */
   readonly unchanged: boolean;
 }
-
-/** The name of a fact. */
-export type FactName = keyof SubjectFacts;
 
 /**
  * A peer in plain data, for tests of a policy: a missing fact is unknown, `null` is known to be none.

@@ -4,9 +4,6 @@ import type { NamespaceKind } from "../../process.ts";
 import type { PlainPeer } from "../decide/subject.ts";
 import type { DocumentPath } from "./problems.ts";
 
-/** One value, or any of several. */
-export type AnyOf<T> = T | readonly T[];
-
 /**
  * What must hold. All fields of one condition must; a list means any of it.
  *
@@ -15,30 +12,30 @@ export type AnyOf<T> = T | readonly T[];
  */
 export interface Condition {
   /** Effective uid: a number, or a range, "1000-1999". */
-  readonly uid?: AnyOf<number | string>;
+  readonly uid?: number | string | readonly (number | string)[];
   /** Effective gid: a number, or a range. Not for a deny list: supplementary members have another one. */
-  readonly gid?: AnyOf<number | string>;
+  readonly gid?: number | string | readonly (number | string)[];
   /** Name of the account with the uid. */
-  readonly user?: AnyOf<string>;
+  readonly user?: string | readonly string[];
   /** Name of a group, primary or supplementary. */
-  readonly group?: AnyOf<string>;
+  readonly group?: string | readonly string[];
   /** Whether the uid is the server's own effective one, as it was when the policy was made. */
   readonly sameUser?: boolean;
   /** Path of the executable: advice, since whoever has the uid can make it run other code. */
-  readonly exe?: AnyOf<string>;
+  readonly exe?: string | readonly string[];
   /**
    * SHA-256 of the executable, 64 hexadecimal digits. The whole file is hashed for each decision that
    * needs it: put a condition on ids into the same rule.
    */
-  readonly exeSha256?: AnyOf<string>;
+  readonly exeSha256?: string | readonly string[];
   /** systemd unit. */
-  readonly unit?: AnyOf<string>;
+  readonly unit?: string | readonly string[];
   /** Path of the control group. */
-  readonly cgroup?: AnyOf<string>;
+  readonly cgroup?: string | readonly string[];
   /** Container id. That there is none proves little: ask for `sameNamespaces`. */
-  readonly container?: AnyOf<string>;
+  readonly container?: string | readonly string[];
   /** Security label. AppArmor's mode may be left out: "docker-default" is also "docker-default (enforce)". */
-  readonly label?: AnyOf<string>;
+  readonly label?: string | readonly string[];
   /** Namespaces that the process must share with the server, each of them. */
   readonly sameNamespaces?: NamespaceKind | readonly NamespaceKind[];
   /** Whether ids and groups are as they were at connect, and the process runs. */
@@ -58,9 +55,9 @@ export interface RuleDocument {
   /** Whom it is about; without, everyone. */
   readonly when?: Condition;
   /** Globs over the action, "GET /metrics"; without, every action, and decisions without one. */
-  readonly actions?: AnyOf<string>;
+  readonly actions?: string | readonly string[];
   /** `true`, or the grants that it gives, names of your choosing. */
-  readonly allow?: true | AnyOf<string>;
+  readonly allow?: true | string | readonly string[];
   /** `true`, or the reason that is given. */
   readonly deny?: true | string;
 }
@@ -86,7 +83,7 @@ export interface TestDocument {
   /** What the policy says: either `allow` or `deny`. */
   readonly expect: {
     /** `true`, or exactly these grants. */
-    readonly allow?: true | AnyOf<string>;
+    readonly allow?: true | string | readonly string[];
     /** It is denied. */
     readonly deny?: true;
     /** The rule that decides; `null`: none matches. */
@@ -100,7 +97,7 @@ export interface PolicyDocument {
   readonly version: 1;
   /** In order. */
   readonly rules: readonly RuleDocument[];
-  /** What it must say, for `policy.test()`. */
+  /** Expected decisions, which `runTests()` checks. */
   readonly tests?: readonly TestDocument[];
 }
 

@@ -5,12 +5,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { UcredError } from "../../../core/errors.ts";
 import { Budget, BudgetExceeded } from "../../../core/policy/analyze/budget.ts";
-import { difference } from "../../../core/policy/analyze/difference.ts";
+import { difference, equivalent, narrower } from "../../../core/policy/analyze/difference.ts";
 import type { Finding } from "../../../core/policy/analyze/findings.ts";
-import { lintRules } from "../../../core/policy/analyze/lint.ts";
+import { lint, lintRules } from "../../../core/policy/analyze/lint.ts";
 import { RuleRegions } from "../../../core/policy/analyze/reach.ts";
 import { EVERYTHING, exampleIn, whereKnown } from "../../../core/policy/analyze/region.ts";
-import { type PeerIds, whoCan } from "../../../core/policy/analyze/who.ts";
+import { type Who, who, whoCan } from "../../../core/policy/analyze/who.ts";
 import type { PlainPeer } from "../../../core/policy/decide/subject.ts";
 import { checkPolicy } from "../../../core/policy/document/check.ts";
 import type {
@@ -18,7 +18,7 @@ import type {
   PolicyDocument,
   RuleDocument,
 } from "../../../core/policy/document/types.ts";
-import { compilePolicy, equivalent, type Policy } from "../../../core/policy/policy.ts";
+import { compilePolicy, type Policy } from "../../../core/policy/policy.ts";
 import { compile, peer, resolve, rules, RUNS, text } from "./policies.ts";
 
 const about = (findings: readonly Finding[]) => findings.map(({ kind, rule }) => `${kind} ${rule}`);
@@ -41,7 +41,7 @@ const knownPeer = fc.tuple(peer, peer).map(([{ process, ...peer }, other]) => ({
       { ours: process?.namespaces?.[kind as "user"]?.ours ?? true },
     ])),
   },
-})) as fc.Arbitrary<PlainPeer & PeerIds>;
+})) as fc.Arbitrary<PlainPeer & Parameters<Who["includes"]>[0]>;
 
 const action = fc.option(text, { nil: undefined });
 
@@ -78,7 +78,7 @@ test("lint() says never where a search finds nobody, and nothing where it finds 
       fc.array(fc.tuple(knownPeer, action), { minLength: 50, maxLength: 50 }),
       (rules, cases, known) => {
         const policy = compile(...rules);
-        const findings = policy.lint();
+        const findings = lint(policy);
         const kindsOf = (name: string) =>
           findings.filter(({ rule }) => rule === name).map(({ kind }) => kind);
         for (const [peer, action] of [...cases, ...known]) {
@@ -104,7 +104,7 @@ test("lint() says never where a search finds nobody, and nothing where it finds 
 test("lint() says that everybody is allowed only where everybody is", () => {
   fc.assert(
     fc.property(rules, fc.array(knownPeer, { minLength: 20 }), (rules, peers) => {
-      const everyone = compile(...rules).lint().filter(({ kind }) => kind === "everyone");
+      const everyone = lint(compile(...rules)).filter(({ kind }) => kind === "everyone");
       for (const { rule } of everyone) {
         const { actions: _, ...alone } = rules.find(({ name }) => name === rule)!;
         for (const peer of peers) assert.ok(compile(alone).decide(peer).allowed);
@@ -122,14 +122,14 @@ test("who() has everybody who is allowed, with an example of each clause", () =>
       fc.array(knownPeer, { minLength: 50, maxLength: 50 }),
       (rules, action, peers) => {
         const policy = compile(...rules);
-        const who = policy.who(action);
-        for (const { rule, grants, example } of who.clauses) {
+        const found = who(policy, action);
+        for (const { rule, grants, example } of found.clauses) {
           const decision = policy.decide(example, { action });
           assert.deepEqual([decision.rule, decision.grants], [rule, grants]);
           assert.ok(decision.allowed);
         }
         for (const peer of peers) {
-          if (policy.decide(peer, { action }).allowed) assert.ok(who.includes(peer));
+          if (policy.decide(peer, { action }).allowed) assert.ok(found.includes(peer));
         }
       },
     ),
@@ -182,8 +182,58 @@ test("equivalent() finds a case that differs, or none is found by a search", () 
   );
 });
 
+test("narrower() finds a case that the second policy gives more in, or a search finds none", () => {
+  fc.assert(
+    fc.property(
+      edit,
+      fc.array(fc.tuple(peer, action), { minLength: 50, maxLength: 50 }),
+      ([before, after], cases) => {
+        const [a, b] = [compile(...before), compile(...after)];
+        const givesMore = (peer: PlainPeer, action: string | undefined) => {
+          const [was, is] = [a.decide(peer, { action }), b.decide(peer, { action })];
+          return is.allowed &&
+            (!was.allowed || is.grants.some((grant) => !was.grants.includes(grant)));
+        };
+        let found: ReturnType<typeof narrower>;
+        try {
+          found = narrower(a, b);
+        } catch (error) {
+          if ((error as UcredError).code !== "ERR_UCRED_POLICY") throw error;
+          return; // too many combinations
+        }
+        if (found !== undefined) {
+          const { peer, action } = found;
+          assert.deepEqual(found.before, a.decide(peer, { action }));
+          assert.deepEqual(found.after, b.decide(peer, { action }));
+          assert.ok(givesMore(peer, action));
+        } else {
+          for (const [peer, action] of cases) assert.ok(!givesMore(peer, action));
+        }
+      },
+    ),
+    { numRuns: RUNS.numRuns / 5 },
+  );
+});
+
+test("narrower() accepts fewer peers and fewer grants, and rejects other grants", () => {
+  const people = (uid: string, allow: true | string | string[]) =>
+    compile(rule("people", { when: { uid }, allow }));
+  const wide = people("1000-1999", ["read", "write"]);
+  assert.equal(narrower(wide, wide), undefined);
+  assert.equal(narrower(wide, people("1000-1499", ["write", "read"])), undefined);
+  assert.equal(narrower(wide, people("1000-1999", "read")), undefined);
+  assert.equal(narrower(wide, people("1000-1999", true)), undefined);
+  assert.equal(narrower(wide, compile()), undefined);
+  assert.deepEqual(narrower(wide, people("1000-2000", "read"))?.peer, { uid: 2000 });
+  assert.deepEqual(narrower(wide, people("1000-1999", "admin"))?.after.grants, ["admin"]);
+  assert.throws(
+    () => narrower(wide, { ...wide, decide: wide.decide, admits: wide.admits }),
+    { name: "TypeError", message: /^narrower\(\) takes a policy of definePolicy\(\).*`current`$/ },
+  );
+});
+
 test("lint() names what is doubtful, with a case that shows it", () => {
-  const findings = compile(
+  const findings = lint(compile(
     rule("people", { when: { uid: "0-20" }, allow: "read" }),
     rule("late deny", { when: { uid: 5 }, deny: true }),
     rule("late allow", { when: { uid: 5 }, allow: "read" }),
@@ -194,7 +244,7 @@ test("lint() names what is doubtful, with a case that shows it", () => {
     rule("overflow", { when: { gid: 65534 }, allow: "x" }),
     rule("half", { when: { uid: "20-40" }, allow: "write" }),
     rule("all", { when: { any: [{ unit: "a" }, { not: { unit: "a" } }] }, allow: true }),
-  ).lint();
+  ));
   assert.deepEqual(about(findings).filter((each) => !each.startsWith("shadowed")), [
     "only-unknown late deny",
     "never late allow",
@@ -212,10 +262,10 @@ test("lint() names what is doubtful, with a case that shows it", () => {
   assert.deepEqual(shadowed.path, ["rules", 8]);
   const levels = findings.filter(({ kind }) => kind === "forgeable").map(({ level }) => level);
   assert.deepEqual(levels, ["warning", "note", "warning"]);
-  const everyone = compile(
+  const everyone = lint(compile(
     rule("a", { when: { any: [{ unit: "a" }, { not: { unit: "a" } }] }, allow: true }),
     rule("b", { actions: ["GET /", "PUT /"], allow: true }),
-  ).lint().filter(({ kind }) => kind === "everyone").map(({ message }) => message);
+  )).filter(({ kind }) => kind === "everyone").map(({ message }) => message);
   assert.deepEqual(everyone, [
     'Rule "a" allows everything to everybody: everybody meets its conditions',
     'Rule "b" allows GET /, PUT / to everybody: it has no condition',
@@ -235,13 +285,13 @@ test("lint() of a policy that is as it should be finds nothing", () => {
       allow: "read",
     }),
   );
-  assert.deepEqual(policy.lint({ abstractSocket: true }), []);
+  assert.deepEqual(lint(policy, { abstractSocket: true }), []);
 });
 
 test("lint() tells container roots apart where the socket is abstract", () => {
   const root = compile(rule("root", { when: { uid: 0 }, allow: true }));
-  assert.deepEqual(root.lint(), []);
-  const [finding] = root.lint({ abstractSocket: true });
+  assert.deepEqual(lint(root), []);
+  const [finding] = lint(root, { abstractSocket: true });
   assert.equal(finding?.kind, "container");
   const { uid, process } = finding!.example!.peer;
   assert.deepEqual([uid, process?.namespaces?.pid, process?.namespaces?.user], [
@@ -253,7 +303,7 @@ test("lint() tells container roots apart where the socket is abstract", () => {
     rule("containers", { when: { not: { sameNamespaces: "mnt" } }, deny: true }),
     rule("root", { when: { uid: 0 }, allow: true }),
   );
-  assert.deepEqual(about(blocked.lint({ abstractSocket: true })), ["shadowed root"]);
+  assert.deepEqual(about(lint(blocked, { abstractSocket: true })), ["shadowed root"]);
 });
 
 test("lint() tells names that stand for one id", () => {
@@ -264,13 +314,13 @@ test("lint() tells names that stand for one id", () => {
   };
   const result = checkPolicy(document, twins);
   assert.ok("checked" in result);
-  const inDocument = compilePolicy(result.checked).lint();
+  const inDocument = lint(compilePolicy(result.checked));
   assert.deepEqual(inDocument.map(({ kind, path }) => [kind, path.join(".")]), [
     ["same-id", "rules.0.when.user.0"],
     ["same-id", "rules.0.when.user.1"],
   ]);
   const namesakes = ({ name }: { name: string }) => name === "root" ? ["root", "admin"] : [];
-  const [first] = compilePolicy(result.checked, { namesakes }).lint();
+  const [first] = lint(compilePolicy(result.checked, { namesakes }));
   assert.match(first!.message, /The user "root" has the uid of "toor", "admin" as well, 0/);
 });
 
@@ -287,7 +337,7 @@ test("lint() tells that names could not be looked up, once for each kind, and go
     asked++;
     throw new Error("no directory");
   };
-  const findings = compilePolicy(result.checked, { namesakes }).lint();
+  const findings = lint(compilePolicy(result.checked, { namesakes }));
   assert.deepEqual(findings.map(({ kind, level, message }) => [kind, level, message]), [
     ["same-id", "note", `Whether other users ${CANNOT}`],
     ["same-id", "note", `Whether other groups ${CANNOT}`],
@@ -299,7 +349,7 @@ test("lint() tells cgroup globs that match what others name", () => {
   const said = (cgroup: string, rest: object = {}, not = false) => {
     const when = not ? { not: { cgroup }, ...rest } : { cgroup, ...rest };
     const effect = not ? { deny: true as const } : { allow: true as const };
-    return compile(rule("r", { when, ...effect })).lint()
+    return lint(compile(rule("r", { when, ...effect })))
       .filter(({ kind }) => kind === "forgeable").map(({ level }) => level).join();
   };
   for (
@@ -318,13 +368,13 @@ test("lint() tells cgroup globs that match what others name", () => {
     assert.equal(said(`${glob}x`, {}, true), "", glob);
   }
   assert.equal(said("/system.slice/prometheus.service/**"), "", "it divides its own group");
-  const denied = compile(rule("r", { when: { cgroup: "**" }, deny: true })).lint();
+  const denied = lint(compile(rule("r", { when: { cgroup: "**" }, deny: true })));
   assert.ok(!denied.some(({ kind }) => kind === "forgeable"));
 });
 
 test("lint() tells cgroup globs that match what containers and services name", () => {
   const isForgeable = (cgroup: string) =>
-    compile(rule("r", { when: { cgroup }, allow: true })).lint()
+    lint(compile(rule("r", { when: { cgroup }, allow: true })))
       .some(({ kind }) => kind === "forgeable");
   for (
     const glob of [
@@ -354,7 +404,7 @@ test("lint() tells cgroup globs that match what containers and services name", (
 
 test("lint() tells who evades a rule that keeps out by groups", () => {
   const found = (when: Condition, effect: { deny: true } | { allow: true } = { deny: true }) =>
-    compile(rule("r", { when, ...effect })).lint()
+    lint(compile(rule("r", { when, ...effect })))
       .flatMap(({ kind, level }) => kind === "evadable" ? [level] : []).join();
   const allow = { allow: true } as const;
   assert.equal(found({ gid: 2000 }), "warning");
@@ -369,7 +419,7 @@ test("lint() tells who evades a rule that keeps out by groups", () => {
     assert.equal(found({ not: when }), "", "an allow-list");
   }
   const messages = [{ gid: 2000 }, { group: "docker" }].map((when) =>
-    compile(rule("r", { when, deny: true })).lint().find(({ kind }) => kind === "evadable")?.message
+    lint(compile(rule("r", { when, deny: true }))).find(({ kind }) => kind === "evadable")?.message
   );
   assert.match(
     messages[0]!,
@@ -380,7 +430,7 @@ test("lint() tells who evades a rule that keeps out by groups", () => {
 
 test("lint() tells rules that take a process of a container for one of the host", () => {
   const found = (when: Condition, effect: { deny: true } | { allow: true } = { allow: true }) =>
-    compile(rule("r", { when, ...effect })).lint()
+    lint(compile(rule("r", { when, ...effect })))
       .flatMap(({ kind, level }) => kind === "container" ? [level] : []).join();
   const deny = { deny: true } as const;
   const any = { container: "**" };
@@ -409,7 +459,7 @@ test("lint() tells rules that take a process of a container for one of the host"
 
 test("lint() tells ids that systemd gives to one service after the other", () => {
   const found = (when: Condition) =>
-    compile(rule("r", { when, allow: true })).lint()
+    lint(compile(rule("r", { when, allow: true })))
       .flatMap(({ kind, level }) => kind === "recycled" ? [level] : []).join();
   const given: readonly Condition[] = [
     { uid: 61184 },
@@ -427,7 +477,7 @@ test("lint() tells ids that systemd gives to one service after the other", () =>
     { ...resolve, uid: () => 63000 },
   );
   assert.ok("checked" in named);
-  assert.match(compilePolicy(named.checked).lint()[0]!.message, /uid 63000, which systemd gives/);
+  assert.match(lint(compilePolicy(named.checked))[0]!.message, /uid 63000, which systemd gives/);
 });
 
 test("lint() tells where an unknown fact makes way for a rule that gives more", () => {
@@ -437,7 +487,7 @@ test("lint() tells where an unknown fact makes way for a rule that gives more", 
     allow: "read",
   };
   const found = (...rules: readonly RuleDocument[]) =>
-    compile(...rules).lint().filter(({ kind }) => kind === "widened");
+    lint(compile(...rules)).filter(({ kind }) => kind === "widened");
   const wider = rule("wider", { when: { uid: "1-9" }, allow: ["read", "write"] });
   const [finding, ...more] = found(web, wider);
   assert.deepEqual(more, []);
@@ -475,7 +525,7 @@ test("lint() tells where an unknown fact makes way for a rule that gives more", 
 test("lint() tells where a hash is asked for of whoever connects", () => {
   const exeSha256 = "0".repeat(64);
   const isSlow = (when: Condition) =>
-    compile(rule("r", { when, allow: true })).lint().some(({ kind }) => kind === "slow");
+    lint(compile(rule("r", { when, allow: true }))).some(({ kind }) => kind === "slow");
   for (
     const when of [
       { exeSha256 },
@@ -503,9 +553,9 @@ test("lint() and who() of ten thousand rules", () => {
       ...(at % 2 === 0 ? { allow: "x" } : { deny: true }),
     }));
   const policy = compile(...many, rule("again", { when: { uid: 3 }, allow: "y" }));
-  const found = policy.lint().filter(({ kind }) => kind === "only-unknown" || kind === "never");
+  const found = lint(policy).filter(({ kind }) => kind === "only-unknown" || kind === "never");
   assert.deepEqual(about(found), ["never again"]);
-  assert.equal(policy.who().clauses.length > 3000, true);
+  assert.equal(who(policy).clauses.length > 3000, true);
 });
 
 test("equivalent() tells policies that differ from those that are only written otherwise", () => {
@@ -650,7 +700,7 @@ test("lint() tells a few of very many names, and the beginning of what is very l
   assert.ok("checked" in result);
   let asked = 0;
   const namesakes = () => (asked++, ["user0", "other"]);
-  const findings = compilePolicy(result.checked, { namesakes }).lint();
+  const findings = lint(compilePolicy(result.checked, { namesakes }));
   const same = findings.filter(({ kind }) => kind === "same-id");
   assert.deepEqual([same.length, asked], [2000, 1]);
   assert.match(same[0]!.message, /has the uid of ("user\d", ){4}"user5" as well, 7:/);
@@ -671,13 +721,13 @@ test("who() reads well", () => {
     }),
   );
   assert.equal(
-    String(policy.who("GET /status")),
+    String(who(policy, "GET /status")),
     [
       'uid 0; not in group 6 (rule "root": full)',
       'uid 10-12, 14; not in group 6; unit web.service (rule "web": read)',
     ].join("\n"),
   );
-  assert.equal(String(policy.who("PUT /")), 'uid 0; not in group 6 (rule "root": full)');
-  assert.equal(policy.who("GET /").includes({ uid: 11, gid: 1, groups: [6] }), false);
-  assert.equal(String(compile().who()), "nobody");
+  assert.equal(String(who(policy, "PUT /")), 'uid 0; not in group 6 (rule "root": full)');
+  assert.equal(who(policy, "GET /").includes({ uid: 11, gid: 1, groups: [6] }), false);
+  assert.equal(String(who(compile())), "nobody");
 });

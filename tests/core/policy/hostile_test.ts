@@ -4,21 +4,23 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { UcredError } from "../../../core/errors.ts";
 import type { Peer } from "../../../core/peer.ts";
+import { equivalent } from "../../../core/policy/analyze/difference.ts";
+import { who } from "../../../core/policy/analyze/who.ts";
 import type { PlainPeer } from "../../../core/policy/decide/subject.ts";
 import { checkPolicy } from "../../../core/policy/document/check.ts";
 import { MAX_VALUES } from "../../../core/policy/document/plain_copy.ts";
 import { PLAIN_PATTERN, SEEN_PATTERN } from "../../../core/policy/document/shape.ts";
 import type { Condition, RuleDocument } from "../../../core/policy/document/types.ts";
-import { compilePolicy, equivalent, type Policy } from "../../../core/policy/policy.ts";
+import { compilePolicy, type RulePolicy } from "../../../core/policy/policy.ts";
 import { spaceLikeIn, unseenIn } from "../../../core/text.ts";
 import { compile, resolve } from "./policies.ts";
 
 /** Makes a policy of anything. @throws {Error} With the problems, a line for each. */
-function define(...rules: readonly unknown[]): Policy {
+function define(...rules: readonly unknown[]): RulePolicy {
   return defineAll({ version: 1, rules });
 }
 
-function defineAll(document: unknown): Policy {
+function defineAll(document: unknown): RulePolicy {
   const result = checkPolicy(document, resolve);
   if ("checked" in result) return compilePolicy(result.checked);
   const lines = result.problems.first.map(({ path, message }) => `${path.join(".")}: ${message}`);
@@ -44,8 +46,8 @@ test("a document that changes later changes no policy", () => {
     allow: "read",
   });
   assert.equal(equivalent(policy, same), undefined);
-  assert.equal(String(policy.who("PUT /x")), "nobody");
-  assert.equal(String(policy.who("GET /x")), String(same.who("GET /x")));
+  assert.equal(String(who(policy, "PUT /x")), "nobody");
+  assert.equal(String(who(policy, "GET /x")), String(who(same, "GET /x")));
   for (const action of ["GET /x", "PUT /x"]) {
     for (const peer of [{ uid: 1, label: "a" }, { uid: 2, label: "b" }, { uid: 3, label: "a" }]) {
       const { allowed, grants } = policy.decide(peer, { action });
@@ -54,7 +56,7 @@ test("a document that changes later changes no policy", () => {
       assert.equal(policy.explain(peer, { action }).decision.allowed, allowed);
     }
   }
-  assert.throws(() => (policy.who("GET /x").clauses[0]!.grants as string[]).push("admin"));
+  assert.throws(() => (who(policy, "GET /x").clauses[0]!.grants as string[]).push("admin"));
 });
 
 test("each field of a document is read once", () => {
@@ -227,7 +229,7 @@ test("what may stand for other ids is unknown, and no group of such a list is ce
   const wheel = compile({ name: "r", when: { group: "wheel" }, allow: true });
   const peer = { uid: 65534, gid: 65534, groups: [0, 65534] };
   for (const policy of [uid, gid, group, wheel]) assert.ok(policy.decide(peer).allowed);
-  const ask = (policy: Policy, ambiguous: unknown, gid = 65534) => {
+  const ask = (policy: RulePolicy, ambiguous: unknown, gid = 65534) => {
     const { allowed, unknown } = policy.decide({ ...peer, gid, ambiguous } as PlainPeer);
     return allowed || unknown.join();
   };

@@ -8,7 +8,7 @@ import type {
   PolicyDocument,
   RuleDocument,
 } from "../../../core/policy/document/types.ts";
-import { compilePolicy, type Policy } from "../../../core/policy/policy.ts";
+import { compilePolicy, type RulePolicy } from "../../../core/policy/policy.ts";
 import type { PlainPeer } from "../../../core/policy/decide/subject.ts";
 import { cases } from "../../support/suite.ts";
 
@@ -29,7 +29,7 @@ export const resolve = {
 };
 
 /** Makes a policy of rules that are right. */
-export function compile(...rules: readonly RuleDocument[]): Policy {
+export function compile(...rules: readonly RuleDocument[]): RulePolicy {
   const result = checkPolicy({ version: 1, rules }, resolve);
   assert.ok("checked" in result, "problems" in result ? JSON.stringify(result.problems) : "");
   return compilePolicy(result.checked);

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import process from "node:process";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { equivalent } from "../../../core/policy/policy.ts";
+import { equivalent } from "../../../core/policy/analyze/difference.ts";
 import { shadowPolicy } from "../../../core/policy/shadow.ts";
 import type { PlainPeer } from "../../../core/policy/decide/subject.ts";
 import { compile } from "./policies.ts";

@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import fc from "fast-check";
+import { runTests } from "../../../core/policy/analyze/run_tests.ts";
+import { who } from "../../../core/policy/analyze/who.ts";
 import { checkPolicy } from "../../../core/policy/document/check.ts";
 import { policySchema } from "../../../core/policy/document/schema.ts";
 import type { PolicyDocument, TestDocument } from "../../../core/policy/document/types.ts";
@@ -25,7 +27,7 @@ function withTests(...tests: readonly TestDocument[]): Policy {
 }
 
 test("test() runs a policy's tests, and tells which rules none is decided by", () => {
-  const report = withTests(
+  const report = runTests(withTests(
     { peer: { uid: 0, gid: 0, groups: [] }, expect: { allow: "full", rule: "root" } },
     {
       name: "docker reads",
@@ -39,7 +41,7 @@ test("test() runs a policy's tests, and tells which rules none is decided by", (
       expect: { deny: true, rule: null },
     },
     { peer: { user: "ben", group: "users" }, expect: { deny: true, rule: "never" } },
-  ).test();
+  ));
   assert.deepEqual([report.passed, report.uncovered], [true, ["unit"]]);
   assert.equal(
     String(report),
@@ -62,14 +64,14 @@ test("test() tells each kind of failure", () => {
     [{ allow: true, rule: null }, "Expected no rule to decide"],
   ];
   for (const [expect, message] of cases) {
-    const { passed, results: [result] } = withTests({ peer: root, expect }).test();
+    const { passed, results: [result] } = runTests(withTests({ peer: root, expect }));
     assert.equal(passed, message === undefined);
     if (message === undefined) assert.equal(result!.message, undefined);
     else assert.ok(result!.message!.startsWith(`${message}. The policy said: allowed`), message);
   }
-  const { results: [denied] } = withTests({ peer: {}, expect: { allow: true } }).test();
+  const { results: [denied] } = runTests(withTests({ peer: {}, expect: { allow: true } }));
   assert.match(denied!.message!, /^Expected a yes\. The policy said: denied\. .*unknown: groups/);
-  assert.equal(withTests().test().passed, true);
+  assert.equal(runTests(withTests()).passed, true);
 });
 
 test("wrong tests are errors, each with its place", () => {
@@ -134,8 +136,12 @@ test("a shadow policy decides nothing, and counts where it would have said other
     told.map(({ uid, action }) => [uid, action]),
     [4, 4, 5, 6].map((uid) => [uid, "x"]),
   );
-  assert.deepEqual([policy.admits({ uid: 6 }), policy.test().passed], [false, true]);
-  assert.equal(String(policy.who()), String(active.who()));
+  assert.deepEqual([policy.admits({ uid: 6 }), policy.explain?.({ uid: 6 }).decision.allowed], [
+    false,
+    false,
+  ]);
+  assert.throws(() => who(policy), { name: "TypeError", message: /^who\(\) takes .*`current`$/ });
+  assert.equal(String(who(policy.current)), String(who(active)));
 });
 
 test("a shadow policy lets in whom the active one does, and counts whom the candidate would", () => {

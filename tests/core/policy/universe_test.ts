@@ -7,7 +7,7 @@ import fc from "fast-check";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Budget } from "../../../core/policy/analyze/budget.ts";
-import { difference } from "../../../core/policy/analyze/difference.ts";
+import { difference, widening } from "../../../core/policy/analyze/difference.ts";
 import type { Finding } from "../../../core/policy/analyze/findings.ts";
 import { lintRules } from "../../../core/policy/analyze/lint.ts";
 import { RuleRegions } from "../../../core/policy/analyze/reach.ts";
@@ -341,32 +341,56 @@ const PAIRS: [[RuleDocument[], RuleDocument[]], number][] = EXAMPLES.flatMap((ru
   [[rules, rules.slice(1)], 40],
 ]);
 
-test("equivalent() finds a case that differs wherever there is one, and it does differ", () => {
-  fc.assert(
-    fc.property(edited, fc.integer({ min: 8, max: 40 }), ([before, after], bits) => {
-      let found: ReturnType<typeof difference>;
-      try {
-        const [a, b] = [checkedOf(before), checkedOf(after)];
-        found = difference(a.rules, b.rules, new Budget(2 ** bits));
-      } catch (error) {
-        assert.ok(bits < 30, String(error));
-        assert.equal((error as { code?: string }).code, "ERR_UCRED_POLICY");
-        assert.match((error as Error).message, /^Cannot compare the policies: .* too many ways$/);
-        return;
-      }
-      const differs = (one: Case) => said(before, one) !== said(after, one);
-      const both = [...before, ...after];
-      if (found === undefined) {
-        for (const one of world(before, after)) assert.ok(!differs(one), JSON.stringify(one));
-      } else {
-        assert.ok(differs(found), JSON.stringify(found));
-        assert.ok(found.peer.groups?.every(Number.isInteger) ?? true);
-        const isKnownCase = isKnown(both, { ...found, peer: { process: {}, ...found.peer } });
-        if (!isKnownCase) {
-          for (const one of world(before, after)) assert.ok(!(isKnown(both, one) && differs(one)));
+/** Whether the second rules give more than the first: a "no" gives nothing. */
+const givesMore = (before: readonly RuleDocument[], after: readonly RuleDocument[], one: Case) => {
+  const [was, is] = [decide(before, one), decide(after, one)];
+  return is.allowed &&
+    (!was.allowed || is.grants.some((grant) => !(was.grants as readonly string[]).includes(grant)));
+};
+
+const COMPARISONS: readonly (readonly [string, typeof difference, typeof givesMore])[] = [
+  [
+    "equivalent() finds a case that differs wherever there is one, and it does differ",
+    difference,
+    (before, after, one) => said(before, one) !== said(after, one),
+  ],
+  [
+    "narrower() finds a case that the second policy gives more in wherever there is one",
+    widening,
+    givesMore,
+  ],
+];
+
+for (const [name, find, differ] of COMPARISONS) {
+  test(name, () => {
+    fc.assert(
+      fc.property(edited, fc.integer({ min: 8, max: 40 }), ([before, after], bits) => {
+        let found: ReturnType<typeof difference>;
+        try {
+          const [a, b] = [checkedOf(before), checkedOf(after)];
+          found = find(a.rules, b.rules, new Budget(2 ** bits));
+        } catch (error) {
+          assert.ok(bits < 30, String(error));
+          assert.equal((error as { code?: string }).code, "ERR_UCRED_POLICY");
+          assert.match((error as Error).message, /^Cannot compare the policies: .* too many ways$/);
+          return;
         }
-      }
-    }),
-    { numRuns: cases(300), examples: PAIRS },
-  );
-});
+        const differs = (one: Case) => differ(before, after, one);
+        const both = [...before, ...after];
+        if (found === undefined) {
+          for (const one of world(before, after)) assert.ok(!differs(one), JSON.stringify(one));
+        } else {
+          assert.ok(differs(found), JSON.stringify(found));
+          assert.ok(found.peer.groups?.every(Number.isInteger) ?? true);
+          const isKnownCase = isKnown(both, { ...found, peer: { process: {}, ...found.peer } });
+          if (!isKnownCase) {
+            for (const one of world(before, after)) {
+              assert.ok(!(isKnown(both, one) && differs(one)));
+            }
+          }
+        }
+      }),
+      { numRuns: cases(300), examples: PAIRS },
+    );
+  });
+}
