@@ -1,5 +1,5 @@
 /**
- * The audit log, and the events that servers publish: `ucred/audit`.
+ * `ucred/audit`: the audit log, and the events that servers publish.
  *
  * @module
  */

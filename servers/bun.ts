@@ -1,10 +1,10 @@
 /**
- * `Bun.listen` with identities: `ucred/bun`.
+ * `ucred/bun`: `Bun.listen` with peer identification.
  *
- * `Bun.serve` cannot be served so: it hides the descriptor of its connections (oven-sh/bun 29597), and
- * its `requestIP` is null for Unix sockets. Use `serve()` of `ucred/http`, which runs on Bun's node:http.
+ * `Bun.serve` is not supported: it hides the descriptor of its connections (oven-sh/bun 29597), and its
+ * `requestIP` is null for Unix sockets. Use `serve()` of `ucred/http`, which runs on Bun's node:http.
  *
- * @example Root and the server's own user get in, nobody else
+ * @example Accept only root and the server's own user
  * ```ts
  * import { listen } from "ucred/bun";
  *
@@ -34,6 +34,7 @@ import {
   ADMISSION_OPTIONS,
   type AdmissionOptions,
   type Admitted,
+  type DecideAt,
   isAdmitted,
   type ServerStats,
 } from "./admission/admission.ts";
@@ -51,7 +52,7 @@ export type { Peer } from "../core/peer.ts";
 export type { Decision } from "../core/policy/decide/decision.ts";
 export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
-export type { AdmissionOptions, ServerStats } from "./admission/admission.ts";
+export type { AdmissionOptions, DecideAt, ServerStats } from "./admission/admission.ts";
 export type { AuditLog } from "./admission/audit.ts";
 export type { LimitName, Limits } from "./admission/limits.ts";
 export type {
@@ -63,54 +64,56 @@ export type {
 } from "./listen/lifecycle.ts";
 export type { SocketPathOptions } from "./listen/socket_path.ts";
 
-/** A `Bun.Socket`, as far as Bun's documentation has it. */
+/** The documented members of `Bun.Socket`. */
 export interface BunSocket extends BunSocketLike {
-  /** Yours: whatever you put there. */
+  /** Any value that the application stores. */
   data: unknown;
-  /** Sends; how many bytes were taken, −1 if it is closed. */
+  /** Sends data. Returns the number of bytes accepted; −1 if the socket is closed. */
   write(data: string | ArrayBufferView | ArrayBuffer, offset?: number, length?: number): number;
-  /** Sends, and closes its end. */
+  /** Sends data and shuts down the sending side. */
   end(data?: string | ArrayBufferView | ArrayBuffer): number;
-  /** Sends what waits. */
+  /** Sends buffered data. */
   flush(): void;
-  /** Calls `timeout` after so many seconds in which nothing happens. */
+  /** Sets the idle timeout in seconds, after which the `timeout` handler runs. */
   timeout(seconds: number): void;
-  /** Closes its end for sending. */
+  /** Shuts down the sending side. */
   shutdown(halfClose?: boolean): void;
 }
 
 /**
- * What handles connections that were let in; the names are those of `Bun.listen`. A `drain`,
- * `end` or `timeout` that is not there when `listen()` is called is not heard of later.
+ * Handlers of accepted connections, named as in `Bun.listen`. `drain`, `end` and `timeout` must exist when
+ * `listen()` is called; they are ignored if added later.
  */
 export interface BunHandlers {
-  /** A connection was let in. If it throws, or its promise rejects, the connection is closed. */
+  /** A connection was accepted. If the handler throws, or its promise rejects, the connection is closed. */
   open?(socket: BunSocket, peer: Peer, decision: Decision): unknown;
-  /** Something came. */
+  /** Data was received. */
   data?(socket: BunSocket, data: Uint8Array): unknown;
-  /** There is room to write again. */
+  /** The send buffer has room again. */
   drain?(socket: BunSocket): unknown;
-  /** The peer sends no more. */
+  /** The peer has shut down its sending side. */
   end?(socket: BunSocket): unknown;
-  /** Nothing has happened for as long as `socket.timeout()` says. */
+  /** The idle timeout has elapsed. */
   timeout?(socket: BunSocket): unknown;
   /** The connection is closed. */
   close?(socket: BunSocket): unknown;
-  /** The connection has failed, or a handler. */
+  /** The connection or a handler has failed. */
   error?(socket: BunSocket, error: Error): unknown;
 }
 
-/** Where to listen, who may connect, and what handles it. */
+/** Options of {@link listen}. */
 export type BunListenOptions = ListenOptions & AdmissionOptions & {
-  /** Whether the handlers decide each action; see `ucred/net`. */
-  readonly perAction?: boolean | undefined;
+  /**
+   * Whether the policy is enforced for the connection or by the handlers for each action; see `ucred/net`.
+   */
+  readonly decideAt?: DecideAt | undefined;
   readonly socket: BunHandlers;
 };
 
 const BUN_OPTIONS: OptionNames<BunListenOptions> = {
   ...LISTEN_OPTIONS,
   ...ADMISSION_OPTIONS,
-  perAction: true,
+  decideAt: true,
   socket: true,
 };
 
@@ -124,13 +127,13 @@ const HANDLERS: OptionNames<BunHandlers> = {
   error: true,
 };
 
-/** A server that listens. */
+/** A running server. */
 export interface BunServer {
   /** The path or abstract name. */
   readonly path: string;
-  /** What it has seen. */
+  /** Returns the server's counters. */
   stats(): ServerStats;
-  /** Stops to listen, waits for connections, and cuts them once `timeout` is over. */
+  /** Stops listening, waits for connections, and cuts them off after `timeout`. */
   close(options?: CloseOptions): Promise<void>;
   /** {@link BunServer.close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
@@ -147,25 +150,27 @@ interface BunGlobal {
 }
 
 /**
- * Listens by `Bun.listen`. Each connection is identified before `open` is called; of who is refused no
- * handler hears.
+ * Listens with `Bun.listen`. Each connection is identified before `open` is called; rejected connections
+ * reach no handler.
  *
- * @returns Once the server listens.
- * @throws {UcredError} `ERR_UCRED_LISTEN` if it cannot listen there.
- * @throws {TypeError} If an option is wrong, or this is not Bun.
+ * @returns The server, once it listens.
+ * @throws {UcredError} `ERR_UCRED_LISTEN` if listening fails.
+ * @throws {TypeError} If an option is unknown or has the wrong type, or the runtime is not Bun.
  */
 export async function listen(options: BunListenOptions): Promise<BunServer> {
   const { Bun } = globalThis as unknown as { readonly Bun?: BunGlobal };
-  if (Bun === undefined) throw new TypeError("ucred/bun is for Bun; use ucred/net");
+  if (Bun === undefined) {
+    throw new TypeError("ucred/bun requires Bun; on other runtimes use ucred/net");
+  }
   requireOptions("listen()", options, BUN_OPTIONS);
   checkSupport();
-  const { policy, pin, limits, audit, perAction = false, socket } = options;
+  const { policy, pin, limits, audit, decideAt, socket } = options;
   requireOptions("socket of listen()", socket, HANDLERS);
-  const admission = new Admission({ policy, pin, limits, audit }, perAction);
+  const admission = new Admission({ policy, pin, limits, audit }, decideAt);
   const sockets = new Sockets(admission, socket);
   const handlers = sockets.handlers();
   let listener: BunListener | undefined;
-  let place: BoundPath | undefined;
+  let bound: BoundPath | undefined;
   if (options.systemd !== undefined) {
     const name = options.systemd === true ? undefined : options.systemd;
     const { fd, path, giveBack } = takeInherited(name);
@@ -178,7 +183,7 @@ export async function listen(options: BunListenOptions): Promise<BunServer> {
     }
   } else {
     try {
-      place = await bindSocketPath(options, (path) => {
+      bound = await bindSocketPath(options, (path) => {
         listener = Bun.listen({ unix: path, socket: handlers });
         return Promise.resolve();
       });
@@ -186,14 +191,14 @@ export async function listen(options: BunListenOptions): Promise<BunServer> {
       listener?.stop(true);
       throw error;
     }
-    admission.server = place.path;
+    admission.server = bound.path;
   }
   const notification = options.notify === true ? new Notification() : undefined;
   notification?.ready();
   const close = async (how: CloseOptions = {}) => {
     const startTimer = closeTimer(how);
     if (listener !== undefined) {
-      place?.remove();
+      bound?.remove();
       notification?.stopping();
       listener.stop();
       listener = undefined;
@@ -208,7 +213,7 @@ export async function listen(options: BunListenOptions): Promise<BunServer> {
   };
 }
 
-/** Those that were let in, and their handlers. */
+/** The accepted sockets, and the handlers of their events. */
 class Sockets {
   readonly #admission: Admission;
   readonly #user: BunHandlers;
@@ -226,7 +231,7 @@ class Sockets {
       open: (socket: BunSocket) => this.#opened(socket),
       data: (socket: BunSocket, data: Uint8Array) => this.#pass(socket, "data", data),
       ...(drain && { drain: (socket: BunSocket) => this.#pass(socket, "drain") }),
-      // Without a handler Bun closes its end, too.
+      // Without an `end` handler Bun also closes its own side.
       ...(end && { end: (socket: BunSocket) => this.#pass(socket, "end") }),
       ...(timeout && { timeout: (socket: BunSocket) => this.#pass(socket, "timeout") }),
       error: (socket: BunSocket, error: Error) => this.#pass(socket, "error", error),
@@ -252,7 +257,7 @@ class Sockets {
     }
   }
 
-  /** Only of those that were let in, and only while they are open. */
+  /** Passes an event of an accepted, open socket to the user's handler. */
   #pass(
     socket: BunSocket,
     event: "data" | "drain" | "end" | "timeout" | "error",
@@ -260,7 +265,7 @@ class Sockets {
   ): void {
     const admitted = this.#open.get(socket);
     if (admitted === undefined) return;
-    try { // not by attempt(): its closures cost a line a twentieth
+    try { // not attempt(): its closures cost 5 % of a line echo
       const answer = this.#user[event]?.(socket, argument as never);
       if (isThenable(answer)) {
         answer.then(undefined, (error) => this.#fail(socket, admitted, error));

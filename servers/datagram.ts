@@ -1,5 +1,5 @@
 /**
- * Datagrams and the process that sent each: `ucred/datagram`.
+ * `ucred/datagram`: receives datagrams together with the credentials of the process that sent each.
  *
  * @module
  */

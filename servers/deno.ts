@@ -1,14 +1,14 @@
 /**
- * `Deno.listen` with identities: `ucred/deno`.
+ * `ucred/deno`: `Deno.listen` with peer identification.
  *
- * Deno hides the descriptor of what `Deno.listen` accepts. It is found among the descriptors of the
- * process by what the kernel tells of each, while one accept at a time is under way. Where that is in
- * doubt the connection is refused. It takes about 5 µs for each connection.
+ * Deno hides the descriptor of an accepted connection. `withPeers()` finds it: after each `accept()` it
+ * looks for a socket bound to the listener's address whose SO_COOKIE it has not seen. If it finds none, or
+ * more than one, it rejects the connection. The search takes about 5 µs for each connection.
  *
- * `Deno.serve` cannot be served so: it accepts by itself, and tells neither when nor what
- * (denoland/deno 27788). Use `serve()` of `ucred/http`, which runs on the same engine.
+ * `Deno.serve` is not supported: it accepts connections itself and exposes neither the event nor the
+ * descriptor (denoland/deno 27788). Use `serve()` of `ucred/http`, which runs on the same engine.
  *
- * @example Root and the server's own user get in, nobody else
+ * @example Accept only root and the server's own user
  * ```ts
  * import { withPeers } from "ucred/deno";
  *
@@ -39,6 +39,6 @@ export type { Peer } from "../core/peer.ts";
 export type { Decision } from "../core/policy/decide/decision.ts";
 export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
-export type { AdmissionOptions, ServerStats } from "./admission/admission.ts";
+export type { AdmissionOptions, DecideAt, ServerStats } from "./admission/admission.ts";
 export type { AuditLog } from "./admission/audit.ts";
 export type { LimitName, Limits } from "./admission/limits.ts";

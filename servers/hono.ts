@@ -1,7 +1,7 @@
 /**
- * Hono: who asks, as a variable of the context. `ucred/hono`.
+ * `ucred/hono`: middleware that puts the peer into Hono's context.
  *
- * @example A route for some
+ * @example Restrict a route
  * ```ts
  * import { Hono } from "hono";
  * import { definePolicy } from "ucred";
@@ -34,32 +34,32 @@ import { decisionOf, peerOf } from "./admission/attach.ts";
 import { BAD_TARGET, forbidden, responseOf } from "./http/problem.ts";
 import { targetOf } from "./http/request_target.ts";
 
-/** What the middleware adds to the context. */
+/** The variables that the middleware adds to the context. */
 export interface PeerEnv {
   /** Variables of the context. */
   Variables: {
-    /** Who asks. */
+    /** The peer that sent the request. */
     peer: Peer;
-    /** What was decided: by `requirePeer()`'s own policy if it has one, or by the server's. */
+    /** The decision of `requirePeer()`'s own policy if it has one, otherwise of the server's policy. */
     decision: Decision;
   };
 }
 
 /**
- * Puts the peer into the context. With a policy, also decides by it, beside the server's own: what it
- * denies is answered with 403.
+ * Puts the peer into the context. A policy given here decides in addition to the server's: requests that it
+ * denies receive 403.
  *
- * @param policy Asked about `METHOD /path`, as the server's policy is.
- * @returns Middleware that throws a `UcredError` (`ERR_UCRED_NO_PEER`) if the application is not
- * served by `ucred/http`: the answer is then 500.
- * @throws {TypeError} If the policy is none.
+ * @param policy Decides the action `METHOD /path`, as the server's policy does.
+ * @returns Middleware that throws a `UcredError` (`ERR_UCRED_NO_PEER`) if the application is not served by
+ * `ucred/http`: the client then receives 500.
+ * @throws {TypeError} If `policy` is not a policy.
  */
 export function requirePeer(policy?: Policy): MiddlewareHandler<PeerEnv> {
   if (policy !== undefined && typeof policy?.decide !== "function") {
-    throw new TypeError('requirePeer() takes a policy of definePolicy() or "ucred/policy"');
+    throw new TypeError('requirePeer() requires a Policy from definePolicy() or "ucred/policy"');
   }
   return async (context, next) => {
-    // Under other bridges from node:http to fetch the incoming message is in the environment.
+    // Other adapters from node:http to fetch put the incoming message into the environment.
     const { incoming } = (context.env ?? {}) as { readonly incoming?: object };
     const request = incoming ?? context.req.raw;
     const peer = peerOf(request);

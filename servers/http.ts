@@ -1,7 +1,7 @@
 /**
- * HTTP servers that know who asks: `ucred/http`. The same on Deno, Bun and Node.
+ * `ucred/http`: HTTP servers that identify their peers. The API is the same on Deno, Bun and Node.
  *
- * @example Every request is decided by "METHOD /path"
+ * @example Decide each request by "METHOD /path"
  * ```ts
  * import { definePolicy } from "ucred";
  * import { serve } from "ucred/http";

@@ -1,7 +1,7 @@
 /**
- * Servers of node:net that know who connects: `ucred/net`. The same on Deno, Bun and Node.
+ * `ucred/net`: `node:net` servers that identify their peers. The API is the same on Deno, Bun and Node.
  *
- * @example Root and the server's own user get in, nobody else
+ * @example Accept only root and the server's own user
  * ```ts
  * import { createServer } from "ucred/net";
  *
@@ -23,6 +23,7 @@ import {
   ADMISSION_OPTIONS,
   type AdmissionOptions,
   type Admitted,
+  type DecideAt,
   isAdmitted,
   type RefusedConnection,
   type ServerStats,
@@ -41,7 +42,12 @@ export type { Peer } from "../core/peer.ts";
 export type { Decision } from "../core/policy/decide/decision.ts";
 export type { Policy } from "../core/policy/policy.ts";
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
-export type { AdmissionOptions, RefusedConnection, ServerStats } from "./admission/admission.ts";
+export type {
+  AdmissionOptions,
+  DecideAt,
+  RefusedConnection,
+  ServerStats,
+} from "./admission/admission.ts";
 export type { AuditLog } from "./admission/audit.ts";
 export type { EndReason, RefusalReason } from "./admission/events.ts";
 export type { LimitName, Limits } from "./admission/limits.ts";
@@ -55,23 +61,23 @@ export type {
 } from "./listen/lifecycle.ts";
 export type { SocketPathOptions } from "./listen/socket_path.ts";
 
-/** Who may connect, and how sockets are to be; see `net.createServer()` for the latter. */
+/** Options of {@link createServer}: those of admission and those of `net.createServer()`. */
 export interface NetServerOptions extends AdmissionOptions, ServerOpts {
   /**
-   * Whether the handler decides each thing that a peer asks for by `policy.decide(peer, { action })`.
-   * Then all are let in of whom some action could be allowed, whatever `decision` says of the
-   * connection as such. By default `false`: a connection is let in if the policy allows it without
-   * an action.
+   * Where the policy is enforced. With `"connection"`, the default, the policy must allow the connection
+   * itself, without an action. With `"action"`, a connection is accepted if the policy could allow at least
+   * one action, even if `decision` denies the connection itself; the handler must then call
+   * `policy.decide(peer, { action })` for each action.
    */
-  readonly perAction?: boolean | undefined;
-  /** What is sent to whom is refused, before the connection is closed. */
-  readonly refusal?: string | ((refused: RefusedConnection) => string) | undefined;
+  readonly decideAt?: DecideAt | undefined;
+  /** The message that a refused client receives before its connection is closed. */
+  readonly refusalMessage?: string | ((refused: RefusedConnection) => string) | undefined;
 }
 
 const NET_OPTIONS: OptionNames<NetServerOptions> = {
   ...ADMISSION_OPTIONS,
-  perAction: true,
-  refusal: true,
+  decideAt: true,
+  refusalMessage: true,
   allowHalfOpen: true,
   pauseOnConnect: true,
   noDelay: true,
@@ -81,26 +87,26 @@ const NET_OPTIONS: OptionNames<NetServerOptions> = {
   blockList: true,
 };
 
-/** Serves one connection. If it throws, or its promise rejects, that connection is closed. */
+/** Handles one connection. If it throws, or its promise rejects, that connection is closed. */
 export type ConnectionHandler = (socket: Socket, peer: Peer, decision: Decision) => unknown;
 
-/** A `net.Server` that lets in whom its policy lets in. */
+/** A `net.Server` that accepts only peers that its policy allows. */
 export type NetServer = Server & SafeServer;
 
 /** {@link createServer} without options. */
 export function createServer(handler?: ConnectionHandler): NetServer;
 /**
- * Makes a server that identifies each connection before its handler runs, asks the policy, and counts
- * connections of each user. Who is refused never gets to the handler.
+ * Creates a server that identifies each peer, applies the policy, and enforces limits for each user before
+ * the handler runs. Refused connections reach no handler.
  *
- * `listen()` takes a path or an abstract name, or a socket of the service manager's, and makes the
- * path safe: see {@link PathListenOptions}. The rest is `net.Server`'s own.
+ * `listen()` takes a path, an abstract name, or a socket passed by the service manager, and protects the
+ * path: see {@link PathListenOptions}. Everything else is inherited from `net.Server`.
  *
- * @param handler Runs when a connection was let in. Errors of the socket end that connection only,
- * whether anybody listens to them or not.
- * @throws {TypeError} If an option is wrong.
+ * @param handler Runs for each accepted connection. A socket error ends only that connection, also without
+ * an "error" listener.
+ * @throws {TypeError} If an option is unknown or has the wrong type.
  *
- * @example A policy; whom it refuses is told why
+ * @example Use a policy, and send the reason to refused clients
  * ```ts
  * import { definePolicy } from "ucred";
  * import { createServer } from "ucred/net";
@@ -113,7 +119,7 @@ export function createServer(handler?: ConnectionHandler): NetServer;
  *   ],
  * });
  * const server = createServer(
- *   { policy, refusal: ({ decision }) => `${decision?.reason}\n` },
+ *   { policy, refusalMessage: ({ decision }) => `${decision?.reason}\n` },
  *   (socket, peer, { grants }) => void socket.end(`welcome, uid ${peer.uid}: ${grants}\n`),
  * );
  * server.listen({ path: "app.sock", mode: 0o666 });
@@ -129,36 +135,36 @@ export function createServer(
   return new AdmittingServer(options, requireHandler(handler)) as unknown as NetServer;
 }
 
-type Marked = Socket & { [mark: symbol]: Admitted | undefined };
+type MarkedSocket = Socket & { [mark: symbol]: Admitted | undefined };
 
 const ignore = () => {};
 
-/** How long a last message may take to be sent, in ms. */
+/** How long sending the refusal message may take. */
 const CLOSE_TIMEOUT_MS = 1000;
 
 class AdmittingServer extends Server {
   readonly #admission: Admission;
   readonly #listening: Listening;
-  readonly #refusal: NetServerOptions["refusal"];
-  /** How many sockets were let in, and have not said that they are closed. */
+  readonly #refusalMessage: NetServerOptions["refusalMessage"];
+  /** Accepted sockets that have not emitted "close". */
   #open = 0;
-  /** Where each of them has what this server decided: another may have let it in, too. */
+  /** Key of each socket's admission by this server. Another server may have admitted the same socket, too. */
   readonly #admitted = Symbol("ucred.admitted");
   readonly #onEmpty: (() => void)[] = [];
 
   constructor(
-    { policy, pin, limits, audit, perAction = false, refusal, ...options }: NetServerOptions,
+    { policy, pin, limits, audit, decideAt, refusalMessage, ...options }: NetServerOptions,
     handler?: ConnectionHandler,
   ) {
     super(options);
-    this.#admission = new Admission({ policy, pin, limits, audit }, perAction);
-    this.#refusal = refusal;
+    this.#admission = new Admission({ policy, pin, limits, audit }, decideAt);
+    this.#refusalMessage = refusalMessage;
     this.#listening = new Listening({
       listen: (where, backlog) => super.listen({ ...where, backlog }),
       close: (done) => super.close((error) => this.#whenEmpty(() => done(error))),
       address: () => super.address(),
-      closeIdle: () => {}, // the handler alone knows which are idle
-      cut: () => this.#admission.cut(),
+      closeIdle: () => {}, // only the handler knows which connections are idle
+      cut: () => this.#admission.closeAll(),
       emit: (event: string, error?: unknown) => void super.emit(event, error),
     }, (path) => this.#admission.server = path);
     if (handler !== undefined) {
@@ -197,13 +203,13 @@ class AdmittingServer extends Server {
   }
 
   #admit(socket: Socket): boolean {
-    socket.on("error", ignore); // a peer that leaves ends its own connection only
+    socket.on("error", ignore); // an error ends only this connection
     const answer = this.#admission.admit(socket);
     if (!isAdmitted(answer)) {
       this.#refuse(socket, answer);
       return true;
     }
-    (socket as Marked)[this.#admitted] = answer;
+    (socket as MarkedSocket)[this.#admitted] = answer;
     this.#open++;
     socket.once("close", () => {
       this.#open--;
@@ -218,32 +224,32 @@ class AdmittingServer extends Server {
     }
   }
 
-  /** The runtime's own count is down before the last socket says that it is closed. */
+  /** The runtime's connection count reaches 0 before the last socket emits "close", so we keep our own. */
   #whenEmpty(run: () => void): void {
     if (this.#open === 0) run();
     else this.#onEmpty.push(run);
   }
 
   #refuse(socket: Socket, refused: RefusedConnection): void {
-    const text = this.#farewell(refused);
+    const text = this.#messageFor(refused);
     if (text === undefined) return void socket.destroy();
     const timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT_MS);
     socket.once("close", () => clearTimeout(timer));
     socket.resume().end(text, () => socket.destroy());
   }
 
-  #farewell(refused: RefusedConnection): string | undefined {
-    if (typeof this.#refusal !== "function") return this.#refusal;
+  #messageFor(refused: RefusedConnection): string | undefined {
+    if (typeof this.#refusalMessage !== "function") return this.#refusalMessage;
     try {
-      return String(this.#refusal(refused));
+      return String(this.#refusalMessage(refused));
     } catch (error) {
-      warn(`The refusal of the server at ${this.#admission.server} failed`, error);
+      warn(`refusalMessage() of the server at ${this.#admission.server} failed`, error);
       return undefined;
     }
   }
 
   #serve(socket: Socket, handler: ConnectionHandler): void {
-    const admitted = (socket as Marked)[this.#admitted]!;
+    const admitted = (socket as MarkedSocket)[this.#admitted]!;
     const { peer, decision } = admitted;
     attempt(
       () => handler(socket, peer, decision),

@@ -1,11 +1,11 @@
 /**
- * OpenTelemetry metrics of all servers of this process: `ucred/otel`. Takes `@opentelemetry/api`.
+ * `ucred/otel`: OpenTelemetry metrics of all servers of this process. Requires `@opentelemetry/api`.
  *
- * @example Count what is refused
+ * @example Measure all servers
  * ```ts
  * import { measureServers } from "ucred/otel";
  *
- * const stop = measureServers(); // reports through whatever provider the program has set up
+ * const stop = measureServers(); // uses the program's meter provider
  * console.log(typeof stop);
  * stop();
  * ```
@@ -18,38 +18,39 @@ import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { CHANNELS, type ServerEvent } from "./admission/events.ts";
 
 /**
- * Records what the servers of this process do:
+ * Records metrics of the servers of this process:
  *
  * - `ucred.server.connections.open` (up-down counter), by `server`
- * - `ucred.server.connections` (counter), by `server` and `outcome`: "accepted", or why it was refused
+ * - `ucred.server.connections` (counter), by `server` and `outcome`: "accepted", or the reason of the
+ * refusal
  * - `ucred.server.decisions` (counter), by `server`, `allowed` and `rule`
  * - `ucred.server.connection.duration` (histogram, s), by `server`
  * - `ucred.server.failures` (counter), by `server`: handlers that threw
  *
- * No attribute has a value of a client's choosing.
+ * No attribute has a value that a client can choose.
  *
- * @param meter By default the one named "ucred" of the program's provider.
- * @returns Stops it.
+ * @param meter The meter to use. By default the meter "ucred" of the program's provider.
+ * @returns A function that stops the recording.
  */
 export function measureServers(meter: Meter = metrics.getMeter("ucred")): () => void {
   const open = meter.createUpDownCounter("ucred.server.connections.open", {
-    description: "Connections that are open",
+    description: "Open connections",
     unit: "{connection}",
   });
   const connections = meter.createCounter("ucred.server.connections", {
-    description: "Connections, let in and refused",
+    description: "Accepted and refused connections",
     unit: "{connection}",
   });
   const decisions = meter.createCounter("ucred.server.decisions", {
-    description: "Requests that were decided",
+    description: "Decided requests",
     unit: "{request}",
   });
   const duration = meter.createHistogram("ucred.server.connection.duration", {
-    description: "How long connections were open",
+    description: "Duration of connections",
     unit: "s",
   });
   const failures = meter.createCounter("ucred.server.failures", {
-    description: "Handlers that threw",
+    description: "Errors of handlers",
     unit: "{failure}",
   });
   const record = (message: unknown) => {

@@ -1,5 +1,5 @@
 /**
- * Notifications to the service manager: `ucred/systemd`.
+ * `ucred/systemd`: notifications to the service manager.
  *
  * @module
  */

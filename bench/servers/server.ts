@@ -12,7 +12,7 @@ import { type LinuxOptions, UCRED } from "../../ffi/linux.ts";
 import { definePolicy } from "../../mod.ts";
 import { listen as listenByBun } from "../../servers/bun.ts";
 import { withPeers } from "../../servers/deno.ts";
-import { nativeHttp } from "../../servers/http/deno.ts";
+import { denoHttpHook } from "../../servers/http/deno.ts";
 import { createServer as createUcredHttpServer, serve } from "../../servers/http.ts";
 import { createServer as createUcredNetServer } from "../../servers/net.ts";
 import { startJwt, startMtls } from "./alternatives.ts";
@@ -123,7 +123,7 @@ const KINDS: { readonly [kind: string]: Start } = {
   "Deno.serve": (path) =>
     void Deno.serve({ path, onListen: () => {} }, () => new Response(WELCOME)),
   "Deno.serve least": (path) => {
-    const serve = nativeHttp()!;
+    const serve = denoHttpHook()!;
     const answer = ({ method, url }: Request) => new Response(method + url ? WELCOME : null);
     const fails = () => new Response(null, { status: 500 });
     void onDeno(path, (conn) => {

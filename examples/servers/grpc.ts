@@ -57,7 +57,7 @@ function asked(peer: Peer, run: (request: string) => string) {
   };
 }
 
-const server = createServer({ policy, perAction: true }, (socket, peer) => {
+const server = createServer({ policy, decideAt: "action" }, (socket, peer) => {
   const { uid, user = uid } = peer;
   const grpc = new Server();
   grpc.addService(hall, {

@@ -25,7 +25,7 @@ const policy = definePolicy({
   ],
 });
 
-const server = createServer({ policy, perAction: true }, (socket, peer) => {
+const server = createServer({ policy, decideAt: "action" }, (socket, peer) => {
   const { uid, user = uid } = peer;
   const connection = createMessageConnection(
     new SocketMessageReader(socket),

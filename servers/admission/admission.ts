@@ -1,10 +1,14 @@
-/** Connection → let in, with its peer, or refused: what all servers have in common. */
+/**
+ * Admission control that all servers share: identifies a connection, applies the policy and the limits, and
+ * counts it.
+ */
 
 import process from "node:process";
 import { UcredError } from "../../core/errors.ts";
 import type { OptionNames } from "../../core/options.ts";
 import type { Peer } from "../../core/peer.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
+import { show } from "../../core/policy/document/shape.ts";
 import type { Policy } from "../../core/policy/policy.ts";
 import { stackOf, textOf, visible } from "../../core/text.ts";
 import { closeSocket, fdOf, type UnixSocket } from "../../identity/fd.ts";
@@ -13,7 +17,7 @@ import { identifyAt } from "../../identity/identify.ts";
 import { definePolicy } from "../../policy/define.ts";
 import { foundSocketOf } from "../../system/accepted_sockets.ts";
 import { ownUid } from "../../system/accounts.ts";
-import { type AuditLog, cut } from "./audit.ts";
+import { type AuditLog, truncate } from "./audit.ts";
 import {
   type EndReason,
   hasSubscribers,
@@ -24,25 +28,28 @@ import {
 import { type Limits, UserLimits } from "./limits.ts";
 import { RefusalWarnings } from "./warnings.ts";
 
-/** Who may connect. */
+/** Where a server enforces its policy: for each connection, or for each action. */
+export type DecideAt = "connection" | "action";
+
+/** Options that decide who may connect. */
 export interface AdmissionOptions {
   /**
-   * Who may do what. Without, root and the server's own user may do everything, and nobody else
-   * anything; `"anyone"` lets everybody in.
+   * The policy that decides connections and actions. Without one, root and the server's own user may do
+   * everything and all others are rejected. `"anyone"` accepts everybody.
    */
   readonly policy?: Policy | "anyone" | undefined;
   /**
-   * Whether peers are pinned, for `peer.process`, `drift()` and the like; it takes a descriptor for
-   * each. By default where the policy asks for facts that need it.
+   * Whether to pin each peer, which `peer.process` and `drift()` need. A pin holds one descriptor for each
+   * connection. By default peers are pinned if the policy has conditions that need it.
    */
   readonly pin?: boolean | undefined;
-  /** How many connections there may be. */
+  /** Limits on the number and rate of connections. */
   readonly limits?: Limits | undefined;
-  /** Where to write what happens. */
+  /** The audit log that records the server's events. */
   readonly audit?: AuditLog | undefined;
 }
 
-/** The options of {@link AdmissionOptions}. */
+/** The option names of {@link AdmissionOptions}. */
 export const ADMISSION_OPTIONS: OptionNames<AdmissionOptions> = {
   policy: true,
   pin: true,
@@ -50,13 +57,15 @@ export const ADMISSION_OPTIONS: OptionNames<AdmissionOptions> = {
   audit: true,
 };
 
-/** What a server has seen. */
+/** Counters of a server. */
 export interface ServerStats {
-  /** Connections that are open now. */
+  /** Connections that are open. */
   readonly open: number;
-  /** Connections that were let in. */
+  /** Connections that were accepted. */
   readonly accepted: number;
-  /** Connections that were refused: by the policy, by a limit, or since the peer was not known. */
+  /**
+   * Connections that were refused: by the policy, by a limit, or because the peer could not be identified.
+   */
   readonly refused: {
     readonly policy: number;
     readonly limits: number;
@@ -68,39 +77,40 @@ export interface ServerStats {
   readonly denied: number;
   /** Connections and requests whose handler threw. */
   readonly failed: number;
-  /** Lines that the audit log could not write. */
-  readonly unaudited: number;
+  /** Lines that the audit log dropped. */
+  readonly auditDropped: number;
 }
 
-/** A connection that was let in. */
+/** An accepted connection. */
 export interface Admitted {
   readonly id: number;
   readonly peer: Peer;
-  /** What the policy says of the connection, without an action. */
+  /** The policy's decision about the connection itself, without an action. */
   readonly decision: Decision;
   readonly since: number;
   readonly socket: UnixSocket;
-  /** Whether we may close it. */
-  readonly isOurs: boolean;
-  /** Where it stands among those that are open; −1 once it is not. */
-  at: number;
-  /** Why the server ends it, if it does; see `ClosedEvent`. */
+  /** Whether the server may close it, once its peer has hung up. */
+  readonly mayClose: boolean;
+  /** Its index in the array of open connections; −1 after it was removed. */
+  index: number;
+  /** Why the server ended it; `undefined` if the peer or a handler did. See `ClosedEvent`. */
   why: EndReason | undefined;
 }
 
-/** A connection that was refused. */
+/** A refused connection. */
 export interface RefusedConnection {
-  /** Why. */
+  /** Why the connection was refused. */
   readonly why: RefusalReason;
-  /** `undefined` if it is not known. */
+  /** The peer; `undefined` if it could not be identified. */
   readonly peer: Peer | undefined;
-  /** The policy's, if it was asked. */
+  /** The policy's decision; `undefined` if the connection was refused for another reason. */
   readonly decision: Decision | undefined;
 }
 
 /**
- * Refused connections of an HTTP server that wait for their 403, beside those that were accepted. Beyond
- * a limit they are closed without a response, so that denied users cost no more than that.
+ * Limits on refused connections of an HTTP server that wait for their 403 response. They are separate from
+ * the limits on accepted connections. Beyond them, connections are closed without a response, so that
+ * denied users cost a bounded amount of memory.
  */
 const REFUSED_LIMITS: Limits = { connections: 64, connectionsPerUser: 8, acceptsPerSecond: 64 };
 
@@ -114,21 +124,21 @@ const OWN_USER_AND_ROOT = {
 
 const ANYONE = { version: 1, rules: [{ name: "anyone", allow: true }] } as const;
 
-/** Lets connections in, and decides what they may do. */
+/** Accepts or refuses the connections of one server, and decides their actions. */
 export class Admission {
-  /** Where the server listens, for events; set by the server. */
+  /** The socket's path, as it appears in events. The server sets it. */
   server = "";
   readonly policy: Policy;
   readonly #pin: boolean | undefined;
   readonly #limits: UserLimits;
-  /** What counts as open. Not a Set: V8 takes ten times as long to delete from one. */
+  /** Connections that count as open. An array: deleting from a Set takes V8 ten times as long. */
   readonly #open: Admitted[] = [];
-  /** Connections that were refused, and wait for a response that says so. */
+  /** Limits on the refused connections that wait for a response. */
   readonly #refusals: UserLimits;
   readonly #warnings = new RefusalWarnings();
   readonly #audit: AuditLog | undefined;
-  /** Whether it is enough that some action could be allowed. */
-  readonly #isPerAction: boolean;
+  /** Whether a connection is accepted if the policy could allow at least one action. */
+  readonly #decidesActions: boolean;
   #accepted = 0;
   readonly #refused = { policy: 0, limits: 0, unidentified: 0 };
   #allowed = 0;
@@ -136,35 +146,37 @@ export class Admission {
   #failed = 0;
 
   /**
-   * @param isPerAction Whether the server decides each action, so that a connection of which some
-   * action could be allowed is let in.
-   * @throws {TypeError} If the policy is none.
+   * @param decideAt With "action", a connection is accepted if the policy could allow at least one action.
+   * @throws {TypeError} If `policy` is not a policy, or `decideAt` is unknown.
    */
-  constructor(options: AdmissionOptions, isPerAction: boolean) {
+  constructor(options: AdmissionOptions, decideAt: DecideAt = "connection") {
     const { policy, pin, limits, audit } = options;
+    if (decideAt !== "connection" && decideAt !== "action") {
+      throw new TypeError(`decideAt must be "connection" or "action", not ${show(decideAt)}`);
+    }
     this.policy = policyOf(policy);
     this.#pin = pin;
-    this.#limits = new UserLimits(limits, ownUid, (uid) => this.#reap(uid));
+    this.#limits = new UserLimits(limits, ownUid, (uid) => this.#closeDead(uid));
     this.#refusals = new UserLimits(REFUSED_LIMITS, ownUid);
     this.#audit = audit;
-    this.#isPerAction = isPerAction;
+    this.#decidesActions = decideAt === "action";
   }
 
   /**
-   * Identifies a connection, asks the policy, and counts it. Whatever goes wrong refuses it.
+   * Identifies a connection, applies the policy, and counts the connection. Any error refuses it.
    *
-   * @param socket Just accepted.
-   * @param isOurs Whether it may be closed, by the way that its runtime has for that, when its peer has
-   * left and a limit is reached; otherwise it counts until whoever has it has closed it.
-   * @param fd Its descriptor, if that is known.
+   * @param socket A connection that was just accepted.
+   * @param mayClose Whether the server may close it once its peer has hung up and a limit is reached. If
+   * not, it counts until its owner closes it.
+   * @param fd The connection's descriptor, if the caller has found it.
    */
-  admit(socket: UnixSocket, isOurs = true, fd?: number): Admitted | RefusedConnection {
+  admit(socket: UnixSocket, mayClose = true, fd?: number): Admitted | RefusedConnection {
     let peer: Peer | undefined;
     try {
       peer = identifyAt(fd ?? fdOf(socket), socket, this.#pins());
       if (!this.policy.admits(peer)) return this.#refuse("policy", peer, this.policy.decide(peer));
       const decision = this.policy.decide(peer);
-      if (!this.#isPerAction && !decision.allowed) return this.#refuse("policy", peer, decision);
+      if (!this.#decidesActions && !decision.allowed) return this.#refuse("policy", peer, decision);
       const since = performance.now();
       const limit = this.#limits.acquire(peer.uid, since);
       if (limit !== undefined) return this.#refuse(limit, peer, decision);
@@ -172,20 +184,21 @@ export class Admission {
       if (this.#hasListeners("accepted")) {
         this.emit({ type: "accepted", server: this.server, connection: id, peer, decision });
       }
-      const at = this.#open.length;
-      const admitted = { id, peer, decision, since, socket, isOurs, at, why: undefined };
+      const index = this.#open.length;
+      const admitted = { id, peer, decision, since, socket, mayClose, index, why: undefined };
       this.#open.push(admitted);
       return admitted;
     } catch (error) {
-      // Also what an account lookup or a policy of another make throws: nobody is let in by an error.
+      // Any error refuses the connection, including one from an account lookup or a custom policy.
       return this.#refuse("unidentified", peer, undefined, errorOf(error));
     }
   }
 
   /**
-   * Room to answer a connection that the policy has refused.
+   * Reserves room for the response to a connection that the policy refused.
    *
-   * @returns What gives the room back; `undefined` if the connection is to be closed at once.
+   * @returns A function that releases the room; `undefined` if the connection is to be closed without a
+   * response.
    */
   roomToAnswer({ why, peer }: RefusedConnection): (() => void) | undefined {
     if (why !== "policy" || peer === undefined) return undefined;
@@ -194,17 +207,17 @@ export class Admission {
     return () => this.#refusals.release(uid);
   }
 
-  /** Refuses a connection whose peer could not be told. */
+  /** Refuses a connection because its peer could not be identified. */
   unidentified(error: unknown): RefusedConnection {
     return this.#refuse("unidentified", undefined, undefined, errorOf(error));
   }
 
-  /** Decides one request of a connection that was let in. */
+  /** Decides one action of an accepted connection. */
   decide(admitted: Admitted, action: string): Decision {
     return this.#record(admitted, action, this.policy.decide(admitted.peer, { action }));
   }
 
-  /** Denies a request that the policy need not be asked about. */
+  /** Denies an action without a decision of the policy. */
   deny(admitted: Admitted, action: string, reason: string): Decision {
     const rest = { rule: undefined, grants: [], unknown: [], message: reason };
     return this.#record(admitted, action, { allowed: false, reason, ...rest });
@@ -220,7 +233,7 @@ export class Admission {
     return decision;
   }
 
-  /** A connection that was let in has ended. */
+  /** Records the end of an accepted connection. */
   ended(admitted: Admitted): void {
     this.#uncount(admitted);
     const { id, peer, since, why } = admitted;
@@ -230,7 +243,7 @@ export class Admission {
     }
   }
 
-  /** The author's handler threw. Told as a process warning if nobody watches failures. */
+  /** Records an error of a handler. Emits a process warning if no subscriber observes failures. */
   failed({ id, peer }: Admitted, error: unknown): void {
     this.#failed++;
     const { server } = this;
@@ -238,13 +251,13 @@ export class Admission {
     this.emit({ type: "failed", server, connection: id, peer, error });
   }
 
-  /** The connections that count as open, as of now. */
+  /** Returns a copy of the list of connections that count as open. */
   open(): readonly Admitted[] {
     return [...this.#open];
   }
 
-  /** Closes all that are open. */
-  cut(): void {
+  /** Closes all open connections. */
+  closeAll(): void {
     for (const { socket } of this.open()) closeSocket(socket);
   }
 
@@ -256,33 +269,36 @@ export class Admission {
       allowed: this.#allowed,
       denied: this.#denied,
       failed: this.#failed,
-      unaudited: this.#audit?.dropped ?? 0,
+      auditDropped: this.#audit?.dropped ?? 0,
     };
   }
 
   #uncount(admitted: Admitted): void {
-    const { at } = admitted;
-    if (at === -1) return;
+    const { index } = admitted;
+    if (index === -1) return;
     const last = this.#open.pop()!;
-    if (last !== admitted) this.#open[last.at = at] = last;
-    admitted.at = -1;
+    if (last !== admitted) this.#open[last.index = index] = last;
+    admitted.index = -1;
     this.#limits.release(admitted.peer.uid);
   }
 
-  /** What is counted is what has a descriptor: of a peer that has left, too, until it is given back. */
-  #reap(uid: number | undefined): void {
+  /**
+   * Closes connections that have hung up but whose "close" event is still pending. Every open descriptor
+   * counts, also after its peer has hung up.
+   */
+  #closeDead(uid: number | undefined): void {
     for (const admitted of this.open()) {
       if (uid !== undefined && admitted.peer.uid !== uid) continue;
-      const { socket, isOurs } = admitted;
-      if (isOurs && isSpent(socket)) closeSocket(socket);
+      const { socket, mayClose } = admitted;
+      if (mayClose && isSpent(socket)) closeSocket(socket);
       if (!isClosed(socket)) continue;
-      foundSocketOf(socket as object)?.close(); // of a stream of Deno's, nobody else says so
+      foundSocketOf(socket as object)?.close(); // Deno reports no "close" for a connection that its streams have closed
       this.#uncount(admitted);
     }
   }
 
   #pins(): boolean {
-    // A policy that follows its file may ask for more from one connection to the next.
+    // `needsPin` can change between two connections when the policy is reloaded.
     return this.#pin ?? this.policy.needsPin;
   }
 
@@ -306,7 +322,10 @@ export class Admission {
     return { why, peer, decision };
   }
 
-  /** Resolves once the audit log has taken what a peer's user did; `undefined` if it has. */
+  /**
+   * Returns a promise that resolves once the audit log has written most of the lines of a peer's user;
+   * `undefined` if few lines wait.
+   */
   drained(admitted: Admitted | undefined): Promise<void> | undefined {
     return admitted === undefined ? undefined : this.#audit?.drained?.(admitted.peer.uid);
   }
@@ -318,14 +337,14 @@ export class Admission {
   emit(event: ServerEvent): void {
     try {
       this.#audit?.write(event);
-    } catch (error) { // one of the author's own make: it must not decide who gets in
+    } catch (error) { // an error of a custom audit log must not affect admission
       warn(`The audit log of the server at ${this.server} failed`, error);
     }
     publish(event);
   }
 }
 
-/** Whether a connection was let in. */
+/** Returns whether a connection was accepted. */
 export function isAdmitted(answer: Admitted | RefusedConnection): answer is Admitted {
   return "id" in answer;
 }
@@ -334,21 +353,22 @@ function policyOf(policy: Policy | "anyone" | undefined): Policy {
   if (policy === undefined) return definePolicy(OWN_USER_AND_ROOT);
   if (policy === "anyone") return definePolicy(ANYONE);
   if (typeof policy === "object" && typeof policy?.decide === "function") return policy;
-  throw new TypeError('policy is one of definePolicy() or "ucred/policy", or "anyone"');
+  throw new TypeError('policy must be a Policy from definePolicy() or "ucred/policy", or "anyone"');
 }
 
 function errorOf(error: unknown): UcredError {
   if (error instanceof UcredError) return error;
-  const message = `Cannot decide about a connection: ${textOf(error)}`;
-  const hint = "Correct the policy, or the account lookup that it uses";
+  const message = `Cannot decide a connection: ${textOf(error)}`;
+  const hint = "Fix the policy or its account lookup";
   return new UcredError("ERR_UCRED_POLICY", message, { hint, cause: error });
 }
 
-/** Tells the program of what went wrong, and ends nothing. `what` is continued by the error. */
+/** Emits a process warning. `what` is followed by the error's message. */
 export function warn(what: string, error: unknown): void {
   const frames = stackOf(error).split("\n").filter((line) => /^\s+at /.test(line));
-  // A client may have had a say in the text, and an audit log may share stderr: no line begins as its.
+  // A client can influence the text, and an audit log may share stderr. Indented frames and escaped
+  // characters keep a line from looking like a log record.
   const detail = frames.map((line) => `    ${visible(line.trim())}`).join("\n");
-  const message = visible(`${what}: ${cut(textOf(error))}`);
+  const message = visible(`${what}: ${truncate(textOf(error))}`);
   process.emitWarning(message, { type: "UcredWarning", detail });
 }

@@ -5,61 +5,64 @@ import type { Peer } from "../../core/peer.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { Admitted } from "./admission.ts";
 
-/** A request of node:http, or a `Request` that `serve()` gave to its handler, or a connection. */
+/** An `http.IncomingMessage`, a `Request` that `serve()` passed to its handler, or a connection. */
 export type RequestLike = object;
 
-// Not WeakMaps: a property costs a tenth of one, and these are written for each request.
+// Properties instead of WeakMaps, which cost ten times as much for each request.
 const ADMITTED = Symbol("ucred.admitted");
 
 const DECISION = Symbol("ucred.decision");
 
-interface Marked {
+interface Carrier {
   [ADMITTED]?: Admitted;
   [DECISION]?: Decision;
-  readonly socket?: Marked | null;
+  readonly socket?: Carrier | null;
 }
 
-/** Notes whose connection or request it is. */
+/** Attaches the admitted connection, for `peerOf()`. */
 export function attachAdmission(carrier: object, admitted: Admitted): void {
-  (carrier as Marked)[ADMITTED] = admitted;
+  (carrier as Carrier)[ADMITTED] = admitted;
 }
 
-/** Notes what was decided about a request. */
+/** Attaches the decision about a request, for `decisionOf()`. */
 export function attachDecision(request: RequestLike, decision: Decision): void {
-  (request as Marked)[DECISION] = decision;
+  (request as Carrier)[DECISION] = decision;
 }
 
 /**
- * The peer that a request came from, anywhere downstream of a server of `ucred/http`.
+ * Returns the peer that sent a request to a server of `ucred/http`.
  *
- * @param request An `http.IncomingMessage`, or the very `Request` that the handler was given (no copy
- * of it), or the connection.
- * @throws {UcredError} `ERR_UCRED_NO_PEER` if it did not come over such a server.
+ * @param request An `http.IncomingMessage`, the `Request` that the handler received (not a copy), or a
+ * connection.
+ * @throws {UcredError} `ERR_UCRED_NO_PEER` if it does not belong to such a server.
  */
 export function peerOf(request: RequestLike): Peer {
   const found = admittedOf(request);
   if (found !== undefined) return found.peer;
-  throw notOurs("tell the peer of a request");
+  throw unknownRequest("return the peer of a request");
 }
 
 /**
- * What the policy said of a request.
+ * Returns the policy's decision about a request.
  *
- * @throws {UcredError} `ERR_UCRED_NO_PEER` if it did not come over a server of `ucred/http`.
+ * @throws {UcredError} `ERR_UCRED_NO_PEER` if it does not belong to a server of `ucred/http`.
  */
 export function decisionOf(request: RequestLike): Decision {
-  const decision = (request as Marked)[DECISION];
+  const decision = (request as Carrier)[DECISION];
   if (decision !== undefined) return decision;
-  throw notOurs("tell the decision about a request");
+  throw unknownRequest("return the decision about a request");
 }
 
-/** The connection that a request came over; `undefined` if it was not let in by us. */
+/**
+ * Returns the accepted connection of a request; `undefined` if it does not belong to a server of this
+ * library.
+ */
 export function admittedOf(request: RequestLike): Admitted | undefined {
-  return (request as Marked)[ADMITTED] ?? (request as Marked).socket?.[ADMITTED];
+  return (request as Carrier)[ADMITTED] ?? (request as Carrier).socket?.[ADMITTED];
 }
 
-function notOurs(what: string): UcredError {
-  const message = `Cannot ${what}: it did not come over a server of ucred/http`;
-  const hint = "Pass the request that the handler was given, not a copy of it";
+function unknownRequest(what: string): UcredError {
+  const message = `Cannot ${what}: it does not belong to a server of ucred/http`;
+  const hint = "Pass the request that the handler received, not a copy";
   return new UcredError("ERR_UCRED_NO_PEER", message, { hint });
 }

@@ -1,4 +1,7 @@
-/** Events → lines of JSON, in a file or on stderr, that no client can forge and no server waits for. */
+/**
+ * Audit log: writes events as JSON lines to a file or stderr, escaped so that clients cannot forge records,
+ * and without blocking the server.
+ */
 
 import { Buffer } from "node:buffer";
 import { constants, fstatSync, openSync, write } from "node:fs";
@@ -8,52 +11,52 @@ import { textOf } from "../../core/text.ts";
 import { KeptFile } from "../../system/kept_file.ts";
 import type { ServerEvent } from "./events.ts";
 
-/** Where an audit log goes, and what is in it. */
+/** Options of {@link auditLog}. */
 export interface AuditOptions {
-  /** A file or pipe, appended to and made with mode `0o600`; without, stderr. */
+  /** The file or FIFO to append to, created with mode `0o600`. By default stderr. */
   readonly file?: string | undefined;
-  /** Whether to leave out what was allowed. By default `false`. */
+  /** Whether to omit events of allowed connections and actions. By default `false`. */
   readonly onlyDenied?: boolean | undefined;
   /**
-   * Bytes that may wait to be written. Beyond, lines are dropped and counted; beyond half of it, all but
-   * those of allowed actions. By default 1 MiB.
+   * Maximum bytes that may wait to be written. Beyond it, lines are dropped and counted; beyond half of it,
+   * only lines of allowed actions are kept. By default 1 MiB.
    */
   readonly maxWaiting?: number | undefined;
 }
 
 const AUDIT_OPTIONS: OptionNames<AuditOptions> = { file: true, onlyDenied: true, maxWaiting: true };
 
-/** An audit log. One may serve several servers. */
+/** An audit log. Several servers may share one. */
 export interface AuditLog {
-  /** Lines that could not be written: the disk is full, or too slow. */
+  /** Lines that were dropped because the disk is full or too slow. */
   readonly dropped: number;
-  /** Why the last ones could not be written, or the file not be opened anew; `undefined` if they were. */
+  /** The error of the last write or `reopen()`; `undefined` if it succeeded. */
   readonly error: Error | undefined;
-  /** Writes an event. Servers do that; it never throws and never waits. */
+  /** Writes an event. Called by servers. Never throws and never blocks. */
   write(event: ServerEvent): void;
-  /** Opens the file anew, after it was renamed to be kept: for SIGHUP. */
+  /** Reopens the file after log rotation has renamed it. Call it on SIGHUP. */
   reopen(): void;
   /**
-   * Resolves once fewer lines of a user wait to be written, or the log is found not to be written at all;
-   * `undefined` if few wait. HTTP servers hold that user's requests meanwhile, so that a flood of requests
-   * does not fill the log.
+   * Returns a promise that resolves once fewer lines of a user wait to be written, or once the log has
+   * stalled; `undefined` if few lines wait. HTTP servers delay the requests of that user meanwhile, so that
+   * one user cannot fill the log.
    */
   drained?(uid: number | undefined): Promise<void> | undefined;
-  /** Writes what waits, for up to two seconds, and closes the file. */
+  /** Writes the waiting lines, for at most two seconds, and closes the file. */
   close(): Promise<void>;
 }
 
 /**
- * Makes an audit log: one line of JSON for each event.
+ * Creates an audit log, which writes each event as one line of JSON.
  *
- * Whatever a client sends is escaped: a line is one event, all of it in printable characters.
- * Writing never blocks the server. If more waits than `maxWaiting`, or writing fails, lines are
- * dropped; the next line that is written reports how many, and of which users. Half of `maxWaiting` is
- * reserved for actions that were allowed: a flood of denied ones does not crowd them out.
+ * Text from clients is escaped: each event is exactly one line of printable characters. Writing never
+ * blocks the server. Lines are dropped if more than `maxWaiting` bytes wait, or if writing fails. The next
+ * line that is written reports how many were dropped, by user. Half of `maxWaiting` is reserved for allowed
+ * actions, so that a flood of denied requests does not displace them.
  *
  * @throws {Error} If the file cannot be opened.
  * @throws {RangeError} If an option is out of range.
- * @throws {TypeError} If there is no option of a name.
+ * @throws {TypeError} If an option is unknown.
  *
  * @example Log to a file
  * ```ts
@@ -70,36 +73,36 @@ export function auditLog(options: AuditOptions = {}): AuditLog {
   return new JsonLines(options);
 }
 
-/** Where lines go, and what waits to go there. */
+/** An open file, and the lines that wait to be written to it. */
 interface Sink {
   file: KeptFile;
   lines: Line[];
-  /** What was written last may be a part of a line. */
+  /** Whether the last write failed, so that the file may end in a partial line. */
   isTorn: boolean;
-  /** Bytes to be written at once. */
-  readonly most: number;
+  /** Maximum bytes of one write. */
+  readonly maxWriteBytes: number;
 }
 
 interface Line {
   readonly bytes: Uint8Array;
   readonly uid: number | undefined;
-  /** The dropped lines that it reports, if it does. */
+  /** The dropped lines that this line reports, if it is a "dropped" record. */
   readonly missing?: Missing;
 }
 
-/** Dropped lines of each user; `undefined` stands for an unknown user. */
+/** Number of dropped lines by uid; `undefined` stands for an unknown user. */
 type Missing = Map<number | undefined, number>;
 
-/** Users whose dropped lines are counted apart; those of further users are added up. */
+/** Maximum users that are counted separately; further users are counted together. */
 const MAX_USERS = 256;
 
-/** How long requests are held while nothing can be written, in ms. */
+/** How long `drained()` delays requests while nothing can be written. */
 const STALLED_MS = 1000;
 
-/** How long to wait until a pipe may take more, in ms. */
+/** How long to wait before the next write to a full pipe. */
 const RETRY_MS = 20;
 
-/** How long what waits may take to be written when the log is closed, in ms. */
+/** How long `close()` waits for the waiting lines to be written. */
 const CLOSE_TIMEOUT_MS = 2000;
 
 const STDERR = 2;
@@ -109,18 +112,18 @@ class JsonLines implements AuditLog {
   error: Error | undefined;
   readonly #file: string | undefined;
   readonly #onlyDenied: boolean;
-  readonly #most: number;
-  /** The last is the one that is written to; those before it are to be finished, and closed. */
+  readonly #maxWaiting: number;
+  /** New lines go to the last sink. Those before it are being finished and closed. */
   readonly #sinks: Sink[];
-  /** Bytes that wait. */
+  /** Bytes that wait to be written. */
   #waiting = 0;
-  /** Bytes that wait, of each user. */
+  /** Bytes that wait to be written, by uid. */
   readonly #waitingOf = new Map<number | undefined, number>();
-  /** Dropped since a line has reported it. */
+  /** Lines dropped since the last "dropped" record. */
   #missing: Missing = new Map();
-  /** When bytes were last written, or began to wait. */
+  /** The time of the last successful write, or of the first line added to an empty queue. */
   #wroteAt = 0;
-  /** Run after each batch. */
+  /** Callbacks that run after each batch. */
   readonly #onWritten: (() => void)[] = [];
   #isBusy = false;
   #isClosed = false;
@@ -128,19 +131,19 @@ class JsonLines implements AuditLog {
 
   constructor({ file, onlyDenied = false, maxWaiting = 1 << 20 }: AuditOptions) {
     if (!Number.isInteger(maxWaiting) || maxWaiting < 1) {
-      throw new RangeError(`maxWaiting is an integer above 0, not ${maxWaiting}`);
+      throw new RangeError(`maxWaiting must be an integer above 0, not ${maxWaiting}`);
     }
     this.#file = file;
     this.#onlyDenied = onlyDenied;
-    this.#most = maxWaiting;
+    this.#maxWaiting = maxWaiting;
     this.#sinks = [openSink(file)];
   }
 
   write(event: ServerEvent): void {
     if (this.#onlyDenied && isAllowed(event)) return;
     const uid = event.peer?.uid;
-    const most = isAllowedAction(event) ? this.#most : this.#most / 2;
-    if (this.#isClosed || this.#waiting >= most) return this.#drop(uid);
+    const limit = isAllowedAction(event) ? this.#maxWaiting : this.#maxWaiting / 2;
+    if (this.#isClosed || this.#waiting >= limit) return this.#drop(uid);
     const time = new Date().toISOString();
     if (this.#missing.size > 0) {
       const missing = this.#missing;
@@ -153,21 +156,21 @@ class JsonLines implements AuditLog {
   drained(uid: number | undefined): Promise<void> | undefined {
     if (!this.#isFlooding(uid) || this.#isStalled()) return undefined;
     return new Promise((resolve) => {
-      const look = () => {
+      const check = () => {
         if (!this.#isFlooding(uid) || this.#isStalled()) resolve(clearTimeout(timer));
-        else this.#onWritten.push(look);
+        else this.#onWritten.push(check);
       };
       const timer = setTimeout(resolve, STALLED_MS);
-      this.#onWritten.push(look);
+      this.#onWritten.push(check);
     });
   }
 
-  /** Whether more than an eighth of what may wait is of one user. */
+  /** Returns whether one user's lines fill more than an eighth of the queue. */
   #isFlooding(uid: number | undefined): boolean {
-    return (this.#waitingOf.get(uid) ?? 0) > this.#most / 8;
+    return (this.#waitingOf.get(uid) ?? 0) > this.#maxWaiting / 8;
   }
 
-  /** Whether nothing can be written: the reader of a pipe has stopped to read. */
+  /** Returns whether writing has stalled, for example because the reader of a pipe has stopped. */
   #isStalled(): boolean {
     return this.#isClosed || performance.now() - this.#wroteAt > STALLED_MS;
   }
@@ -175,10 +178,10 @@ class JsonLines implements AuditLog {
   reopen(): void {
     if (this.#file === undefined || this.#isClosed) return;
     try {
-      this.#sinks.push(openSink(this.#file)); // what waits still goes to the file that was renamed
+      this.#sinks.push(openSink(this.#file)); // waiting lines still go to the renamed file
       this.error = undefined;
     } catch (error) {
-      this.error = error as Error; // it is written as before
+      this.error = error as Error; // the old file stays in use
     }
     void this.#flush();
   }
@@ -197,10 +200,10 @@ class JsonLines implements AuditLog {
 
   #drop(uid: number | undefined): void {
     this.dropped++;
-    this.#miss(uid, 1);
+    this.#countMissing(uid, 1);
   }
 
-  #miss(uid: number | undefined, count: number): void {
+  #countMissing(uid: number | undefined, count: number): void {
     const missing = this.#missing;
     const user = missing.has(uid) || missing.size < MAX_USERS ? uid : undefined;
     missing.set(user, (missing.get(user) ?? 0) + count);
@@ -213,7 +216,7 @@ class JsonLines implements AuditLog {
     void this.#flush();
   }
 
-  /** Counts the bytes of a line as waiting, or as no longer waiting. */
+  /** Adds the bytes of a line to the waiting bytes, or subtracts them. */
   #count({ uid, bytes: { length } }: Line, sign: 1 | -1): void {
     this.#waiting += sign * length;
     const waiting = (this.#waitingOf.get(uid) ?? 0) + sign * length;
@@ -221,7 +224,7 @@ class JsonLines implements AuditLog {
     else this.#waitingOf.delete(uid);
   }
 
-  /** Writes what waits, one batch after the other. Never rejects. */
+  /** Writes the waiting lines, batch by batch. Never rejects. */
   async #flush(): Promise<void> {
     if (this.#isBusy) return;
     this.#isBusy = true;
@@ -241,10 +244,13 @@ class JsonLines implements AuditLog {
     for (const run of this.#onIdle.splice(0)) run();
   }
 
-  /** The number to write to now. Were it closed by other code, a connection could have it by now. */
+  /**
+   * Returns the descriptor to write to. It is verified first: if other code has closed it, the number may
+   * belong to a connection now.
+   */
   #fdOf(sink: Sink): number {
     if (!sink.file.isOurs()) {
-      if (sink.file.fd === STDERR) throw new Error("Cannot write the audit log: stderr was closed");
+      if (sink.file.fd === STDERR) throw new Error("Cannot write the audit log: stderr is closed");
       sink.file = openSink(this.#file).file;
     }
     return sink.file.fd;
@@ -259,7 +265,7 @@ class JsonLines implements AuditLog {
       while (done < bytes.length) {
         const written = await writeTo(
           this.#fdOf(sink),
-          bytes.subarray(done, done + sink.most),
+          bytes.subarray(done, done + sink.maxWriteBytes),
         );
         if (written === 0) await sleep(RETRY_MS, undefined, { ref: false });
         else this.#wroteAt = performance.now();
@@ -274,7 +280,7 @@ class JsonLines implements AuditLog {
         end += length;
         if (end <= done) continue;
         if (missing === undefined) this.#drop(uid);
-        else for (const [user, count] of missing) this.#miss(user, count); // it was not reported
+        else for (const [user, count] of missing) this.#countMissing(user, count); // the "dropped" record was lost, so its counts are added again
       }
     }
     for (const line of lines) this.#count(line, -1);
@@ -284,10 +290,10 @@ class JsonLines implements AuditLog {
 
 const NEWLINE = Buffer.from("\n");
 
-/** How many bytes were taken; 0 if there is no room now. */
+/** Writes bytes. Resolves to the number written; 0 if a pipe is full. */
 function writeTo(fd: number, bytes: Uint8Array): Promise<number> {
   return new Promise((resolve, reject) => {
-    // Not process.stderr, which waits for whoever reads it: this writes beside the program.
+    // fs.write() does not block the event loop; process.stderr can block on a slow reader.
     write(fd, bytes, 0, bytes.length, null, (error, written) => {
       if (error === null || error === undefined) resolve(written);
       else if (error.code === "EAGAIN") resolve(0);
@@ -302,28 +308,28 @@ function openSink(file: string | undefined): Sink {
     file: new KeptFile(fd),
     lines: [],
     isTorn: false,
-    most: fstatSync(fd).isFIFO() ? PIPE_BUF : 1 << 16,
+    maxWriteBytes: fstatSync(fd).isFIFO() ? PIPE_BUF : 1 << 16,
   };
 }
 
-/** A pipe that nobody reads does not hold up a write, nor does one that nobody has opened. */
+/** O_NONBLOCK: opening a FIFO without a reader, or writing to a full one, must not block the server. */
 const FLAGS = constants.O_WRONLY | constants.O_APPEND | constants.O_NONBLOCK;
 
 /**
- * Anew where it can make its writers wait: Deno 2.9.5 stands still then, and to make it non-blocking
- * would do that to everybody who shares it. Files do not, and have one position with their other writers.
- * A socket, as the journal's, cannot be opened.
+ * Reopens stderr if it is a pipe or tty. A blocking write stalls Deno 2.9.5, and setting O_NONBLOCK on the
+ * shared descriptor would affect other processes. Regular files keep the shared offset. Sockets (journald)
+ * cannot be reopened.
  */
 function openStderr(): number {
   try {
     if (!fstatSync(STDERR).isFile()) return openSync("/proc/self/fd/2", FLAGS);
   } catch {
-    // it is written to as it is
+    // fall back to the shared descriptor
   }
   return STDERR;
 }
 
-/** <limits.h>: so many go into a pipe as a whole, or not at all; of a part Deno 2.9.5 does not tell. */
+/** PIPE_BUF, <limits.h>: writes up to this size are atomic. Deno 2.9.5 does not report partial writes. */
 const PIPE_BUF = 4096;
 
 function isAllowed(event: ServerEvent): boolean {
@@ -343,14 +349,14 @@ function droppedOf(missing: Missing): object {
 
 function recordOf(event: ServerEvent): object {
   const { type, server, peer } = event;
-  const who = peer && {
+  const peerRecord = peer && {
     pid: peer.pid,
     uid: peer.uid,
     gid: peer.gid,
     ...(peer.ambiguous.length > 0 && { ambiguous: peer.ambiguous }),
   };
   const connection = "connection" in event ? event.connection : undefined;
-  const head = { event: type, server, connection, peer: who };
+  const head = { event: type, server, connection, peer: peerRecord };
   switch (type) {
     case "accepted":
       return { ...head, rule: event.decision.rule };
@@ -360,25 +366,28 @@ function recordOf(event: ServerEvent): object {
     }
     case "decided": {
       const { action, decision: { allowed, rule, grants, reason } } = event;
-      return { ...head, action: cut(action), allowed, rule, grants, reason };
+      return { ...head, action: truncate(action), allowed, rule, grants, reason };
     }
     case "closed":
       return { ...head, milliseconds: Math.round(event.milliseconds), why: event.why };
     case "failed":
-      return { ...head, error: cut(textOf(event.error)) };
+      return { ...head, error: truncate(textOf(event.error)) };
   }
 }
 
 const MAX_FIELD_CHARACTERS = 1024;
 
-/** A client may ask for something very long. */
-export function cut(text: string): string {
+/** Shortens text that a client chose. */
+export function truncate(text: string): string {
   return text.length > MAX_FIELD_CHARACTERS
     ? `${text.slice(0, MAX_FIELD_CHARACTERS)}… (${text.length} characters)`
     : text;
 }
 
-/** What JSON leaves as it is although it is not seen, can end a line, or turns its direction around. */
+/**
+ * Characters that JSON leaves unescaped although they are invisible, end a line, or change the text
+ * direction.
+ */
 const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
 function lineOf(record: object): Uint8Array {

@@ -1,4 +1,4 @@
-/** What happens at a server, for who watches: on `node:diagnostics_channel`, and in the audit log. */
+/** Events of servers, published on `node:diagnostics_channel` and written to the audit log. */
 
 import { type Channel, channel } from "node:diagnostics_channel";
 import type { UcredError } from "../../core/errors.ts";
@@ -7,97 +7,97 @@ import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { LimitName } from "./limits.ts";
 
 /**
- * Why a connection was refused: the policy lets none of the peer's actions through; a limit is
- * reached; or it could not be found out who the peer is.
+ * Why a connection was refused: the policy allows none of the peer's actions, a limit is reached, or the
+ * peer could not be identified.
  */
 export type RefusalReason = "policy" | LimitName | "unidentified";
 
-/** A connection was let in. On `ucred:accepted`. */
+/** A connection was accepted. Published on `ucred:accepted`. */
 export interface AcceptedEvent {
-  /** What happened. */
+  /** The type of event. */
   readonly type: "accepted";
-  /** Where the server listens. */
+  /** The path of the server's socket. */
   readonly server: string;
-  /** Counts the connections of the server. */
+  /** The connection's number: 1 for the first connection that the server accepted. */
   readonly connection: number;
-  /** Who it is. */
+  /** The peer. */
   readonly peer: Peer;
-  /** What the policy said. */
+  /** The policy's decision. */
   readonly decision: Decision;
 }
 
-/** A connection was refused. On `ucred:refused`. */
+/** A connection was refused. Published on `ucred:refused`. */
 export interface RefusedEvent {
-  /** What happened. */
+  /** The type of event. */
   readonly type: "refused";
-  /** Where the server listens. */
+  /** The path of the server's socket. */
   readonly server: string;
-  /** Why. */
+  /** Why the connection was refused. */
   readonly why: RefusalReason;
-  /** `undefined` if it is not known. */
+  /** The peer; `undefined` if it could not be identified. */
   readonly peer: Peer | undefined;
-  /** The policy's, if it was asked. */
+  /** The policy's decision; `undefined` if the connection was refused for another reason. */
   readonly decision: Decision | undefined;
-  /** What kept the peer from being identified. */
+  /** The error that prevented the identification of the peer. */
   readonly error: UcredError | undefined;
 }
 
-/** A request was decided. On `ucred:decided`. */
+/** A request was decided. Published on `ucred:decided`. */
 export interface DecidedEvent {
-  /** What happened. */
+  /** The type of event. */
   readonly type: "decided";
-  /** Where the server listens. */
+  /** The path of the server's socket. */
   readonly server: string;
-  /** Counts the connections of the server. */
+  /** The connection's number: 1 for the first connection that the server accepted. */
   readonly connection: number;
-  /** Who it is. */
+  /** The peer. */
   readonly peer: Peer;
-  /** What was asked for. Of the client's choosing: escape it where you print it. */
+  /** The requested action. The client chose this text: escape it before you print it. */
   readonly action: string;
-  /** What the policy said. */
+  /** The policy's decision. */
   readonly decision: Decision;
 }
 
 /**
- * Why a server ended a connection: the peer is not who it was when it connected; its process has ended;
- * or more of its HTTP requests than a server holds waited for their answers.
+ * Why a server ended a connection: the peer's credentials or process have changed since it connected, its
+ * process has ended, or too many pipelined HTTP requests waited for their responses.
  */
 export type EndReason = "drift" | "ended" | "pipelining";
 
-/** A connection that was let in has ended. On `ucred:closed`. */
+/** An accepted connection has ended. Published on `ucred:closed`. */
 export interface ClosedEvent {
-  /** What happened. */
+  /** The type of event. */
   readonly type: "closed";
-  /** Where the server listens. */
+  /** The path of the server's socket. */
   readonly server: string;
-  /** Counts the connections of the server. */
+  /** The connection's number: 1 for the first connection that the server accepted. */
   readonly connection: number;
-  /** Who it is. */
+  /** The peer. */
   readonly peer: Peer;
-  /** How long it was open. */
+  /** How long the connection was open. */
   readonly milliseconds: number;
-  /** Why the server ended it, if it did. */
+  /** Why the server ended it; `undefined` if the peer or a handler did. */
   readonly why: EndReason | undefined;
 }
 
 /**
- * A handler of the server's author threw, or the policy did when it was asked about a request. By HTTP
- * the answer is 500 if none had begun; else the connection was closed. On `ucred:failed`.
+ * A user-supplied handler threw, or the policy threw while it decided a request. HTTP clients receive 500
+ * if the response had not begun; otherwise the connection was closed. Published on `ucred:failed`.
  */
 export interface FailedEvent {
-  /** What happened. */
+  /** The type of event. */
   readonly type: "failed";
-  /** Where the server listens. */
+  /** The path of the server's socket. */
   readonly server: string;
-  /** Counts the connections of the server. */
+  /** The connection's number: 1 for the first connection that the server accepted. */
   readonly connection: number;
-  /** Who it is. */
+  /** The peer. */
   readonly peer: Peer;
-  /** What was thrown. */
+  /** The error that was thrown. */
   readonly error: unknown;
 }
 
-/** Anything that happens at a server. */
+/** Any event of a server. */
 export type ServerEvent =
   | AcceptedEvent
   | RefusedEvent
@@ -105,7 +105,7 @@ export type ServerEvent =
   | ClosedEvent
   | FailedEvent;
 
-/** The names of the channels. */
+/** The names of the `node:diagnostics_channel` channels. */
 export const CHANNELS: { readonly [type in ServerEvent["type"]]: string } = {
   accepted: "ucred:accepted",
   refused: "ucred:refused",
@@ -122,12 +122,12 @@ const channels: { readonly [type in ServerEvent["type"]]: Channel } = {
   failed: channel(CHANNELS.failed),
 };
 
-/** Whether anybody watches events of a type. */
+/** Returns whether a channel has subscribers. */
 export function hasSubscribers(type: ServerEvent["type"]): boolean {
   return channels[type].hasSubscribers;
 }
 
-/** Tells who watches. */
+/** Publishes an event to the subscribers of its channel. */
 export function publish(event: ServerEvent): void {
   channels[event.type].publish(event);
 }

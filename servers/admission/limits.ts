@@ -1,41 +1,44 @@
-/** Connections by user: no user may lock out the others. dbus-daemon's limits are the model. */
+/**
+ * Connection limits for each user, so that no user can lock out the others. They follow dbus-daemon's
+ * limits.
+ */
 
 import { type OptionNames, requireOptions } from "../../core/options.ts";
 
-/** How many connections there may be, and how fast they may come. */
+/** Limits on the number and rate of connections. */
 export interface Limits {
   /**
-   * Open at once, of all users. By default 2048. The last sixteenth of them is for root and the server's
-   * own user alone.
+   * Open connections of all users. By default 2048. One sixteenth is reserved for root and the server's own
+   * user.
    */
   readonly connections?: number | undefined;
-  /** Open at once, of one uid. By default 256. */
+  /** Open connections of one uid. By default 256. */
   readonly connectionsPerUser?: number | undefined;
-  /** Connections that one uid may make in a second, on the average. By default any number. */
+  /** Average number of connections that one uid may open per second. By default unlimited. */
   readonly acceptsPerSecond?: number | undefined;
-  /** So many at once are within that average, if there is one. By default as many as it says. */
+  /** Burst size of the token bucket. Defaults to `acceptsPerSecond`, which it requires. */
   readonly acceptBurst?: number | undefined;
 }
 
-/** Which limit a connection would exceed. */
+/** The limit that a connection would exceed. */
 export type LimitName = "connections" | "connectionsPerUser" | "acceptsPerSecond";
 
-/** How often connections are counted again while a limit is reached, in ms. */
-const REAP = 10;
+/** Minimum milliseconds between two searches for closed connections while a limit is reached. */
+const RECOUNT_MS = 10;
 
-/** The part of all connections that is kept for root and the server's own user. */
+/** The share of `connections` that is reserved for root and the server's own user. */
 const RESERVE = 1 / 16;
 
 interface User {
   open: number;
-  /** When his connections may be counted again. */
-  reapAt: number;
-  /** Accepts that are left, as of `at`. */
+  /** The earliest time of the next search for closed connections of this user. */
+  recountAt: number;
+  /** Tokens in the bucket at time `at`. */
   tokens: number;
   at: number;
 }
 
-/** Users without connections are forgotten when there are more than so many. */
+/** Above this number of users, those without connections are removed from the map. */
 const MAX_IDLE_USERS = 4096;
 
 const LIMITS: OptionNames<Limits> = {
@@ -45,9 +48,9 @@ const LIMITS: OptionNames<Limits> = {
   acceptBurst: true,
 };
 
-/** Counts what is open. */
+/** Counts open connections by uid. */
 export class UserLimits {
-  /** For those who have a reserve, and for others. */
+  /** The limit for root and the server's own user, and the limit for all others. */
   readonly #connections: readonly [number, number];
   readonly #perUser: number;
   readonly #rate: number;
@@ -57,31 +60,31 @@ export class UserLimits {
 
   readonly #closeDead: (uid: number | undefined) => void;
   readonly #ownUid: () => number;
-  #reapAt = 0;
+  #recountAt = 0;
 
   /**
-   * @param ownUid Whose reserve it is, beside root's; asked for when it matters.
-   * @param reap Ends and gives back those of a uid, or all, of which nothing is to be expected, and of
-   * which we have not been told yet: Bun accepts as long as somebody connects, and tells of no end
-   * before that.
-   * @throws {RangeError} If a limit is no number above 0.
-   * @throws {TypeError} If there is no limit of a name, or one has no sense without another.
+   * @param ownUid Returns the uid that shares the reserve with root. Called only when `connections` is
+   * nearly reached.
+   * @param closeDead Closes connections of `uid` (or of everybody) that have hung up but whose "close"
+   * event is still pending; under load Bun delivers it only after accepting.
+   * @throws {RangeError} If a limit is not a number above 0.
+   * @throws {TypeError} If a limit's name is unknown, or `acceptBurst` is given without `acceptsPerSecond`.
    */
   constructor(
     limits: Limits = {},
     ownUid: () => number = () => 0,
-    reap: (uid: number | undefined) => void = () => {},
+    closeDead: (uid: number | undefined) => void = () => {},
   ) {
-    this.#closeDead = reap;
+    this.#closeDead = closeDead;
     this.#ownUid = ownUid;
     requireOptions("limits", limits, LIMITS);
     for (const [name, limit] of Object.entries(limits)) {
       if (limit === undefined || (typeof limit === "number" && limit > 0)) continue;
-      throw new RangeError(`limits.${name} is a number above 0, not ${limit}`);
+      throw new RangeError(`limits.${name} must be a number above 0, not ${limit}`);
     }
     const { connections = 2048, connectionsPerUser = 256, acceptsPerSecond = Infinity } = limits;
     if (limits.acceptBurst !== undefined && acceptsPerSecond === Infinity) {
-      throw new TypeError("limits.acceptBurst limits nothing without limits.acceptsPerSecond");
+      throw new TypeError("limits.acceptBurst requires limits.acceptsPerSecond");
     }
     const reserve = connections === Infinity ? 0 : Math.floor(connections * RESERVE);
     this.#connections = [connections, connections - reserve];
@@ -90,28 +93,28 @@ export class UserLimits {
     this.#burst = limits.acceptBurst ?? Math.max(1, acceptsPerSecond);
   }
 
-  /** How many are open. */
+  /** The number of open connections. */
   get open(): number {
     return this.#open;
   }
 
-  /** Counts a connection, unless that would exceed a limit. */
+  /** Counts a connection, or returns the limit that it would exceed. */
   acquire(uid: number, now: number = performance.now()): LimitName | undefined {
     let user = this.#users.get(uid);
     if (user === undefined) {
       if (this.#users.size >= MAX_IDLE_USERS) this.#forget(now);
-      this.#users.set(uid, user = { open: 0, reapAt: 0, tokens: this.#burst, at: now });
+      this.#users.set(uid, user = { open: 0, recountAt: 0, tokens: this.#burst, at: now });
     }
-    // Refused ones take their share of the rate, too: who hammers is let in no sooner.
+    // Refused connections also spend tokens: connecting more often does not help a client.
     if (this.#rate !== Infinity && !this.#spend(user, now)) return "acceptsPerSecond";
-    if (user.open >= this.#perUser && now >= user.reapAt) {
+    if (user.open >= this.#perUser && now >= user.recountAt) {
       this.#closeDead(uid);
-      user.reapAt = now + REAP; // it looks at each connection, so not for each that is refused
+      user.recountAt = now + RECOUNT_MS; // the search visits each connection, so it does not run for each refused one
     }
     if (user.open >= this.#perUser) return "connectionsPerUser";
-    if (this.#isFull(uid) && now >= this.#reapAt) {
+    if (this.#isFull(uid) && now >= this.#recountAt) {
       this.#closeDead(undefined);
-      this.#reapAt = now + REAP;
+      this.#recountAt = now + RECOUNT_MS;
     }
     if (this.#isFull(uid)) return "connections";
     user.open++;
@@ -119,7 +122,7 @@ export class UserLimits {
     return undefined;
   }
 
-  /** A connection that was counted has ended. */
+  /** Uncounts a connection that `acquire()` has counted. */
   release(uid: number): void {
     const user = this.#users.get(uid);
     if (user === undefined || user.open === 0) return;
@@ -141,7 +144,7 @@ export class UserLimits {
     return true;
   }
 
-  /** Forgets users of whom nothing is to be remembered. */
+  /** Removes users that have no connections and a full bucket. */
   #forget(now: number): void {
     for (const [uid, { open, tokens, at }] of this.#users) {
       const isFull = this.#rate === Infinity ||

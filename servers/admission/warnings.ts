@@ -1,25 +1,28 @@
-/** Refusals that no audit log and no listener records → process warnings, at most one a second. */
+/**
+ * Process warnings about refused connections that no audit log and no subscriber records; at most one a
+ * second.
+ */
 
 import process from "node:process";
 import { setTimeout } from "node:timers";
 import type { Peer } from "../../core/peer.ts";
 import { visible } from "../../core/text.ts";
-import { cut } from "./audit.ts";
+import { truncate } from "./audit.ts";
 
-/** Milliseconds from one warning to the next. */
+/** Milliseconds between two warnings. */
 const INTERVAL_MS = 1000;
 
-/** Warns of the refusals of one server. */
+/** Warns about the refused connections of one server. */
 export class RefusalWarnings {
-  /** Refusals since the last warning, and the last of them. */
+  /** Refused connections since the last warning, and a description of the last one. */
   #count = 0;
   #last = "";
   #isWaiting = false;
 
   /**
-   * Notes a refused connection. The first is reported at once; those of the next second by one warning.
+   * Adds a refused connection. The first is reported at once; those of the next second share one warning.
    *
-   * @param server Where the server listens.
+   * @param server The path of the server's socket.
    * @param reason Why the connection was refused.
    */
   add(server: string, peer: Peer | undefined, reason: string): void {
@@ -31,7 +34,7 @@ export class RefusalWarnings {
 
   #warn(): void {
     const more = this.#count === 1 ? "" : `${this.#count} connections, the last of them `;
-    const message = visible(cut(`Refused ${more}${this.#last}`)); // one line, whatever the reason has
+    const message = visible(truncate(`Refused ${more}${this.#last}`)); // escaped, so that it stays one line
     this.#count = 0;
     process.emitWarning(message, { type: "UcredWarning" });
     this.#isWaiting = true;

@@ -1,4 +1,4 @@
-/** Request → the peer that it came from, and what was decided: for whoever handles it downstream. */
+/** Decides one HTTP request, for all engines. */
 
 import { UcredError } from "../../core/errors.ts";
 import type { Peer } from "../../core/peer.ts";
@@ -7,26 +7,26 @@ import type { Admission, Admitted } from "../admission/admission.ts";
 import { BAD_TARGET, DRIFTED, forbidden, LONG_TARGET, type Problem, UNDECIDED } from "./problem.ts";
 import { targetOf } from "./request_target.ts";
 
-/** A connection over which requests come. */
+/** An accepted connection of an HTTP server. */
 export interface Connection {
   readonly admitted: Admitted;
-  /** Whether it has asked for something. */
+  /** Whether it has sent a request. */
   hasAsked: boolean;
 }
 
-/** What became of a request. */
+/** The result of a decision: an error response, or the decision and the normalised URL. */
 export type Outcome = Problem | { readonly decision: Decision; readonly url: string };
 
-/** Whether a request is to be answered with a problem. */
+/** Returns whether a request is answered with an error response. */
 export function isProblem(outcome: Outcome): outcome is Problem {
   return "status" in outcome;
 }
 
 /**
- * Decides a request by its method and target, as the client sent them.
+ * Decides a request by its method and target, as sent by the client.
  *
- * @param malformed What is wrong with its headers, if anything is.
- * @param revalidate Whether the peer has to be who it was.
+ * @param malformed The error response if the headers are malformed.
+ * @param revalidate Whether to check that the peer is unchanged.
  */
 export function decideRequest(
   admission: Admission,
@@ -40,7 +40,7 @@ export function decideRequest(
   connection.hasAsked = true;
   if (revalidate && hasDrifted(admitted.peer)) {
     admitted.why ??= "drift";
-    admission.deny(admitted, `${method} ${url}`, "The process is not as it was when it connected");
+    admission.deny(admitted, `${method} ${url}`, "The peer has changed since it connected");
     return DRIFTED;
   }
   if (url.length > MAX_TARGET_LENGTH) {
@@ -54,13 +54,13 @@ export function decideRequest(
   }
   const target = targetOf(method, url);
   if (target === undefined) {
-    admission.deny(admitted, `${method} ${url}`, "The path can be read in more than one way");
+    admission.deny(admitted, `${method} ${url}`, "The path is ambiguous");
     return BAD_TARGET;
   }
   let decision: Decision;
   try {
     decision = admission.decide(admitted, target.action);
-  } catch (error) { // of an account lookup, or of a policy of another make
+  } catch (error) { // an error of an account lookup or a custom policy
     admission.failed(admitted, error);
     admission.deny(admitted, target.action, "The policy failed");
     return UNDECIDED;
@@ -69,12 +69,12 @@ export function decideRequest(
 }
 
 /**
- * In bytes, with the query: RFC 9112, 3, recommends support for 8000. A decision compares the path with
- * each glob of the policy.
+ * Maximum bytes of a request target, including the query. RFC 9112, 3, recommends support for 8000. A
+ * decision matches the path with each glob of the policy, so its length is bounded.
  */
 const MAX_TARGET_LENGTH = 8192;
 
-/** Whether a peer is not as it was when it connected, or that cannot be told. */
+/** Returns whether a peer has changed since it connected, or whether that is unknown. */
 function hasDrifted(peer: Peer): boolean {
   try {
     return peer.drift().length > 0;
@@ -84,7 +84,7 @@ function hasDrifted(peer: Peer): boolean {
   }
 }
 
-/** Runs when the peer's process ends; at once if that cannot be watched. */
+/** Calls `run` when the peer's process ends; at once if the process cannot be watched. */
 export function onProcessExit(peer: Peer, run: () => void): void {
   let signal: AbortSignal | undefined;
   try {
@@ -96,12 +96,16 @@ export function onProcessExit(peer: Peer, run: () => void): void {
   else signal.addEventListener("abort", run);
 }
 
-/** What a handler gave. @throws {TypeError} If it is no response, or its body is used up. */
+/**
+ * Returns the handler's response, after checking that its body has not been read. @throws {TypeError} If it
+ * is not a Response, or its body has been read.
+ */
 export function requireUnread(answer: Response): Response {
-  // Not "instanceof": frameworks replace the global, and fetch() goes on giving the runtime's own.
-  const isUsed: unknown = answer?.bodyUsed; // read once: it takes Deno as long as the decision
-  if (typeof isUsed !== "boolean") throw new TypeError("fetch() gave no Response");
-  if (isUsed) throw new TypeError("fetch() gave a Response whose body is used up");
-  if (answer.status === 0) throw new TypeError("fetch() gave Response.error()");
+  // `instanceof` fails here: frameworks replace the global Response, while fetch() still returns the
+  // runtime's own.
+  const isUsed: unknown = answer?.bodyUsed; // read once: in Deno the getter costs as much as the decision
+  if (typeof isUsed !== "boolean") throw new TypeError("fetch() did not return a Response");
+  if (isUsed) throw new TypeError("fetch() returned a Response that has been read");
+  if (answer.status === 0) throw new TypeError("fetch() returned Response.error()");
   return answer;
 }

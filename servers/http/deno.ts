@@ -1,8 +1,8 @@
 /**
- * HTTP by Deno's own engine, one connection at a time, so that each is identified before it is served.
+ * HTTP on Deno's own engine, which is given one identified connection at a time.
  *
- * The one hook that takes a connection is not documented: `Deno[Deno.internal].serveHttpOnConnection`,
- * checked on Deno 2.9.5. Where it is missing, `serve()` takes node:http.
+ * The function that serves a single connection is undocumented:
+ * `Deno[Deno.internal].serveHttpOnConnection`, checked on Deno 2.9.5. Without it, `serve()` uses node:http.
  */
 
 import { clearInterval, setInterval } from "node:timers";
@@ -37,7 +37,7 @@ import {
 import { type DenoStream, refuseStream } from "./refusal.ts";
 import { isHost } from "./request_target.ts";
 
-/** Serves the requests of one connection, which it then owns. */
+/** Serves the requests of one connection, and takes ownership of it. */
 type ServeOnConnection = (
   connection: DenoConnection,
   signal: AbortSignal,
@@ -52,42 +52,42 @@ interface DenoGlobal {
   readonly [internal: symbol]: { readonly serveHttpOnConnection?: ServeOnConnection } | undefined;
 }
 
-/** The hook, where there is one. */
-export function nativeHttp(): ServeOnConnection | undefined {
+/** Returns the undocumented function; `undefined` if this runtime does not have it. */
+export function denoHttpHook(): ServeOnConnection | undefined {
   const { Deno } = globalThis as unknown as { readonly Deno?: DenoGlobal };
   return Deno?.internal && Deno[Deno.internal]?.serveHttpOnConnection;
 }
 
-/** As `http.Server` has it by default: until the first request, and between two of them, in ms. */
+/** Defaults of `http.Server`: the time until the first request, and between two requests. */
 const HEADERS_TIMEOUT_MS = 10_000;
 const KEEP_ALIVE_TIMEOUT_MS = 5000;
 
-/** How often is looked for connections that take longer. */
-const SWEEP = 1000;
+/** How often timeouts are checked. */
+const SWEEP_MS = 1000;
 
-/** {@link serve}, by Deno's engine. */
+/** Implements {@link serve} on Deno's engine. */
 export async function serveNatively(options: ServeOptions): Promise<EngineServer> {
   checkSupport();
   const { policy, pin, limits, audit, revalidate = false } = options;
   const admission = new Admission(
     { policy, pin: pin ?? (revalidate || undefined), limits, audit },
-    true,
+    "action",
   );
   const { Deno } = globalThis as unknown as { readonly Deno: DenoGlobal };
-  if (options.path === undefined) throw new TypeError("Deno's engine listens at a path only");
-  /** Ends refused connections that are being answered. */
+  if (options.path === undefined) throw new TypeError('The engine "deno" requires a path');
+  /** Functions that end the refused connections whose response is being sent. */
   const refusals = new Set<() => void>();
   let peers: Peers<DenoConnection> | undefined;
   let place: BoundPath | undefined;
   try {
     const own = place = await bindSocketPath(options, (path) => {
-      const acceptor = new DescriptorFinder(path);
+      const finder = new DescriptorFinder(path);
       const listener = Deno.listen({ transport: "unix", path });
-      peers = new Peers(listener, acceptor, admission, (conn, refused, close) => {
-        const giveBack = admission.roomToAnswer(refused);
-        if (giveBack === undefined) return false;
+      peers = new Peers(listener, finder, admission, (conn, refused, close) => {
+        const release = admission.roomToAnswer(refused);
+        if (release === undefined) return false;
         const end = () => {
-          if (refusals.delete(end)) giveBack();
+          if (refusals.delete(end)) release();
           close();
         };
         refusals.add(end);
@@ -106,7 +106,7 @@ export async function serveNatively(options: ServeOptions): Promise<EngineServer
       stats: () => admission.stats(),
       close: () => {
         for (const end of refusals) end();
-        own.remove(); // while the socket is open: until then its inode is nobody else's
+        own.remove(); // before the socket closes: until then its inode number is not reused
         notification?.stopping();
         return server.close();
       },
@@ -119,23 +119,28 @@ export async function serveNatively(options: ServeOptions): Promise<EngineServer
   }
 }
 
-/** A connection that is being served. */
+/** An accepted connection. */
 interface Served extends Connection {
-  /** The descriptor: it is closed when the connection is over, whatever still handles its requests. */
-  readonly claim: FoundSocket;
-  /** Aborts its requests when the peer's process ends; `undefined` if nobody asked for that. */
+  /**
+   * The connection's descriptor. It is closed when the connection ends, even while handlers of its requests
+   * still run.
+   */
+  readonly found: FoundSocket;
+  /** Aborts the requests when the peer's process ends; `undefined` without `revalidate`. */
   readonly end: AbortController | undefined;
   shutdown(): Promise<void>;
-  /** Requests that are being answered. */
+  /** Requests in progress. */
   pending: number;
-  /** One of them is answered. */
+  /** Decrements `pending`. */
   readonly answered: () => void;
-  /** Since when there are none, as far as that was noted. */
+  /** When a check first found no request in progress. */
   idleSince: number | undefined;
-  /** Scheme and host of the last request's URL, and its Host header. */
+  /**
+   * Scheme and host of the last request's URL, and its Host header. A repeated pair is not validated again.
+   */
   origin: string;
   host: string | null;
-  /** What the URLs begin with that handlers get. */
+  /** The prefix of the URLs that handlers receive. */
   start: string;
 }
 
@@ -148,7 +153,7 @@ class DenoHttp {
   readonly #revalidate: boolean;
   readonly #headersTimeout: number;
   readonly #keepAliveTimeout: number;
-  readonly #serveOn = nativeHttp()!;
+  readonly #serveOn = denoHttpHook()!;
   readonly #served = new Set<Served>();
   readonly #sweeper: ReturnType<typeof setInterval>;
   readonly #accepting: Promise<void>;
@@ -171,7 +176,7 @@ class DenoHttp {
     this.#revalidate = revalidate;
     this.#headersTimeout = headersTimeout || Infinity;
     this.#keepAliveTimeout = keepAliveTimeout || Infinity;
-    const interval = checkingInterval(SWEEP, headersTimeout, keepAliveTimeout);
+    const interval = checkingInterval(SWEEP_MS, headersTimeout, keepAliveTimeout);
     this.#sweeper = setInterval(() => this.#sweep(), interval).unref();
     this.#accepting = this.#accept();
   }
@@ -187,11 +192,11 @@ class DenoHttp {
     clearInterval(this.#sweeper);
   }
 
-  /** Ends all connections. Deno waits for handlers that do not mind; we do not. */
+  /** Closes all connections. Deno's own shutdown would wait for handlers that ignore the abort signal. */
   cut(): void {
-    for (const { claim } of this.#served) {
-      claim.cut();
-      claim.close();
+    for (const { found } of this.#served) {
+      found.cut();
+      found.close();
     }
   }
 
@@ -201,7 +206,7 @@ class DenoHttp {
       if (accepted === undefined) return;
       const { conn, admitted } = accepted;
       if (!this.#isClosing) this.#serve(conn, admitted);
-      else { // since it was let in
+      else { // the server was closed after accept(2)
         foundSocketOf(conn)!.close();
         conn.close();
       }
@@ -209,10 +214,10 @@ class DenoHttp {
   }
 
   #serve(conn: DenoConnection, admitted: Admitted): void {
-    const claim = foundSocketOf(conn)!;
+    const found = foundSocketOf(conn)!;
     const served: Served = {
       admitted,
-      claim,
+      found,
       hasAsked: false,
       end: this.#revalidate ? new AbortController() : undefined,
       shutdown: () => shutdown(),
@@ -225,28 +230,28 @@ class DenoHttp {
     };
     const { finished, shutdown } = this.#serveOn(
       conn,
-      // Of its own, since Deno adds a listener, and never removes it. It stays silent, since Deno throws
-      // where nobody can catch it if the connection has just ended: see cut().
+      // One signal per connection: Deno adds an abort listener and never removes it. Never aborted:
+      // aborting a connection that has just ended throws where nothing can catch it. See cut().
       new AbortController().signal,
       (request, { completed }) => this.#handle(served, request, completed),
       (error) => this.#failed(served, error),
       ignore,
     );
     this.#served.add(served);
-    claim.once("close", () => {
+    found.once("close", () => {
       this.#served.delete(served);
       if (this.#served.size === 0) this.#onEmpty?.();
     });
     const close = () => {
-      claim.close();
-      shutdown().catch(ignore); // of a peer that leaves early, Deno 2.9.5 keeps 4.4 KB otherwise
+      found.close();
+      shutdown().catch(ignore); // without it Deno 2.9.5 leaks 4.4 KB for a peer that hangs up early
     };
-    finished.then(close, close); // it rejects when the peer leaves early
+    finished.then(close, close); // it rejects when the peer hangs up early
     if (this.#revalidate) {
       onProcessExit(admitted.peer, () => {
         admitted.why ??= "ended";
         served.end?.abort();
-        claim.cut();
+        found.cut();
       });
     }
   }
@@ -262,18 +267,18 @@ class DenoHttp {
     const { method, url } = request;
     const host = url.indexOf("://") + 3;
     const slash = url.indexOf("/", host);
-    const path = slash === -1 ? url.length : slash; // "http+unix://x:80" where CONNECT asks for that
+    const path = slash === -1 ? url.length : slash; // "http+unix://x:80" for CONNECT
     const target = url.slice(path);
     const origin = url.slice(0, path);
-    // The URL is made of both, and no longer tells where the header ended: "x/other?" is to be found. In
-    // HTTP/2, and where the request line has a host, it says nothing of the header at all.
+    // Deno builds the URL from header and target, so the end of the header is lost: "x/other?" has to be
+    // detected. In HTTP/2, and with an absolute target, the URL does not contain the header at all.
     const header = request.headers.get("host");
     let hasHost = origin === served.origin && header === served.host;
     if (!hasHost && isAddressed(origin, header)) {
       hasHost = true;
       served.origin = origin;
       served.host = header;
-      // As serve() on node:http has it, where Elysia takes four characters of host for granted.
+      // Elysia assumes a host of at least four characters; serve() on node:http does the same.
       served.start = `http://${header === null || header.length < 4 ? "localhost" : header}`;
     }
     const coding = request.headers.get("transfer-encoding");
@@ -287,22 +292,22 @@ class DenoHttp {
       this.#revalidate,
     );
     if (isProblem(outcome)) return this.#refuse(served, outcome);
-    if (target === "/*" && method === "OPTIONS") return this.#refuse(served, BAD_TARGET); // or "*"
+    if (target === "/*" && method === "OPTIONS") return this.#refuse(served, BAD_TARGET); // the target may have been "*"
     const address = served.start + outcome.url;
-    const decidedAbout = outcome.url === target ? request : rewritten(request, address);
+    const decidedAbout = outcome.url === target ? request : withUrl(request, address);
     if (decidedAbout === undefined) return this.#refuse(served, BAD_TARGET);
-    // Deno's begins with "http+unix:". A new Request would cost more than all the rest.
+    // Deno's URL begins with "http+unix:". A new Request would cost more than everything else.
     if (decidedAbout === request) Object.defineProperty(request, "url", { value: address });
     const { admitted, end } = served;
     if (end !== undefined) {
-      // Deno does not look for the end of a connection while a body comes that nobody reads.
+      // Deno does not notice the end of a connection while an unread body arrives.
       const signal = AbortSignal.any([decidedAbout.signal, end.signal]);
       Object.defineProperty(decidedAbout, "signal", { value: signal });
     }
     attachAdmission(decidedAbout, admitted);
     attachDecision(decidedAbout, outcome.decision);
     const answer = this.#fetch(decidedAbout, { peer: admitted.peer, decision: outcome.decision });
-    return answer instanceof Response ? native(answer) : Promise.resolve(answer).then(native);
+    return answer instanceof Response ? toNative(answer) : Promise.resolve(answer).then(toNative);
   }
 
   #refuse(served: Served, problem: Problem): Response {
@@ -319,21 +324,24 @@ class DenoHttp {
     const now = performance.now();
     for (const served of this.#served) {
       if (served.pending > 0) continue;
-      served.idleSince ??= now; // here, since asking for the time takes as long as the decision
+      served.idleSince ??= now; // set here and not for each request: reading the clock costs as much as the decision
       const limit = served.hasAsked ? this.#keepAliveTimeout : this.#headersTimeout;
-      if (now - served.idleSince > limit) served.claim.cut();
+      if (now - served.idleSince > limit) served.found.cut();
     }
   }
 }
 
-/** Whether Host header and request line name a host at most. Without any, Deno takes the socket's path. */
+/**
+ * Returns whether the Host header and the request line are valid hosts. Without a host Deno puts the
+ * socket's path into the URL.
+ */
 function isAddressed(origin: string, header: string | null): boolean {
   if (header === null && origin.startsWith("http+unix://%2F")) return true;
   return isHost(origin.slice(origin.indexOf("://") + 3)) && (header === null || isHost(header));
 }
 
-/** `undefined` where `Request` cannot be made: of a TRACE, and of a GET that has a body. */
-function rewritten(request: Request, url: string): Request | undefined {
+/** Copies a request with another URL; `undefined` if `Request` rejects it: TRACE, and GET with a body. */
+function withUrl(request: Request, url: string): Request | undefined {
   try {
     return new Request(url, request);
   } catch {
@@ -341,16 +349,16 @@ function rewritten(request: Request, url: string): Request | undefined {
   }
 }
 
-/** What is none of Deno's own responses would end the program: Deno throws where nobody catches. */
-function native(answer: Response): Response {
-  if (isOwnUnused(answer)) return answer;
-  // The npm package of oak brings undici's along, others inherit from Deno's.
+/** A Response of another implementation crashes the process (uncatchable throw in Deno), so it is copied. */
+function toNative(answer: Response): Response {
+  if (isNativeUnread(answer)) return answer;
+  // oak's npm package bundles undici's Response; other frameworks extend Deno's.
   const { status, statusText, headers, body } = requireUnread(answer);
   return new Response(body, { status, statusText, headers: [...headers] });
 }
 
-/** Whether it is one of Deno's own that can be sent. Each question takes as long as the decision. */
-function isOwnUnused(answer: Response): boolean {
+/** Returns whether Deno can send a response as it is. Each getter costs as much as the decision. */
+function isNativeUnread(answer: Response): boolean {
   try {
     return bodyUsedOf?.call(answer) === false && answer.status !== 0;
   } catch {
@@ -358,5 +366,5 @@ function isOwnUnused(answer: Response): boolean {
   }
 }
 
-/** Deno's own: frameworks replace the global. `undefined` where somebody did so before. */
+/** Deno's own getter, read before frameworks replace the global; `undefined` if one already has. */
 const bodyUsedOf = Object.getOwnPropertyDescriptor(Response.prototype, "bodyUsed")?.get;

@@ -1,4 +1,7 @@
-/** Servers of node:http: identified in their "connection" event, decided before anybody hears of a request. */
+/**
+ * `node:http` servers: each connection is identified in its "connection" event, and each request is decided
+ * before any listener receives it.
+ */
 
 import {
   type IncomingMessage,
@@ -37,28 +40,28 @@ import { BAD_CODING, BAD_HOST, DRIFTED, forbidden, headersOf, type Problem } fro
 import { refusalOf, refuseRequests, refuseSocket } from "./refusal.ts";
 import { isHost } from "./request_target.ts";
 
-/** Who may ask for what. */
+/** Admission options of HTTP servers. */
 export interface HttpAdmissionOptions extends AdmissionOptions {
   /**
-   * Whether a connection ends as soon as its peer is not what it was when it connected: each request
-   * asks `drift()`, and the end of the peer's process ends the connection at once, which aborts what
-   * still handles its requests. Peers are then pinned. By default `false`.
+   * Whether to check before each request, with `peer.drift()`, that the peer's credentials and process are
+   * unchanged, and to close the connection when they are not or when the peer's process ends. Closing
+   * aborts the handlers of pending requests. Peers are then pinned. By default `false`.
    */
   readonly revalidate?: boolean | undefined;
 }
 
-/** The options of {@link HttpAdmissionOptions}. */
-export const REQUEST_OPTIONS: OptionNames<HttpAdmissionOptions> = {
+/** The option names of {@link HttpAdmissionOptions}. */
+export const HTTP_ADMISSION_OPTIONS: OptionNames<HttpAdmissionOptions> = {
   ...ADMISSION_OPTIONS,
   revalidate: true,
 };
 
-/** Who may ask for what, and the options of `http.createServer()`. */
+/** Options of {@link createServer}: those of admission and those of `http.createServer()`. */
 export interface HttpServerOptions
   extends HttpAdmissionOptions, Omit<ServerOptions, "shouldUpgradeCallback"> {}
 
 const HTTP_OPTIONS: OptionNames<HttpServerOptions> = {
-  ...REQUEST_OPTIONS,
+  ...HTTP_ADMISSION_OPTIONS,
   IncomingMessage: true,
   ServerResponse: true,
   requestTimeout: true,
@@ -80,26 +83,26 @@ const HTTP_OPTIONS: OptionNames<HttpServerOptions> = {
   optimizeEmptyRequests: true,
 };
 
-/** An `http.Server` that answers whom its policy lets in. */
+/** An `http.Server` that serves only peers that its policy allows. */
 export type HttpServer = Server & SafeServer;
 
 /** {@link createServer} without options. */
 export function createServer(app?: RequestListener): HttpServer;
 /**
- * Makes an HTTP server that identifies each connection, and decides each request and each upgrade by
- * `METHOD /path` before anybody hears of it. What is denied is answered with 403.
+ * Creates an HTTP server that identifies each connection, and decides each request and each upgrade by the
+ * action `METHOD /path` before any listener receives it. Denied requests receive 403.
  *
- * The path that is decided about is decoded and without `//`, `.` and `..`, and it is the one that
- * the application gets as `request.url`. What can be read in two ways (an encoded slash, say) is
- * answered with 400. The query takes no part.
+ * The path is normalised before the decision: percent-decoded, without `//`, `.` and `..`. The application
+ * receives the same path as `request.url`. Ambiguous targets (with an encoded slash, for example) receive
+ * 400. The query does not affect the decision.
  *
- * It is an `http.Server`, for whatever takes one: Express, Fastify (`serverFactory`), Koa, `ws`.
- * Without options of yours, headers have to come within 10 s and a request within 5 minutes.
+ * The result is an `http.Server` that works with Express, Fastify (`serverFactory`), Koa and `ws`. By
+ * default headers must arrive within 10 s and a request within 5 minutes.
  *
- * @param app Handles what was allowed. If it throws, or its promise rejects, the answer is 500.
- * @throws {TypeError} If an option is wrong.
+ * @param app Handles allowed requests. If it throws, or its promise rejects, the client receives 500.
+ * @throws {TypeError} If an option is unknown or has the wrong type.
  *
- * @example Who asked
+ * @example Read the peer and the decision of a request
  * ```ts
  * import { createServer, decisionOf, peerOf } from "ucred/http";
  *
@@ -117,43 +120,51 @@ export function createServer(
 ): HttpServer {
   const [options, app] = typeof first === "function" ? [{}, first] : [first, second];
   if (typeof options === "object" && options !== null && "shouldUpgradeCallback" in options) {
-    // It would hear of requests that are not decided yet.
-    throw new TypeError('There is no shouldUpgradeCallback: decide in "upgrade"');
+    // The callback would receive requests before the decision.
+    throw new TypeError(
+      'createServer() has no option shouldUpgradeCallback: decide in the "upgrade" event',
+    );
   }
   requireOptions("createServer()", options, HTTP_OPTIONS);
   return new AdmittingHttpServer(options, requireHandler(app)) as unknown as HttpServer;
 }
 
-/** Limits that a peer may be held to which is on the same machine. */
-const DEFAULTS: ServerOptions = { headersTimeout: 10_000, connectionsCheckingInterval: 2000 };
+/** Shorter timeouts than Node's defaults: a local client has no network latency. */
+const DEFAULT_TIMEOUTS: ServerOptions = {
+  headersTimeout: 10_000,
+  connectionsCheckingInterval: 2000,
+};
 
 interface NodeConnection extends Connection {
   readonly server: AdmittingHttpServer;
-  /** The last answer of the connection, which requests behind it get, too: the parser goes on reading. */
+  /**
+   * The final response of the connection. Later requests that the parser has already read receive it, too.
+   */
   end: Problem | undefined;
-  /** Responses in the order of their requests, without those that were finished when the last request came. */
+  /** Responses in request order, without those that had finished when the last request arrived. */
   readonly unanswered: ServerResponse[];
   /** Requests beyond `maxRequestsPerSocket`. */
   dropped: number;
-  /** Whether a protocol other than HTTP is spoken. */
+  /** Whether the connection was upgraded to another protocol. */
   isUpgraded: boolean;
-  /** When the server first saw that no request is under way, as of `performance.now()`. */
+  /** When the server first observed that no request is in progress, by `performance.now()`. */
   idleSince: number | undefined;
 }
 
-/** The response to the last request; `undefined` if there is none. */
+/** Returns the response to the last request; `undefined` if there is none. */
 function lastResponse({ isUpgraded, unanswered }: NodeConnection): ServerResponse | undefined {
   return isUpgraded ? undefined : unanswered.at(-1);
 }
 
 /**
- * Requests of one connection that may wait for their answers. Beyond it the connection is closed: the
- * runtimes go on to parse what the client sends while handlers are pending, and `socket.pause()` does not
- * stop them within a chunk. With 100,000 such requests Node 26.10 was busy for 24 s after the client had left.
+ * Maximum requests of one connection that may wait for their responses. Beyond it the connection is closed:
+ * the runtimes parse pipelined requests while handlers are pending, and `socket.pause()` takes effect only
+ * after the current chunk. With 100,000 such requests Node 26.10 was busy for 24 s after the client had
+ * hung up.
  */
 const MAX_UNANSWERED = 64;
 
-/** Where each socket has its connection. */
+/** Key of each socket's connection record. */
 const CONNECTION = Symbol("ucred.connection");
 
 function nodeConnectionOf(socket: object): NodeConnection | undefined {
@@ -162,45 +173,46 @@ function nodeConnectionOf(socket: object): NodeConnection | undefined {
 
 const ignore = () => {};
 
-/** How often is looked whether those who send no more have left altogether, in ms. */
-const SWEEP = 1000;
+/** How often half-closed and idle connections are checked. */
+const SWEEP_MS = 1000;
 
 class AdmittingHttpServer extends Server {
   readonly #admission: Admission;
   readonly #listening: Listening;
   readonly #revalidate: boolean;
-  /** How many sockets were let in, and have not said that they are closed. */
+  /** Accepted sockets that have not emitted "close". */
   #open = 0;
   readonly #onEmpty: (() => void)[] = [];
   #isClosing = false;
-  /** Half-closed connections: one side sends no more, and the other may. */
+  /** Half-closed connections: one side has shut down its sending side but may still read. */
   readonly #halfClosed = new Set<Socket>();
   #sweeper: ReturnType<typeof setInterval> | undefined;
-  /** Connections that were refused, and are being answered. */
+  /** Refused connections whose response is being sent. */
   readonly #refused = new Set<Socket>();
-  /** Finds the descriptors that Bun's sockets hide. */
-  #acceptor: DescriptorFinder | undefined;
-  /** What it finds connections of. */
+  /** Finds the descriptors of Bun's sockets, which hide them. */
+  #finder: DescriptorFinder | undefined;
+  /** The address that the listener was bound to; the descriptor search looks for it. */
   #boundTo: string | undefined;
-  /** Listens on a descriptor where `http.Server` cannot. */
+  /** Listens on an inherited descriptor where `http.Server` cannot. */
   #inner: NetServer | undefined;
 
   constructor(
     { policy, pin, limits, audit, revalidate = false, ...options }: HttpServerOptions,
     app?: RequestListener,
   ) {
-    super({ ...DEFAULTS, ...options });
-    // All headers, up to maxHeaderSize: where Deno drops what is beyond a number, it drops the length of
-    // a body, too, and that body would be the next request.
+    super({ ...DEFAULT_TIMEOUTS, ...options });
+    // No limit on the number of headers, only maxHeaderSize: Deno drops the headers beyond a limit,
+    // including Content-Length, and would then parse the body as the next request.
     this.maxHeadersCount = 0;
-    // Who sends no more gets its answer; undocumented, and known to all three runtimes.
+    // A half-closed client still receives its response. The property is undocumented; all three runtimes
+    // implement it.
     (this as { httpAllowHalfOpen?: boolean }).httpAllowHalfOpen = tellsHangUp();
     this.#admission = new Admission({
       policy,
       pin: pin ?? (revalidate || undefined),
       limits,
       audit,
-    }, true);
+    }, "action");
     this.#revalidate = revalidate;
     this.#listening = new Listening({
       listen: (where, backlog) => this.#listen(where, backlog),
@@ -212,7 +224,7 @@ class AdmittingHttpServer extends Server {
     }, (path, boundTo) => {
       this.#admission.server = path;
       if (!httpHidesFd() || boundTo === this.#boundTo) return;
-      this.#acceptor = new DescriptorFinder(boundTo);
+      this.#finder = new DescriptorFinder(boundTo);
       this.#boundTo = boundTo;
     });
     if (app !== undefined) {
@@ -222,7 +234,7 @@ class AdmittingHttpServer extends Server {
     }
   }
 
-  /** Whoever listens to these events hears only of what was allowed. */
+  /** Filters the request events: listeners receive only allowed requests. */
   override emit(event: string | symbol, ...args: unknown[]): boolean {
     switch (event) {
       case "request":
@@ -233,7 +245,7 @@ class AdmittingHttpServer extends Server {
         if (isDropped(request.socket, response)) return true;
         const problem = this.#decide(request, response);
         const drained = this.#admission.drained(admittedOf(request));
-        if (drained !== undefined) { // back-pressure: a flood of requests would crowd out others in the log
+        if (drained !== undefined) { // back-pressure: a flood of requests would displace other records in the audit log
           void drained.then(() => {
             if (request.socket.destroyed) return;
             if (problem === undefined) super.emit(event, request, response);
@@ -256,7 +268,7 @@ class AdmittingHttpServer extends Server {
         answerRaw(socket, problem);
         return true;
       }
-      case "dropRequest": { // beyond maxRequestsPerSocket: the runtime answers, without a decision
+      case "dropRequest": { // beyond maxRequestsPerSocket the runtime responds with 503, without a decision
         const socket = args[1] as Socket;
         const connection = nodeConnectionOf(socket);
         if (connection !== undefined && ++connection.dropped > MAX_UNANSWERED) {
@@ -287,9 +299,9 @@ class AdmittingHttpServer extends Server {
     }) as unknown as this;
   }
 
-  /** Also those that were upgraded, which `http.Server` leaves open. */
+  /** Closes all connections, including upgraded ones, which `http.Server` leaves open. */
   override closeAllConnections(): void {
-    this.#admission.cut();
+    this.#admission.closeAll();
   }
 
   override address(): string | null {
@@ -301,7 +313,7 @@ class AdmittingHttpServer extends Server {
   }
 
   #listen(where: { readonly path: string } | { readonly fd: number }, backlog: number): void {
-    // Bun's http.Server takes a descriptor for "any TCP port" (oven-sh/bun 22559).
+    // Bun's http.Server ignores a descriptor and opens a random TCP port (oven-sh/bun 22559).
     if (!("fd" in where && httpHidesFd())) return void super.listen({ ...where, backlog });
     this.#inner = createNetServer((socket) => this.emit("connection", socket));
     for (const event of ["listening", "error"]) {
@@ -315,7 +327,7 @@ class AdmittingHttpServer extends Server {
       this.#isClosing = false;
       whenClosed(error);
     };
-    // The runtime's own count is down before the last socket says that it is closed.
+    // The runtime's connection count reaches 0 before the last socket emits "close", so we keep our own.
     const done = (error?: Error) => {
       if (this.#open === 0) end(error);
       else this.#onEmpty.push(() => end(error));
@@ -333,13 +345,13 @@ class AdmittingHttpServer extends Server {
     for (const admitted of this.#admission.open()) {
       const socket = admitted.socket as Socket;
       const connection = nodeConnectionOf(socket)!;
-      if (!connection.hasAsked) socket.destroy(); // Deno leaves them open
+      if (!connection.hasAsked) socket.destroy(); // Deno leaves connections without a request open
       else endAfter(socket, lastResponse(connection));
     }
   }
 
   #admit(socket: Socket): boolean {
-    socket.on("error", ignore); // a peer that leaves ends its own connection only
+    socket.on("error", ignore); // an error ends only this connection
     const answer = this.#identify(socket);
     if (!isAdmitted(answer)) {
       this.#refuse(socket, answer);
@@ -358,10 +370,10 @@ class AdmittingHttpServer extends Server {
     (socket as { [CONNECTION]?: NodeConnection })[CONNECTION] = connection;
     attachAdmission(socket, answer);
     this.#open++;
-    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
+    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS).unref();
     socket.once("close", () => {
       this.#open--;
-      connection.unanswered.length = 0; // the runtime holds the socket for longer
+      connection.unanswered.length = 0; // the runtime keeps a reference to the socket
       if (this.#halfClosed.size > 0) this.#halfClosed.delete(socket);
       this.#admission.ended(answer);
       if (this.#open === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
@@ -372,29 +384,29 @@ class AdmittingHttpServer extends Server {
         socket.destroy();
       });
     }
-    const isHeard = super.emit("connection", socket);
-    socket.once("end", () => this.#sendsNoMore(socket, connection));
-    return isHeard;
+    const hasListeners = super.emit("connection", socket);
+    socket.once("end", () => this.#onHalfClose(socket, connection));
+    return hasListeners;
   }
 
-  /** The end of what a peer sends is all that the runtime tells of one that has left. */
-  #sendsNoMore(socket: Socket, connection: NodeConnection): void {
-    // Deno goes on waiting for the rest of a request.
+  /** Handles "end". For a client that has hung up it is the only event that the runtime emits. */
+  #onHalfClose(socket: Socket, connection: NodeConnection): void {
+    // Deno would keep waiting for the rest of an incomplete request.
     if (lastResponse(connection)?.req.complete === false || isHungUp(socket)) {
-      return void socket.destroySoon(); // after destroy() Deno 2.9.5 keeps 2.8 KB of each
+      return void socket.destroySoon(); // destroy() leaks 2.8 KB for each in Deno 2.9.5
     }
     this.#watch(socket);
   }
 
-  /** Destroys a socket that is half-closed, in either direction, once its peer has hung up. */
+  /** Destroys a half-closed socket once its peer has hung up. */
   #watch(socket: Socket): void {
     if (socket.destroyed) return;
     this.#halfClosed.add(socket);
   }
 
   /**
-   * Closes connections without a request for as long as one may take to begin and its headers to come.
-   * The runtimes begin to count anew with each byte, of empty lines between requests, too.
+   * Closes connections that stay idle longer than `keepAliveTimeout` + `headersTimeout`. The runtimes
+   * restart their timers with each byte, also of empty lines between requests.
    */
   #sweepIdle(now: number): void {
     const { keepAliveTimeout, headersTimeout } = this;
@@ -411,7 +423,7 @@ class AdmittingHttpServer extends Server {
   #sweep(): void {
     this.#sweepIdle(performance.now());
     for (const socket of this.#halfClosed) {
-      // A handler that has ended an upgraded connection, and does not read it, never learns of its end.
+      // A handler that has ended an upgraded connection without reading it never receives its "end".
       const isRead = socket.readableEnded || socket.readableFlowing === null;
       if (isRead && isHungUp(socket)) socket.destroy();
     }
@@ -420,14 +432,14 @@ class AdmittingHttpServer extends Server {
     this.#sweeper = undefined;
   }
 
-  /** Answers the first request of a peer that no rule admits with 403, within limits. */
+  /** Responds to the first request of a refused peer with 403, within limits. */
   #refuse(socket: Socket, refused: RefusedConnection): void {
-    const giveBack = this.#admission.roomToAnswer(refused);
-    if (giveBack === undefined) return void socket.destroy();
+    const release = this.#admission.roomToAnswer(refused);
+    if (release === undefined) return void socket.destroy();
     this.#refused.add(socket);
     socket.once("close", () => {
       this.#refused.delete(socket);
-      giveBack();
+      release();
     });
     const problem = { ...forbidden(refused.decision!), isLast: true };
     if (hidesFd(socket)) refuseRequests(socket, problem);
@@ -435,21 +447,21 @@ class AdmittingHttpServer extends Server {
   }
 
   #identify(socket: Socket): Admitted | RefusedConnection {
-    if (this.#acceptor === undefined || !hidesFd(socket)) return this.#admission.admit(socket);
-    let claim: FoundSocket;
+    if (this.#finder === undefined || !hidesFd(socket)) return this.#admission.admit(socket);
+    let found: FoundSocket;
     try {
-      claim = this.#acceptor.find(socket);
+      found = this.#finder.find(socket);
     } catch (error) {
       return this.#admission.unidentified(error);
     }
-    socket.on("close", () => claim.close());
-    return this.#admission.admit(socket, true, claim.fd);
+    socket.on("close", () => found.close());
+    return this.#admission.admit(socket, true, found.fd);
   }
 
-  /** What keeps a request from being handled; `undefined` if nothing does. */
+  /** Decides a request. Returns the error response; `undefined` if the request is allowed. */
   #decide(request: IncomingMessage, response: ServerResponse | undefined): Problem | undefined {
     const connection = nodeConnectionOf(request.socket);
-    if (connection?.server !== this) return refusalOf(request.socket) ?? DRIFTED; // none let in here
+    if (connection?.server !== this) return refusalOf(request.socket) ?? DRIFTED; // a connection that this server has not accepted
     connection.isUpgraded = response === undefined;
     if (this.#isClosing) endAfter(request.socket, response);
     if (connection.end !== undefined) return connection.end;
@@ -481,15 +493,15 @@ class AdmittingHttpServer extends Server {
 }
 
 /**
- * Whether a request is dropped, without a decision: its connection is closed, or has too many that wait.
- * Otherwise its response counts as unanswered.
+ * Returns whether a request is dropped without a decision, because its connection is closed or has too many
+ * pipelined requests. Otherwise counts its response as unanswered.
  */
 function isDropped(socket: Socket, response: ServerResponse): boolean {
   const connection = nodeConnectionOf(socket);
-  if (connection === undefined) return false; // it is answered with 403
-  if (socket.destroyed) return true; // the rest of a chunk whose connection was closed
+  if (connection === undefined) return false; // a refused connection: the response is 403
+  if (socket.destroyed) return true; // the connection was closed by an earlier request of the same chunk
   const { unanswered } = connection;
-  while (unanswered[0]?.writableFinished) unanswered.shift(); // responses finish in order
+  while (unanswered[0]?.writableFinished) unanswered.shift(); // responses finish in request order
   if (unanswered.length >= MAX_UNANSWERED) {
     cutPipeline(socket, connection);
     return true;
@@ -499,7 +511,7 @@ function isDropped(socket: Socket, response: ServerResponse): boolean {
   return false;
 }
 
-/** Whether a connection has been used, and no request is under way. */
+/** Returns whether a connection has had a request and none is in progress. */
 function isIdle(connection: NodeConnection): boolean {
   const last = lastResponse(connection);
   return last !== undefined && last.writableFinished && last.req.complete;
@@ -508,20 +520,21 @@ function isIdle(connection: NodeConnection): boolean {
 function cutPipeline(socket: Socket, { admitted }: NodeConnection): void {
   admitted.why ??= "pipelining";
   socket.destroy();
-  // Node and Deno would parse the rest of the chunk, of up to 64 KiB: 119 ms and 11 MB on Deno 2.9.6. They
-  // take a 2 for an upgrade, after which the parser stops. Undocumented; without it the rest is dropped.
+  // Node and Deno would parse the rest of the chunk, up to 64 KiB: 119 ms and 11 MB on Deno 2.9.6. They
+  // interpret a return value of 2 as an upgrade, which stops the parser. This is undocumented; where it has
+  // no effect, the remaining requests are dropped one by one.
   const { parser } = socket as { parser?: { onIncoming?: unknown } | null };
   if (typeof parser?.onIncoming === "function") parser.onIncoming = () => 2;
 }
 
-/** Ends a connection with this answer: node:http would wait for more requests. */
+/** Ends a connection after this response; node:http would wait for more requests. */
 function endAfter(socket: Duplex, response: ServerResponse | undefined): void {
   if (response === undefined || response.writableFinished) return;
   response.shouldKeepAlive = false;
   response.once("finish", () => socket.end(() => socket.destroy()));
 }
 
-/** Requires at most one Host header, which is a host, and no transfer coding but one "chunked". */
+/** Requires at most one Host header with a valid host, and no transfer coding except a single "chunked". */
 function malformedIn({ rawHeaders, httpVersionMinor }: IncomingMessage): Problem | undefined {
   let hosts = 0, codings = 0;
   for (let at = 0; at < rawHeaders.length; at += 2) {
@@ -537,14 +550,14 @@ function malformedIn({ rawHeaders, httpVersionMinor }: IncomingMessage): Problem
 }
 
 /**
- * How long a connection that is to be closed still discards a request's body. Closing at once resets a
- * client that is still sending: Docker's then reports a broken pipe instead of the answer.
+ * How long a request's body is discarded before its connection is closed. Closing at once would reset a
+ * client that is still sending: Docker's then reports a broken pipe instead of the response.
  */
 const DISCARD_TIMEOUT_MS = 1000;
 
 function answer(request: IncomingMessage, response: ServerResponse, problem: Problem): void {
   const { "content-length": length, "transfer-encoding": coding, expect } = request.headers;
-  // A body that nobody reads would be taken for the next request.
+  // An unread body would be parsed as the next request.
   const hasBody = coding !== undefined || expect !== undefined || Number(length ?? 0) !== 0;
   response.writeHead(problem.status, {
     ...headersOf(problem),
@@ -571,18 +584,18 @@ function answerRaw(socket: Duplex, problem: Problem): void {
   );
 }
 
-/** How long a peer may read the last bytes of a connection, in ms. */
+/** How long a peer may take to read the last bytes of a connection. */
 const CLOSE_TIMEOUT_MS = 2000;
 
 /**
- * Sends the last bytes of a connection, which is destroyed when the peer has closed it, or after 2 s.
+ * Sends the last bytes of a connection and destroys it when the peer has closed it, or after 2 s.
  *
- * `end()` alone leaves it open until the peer's end is read, which nobody does: Node and Deno stop
- * reading beyond the high-water mark.
+ * `end()` alone keeps the connection open until the peer's end is read. Without a reader that never
+ * happens: Node and Deno stop reading at the high-water mark.
  */
 export function endAndClose(socket: Duplex, bytes: string | Uint8Array): void {
   const timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT_MS);
   socket.once("close", () => clearTimeout(timer));
-  socket.on("error", ignore).resume(); // once both sides have ended, it is destroyed
+  socket.on("error", ignore).resume(); // destroyed once both sides have ended
   socket.end(bytes);
 }

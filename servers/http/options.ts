@@ -6,52 +6,55 @@ import type { ServerStats } from "../admission/admission.ts";
 import type { CloseOptions, ListenOptions } from "../listen/lifecycle.ts";
 import type { HttpAdmissionOptions } from "./node.ts";
 
-/** Who asks, and what was decided. */
+/** The peer and the decision of a request. */
 export interface FetchContext {
-  /** Who asks. */
+  /** The peer that sent the request. */
   readonly peer: Peer;
-  /** What the policy said of the request. */
+  /** The policy's decision about the request. */
   readonly decision: Decision;
 }
 
-/** What answers requests: the runtime's own `node:http`, or in Deno the engine of `Deno.serve`. */
+/** The HTTP engine: the runtime's `node:http`, or in Deno the engine of `Deno.serve`. */
 export type Engine = "node:http" | "deno";
 
-/** Where to listen, who may ask for what, and what answers. */
+/** Options of `serve()`. */
 export type ServeOptions = ListenOptions & HttpAdmissionOptions & {
-  /** Answers what was allowed. If it throws, or its promise rejects, the answer is 500. */
+  /** Handles allowed requests. If it throws, or its promise rejects, the client receives 500. */
   readonly fetch: (request: Request, context: FetchContext) => Response | Promise<Response>;
   /**
-   * By default "deno" in Deno, where it is there and a path is given, and "node:http" otherwise.
-   * `Bun.serve` hides who connects (oven-sh/bun 29597): Bun has "node:http" only.
+   * The HTTP engine. By default "deno" in Deno if it is available and `path` is given, otherwise
+   * "node:http". Bun has only "node:http", since `Bun.serve` hides the descriptor of its connections
+   * (oven-sh/bun 29597).
    *
-   * With "deno" a client that closes its sending side counts as gone,
-   * and one that leaves while a body comes that nobody reads is noticed when the handler is done.
-   * `Deno.upgradeWebSocket()` throws there: for WebSockets take `createServer()`. The engine "deno"
-   * speaks HTTP/2 to clients that begin with it (without TLS), and each of its requests is decided
-   * alike; "node:http" does not.
+   * The engine "deno" differs in four ways. A half-closed client counts as gone. A client that hangs up
+   * while an unread body arrives is noticed when the handler ends. `Deno.upgradeWebSocket()` throws: use
+   * `createServer()` for WebSockets. HTTP/2 with prior knowledge (h2c) is accepted, and the policy decides
+   * each stream.
    */
   readonly engine?: Engine | undefined;
   /**
-   * Milliseconds in which the headers of a first request have to come, on a connection that never sends
-   * anything, too. By default 10,000; 0 for any time.
+   * Milliseconds until the headers of the first request must have arrived, counted from accept(2). By
+   * default 10,000; 0 disables the timeout.
    */
   readonly headersTimeout?: number | undefined;
-  /** Milliseconds between two requests of a connection. By default 5000; 0 for any time. */
+  /**
+   * Milliseconds that a connection may stay idle between two requests. By default 5000; 0 disables the
+   * timeout.
+   */
   readonly keepAliveTimeout?: number | undefined;
 };
 
-/** A server that listens. */
+/** A running server. */
 export interface FetchServer {
   /** The path or abstract name. */
   readonly path: string;
-  /** What answers requests. */
+  /** The engine in use. */
   readonly engine: Engine;
-  /** What it has seen. */
+  /** Returns the server's counters. */
   stats(): ServerStats;
   /**
-   * Stops to listen, lets requests finish, and cuts them once `timeout` is over. Whoever calls it again
-   * waits for the same end, and can only make it come earlier.
+   * Stops listening, waits for pending requests, and cuts them off after `timeout`. Another call waits for
+   * the same end, and can only shorten the timeout.
    */
   close(options?: CloseOptions): Promise<void>;
   /** {@link FetchServer.close}, for `await using`. */
@@ -60,8 +63,8 @@ export interface FetchServer {
 
 /** A server of either engine. */
 export interface EngineServer extends Pick<FetchServer, "path" | "engine" | "stats"> {
-  /** Stops to listen, and waits for connections; called once. */
+  /** Stops listening, and waits for connections. Called once. */
   close(): Promise<void>;
-  /** Ends all connections. */
+  /** Closes all connections. */
   cut(): void;
 }

@@ -2,28 +2,28 @@
 
 import type { Decision } from "../../core/policy/decide/decision.ts";
 
-/** An answer that denies, in the words of RFC 9457. */
+/** An error response as defined by RFC 9457. */
 export interface Problem {
   readonly status: 400 | 403 | 414 | 500 | 501;
   readonly title: string;
   readonly detail: string;
   readonly body: string;
-  /** Whether the connection ends with it. */
+  /** Whether the connection is closed after it. */
   readonly isLast: boolean;
 }
 
-/** The request target can be read in two ways, or in none. */
+/** The request target is ambiguous or malformed. */
 export const BAD_TARGET: Problem = problem(400, "Bad Request", "The path is ambiguous");
 
 /** The request target is too long. */
 export const LONG_TARGET: Problem = problem(414, "URI Too Long", "The request target is too long");
 
-/** The Host header is no host, or there are several. */
-export const BAD_HOST: Problem = problem(400, "Bad Request", "The Host header is no host");
+/** The Host header is not a host, or there are several. */
+export const BAD_HOST: Problem = problem(400, "Bad Request", "The Host header is not a host");
 
 /**
- * The body may end elsewhere for the next one to read it: parsers accept "gzip, chunked" and do not undo
- * gzip. RFC 9112, 6.1.
+ * The length of the body is ambiguous: some parsers accept "gzip, chunked" but do not decode gzip. RFC
+ * 9112, 6.1.
  */
 export const BAD_CODING: Problem = {
   ...problem(501, "Not Implemented", 'The transfer coding is not "chunked" alone'),
@@ -33,13 +33,13 @@ export const BAD_CODING: Problem = {
 /** The policy threw. */
 export const UNDECIDED: Problem = problem(500, "Internal Server Error", "The policy failed");
 
-/** The peer is not who it was when it connected. */
+/** The peer's credentials or process have changed since it connected. */
 export const DRIFTED: Problem = {
-  ...problem(403, "Forbidden", "The process is not as it was when it connected"),
+  ...problem(403, "Forbidden", "The peer has changed since it connected"),
   isLast: true,
 };
 
-/** The policy says no. The peer is told what a rule's author has for it, and no more. */
+/** The 403 response. Its body has the rule's `deny` text, if any, and nothing else about the policy. */
 export function forbidden({ message }: Decision): Problem {
   return problem(403, "Forbidden", message ?? "The policy does not allow it");
 }
@@ -49,14 +49,14 @@ function problem(status: Problem["status"], title: string, detail: string): Prob
   return { status, title, detail, body, isLast: false };
 }
 
-/** The headers of such an answer. */
+/** Returns the headers of an error response. */
 export function headersOf({ body }: Problem): { readonly [name: string]: string } {
   const length = String(new TextEncoder().encode(body).length);
   const type = "application/problem+json";
   return { "content-type": type, "content-length": length, "cache-control": "no-store" };
 }
 
-/** {@link headersOf} and body, for servers in the style of fetch. */
+/** Returns the complete response, for fetch-style servers. */
 export function responseOf(problem: Problem): Response {
   return new Response(problem.body, { status: problem.status, headers: headersOf(problem) });
 }

@@ -1,38 +1,38 @@
 /**
- * A refused peer of an HTTP server → 403 as the response to its first request, and then the end.
+ * Responds to the first request of a refused connection with 403, and closes the connection.
  *
- * No HTTP parser and no handler ever sees the connection: the bytes up to the end of the first header
- * are discarded, and one response is written.
+ * The connection reaches no HTTP parser and no handler: the bytes up to the end of the first header are
+ * discarded, and one response is written.
  */
 
 import type { Socket } from "node:net";
 import { clearTimeout, setTimeout } from "node:timers";
 import { headersOf, type Problem } from "./problem.ts";
 
-/** How long a refused connection may take to send its first request, and to read the response, in ms. */
+/** How long a refused connection may take to send its first request, and then to read the response. */
 const REFUSED_TIMEOUT_MS = 2000;
 
-/** In bytes, of the request line and the headers: as node:http has it. */
-const MAX_HEADER = 16384;
+/** Maximum size of the request line and headers, as in node:http. */
+const MAX_HEADER_BYTES = 16384;
 
 const END = "\r\n\r\n";
 
-/** Finds the end of the first request's header. */
+/** Finds the end of the first request's headers. */
 export class FirstRequest {
   #text = "";
 
-  /** Takes what was received. "more", or how to go on. */
+  /** Adds received bytes. Returns "answer" at the end of the headers. */
   add(bytes: Uint8Array): "more" | "answer" | "too long" {
-    // Bytes as characters: what is not ASCII is of no interest here.
+    // Each byte becomes one character; only ASCII matters here.
     for (const byte of bytes) {
       this.#text += String.fromCharCode(byte);
       if (this.#text.endsWith(END)) return "answer";
-      if (this.#text.length >= MAX_HEADER) return "too long";
+      if (this.#text.length >= MAX_HEADER_BYTES) return "too long";
     }
     return "more";
   }
 
-  /** The whole response to it. */
+  /** Returns the complete response to the request. */
   response(problem: Problem): string {
     const fields = Object.entries({ ...headersOf(problem), connection: "close" });
     const head = fields.map(([name, value]) => `${name}: ${value}\r\n`).join("");
@@ -41,7 +41,7 @@ export class FirstRequest {
   }
 }
 
-/** Answers the first request that a socket of node:net brings, and closes it. */
+/** Responds to the first request of a node:net socket, and closes it. */
 export function refuseSocket(socket: Socket, problem: Problem): void {
   const request = new FirstRequest();
   let isAnswered = false;
@@ -55,7 +55,7 @@ export function refuseSocket(socket: Socket, problem: Problem): void {
     timer = setTimeout(() => socket.destroy(), REFUSED_TIMEOUT_MS);
     isAnswered = true;
     socket.off("data", onData);
-    // What else comes is discarded: a reset could overtake the response.
+    // Further data is discarded: a reset could overtake the response.
     socket.resume().end(request.response(problem));
   };
   socket.on("data", onData).once("end", () => isAnswered || socket.destroySoon());
@@ -64,8 +64,8 @@ export function refuseSocket(socket: Socket, problem: Problem): void {
 const REFUSAL = Symbol("ucred.refusal");
 
 /**
- * Has the requests of a connection answered by its server, which finds the answer by {@link refusalOf}:
- * in Bun, whose http.Server reads the connection by itself.
+ * Marks a connection whose requests its server must answer with a problem, which {@link refusalOf} returns.
+ * Needed on Bun, whose http.Server reads connections natively.
  */
 export function refuseRequests(socket: Socket, problem: Problem): void {
   (socket as { [REFUSAL]?: Problem })[REFUSAL] = problem;
@@ -73,12 +73,12 @@ export function refuseRequests(socket: Socket, problem: Problem): void {
   socket.once("close", () => clearTimeout(timer));
 }
 
-/** What the requests of a refused connection are answered with. */
+/** Returns the response to the requests of a refused connection. */
 export function refusalOf(socket: object): Problem | undefined {
   return (socket as { [REFUSAL]?: Problem })[REFUSAL];
 }
 
-/** What is used of a `Deno.UnixConn`. */
+/** The members of `Deno.UnixConn` that are used here. */
 export interface DenoStream {
   read(buffer: Uint8Array): Promise<number | null>;
   write(bytes: Uint8Array): Promise<number>;
@@ -88,7 +88,7 @@ export interface DenoStream {
 /**
  * {@link refuseSocket} for a connection of Deno.listen.
  *
- * @param close Closes it, which ends what is pending. Called in any case, perhaps more than once.
+ * @param close Closes the connection, which ends pending reads and writes. May be called more than once.
  */
 export async function refuseStream(
   stream: DenoStream,
@@ -112,7 +112,7 @@ export async function refuseStream(
     await stream.closeWrite();
     while (await stream.read(buffer) !== null);
   } catch {
-    // the peer has left, or the time is over
+    // the peer has hung up, or the timeout is over
   } finally {
     clearTimeout(timer);
     close();

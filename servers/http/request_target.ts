@@ -1,58 +1,65 @@
 /**
- * HTTP request → the action that rules are about: `METHOD /path`, each path in one spelling.
+ * Converts an HTTP request line to the action `METHOD /path` that policies decide, with one spelling for
+ * each path.
  *
- * Whatever can be read in two ways is refused, and an application gets the very path that was decided
- * about. What routers take for the same on top of that (case, a slash at the end) is theirs.
+ * Ambiguous targets are rejected, and the application receives the same path that was decided. Routers may
+ * treat further spellings as equal (case, a trailing slash); the policy does not.
  */
 
-/** What a request is about. */
+/** A normalised request target. */
 export interface Target {
-  /** `GET /a b`: the path decoded, without the query. */
+  /** Method and decoded path without the query, such as `GET /a b`. */
   readonly action: string;
-  /** Path, encoded again, and query: what the application is to see. */
+  /** Re-encoded path, and query, for the application. */
   readonly url: string;
 }
 
-/** Paths that are as they should be, which most are: no percent signs, and no segment begins with a dot. */
+/** Paths that need no normalisation: no percent signs, and no segment begins with a dot. Most paths match. */
 const PLAIN = /^(?:\/[\w~!$&'()*+,;=:@-][\w~!$&'()*+,;=:@.-]*)+\/?$/;
 
-/** Others are "GET" to whoever does not mind case, and methods are told apart by it: RFC 9110, 9.1. */
+/**
+ * Methods are case-sensitive (RFC 9110, 9.1), so lower case is rejected: some servers would treat "get" as
+ * GET.
+ */
 const METHOD = /^[A-Z][A-Z\d_-]*$/;
 
-/** Any scheme and host, as a proxy is asked: RFC 9112, 3.2.2. */
+/** Scheme and host of the absolute form: RFC 9112, 3.2.2. */
 const ABSOLUTE = /^[a-z][a-z\d+.-]*:\/\/[\w!$%&'()*+,.:;=[\]~-]+(?=\/|$)/i;
 
-/** Host and port, of what RFC 3986 lets them consist of: 3.2.2. Go's net/http takes the same. */
+/** Host and port in the characters of RFC 3986, 3.2.2. Go's net/http accepts the same. */
 const HOST = /^[\w!$%&'()*+,.:;=[\]~-]*$/;
 
-/** Names that every URL parser takes: each label begins with a letter and has no "--". */
+/** Host names that every URL parser accepts: each label begins with a letter and has no "--". */
 const PLAIN_HOST = /^[a-z](?:[a-z\d]|-(?!-))*(?:\.[a-z](?:[a-z\d]|-(?!-))*)*(?::\d{1,4})?$/i;
 
-/** What may stand in a path that is not encoded: printable ASCII but "#", "?" and "\\". */
+/** Characters of an encoded path: printable ASCII except "#", "?" and "\\". */
 const ALLOWED = /^[!-"$->@-[\]-~]*$/;
 
 /** Host and port of CONNECT: RFC 9112, 3.2.3. */
 const AUTHORITY = /^[\w.:[\]-]+$/;
 
-/** An encoded `%`, and then what looks encoded: whoever decodes twice reads another path. */
+/** An encoded `%` followed by two hexadecimal digits: a server that decodes twice would see another path. */
 const TWICE = /%[0-9a-f]{2}/i;
 
-/** What splits paths or ends them, for somebody: controls, "\" and an encoded "/". */
+/**
+ * Characters that some server treats as the end of a path or of a segment: controls, "\" and line
+ * separators.
+ */
 // deno-lint-ignore no-control-regex
 const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\\\ufeff\u2028\u2029]/;
 
-/** "..;" is ".." to servers that know parameters of path segments. */
+/** "..;" is ".." to servers that implement path parameters. */
 const DOTS_AND_PARAMETERS = /^\.{1,2};/;
 
 /**
- * The action of a request line.
+ * Returns the action of a request line.
  *
- * @param method As the client sent it.
- * @param url The request target, as the client sent it.
- * @returns `undefined` if the target can be read in more than one way, or in none.
+ * @param method The method, as sent by the client.
+ * @param url The request target, as sent by the client.
+ * @returns `undefined` if the target is ambiguous or malformed.
  */
 export function targetOf(method: string, url: string): Target | undefined {
-  // Who polls asks for the same over and over.
+  // The last target is cached, for clients that poll.
   if (method !== last.method || url !== last.url) {
     last = { method, url, target: newTarget(method, url) };
   }
@@ -66,7 +73,7 @@ let last: { method: string; url: string; target: Target | undefined } = {
 };
 
 function newTarget(method: string, url: string): Target | undefined {
-  // A fragment has no place in a target: RFC 9112, 3.2. Some cut it off, with all that comes after.
+  // A target has no fragment (RFC 9112, 3.2); some servers cut it off together with the query.
   if (!METHOD.test(method) || url.includes("#")) return undefined;
   const query = url.indexOf("?");
   const path = query === -1 ? url : url.slice(0, query);
@@ -88,23 +95,23 @@ function newTarget(method: string, url: string): Target | undefined {
  * and with "a:b", "xn--" or "256.1.1.1" `new URL()` throws.
  */
 export function isHost(text: string): boolean {
-  if (PLAIN_HOST.test(text)) return true; // most are, and URL.canParse() costs as much as the decision
+  if (PLAIN_HOST.test(text)) return true; // the common case; URL.canParse() costs as much as the decision
   return text !== "" && HOST.test(text) && URL.canParse(`http://${text}/`);
 }
 
-/** `undefined` for what has more than one reading. */
+/** Decodes a path; `undefined` if it is ambiguous. */
 function decode(path: string): string | undefined {
   if (!ALLOWED.test(path) || /%2f/i.test(path)) return undefined;
   let decoded: string;
   try {
     decoded = decodeURIComponent(path);
   } catch {
-    return undefined; // "%zz", or no UTF-8
+    return undefined; // "%zz", or not UTF-8
   }
   return FORBIDDEN.test(decoded) || TWICE.test(decoded) ? undefined : decoded;
 }
 
-/** Without empty segments, "." and "..": RFC 3986, 5.2.4. */
+/** Removes empty segments, "." and "..": RFC 3986, 5.2.4. */
 function withoutDots(path: string): string | undefined {
   const segments = path.slice(1).split("/");
   const kept: string[] = [];

@@ -1,4 +1,4 @@
-/** Fetch-style HTTP servers, on the fastest engine that tells who connected. */
+/** `serve()`: fetch-style HTTP servers, on the fastest engine that exposes the connection's descriptor. */
 
 import type * as srvx from "srvx/node";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
@@ -10,8 +10,8 @@ import {
   LISTEN_OPTIONS,
 } from "../listen/lifecycle.ts";
 import { requireUnread } from "./decide_request.ts";
-import { nativeHttp, serveNatively } from "./deno.ts";
-import { createServer, REQUEST_OPTIONS } from "./node.ts";
+import { denoHttpHook, serveNatively } from "./deno.ts";
+import { createServer, HTTP_ADMISSION_OPTIONS } from "./node.ts";
 import type { EngineServer, FetchServer, ServeOptions } from "./options.ts";
 import { BAD_TARGET, responseOf } from "./problem.ts";
 
@@ -20,14 +20,14 @@ function requireTimeouts(options: ServeOptions): void {
     const { [name]: timeout = 0 } = options;
     if (typeof timeout === "number" && timeout >= 0 && timeout < 2 ** 31) continue;
     throw new RangeError(
-      `${name} is a number of milliseconds from 0 to 2147483647, not ${timeout}`,
+      `${name} must be a number of milliseconds from 0 to 2147483647, not ${timeout}`,
     );
   }
 }
 
 const SERVE_OPTIONS: OptionNames<ServeOptions> = {
   ...LISTEN_OPTIONS,
-  ...REQUEST_OPTIONS,
+  ...HTTP_ADMISSION_OPTIONS,
   headersTimeout: true,
   keepAliveTimeout: true,
   fetch: true,
@@ -35,14 +35,14 @@ const SERVE_OPTIONS: OptionNames<ServeOptions> = {
 };
 
 /**
- * Serves HTTP on a Unix socket: for Hono and all that has a `fetch`, and for plain handlers. Each
- * request is decided as `createServer()` of this module does it.
+ * Serves HTTP on a Unix socket with a fetch-style handler, such as that of Hono. The policy decides each
+ * request as in `createServer()` of this module.
  *
- * @returns Once the server listens.
- * @throws {UcredError} `ERR_UCRED_LISTEN` if it cannot listen there.
- * @throws {TypeError} If an option is wrong, or the engine is not to be had.
+ * @returns The server, once it listens.
+ * @throws {UcredError} `ERR_UCRED_LISTEN` if listening fails.
+ * @throws {TypeError} If an option is unknown or has the wrong type, or the engine is not available.
  *
- * @example A Hono application, or anything with a fetch
+ * @example Serve a Hono application
  * ```ts
  * import { Hono } from "hono";
  * import { peerOf, serve } from "ucred/http";
@@ -56,13 +56,13 @@ const SERVE_OPTIONS: OptionNames<ServeOptions> = {
  */
 export function serve(options: ServeOptions): Promise<FetchServer> {
   requireOptions("serve()", options, SERVE_OPTIONS);
-  const isNative = options.systemd === undefined && nativeHttp() !== undefined;
+  const isNative = options.systemd === undefined && denoHttpHook() !== undefined;
   const { engine = isNative ? "deno" : "node:http" } = options;
-  if (typeof options.fetch !== "function") throw new TypeError("fetch is a function");
+  if (typeof options.fetch !== "function") throw new TypeError("fetch must be a function");
   requireTimeouts(options);
   if (engine === "node:http") return serveByNode(options).then(fetchServerOf);
   if (engine === "deno" && isNative) return serveNatively(options).then(fetchServerOf);
-  throw new TypeError(`Engine ${JSON.stringify(engine)} is not to be had here`);
+  throw new TypeError(`Engine ${JSON.stringify(engine)} is not available here`);
 }
 
 function fetchServerOf({ path, engine, stats, close, cut }: EngineServer): FetchServer {
@@ -92,11 +92,11 @@ function serveByNode(options: ServeOptions): Promise<EngineServer> {
   const server = createServer(
     { policy, pin, limits, audit, revalidate, ...timeouts },
     async (incoming, response) => {
-      if (incoming.url === "*") { // a Request has a path
+      if (incoming.url === "*") { // a Request cannot have the target "*"
         return await adapter.sendNodeResponse(response, responseOf(BAD_TARGET));
       }
-      // Elysia looks for the path behind four characters of host, if not told otherwise: with a shorter
-      // one it would take less than the path that was decided about.
+      // By default Elysia assumes a host of at least four characters, and would cut the path after a
+      // shorter one.
       const { host } = incoming.headers;
       if (host !== undefined && host.length < 4) incoming.headers.host = "localhost";
       const request = new adapter.NodeRequest({ req: incoming, res: response });
@@ -106,10 +106,11 @@ function serveByNode(options: ServeOptions): Promise<EngineServer> {
       attachDecision(request, decision);
       const answer = await fetch(request, { peer: admitted.peer, decision });
       await adapter.sendNodeResponse(response, requireUnread(answer));
-      if (response.errored) throw response.errored; // of the answer's stream
+      if (response.errored) throw response.errored; // an error of the response's stream
     },
   );
-  // Loaded here because it reads the environment when it loads, which Deno permits or denies.
+  // Loaded here and not at import: srvx reads the environment when it loads, which takes a permission in
+  // Deno.
   const loaded = import("srvx/node").then((module) => adapter = module);
   const listens = (): Promise<EngineServer> =>
     new Promise((resolve, reject) => {

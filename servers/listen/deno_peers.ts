@@ -1,4 +1,7 @@
-/** Deno.listen: each connection is found, identified and asked about before anybody gets it. */
+/**
+ * `withPeers()`: finds the descriptor of each connection of `Deno.listen`, identifies its peer and applies
+ * the policy.
+ */
 
 import { clearInterval, setInterval } from "node:timers";
 import { setTimeout } from "node:timers/promises";
@@ -18,67 +21,68 @@ import {
   ADMISSION_OPTIONS,
   type AdmissionOptions,
   type Admitted,
+  type DecideAt,
   isAdmitted,
   type RefusedConnection,
   type ServerStats,
 } from "../admission/admission.ts";
 import { attachAdmission } from "../admission/attach.ts";
 
-/** A `Deno.UnixConn`, as far as it matters here. */
+/** The members of `Deno.UnixConn` that are used here. */
 export interface DenoConnection {
-  /** Ends it. */
+  /** Closes the connection. */
   close(): void;
 }
 
-/** A listener of `Deno.listen({ transport: "unix" })`, as far as it matters here. */
+/** The members of a `Deno.listen({ transport: "unix" })` listener that are used here. */
 export interface DenoListener<C extends DenoConnection> {
-  /** Where it listens. */
+  /** The listener's address. */
   readonly addr: { readonly transport: string };
-  /** The next connection. */
+  /** Accepts the next connection. */
   accept(): Promise<C>;
-  /** Listens no longer. */
+  /** Stops listening. */
   close(): void;
 }
 
-/** Who may connect. */
+/** Options of {@link withPeers}. */
 export interface WithPeersOptions extends AdmissionOptions {
-  /** Whether who handles the connection decides each action; see `ucred/net`. */
-  readonly perAction?: boolean | undefined;
+  /** Whether the policy is enforced for the connection or by the caller for each action; see `ucred/net`. */
+  readonly decideAt?: DecideAt | undefined;
 }
 
-const WITH_PEERS_OPTIONS: OptionNames<WithPeersOptions> = { ...ADMISSION_OPTIONS, perAction: true };
+const WITH_PEERS_OPTIONS: OptionNames<WithPeersOptions> = { ...ADMISSION_OPTIONS, decideAt: true };
 
-/** A connection that was let in. */
+/** An accepted connection. */
 export interface PeerConnection<C> {
-  /** Close it when you are done. */
+  /** The connection. The caller closes it. */
   readonly conn: C;
-  /** Who it is. */
+  /** The peer. */
   readonly peer: Peer;
-  /** What the policy says of the connection, without an action. */
+  /** The policy's decision about the connection itself, without an action. */
   readonly decision: Decision;
 }
 
-/** Connections that were let in, one after the other. Its `close()` closes the listener. */
+/** An async iterator over accepted connections. Its `close()` closes the listener. */
 export interface PeerListener<C> extends AsyncIterableIterator<PeerConnection<C>, undefined> {
-  /** What it has seen. */
+  /** Returns the listener's counters. */
   stats(): ServerStats;
-  /** Listens no longer; connections that are open stay so. */
+  /** Stops listening; open connections stay open. */
   close(): void;
   /** {@link PeerListener.close}, for `using`. */
   [Symbol.dispose](): void;
 }
 
 /**
- * Identifies each connection of a Unix listener, and lets in whom the policy lets in.
+ * Identifies each connection of a Unix listener, and yields those that the policy allows.
  *
- * From now on nothing else in the process may accept on this listener, or on another one that was bound
- * to the same path: a connection of that one could be taken for one of this one. A connection
- * counts as open until `conn.close()`, or for up to a second after its streams have closed it.
+ * Nothing else in the process may accept on this listener, or on another one that was bound to the same
+ * path: their connections cannot be told apart. A connection counts as open until `conn.close()`, or for up
+ * to a second after its streams have closed it.
  *
- * @param listener Is closed when the iteration ends.
- * @throws {TypeError} If it is no Unix listener, or there is no option of a name.
- * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux; `ERR_UCRED_LISTEN` if the
- * listener was given before, or another one in the process is bound to the same path.
+ * @param listener The listener. It is closed when the iteration ends.
+ * @throws {TypeError} If `listener` is not a Unix listener, or an option is unknown.
+ * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on systems other than Linux; `ERR_UCRED_LISTEN` if
+ * `withPeers()` already has the listener, or another listener of the process is bound to the same path.
  */
 export function withPeers<C extends DenoConnection>(
   listener: DenoListener<C>,
@@ -87,28 +91,30 @@ export function withPeers<C extends DenoConnection>(
   requireOptions("withPeers()", options, WITH_PEERS_OPTIONS);
   const { transport, path } = listener.addr as { transport: string; path?: unknown };
   if (transport !== "unix" || typeof path !== "string") {
-    throw new TypeError('withPeers() takes a listener of Deno.listen({ transport: "unix", path })');
+    throw new TypeError(
+      'withPeers() requires a listener of Deno.listen({ transport: "unix", path })',
+    );
   }
   checkSupport();
-  const admission = new Admission(options, options.perAction ?? false);
+  const admission = new Admission(options, options.decideAt);
   admission.server = path;
-  if (taken.has(listener)) {
+  if (listenersInUse.has(listener)) {
     const message = `Cannot accept at ${
       JSON.stringify(path)
     }: withPeers() has this listener already`;
     throw new UcredError("ERR_UCRED_LISTEN", message, { hint: "Call withPeers() once" });
   }
   const peers = new Peers(listener, new DescriptorFinder(path), admission);
-  taken.add(listener);
+  listenersInUse.add(listener);
   return peers;
 }
 
-/** Two that accept on one listener could mistake each other's connections. */
-const taken = new WeakSet<object>();
+/** Listeners in use: two finders on one listener could confuse each other's connections. */
+const listenersInUse = new WeakSet<object>();
 
 /**
- * Answers a refused connection, and then closes it by `close`, which may be called more than once; or
- * returns `false`.
+ * Responds to a refused connection and then calls `close`, which may be called more than once. Returns
+ * `false` if it does not respond.
  */
 export type AnswerRefused<C> = (conn: C, refused: RefusedConnection, close: () => void) => boolean;
 
@@ -116,43 +122,43 @@ function closeConnection(conn: DenoConnection): void {
   try {
     conn.close();
   } catch {
-    // it is closed already
+    // already closed
   }
 }
 
-/** How often is looked for connections that were closed behind our back, in ms. */
-const SWEEP = 1000;
+/** How often to look for connections that streams have closed. */
+const SWEEP_MS = 1000;
 
-/** How long to wait when accept(2) fails, as it does when descriptors have run out, in ms. */
+/** How long to wait after accept(2) has failed, as it does without free descriptors. */
 const ACCEPT_RETRY_MS = 50;
 
-/** {@link withPeers}, with an admission and an acceptor of the caller's. */
+/** Implements {@link withPeers} with an admission and a descriptor finder of the caller. */
 export class Peers<C extends DenoConnection> implements PeerListener<C> {
   readonly #listener: DenoListener<C>;
-  readonly #acceptor: DescriptorFinder;
+  readonly #finder: DescriptorFinder;
   readonly #admission: Admission;
   #sweeper: ReturnType<typeof setInterval> | undefined;
-  /** Calls of `next()` that have no answer yet, and the last of them. */
+  /** Pending calls of `next()`, and the promise of the last one. */
   #calls = 0;
   #last: Promise<unknown> = Promise.resolve();
   #isClosed = false;
   readonly #answer: AnswerRefused<C>;
 
-  /** @param answer What becomes of refused connections: by default they are closed. */
+  /** @param answer Responds to refused connections. By default they are closed. */
   constructor(
     listener: DenoListener<C>,
-    acceptor: DescriptorFinder,
+    finder: DescriptorFinder,
     admission: Admission,
     answer: AnswerRefused<C> = () => false,
   ) {
     this.#listener = listener;
-    this.#acceptor = acceptor;
+    this.#finder = finder;
     this.#admission = admission;
     this.#answer = answer;
   }
 
   next(): Promise<IteratorResult<PeerConnection<C>, undefined>> {
-    // One accept at a time: what is found after it is what it accepted.
+    // Accepts run one at a time, so that the new descriptor belongs to the last accept.
     const next = this.#calls++ === 0 ? this.#next() : this.#last.then(() => this.#next());
     this.#last = next;
     return next;
@@ -182,7 +188,7 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
   }
 
   /**
-   * The next connection that is let in; not before the last call has ended.
+   * Returns the next accepted connection. Must not be called while another call is pending.
    *
    * @returns `undefined` once the listener is closed.
    */
@@ -212,45 +218,45 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
     }
     if (accepted === undefined) return { done: true, value: undefined };
     const { conn, admitted: { peer, decision } } = accepted;
-    const claim = foundSocketOf(conn)!;
+    const found = foundSocketOf(conn)!;
     const close = conn.close;
     conn.close = () => {
-      claim.close();
+      found.close();
       close.call(conn);
     };
-    // Deno's streams close a connection without a word.
-    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
+    // Deno reports no event when its streams close a connection.
+    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS).unref();
     return { done: false, value: { conn, peer, decision } };
   }
 
-  /** Synchronously after accept: until then nothing else can have been accepted. */
+  /** Runs synchronously after accept(), before another connection can be accepted. */
   #admit(conn: C): Admitted | RefusedConnection {
-    let claim: FoundSocket;
+    let found: FoundSocket;
     try {
-      claim = this.#acceptor.find(conn);
+      found = this.#finder.find(conn);
     } catch (error) {
       conn.close();
       return this.#admission.unidentified(error);
     }
-    const answer = this.#admission.admit(conn as unknown as UnixSocket, false, claim.fd);
+    const answer = this.#admission.admit(conn as unknown as UnixSocket, false, found.fd);
     if (!isAdmitted(answer)) {
       const close = () => {
-        claim.close();
+        found.close();
         closeConnection(conn);
       };
       if (!this.#answer(conn, answer, close)) close();
       return answer;
     }
     attachAdmission(conn, answer);
-    claim.once("close", () => this.#admission.ended(answer));
+    found.once("close", () => this.#admission.ended(answer));
     return answer;
   }
 
   #sweep(): void {
     const open = this.#admission.open();
     for (const { socket } of open) {
-      const claim = foundSocketOf(socket as unknown as C)!;
-      if (!claim.isOpen()) claim.close();
+      const found = foundSocketOf(socket as unknown as C)!;
+      if (!found.isOpen()) found.close();
     }
     if (open.length > 0) return;
     clearInterval(this.#sweeper);
@@ -258,7 +264,7 @@ export class Peers<C extends DenoConnection> implements PeerListener<C> {
   }
 }
 
-/** Whether accept() failed since the listener was closed. */
+/** Returns whether accept() failed because the listener was closed. */
 function isClosing(error: unknown): boolean {
   return error instanceof Error && /^(BadResource|Interrupted)$/.test(error.name);
 }

@@ -1,4 +1,7 @@
-/** A server's life: it listens safely, is ready, and closes gracefully. For node:net and node:http. */
+/**
+ * The lifecycle of a `node:net` or `node:http` server: it binds its socket, reports readiness, counts
+ * connections, and closes gracefully.
+ */
 
 import { UcredError } from "../../core/errors.ts";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
@@ -8,39 +11,39 @@ import type { ServerStats } from "../admission/admission.ts";
 import { Notification } from "./notification.ts";
 import { bindSocketPath, type BoundPath, type SocketPathOptions } from "./socket_path.ts";
 
-/** How to listen, wherever that is. */
+/** Options of all ways to listen. */
 export interface CommonListenOptions {
   /**
-   * Connections that may wait to be accepted. By default 511. Node keeps to it, and Deno's node:net and
-   * node:http; Deno's own engine and all of Bun have a number of their own (Deno 2.9.5, Bun 1.4.5).
+   * Length of the queue of connections that wait for accept(2). By default 511. Node, and Deno's node:net
+   * and node:http, apply it; Deno's own engine and Bun use a fixed length (Deno 2.9.5, Bun 1.4.5).
    */
   readonly backlog?: number | undefined;
   /**
-   * Whether to report READY=1 to the service manager once the server listens, and STOPPING=1 when it
-   * closes, for `Type=notify`. A report for which there is no room is repeated for 10 s; one that fails
-   * is a process warning, and the server goes on. By default `false`.
+   * Whether to send READY=1 to the service manager once the server listens, and STOPPING=1 when it closes,
+   * for `Type=notify`. A notification is retried for 10 s while the manager's queue is full. A failure
+   * emits a process warning, and the server continues. By default `false`.
    */
   readonly notify?: boolean | undefined;
 }
 
-/** Listens at a path or an abstract name. */
+/** Options for listening at a path or an abstract name. */
 export interface PathListenOptions extends CommonListenOptions, SocketPathOptions {
-  /** Another way to listen. */
+  /** Excluded: a server listens either at a path or on an inherited socket. */
   readonly systemd?: undefined;
 }
 
-/** Listens on a socket that the service manager passed (systemd socket activation). */
+/** Options for listening on a socket that the service manager passed (systemd socket activation). */
 export interface SystemdListenOptions extends CommonListenOptions {
-  /** Its name, as `FileDescriptorName=` has it; `true`: the only one that is left. */
+  /** The socket's name, as set by `FileDescriptorName=`; `true` for the only remaining one. */
   readonly systemd: true | string;
-  /** Another way to listen. */
+  /** Excluded: a server listens either at a path or on an inherited socket. */
   readonly path?: undefined;
 }
 
-/** Where and how a server listens. */
+/** Options of `listen()`. */
 export type ListenOptions = PathListenOptions | SystemdListenOptions;
 
-/** The options of {@link ListenOptions}. */
+/** The option names of {@link ListenOptions}. */
 export const LISTEN_OPTIONS: OptionNames<PathListenOptions> & OptionNames<SystemdListenOptions> = {
   path: true,
   mode: true,
@@ -52,57 +55,59 @@ export const LISTEN_OPTIONS: OptionNames<PathListenOptions> & OptionNames<System
   notify: true,
 };
 
-/** What Fastify's `listen()` passes on beside the options that it was given. */
+/** Properties that Fastify's `listen()` adds to its caller's options. */
 const FROM_FASTIFY = { cb: true, listenTextResolver: true } as const;
 
-/** How a server closes. */
+/** Options of `close()`. */
 export interface CloseOptions {
   /**
-   * Milliseconds that connections have to end by themselves, before they are cut. By default they have
-   * all the time that they take.
+   * Milliseconds that connections may take to end before they are cut off. By default unlimited.
    */
   readonly timeout?: number | undefined;
 }
 
 const CLOSE_OPTIONS: OptionNames<CloseOptions> = { timeout: true };
 
-/** What servers of `ucred` have beside the runtime's. */
+/** The members that servers of `ucred` add to those of the runtime. */
 export interface SafeServer {
-  /** Also `listen(path)`; nothing but Unix sockets. */
+  /** Listens on a Unix socket. `listen(path)` also works. */
   listen(options: ListenOptions, onListening?: () => void): this;
-  /** Stops to listen, waits for connections, and cuts them once `timeout` is over. */
+  /** Stops listening, waits for connections, and cuts them off after `timeout`. */
   close(options: CloseOptions): Promise<void>;
-  /** What it has seen. */
+  /** Returns the server's counters. */
   stats(): ServerStats;
 }
 
-/** A path, or options; then perhaps a backlog, and what runs once the server listens. */
+/** Arguments of `listen()`: a path or options, then optionally a backlog and a callback. */
 export type ListenArguments = readonly [
   where: string | ListenOptions,
   ...rest: readonly (number | (() => void) | undefined)[],
 ];
 
-/** What the runtime's own server does. */
+/** The operations of the runtime's own server. */
 export interface NativeServer {
-  /** Starts to listen; `intercept` is told the "listening" or "error" that comes of it. */
+  /**
+   * Starts listening. The server passes the resulting "listening" or "error" event to
+   * `consumeStartEvent()`.
+   */
   listen(where: { readonly path: string } | { readonly fd: number }, backlog: number): void;
-  /** Stops to listen; calls back when the last connection has ended. */
+  /** Stops listening. Calls back when the runtime has closed the last connection. */
   close(done: (error?: Error) => void): void;
-  /** What it listens on, as `net.Server.address()` has it. */
+  /** The address, as returned by `net.Server.address()`. */
   address(): unknown;
-  /** Ends connections on which nothing is going on. */
+  /** Closes idle connections. */
   closeIdle(): void;
-  /** Ends all connections. */
+  /** Closes all connections. */
   cut(): void;
-  /** Tells whoever listens to the server's events. */
+  /** Emits an event to the server's listeners. */
   emit(event: "listening"): void;
   emit(event: "error", error: unknown): void;
 }
 
-/** One start and one end. */
+/** The lifecycle of one server. */
 export class Listening {
   readonly #native: NativeServer;
-  /** Told to where the server listens, and what its connections are bound to. */
+  /** Receives the server's path, and the address that its connections are bound to. */
   readonly #onPlace: (path: string, boundTo: string) => void;
   #waiting: { resolve(): void; reject(error: unknown): void } | undefined;
   #started: Promise<void> | undefined;
@@ -115,12 +120,12 @@ export class Listening {
     this.#onPlace = onPlace;
   }
 
-  /** Where the server listens; `undefined` while it does not. */
+  /** The path at which the server listens; `undefined` while it does not. */
   get path(): string | undefined {
     return this.#path;
   }
 
-  /** Whether an event is the native server's own, and not yet the server's. */
+  /** Consumes "listening" or "error" of the native server during start-up; returns whether it did. */
   intercept(event: unknown, error?: unknown): boolean {
     const waiting = this.#waiting;
     if (waiting === undefined || (event !== "listening" && event !== "error")) return false;
@@ -130,24 +135,26 @@ export class Listening {
     return true;
   }
 
-  /** @throws {UcredError} `ERR_UCRED_LISTEN` if it listens already. */
+  /** Starts listening. @throws {UcredError} `ERR_UCRED_LISTEN` if the server listens already. */
   start(options: ListenOptions): void {
     if (this.#started !== undefined) {
-      const hint = "Make one server for each socket";
-      throw new UcredError("ERR_UCRED_LISTEN", "Cannot listen twice", { hint });
+      const hint = "Create one server for each socket";
+      throw new UcredError("ERR_UCRED_LISTEN", "Cannot listen: the server listens already", {
+        hint,
+      });
     }
     this.#started = this.#start(options).then(
       () => queueMicrotask(() => this.#native.emit("listening")),
       (error) => {
         this.#started = undefined;
-        // Where nobody listens to errors this ends the program, as with any server.
+        // Without an "error" listener this ends the program, as with any server.
         queueMicrotask(() => this.#native.emit("error", error));
       },
     );
   }
 
   async #start(options: ListenOptions): Promise<void> {
-    checkSupport(); // not with the first connection
+    checkSupport(); // fails here rather than at the first connection
     const { backlog = 511 } = options;
     if (options.systemd !== undefined) {
       const name = options.systemd === true ? undefined : options.systemd;
@@ -186,21 +193,21 @@ export class Listening {
     });
     const address = this.#native.address();
     if (typeof address !== "object" || address === null || !("port" in address)) return;
-    this.#native.close(() => {}); // some runtimes take a descriptor for "any TCP port"
+    this.#native.close(() => {}); // some runtimes ignore a descriptor and open a TCP port
     const message = "Cannot listen: the runtime opened a TCP port instead of the socket";
     const hint = "Report this with your runtime's version";
     throw new UcredError("ERR_UCRED_LISTEN", message, { hint });
   }
 
   /**
-   * Stops to listen, removes the socket's file if it is still ours, and waits for connections.
+   * Stops listening, removes the socket's file if it is still ours, and waits for connections.
    *
-   * @param done Called when the last has ended.
+   * @param done Called when the last connection has ended.
    */
   close(options: CloseOptions, done: (error?: Error) => void): void {
     const startTimer = closeTimer(options);
     const close = () => {
-      this.#place?.remove(); // while the socket is open: until then its inode is nobody else's
+      this.#place?.remove(); // before the socket closes: until then its inode number is not reused
       this.#place = undefined;
       this.#path = undefined;
       this.#notification?.stopping();
@@ -218,20 +225,21 @@ export class Listening {
   }
 }
 
-/** The longest that timers of the runtimes know: of more they make 1 ms. */
+/** Largest delay of setTimeout(); a longer one fires after 1 ms. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /**
- * What starts the time that connections have, given what cuts them; that gives what stops it.
+ * Validates `timeout`. The returned function starts the timer, which calls `cut`, and returns a function
+ * that stops it.
  *
- * @throws {RangeError} If the time is none.
- * @throws {TypeError} If there is no option of a name.
+ * @throws {RangeError} If `timeout` is not a number of at least 0.
+ * @throws {TypeError} If an option is unknown.
  */
 export function closeTimer(options: CloseOptions): (cut: () => void) => () => void {
   requireOptions("close()", options, CLOSE_OPTIONS);
   const { timeout = Infinity } = options;
   if (!(typeof timeout === "number" && timeout >= 0)) {
-    throw new RangeError(`timeout is a number of milliseconds from 0, not ${timeout}`);
+    throw new RangeError(`timeout must be a number of milliseconds of at least 0, not ${timeout}`);
   }
   return (cut) => {
     const timer = timeout > MAX_TIMER_MS ? undefined : setTimeout(cut, timeout);
@@ -239,7 +247,7 @@ export function closeTimer(options: CloseOptions): (cut: () => void) => () => vo
   };
 }
 
-/** Takes `listen()`'s arguments apart. @throws {TypeError} If they ask for something else. */
+/** Parses the arguments of `listen()`. @throws {TypeError} If they do not ask for a Unix socket. */
 export function parseListen(
   [where, ...rest]: ListenArguments,
 ): { readonly options: ListenOptions; readonly onListening: (() => void) | undefined } {
@@ -251,18 +259,21 @@ export function parseListen(
   if (options.port !== undefined || options.fd !== undefined) throw notUnix();
   requireOptions("listen()", options, { ...LISTEN_OPTIONS, ...FROM_FASTIFY });
   if ((options.path === undefined) === (options.systemd === undefined)) {
-    throw new TypeError("listen() takes either a path or systemd");
+    throw new TypeError("listen() requires either path or systemd");
   }
   return { options: { ...options, ...(backlog !== undefined && { backlog }) }, onListening };
 }
 
 function notUnix(): TypeError {
   return new TypeError(
-    "listen() takes a path, or { path, mode, … }, or { systemd: true }: no port, and no descriptor",
+    "listen() requires a path, { path, mode, … } or { systemd: true }; a port or a descriptor is not supported",
   );
 }
 
-/** How often to look for connections beyond a timeout, in ms; 0 is none. */
+/**
+ * Returns how often to check timeouts: four times per shortest timeout, and at least every `most`
+ * milliseconds. A timeout of 0 is disabled.
+ */
 export function checkingInterval(most: number, ...timeouts: readonly number[]): number {
   return Math.max(
     20,

@@ -1,19 +1,22 @@
-/** READY=1 and STOPPING=1 for the service manager: no failure of these ends a server that works. */
+/** READY=1 and STOPPING=1 notifications to the service manager. A failure never stops the server. */
 
 import process from "node:process";
 import { UcredError } from "../../core/errors.ts";
 import { notify } from "../../system/sd_notify.ts";
 import { warn } from "../admission/admission.ts";
 
-/** Milliseconds between two tries, and in all: any user may be able to keep the manager's queue full. */
+/**
+ * The interval between two attempts, and the total time. Any user may be able to keep the manager's queue
+ * full.
+ */
 const RETRY_MS = 10;
 const MAX_WAIT_MS = 10_000;
 
-/** What one server reports. */
+/** The notifications of one server. */
 export class Notification {
   #stopRetrying = () => {};
 
-  /** Reports that the server listens. To be called once it does. */
+  /** Sends READY=1. Called once the server listens. */
   ready(): void {
     this.#stopRetrying = send(
       "READY=1",
@@ -21,14 +24,17 @@ export class Notification {
     );
   }
 
-  /** Reports that the server stops. */
+  /** Sends STOPPING=1. */
   stopping(): void {
     this.#stopRetrying();
     send("STOPPING=1", "Cannot report to the service manager that a server stops");
   }
 }
 
-/** Sends a message now, or as soon as there is room for it. What stops trying. */
+/**
+ * Sends a message, and retries while the manager's queue is full. Returns a function that stops the
+ * retries.
+ */
 function send(state: string, failed: string): () => void {
   const deadline = performance.now() + MAX_WAIT_MS;
   let timer: ReturnType<typeof setTimeout> | undefined;

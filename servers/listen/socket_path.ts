@@ -1,7 +1,9 @@
 /**
- * A path or abstract name → a place where a server listens, at no moment more open than asked for.
+ * Binds a server to a path or an abstract name. The socket's file never has wider permissions than
+ * requested.
  *
- * The steps are those of a private folder; here it is decided what may be replaced at the path.
+ * `PrivateFolder` performs the steps on the file system; this file decides which existing socket may be
+ * replaced.
  */
 
 import { connect } from "node:net";
@@ -20,43 +22,45 @@ import {
 } from "../../system/private_folder.ts";
 import { isBound } from "../../system/unix_sockets.ts";
 
-/** Where to listen, and the owner and mode of the socket's file. */
+/** The socket's path, and the owner and mode of its file. */
 export interface SocketPathOptions {
-  /** A path, or an abstract name with "\0" first. A relative path is made absolute. */
+  /** A path, or an abstract name that begins with "\0". A relative path is resolved. */
   readonly path: string;
   /**
-   * File mode of the socket: to connect takes write permission. By default `0o600`, for the server's
-   * own user and root; `0o666` leaves it all to the policy.
+   * File mode of the socket: connecting requires write permission. By default `0o600`, for the server's own
+   * user and root. `0o666` leaves the decision to the policy.
    */
   readonly mode?: number | undefined;
-  /** Owner of the socket's file, a uid or a name. By default the server's own user. */
+  /** Owner of the socket's file, as uid or name. By default the server's own user. */
   readonly owner?: number | string | undefined;
-  /** Group of the socket's file, a gid or a name. By default as the file system has it. */
+  /** Group of the socket's file, as gid or name. By default the file system chooses it. */
   readonly group?: number | string | undefined;
   /**
-   * Whether the socket's folder, or one above it, may belong to, or be written by, others than root
-   * and the server's own user. By default `false`: they could put a server of their own in its place.
-   * A group may write whose only member is certainly the server's own user, as umask 002 has it.
+   * Whether users other than root and the server's own may own or write the socket's folder or a folder
+   * above it. By default `false`, since they could replace the socket with one of their own. Write
+   * permission of a group is accepted if the server's own user is certainly its only member, as with umask
+   * 002.
    */
   readonly allowUnsafeFolder?: boolean | undefined;
 }
 
-/** A place that was taken. */
+/** A bound socket address. */
 export interface BoundPath {
-  /** Absolute, or abstract. */
+  /** The absolute path or the abstract name. */
   readonly path: string;
-  /** What getsockname(2) says of the connections. */
+  /** The address that getsockname(2) reports for its connections. */
   readonly boundTo: string;
-  /** Removes the socket's file if it is still ours. To be called while the socket is still open. */
+  /** Removes the socket's file if it is still ours. Call it while the socket is open. */
   remove(): void;
 }
 
 /**
- * Listens at a place.
+ * Binds a server to a path or an abstract name.
  *
- * @param bind Makes the runtime listen at a path, which may be another than the one that is wanted.
- * @throws {UcredError} `ERR_UCRED_LISTEN` if something is there already, the folder is not safe, the
- * path is too long, or a step fails; nothing is left behind.
+ * @param bind Makes the runtime listen at a path, which can differ from the requested one until the socket
+ * is published.
+ * @throws {UcredError} `ERR_UCRED_LISTEN` if the path is in use, the folder is not safe, the path is too
+ * long, or a step fails. Nothing is left behind.
  * @throws {TypeError} If the options contradict each other.
  */
 export async function bindSocketPath(
@@ -65,12 +69,12 @@ export async function bindSocketPath(
 ): Promise<BoundPath> {
   const { path } = options;
   if (typeof path !== "string" || path === "" || path.indexOf("\0", 1) !== -1) {
-    throw new TypeError(`A socket's path has at least one character and no NUL: ${show(path)}`);
+    throw new TypeError(`path must not be empty or contain NUL: ${show(path)}`);
   }
-  if (path.startsWith("\0")) return occupyName(options, bind);
-  const { mode = 0o600, allowUnsafeFolder: allowUnsafeFolder = false } = options;
+  if (path.startsWith("\0")) return bindName(options, bind);
+  const { mode = 0o600, allowUnsafeFolder = false } = options;
   if (!Number.isInteger(mode) || mode < 0 || mode > 0o777) {
-    throw new RangeError(`mode is an integer from 0 to 0o777, not ${show(mode)}`);
+    throw new RangeError(`mode must be an integer from 0 to 0o777, not ${show(mode)}`);
   }
   const absolute = resolve(path);
   const purpose = new Purpose("listen", absolute);
@@ -79,12 +83,12 @@ export async function bindSocketPath(
   return await bindFile(absolute, { mode, owner, group }, allowUnsafeFolder, purpose, bind);
 }
 
-async function occupyName(
+async function bindName(
   { path, mode, owner, group }: SocketPathOptions,
   bind: (path: string) => Promise<void>,
 ): Promise<BoundPath> {
   if (mode !== undefined || owner !== undefined || group !== undefined) {
-    throw new TypeError("An abstract name has no mode, owner or group: everybody can connect");
+    throw new TypeError("An abstract name has no mode, owner or group: every user can connect");
   }
   const purpose = new Purpose("listen", path);
   const max = maxPathBytes() + 1;
@@ -102,7 +106,9 @@ async function occupyName(
 function idFor(purpose: Purpose, kind: "user" | "group", account: number | string | undefined) {
   if (account === undefined) return undefined;
   const id = accountId(kind, account);
-  if (id === undefined) throw purpose.error(`there is no ${kind} ${show(account)}`, "Name another");
+  if (id === undefined) {
+    throw purpose.error(`there is no ${kind} ${show(account)}`, "Use an existing account");
+  }
   return id;
 }
 
@@ -128,15 +134,15 @@ async function bindFile(
 }
 
 /**
- * Makes sure that nothing is at a path, or a socket on which nothing answers.
+ * Checks that a path is free, or has a stale socket on which no server answers.
  *
- * @returns That socket.
+ * @returns The stale socket.
  */
 async function requireFree(path: string, purpose: Purpose): Promise<FileStats | undefined> {
   const found = lstatIfThere(path);
   if (found === undefined) return undefined;
   if (!found.isSocket()) {
-    throw purpose.error("it is there and no socket", "Remove it, or use another path");
+    throw purpose.error("the existing file is not a socket", "Remove it, or use another path");
   }
   const code = await probe(path);
   const isRefused = code === "ECONNREFUSED";
@@ -145,16 +151,15 @@ async function requireFree(path: string, purpose: Purpose): Promise<FileStats | 
   const why = code === undefined
     ? "a server answers there"
     : isRefused
-    ? "a socket is bound there that takes no connection now"
+    ? "a socket is bound there but accepts no connection now"
     : `whether a server answers there cannot be determined: ${code}`;
   throw purpose.inUse(why, isClusterWorker() ? CLUSTER : OTHER_PATH);
 }
 
 const OTHER_PATH = "Stop the server that is there, or use another path";
-const CLUSTER =
-  "Pass one listening socket to all workers, as docs/troubleshooting.md shows, or give each a path";
+const CLUSTER = "Pass one listening socket to all workers, or give each worker its own path";
 
-/** The error of connecting; `undefined` if that works. */
+/** Connects to a path. Resolves to the error code; `undefined` if the connection succeeds. */
 function probe(path: string): Promise<string | undefined> {
   return new Promise((resolve) => {
     const socket = connect(path);

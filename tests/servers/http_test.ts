@@ -1090,7 +1090,7 @@ for (const kind of KINDS) {
     wire.send("GET /b HTTP/1.1\r\nHost: x\r\n\r\nGET /c HTTP/1.1\r\nHost: x\r\n\r\n");
     const { status, body, headers } = await wire.response();
     assert.equal(status, 403);
-    assert.equal(JSON.parse(body).detail, "The process is not as it was when it connected");
+    assert.equal(JSON.parse(body).detail, "The peer has changed since it connected");
     assert.equal(headers["content-type"], "application/problem+json");
     if (kind !== onDeno) assert.equal(headers["connection"], "close");
     assert.doesNotMatch(await wire.rest(), /HTTP\/1\.1 2/);

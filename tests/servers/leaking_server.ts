@@ -39,7 +39,7 @@ const starts: { readonly [kind: string]: (path: string) => Promise<unknown> } = 
   "serve() by node:http": (path) => serve({ ...fetching(path), engine: "node:http" }),
   "serve() by deno": (path) => serve({ ...fetching(path), engine: "deno" }),
   "createServer() of ucred/net": async (path) => {
-    const server = createServer({ policy, perAction: true }, (socket) => {
+    const server = createServer({ policy, decideAt: "action" }, (socket) => {
       socket.once("data", () => socket.end("welcome\n"));
     });
     await once((server as unknown as Server).listen({ path, mode: 0o666 } as object), "listening");
@@ -51,7 +51,10 @@ const starts: { readonly [kind: string]: (path: string) => Promise<unknown> } = 
         chmodSync(path: string, mode: number): void;
       };
     };
-    const peers = withPeers(Deno.listen({ transport: "unix", path }), { policy, perAction: true });
+    const peers = withPeers(Deno.listen({ transport: "unix", path }), {
+      policy,
+      decideAt: "action",
+    });
     Deno.chmodSync(path, 0o666);
     const run = async () => {
       for await (const { conn } of peers) {
@@ -67,7 +70,7 @@ const starts: { readonly [kind: string]: (path: string) => Promise<unknown> } = 
       path,
       mode: 0o666,
       policy,
-      perAction: true,
+      decideAt: "action",
       socket: { data: (socket) => void socket.end("welcome\n") },
     }),
 };

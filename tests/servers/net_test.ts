@@ -87,7 +87,10 @@ testWith(asRoot, "createServer() tells users apart, when many come at once", asy
     when: { uid: ["1000-1009", 1020, "1030-1039"] },
     allow: true,
   });
-  const options = { policy, refusal: ({ peer }: { peer: Peer | undefined }) => `no, ${peer?.uid}` };
+  const options = {
+    policy,
+    refusalMessage: ({ peer }: { peer: Peer | undefined }) => `no, ${peer?.uid}`,
+  };
   await served(options, async (path, server) => {
     const uids = Array.from({ length: 50 }, (_, at) => 995 + at);
     const texts = await Promise.all(uids.map((uid) => visitAs(uid, path)));
@@ -101,7 +104,7 @@ testWith(asRoot, "createServer() tells users apart, when many come at once", asy
 
 testWith(
   asRoot,
-  "createServer() lets in of whom some action could be allowed, when perAction is set",
+  'createServer() accepts peers with any allowed action, with decideAt: "action"',
   async () => {
     const policy = rules(
       { name: "readers", when: { uid: 1000 }, actions: "read", allow: true },
@@ -112,7 +115,7 @@ testWith(
       const may = (action: string) => policy.decide(peer, { action }).allowed;
       socket.end(["read", "write"].filter(may).join());
     };
-    await served({ policy, perAction: true }, async (path) => {
+    await served({ policy, decideAt: "action" }, async (path) => {
       assert.equal(await visitAs(0, path), "read,write");
       assert.equal(await visitAs(1000, path), "read");
       assert.equal(await visitAs(1001, path), "");
@@ -128,16 +131,16 @@ const nobody = definePolicy({ version: 1, rules: [{ name: "nobody", deny: "Go aw
 
 testWith(here, "createServer() tells whom it refuses why, when there is a refusal", async () => {
   for (
-    const [refusal, expected] of [
+    const [refusalMessage, expected] of [
       ["no entry\n", "no entry\n"],
       [({ decision }) => `${decision?.reason}\n`, 'Rule "nobody" denies it: Go away\n'],
       [({ why, peer }) => `${why} ${peer?.uid}`, `policy ${process.getuid!()}`],
       [() => 42 as unknown as string, "42"],
       [undefined, ""],
       ["", ""],
-    ] satisfies [NetServerOptions["refusal"], string][]
+    ] satisfies [NetServerOptions["refusalMessage"], string][]
   ) {
-    await served({ policy: nobody, refusal }, async (path, server) => {
+    await served({ policy: nobody, refusalMessage }, async (path, server) => {
       assert.equal(await visit(path), expected);
       // What the peer has sent does not keep the refusal from it.
       assert.equal(await visit(path, "--send", "x".repeat(60_000)), expected);
@@ -148,18 +151,18 @@ testWith(here, "createServer() tells whom it refuses why, when there is a refusa
 
 testWith(here, "createServer() refuses all the same, when the refusal throws", async () => {
   const warned = warning();
-  const refusal = () => {
+  const refusalMessage = () => {
     throw new Error("no words");
   };
-  await served({ policy: nobody, refusal }, async (path, server) => {
+  await served({ policy: nobody, refusalMessage }, async (path, server) => {
     assert.equal(await visit(path), "");
     assert.equal(server.stats().refused.policy, 1);
-    assert.match(await warned, /^The refusal of the server at .* failed: Error: no words$/);
+    assert.match(await warned, /^refusalMessage\(\) of the server at .* failed: Error: no words$/);
   });
 });
 
 testWith(here, "createServer() closes who is refused and does not read, in the end", async () => {
-  await served({ policy: nobody, refusal: "x".repeat(1 << 22) }, async (path) => {
+  await served({ policy: nobody, refusalMessage: "x".repeat(1 << 22) }, async (path) => {
     assert.match(await visit(path, "--deaf", "1"), /^x+$/);
   });
 });
@@ -230,7 +233,7 @@ for (const [name, error] of Object.entries(thrown)) {
               allowed: 0,
               denied: 0,
               failed: 1,
-              unaudited: 0,
+              auditDropped: 0,
             },
           );
           for (const visitor of [other, third]) await visitor.leave();

@@ -72,8 +72,8 @@ const MISTAKES: readonly [name: string, call: () => unknown, message: RegExp][] 
     () => withPeers(any({ addr: { transport: "unix", path: "/none" } }), any({ polciy: policy })),
     /did you mean "policy"/,
   ],
-  ["requirePeer()", () => requirePeer(any({ policy })), /takes a policy/],
-  ["a handler that is none", () => createServer({}, any({})), /The handler is a function/],
+  ["requirePeer()", () => requirePeer(any({ policy })), /requires a Policy/],
+  ["a handler that is none", () => createServer({}, any({})), /The handler must be a function/],
   ["options that are none", () => createServer(any("app.sock" as never)), /object of options/],
 ];
 

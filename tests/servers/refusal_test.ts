@@ -120,7 +120,7 @@ function warningsOf(...paths: readonly string[]): string[] & Disposable {
 testHere("a server warns of refusals once a second, when nobody listens", async () => {
   const path = freshPath();
   using seen = warningsOf(path);
-  const server = createNetServer({ policy, perAction: true }, refuse);
+  const server = createNetServer({ policy, decideAt: "action" }, refuse);
   server.listen({ path, mode: 0o666 });
   await once(server, "listening");
   await Wire.as(1003, path).rest();
