@@ -1,4 +1,4 @@
-/** Every example in the docs and docstrings: it checks, and does what it says on each runtime. */
+/** Every example in the documents and docstrings passes the type check and runs on each runtime. */
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -16,10 +16,10 @@ import { testWith } from "../support/suite.ts";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
 interface Example {
-  /** Where it stands: "file:line". */
+  /** "file:line". */
   readonly name: string;
   readonly code: string;
-  /** What the block without a language that follows it says that it prints. */
+  /** The expected output: the block without a language that follows the example. */
   readonly output?: string;
 }
 
@@ -30,7 +30,7 @@ const SOURCES = [
   "{core,ffi,adapters,system,identity,policy,client,servers,guard}/**/*.ts",
 ];
 
-/** Fenced blocks, in Markdown or within a comment: their language, and the line that they begin at. */
+/** Fenced blocks in Markdown or in comments, with their language and first line. */
 function blocksIn(file: string): { language: string; line: number; code: string }[] {
   const lines = readFileSync(join(root, file), "utf8").split("\n");
   const blocks: { language: string; line: number; code: string }[] = [];
@@ -51,7 +51,7 @@ function blocksIn(file: string): { language: string; line: number; code: string 
   return blocks;
 }
 
-/** Every block that is marked `ts`, with the output that stands below it. */
+/** Every `ts` block, with the output block that follows it. */
 function examplesIn(file: string): Example[] {
   const blocks = blocksIn(file);
   return blocks.flatMap(({ language, line, code }, index) => {
@@ -63,8 +63,8 @@ function examplesIn(file: string): Example[] {
 }
 
 /**
- * The lines that the comments of an example promise: behind console.log(…), or below it. Each is a
- * whole line of the output; what ends with "…" is the beginning of one.
+ * The output that the comments of an example promise, after console.log(…) or on the lines below it. Each
+ * is a whole line of the output, or with a final "…" the beginning of one.
  */
 function promisesIn(code: string): string[][] {
   const lines = code.split("\n");
@@ -78,7 +78,7 @@ function promisesIn(code: string): string[][] {
   });
 }
 
-/** Whether the lines stand in the output, one below the other. */
+/** Whether the output contains these lines, in a row. */
 function hasLines(output: string, promised: readonly string[]): boolean {
   const lines = output.split("\n");
   return lines.some((_, at) =>
@@ -92,7 +92,7 @@ function hasLines(output: string, promised: readonly string[]): boolean {
 const examples = SOURCES.flatMap((pattern) => globSync(pattern, { cwd: root }).sort())
   .flatMap(examplesIn);
 
-// In the project, so that "ucred" means this package.
+// A folder inside the project: there "ucred" resolves to this package.
 const folder = mkdtempSync(join(root, ".examples-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
 const files = examples.map(({ code }, index) => {
@@ -102,11 +102,11 @@ const files = examples.map(({ code }, index) => {
   return file;
 });
 
-test("there are examples", () => {
-  assert.ok(examples.length >= 5);
+test("the documents and docstrings have examples", () => {
+  assert.ok(examples.length >= 40);
 });
 
-test("no document has a heading twice", () => {
+test("no document has two equal headings", () => {
   for (const file of globSync(["*.md", "docs/**/*.md"], { cwd: root })) {
     if (file === "CHANGELOG.md") continue; // each release has the same ones
     const headings = readFileSync(join(root, file), "utf8").match(/^#+ .+$/gm) ?? [];
@@ -114,7 +114,7 @@ test("no document has a heading twice", () => {
   }
 });
 
-test("promised output is told from other comments, and compared line by line", () => {
+test("promisesIn() finds promised output among comments, and hasLines() compares it by line", () => {
   const code =
     "console.log(1); // a\nconsole.log(2);\n// b\n// c…\nf(); // d\nconsole.log(3);\nf();";
   assert.deepEqual(promisesIn(code), [["a"], ["b", "c…"]]);
@@ -122,7 +122,7 @@ test("promised output is told from other comments, and compared line by line", (
   for (const output of ["ab\nc", "b\n\nc", "b", "c\nb"]) assert.ok(!hasLines(output, ["b", "c…"]));
 });
 
-test("every policy in the docs is right, and does what its tests say", () => {
+test("every policy in the documents is valid and passes its own tests", () => {
   const policies = globSync(["*.md", "docs/**/*.md"], { cwd: root }).flatMap((file) =>
     blocksIn(file).filter(({ code }) => /^version: 1$/m.test(code))
       .filter(({ language }) => language === "yaml")
@@ -152,10 +152,17 @@ const RUNTIMES: { readonly [name: string]: readonly [command: string, ...args: s
   bun: ["bun"],
 };
 
-/** Runs an example; if it listens, connects to it, then ends it. What it printed and replied. */
-async function play(runtime: string, file: string, socket: string | undefined): Promise<string> {
+/**
+ * Runs an example. If it listens, connects to it, then ends it; if it waits for SIGTERM, sends that after
+ * its first output. Returns what it printed and what it sent to a client.
+ */
+async function play(
+  runtime: string,
+  file: string,
+  { socket, awaitsSigterm }: { socket: string | undefined; awaitsSigterm: boolean },
+): Promise<string> {
   const [command, ...args] = RUNTIMES[runtime]!;
-  const cwd = join(dirname(file), runtime); // others run the same example
+  const cwd = join(dirname(file), runtime); // the other runtimes run the same example
   mkdirSync(cwd);
   const child = spawn(command, [...args, file], {
     cwd,
@@ -167,13 +174,14 @@ async function play(runtime: string, file: string, socket: string | undefined): 
     stream.setEncoding("utf8").on("data", (text: string) => output += text);
   }
   const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
+  if (awaitsSigterm) child.stdout.once("data", () => child.kill("SIGTERM"));
   if (socket !== undefined) {
     const path = join(cwd, socket);
-    // The path appears at bind(2); until listen(2) it refuses.
+    // The path appears at bind(2); until listen(2) it refuses connections.
     while (child.exitCode === null && !(await converse(path, () => {}))) await setTimeout(10);
     for (let i = 0; i < 50; i++) connect(path).on("error", () => {}).on("connect", leave);
     await setTimeout(50);
-    assert.ok(await converse(path, (text) => output += text), "clients that leave do not end it");
+    assert.ok(await converse(path, (text) => output += text), "a client that hangs up ends it");
     child.kill("SIGKILL");
     rmSync(path, { force: true });
     await ended;
@@ -183,26 +191,26 @@ async function play(runtime: string, file: string, socket: string | undefined): 
   return output;
 }
 
-/** Leaves before the server can answer. */
+/** Hangs up before the server can answer. */
 function leave(this: Socket): void {
   this.destroy();
 }
 
-/** Connects and reads to the end; false if nothing listens there. */
+/** Connects and reads to the end. Returns false if nothing listens there. */
 function converse(path: string, onText: (text: unknown) => void): Promise<boolean> {
   return new Promise((resolve) => {
     const client = connect(path).setEncoding("utf8").on("data", onText);
-    client.write("GET / HTTP/1.0\r\n\r\n"); // what does not speak HTTP does not read it either
+    client.write("GET / HTTP/1.0\r\n\r\n"); // only HTTP servers read it
     client.on("error", () => resolve(false)).on("close", () => resolve(true));
   });
 }
 
 const safeCheckout = {
-  name: "a checkout that others can write to nowhere on the way, as the example's policy must be",
+  name: "a checkout that no other user can write to, since the example loads a policy from there",
   met: isSafeFolder(folder),
 };
 
-// A few at a time: they are independent, and wait for sockets.
+// Four at a time: they are independent, and wait for sockets.
 describe("examples", { concurrency: 4 }, () => {
   for (const [index, { name, code, output: printed }] of examples.entries()) {
     for (const runtime of Object.keys(RUNTIMES)) {
@@ -210,7 +218,8 @@ describe("examples", { concurrency: 4 }, () => {
       testWith(list, `the example at ${name} works on ${runtime}`, async () => {
         const listens = /(?:\.listen\(|\bpath: )"([^"]*)"/.exec(code)?.[1];
         const socket = /\bclose\(/.test(code) ? undefined : listens;
-        const output = await play(runtime, files[index]!, socket);
+        const awaitsSigterm = /"SIGTERM"/.test(code) && !/process\.kill\(/.test(code);
+        const output = await play(runtime, files[index]!, { socket, awaitsSigterm });
         for (const lines of promisesIn(code)) {
           assert.ok(hasLines(output, lines), `"${lines.join("\n")}" in: ${output}`);
         }

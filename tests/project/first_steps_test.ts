@@ -1,4 +1,4 @@
-/** The README's first example: it starts again over a stale socket, and shows both answers. */
+/** The README's first example: it starts again over a stale socket, and gives both responses. */
 
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
@@ -14,13 +14,13 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const readme = readFileSync(join(root, "README.md"), "utf8");
 const [, example] = /```ts\n([^]*?)```/.exec(readme)!;
 
-/** In the project, so that "ucred" means this package. */
+/** Inside the project: there "ucred" resolves to this package. */
 const folder = mkdtempSync(join(root, ".examples-first-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
 const file = join(folder, "server.ts");
 writeFileSync(file, example!);
 
-/** The permissions in the README's row for a server at app.sock, and the one for libc. */
+/** The Deno permissions in the README's row for a server at app.sock. */
 const [, flags] = /a server of ucred at .*?\| `(--[^`]*)`/.exec(readme)!;
 const permissions = flags!.replaceAll("$PWD", folder).split(" ");
 
@@ -42,14 +42,14 @@ async function start([command, ...args]: readonly string[]): Promise<ChildProces
 const STARTS: { readonly [name: string]: readonly string[] } = {
   Node: ["node", "--disable-warning=ExperimentalWarning", file],
   Bun: ["bun", file],
-  "Deno, with the permissions that it names": [
+  "Deno with the documented permissions": [
     ...["deno", "run", "--no-prompt", "--allow-ffi", ...permissions],
     file,
   ],
 };
 
 for (const [name, line] of Object.entries(STARTS)) {
-  test(`the README's first server runs twice and shows both answers, on ${name}`, async () => {
+  test(`the README's first server runs twice and gives both responses, on ${name}`, async () => {
     for (let times = 0; times < 2; times++) {
       const child = await start(line);
       const expect = { uid: process.getuid!() };
@@ -63,13 +63,13 @@ for (const [name, line] of Object.entries(STARTS)) {
       assert.deepEqual([status, JSON.parse(`${body}`).detail], [403, "nothing is deleted here"]);
       client.close();
       const ended = new Promise((resolve) => child.once("exit", resolve));
-      child.kill("SIGKILL"); // what leaves a stale socket
+      child.kill("SIGKILL"); // leaves a stale socket
       await ended;
     }
   });
 }
 
-test("the README's first server fails at its start on Deno without --allow-ffi", () => {
+test("the README's first server fails to start on Deno without --allow-ffi", () => {
   const others = permissions.filter((flag) => !flag.startsWith("--allow-ffi"));
   assert.throws(
     () =>
