@@ -1,7 +1,7 @@
 /**
- * Clients that make sure of the server before they send a byte: `ucred/client`.
+ * Clients that verify the server before they send a byte: `ucred/client`.
  *
- * @example Speak to root's server or to one of our own, to no other
+ * @example Connect to a server of root or of our own user, and to no other
  * ```ts
  * import { connect } from "ucred/client";
  * import { createServer } from "ucred/net";
@@ -26,33 +26,34 @@ import {
 } from "node:http";
 import { Readable } from "node:stream";
 import { requireOptions } from "../core/options.ts";
-import { CONNECT_OPTIONS, type ConnectOptions, VerifyingAgent } from "./connect.ts";
+import { VerifyingAgent } from "./agent.ts";
+import { CONNECT_OPTIONS, type ConnectOptions } from "./connect.ts";
 
 export { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export { connect, type ConnectOptions } from "./connect.ts";
 export type { ServerExpectation } from "../identity/verify_server.ts";
 
-/** An HTTP client whose every connection is to the server that is expected. */
+/** An HTTP client that verifies the server of each of its connections. */
 export interface VerifyingClient {
-  /** For `http.request({ agent })` and what is built on it. Keeps connections alive. */
+  /** For `http.request({ agent })` and libraries that are built on it. Keeps connections alive. */
   readonly agent: Agent;
   /**
-   * As the global `fetch` does it, over the socket. It follows no redirects and decodes no
+   * Works like the global `fetch`, over the socket. It follows no redirects and decodes no
    * `Content-Encoding`.
    *
-   * The URL is `http:` or `https:`. Its host is sent as the `Host` header and means nothing else; TLS is
-   * not used.
+   * The URL is `http:` or `https:`. Its host is sent as the `Host` header and has no other effect; TLS
+   * is not used.
    *
-   * Headers that belong to the connection are never taken from the request, so that a handler can pass
-   * on the headers of its own client: `Connection`, `Content-Length`, `Expect`, `Host`, `Keep-Alive`,
-   * `TE`, `Trailer`, `Transfer-Encoding`, `Upgrade` and their relatives. The response has none of them
-   * but `Content-Length`.
+   * Headers that belong to the connection are dropped from the request, so that a handler can forward
+   * the headers of its own client: `Connection`, `Content-Length`, `Expect`, `Host`, `Keep-Alive`, `TE`,
+   * `Trailer`, `Transfer-Encoding`, `Upgrade` and similar ones. Of these, the response has only
+   * `Content-Length`.
    *
    * @throws {TypeError} If the URL has another scheme, the method cannot be sent, or the server answers
-   * with a status that a `Response` cannot have: 101, or one that is not from 200 to 599.
+   * with a status that a `Response` cannot have: 101, or one outside 200 to 599.
    */
   fetch(input: string | URL | Request, init?: RequestInit): Promise<Response>;
-  /** Ends connections that are kept alive. */
+  /** Closes idle connections. */
   close(): void;
 }
 
@@ -96,11 +97,11 @@ const CONNECTION_HEADERS: ReadonlySet<string> = new Set([
   "upgrade",
 ]);
 
-/** Of a request, also those that name its length and its host. */
+/** Headers of a request that the client sets itself. */
 const isOurs = (name: string) =>
   CONNECTION_HEADERS.has(name) || name === "content-length" || name === "host";
 
-/** Statuses of responses without a body: Fetch, 2.2.3. Those below 200 are no response's. */
+/** Statuses of responses without a body: Fetch, 2.2.3. A `Response` has no status below 200. */
 const NO_BODY: ReadonlySet<number> = new Set([204, 205, 304]);
 
 async function fetchBy(
@@ -117,7 +118,7 @@ async function fetchBy(
   requireMethod(request, init);
   const bytes = isInMemory(init.body) ? Buffer.from(await request.arrayBuffer()) : undefined;
   signal.throwIfAborted();
-  // Of a stream's length node:http knows nothing, and without a header it frames no body of DELETE.
+  // node:http does not know the length of a stream, and frames no body of DELETE without a header.
   const framing = bytes !== undefined
     ? { "content-length": bytes.length }
     : request.body !== null
@@ -134,7 +135,7 @@ async function fetchBy(
       ...Object.fromEntries(headers),
       ...framing,
       host,
-      // A body behind the answer to HEAD would be taken for the next answer.
+      // A body after the response to HEAD would be read as the next response.
       ...(method === "HEAD" && { connection: "close" }),
     },
   });
@@ -145,7 +146,7 @@ async function fetchBy(
   return await response;
 }
 
-/** Bun 1.4.5 makes GET of methods that it does not know, and accepts CONNECT, TRACE and GET with a body. */
+/** Bun 1.4.5 replaces unknown methods by GET, and accepts CONNECT, TRACE, and GET with a body. */
 function requireMethod({ method, body }: Request, { method: wanted = method }: RequestInit): void {
   if (method.toUpperCase() !== wanted.toUpperCase() || /^(?:CONNECT|TRACE|TRACK)$/.test(method)) {
     throw new TypeError(`Cannot fetch with the method ${JSON.stringify(wanted)}`);
@@ -155,13 +156,13 @@ function requireMethod({ method, body }: Request, { method: wanted = method }: R
   }
 }
 
-/** Whether the length of a body is known before it is read. */
+/** Whether the length of a body is known before reading it. */
 function isInMemory(body: unknown): boolean {
   return typeof body === "string" || body instanceof ArrayBuffer || ArrayBuffer.isView(body) ||
     body instanceof URLSearchParams;
 }
 
-/** Sends a body as it is read; a request that closes cancels it. */
+/** Sends a stream as it is read. The stream is cancelled if the request closes. */
 async function sendBody(
   body: ReadableStream<Uint8Array>,
   outgoing: ClientRequest,
@@ -178,7 +179,7 @@ async function sendBody(
   outgoing.end();
 }
 
-/** The response to a request, and what has the request fail before, or its response's body after. */
+/** The response to a request, and a function that fails the request, or later the response's body. */
 function responseTo(outgoing: ClientRequest, signal: AbortSignal) {
   const { promise: response, resolve, reject } = Promise.withResolvers<Response>();
   let incoming: IncomingMessage | undefined;
@@ -200,7 +201,7 @@ function responseTo(outgoing: ClientRequest, signal: AbortSignal) {
     fail(new TypeError("Cannot use the response: its status is 101"));
   });
   outgoing.on("response", (message: IncomingMessage) => {
-    // The body reports its errors by itself, where there is one.
+    // A body reports its errors itself.
     incoming = message.on("error", () => {})
       .on("close", () => signal.removeEventListener("abort", abort));
     try {

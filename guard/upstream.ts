@@ -1,63 +1,67 @@
-/** The upstream of a guard: connections to it, and the log line when there are none. */
+/** Connections to the upstream server of a guard: retries, queues by user, and the log line on failure. */
 
-import { connect as connectTo, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { connectVerified } from "../client/connect.ts";
+import { displayName } from "../core/socket_name.ts";
 import { textOf, visible } from "../core/text.ts";
 import { isSpent } from "../identity/hangup.ts";
-import { type ServerExpectation, verifyServer } from "../identity/verify_server.ts";
+import type { ServerExpectation } from "../identity/verify_server.ts";
 import type { GuardOptions } from "./options.ts";
 
-/** How long a connection to the upstream may take, in ms. */
-const TIMEOUT = 10_000;
+/** How long a connection to the upstream may take. */
+const CONNECT_TIMEOUT_MS = 10_000;
 
-/** How long a failed connect is repeated, in ms. */
-const PATIENCE: { readonly [code: string]: number } = {
-  EAGAIN: TIMEOUT,
-  ECONNREFUSED: 1000, // it may be about to start; and Bun 1.4.5 reports EAGAIN as this
-  ECONNRESET: 300, // Bun reports a connection that was accepted and closed at once as this
+/** Error code → how long a failed connect(2) is repeated. Other errors are final. */
+const RETRY_MS: { readonly [code: string]: number } = {
+  EAGAIN: CONNECT_TIMEOUT_MS, // the backlog is full
+  ECONNREFUSED: 1000, // the upstream may be starting; Bun 1.4.5 also reports EAGAIN as this
+  ECONNRESET: 300, // Bun reports a connection that was closed right after accept(2) as this
 };
 
-/** The longest pause between two rounds of retries, in ms. */
+/** The longest pause between two rounds of retries. */
 const MAX_PAUSE_MS = 50;
 
-/** Retries in flight at a time, of all users. */
+/** Retries in flight at a time, for all users together. */
 const MAX_RETRIES = 8;
 
-/** How often a failure is logged, in ms. */
+/** At most one failure is logged in this time. */
 const LOG_INTERVAL_MS = 1000;
 
-/** Whom a connection to the upstream is for. */
+const NOT_ACCEPTED = "it does not accept the connection";
+
+/** The client that a connection to the upstream is for. */
 export interface Client {
-  /** The client's connection. When it closes, the attempt is given up. */
+  /** The client's connection. The attempt is given up when it closes. */
   readonly socket: Duplex;
-  /** Users take turns where the upstream accepts too slowly. */
+  /** Users take turns while the upstream's backlog is full. */
   readonly uid: number | undefined;
 }
 
-/** A client that waits for a connection. */
+/** A client that waits for a connection to the upstream. */
 interface Waiter extends Client {
   readonly allowHalfOpen: boolean;
   readonly since: number;
-  /** The attempt in flight. */
+  /** The connection in progress. */
   attempt: Socket | undefined;
   isSettled: boolean;
   settle(outcome: Socket | Error): void;
 }
 
-/** The server behind the guard. */
+/** The upstream server. */
 export class Upstream {
   readonly path: string;
   readonly #expect: ServerExpectation | undefined;
   readonly #report: (line: string) => void;
   #reportedAt = -Infinity;
   #unreported = 0;
-  /** Clients whose connect failed and is repeated, by user. The first user has the next turn. */
+  /** Clients whose connect(2) failed and is repeated, by user. The first user in the map is next. */
   readonly #waiting = new Map<number | undefined, Set<Waiter>>();
   #retries = 0;
   #pause = 1;
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Why the last attempt failed. */
-  #lastError: NodeJS.ErrnoException = new Error("it does not accept the connection");
+  #lastError: NodeJS.ErrnoException = new Error(NOT_ACCEPTED);
 
   constructor({ upstream, expect, report = () => {} }: GuardOptions) {
     this.path = upstream;
@@ -67,14 +71,14 @@ export class Upstream {
 
   /**
    * Connects, and verifies the upstream's identity before anything is sent. While the upstream's backlog
-   * is full, clients wait in a queue for each user, and users take turns.
+   * is full, clients wait in one queue per user, and users take turns.
    *
-   * @param allowHalfOpen Whether each direction ends by itself.
-   * @throws If it cannot be reached, or the client has left.
+   * @param allowHalfOpen Whether each direction is closed on its own.
+   * @throws If the upstream cannot be reached, or the client hangs up.
    */
   connect({ socket, uid }: Client, allowHalfOpen: boolean): Promise<Socket> {
     return new Promise((resolve, reject) => {
-      const leave = () => waiter.settle(new Error("the client has left"));
+      const leave = () => waiter.settle(new Error("the client has hung up"));
       const waiter: Waiter = {
         socket,
         uid,
@@ -100,14 +104,14 @@ export class Upstream {
     });
   }
 
-  /** @throws If the attempt failed. */
+  /** Makes one attempt, and queues the client again after a temporary failure. */
   async #try(waiter: Waiter): Promise<void> {
     try {
       waiter.settle(await this.#connect(waiter));
     } catch (error) {
       const { code = "" } = error as NodeJS.ErrnoException;
       if (waiter.isSettled) throw error;
-      if (performance.now() - waiter.since >= (PATIENCE[code] ?? 0)) {
+      if (performance.now() - waiter.since >= (RETRY_MS[code] ?? 0)) {
         waiter.settle(error as Error);
       } else {
         this.#lastError = error as NodeJS.ErrnoException;
@@ -139,7 +143,7 @@ export class Upstream {
     }, this.#pause);
   }
 
-  /** The user who has waited longest for a turn gets it. */
+  /** Retries for the user who has waited longest for a turn. */
   #retry(): void {
     const [uid, queue] = this.#waiting.entries().next().value!;
     const [waiter] = queue;
@@ -157,46 +161,32 @@ export class Upstream {
     });
   }
 
-  /** Gives up for clients that have waited for too long, or have left without having sent anything. */
+  /** Gives up for clients that have waited too long, or have hung up without unread data. */
   #expire(): void {
-    const patience = PATIENCE[this.#lastError.code ?? ""] ?? 0;
+    const limit = RETRY_MS[this.#lastError.code ?? ""] ?? 0;
     const now = performance.now();
     for (const queue of [...this.#waiting.values()]) {
       for (const waiter of queue) {
-        if (now - waiter.since >= patience) waiter.settle(this.#lastError);
-        // The runtime reports neither while nothing is read.
+        if (now - waiter.since >= limit) waiter.settle(this.#lastError);
+        // The runtime does not report a hang-up while nothing is read.
         else if (isSpent(waiter.socket as Socket)) waiter.socket.destroy();
       }
     }
   }
 
   #connect(waiter: Waiter): Promise<Socket> {
-    return new Promise((resolve, reject) => {
-      const socket = connectTo({ path: this.path, allowHalfOpen: waiter.allowHalfOpen });
+    const { path } = this;
+    const target = { path, expect: this.#expect, allowHalfOpen: waiter.allowHalfOpen };
+    return connectVerified(target, (socket) => {
       waiter.attempt = socket;
-      const timer = setTimeout(
-        () => socket.destroy(new Error("it does not accept the connection")),
-        TIMEOUT,
-      );
-      socket.once("error", reject).once("close", () => {
-        clearTimeout(timer);
-        reject(new Error("the connection was closed")); // by ours: there is no "error" then
-      });
-      socket.once("connect", () => {
-        clearTimeout(timer);
-        socket.off("error", reject).on("error", () => {}); // ends this connection only
-        try {
-          if (this.#expect !== undefined) verifyServer(socket, this.#expect);
-          resolve(socket);
-        } catch (error) {
-          socket.destroy();
-          reject(error);
-        }
-      });
+      const timer = setTimeout(() => socket.destroy(new Error(NOT_ACCEPTED)), CONNECT_TIMEOUT_MS);
+      const stop = () => clearTimeout(timer);
+      socket.once("connect", stop).once("close", stop);
+      socket.on("error", () => {}); // an error ends this connection only
     });
   }
 
-  /** Reports that the upstream cannot be used; at most once in LOG_INTERVAL_MS. */
+  /** Reports that the upstream cannot be used, at most once in {@link LOG_INTERVAL_MS}. */
   reportFailure(error: unknown): void {
     const now = performance.now();
     if (now - this.#reportedAt < LOG_INTERVAL_MS) {
@@ -206,7 +196,7 @@ export class Upstream {
     const more = this.#unreported === 0 ? "" : ` (and ${this.#unreported} times before)`;
     this.#reportedAt = now;
     this.#unreported = 0;
-    const path = visible(this.path.replace("\0", "@"));
+    const path = visible(displayName(this.path));
     const why = visible(error instanceof Error ? error.message : textOf(error));
     this.#report(`the upstream ${path} cannot be used: ${why}${more}`);
   }

@@ -1,46 +1,35 @@
-/** Connections to the upstream server for one client of the HTTP guard. */
+/** Connections to the upstream server for one client of a guard in HTTP mode. */
 
-import { Agent, type ClientRequest, type IncomingMessage } from "node:http";
+import type { ClientRequest, IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
+import { ConnectingAgent } from "../client/agent.ts";
 import type { Client, Upstream } from "./upstream.ts";
 
-/** Connects to the upstream for one client connection, whose requests alone use the connection. */
-export class UpstreamAgent extends Agent {
-  readonly #upstream: Upstream;
-  readonly #client: Client;
-  /** Not where connections are kept alive: nothing would notice that the other side has closed one. */
-  readonly #allowHalfOpen: boolean;
-  /** Connections that are not used again. */
+/** Connects to the upstream for one client connection. No other client's requests use its connections. */
+export class UpstreamAgent extends ConnectingAgent {
+  /** Connections that must not be reused. */
   readonly #spoiled = new WeakSet<Socket>();
 
-  /** @param keepAlive For request after request; otherwise for one whose connection is to be kept. */
+  /** @param keepAlive Whether the connection is reused for the client's next request; `false` for upgrades. */
   constructor(upstream: Upstream, client: Client, keepAlive: boolean) {
-    super({ keepAlive, maxSockets: Infinity, maxFreeSockets: 1 });
-    this.#upstream = upstream;
-    this.#client = client;
-    this.#allowHalfOpen = !keepAlive;
-  }
-
-  override createConnection(
-    _options: unknown,
-    done?: (error: Error | null, socket: Socket) => void,
-  ): undefined {
-    this.#upstream.connect(this.#client, this.#allowHalfOpen).then(
-      (socket) => done?.(null, socket),
-      (error) => done?.(error, undefined as never),
+    // Kept-alive connections are not half-open: nothing would notice that the upstream closed one.
+    const allowHalfOpen = !keepAlive;
+    super(
+      { keepAlive, maxSockets: Infinity, maxFreeSockets: 1 },
+      () => upstream.connect(client, allowHalfOpen),
     );
   }
 
   /**
-   * Makes sure that a connection is not used again after an answer that some parser could frame in
-   * another way, or once bytes have come beyond the answer: they would be read as the next answer.
+   * Prevents the reuse of a connection after a response with ambiguous framing, or with bytes after its
+   * end: they would be read as the next response (response splitting).
    */
-  watch(answer: IncomingMessage, isHead: boolean): void {
-    const { socket } = answer;
-    if (isAmbiguous(answer, isHead)) this.#spoiled.add(socket);
-    const look = () => answer.complete && this.#spoiled.add(socket);
-    socket.prependListener("data", look); // before the parser, for which this may be the last part
-    answer.once("close", () => socket.off("data", look));
+  watch(response: IncomingMessage, isHead: boolean): void {
+    const { socket } = response;
+    if (isAmbiguous(response, isHead)) this.#spoiled.add(socket);
+    const check = () => response.complete && this.#spoiled.add(socket);
+    socket.prependListener("data", check); // before the parser, which may complete the response
+    response.once("close", () => socket.off("data", check));
   }
 
   override keepSocketAlive(socket: Socket): boolean {
@@ -53,23 +42,23 @@ export class UpstreamAgent extends Agent {
   override reuseSocket(socket: Socket, request: ClientRequest): void {
     socket.off("data", destroyThis);
     super.reuseSocket(socket, request);
-    // Otherwise Deno sends it again if the connection ends, even a POST: denoland/deno 36786.
+    // Otherwise Deno repeats the request if the connection closes, even a POST: denoland/deno 36786.
     request.reusedSocket = false;
   }
 }
 
-/** Of a connection that waits for the next request: its server has nothing to send. */
+/** Closes an idle connection on which the upstream sends data without a request. */
 function destroyThis(this: Socket): void {
   this.destroy();
 }
 
-/** Whether some parser could find another end of an answer: RFC 9112, 6.3. */
+/** Whether parsers could disagree about the end of a response: RFC 9112, 6.3. */
 function isAmbiguous(
   { statusCode = 0, headers, rawHeaders, httpVersion }: IncomingMessage,
   isHead: boolean,
 ): boolean {
   const { "transfer-encoding": coding, "content-length": length } = headers;
-  // Servers exist that send the body with an answer that has none.
+  // Some servers send a body with a response that must have none.
   if (isHead || [204, 205, 304].includes(statusCode)) {
     return coding !== undefined || (length ?? "0") !== "0";
   }
