@@ -1,4 +1,4 @@
-/** Names of request headers that a client of a guard must not set. */
+/** Request headers: which of them a client must not set, and the peer's identity as headers. */
 
 import type { IncomingMessage } from "node:http";
 import type { Peer } from "../core/peer.ts";
@@ -6,16 +6,16 @@ import type { Decision } from "../core/policy/decide/decision.ts";
 import { decisionOf, peerOf } from "../servers/http.ts";
 
 /**
- * Headers of the guard's own. CGI reads "_" for "-", and some servers read other characters as one of
- * the two.
+ * Whether a header is an identity header, `X-Ucred-…`. CGI treats "_" and "-" alike, and some servers
+ * treat further characters as one of the two.
  */
 export function isIdentityHeader(name: string): boolean {
   return /^x[^a-z0-9]ucred[^a-z0-9]/i.test(name);
 }
 
 /**
- * Headers by which frameworks and servers behind a trusted proxy replace the method or path that was
- * decided about, or learn who sends a request. With "-" for every other character.
+ * Headers that frameworks and servers accept from a trusted proxy: they replace the method or path, on
+ * which the policy decided, or name the sender. Every character but letters and digits is written "-".
  */
 const FORGEABLE = new RegExp(
   `^(${
@@ -29,7 +29,7 @@ const FORGEABLE = new RegExp(
         "x-envoy-original-.*",
       ],
       ...["x-http-method.*", "x-method.*", "x-script-name", "x-path-info"],
-      // where it is from, and for whom
+      // the client's address and the requested host
       ...[
         "forwarded",
         "x-forwarded-.*",
@@ -39,7 +39,7 @@ const FORGEABLE = new RegExp(
         "x-cluster-client-ip",
       ],
       ...["true-client-ip", "cf-connecting-ip"],
-      // who sends it: CGI's REMOTE_USER, Authelia, oauth2-proxy, Authentik, Grafana, cloud proxies
+      // the sender: CGI's REMOTE_USER, Authelia, oauth2-proxy, Authentik, Grafana, cloud proxies
       ...[
         "remote-.*",
         "x-remote-.*",
@@ -59,43 +59,51 @@ const FORGEABLE = new RegExp(
   })$`,
 );
 
-/** Whether a server behind the guard may believe a header that only a trusted proxy should set. */
+/** Whether an upstream may trust this header although only a trusted proxy should set it. */
 export function isForgeable(name: string): boolean {
   return FORGEABLE.test(name.toLowerCase().replaceAll(/[^a-z0-9]/g, "-"));
 }
 
-/** Whether the client wants its connection to end with the answer. */
-export function wantsToEnd({ headers: { connection = "" } }: IncomingMessage): boolean {
+/** Whether the client asks to close the connection after the response. */
+export function requestsClose({ headers: { connection = "" } }: IncomingMessage): boolean {
   return /(^|,)\s*close\s*(,|$)/i.test(connection);
 }
 
-/** About a connection, not about what goes over it: RFC 9110, 7.6.1. Expectations are met here. */
-const HOPS = ["connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "expect"];
+/** Hop-by-hop headers: RFC 9110, 7.6.1. The guard answers `Expect` itself. */
+const HOP_BY_HOP = [
+  "connection",
+  "proxy-connection",
+  "keep-alive",
+  "te",
+  "trailer",
+  "upgrade",
+  "expect",
+];
 
-/** What tells where a message ends, and for whom it is, is not up to a `Connection` header. */
-const NO_HOPS = ["content-length", "transfer-encoding", "host"];
+/** Framing and routing headers that a `Connection` header must not remove (request smuggling). */
+const NEVER_HOP_BY_HOP = ["content-length", "transfer-encoding", "host"];
 
-/** Removes what is about the connection, and what it says is. */
-export function removeHops(headers: IncomingMessage["headers"]): void {
+/** Removes hop-by-hop headers, and the headers that `Connection` lists. */
+export function removeHopByHop(headers: IncomingMessage["headers"]): void {
   const { connection } = headers;
-  for (const name of HOPS) delete headers[name];
+  for (const name of HOP_BY_HOP) delete headers[name];
   if (connection === undefined || /^(keep-alive|close|upgrade)$/i.test(connection)) return;
   for (const each of connection.split(",")) {
     const name = each.trim().toLowerCase();
-    if (!NO_HOPS.includes(name)) delete headers[name];
+    if (!NEVER_HOP_BY_HOP.includes(name)) delete headers[name];
   }
 }
 
-/** Protocols in which there would be requests again, which nobody decides about. */
+/** Upgrade protocols that carry further requests, which the policy would not see. */
 const HTTP = /^\s*(h2c?|https?|tls)(\/|\s*$)/i;
 
-/** What is left of an `Upgrade` header; `undefined` if nothing is. */
+/** An `Upgrade` header without HTTP protocols; `undefined` if no protocol remains. */
 export function withoutHttp(protocols: string = ""): string | undefined {
   return protocols.split(",").filter((each) => !HTTP.test(each)).join(",").trim() || undefined;
 }
 
-/** Replaces whatever the client sent under the name of an identity header by the peer's identity. */
-export function introduce(request: IncomingMessage, kept: ReadonlySet<string>): void {
+/** Sets the identity headers, and removes identity and proxy headers that the client sent. */
+export function setIdentity(request: IncomingMessage, kept: ReadonlySet<string>): void {
   const { headers } = request;
   for (const name of Object.keys(headers)) {
     if (isIdentityHeader(name) || (isForgeable(name) && !kept.has(name))) delete headers[name];
@@ -103,7 +111,7 @@ export function introduce(request: IncomingMessage, kept: ReadonlySet<string>): 
   Object.assign(headers, identityHeaders(peerOf(request), decisionOf(request)));
 }
 
-/** In ASCII: what has other characters is percent-encoded. */
+/** Names are percent-encoded, so that all values are ASCII. */
 function identityHeaders(peer: Peer, decision: Decision): { readonly [name: string]: string } {
   const { pid, uid, gid, groups, user, ambiguous } = peer;
   const { rule, grants } = decision;
@@ -119,7 +127,7 @@ function identityHeaders(peer: Peer, decision: Decision): { readonly [name: stri
   };
 }
 
-/** As part of a list, whose commas are ours. */
+/** Encodes an item of a comma-separated list. */
 function encodeItem(text: string): string {
   return encodeURI(text).replaceAll(",", "%2C");
 }

@@ -5,7 +5,7 @@ import type { ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { createServer, peerOf } from "../servers/http.ts";
-import { introduce, removeHops, wantsToEnd, withoutHttp } from "./headers.ts";
+import { removeHopByHop, requestsClose, setIdentity, withoutHttp } from "./headers.ts";
 import type { GuardOptions, GuardServer } from "./options.ts";
 import { passUpgrade } from "./upgrade.ts";
 import { Upstream } from "./upstream.ts";
@@ -17,10 +17,10 @@ export function guardHttp(options: GuardOptions): GuardServer {
   const keepHeaders = new Set(options.keepHeaders?.map((name) => name.toLowerCase()));
   const upstream = new Upstream(options);
   const target = { socketPath: path } as never;
-  const theServer = { target: { socketPath: path, pathname: "*" } as never, ignorePath: true };
+  const asterisk = { target: { socketPath: path, pathname: "*" } as never, ignorePath: true };
   const proxy = createProxyServer({ xfwd: false });
   const agents = new WeakMap<Socket, UpstreamAgent>();
-  /** The client's own: no other client's request ever goes over a connection of it. */
+  /** The agent of the client's connection: no two clients share a connection to the upstream. */
   const agentOf = (request: IncomingMessage): UpstreamAgent => {
     const { socket } = request;
     let agent = agents.get(socket);
@@ -33,76 +33,77 @@ export function guardHttp(options: GuardOptions): GuardServer {
     return agent;
   };
   const pass = (request: IncomingMessage, response: ServerResponse) => {
-    const how = request.url === "*" ? theServer : { target };
-    return proxy.web(request, response, { ...how, agent: agentOf(request) })
-      .catch(() => void response.destroy()); // the client has left
+    const destination = request.url === "*" ? asterisk : { target };
+    return proxy.web(request, response, { ...destination, agent: agentOf(request) })
+      .catch(() => void response.destroy()); // the client has hung up
   };
-  const again = new WeakSet<IncomingMessage>();
+  const repeated = new WeakSet<IncomingMessage>();
   proxy.on("error", (error, request, given) => {
     const response = given as ServerResponse;
-    if (request?.destroyed && !request.complete) return; // the client has left
+    if (request?.destroyed && !request.complete) return; // the client has hung up
     if (
-      isLate(error) && mayBeAskedAgain(request!) && !response.headersSent && !again.has(request!)
+      isReset(error) && isRepeatable(request!) && !response.headersSent && !repeated.has(request!)
     ) {
-      again.add(request!);
+      repeated.add(request!);
       return void pass(request!, response);
     }
     upstream.reportFailure(error);
     badGateway(response);
   });
   proxy.on("proxyReq", (outgoing: ClientRequest, _request, response) => {
-    outgoing.once("upgrade", (_answer, server: Socket) => { // nobody has asked for it
+    outgoing.once("upgrade", (_response, server: Socket) => { // no upgrade was requested
       server.destroy();
-      upstream.reportFailure(new Error("it answers 101 to a request that asks for no upgrade"));
+      upstream.reportFailure(new Error("it answers 101 to a request without an upgrade"));
       badGateway(response);
     });
   });
   const isLast = new WeakSet<IncomingMessage>();
-  proxy.on("proxyRes", (answer: IncomingMessage, request, response) => {
-    const { headers } = answer;
-    agentOf(request).watch(answer, request.method === "HEAD");
-    removeHops(headers);
+  proxy.on("proxyRes", (incoming: IncomingMessage, request, response) => {
+    const { headers } = incoming;
+    agentOf(request).watch(incoming, request.method === "HEAD");
+    removeHopByHop(headers);
     headers.connection = isLast.has(request) ? "close" : "keep-alive";
-    answer.once("end", () => {
-      if (Object.keys(answer.trailers).length > 0) response.addTrailers(answer.trailers as never);
+    incoming.once("end", () => {
+      const { trailers } = incoming;
+      if (Object.keys(trailers).length > 0) response.addTrailers(trailers as never);
     });
-    // Whoever waits for the headers alone (of events that are to come) gets them without a body.
+    // Forwards the headers before the first byte of the body, for event streams.
     setImmediate(() => response.headersSent || response.destroyed || response.flushHeaders());
   });
   const server = createServer({ policy, limits, audit, requestTimeout: 0 }, (request, response) => {
-    if (wantsToEnd(request)) isLast.add(request);
-    removeHops(request.headers);
-    introduce(request, keepHeaders);
+    if (requestsClose(request)) isLast.add(request);
+    removeHopByHop(request.headers);
+    setIdentity(request, keepHeaders);
     inTurn(request, response, () => void pass(request, response));
   });
-  server.on("checkContinue", (request, response) => { // only once it is allowed
+  server.on("checkContinue", (request, response) => { // emitted after the policy allowed the request
     response.writeContinue();
-    if (wantsToEnd(request)) isLast.add(request);
-    removeHops(request.headers);
-    introduce(request, keepHeaders);
+    if (requestsClose(request)) isLast.add(request);
+    removeHopByHop(request.headers);
+    setIdentity(request, keepHeaders);
     inTurn(request, response, () => void pass(request, response));
   });
   server.on("upgrade", (request: IncomingMessage, client: Duplex, head: Uint8Array) => {
     const { headers } = request;
     const to = h2c ? headers.upgrade : withoutHttp(headers.upgrade);
-    removeHops(headers);
+    removeHopByHop(headers);
     if (to !== undefined) Object.assign(headers, { connection: "Upgrade", upgrade: to });
-    introduce(request, keepHeaders);
+    setIdentity(request, keepHeaders);
     passUpgrade(upstream, request, client, head);
   });
   return server;
 }
 
-/** What waits until requests before it are answered, of connections on which one is being answered. */
+/** Connections with a request in flight, each with the requests that wait for its response. */
 const waiting = new WeakMap<Socket, (() => void)[]>();
 
 /**
- * Passes the requests of a connection on one after the other, however fast they come: in the order in
- * which the client means them, and without a connection to the server behind for each.
+ * Forwards the requests of a connection one after the other. Pipelined requests keep their order and
+ * share one connection to the upstream.
  */
 function inTurn({ socket }: IncomingMessage, response: ServerResponse, run: () => void): void {
   const start = () => {
-    if (socket.destroyed) return void waiting.delete(socket); // the client has left
+    if (socket.destroyed) return void waiting.delete(socket); // the client has hung up
     let isOver = false;
     const next = () => {
       if (isOver) return;
@@ -120,24 +121,24 @@ function inTurn({ socket }: IncomingMessage, response: ServerResponse, run: () =
   start();
 }
 
-/** Whether a connection has ended that may have been about to when the request was sent. */
-function isLate(error: unknown): boolean {
+/** Whether the upstream closed the connection, perhaps before it received the request. */
+function isReset(error: unknown): boolean {
   return ["ECONNRESET", "EPIPE"].includes((error as NodeJS.ErrnoException).code ?? "");
 }
 
-/** Whether asking twice is as good as asking once: RFC 9110, 9.2.1. And there is no body to send twice. */
-function mayBeAskedAgain({ method, headers }: IncomingMessage): boolean {
+/** Whether a request may be repeated: its method is safe (RFC 9110, 9.2.1), and it has no body. */
+function isRepeatable({ method, headers }: IncomingMessage): boolean {
   const hasBody = Number(headers["content-length"] ?? 0) > 0 || "transfer-encoding" in headers;
   return ["GET", "HEAD", "OPTIONS"].includes(method ?? "") && !hasBody;
 }
 
-const BAD_GATEWAY = "The server behind the guard cannot be reached\n";
+const BAD_GATEWAY = "The upstream server cannot be reached\n";
 
-/** The server behind cannot be used, or has ended in the middle of its answer. */
+/** Responds with 502, or closes the connection if the response has begun. */
 function badGateway(response: ServerResponse): void {
-  if (response.writableEnded) return; // it was told already
+  if (response.writableEnded) return; // the response is complete
   if (response.headersSent) return void response.destroy();
-  for (const name of response.getHeaderNames()) response.removeHeader(name); // of its answer
+  for (const name of response.getHeaderNames()) response.removeHeader(name); // those of the upstream
   response.writeHead(502, "Bad Gateway", {
     "content-type": "text/plain",
     "content-length": BAD_GATEWAY.length,

@@ -2,17 +2,17 @@
 
 import { readFileSync } from "node:fs";
 import { UcredError } from "../core/errors.ts";
-import type { Limits } from "../servers/admission/limits.ts";
+import {
+  DEFAULT_CONNECTIONS,
+  DEFAULT_CONNECTIONS_PER_USER,
+  type Limits,
+} from "../servers/admission/limits.ts";
 
 /** Descriptors per connection: the client's, the upstream's, and one of either that is being closed. */
 const FILES_PER_CONNECTION = 3;
 
-/** Descriptors for everything else: the runtime, policies, logs, connections that are rejected. */
+/** Descriptors for everything else: the runtime, policies, logs, rejected connections. */
 const SPARE_FILES = 128;
-
-/** The defaults of ucred/net. */
-const DEFAULT_CONNECTIONS = 2048;
-const DEFAULT_PER_USER = 256;
 
 const HINT = "Raise RLIMIT_NOFILE with `ulimit -n`, or with LimitNOFILE= of the service";
 
@@ -35,8 +35,11 @@ export function limitsWithinFiles(limits: Limits, report: (line: string) => void
   }
   const wanted = limits.connections ?? DEFAULT_CONNECTIONS;
   if (possible >= wanted) return limits;
-  const share = Math.max(1, Math.floor(possible * DEFAULT_PER_USER / DEFAULT_CONNECTIONS));
-  const perUser = limits.connectionsPerUser ?? Math.min(DEFAULT_PER_USER, share);
+  const share = Math.max(
+    1,
+    Math.floor(possible * DEFAULT_CONNECTIONS_PER_USER / DEFAULT_CONNECTIONS),
+  );
+  const perUser = limits.connectionsPerUser ?? Math.min(DEFAULT_CONNECTIONS_PER_USER, share);
   report(
     `at most ${possible} connections, ${Math.min(perUser, possible)} per user, instead of ` +
       `${wanted}: the process may open only ${files} files. ${HINT}`,

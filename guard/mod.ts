@@ -1,6 +1,6 @@
 /**
  * A reverse proxy that adds identity: `ucred/guard`. It listens on a socket of its own, identifies each
- * client, decides by a policy, and passes to an upstream server what is allowed.
+ * client, decides by a policy, and forwards allowed connections or requests to an upstream server.
  *
  * @example A guard in front of a server that does not identify its clients
  * ```ts
@@ -43,10 +43,9 @@ const OPTIONS: OptionNames<GuardOptions> = {
 };
 
 /**
- * Makes a guard. It prints nothing, and does not listen yet: call `listen()` as of every server of
- * ucred.
+ * Makes a guard. It prints nothing, and does not listen yet: call its `listen()`.
  *
- * @throws {TypeError} If an option does not exist or has another type.
+ * @throws {TypeError} If an option does not exist, has another type, or has no effect in this mode.
  * @throws {UcredError} `ERR_UCRED_LISTEN` if the process may open too few files for one connection.
  */
 export function createGuard(options: GuardOptions): GuardServer {
@@ -56,6 +55,9 @@ export function createGuard(options: GuardOptions): GuardServer {
   }
   if (typeof options.upstream !== "string" || options.upstream === "") {
     throw new TypeError('upstream must be the path of a socket, or an abstract name after "\\0"');
+  }
+  if (options.mode === "stream" && (options.h2c === true || options.keepHeaders !== undefined)) {
+    throw new TypeError(`${options.h2c ? "h2c" : "keepHeaders"} has no effect in mode "stream"`);
   }
   const limits = limitsWithinFiles(options.limits ?? {}, options.report ?? (() => {}));
   return (options.mode === "http" ? guardHttp : guardStream)({ ...options, limits });

@@ -1,4 +1,4 @@
-/** Options of a guard, and the server that it is. */
+/** The options of a guard, and its interface as a server. */
 
 import type { Policy } from "../core/policy/policy.ts";
 import type { ServerExpectation } from "../identity/verify_server.ts";
@@ -15,24 +15,24 @@ export interface GuardOptions {
   readonly mode: "stream" | "http";
   /** The upstream's socket: a path, or an abstract name with "\0" first. */
   readonly upstream: string;
-  /** Who the upstream has to be; checked before the first byte is sent to it. */
+  /** The expected identity of the upstream, verified before the first byte is sent to it. */
   readonly expect?: ServerExpectation | undefined;
-  /** Who may do what. By default only root and our own user. */
+  /** Decides connections or requests. By default only root and our own user are allowed. */
   readonly policy?: Policy | undefined;
-  /** By default those of `ucred/net`, or fewer if the process may open fewer files. */
+  /** Limits for connections. By default those of `ucred/net`, or fewer if RLIMIT_NOFILE is too low. */
   readonly limits?: Limits | undefined;
   /** Records connections and decisions. */
   readonly audit?: AuditLog | undefined;
   /**
-   * Whether clients may upgrade to HTTP/2 in `"http"` mode. The requests inside are not decided. By
+   * Whether clients may upgrade to HTTP/2 in `"http"` mode. The requests inside bypass the policy. By
    * default `false`.
    */
   readonly h2c?: boolean | undefined;
-  /** Names of headers that are passed on, although they usually are a trusted proxy's to set. */
+  /** Names of headers to forward although only a trusted proxy should set them: `X-Forwarded-For`. */
   readonly keepHeaders?: readonly string[] | undefined;
   /**
-   * Receives one line about each problem that an operator should see: the upstream cannot be reached,
-   * or the limits had to be lowered. Control characters are escaped. By default nothing is reported.
+   * Called with one line for each problem that an operator should see: the upstream cannot be reached,
+   * or the limits were lowered. Control characters are escaped. By default nothing is reported.
    */
   readonly report?: ((line: string) => void) | undefined;
 }

@@ -1,11 +1,11 @@
-/** Passes bytes between two sockets, each direction to its own end. */
+/** Forwards bytes between two sockets, and half-closes each direction on its own. */
 
 import type { Duplex } from "node:stream";
 
-/** How long the peer of a connection that ends may take to read what was sent to it, in ms. */
+/** How long the peer of a closing connection may take to read the data that was sent to it. */
 const CLOSE_TIMEOUT_MS = 5000;
 
-/** Passes bytes both ways, each at the pace of its reader, until both directions have ended. */
+/** Forwards bytes both ways, with backpressure, until both directions have ended. */
 export function join(client: Duplex, server: Duplex): void {
   client.once("close", () => finish(server));
   server.once("close", () => finish(client));
@@ -19,8 +19,8 @@ export function join(client: Duplex, server: Duplex): void {
 }
 
 /**
- * Closes a connection after what was sent to it. What its peer still sends is discarded, and neither a
- * peer that does not read nor one that does not close keeps the connection open.
+ * Closes a connection once the data that was written to it is sent, or after a timeout. Data that the
+ * peer still sends is discarded.
  *
  * @param text Sent last.
  */
@@ -30,6 +30,6 @@ export function finish(side: Duplex, text = ""): void {
   side.once("close", () => clearTimeout(timer));
   side.unpipe();
   side.resume();
-  if (text !== "" && !side.writableEnded) side.write(text); // end(text) fails on a side that has ended
+  if (text !== "" && !side.writableEnded) side.write(text); // end(text) fails after the peer's half-close
   side.end(() => side.destroy());
 }

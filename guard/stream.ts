@@ -1,4 +1,4 @@
-/** The guard's stream mode: decides each connection, then passes bytes in both directions. */
+/** The guard's stream mode: decides each connection, then forwards bytes in both directions. */
 
 import type { Socket } from "node:net";
 import { createServer } from "../servers/net.ts";

@@ -12,11 +12,13 @@ import type { Upstream } from "./upstream.ts";
 import { UpstreamAgent } from "./upstream_agent.ts";
 
 /**
- * Passes an upgrade on. If the server behind agrees (101), the connection is from then on bytes in both
- * directions, whatever they mean: WebSocket, or Docker's hijacked streams. Until then nothing but the
- * request and its body reaches it: what the client sends too early might be read as another request.
- * If it does not agree, its answer is passed on and the connection ends; at once where the answer is cut
- * short, so that nobody takes it for whole.
+ * Forwards an upgrade request.
+ *
+ * - If the upstream answers 101, bytes are forwarded in both directions from then on: WebSocket, or
+ *   Docker's hijacked streams. Until then only the request and its body reach the upstream, because it
+ *   could read early data as another request.
+ * - Any other response is forwarded, and the connection closes. A truncated response closes it at once,
+ *   so that the client notices.
  */
 export function passUpgrade(
   upstream: Upstream,
@@ -30,7 +32,7 @@ export function passUpgrade(
   const outgoing = requestOf({ agent, method, path: url, headers });
   let isAnswered = false;
   const watch = setInterval(() => {
-    if (isHungUp(client as Socket)) client.destroy(); // nothing else reports it before data is read
+    if (isHungUp(client as Socket)) client.destroy(); // the runtime reports it only when data is read
   }, CLIENT_CHECK_MS).unref();
   client.once("close", () => {
     clearInterval(watch);
@@ -39,24 +41,24 @@ export function passUpgrade(
   outgoing.on("error", (error) => {
     if (client.destroyed || client.writableEnded) return;
     upstream.reportFailure(error);
-    if (isAnswered) client.destroy(); // another head would be read as part of the body
+    if (isAnswered) client.destroy(); // another response would be read as part of the body
     else refuse(client, "502 Bad Gateway");
   });
   outgoing.on("upgrade", (response, server: Socket, first: Uint8Array) => {
     server.on("error", () => {});
-    if (headers.upgrade === undefined) { // it was not asked for
+    if (headers.upgrade === undefined) { // no upgrade was requested
       server.destroy();
       return refuse(client, "502 Bad Gateway");
     }
     isAnswered = true;
     client.write(headOf(response, response.rawHeaders), "latin1");
     if (first.length > 0) server.unshift(first);
-    clearInterval(watch); // the end of either direction is now passed on
+    clearInterval(watch); // from now on, the end of either direction is forwarded
     join(client, server);
   });
   outgoing.on("response", (response) => {
     isAnswered = true;
-    client.resume(); // what the client sends is not passed on
+    client.resume(); // discards what the client sends
     const kept = response.rawHeaders.filter((_, at, all) => !HOP_BY_HOP.test(all[at - at % 2]!));
     const { "transfer-encoding": coding = "" } = response.headers;
     const isChunked = /\bchunked$/i.test(coding) && request.httpVersion === "1.1" &&
@@ -69,8 +71,8 @@ export function passUpgrade(
     });
     body.once("end", () => finish(client)).pipe(client, { end: false });
   });
-  // At once: node:net ends a socket that has nothing to read when its peer half-closes, and takes
-  // nothing back then.
+  // Synchronously: when the peer half-closes, node:net ends a socket that has nothing to read, and
+  // unshift() then fails.
   if (head.length > 0) client.unshift(head);
   if (!sendBody(request, client, outgoing)) {
     outgoing.destroy();
@@ -79,11 +81,10 @@ export function passUpgrade(
 }
 
 /**
- * Sends the body of an upgrade's request. What of it has not come yet Deno 2.9.5 leaves on the
- * connection, and the request without an end: there it is taken from the connection, if its length is
- * known.
+ * Sends the body of an upgrade request. Deno 2.9.5 leaves the part that has not arrived yet on the
+ * connection, and never ends the request; there the body is read from the connection, by its length.
  *
- * @returns Whether it can be sent.
+ * @returns `false` if the length is unknown.
  */
 function sendBody(request: IncomingMessage, client: Duplex, outgoing: ClientRequest): boolean {
   if (request.complete || host().runtime !== "deno") {
@@ -92,8 +93,8 @@ function sendBody(request: IncomingMessage, client: Duplex, outgoing: ClientRequ
   }
   if ("transfer-encoding" in request.headers) return false;
   let missing = Number(request.headers["content-length"] ?? 0) - request.readableLength;
-  const here = request.read();
-  if (here !== null) outgoing.write(here);
+  const received = request.read();
+  if (received !== null) outgoing.write(received);
   if (missing === 0) {
     outgoing.end();
     return true;
@@ -114,7 +115,7 @@ function sendBody(request: IncomingMessage, client: Duplex, outgoing: ClientRequ
   return true;
 }
 
-/** Puts its coding back around a body, from which the parser took it. */
+/** Applies the chunked coding, which the parser removed. */
 function inChunks(): Transform {
   return new Transform({
     transform(bytes: Uint8Array, _encoding, done) {
@@ -140,5 +141,5 @@ function refuse(client: Duplex, status: string): void {
   finish(client, `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
 
-/** How often to check whether the client of an upgrade has left before the answer, in ms. */
+/** How often to check whether the client of an upgrade has hung up before the response. */
 export const CLIENT_CHECK_MS = 1000;

@@ -20,6 +20,12 @@ export interface Limits {
   readonly acceptBurst?: number | undefined;
 }
 
+/** Default of `Limits.connections`. */
+export const DEFAULT_CONNECTIONS = 2048;
+
+/** Default of `Limits.connectionsPerUser`. */
+export const DEFAULT_CONNECTIONS_PER_USER = 256;
+
 /** The limit that a connection would exceed. */
 export type LimitName = "connections" | "connectionsPerUser" | "acceptsPerSecond";
 
@@ -82,7 +88,11 @@ export class UserLimits {
       if (limit === undefined || (typeof limit === "number" && limit > 0)) continue;
       throw new RangeError(`limits.${name} must be a number above 0, not ${limit}`);
     }
-    const { connections = 2048, connectionsPerUser = 256, acceptsPerSecond = Infinity } = limits;
+    const {
+      connections = DEFAULT_CONNECTIONS,
+      connectionsPerUser = DEFAULT_CONNECTIONS_PER_USER,
+      acceptsPerSecond = Infinity,
+    } = limits;
     if (limits.acceptBurst !== undefined && acceptsPerSecond === Infinity) {
       throw new TypeError("limits.acceptBurst requires limits.acceptsPerSecond");
     }

@@ -668,8 +668,8 @@ testGuard(
     const guard = await guardOf(path);
     const client = await End.open(guard.path);
     const { status, body } = await client.ask("/");
-    assert.deepEqual([status, body], [502, "The server behind the guard cannot be reached\n"]);
-    await guard.tells(`the server behind, ${path}, cannot be used: connect ENOENT`);
+    assert.deepEqual([status, body], [502, "The upstream server cannot be reached\n"]);
+    await guard.tells(`the upstream ${path} cannot be used: connect ENOENT`);
     await client.rest();
 
     let requests = 0;

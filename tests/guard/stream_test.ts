@@ -180,7 +180,7 @@ testGuard(
     for (let i = 0; i < 5; i++) {
       assert.equal(await (await End.open(guard.path)).send("hello").rest(), "");
     }
-    await guard.tells(`the server behind, ${upstream}, cannot be used: `);
+    await guard.tells(`the upstream ${upstream} cannot be used: `);
     assert.match(guard.told, /ENOENT/);
     assert.equal(guard.told.match(/cannot be used/g)!.length, 1, "once a second at most");
 
