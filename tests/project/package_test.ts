@@ -66,6 +66,7 @@ test("the package has the schema of policies that the source makes", () => {
 /** What the types of an entry need of others; the rest needs nothing. */
 const TYPES_FROM: Readonly<Record<string, readonly string[]>> = {
   "client.d.ts": ["node:http", "node:net"],
+  "guard.d.ts": ["node:http", "node:net"],
   "hono.d.ts": ["hono"],
   "http.d.ts": ["node:http"],
   "net.d.ts": ["node:net"],
