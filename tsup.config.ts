@@ -20,22 +20,28 @@ const entries = {
   otel: "servers/otel.ts",
 };
 
+/** Packages whose code becomes part of dist/: pinned, and devDependencies in package.json. */
+const BUNDLED = ["yaml", "commander", "httpxy"];
+
 export default defineConfig({
   entry: { ...entries, cli: "cli/main.ts" },
-  // Node's own modules: the runtimes have them, and mod.ts imports none.
+  // Node's own modules are part of each runtime.
   external: [/^node:/],
-  // The ES module build of yaml. Bundlers for Node choose its CommonJS build, whose calls of
-  // require() fail in an ES module: "Dynamic require of "process" is not supported".
-  noExternal: ["yaml"],
+  // commander and httpxy serve the command and the guard, and are bundled, so that an installation is
+  // small. yaml is bundled in its ES module build: bundlers for Node choose its CommonJS build, whose
+  // calls of require() fail in an ES module, with `Dynamic require of "process" is not supported`.
+  noExternal: BUNDLED,
   format: "esm",
   platform: "neutral",
   removeNodeProtocol: false,
   target: "es2023",
   dts: { entry: entries },
   clean: true,
-  // The JSON Schema and the manual page are made from the source that checks policies and command lines.
+  // The source that checks policies and command lines also makes the JSON Schema and the manual page.
   onSuccess: () => {
-    copyFileSync("node_modules/yaml/LICENSE", "dist/LICENSE.yaml.txt"); // its code is in dist/
+    for (const name of BUNDLED) {
+      copyFileSync(`node_modules/${name}/LICENSE`, `dist/LICENSE.${name}.txt`);
+    }
     writeFileSync("dist/policy.schema.json", `${JSON.stringify(policySchema(), null, 2)}\n`);
     writeFileSync("dist/ucred.1", `${manual(programFor(() => {}))}\n`);
     return Promise.resolve();

@@ -1,4 +1,4 @@
-/** `npm test`: every check and the suite on the three runtimes, then one summary. */
+/** `npm test` and `npm run check`: runs all checks and the suite on three runtimes, and prints a summary. */
 
 import { spawn } from "node:child_process";
 import {
@@ -16,40 +16,44 @@ import process from "node:process";
 import { parseArgs } from "node:util";
 import { XMLParser } from "fast-xml-parser";
 
-const HELP = `Usage: npm test [-- --only STEP]...
+const HELP = `Usage: npm test [-- OPTION...]
 
-Runs every check and the test suite on Node, Deno and Bun. Ends with a line
-"N passed, N failed, N skipped"; exit code 1 if anything failed.
+Runs all checks and the test suite on Node, Deno and Bun. The last line is
+"N passed, N failed, N skipped". The exit code is 1 if anything failed.
 
-  --only STEP      run only this step, or all steps of this runtime; may be given again
-  --jobs N         run N steps at a time (default: two more than there are processors,
-                   since the tests wait about as much as they compute)
-  --soak           run only the test files that have long runs, at full length: gigabytes,
-                   ten thousand connections, every random case on each runtime
-  --emulate FOLDER start node, deno and bun by the scripts of this folder, which run another
-                   CPU's builds of them under user-mode emulation: only tests that call C
-  --help           show this text
+  --check          run only the quick checks: format, lint, types, structure, docs
+  --only STEP      run only this step, or all steps of this runtime, and the steps that
+                   they need; repeatable
+  --jobs N         run N steps at a time (default: the number of processors plus two,
+                   because tests wait about as long as they compute)
+  --soak           run the test files that have long forms, at full length: gigabytes,
+                   ten thousand connections, all random cases on each runtime
+  --emulate FOLDER start node, deno and bun through the scripts in this folder, which run
+                   another CPU's builds under user-mode emulation; runs only the tests
+                   that call C
+  --help           print this text
 
 Steps: `;
 
 interface Step {
   readonly name: string;
   readonly command: readonly string[];
-  /** The JUnit report that the command writes; without one the command counts as one test. */
+  /** The JUnit report that the command writes. A command without a report counts as one test. */
   readonly report?: string;
-  /** The step that has to end before this one starts. */
-  readonly after?: string;
+  /** The steps that must end before this step starts. */
+  readonly after?: readonly string[];
 }
 
 interface Count {
   passed: number;
   failed: number;
-  /** Why, and how many. */
+  /** Reason → number of skipped tests. */
   readonly skipped: Map<string, number>;
 }
 
 const { values } = parseArgs({
   options: {
+    check: { type: "boolean" },
     only: { type: "string", multiple: true },
     jobs: { type: "string", default: String(availableParallelism() + 2) },
     soak: { type: "boolean" },
@@ -60,32 +64,34 @@ const { values } = parseArgs({
 
 process.chdir(join(import.meta.dirname, ".."));
 const temporary = mkdtempSync(join(tmpdir(), "ucred-test-"));
-chmodSync(temporary, 0o755); // peers of other uids connect to sockets in it
+chmodSync(temporary, 0o755); // other users connect to sockets in this folder
 const compileCache = join(temporary, "compile-cache");
 mkdirSync(compileCache);
-chmodSync(compileCache, 0o1777); // other uids start the command too
-/** The package as npm makes it; the step "build" writes it. */
+chmodSync(compileCache, 0o1777); // other users also start the command
+/** The npm package. The step "build" writes it. */
 const { version } = JSON.parse(readFileSync("package.json", "utf8"));
 const tarball = join(temporary, `ucred-${version}.tgz`);
 const report = (name: string) => join(temporary, `${name.replace(":", "_")}.xml`);
 
-/** Test files that run on each runtime, in processes of their own, about equally long. */
+/** Lane → test files. Each lane runs on each runtime, in one process, and takes about as long as the others. */
 const LANES: { readonly [lane: string]: string } = {
   guard: "tests/guard/*_test.ts",
   cli: "tests/cli/*_test.ts",
   servers: "tests/{servers,client}/*_test.ts",
   pure: "tests/{core,policy}/**/*_test.ts",
-  /** What another CPU can change. */
+  /** Tests with results that depend on the CPU. */
   native: "tests/{ffi,adapters,system,identity,live}/*_test.ts",
 };
-/** Node's alone: tests about the project itself. */
+/** Lane → test files that test the project itself, on Node only. */
 const PROJECT_LANES: { readonly [lane: string]: string } = {
   docs: "tests/project/docs_test.ts",
-  project: "tests/project/!(docs)*_test.ts",
+  project: "tests/project/!(docs|structure)*_test.ts",
   examples: "tests/examples/*_test.ts",
 };
+/** Folders with packages of their own. `npm ci` installs none of them. */
+const PACKAGES = ["bench", "examples/servers", "tests/packages"];
 
-/** Files of a lane; of those, with --soak, the ones that have more to do then. */
+/** The files of a lane. With --soak, only the files that have a long form. */
 function filesOf(pattern: string): string[] {
   const files = globSync(pattern).sort();
   return values.soak !== true
@@ -105,13 +111,13 @@ const junit = [
 const nodeTest = (name: string) => [
   ...node,
   ...junit,
-  // One process: Node starts others as itself, which an emulated build cannot do.
+  // An emulated build of Node cannot start a process for each file.
   "--test-isolation=none",
   "--test-reporter=junit",
   `--test-reporter-destination=${report(name)}`,
 ];
 
-/** Runtime → the command that runs test files and writes a report. */
+/** Runtime → function that returns the command that runs test files and writes a report. */
 const RUNNERS: { readonly [runtime: string]: (name: string, files: string[]) => string[] } = {
   node: (name, files) => [...nodeTest(name), ...files],
   deno: (name, files) => {
@@ -123,14 +129,15 @@ const RUNNERS: { readonly [runtime: string]: (name: string, files: string[]) => 
   },
 };
 
-/** The suite: each lane on each runtime. */
+/** The steps of the suite: each lane on each runtime. */
 function suite(): Step[] {
   const lanes = values.emulate === undefined ? Object.keys(LANES) : ["native"];
   return lanes.flatMap((lane) => {
     const files = filesOf(LANES[lane]!);
     return files.length === 0 ? [] : Object.entries(RUNNERS).map(([runtime, commandFor]): Step => {
       const name = `${runtime}:${lane}`;
-      return { name, command: commandFor(name, files), report: report(name) };
+      const after = lane === "guard" ? { after: ["install"] } : {};
+      return { name, command: commandFor(name, files), report: report(name), ...after };
     });
   });
 }
@@ -139,40 +146,65 @@ function projectSteps(): Step[] {
   return Object.entries(PROJECT_LANES).flatMap(([name, pattern]) => {
     const files = filesOf(pattern);
     const command = [...nodeTest(name), ...files];
-    const isReady = values.soak === true; // those files need no build
-    const step: Step = { name, command, report: report(name), ...(!isReady && { after: "build" }) };
-    return files.length === 0 ? [] : [step];
+    const after = values.soak === true ? ["install"] : ["build", "install"];
+    return files.length === 0 ? [] : [{ name, command, report: report(name), after }];
   });
 }
 
-/** Entry points whose types are all ours: tests/project/reference_test.ts has the others, too. */
+/** The entry points without types of other packages. tests/project/reference_test.ts covers all of them. */
 const documented = Object.values<string>(JSON.parse(readFileSync("deno.json", "utf8")).exports)
   .filter((file) => !/\/(?:hono|otel)\.ts$/.test(file));
 
-/** In the order in which they start, as far as there is room. */
-const STEPS: readonly Step[] = values.soak === true ? [...suite(), ...projectSteps()] : [
-  // As in a fresh clone: packing builds.
-  { name: "build", command: ["npm", "pack", "--silent", "--pack-destination", temporary] },
+/** The steps of `npm run check`: none needs a build or the network. */
+const CHECKS: readonly Step[] = [
+  { name: "types", command: ["tsc"] },
   { name: "format", command: ["deno", "fmt", "--check"] },
   { name: "lint", command: ["deno", "lint"] },
-  ...suite(),
-  ...projectSteps(),
-  { name: "types", command: ["tsc"] },
-  { name: "publint", command: ["publint", tarball, "--strict"], after: "build" },
-  { name: "attw", command: ["attw", tarball, "--profile", "esm-only"], after: "build" },
-  { name: "jsr", command: ["deno", "publish", "--dry-run", "--allow-dirty"] },
+  {
+    name: "structure",
+    command: [...nodeTest("structure"), "tests/project/structure_test.ts"],
+    report: report("structure"),
+  },
   { name: "doc", command: ["deno", "doc", "--lint", ...documented] },
 ];
 
-/** "node:cli" is chosen by its name, or by "node". */
-const isChosen = ({ name }: Step, by: string) => name === by || name.startsWith(`${by}:`);
+const install: Step = { name: "install", command: ["node", "tools/install.ts", ...PACKAGES] };
+
+function steps(): readonly Step[] {
+  if (values.check) return CHECKS;
+  if (values.emulate !== undefined) return suite();
+  if (values.soak) return [install, ...suite(), ...projectSteps()];
+  return [
+    ...CHECKS,
+    install,
+    // `npm pack` builds, as in a fresh clone.
+    { name: "build", command: ["npm", "pack", "--silent", "--pack-destination", temporary] },
+    ...suite(),
+    ...projectSteps(),
+    { name: "types:bench", command: ["tsc", "--project", "bench"], after: ["install"] },
+    {
+      name: "types:examples",
+      command: ["tsc", "--project", "examples/servers"],
+      after: ["install"],
+    },
+    { name: "publint", command: ["publint", tarball, "--strict"], after: ["build"] },
+    { name: "attw", command: ["attw", tarball, "--profile", "esm-only"], after: ["build"] },
+    { name: "jsr", command: ["deno", "publish", "--dry-run", "--allow-dirty"] },
+  ];
+}
+
+/** All steps, in the order in which they start. */
+const STEPS = steps();
+
+/** Reports whether --only selects a step: "node:cli" and "node" both select the step "node:cli". */
+const isSelected = ({ name }: Step, by: string) => name === by || name.startsWith(`${by}:`);
 
 const names = STEPS.map(({ name }) => name);
 if (values.help) {
   console.log(HELP + names.join(", "));
   process.exit();
 }
-const wrong = values.only?.find((by) => !STEPS.some((step) => isChosen(step, by)));
+const wrong = values.only?.find((by) => !STEPS.some((step) => isSelected(step, by)));
 if (wrong !== undefined) {
   console.error(`No step "${wrong}". Steps: ${names.join(", ")}`);
   process.exit(2);
@@ -180,7 +212,7 @@ if (wrong !== undefined) {
 
 const jobs = Number(values.jobs);
 if (!Number.isInteger(jobs) || jobs < 1) {
-  console.error(`--jobs is a number of steps, at least 1, not "${values.jobs}"`);
+  console.error(`--jobs must be an integer of at least 1, not "${values.jobs}"`);
   process.exit(2);
 }
 
@@ -188,23 +220,23 @@ const path = [join(process.cwd(), "node_modules/.bin"), process.env["PATH"]];
 if (values.emulate !== undefined) path.unshift(resolvePath(values.emulate));
 const env = {
   ...process.env,
-  TMPDIR: temporary, // one folder for all that tests leave behind
+  TMPDIR: temporary, // removed at the end, with everything that tests leave in it
   PATH: path.join(":"),
   NO_COLOR: "1",
-  NODE_COMPILE_CACHE: compileCache, // as tests/support/compile.ts has it for a file that runs alone
+  NODE_COMPILE_CACHE: compileCache,
   ...(values.emulate !== undefined && { UCRED_EMULATED: "1" }),
   ...(values.soak === true && { UCRED_SOAK: "1" }),
 };
 
-/** Above what any step takes, even under emulation: a test that hangs is a failure. */
-const STEP_LIMIT_MS = 15 * 60_000;
+/** The time limit of a step. Even an emulated step takes less; a test that hangs is a failure. */
+const MAX_STEP_MS = 15 * 60_000;
 
-/** Runs a command and returns its exit code and everything that it printed. */
+/** Runs a command and returns its exit code and its output. */
 function run([command, ...args]: readonly string[]): Promise<[code: number, output: string]> {
   const child = spawn(command!, args, {
     env,
     stdio: ["ignore", "pipe", "pipe"],
-    timeout: STEP_LIMIT_MS,
+    timeout: MAX_STEP_MS,
     killSignal: "SIGKILL",
   });
   running.add(child);
@@ -216,7 +248,7 @@ function run([command, ...args]: readonly string[]): Promise<[code: number, outp
     child.once("error", (error) => resolve([1, `${error}\n`]));
     child.once("close", (code, signal) => {
       running.delete(child);
-      if (signal !== null) output += `\nEnded by ${signal}; a step may take ${STEP_LIMIT_MS} ms.\n`;
+      if (signal !== null) output += `\nEnded by ${signal}. The time limit is ${MAX_STEP_MS} ms.\n`;
       resolve([code ?? 1, output]);
     });
   });
@@ -235,7 +267,7 @@ function cleanUp(): void {
   rmSync(temporary, { recursive: true, force: true, maxRetries: 3 });
 }
 
-/** Counts the cases of a JUnit report: every runner spells these three elements alike. */
+/** Counts the test cases of a JUnit report. All three runners use the same elements. */
 function countReport(file: string): Count {
   const count: Count = { passed: 0, failed: 0, skipped: new Map() };
   const parser = new XMLParser({ ignoreAttributes: false, attributeNamePrefix: "" });
@@ -263,14 +295,15 @@ function outcome(step: Step, code: number): Count {
   const count: Count = existsSync(step.report)
     ? countReport(step.report)
     : { passed: 0, failed: 0, skipped: new Map() };
-  // A runner that crashed, or found nothing to run, is a failure whatever its report says.
+  // A runner that crashed or found no test has failed, whatever its report contains.
   if (count.failed === 0 && (code !== 0 || count.passed === 0)) count.failed = 1;
   return count;
 }
 
 const totals: Count = { passed: 0, failed: 0, skipped: new Map() };
 
-async function take(step: Step): Promise<void> {
+/** Runs a step, adds its result to the totals and prints it. */
+async function perform(step: Step): Promise<void> {
   const start = performance.now();
   const [code, output] = await run(step.command);
   const { passed, failed, skipped } = outcome(step, code);
@@ -283,23 +316,29 @@ async function take(step: Step): Promise<void> {
     ? ""
     : `, ${passed} passed, ${failed} failed, ${sum(skipped.values())} skipped`;
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
-  console.log(`${step.name.padEnd(12)} ${failed === 0 ? "ok" : "FAILED"} (${seconds} s${cases})`);
+  console.log(`${step.name.padEnd(14)} ${failed === 0 ? "ok" : "FAILED"} (${seconds} s${cases})`);
   if (failed > 0) console.log(`\n$ ${step.command.join(" ")}\n${output}`);
 }
 
-const waiting = STEPS.filter((step) => values.only?.some((by) => isChosen(step, by)) ?? true);
+/** The steps that --only selects, and the steps that they need. */
+const selected = new Set(
+  STEPS.filter((step) => values.only?.some((by) => isSelected(step, by)) ?? true)
+    .flatMap(({ name, after = [] }) => [...after, name]),
+);
+const waiting = STEPS.filter(({ name }) => selected.has(name));
+/** The names of the steps that have not ended. */
 const pending = new Set(waiting.map(({ name }) => name));
 
-/** Takes one step after the other, of those that need not wait. */
+/** Runs one step after the other, until none is left. */
 async function work(): Promise<void> {
   while (waiting.length > 0) {
-    const at = waiting.findIndex(({ after }) => after === undefined || !pending.has(after));
+    const at = waiting.findIndex(({ after = [] }) => !after.some((name) => pending.has(name)));
     if (at < 0) {
       await Promise.race(ends);
       continue;
     }
     const [step] = waiting.splice(at, 1);
-    const end = take(step!).finally(() => {
+    const end = perform(step!).finally(() => {
       pending.delete(step!.name);
       ends.delete(end);
     });
@@ -308,7 +347,7 @@ async function work(): Promise<void> {
   }
 }
 
-/** Of the steps that run. */
+/** The ends of the running steps. */
 const ends = new Set<Promise<void>>();
 await Promise.all(Array.from({ length: jobs }, work));
 cleanUp();

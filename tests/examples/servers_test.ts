@@ -1,24 +1,32 @@
-/** Each example of examples/servers, on each runtime, with a client that it lets in and one that it does not. */
+/** Each example of examples/servers, on each runtime, with clients that its policy allows and denies. */
 
 import assert from "node:assert/strict";
-import { Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import type * as grpc from "@grpc/grpc-js";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
+import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Child, freshPath } from "../support/peers.ts";
 import { relay, Wire } from "../support/http.ts";
+import { packagesOf } from "../support/packages.ts";
 import { needs, testWith } from "../support/suite.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const folder = join(root, "examples/servers");
 
-/** May look, everything, nothing. */
+/** The client library is a package of the examples, like the server's. */
+const packages = packagesOf("examples/servers");
+const { Client, credentials, status } = packages.met
+  ? createRequire(join(folder, "package.json"))("@grpc/grpc-js") as typeof grpc
+  : {} as typeof grpc;
+
+/** Uids with the grants "look", "full" and none. */
 const [PERSON, ROOT, SERVICE] = [59_998, 0, 999];
 
-/** Ways to ask for "/keys", or for what a router may take for it. */
+/** Request targets for "/keys", and targets that a lenient router might treat as "/keys". */
 const SPELLINGS = [
   ..."/keys /keys/ /keys/. /keys? /keys?a=/ //keys /./keys /a/../keys /keys/../keys".split(" "),
   ..."/%6beys /key%73 /%6Beys /keys%2f /keys%00 /%2e/keys /a/%2e%2e/keys /keys%20".split(" "),
@@ -26,7 +34,7 @@ const SPELLINGS = [
   ..."http://x/keys http://x/KEYS/ http://x//keys /keys#a \\keys keys".split(" "),
 ] as const;
 
-/** Nobody but root gets at the keys, in whatever spelling. */
+/** Checks that only root can read the keys, with each spelling of the target. */
 async function checkSpellings(path: string): Promise<void> {
   const root = await Wire.as(ROOT, path).get("/keys");
   assert.deepEqual([root.status, root.body], [200, "secret\n"]);
@@ -115,7 +123,7 @@ async function checkGrpc(path: string): Promise<void> {
           (value: string) => Buffer.from(JSON.stringify(value)),
           (bytes) => JSON.parse(String(bytes)) as string,
           "Ada",
-          (error: ServiceError | null, value) => resolve(error ? status[error.code] : value!),
+          (error: grpc.ServiceError | null, value) => resolve(error ? status[error.code] : value!),
         );
       });
     } finally {
@@ -150,13 +158,13 @@ const RUNTIMES = {
   Bun: ["bun"],
 } as const;
 
-const here = [needs.linux, needs.cc, needs.root, needs.native];
+const here = [needs.linux, needs.cc, needs.root, needs.native, packages];
 
 for (const [name, check] of Object.entries(CHECKS)) {
   for (const [runtime, [command, ...flags]] of Object.entries(RUNTIMES)) {
     testWith(
       here,
-      `${name}.ts on ${runtime} serves whom it ought to, and nobody else`,
+      `${name}.ts on ${runtime} serves the peers that its policy allows, and no others`,
       async () => {
         const path = freshPath();
         const program = join(root, "node_modules/.bin", command);
@@ -174,7 +182,7 @@ for (const [name, check] of Object.entries(CHECKS)) {
   }
 }
 
-testWith([], "each example of examples/servers is tested, and says where it runs", () => {
-  const names = readdirSync(folder).filter((name) => name !== "policy.ts");
+testWith([], "this file tests each example of examples/servers", () => {
+  const names = readdirSync(folder).filter((name) => name.endsWith(".ts") && name !== "policy.ts");
   assert.deepEqual(names.sort(), Object.keys(CHECKS).map((name) => `${name}.ts`).sort());
 });

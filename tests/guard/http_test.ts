@@ -10,6 +10,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { freshPath } from "../support/peers.ts";
 import { Wire } from "../support/http.ts";
+import { packagesOf } from "../support/packages.ts";
+import { packagesOf } from "../support/packages.ts";
 import { runtime } from "../support/suite.ts";
 import { FakeDaemon } from "./daemon.ts";
 import {
@@ -692,14 +694,9 @@ testGuard(
 
 /** Runs a script of which other packages are a part. */
 async function runByNode(script: string, ...args: string[]): Promise<string> {
-  const cwd = fileURLToPath(new URL("../..", import.meta.url));
-  const { code, stdout, stderr } = await ran(
-    "node",
-    ["--input-type=module", "-e", script, ...args],
-    {
-      cwd,
-    },
-  );
+  const cwd = fileURLToPath(new URL("../packages", import.meta.url)); // npm test installs them
+  const line = ["--input-type=module", "-e", script, ...args];
+  const { code, stdout, stderr } = await ran("node", line, { cwd });
   assert.equal(code, 0, stderr);
   return stdout;
 }
@@ -752,10 +749,12 @@ rules:
   tool("docker"),
 );
 
-testGuard("guard is fine for dockerode: exec, hijacked with input", async () => {
-  const daemon = await FakeDaemon.start();
-  const guard = await guardOf(daemon.path);
-  const script = `
+testGuard(
+  "guard is fine for dockerode: exec, hijacked with input",
+  async () => {
+    const daemon = await FakeDaemon.start();
+    const guard = await guardOf(daemon.path);
+    const script = `
     import Docker from "dockerode";
     const docker = new Docker({ socketPath: process.argv.at(-1) });
     const exec = await docker.getContainer("fake").exec({ Cmd: ["tac"], AttachStdin: true, AttachStdout: true });
@@ -765,5 +764,8 @@ testGuard("guard is fine for dockerode: exec, hijacked with input", async () => 
     stream.end("hello");
     stream.on("end", () => console.log(text));
   `;
-  assert.equal(await runByNode(script, guard.path), "olleh\n");
-}, tool("node"));
+    assert.equal(await runByNode(script, guard.path), "olleh\n");
+  },
+  tool("node"),
+  packagesOf("tests/packages"),
+);

@@ -1,4 +1,4 @@
-/** The guard's benchmark: that it compares what it says it does, and that the docs tell what it found. */
+/** The benchmark of the guard: its options, its figures, and the copy of its results in the docs. */
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -18,7 +18,7 @@ const bench = (...args: string[]) =>
     ...args,
   ], { encoding: "utf8" });
 
-test("bench:guard --help says what it does, and a wrong flag is an error", () => {
+test("bench:guard --help prints the options, and an unknown option is an error", () => {
   assert.match(
     bench("--help").stdout,
     /^Usage: npm run bench:guard[^]*--quick[^]*--json[^]*--save/,
@@ -28,7 +28,7 @@ test("bench:guard --help says what it does, and a wrong flag is an error", () =>
   assert.match(stderr, /--quik/);
 });
 
-test("ratios are to no guard in the same round", () => {
+test("rowsOf() compares each sample with the sample without a guard in the same round", () => {
   const samples = (...all: number[]) =>
     all.map((perSecond) => ({ perSecond, p50: 1, p99: 2, cpu: 3 }));
   const [none, ours] = rowsOf(LOADS[0]!, [
@@ -40,7 +40,7 @@ test("ratios are to no guard in the same round", () => {
   assert.deepEqual(ours!.perSecond, { median: 50, least: 4, most: 600 });
 });
 
-test("a connection that another program ends is told apart from a wrong byte", () => {
+test("isConnectionError() matches closed connections and does not match wrong bytes", () => {
   for (
     const text of [
       "load: the server has closed a connection",
@@ -55,7 +55,7 @@ test("a connection that another program ends is told apart from a wrong byte", (
 
 testWith(
   [needs.soak, needs.linux, needs.cc],
-  "bench:guard --quick compares guards with what is installed",
+  "bench:guard --quick compares the guard with each installed proxy",
   () => {
     const { status, stdout, stderr } = bench("--quick", "--json"); // fails if an answer is wrong
     assert.equal(status, 0, stderr);

@@ -1,4 +1,4 @@
-/** The policies' benchmark: that it times right answers, and compares what it says it does. */
+/** The benchmark of the policies: its workload, its checks of answers, and the copy of its results in the docs. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -10,13 +10,17 @@ import { RUNTIMES } from "../../bench/conduct.ts";
 import { loadChecked, WrongAnswer } from "../../bench/policy/check.ts";
 import { CONTENDERS } from "../../bench/policy/contenders.ts";
 import { type Result, rowsOf, targetsOf } from "../../bench/policy/result.ts";
+import { packagesOf } from "../support/packages.ts";
+import { testWith } from "../support/suite.ts";
 import { firstMet, KINDS_OF_PEERS, PEERS, workload } from "../../bench/policy/workload.ts";
 
-test("workload() makes peers that meet rules of the first, middle and last tenth, and none", () => {
+const packages = packagesOf("bench");
+
+test("workload() makes peers that match a rule of the first, middle or last tenth, or no rule", () => {
   for (const count of [10, 1000]) {
     const { rules, peers } = workload(count);
     assert.equal(peers.length, PEERS);
-    assert.equal(new Set(rules.map(({ id }) => id)).size, count, "no id is of two rules");
+    assert.equal(new Set(rules.map(({ id }) => id)).size, count, "each rule has an id of its own");
     const met = new Set(peers.map((peer, index) => {
       const rule = firstMet(rules, peer);
       const position = rule === undefined ? -1 : rules.indexOf(rule);
@@ -32,22 +36,26 @@ test("workload() makes peers that meet rules of the first, middle and last tenth
   }
 });
 
-test("loadChecked() fails where a contender answers otherwise, or names another rule", async () => {
-  const [ours, casl] = [CONTENDERS[0]!, CONTENDERS.find(({ name }) => name === "CASL")!];
-  for (const contender of [ours, casl]) {
-    const { requests } = await loadChecked(contender, 10, Infinity);
-    assert.equal(requests.length, PEERS);
-    const load = (change: object): typeof ours => ({
-      ...contender,
-      load: async (rules) => ({ ...await contender.load(rules), ...change }),
-    });
-    const allowing = load({ allowed: () => true });
-    await assert.rejects(loadChecked(allowing, 10, Infinity), WrongAnswer);
-    await assert.rejects(loadChecked(load({ rule: () => "other" }), 10, Infinity), WrongAnswer);
-  }
-});
+testWith(
+  [packages],
+  "loadChecked() fails if a contender gives another answer or another rule",
+  async () => {
+    const [ours, casl] = [CONTENDERS[0]!, CONTENDERS.find(({ name }) => name === "CASL")!];
+    for (const contender of [ours, casl]) {
+      const { requests } = await loadChecked(contender, 10, Infinity);
+      assert.equal(requests.length, PEERS);
+      const load = (change: object): typeof ours => ({
+        ...contender,
+        load: async (rules) => ({ ...await contender.load(rules), ...change }),
+      });
+      const allowing = load({ allowed: () => true });
+      await assert.rejects(loadChecked(allowing, 10, Infinity), WrongAnswer);
+      await assert.rejects(loadChecked(load({ rule: () => "other" }), 10, Infinity), WrongAnswer);
+    }
+  },
+);
 
-test("targetsOf() misses a target where one size is dear, and where sizes are uneven", () => {
+test("targetsOf() reports a missed target if one size is slow, or if sizes differ too much", () => {
   const row = { runtime: "Node", peers: PEERS } as const;
   const rows = rowsOf([
     { ...row, contender: "ucred", rules: 10, samples: [100, 110, 120] },
@@ -64,7 +72,7 @@ test("targetsOf() misses a target where one size is dear, and where sizes are un
   ]);
 });
 
-test("bench:policy --quick compares every contender on every runtime, each answer checked", () => {
+testWith([packages], "bench:policy --quick compares each contender on each runtime", () => {
   const file = fileURLToPath(new URL("../../bench/policy/bench.ts", import.meta.url));
   const output = execFileSync(process.execPath, [file, "--quick", "--json"], {
     encoding: "utf8",

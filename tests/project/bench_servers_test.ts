@@ -1,4 +1,4 @@
-/** The servers' benchmark: that it runs every kind of server, and gets right answers. */
+/** The benchmark of the servers: its rows, its rounds, and the copy of its results in the docs. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -9,11 +9,12 @@ import { fileURLToPath } from "node:url";
 import { leftOut as leftOutOf } from "../../bench/servers/report.ts";
 import { NoResult, playRounds } from "../../bench/rounds.ts";
 import { PAIRS, type Result, RIVALS } from "../../bench/servers/result.ts";
+import { packagesOf } from "../support/packages.ts";
 import { needs, testWith } from "../support/suite.ts";
 
 testWith(
-  [needs.soak, needs.linux, needs.cc, needs.openssl],
-  "npm run bench:servers compares every server with the same without, and with its rivals",
+  [needs.soak, needs.linux, needs.cc, needs.openssl, packagesOf("bench")],
+  "bench:servers --quick compares each server with the same server without ucred, and with its rivals",
   () => {
     const file = fileURLToPath(new URL("../../bench/servers/bench.ts", import.meta.url));
     const flags = ["--disable-warning=ExperimentalWarning", file, "--quick", "--json"];
@@ -36,7 +37,7 @@ testWith(
   },
 );
 
-test("a round in which a server gave no answer is reported and not compared", async () => {
+test("playRounds() repeats a round in which a server gave no answer, and the report counts it", async () => {
   const played: number[] = [];
   const { good, leftOut } = await playRounds(3, (round) => {
     played.push(round);
@@ -51,7 +52,7 @@ test("a round in which a server gave no answer is reported and not compared", as
   ]);
 });
 
-test("a benchmark ends with an error, where no round gives a result or an answer is wrong", async () => {
+test("playRounds() fails if no round gives a result, or if an answer is wrong", async () => {
   const starved = () => Promise.reject(new NoResult("http gave no answer"));
   await assert.rejects(
     playRounds(2, starved),
