@@ -11,7 +11,6 @@ import { fileURLToPath } from "node:url";
 import { freshPath } from "../support/peers.ts";
 import { Wire } from "../support/http.ts";
 import { packagesOf } from "../support/packages.ts";
-import { packagesOf } from "../support/packages.ts";
 import { runtime } from "../support/suite.ts";
 import { FakeDaemon } from "./daemon.ts";
 import {
