@@ -1,4 +1,4 @@
-/** What other people's build tools make of the package, and what its entry points do when imported. */
+/** Bundlers accept the package, and importing its entry points has no side effects. */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -14,11 +14,11 @@ import { temporaryFolder } from "../support/compile.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
-/** The names that programs import: "ucred", "ucred/policy" and so on. */
+/** The import specifiers of the entry points: "ucred", "ucred/policy" and so on. */
 const entries = Object.keys(exports).filter((name) => !name.endsWith(".json"))
   .map((name) => name.replace(".", "ucred"));
 
-/** A user's project with the package in it, as npm installs it. */
+/** A user's project in which the package is installed. */
 const project = temporaryFolder();
 const modules = join(project, "node_modules");
 cpSync(join(root, "dist"), join(modules, "ucred/dist"), { recursive: true });
@@ -79,7 +79,7 @@ async function byEsbuild(options: BuildOptions): Promise<void> {
   assert.deepEqual(warnings, []);
 }
 
-/** Bundler → what makes one file of `main`, and returns its path if that is not `outfile`. */
+/** Bundler → function that bundles `main` into one file, and returns its path if that is not `outfile`. */
 const BUNDLERS: { readonly [name: string]: (outfile: string) => Promise<unknown> } = {
   "esbuild for Node": (outfile) => byEsbuild({ outfile, platform: "node" }),
   "esbuild for Node, minified": (outfile) => byEsbuild({ outfile, platform: "node", minify: true }),
@@ -91,7 +91,7 @@ const BUNDLERS: { readonly [name: string]: (outfile: string) => Promise<unknown>
       external: /^node:|^@opentelemetry\//,
       plugins: [{
         name: "packages",
-        // As rollup's own plugin does it: the file that Node imports.
+        // Resolves to the file that Node imports, like rollup's own plugin.
         resolveId: (name) => /^[a-z]/.test(name) ? fileURLToPath(import.meta.resolve(name)) : null,
       }],
     });
@@ -121,14 +121,14 @@ for (const [bundler, bundle] of Object.entries(BUNDLERS)) {
   });
 }
 
-/** A program that imports each, and prints what this has added, or why it could not. */
+/** A program that imports each entry, and prints new globals, new process listeners and errors. */
 const importing = (list: readonly string[]): string => `
 const seen = () => [...Object.getOwnPropertyNames(globalThis), ...process.eventNames()];
 const before = seen();
 for (const load of [${list.map((name) => `() => import("${name}")`).join()}]) {
   await load().catch((error) => console.log(String(load), String(error)));
 }
-// Deno itself defines nodeBootstrap where an npm package is loaded.
+// Deno itself defines nodeBootstrap when it loads an npm package.
 const added = seen().filter((name) => !before.includes(name) && name !== "nodeBootstrap");
 if (added.length > 0) console.log(added.join());
 `;
@@ -137,7 +137,7 @@ const { imports } = JSON.parse(readFileSync(join(root, "deno.json"), "utf8"));
 const sources = entries.map((name) => new URL(imports[name], `file://${root}`).href);
 
 for (const [what, list] of [["source", sources], ["package", entries]] as const) {
-  test(`importing any entry point of the ${what} needs no permission, changes and prints nothing`, async () => {
+  test(`importing any entry point of the ${what} needs no permission, defines no global and prints nothing`, async () => {
     const importer = file(`${what}.mjs`, importing(list));
     const config = ["--config", join(root, "deno.json")];
     const lines = [

@@ -1,4 +1,4 @@
-/** The command as others get it: in the package on each runtime, as one file, and as a service. */
+/** The published command: in the npm package on each runtime, as a single file, and as a systemd service. */
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -54,18 +54,27 @@ function succeeds(...line: string[]): boolean {
 
 const json = (name: string) => JSON.parse(readFileSync(join(root, name), "utf8"));
 
-test("the version is told by package.json and by the command", () => {
+test("package.json and the command report the same version", () => {
   assert.equal(json("package.json").version, VERSION);
 });
 
-test("JSR gets the same versions of packages as npm, and as what the build includes", () => {
-  const { dependencies, devDependencies } = json("package.json");
+/** Packages that tsup bundles into dist/. */
+const BUNDLED = ["commander", "httpxy", "yaml"];
+
+test("deno.json has caret ranges from the versions of package.json", () => {
+  const { dependencies, peerDependencies, devDependencies } = json("package.json");
   const { imports, exports, publish } = json("deno.json");
-  for (const [name, version] of Object.entries({ ...dependencies, yaml: devDependencies.yaml })) {
+  const bundled = BUNDLED.map((name) => [name, `^${devDependencies[name]}`]);
+  const ranges = { ...dependencies, ...peerDependencies, ...Object.fromEntries(bundled) };
+  for (const [name, range] of Object.entries(ranges)) {
+    assert.match(String(range), /^\^/, name);
     const found = Object.entries(imports).find(([key]) =>
       key === name || key.startsWith(`${name}/`)
     );
-    assert.ok(String(found?.[1]).startsWith(`npm:${name}@${version}`), name);
+    assert.ok(String(found?.[1]).startsWith(`npm:${name}@${range}`), name);
+  }
+  for (const [name, version] of Object.entries(devDependencies)) {
+    assert.match(String(version), /^[0-9.]+$/, `${name} is pinned`);
   }
   assert.equal(exports["./cli"], "./cli/main.ts");
   assert.ok(publish.include.includes("cli"));
@@ -76,12 +85,12 @@ const packedFiles: readonly string[] = JSON.parse(
   run(["npm", "pack", "--dry-run", "--json", "--ignore-scripts"]).out,
 )[0].files.map(({ path }: { path: string }) => path);
 
-test("npm pack builds first, so that a fresh clone makes a package with code", () => {
+test("npm pack builds dist/ first", () => {
   const { scripts } = json("package.json");
   assert.deepEqual([scripts.prepack, scripts.build], ["npm run build", "tsup"]);
 });
 
-test("npm packs every entry point with its types, the units and the documents", () => {
+test("the npm package contains each entry point with its types, the units and the documents", () => {
   const { exports, bin, man } = json("package.json");
   const targets = Object.values(exports).flatMap((target) =>
     typeof target === "string" ? [target] : Object.values(target as object)
@@ -92,7 +101,7 @@ test("npm packs every entry point with its types, the units and the documents", 
   assert.deepEqual(expected.filter((path) => !packedFiles.includes(path)), []);
 });
 
-test("every relative link and every document that a message names is in the package", () => {
+test("the npm package contains the targets of all relative links, and all documents that messages name", () => {
   const links = packedFiles.filter((path) => path.endsWith(".md")).flatMap((path) => {
     const text = readFileSync(join(root, path), "utf8");
     return [...text.matchAll(/\]\((?!https?:)([^)#]+)/g)]
@@ -112,7 +121,7 @@ test("every relative link and every document that a message names is in the pack
   assert.deepEqual([...links, ...named].filter(({ to }) => !isPacked(to)), []);
 });
 
-test("the package has an executable, and the manual page that the source makes", () => {
+test("the npm package contains an executable, and the manual page that the source generates", () => {
   const { bin, man } = json("package.json");
   assert.match(readFileSync(join(root, bin.ucred), "utf8"), /^#!\/usr\/bin\/env node\n/);
   assert.ok(Array.isArray(man), "npm installs manual pages from an array only");
@@ -120,11 +129,11 @@ test("the package has an executable, and the manual page that the source makes",
   assert.equal(run(["node", join(root, bin.ucred), "man"]).out, page);
 });
 
-/** An installation of the package, as npm makes it. Its dependencies are this checkout's: offline. */
+/** The folder of an npm installation of the package. Its dependencies are links to this checkout's packages. */
 const installed = (() => {
   const folder = temporaryFolder();
   if (!existsSync(join(root, "dist/cli.js")) || !succeeds("npm", "--version")) return undefined;
-  run(["npm", "pack", "--ignore-scripts", "--pack-destination", folder]); // of the build that is there
+  run(["npm", "pack", "--ignore-scripts", "--pack-destination", folder]); // packs the existing build
   writeFileSync(join(folder, "package.json"), '{ "private": true, "type": "module" }');
   const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"))!;
   const links = Object.keys(json("package.json").dependencies).map((name) => join(modules, name));
@@ -144,7 +153,7 @@ const STARTS: readonly (readonly [what: string, runtime: string, line: readonly 
 ];
 
 for (const [what, runtime, line] of STARTS) {
-  testWith([packed], `the installed command runs on ${runtime}, by ${what}`, () => {
+  testWith([packed], `the installed command runs on ${runtime}, started by ${what}`, () => {
     assert.equal(run([...line, "--version"], installed).out, `${VERSION}\n`);
     const { code, out, err } = run([...line, "doctor"], installed);
     assert.match(out, new RegExp(`^${runtime} [0-9]`));
@@ -165,7 +174,7 @@ const oldNode = [process.env["npm_node_execpath"], "/usr/bin/node", "/usr/local/
 
 testWith(
   [packed, { name: "a Node before 26", met: oldNode !== undefined }],
-  "on an older Node the command says in a line what it takes, and exits with 2",
+  "on an older Node the command prints one line with the supported versions, and exits with 2",
   () => {
     const { code, out, err } = run(
       [oldNode!, "node_modules/ucred/dist/cli.js", "doctor"],
@@ -178,7 +187,7 @@ testWith(
 
 const build = ["node", "tools/build_binaries.ts"];
 
-test("build:binaries tells what it takes, and refuses what it does not know", () => {
+test("build:binaries --help prints the options, and an unknown target or option is an error", () => {
   const { code, out } = run([...build, "--help"]);
   assert.equal(code, 0);
   assert.match(out, /--target TARGET/);
@@ -193,20 +202,23 @@ const built = temporaryFolder();
 const binary = join(built, "ucred-bun");
 let told: Ran | undefined;
 
-test("build:binaries makes a bundle, an executable by Bun, and says what it cannot make", () => {
+test("build:binaries makes a bundle and an executable of Bun, and reports targets that failed", () => {
   told = run([...build, "--out", built]);
   assert.match(told.out, /^bundle: .*ucred\.mjs, [0-9.]+ MB$/m);
   assert.match(told.out, /^bun: .*ucred-bun, [0-9.]+ MB/m);
   const hasDeno = existsSync(join(built, "ucred-deno"));
   assert.equal(told.code, hasDeno ? 0 : 1, told.out);
   if (!hasDeno) {
-    assert.match(told.out, /^deno: NOT built\n[\s\S]*is downloaded, and could not be/m);
+    assert.match(
+      told.out,
+      /^deno: NOT built\n[\s\S]*A part of the executable could not be downloaded\./m,
+    );
     assert.match(told.out, /deno run --allow-ffi .*ucred\.mjs/);
     assert.match(told.out, /^1 of 2 not built$/m);
   } else assert.match(run([join(built, "ucred-deno"), "doctor"]).out, /^Deno/);
 });
 
-test("build:binaries writes checksums, and a bill of materials that names each bundled package", () => {
+test("build:binaries writes checksums, and a bill of materials that lists each bundled package", () => {
   const sums = readFileSync(join(built, "SHA256SUMS"), "utf8").trimEnd().split("\n");
   for (const line of sums) {
     const [sum, name] = line.split("  ") as [string, string];
@@ -227,7 +239,7 @@ test("build:binaries writes checksums, and a bill of materials that names each b
   }
 });
 
-test("the bundle runs on each runtime, in Deno with the permissions that the build tells", () => {
+test("the bundle runs on each runtime, and on Deno with the permissions that the build prints", () => {
   const bundle = join(built, "ucred.mjs");
   const flags = /deno run ((?:--allow-[a-z]+ )+)/.exec(told!.out)?.[1]?.trim().split(" ") ??
     ["--allow-ffi", "--allow-net", "--allow-read", "--allow-write", "--allow-env", "--allow-sys"];
@@ -240,7 +252,7 @@ test("the bundle runs on each runtime, in Deno with the permissions that the bui
   }
 });
 
-test("the executable reads no .env and no bunfig.toml of the folder where it is started", () => {
+test("the executable ignores .env and bunfig.toml in the working directory", () => {
   const folder = temporaryFolder();
   writeFileSync(join(folder, ".env"), "FORCE_COLOR=1\n");
   writeFileSync(join(folder, "bunfig.toml"), 'preload = ["./evil.ts"]\n');
@@ -251,7 +263,7 @@ test("the executable reads no .env and no bunfig.toml of the folder where it is 
   assert.ok(!out.includes("\u001b") && !out.includes("evil"), out);
 });
 
-/** What the dynamic loader of this machine would load for a program. */
+/** The libraries that the dynamic loader of this machine loads for a program. */
 function librariesOf(program: string): readonly string[] {
   return [...run(["ldd", program]).out.matchAll(/(\/\S+) \(0x/g)].map(([, path]) => path!);
 }
@@ -261,7 +273,7 @@ testWith(
     name: "ldd and chroot",
     met: succeeds("ldd", "--version") && succeeds("chroot", "--version"),
   }],
-  "the executable runs in a root that has nothing but itself, libc and /proc: no shell, no accounts",
+  "the executable runs in a root file system with only itself, libc and /proc",
   () => {
     const folder = temporaryFolder();
     for (const path of librariesOf(binary)) {
@@ -271,7 +283,7 @@ testWith(
     copyFileSync(binary, join(folder, "ucred"));
     chmodSync(join(folder, "ucred"), 0o755);
     for (const name of ["tmp", "proc"]) mkdirSync(join(folder, name));
-    // Bun's part of it aborts where there is no /proc.
+    // Bun aborts without /proc.
     const inside = (line: string) =>
       run([
         "unshare",
@@ -294,11 +306,11 @@ const musl = `/lib/ld-musl-${process.arch === "x64" ? "x86_64" : "aarch64"}.so.1
 
 testWith(
   [needs.root, needs.linux, { name: `${musl} (Debian: musl)`, met: existsSync(musl) }],
-  "the executable for musl runs, or says which library is missing",
+  "the executable for musl runs, or the loader reports which library is missing",
   () => {
     const target = `bun-linux-${process.arch}-musl`;
     const { code, out } = run([...build, "--target", target, "--out", built]);
-    if (code !== 0) return assert.match(out, /could not be/); // Bun's part for it is downloaded
+    if (code !== 0) return assert.match(out, /could not be/); // Bun downloads its runtime for musl
     const folder = temporaryFolder();
     mkdirSync(join(folder, "lib"));
     mkdirSync(join(folder, "tmp"));
@@ -314,7 +326,7 @@ const systemd: Need = { name: "systemd-analyze", met: succeeds("systemd-analyze"
 const units = join(root, "examples/systemd");
 const SERVICE = "ucred-guard@.service";
 
-/** The units with an executable that is here. */
+/** Writes the units to a folder, with the path of an existing executable. */
 function unitsHere(): string {
   const folder = temporaryFolder();
   const text = readFileSync(join(units, SERVICE), "utf8");
@@ -324,7 +336,7 @@ function unitsHere(): string {
   return folder;
 }
 
-testWith([systemd], "systemd-analyze finds nothing wrong in the units", () => {
+testWith([systemd], "systemd-analyze verify accepts the units", () => {
   const folder = unitsHere();
   const files = [`./${SERVICE}`, "./ucred-guard@.socket"];
   const { code, out, err } = run(["systemd-analyze", "verify", "--man=no", ...files], folder, {
@@ -333,13 +345,17 @@ testWith([systemd], "systemd-analyze finds nothing wrong in the units", () => {
   assert.deepEqual([code, out, err], [0, "", ""]);
 });
 
-testWith([systemd], "systemd-analyze finds the service exposed no more than 1.0 of 10", () => {
-  const args = ["security", "--offline=true", "--threshold=10", `./${SERVICE}`];
-  const { code, out } = run(["systemd-analyze", ...args], unitsHere());
-  assert.equal(code, 0);
-  const level = Number(/Overall exposure level .*: ([0-9.]+)/.exec(out)?.[1]);
-  assert.ok(level <= 1.0, out);
-});
+testWith(
+  [systemd],
+  "systemd-analyze security rates the exposure of the service at most 1.0 of 10",
+  () => {
+    const args = ["security", "--offline=true", "--threshold=10", `./${SERVICE}`];
+    const { code, out } = run(["systemd-analyze", ...args], unitsHere());
+    assert.equal(code, 0);
+    const level = Number(/Overall exposure level .*: ([0-9.]+)/.exec(out)?.[1]);
+    assert.ok(level <= 1.0, out);
+  },
+);
 
 testWith(
   [
@@ -347,7 +363,7 @@ testWith(
     needs.cc,
     { name: "systemd-socket-activate", met: succeeds("systemd-socket-activate", "--version") },
   ],
-  "the service's own command guards the socket that systemd passes",
+  "the command line of the service guards the socket that systemd passes",
   async () => {
     const folder = temporaryFolder();
     const behind = join(folder, "app.sock");

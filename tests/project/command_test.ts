@@ -1,4 +1,4 @@
-/** Tests that help, manual page, completions and code of the command say the same. */
+/** Help, manual page and completions match the command's code. */
 
 import type { Command } from "commander";
 import assert from "node:assert/strict";
@@ -19,10 +19,10 @@ import { testWith } from "../support/suite.ts";
 
 const program = programFor(() => {});
 const commands = everyCommand(program);
-/** Those that do something themselves. */
+/** The commands without subcommands. */
 const doing = commands.filter((command) => command.commands.length === 0);
 
-/** A folder with `ucred` in it, to be put before PATH. */
+/** A folder that contains `ucred`, for the front of PATH. */
 const bin = temporaryFolder();
 const main = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
 writeFileSync(join(bin, "ucred"), `#!/bin/sh\nexec "${process.execPath}" "${main}" "$@"\n`);
@@ -44,11 +44,11 @@ const run = (command: string, args: readonly string[], more = {}) =>
 const longs = (command: Command) =>
   command.createHelp().visibleOptions(command).map(({ long }) => long!);
 
-test("the program's version is the package's", () => {
+test("the program has the version of package.json", () => {
   assert.equal(program.version(), VERSION);
 });
 
-test("help of each command has its arguments, options, and examples", () => {
+test("--help of each command lists its arguments, options and examples", () => {
   for (const command of commands) {
     let help = "";
     command.configureOutput({ writeOut: (text) => help += text });
@@ -67,14 +67,14 @@ test("help of each command has its arguments, options, and examples", () => {
   }
 });
 
-/** An example's words after "ucred", as a shell takes them. */
+/** The words of an example after "ucred", as a shell splits them. */
 function wordsOf(example: string): readonly string[] {
   const [, line] = /\bucred ((?:[^>|&)]|'[^']*')*)/.exec(example) ?? [];
   assert.ok(line !== undefined, example);
   return run("bash", ["-c", `printf '%s\\0' ${line}`]).split("\0").slice(0, -1);
 }
 
-test("every example parses, and is one of the command below which it stands", async () => {
+test("each example in --help parses and belongs to its command", async () => {
   for (const command of commands) {
     for (const [example] of examplesOf(command)) {
       const fresh = programFor(() => {});
@@ -89,7 +89,7 @@ test("every example parses, and is one of the command below which it stands", as
   }
 });
 
-test("the manual page has every command, argument, option and example", () => {
+test("the manual page lists each command, argument, option and example", () => {
   const page = manual(program).replaceAll("\\-", "-").replaceAll("\\e", "\\");
   for (const command of doing) {
     assert.ok(page.includes(`\n.SS ${nameOf(command)} `), nameOf(command));
@@ -106,7 +106,7 @@ test("the manual page has every command, argument, option and example", () => {
 
 testWith(
   [need("man", "--version"), need("groff", "--version")],
-  "man(1) shows the page without a warning",
+  "man(1) shows the manual page without a warning",
   () => {
     const file = join(bin, "ucred.1");
     writeFileSync(file, `${manual(program)}\n`);
@@ -124,7 +124,7 @@ testWith(
   },
 );
 
-/** What is typed → what has to be among what is offered. */
+/** Typed words → completions that must be offered. */
 const TYPED: readonly (readonly [words: readonly string[], offered: readonly string[]])[] = [
   [[""], program.commands.map((command) => command.name())],
   [["policy", ""], ["check", "lint", "test", "explain", "who", "diff"]],
@@ -160,7 +160,7 @@ testWith(
       const flags = found.filter((word) => word.startsWith("--"));
       assert.ok(flags.every((flag) => offered.includes(flag)), lines[at]!);
     }
-    // Where nothing is offered, bash offers files.
+    // Without completions, bash offers files.
     assert.deepEqual(lines.slice(-3, -1), ["http", ""]);
     assert.match(lines.at(-1)!, /-o default .*-F _ucred ucred/);
   },
@@ -222,7 +222,7 @@ testWith(
         tmux("send-keys", "-l", `ucred ${words.join(" ")}`);
         tmux("send-keys", "Tab", "Tab");
         const last = offered.at(-1)!;
-        // With what was typed: the screen may still show what was offered before.
+        // Includes the typed words: the screen may still show earlier completions.
         const typed = `(?=[^]*^> ${["ucred", ...words].join(" ").trimEnd()})`;
         const shown = await shows(new RegExp(`${typed}[^]*(^|\\s)${last}(\\s|$)`, "m"));
         for (const word of offered) assert.match(shown, new RegExp(`(^|\\s)${word}(\\s|$)`, "m"));

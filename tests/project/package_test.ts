@@ -1,4 +1,4 @@
-/** The package as others get it, from dist/: its types, and that importing it does nothing. */
+/** The built package in dist/: its imports, its types, and its behaviour in old runtimes and browsers. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -24,7 +24,7 @@ test("package.json, deno.json and CHANGELOG.md agree on the version", () => {
   assert.ok(readFileSync(join(root, "CHANGELOG.md"), "utf8").includes(`## ${version}`));
 });
 
-test("mod.js and policy.js import no package; peers are optional", () => {
+test("mod.js and policy.js import no package, and peer dependencies are optional", () => {
   const { dependencies, peerDependencies, peerDependenciesMeta } = JSON.parse(
     readFileSync(join(root, "package.json"), "utf8"),
   );
@@ -43,7 +43,7 @@ test("the package contains the licence of each package that it bundles", () => {
   }
 });
 
-/** What a file in dist/ imports from elsewhere, itself or through others of them. */
+/** The packages and built-in modules that a file in dist/ imports, directly or through other files. */
 function outside(file: string): Set<string> {
   const found = new Set<string>();
   const seen = new Set([file]);
@@ -56,16 +56,16 @@ function outside(file: string): Set<string> {
   return found;
 }
 
-/** A file in dist/ without its comments, whose examples import too. */
+/** A file in dist/ without its comments: examples in comments contain imports. */
 const codeOf = (name: string): string =>
   readFileSync(join(root, "dist", name), "utf8").replaceAll(/\/\*[\s\S]*?\*\//g, "");
 
-test("the package has the schema of policies that the source makes", () => {
+test("dist/policy.schema.json is the schema that policySchema() returns", () => {
   const built = JSON.parse(readFileSync(join(root, "dist/policy.schema.json"), "utf8"));
   assert.deepEqual(built, JSON.parse(JSON.stringify(policySchema())));
 });
 
-/** What the types of an entry need of others; the rest needs nothing. */
+/** Entry → modules that its types import. The types of other entries import nothing. */
 const TYPES_FROM: Readonly<Record<string, readonly string[]>> = {
   "client.d.ts": ["node:http", "node:net"],
   "guard.d.ts": ["node:http", "node:net"],
@@ -75,7 +75,7 @@ const TYPES_FROM: Readonly<Record<string, readonly string[]>> = {
   "otel.d.ts": ["@opentelemetry/api"],
 };
 
-test("published types name no runtime's types and check without them", () => {
+test("published types compile without the types of a runtime", () => {
   const declarations = readdirSync(join(root, "dist")).filter((name) => name.endsWith(".d.ts"));
   assert.ok(declarations.length > 0);
   for (const name of declarations) {
@@ -90,7 +90,7 @@ test("published types name no runtime's types and check without them", () => {
     join(folder, "user.ts"),
     'import { peerCredentials } from "ucred";\nexport const uid: number = peerCredentials(3).uid;\n',
   );
-  // AbortSignal and Symbol.dispose are in every runtime's types; here they come with TypeScript's.
+  // These libraries declare AbortSignal and Symbol.dispose, as the types of each runtime do.
   const lib = ["es2022", "esnext.disposable", "dom"];
   const options = {
     ...{ strict: true, noEmit: true, types: [], lib, skipLibCheck: false },
@@ -101,7 +101,7 @@ test("published types name no runtime's types and check without them", () => {
   run("tsc", "--project", folder);
 });
 
-test("mod.ts exports what the package's main entry exports", async () => {
+test("dist/mod.js has the exports of mod.ts", async () => {
   const names = Object.keys(await import("../../mod.ts")).sort();
   assert.deepEqual(
     Object.keys(await import(new URL("../../dist/mod.js", import.meta.url).href)).sort(),
@@ -114,19 +114,19 @@ const runsNpm = { name: "a Node that runs npm (start through npm)", met: npmsNod
 
 testWith(
   [runsNpm],
-  "the built package imports in the Node that runs npm; the call says what to use",
+  "the built package imports in the Node that runs npm, and a call reports the supported versions",
   () => {
     const url = new URL("../../dist/mod.js", import.meta.url).href;
     const code = `import { peerCredentials } from "${url}";
      try { console.log(typeof peerCredentials(0).uid); }
      catch ({ code, hint }) { console.log(code, hint); }`;
     const output = run(npmsNode!, "--input-type=module", "--eval", code).trim();
-    // An older Node cannot call libc; a newer one can, and finds no Unix socket on fd 0.
+    // An older Node cannot call libc. A newer Node can, and fd 0 is not a Unix socket.
     assert.match(output, /^ERR_UCRED_UNSUPPORTED Use Node 26\.1 or later|^ERR_UCRED_NOT_UNIX/);
   },
 );
 
-test("the built package imports in a browser bundle; the call says what to use", async () => {
+test("the built package imports in a browser bundle, and a call reports the supported runtimes", async () => {
   const { outputFiles } = await build({
     stdin: { contents: 'export * from "./dist/mod.js";', resolveDir: root },
     ...{ bundle: true, write: false, platform: "browser", format: "iife", globalName: "ucred" },
