@@ -80,7 +80,9 @@ const LANES: { readonly [lane: string]: string } = {
   servers: "tests/{servers,client}/*_test.ts",
   pure: "tests/{core,policy}/**/*_test.ts",
   /** Tests with results that depend on the CPU. */
-  native: "tests/{ffi,adapters,system,identity,live}/*_test.ts",
+  native:
+    "tests/{{ffi,adapters,identity,live}/*,system/{accounts,overflow_ids,private_group}}_test.ts",
+  system: "tests/system/!(accounts|overflow_ids|private_group)*_test.ts",
 };
 /** Lane → test files that test the project itself, on Node only. */
 const PROJECT_LANES: { readonly [lane: string]: string } = {
