@@ -1,4 +1,4 @@
-/** Writes to an audit log that must not grow beyond a limit of the kernel's; says what came of it. */
+/** Writes to an audit log under RLIMIT_FSIZE, and prints the result. */
 
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";

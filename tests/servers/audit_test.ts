@@ -1,4 +1,4 @@
-/** The audit log: what is in it, that no client can forge a line, and that no server waits for it. */
+/** The audit log: its records, escaping, back-pressure, rotation and closing. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -43,7 +43,7 @@ const decision = {
   message: undefined,
 };
 
-/** An event that a client has a say in. */
+/** An event with text that a client chose. */
 function decided(action: string, connection = 1): ServerEvent {
   return { type: "decided", server: "/s", connection, peer: somebody, action, decision };
 }
@@ -54,7 +54,7 @@ interface Entry {
   readonly [name: string]: unknown;
 }
 
-/** Every line of a log is one event, whole. */
+/** Parses a log, each of whose lines must be one complete event. */
 function entries(file: string): Entry[] {
   const text = readFileSync(file, "utf8");
   assert.ok(text === "" || text.endsWith("\n"));
@@ -63,7 +63,7 @@ function entries(file: string): Entry[] {
 
 const without = ({ time: _, ...rest }: Entry): object => rest;
 
-/** Writes to a log in a file, and gives what is in it. */
+/** Writes to a log, and returns the records in its file. */
 async function logged(
   run: (audit: AuditLog) => void | Promise<void>,
   options?: AuditOptions,
@@ -75,11 +75,11 @@ async function logged(
   return entries(file);
 }
 
-// --- What is in it
+// ── records ──
 
 testWith(
   [...here, needs.root],
-  "auditLog() has a line for all that happens at a server",
+  "auditLog() writes one line for each event of a server",
   async () => {
     const path = freshPath();
     const policy = definePolicy({
@@ -130,7 +130,7 @@ testWith(
   },
 );
 
-test("auditLog() leaves out what was allowed, when it has only what was denied", async () => {
+test("auditLog() omits allowed connections and actions with onlyDenied", async () => {
   const denied = { ...decision, allowed: false };
   const { error, ...event } = {
     type: "failed",
@@ -163,7 +163,7 @@ test("auditLog() leaves out what was allowed, when it has only what was denied",
 
 testWith(
   linux,
-  "auditLog() makes its file for its own user, and appends to what is there",
+  "auditLog() creates its file with mode 0600, and appends to an existing file",
   async () => {
     const file = freshPath("audit.log");
     for (let times = 1; times <= 3; times++) {
@@ -179,16 +179,16 @@ testWith(
   },
 );
 
-test("auditLog() throws, when the file cannot be opened or an option is wrong", () => {
+test("auditLog() throws when the file cannot be opened or an option is wrong", () => {
   assert.throws(() => auditLog({ file: "/nowhere/audit.log" }), { code: "ENOENT" });
   for (const maxWaiting of [0, -1, 1.5, NaN, "1" as unknown as number]) {
     assert.throws(() => auditLog({ maxWaiting }), RangeError);
   }
 });
 
-// --- Forging
+// ── forged records ──
 
-/** What a line may be of: nothing that ends it, hides, or turns around what follows. */
+/** The characters of a line: none that ends it, is invisible, or changes the text direction. */
 const PRINTABLE = /^[^\p{C}\p{Zl}\p{Zp}]*$/u;
 
 const text = fc.string({ unit: "binary", maxLength: 60 });
@@ -246,7 +246,7 @@ test("auditLog() writes one printable line for each event, whatever a client sen
   assert.equal(audit.dropped, 0);
 });
 
-test("auditLog() cuts what is very long", async () => {
+test("auditLog() truncates long fields", async () => {
   const long = "x".repeat(1 << 20);
   const lines = await logged((audit) => {
     audit.write(decided(long));
@@ -262,7 +262,7 @@ test("auditLog() cuts what is very long", async () => {
 
 testWith(
   linux,
-  "auditLog() has a line for each request, whatever bytes are in its path",
+  "auditLog() writes one line for each request, with any bytes in the path",
   async () => {
     const path = freshPath();
     const targets = [
@@ -298,7 +298,7 @@ testWith(
 
 testWith(
   here,
-  "A failure is told in words that cannot be taken for a line of the log",
+  "a process warning about a failure does not look like a line of the audit log",
   async () => {
     const path = freshPath();
     const fails = createServer({}, () => {
@@ -322,9 +322,9 @@ testWith(
   },
 );
 
-// --- What keeps it from being written
+// ── writes that fail or block ──
 
-test("auditLog() keeps what was allowed among a flood of what was denied", async () => {
+test("auditLog() keeps records of allowed actions during a flood of denied ones", async () => {
   const others = (uid: number) => ({ ...somebody, uid }) as typeof somebody;
   const denied = (uid: number, at: number) => {
     const event = decided(`DELETE /${at}`) as DecidedEvent;
@@ -355,7 +355,7 @@ test("auditLog() keeps what was allowed among a flood of what was denied", async
 
 testWith(
   linux,
-  "auditLog() counts what is dropped, when the disk is full, and goes on",
+  "auditLog() counts dropped lines while the disk is full, and continues afterwards",
   async () => {
     const audit = auditLog({ file: "/dev/full" });
     for (let times = 1; times <= 20; times++) {
@@ -369,34 +369,38 @@ testWith(
   },
 );
 
-testWith(linux, "auditLog() leaves whole lines, when its file may grow no more", async () => {
-  const file = freshPath("audit.log");
-  const script = new URL("./audit_limited.ts", import.meta.url).pathname;
-  const child = new Child("bash", [
-    "-c",
-    'ulimit -f 4; trap "" XFSZ; exec "$@"',
-    "-",
-    ...runtimeCommand(),
-    script,
-    file,
-  ]);
-  const answer = await child.json<{ dropped: number; error: string; after: number }>();
-  assert.match(answer.error, /EFBIG|too large/i);
-  assert.ok(answer.dropped > 0);
-  // Afterwards every line is whole, but one that may be torn, which stands by itself.
-  const lines = readFileSync(file, "utf8").split("\n").filter((line) => line !== "");
-  const whole = lines.filter((line) => line.endsWith("}"));
-  assert.ok(lines.length - whole.length <= 1);
-  for (const line of whole) JSON.parse(line);
-});
+testWith(
+  linux,
+  "auditLog() leaves only whole lines when its file reaches RLIMIT_FSIZE",
+  async () => {
+    const file = freshPath("audit.log");
+    const script = new URL("./audit_limited.ts", import.meta.url).pathname;
+    const child = new Child("bash", [
+      "-c",
+      'ulimit -f 4; trap "" XFSZ; exec "$@"',
+      "-",
+      ...runtimeCommand(),
+      script,
+      file,
+    ]);
+    const answer = await child.json<{ dropped: number; error: string; after: number }>();
+    assert.match(answer.error, /EFBIG|too large/i);
+    assert.ok(answer.dropped > 0);
+    // Afterwards every line is complete, except a partial one that stands alone.
+    const lines = readFileSync(file, "utf8").split("\n").filter((line) => line !== "");
+    const whole = lines.filter((line) => line.endsWith("}"));
+    assert.ok(lines.length - whole.length <= 1);
+    for (const line of whole) JSON.parse(line);
+  },
+);
 
 testWith(
   linux,
-  "No server waits for a pipe that is not read; what is dropped is counted and told",
+  "auditLog() does not block on an unread pipe, and reports the dropped lines",
   async () => {
     const file = freshPath("pipe");
     execFileSync("mkfifo", [file]);
-    assert.throws(() => auditLog({ file }), { code: "ENXIO" }); // nobody reads: not waited for either
+    assert.throws(() => auditLog({ file }), { code: "ENXIO" }); // without a reader: it fails at once
     const reader = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
     const audit = auditLog({ file, maxWaiting: 10_000 });
     const action = "x".repeat(900);
@@ -415,7 +419,7 @@ testWith(
         assert.match(String(error), /EAGAIN|unavailable/);
       }
     };
-    // As soon as it is read, what waited and what comes is written.
+    // Once the pipe is read, waiting and new lines are written.
     let written = 1000;
     await until(() => {
       audit.write(decided("last", written++));
@@ -435,13 +439,13 @@ testWith(
     assert.equal(told.reduce((sum, { count }) => sum + (count as number), 0), audit.dropped);
     const kept = lines.filter(({ event }) => event === "decided");
     assert.equal(kept.length + audit.dropped, written);
-    // What was written is in order.
+    // The written lines are in order.
     const numbers = kept.map(({ connection }) => connection as number);
     assert.deepEqual(numbers, numbers.toSorted((a, b) => a - b));
   },
 );
 
-testWith(linux, "close() does not wait for ever, when nobody reads", async () => {
+testWith(linux, "close() of an audit log ends although its pipe has no reader", async () => {
   const file = freshPath("pipe");
   execFileSync("mkfifo", [file]);
   const reader = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -453,7 +457,7 @@ testWith(linux, "close() does not wait for ever, when nobody reads", async () =>
   closeSync(reader);
 });
 
-testWith(here, "A server serves as ever, when its stderr is not read", async () => {
+testWith(here, "a server keeps serving when its stderr is not read", async () => {
   const pipe = freshPath("pipe");
   execFileSync("mkfifo", [pipe]);
   const path = freshPath();
@@ -467,7 +471,7 @@ testWith(here, "A server serves as ever, when its stderr is not read", async () 
     ["bash", "-c", 'exec 2<>"$0"; exec "$@"', pipe],
   );
   await server.child.json();
-  // A pipe takes 64 KiB; this is more.
+  // More than the 64 KiB that a pipe holds.
   assert.equal(await crowd(path, 1000), 1000);
   assert.equal(await visit(path), `${process.getuid!()}\n`);
   const { accepted } = await server.tell<{ accepted: number }>({ stats: true });
@@ -475,7 +479,7 @@ testWith(here, "A server serves as ever, when its stderr is not read", async () 
   await server.kill();
 });
 
-testWith(here, "auditLog() writes to stderr, when there is no file", async () => {
+testWith(here, "auditLog() writes to stderr without a file", async () => {
   const path = freshPath();
   const file = freshPath("stderr");
   const server = new ServerProcess(
@@ -490,11 +494,11 @@ testWith(here, "auditLog() writes to stderr, when there is no file", async () =>
   assert.deepEqual(lines.map((line) => (JSON.parse(line) as Entry).event), ["accepted", "closed"]);
 });
 
-// --- Rotation, the end
+// ── rotation and closing ──
 
 testWith(
   linux,
-  "reopen() goes on in a new file, and finishes the one that was renamed",
+  "reopen() continues in a new file, and finishes the renamed one",
   async () => {
     const file = freshPath("audit.log");
     const audit = auditLog({ file });
@@ -519,7 +523,7 @@ testWith(
   },
 );
 
-testWith(linux, "reopen() writes on as before, when the file cannot be opened anew", async () => {
+testWith(linux, "reopen() keeps the old file when the new one cannot be opened", async () => {
   const folder = freshPath("folder");
   execFileSync("mkdir", [folder]);
   const file = `${folder}/audit.log`;
@@ -536,7 +540,7 @@ testWith(linux, "reopen() writes on as before, when the file cannot be opened an
 
 testWith(
   linux,
-  "close() writes all that waits; what comes later is dropped and counted",
+  "close() writes all waiting lines; later ones are dropped and counted",
   async () => {
     const file = freshPath("audit.log");
     writeFileSync(file, "");
@@ -553,7 +557,7 @@ testWith(
   },
 );
 
-testWith(linux, "auditLog() keeps descriptors of no file that it has finished with", async () => {
+testWith(linux, "auditLog() closes the descriptors of finished files", async () => {
   const { readdirSync } = await import("node:fs");
   const count = () => readdirSync("/proc/self/fd").length;
   const before = count();
@@ -596,7 +600,7 @@ for (const engine of ["node:http", undefined] as const) {
 
 testWith(
   linux,
-  "an audit log writes to its file, and nowhere else, when other code closes its descriptor",
+  "auditLog() writes only to its file when other code has closed its descriptor",
   async () => {
     const file = freshPath("audit.jsonl");
     const event: ServerEvent = {

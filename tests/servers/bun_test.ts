@@ -1,4 +1,4 @@
-/** Bun.listen with identities: who gets in, what handlers hear, and what never ends the server. */
+/** `ucred/bun`: admission, handlers, and errors that must not stop the server. */
 
 import assert from "node:assert/strict";
 import { existsSync, readdirSync } from "node:fs";
@@ -24,7 +24,7 @@ const asRoot = [...here, needs.root];
 
 const greet: BunHandlers = { open: (socket, { uid }) => void socket.end(`welcome, ${uid}`) };
 
-/** Runs something while a server listens where all may connect. */
+/** Runs a callback while a server listens with mode 0666. */
 async function served(
   options: Omit<BunListenOptions, "path" | "systemd" | "socket">,
   run: (path: string, server: BunServer) => Promise<void>,
@@ -41,7 +41,7 @@ async function served(
   assert.deepEqual([server.stats().open, readdirSync(dirname(path))], [0, []]);
 }
 
-test("listen() of ucred/bun rejects, when this is not Bun or an option is wrong", async () => {
+test("listen() of ucred/bun rejects on other runtimes and when an option is wrong", async () => {
   const options = { path: freshPath(), socket: greet };
   if (!needs.bun.met) return await assert.rejects(listen(options), TypeError);
   await assert.rejects(listen({ ...options, policy: "everyone" as never }), TypeError);
@@ -50,15 +50,19 @@ test("listen() of ucred/bun rejects, when this is not Bun or an option is wrong"
   await assert.rejects(listen({ ...options, path: "/nowhere/s" }), { code: "ERR_UCRED_LISTEN" });
 });
 
-testWith(asRoot, "listen() of ucred/bun lets in root and its own user only", async () => {
-  await served({}, async (path, server) => {
-    assert.equal(await visitAs(0, path), "welcome, 0");
-    for (const uid of [1, 1000, 65534]) assert.equal(await visitAs(uid, path), "");
-    assert.deepEqual(server.stats().refused, { policy: 3, limits: 0, unidentified: 0 });
-  });
-});
+testWith(
+  asRoot,
+  "listen() of ucred/bun accepts only root and its own user without a policy",
+  async () => {
+    await served({}, async (path, server) => {
+      assert.equal(await visitAs(0, path), "welcome, 0");
+      for (const uid of [1, 1000, 65534]) assert.equal(await visitAs(uid, path), "");
+      assert.deepEqual(server.stats().refused, { policy: 3, limits: 0, unidentified: 0 });
+    });
+  },
+);
 
-testWith(asRoot, "listen() of ucred/bun tells users apart, when many come at once", async () => {
+testWith(asRoot, "listen() of ucred/bun identifies each of many concurrent users", async () => {
   const policy = definePolicy({
     version: 1,
     rules: [{ name: "some", when: { uid: "1000-1019" }, allow: true }],
@@ -75,7 +79,7 @@ testWith(asRoot, "listen() of ucred/bun tells users apart, when many come at onc
   });
 });
 
-testWith(asRoot, "No handler hears of who is refused", async () => {
+testWith(asRoot, "listen() of ucred/bun calls no handler for refused connections", async () => {
   const heard: string[] = [];
   const handlers = Object.fromEntries(
     ["open", "data", "drain", "end", "timeout", "close", "error"].map((name) => [
@@ -98,32 +102,36 @@ testWith(asRoot, "No handler hears of who is refused", async () => {
   }, handlers);
 });
 
-testWith([needs.bun], "Handlers get what comes, and send what is to go", async () => {
-  const events: string[] = [];
-  await served({}, async (path, server) => {
-    const socket = connect({ path, allowHalfOpen: true });
-    let text = "";
-    socket.setEncoding("utf8").on("data", (part) => text += part);
-    socket.write("one");
-    await until(() => text === "got one");
-    socket.end("two");
-    await new Promise((resolve) => socket.once("close", resolve));
-    assert.equal(text, "got onegot twobye");
-    await until(() => server.stats().open === 0);
-    assert.deepEqual(events, ["open", "data", "data", "end", "close"]);
-  }, {
-    open: () => void events.push("open"),
-    data: (socket, data) => {
-      events.push("data");
-      socket.write(`got ${new TextDecoder().decode(data)}`);
-    },
-    end: (socket) => {
-      events.push("end");
-      socket.end("bye");
-    },
-    close: () => void events.push("close"),
-  });
-});
+testWith(
+  [needs.bun],
+  "listen() of ucred/bun passes events to the handlers, which can send data",
+  async () => {
+    const events: string[] = [];
+    await served({}, async (path, server) => {
+      const socket = connect({ path, allowHalfOpen: true });
+      let text = "";
+      socket.setEncoding("utf8").on("data", (part) => text += part);
+      socket.write("one");
+      await until(() => text === "got one");
+      socket.end("two");
+      await new Promise((resolve) => socket.once("close", resolve));
+      assert.equal(text, "got onegot twobye");
+      await until(() => server.stats().open === 0);
+      assert.deepEqual(events, ["open", "data", "data", "end", "close"]);
+    }, {
+      open: () => void events.push("open"),
+      data: (socket, data) => {
+        events.push("data");
+        socket.write(`got ${new TextDecoder().decode(data)}`);
+      },
+      end: (socket) => {
+        events.push("end");
+        socket.end("bye");
+      },
+      close: () => void events.push("close"),
+    });
+  },
+);
 
 const FAILING: { readonly [how: string]: () => unknown } = {
   "throws": () => {
@@ -140,40 +148,44 @@ const FAILING: { readonly [how: string]: () => unknown } = {
 
 for (const [how, fail] of Object.entries(FAILING)) {
   for (const name of ["open", "data", "end", "close"] as const) {
-    testWith(here, `A handler of "${name}" that ${how} ends that connection only`, async () => {
-      let isBroken = false;
-      const handlers: BunHandlers = {
-        open: (socket) => void (isBroken && name === "close" && socket.end()),
-        [name]: (socket: BunSocket) => {
-          if (isBroken) return fail();
-          if (name === "end") socket.end();
-          return undefined;
-        },
-      };
-      await served({}, async (path, server) => {
-        const other = await Visitor.at(path);
-        await until(() => server.stats().open === 1);
-        isBroken = true;
-        if (name === "end") {
-          const socket = connect({ path, allowHalfOpen: true }).on("error", () => {}).resume();
-          const closed = new Promise((resolve) => socket.once("close", resolve));
-          socket.end();
-          await closed;
-        } else assert.equal(await visit(path, "--send", "hello"), "");
-        await until(() => server.stats().failed === 1 && server.stats().open === 1);
-        isBroken = false;
-        const third = await Visitor.at(path);
-        await until(() => server.stats().open === 2);
-        for (const visitor of [other, third]) await visitor.leave();
-        await until(() => server.stats().open === 0);
-      }, handlers);
-    });
+    testWith(
+      here,
+      `listen() of ucred/bun closes only one connection when its "${name}" handler ${how}`,
+      async () => {
+        let isBroken = false;
+        const handlers: BunHandlers = {
+          open: (socket) => void (isBroken && name === "close" && socket.end()),
+          [name]: (socket: BunSocket) => {
+            if (isBroken) return fail();
+            if (name === "end") socket.end();
+            return undefined;
+          },
+        };
+        await served({}, async (path, server) => {
+          const other = await Visitor.at(path);
+          await until(() => server.stats().open === 1);
+          isBroken = true;
+          if (name === "end") {
+            const socket = connect({ path, allowHalfOpen: true }).on("error", () => {}).resume();
+            const closed = new Promise((resolve) => socket.once("close", resolve));
+            socket.end();
+            await closed;
+          } else assert.equal(await visit(path, "--send", "hello"), "");
+          await until(() => server.stats().failed === 1 && server.stats().open === 1);
+          isBroken = false;
+          const third = await Visitor.at(path);
+          await until(() => server.stats().open === 2);
+          for (const visitor of [other, third]) await visitor.leave();
+          await until(() => server.stats().open === 0);
+        }, handlers);
+      },
+    );
   }
 }
 
 testWith(
   here,
-  "listen() of ucred/bun goes on, when its peers leave at once or are killed",
+  "listen() of ucred/bun continues when peers hang up at once or are killed",
   async () => {
     const before = openDescriptors();
     await served({ limits: { connectionsPerUser: 4096 } }, async (path, server) => {
@@ -188,7 +200,7 @@ testWith(
   },
 );
 
-testWith(asRoot, "listen() of ucred/bun keeps one user from locking out the others", async () => {
+testWith(asRoot, "listen() of ucred/bun limits the connections of each user", async () => {
   await served({ policy: "anyone", limits: { connectionsPerUser: 2 } }, async (path, server) => {
     const stay = () => Visitor.at(path, ["--uid", "1000"]);
     const held = [await stay(), await stay()];
@@ -202,7 +214,7 @@ testWith(asRoot, "listen() of ucred/bun keeps one user from locking out the othe
   });
 });
 
-testWith(here, "close() of ucred/bun lets connections end by themselves, then cuts", async () => {
+testWith(here, "close() of ucred/bun waits for connections, then cuts them off", async () => {
   const path = freshPath();
   const socket: BunHandlers = { open: (socket) => void socket.write("hello") };
   const server = await listen({ path, socket });
@@ -224,16 +236,23 @@ testWith(here, "close() of ucred/bun lets connections end by themselves, then cu
   await again.close();
 });
 
-testWith(here, "listen() of ucred/bun rejects, when a server answers there already", async () => {
-  await served({}, async (path) => {
-    await assert.rejects(listen({ path, socket: greet }), { code: "ERR_UCRED_LISTEN", errno: 98 });
-    assert.equal(await visit(path), `welcome, ${process.getuid!()}`);
-  });
-});
+testWith(
+  here,
+  "listen() of ucred/bun rejects when another server listens at the path",
+  async () => {
+    await served({}, async (path) => {
+      await assert.rejects(listen({ path, socket: greet }), {
+        code: "ERR_UCRED_LISTEN",
+        errno: 98,
+      });
+      assert.equal(await visit(path), `welcome, ${process.getuid!()}`);
+    });
+  },
+);
 
 testWith(
   [needs.bun],
-  "close() takes times that are longer than timers, and refuses what is no time",
+  "close() accepts timeouts beyond setTimeout's maximum, and rejects invalid ones",
   async () => {
     let heard = 0;
     await served({}, async (path, server) => {

@@ -1,4 +1,4 @@
-/** Tests of sockets in the way that do not answer and are in use nevertheless: they are left alone. */
+/** Sockets that are in use but do not answer: `listen()` must not replace them. */
 
 import assert from "node:assert/strict";
 import { lstatSync } from "node:fs";
@@ -18,7 +18,7 @@ async function assertLeftAlone(path: string): Promise<void> {
   assert.equal(lstatSync(path).ino, ino);
 }
 
-testWith(here, "a server does not replace a socket of packets", async () => {
+testWith(here, "listen() does not replace a seqpacket socket", async () => {
   const path = freshPath();
   const child = new Child(peerProgram, ["--seqpacket", "--listen", path]);
   await child.line();
@@ -26,7 +26,7 @@ testWith(here, "a server does not replace a socket of packets", async () => {
   await child.end();
 });
 
-testWith([needs.linux], "a server does not replace a socket of datagrams", async () => {
+testWith([needs.linux], "listen() does not replace a datagram socket", async () => {
   const path = freshPath();
   const messages = receive(path);
   await assertLeftAlone(path);
@@ -35,10 +35,10 @@ testWith([needs.linux], "a server does not replace a socket of datagrams", async
 
 testWith(
   here,
-  "a server does not replace one whose queue is full; it does when that has ended",
+  "listen() does not replace a socket with a full queue until its server has ended",
   async () => {
     const path = freshPath();
-    const child = new Child(peerProgram, ["--listen", path]); // accepts nothing
+    const child = new Child(peerProgram, ["--listen", path]); // never calls accept(2)
     await child.line();
     const clients: Socket[] = [];
     const isFull = () =>

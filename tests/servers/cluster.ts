@@ -1,4 +1,4 @@
-/** Two workers of node:cluster that listen at one path, one after the other: what each of them gets. */
+/** Two workers of node:cluster listen at one path in turn; each prints its result. */
 
 import cluster from "node:cluster";
 import { once } from "node:events";

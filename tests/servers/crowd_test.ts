@@ -1,4 +1,4 @@
-/** Connections of thousands of users, 64 at a time: each gets its own identity. */
+/** Thousands of users with 64 concurrent connections: each connection is identified correctly. */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -27,7 +27,10 @@ const mode = 0o666;
 interface Server {
   readonly kind: "stream" | "http";
   readonly needs?: readonly Need[];
-  /** Starts it; what is returned stops it and tells how many connections it has seen. */
+  /**
+   * Starts the server. The returned function stops it and returns the number of connections that it has
+   * seen.
+   */
   start(path: string): Promise<() => Promise<number>>;
 }
 

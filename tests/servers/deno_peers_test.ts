@@ -1,4 +1,4 @@
-/** Deno.listen with identities: who gets in, that each is told apart, and what is refused in doubt. */
+/** `withPeers()`: admission, identification of each connection, and refusal in case of doubt. */
 
 import assert from "node:assert/strict";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
@@ -19,13 +19,13 @@ const asRoot = [...here, needs.root];
 type Handler = (conn: Deno.UnixConn, peer: Peer) => unknown;
 
 const say = async (conn: Deno.UnixConn, text: string): Promise<void> => {
-  await conn.write(new TextEncoder().encode(text)).catch(() => {}); // it may have left
+  await conn.write(new TextEncoder().encode(text)).catch(() => {}); // the client may have hung up
   conn.close();
 };
 
 const greet: Handler = (conn, { uid }) => say(conn, `welcome, ${uid}`);
 
-/** Runs something while connections are handled. */
+/** Runs a callback while connections are handled. */
 async function served(
   options: WithPeersOptions,
   run: (path: string, peers: PeerListener<Deno.UnixConn>) => Promise<void>,
@@ -46,7 +46,7 @@ async function served(
   }
 }
 
-testWith(asRoot, "withPeers() lets in root and its own user only, without a policy", async () => {
+testWith(asRoot, "withPeers() accepts only root and its own user without a policy", async () => {
   await served({}, async (path, peers) => {
     assert.equal(await visitAs(0, path), "welcome, 0");
     for (const uid of [1, 1000, 65534]) assert.equal(await visitAs(uid, path), "");
@@ -54,7 +54,7 @@ testWith(asRoot, "withPeers() lets in root and its own user only, without a poli
   });
 });
 
-testWith(asRoot, "withPeers() tells users apart, when many come at once", async () => {
+testWith(asRoot, "withPeers() identifies each of many concurrent users", async () => {
   const policy = definePolicy({
     version: 1,
     rules: [{ name: "some", when: { uid: "1000-1019" }, allow: true }],
@@ -73,7 +73,7 @@ testWith(asRoot, "withPeers() tells users apart, when many come at once", async 
 
 testWith(
   asRoot,
-  "withPeers() tells users apart, when descriptors come and go meanwhile",
+  "withPeers() identifies each peer while other descriptors open and close",
   async () => {
     const files: number[] = [];
     const juggle = () => {
@@ -108,7 +108,7 @@ testWith(
 
 testWith(
   asRoot,
-  "withPeers() tells users apart, when the program duplicates descriptors of connections",
+  "withPeers() identifies each peer while the program duplicates descriptors of connections",
   async () => {
     const copies: number[] = [];
     const { fcntl, close } = openedSystem().libc.linux!;
@@ -129,7 +129,7 @@ testWith(
   },
 );
 
-testWith(here, "withPeers() refuses, when the connection cannot be found", async () => {
+testWith(here, "withPeers() refuses a connection when its descriptor cannot be found", async () => {
   const path = freshPath();
   const listener = Deno.listen({ transport: "unix", path });
   const elsewhere = {
@@ -148,7 +148,7 @@ testWith(here, "withPeers() refuses, when the connection cannot be found", async
 
 testWith(
   here,
-  "identify() knows a connection of withPeers(), and no other of Deno.listen",
+  "identify() accepts a connection of withPeers(), and no other of Deno.listen",
   async () => {
     await served({}, async (path) => {
       assert.equal(await visit(path), `${Deno.uid()}`);
@@ -166,7 +166,7 @@ testWith(
 
 testWith(
   here,
-  "withPeers() counts a connection as open until it is closed, in any way",
+  "withPeers() counts a connection as open until it is closed in any way",
   async () => {
     const conns: Deno.UnixConn[] = [];
     const before = openDescriptors();
@@ -179,7 +179,7 @@ testWith(
       assert.equal(peers.stats().open, 2);
       assert.throws(() => conns[0]!.close());
       assert.equal(peers.stats().open, 2);
-      // Its streams close it without a word.
+      // Its streams close it without an event.
       const closing = conns[1]!.readable.pipeTo(conns[1]!.writable);
       await visitors[1]!.leave();
       await closing;
@@ -195,10 +195,10 @@ testWith(
 
 testWith(
   [...here, needs.peerPidfd],
-  "withPeers() gives all back of what its streams have closed, when a limit was reached meanwhile",
+  "withPeers() releases connections that streams have closed when a limit is reached",
   async () => {
     const before = pidfds();
-    const held: Peer[] = []; // what is not collected
+    const held: Peer[] = []; // prevents garbage collection
     let [left, closed] = [0, 0];
     const count = () => void closed++;
     subscribe(CHANNELS.closed, count);
@@ -223,24 +223,28 @@ testWith(
   },
 );
 
-testWith(here, "close() ends the iteration, and leaves open what is open", async () => {
-  const conns: Deno.UnixConn[] = [];
-  let path = "";
-  let visitor: Visitor | undefined;
-  await served({}, async (where, peers) => {
-    path = where;
-    visitor = await Visitor.at(where);
-    await until(() => conns.length === 1);
-    peers.close();
-    peers.close();
-    assert.deepEqual(await peers.next(), { done: true, value: undefined });
-  }, (conn) => void conns.push(conn));
-  assert.match(await visit(path), /ENOENT|ECONNREFUSED/);
-  await say(conns[0]!, "goodbye");
-  assert.equal(await visitor!.text(), "goodbye");
-});
+testWith(
+  here,
+  "close() of withPeers() ends the iteration, and leaves connections open",
+  async () => {
+    const conns: Deno.UnixConn[] = [];
+    let path = "";
+    let visitor: Visitor | undefined;
+    await served({}, async (where, peers) => {
+      path = where;
+      visitor = await Visitor.at(where);
+      await until(() => conns.length === 1);
+      peers.close();
+      peers.close();
+      assert.deepEqual(await peers.next(), { done: true, value: undefined });
+    }, (conn) => void conns.push(conn));
+    assert.match(await visit(path), /ENOENT|ECONNREFUSED/);
+    await say(conns[0]!, "goodbye");
+    assert.equal(await visitor!.text(), "goodbye");
+  },
+);
 
-testWith(here, "An iteration that is left closes the listener", async () => {
+testWith(here, "withPeers() closes the listener when the loop is left", async () => {
   const path = freshPath();
   const peers = withPeers(Deno.listen({ transport: "unix", path }));
   const visitor = visit(path);
@@ -254,7 +258,7 @@ testWith(here, "An iteration that is left closes the listener", async () => {
   assert.match(await visit(path), /ENOENT|ECONNREFUSED/);
 });
 
-testWith(here, "withPeers() goes on, when there were no descriptors left for a while", async () => {
+testWith(here, "withPeers() continues after descriptors had run out", async () => {
   const path = freshPath();
   const script = new URL("deno_starved.ts", import.meta.url).pathname;
   const limit = ["-c", 'ulimit -n 200 && exec "$@"', "-"];
@@ -274,7 +278,7 @@ testWith(here, "withPeers() goes on, when there were no descriptors left for a w
   await child.end();
 });
 
-testWith(here, "withPeers() refuses a listener, when another one has its address", async () => {
+testWith(here, "withPeers() throws when another listener has the same address", async () => {
   const path = freshPath();
   const former = Deno.listen({ transport: "unix", path });
   await served({}, async () => {
@@ -295,17 +299,17 @@ testWith(here, "withPeers() refuses a listener, when another one has its address
 
 testWith(
   here,
-  "withPeers() takes a listener once: two could mistake each other's connections",
+  "withPeers() throws when it already has the listener",
   () => {
     const listener = Deno.listen({ transport: "unix", path: freshPath() });
-    assert.throws(() => withPeers(listener, { limits: { connections: 0 } }), RangeError); // not taken
+    assert.throws(() => withPeers(listener, { limits: { connections: 0 } }), RangeError); // the listener is not in use
     const peers = withPeers(listener);
     assert.throws(() => withPeers(listener), { code: "ERR_UCRED_LISTEN" });
     peers.close();
   },
 );
 
-test("withPeers() throws, when it is given anything but a Unix listener", () => {
+test("withPeers() throws without a Unix listener", () => {
   const listener = (addr: object) =>
     ({ addr, accept: () => Promise.reject(), close() {} }) as never;
   for (const addr of [{ transport: "tcp", port: 1 }, { transport: "unix" }, {}]) {
@@ -313,9 +317,13 @@ test("withPeers() throws, when it is given anything but a Unix listener", () => 
   }
 });
 
-testWith([needs.deno], "withPeers() throws, when the policy is none, and listens on", () => {
-  const listener = Deno.listen({ transport: "unix", path: freshPath() });
-  assert.throws(() => withPeers(listener, { policy: "everyone" as never }), TypeError);
-  assert.throws(() => withPeers(listener, { limits: { connections: 0 } }), RangeError);
-  listener.close();
-});
+testWith(
+  [needs.deno],
+  "withPeers() throws when the policy is wrong, and leaves the listener open",
+  () => {
+    const listener = Deno.listen({ transport: "unix", path: freshPath() });
+    assert.throws(() => withPeers(listener, { policy: "everyone" as never }), TypeError);
+    assert.throws(() => withPeers(listener, { limits: { connections: 0 } }), RangeError);
+    listener.close();
+  },
+);

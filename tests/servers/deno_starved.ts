@@ -1,6 +1,6 @@
 /**
- * A server of ucred/deno that uses up its descriptors when it is told to "fill", and gives them back
- * upon "free". Its argument is the path; it says what it has done, and on "stats" what it has seen.
+ * A server of ucred/deno. The argument is its path. On "fill" it uses up its descriptors, on "free" it
+ * closes them again, and on "stats" it prints its counters.
  */
 
 import { closeSync, openSync } from "node:fs";
@@ -10,11 +10,11 @@ import { withPeers } from "../../servers/deno.ts";
 
 const say = (answer: unknown) => process.stdout.write(`${JSON.stringify(answer)}\n`);
 const fillers: number[] = [];
-process.on("SIGUSR2", () => {}); // takes Deno 2.9.5 some descriptors, for want of which it panics
+process.on("SIGUSR2", () => {}); // installing a handler needs descriptors, without which Deno 2.9.5 panics
 
 const peers = withPeers(Deno.listen({ transport: "unix", path: process.argv[2]! }));
 createInterface({ input: process.stdin }).on("line", (order) => {
-  // Later: Deno takes a descriptor for each read of its input, and is to have the next one by then.
+  // Deferred: Deno needs a descriptor for each read of its input.
   if (order === "fill") setTimeout(fill, 50);
   if (order === "free") say({ freed: fillers.splice(0).map(closeSync).length > 0 });
   if (order === "stats") say(peers.stats());

@@ -1,4 +1,4 @@
-/** What is told of servers: on diagnostics channels, and as OpenTelemetry's metrics. */
+/** Events of servers: diagnostics channels and OpenTelemetry metrics. */
 
 import assert from "node:assert/strict";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
@@ -34,7 +34,7 @@ const some = definePolicy({
   rules: [{ name: "some", when: { uid: [0, 1000, 1001] }, allow: true }],
 });
 
-/** Everything that is told while something runs. */
+/** Returns all events published while a callback runs. */
 async function told(run: () => Promise<void>): Promise<ServerEvent[]> {
   const events: ServerEvent[] = [];
   const record = (message: unknown) => void events.push(message as ServerEvent);
@@ -47,34 +47,38 @@ async function told(run: () => Promise<void>): Promise<ServerEvent[]> {
   return events;
 }
 
-testWith(asRoot, "Channels tell of each connection: let in, refused, failed, closed", async () => {
-  const path = freshPath();
-  const events = await told(async () => {
-    const server = createServer({ policy: some }, (socket, { uid }) => {
-      if (uid === 1001) throw new RangeError("broken");
-      socket.resume().end("hello");
+testWith(
+  asRoot,
+  "channels publish each accepted, refused, failed and closed connection",
+  async () => {
+    const path = freshPath();
+    const events = await told(async () => {
+      const server = createServer({ policy: some }, (socket, { uid }) => {
+        if (uid === 1001) throw new RangeError("broken");
+        socket.resume().end("hello");
+      });
+      await listening(server, { path, mode: 0o666 });
+      for (const uid of [1000, 1001, 1002]) await visitAs(uid, path);
+      await server.close({});
     });
-    await listening(server, { path, mode: 0o666 });
-    for (const uid of [1000, 1001, 1002]) await visitAs(uid, path);
-    await server.close({});
-  });
-  assert.ok(events.every(({ server }) => server === path));
-  const of = (uid: number) => events.filter(({ peer }) => peer?.uid === uid);
-  assert.deepEqual(of(1000).map(({ type }) => type), ["accepted", "closed"]);
-  assert.deepEqual(of(1001).map(({ type }) => type), ["accepted", "failed", "closed"]);
-  assert.deepEqual(of(1002).map(({ type }) => type), ["refused"]);
-  const [accepted] = of(1000);
-  assert.ok(accepted?.type === "accepted" && accepted.decision.rule === "some");
-  const [, failed, closed] = of(1001);
-  assert.ok(failed?.type === "failed" && failed.error instanceof RangeError);
-  assert.ok(closed?.type === "closed" && closed.milliseconds >= 0 && closed.why === undefined);
-  assert.equal(failed.connection, closed.connection);
-  const [refused] = of(1002);
-  assert.ok(refused?.type === "refused" && refused.why === "policy");
-  assert.equal(refused.decision?.allowed, false);
-});
+    assert.ok(events.every(({ server }) => server === path));
+    const of = (uid: number) => events.filter(({ peer }) => peer?.uid === uid);
+    assert.deepEqual(of(1000).map(({ type }) => type), ["accepted", "closed"]);
+    assert.deepEqual(of(1001).map(({ type }) => type), ["accepted", "failed", "closed"]);
+    assert.deepEqual(of(1002).map(({ type }) => type), ["refused"]);
+    const [accepted] = of(1000);
+    assert.ok(accepted?.type === "accepted" && accepted.decision.rule === "some");
+    const [, failed, closed] = of(1001);
+    assert.ok(failed?.type === "failed" && failed.error instanceof RangeError);
+    assert.ok(closed?.type === "closed" && closed.milliseconds >= 0 && closed.why === undefined);
+    assert.equal(failed.connection, closed.connection);
+    const [refused] = of(1002);
+    assert.ok(refused?.type === "refused" && refused.why === "policy");
+    assert.equal(refused.decision?.allowed, false);
+  },
+);
 
-testWith(asRoot, "Channels tell of each decision, of ucred/http", async () => {
+testWith(asRoot, "channels publish each decision of ucred/http", async () => {
   const path = freshPath();
   const events = await told(async () => {
     const server = createHttpServer({ policy }, (_, response) => response.end("hello"));
@@ -97,7 +101,7 @@ testWith(asRoot, "Channels tell of each decision, of ucred/http", async () => {
 for (const type of ["accepted", "refused", "closed", "failed"] as const) {
   testWith(
     [...asRoot, uncaughtErrors],
-    `A subscriber to ${CHANNELS[type]} that throws changes nothing for the server`,
+    `a throwing subscriber to ${CHANNELS[type]} does not affect the server`,
     async () => {
       const thrown = new Error(`thrown by a subscriber to ${type}`);
       let times = 0;
@@ -107,7 +111,7 @@ for (const type of ["accepted", "refused", "closed", "failed"] as const) {
       };
       const others: string[] = [];
       const record = (message: unknown) => void others.push((message as ServerEvent).type);
-      // Node throws a subscriber's error anew, as nobody's; see diagnostics_channel's publish().
+      // Node rethrows a subscriber's error as an uncaught exception; see diagnostics_channel's publish().
       const uncaught: unknown[] = [];
       const runners = process.listeners("uncaughtException");
       process.removeAllListeners("uncaughtException");
@@ -148,7 +152,7 @@ for (const type of ["accepted", "refused", "closed", "failed"] as const) {
   );
 }
 
-testWith(asRoot, "measureServers() reports what the servers do to the real SDK", async () => {
+testWith(asRoot, "measureServers() records metrics with the OpenTelemetry SDK", async () => {
   const exporter = new InMemoryMetricExporter(AggregationTemporality.CUMULATIVE);
   const reader = new PeriodicExportingMetricReader({ exporter, exportIntervalMillis: 3_600_000 });
   const provider = new MeterProvider({ readers: [reader] });
@@ -158,7 +162,7 @@ testWith(asRoot, "measureServers() reports what the servers do to the real SDK",
     if (uid === 1001) throw new RangeError("broken");
     socket.resume().end("hello");
   });
-  const fail = () => {}; // or failures are process warnings, too
+  const fail = () => {}; // a subscriber, so that failures do not become process warnings
   subscribe(CHANNELS.failed, fail);
   await listening(server, { path, mode: 0o666 });
   for (const uid of [1000, 1000, 1001, 1002, 1003, 1003]) await visitAs(uid, path);
@@ -180,7 +184,7 @@ testWith(asRoot, "measureServers() reports what the servers do to the real SDK",
   stop();
   const after = createServer({ policy: some }, (socket) => void socket.end("hello"));
   await listening(after, path);
-  await visit(path); // not measured
+  await visit(path); // not recorded
   await after.close({});
   unsubscribe(CHANNELS.failed, fail);
 

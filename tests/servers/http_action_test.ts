@@ -1,4 +1,4 @@
-/** No spelling of a path gets what its plain spelling would not: the decision itself, and over sockets. */
+/** No spelling of a path is allowed more than its plain spelling: `targetOf()` itself, and over sockets. */
 
 import assert from "node:assert/strict";
 import { posix } from "node:path";
@@ -10,7 +10,7 @@ import { eventsOf, exchange, testEach } from "../support/http.ts";
 
 const runs = { numRuns: 2000 };
 
-/** Target → what is decided, and what the application gets; in one spelling already where only one. */
+/** Targets with the decided path and, if it differs, the path that the application receives. */
 const PLAIN: readonly (readonly [target: string, action: string, url?: string])[] = [
   ["/", "GET /"],
   ["/a", "GET /a"],
@@ -51,12 +51,12 @@ const PLAIN: readonly (readonly [target: string, action: string, url?: string])[
 ];
 
 for (const [target, action, url = target] of PLAIN) {
-  test(`targetOf() of ${target} is "${action}"`, () => {
+  test(`targetOf() returns "${action}" for ${target}`, () => {
     assert.deepEqual(targetOf("GET", target), { action, url });
   });
 }
 
-/** What has two readings, or none. */
+/** Ambiguous and malformed targets. */
 const REFUSED: readonly string[] = [
   ..."|a|*|?|?/a|#|#/a|a/b|./a|../a|:80|x:80|//?#/a|http:a|http:/a|http:///a#|mailto:a@b".split(
     "|",
@@ -97,12 +97,12 @@ const REFUSED: readonly string[] = [
 ];
 
 for (const target of REFUSED) {
-  test(`targetOf() refuses ${JSON.stringify(target)}`, () => {
+  test(`targetOf() rejects ${JSON.stringify(target)}`, () => {
     assert.equal(targetOf("GET", target), undefined);
   });
 }
 
-test("targetOf() takes the star of OPTIONS and the authority of CONNECT, and no other's", () => {
+test("targetOf() accepts a star only for OPTIONS and an authority only for CONNECT", () => {
   assert.deepEqual(targetOf("OPTIONS", "*"), { action: "OPTIONS *", url: "*" });
   for (const authority of ["x:80", "[::1]:443", "x"]) {
     assert.deepEqual(targetOf("CONNECT", authority), {
@@ -116,7 +116,7 @@ test("targetOf() takes the star of OPTIONS and the authority of CONNECT, and no 
   for (const method of ["GET", "POST", "TRACE"]) assert.equal(targetOf(method, "*"), undefined);
 });
 
-test("targetOf() refuses methods that somebody else may read as others", () => {
+test("targetOf() rejects methods that other servers may interpret differently", () => {
   for (const method of ["get", "Get", "pATCH", "", "GET ", " GET", "G\0ET", "GET\t", "GÉT", "/"]) {
     assert.equal(targetOf(method, "/a"), undefined, JSON.stringify(method));
   }
@@ -125,7 +125,7 @@ test("targetOf() refuses methods that somebody else may read as others", () => {
   }
 });
 
-/** Pieces that paths are made of, and that attacks on them are made of. */
+/** Path segments, including those of attacks. */
 const piece = fc.oneof(
   fc.constantFrom(
     ..."/ // . .. ... /. /.. /../ /./ admin public a %61 %2e %2E %2f %5c %25 %252e %3f %23 %3b %00 %c3%a9"
@@ -137,10 +137,10 @@ const piece = fc.oneof(
   fc.string({ unit: "binary", maxLength: 2 }),
 );
 const target = fc.array(piece, { maxLength: 12 }).map((pieces) => pieces.join(""));
-/** Mostly what has one slash first, as most requests have. */
+/** Mostly paths with one leading slash, like most requests. */
 const path = fc.oneof({ weight: 4, arbitrary: target.map((rest) => `/${rest}`) }, target);
 
-test("targetOf() gives one spelling: the same again of its own, without empty segments and dots", () => {
+test("targetOf() is idempotent, and removes empty and dot segments", () => {
   let taken = 0;
   fc.assert(
     fc.property(path, (text) => {
@@ -164,7 +164,7 @@ test("targetOf() gives one spelling: the same again of its own, without empty se
   assert.ok(taken > 1000, "enough were taken to say anything");
 });
 
-test("targetOf() means what URL and posix.normalize() mean, where it takes a target", () => {
+test("targetOf() agrees with URL and posix.normalize() on accepted targets", () => {
   fc.assert(
     fc.property(target.map((rest) => `/${rest}`), (text) => {
       const found = targetOf("GET", text);
@@ -174,7 +174,7 @@ test("targetOf() means what URL and posix.normalize() mean, where it takes a tar
       assert.equal(given, found.url.split("?", 1)[0], "URL changes nothing");
       assert.equal(decodeURIComponent(given), decided);
       assert.equal(posix.normalize(decided!), decided);
-      // The target itself, where URL takes it for a path ("//x" is a host to it, and "//" is no path).
+      // The target itself if URL parses it as a path ("//x" is a host to URL, and "//" is not a path).
       if (/\/\/|[^\0-\x7f]/.test(text.split("?", 1)[0]!)) return;
       assert.equal(decodeURIComponent(new URL(text, "http://x").pathname), decided);
     }),
@@ -182,7 +182,7 @@ test("targetOf() means what URL and posix.normalize() mean, where it takes a tar
   );
 });
 
-test("targetOf() refuses, or puts under /admin, whatever URL finds there", () => {
+test("targetOf() rejects, or maps to /admin, each target that URL resolves to /admin", () => {
   let found = 0;
   const aimed = fc.tuple(fc.array(piece, { maxLength: 6 }), fc.array(piece, { maxLength: 4 }))
     .map(([before, after]) => `/${before.join("")}/admin/${after.join("")}`);
@@ -193,7 +193,7 @@ test("targetOf() refuses, or puts under /admin, whatever URL finds there", () =>
       try {
         readings.push(decodeURIComponent(pathname));
       } catch {
-        // no reading more
+        // rejected
       }
       if (!readings.some((reading) => /^\/admin(\/|$)/.test(reading))) return;
       found++;
@@ -205,7 +205,7 @@ test("targetOf() refuses, or puts under /admin, whatever URL finds there", () =>
   assert.ok(found > 100, "enough were there to say anything");
 });
 
-/** Everything but `/admin`, and nothing but `/public`. */
+/** One policy allows everything except `/admin`; the other allows only `/public`. */
 const POLICIES = {
   "a list of what is denied": definePolicy({
     version: 1,
@@ -220,30 +220,30 @@ const POLICIES = {
   }),
 };
 
-/** Ways to write "/admin/x" that somebody may fall for. */
+/** Spellings of "/admin/x" that some server may accept. */
 const TARGETS: readonly string[] = [
-  // plainly
+  // plain
   ..."/admin /admin/ /admin/x /admin?x /admin/x?/public /admin/x?a=/../../public".split(" "),
-  // encoded, in either case
+  // percent-encoded, in upper and lower case
   ..."/%61dmin/x /%61%64%6d%69%6e/x /%61%64%6D%69%6E/x /a%64min /adm%69n/x /admin/%78".split(" "),
   ..."/%61dmin%2fx /admin%2fx /admin%2Fx /%2fadmin/x /%2Fadmin%2Fx /%2f%61dmin".split(" "),
-  // encoded twice and three times
+  // encoded two and three times
   ..."/%2561dmin/x /%25%36%31dmin/x /%252561dmin/x /admin%252fx /%252fadmin /%25252fadmin".split(
     " ",
   ),
-  // no UTF-8, and characters written longer than they are
+  // invalid UTF-8 and overlong encodings
   ..."/%c1%a1dmin/x /%e0%81%a1dmin/x /%f0%80%81%a1dmin/x /public/%c0%ae%c0%ae/admin".split(" "),
   ..."/%c0%afadmin/x /admin%c0%afx /public/%e0%80%ae./admin /%ffadmin /admin%ff /admin%c3".split(
     " ",
   ),
   "/public/%c0%ae%c0%ae%c0%afadmin",
-  // half an encoding
+  // incomplete escapes
   ..."/%admin /admin% /%6 /%u0061dmin /%u002e%u002e/admin /admin%u002fx /%%61dmin".split(" "),
   // empty segments
   ..."//admin/x ///admin /admin//x //admin//x// //x/../admin /.//admin //public//..//admin".split(
     " ",
   ),
-  // dots
+  // dot segments
   ..."/./admin/x /admin/./x /public/../admin/x /public/./../admin /public/x/../../admin".split(" "),
   ..."/../admin /../../../admin/x /public/.. /public/../admin/. /public/../admin/..".split(" "),
   ..."/public/%2e%2e/admin /public/%2e./admin /public/.%2e/admin /public/.%2E/admin/x".split(" "),
@@ -256,11 +256,11 @@ const TARGETS: readonly string[] = [
     " ",
   ),
   ..."/%5cadmin /admin%5cx /public/..%5cadmin /public%5C..%5Cadmin /%255cadmin".split(" "),
-  // parameters
+  // path parameters
   ..."/admin;/x /admin;a=b/x /;/admin /public/..;/admin /public/..;a=b/admin /.;/admin".split(" "),
   ..."/public/.;/../admin /public/%2e%2e;/admin /public/..%3b/admin /public;/../admin".split(" "),
   ..."/admin;.html /admin/x;.css".split(" "),
-  // absolute, with odd schemes and authorities
+  // absolute form, with unusual schemes and authorities
   ..."http://x/admin/x HTTP://x/admin https://x/admin/x http://x//admin http://x/public/../admin"
     .split(" "),
   ..."http://u:p@x/admin http://x:99999/admin http://@/admin http:///admin http:/admin".split(" "),
@@ -282,10 +282,10 @@ const TARGETS: readonly string[] = [
   ),
   ..."/public?/../../admin/x /public%3f/../../admin/x /admin%3fx /admin%3f/../public".split(" "),
   ..."/public?x=%2e%2e/admin /??/admin /public/../admin?".split(" "),
-  // without a slash, and nothing at all
+  // without a slash, and empty
   ..."admin admin/x ./admin ../admin * */admin x:80/admin".split(" "),
   "",
-  // controls and spaces, as they are and encoded
+  // control characters and spaces, raw and encoded
   ..."\0 \t \r \n \x0b \x0c \x1b \x7f".split(" ").flatMap((control) => [
     `/admin${control}`,
     `/${control}admin`,
@@ -307,7 +307,7 @@ const TARGETS: readonly string[] = [
   ],
   ..."/public%0d%0aGET%20/admin /admin%c2%85 /admin%e2%80%a8 /%ef%bb%bfadmin /public/..%00/admin"
     .split(" "),
-  // not ASCII
+  // non-ASCII characters
   ...[
     "/admin\xe9",
     "/\xe1dmin",
@@ -317,25 +317,25 @@ const TARGETS: readonly string[] = [
   ],
   ...["/public/．．/admin", "/ａdmin", "/public／．．／admin", "/admin／x"].map(utf8),
   ..."/%ef%bd%81dmin /public/%ef%bc%8e%ef%bc%8e/admin /public%ef%bc%8f..%ef%bc%8fadmin".split(" "),
-  // another case
+  // upper case
   ..."/ADMIN /Admin/x /%41dmin".split(" "),
 ];
 
-/** Text as the bytes of its UTF-8. */
+/** Encodes text as UTF-8, one character for each byte. */
 function utf8(text: string): string {
   return Buffer.from(text).toString("latin1");
 }
 
-/** The same in the request as a whole, whose connection ends with it. */
+/** Attacks outside the path. The request ends its connection. */
 const REQUESTS: readonly string[] = [
-  // the method
+  // methods
   ..."get Get gET POST HEAD DELETE FOO G\0ET TRACE CONNECT PRI * É".split(" ").map((method) =>
     `${method} /admin/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`
   ),
   ..."get /public/../admin|Post //admin|head /admin/|pUt /./admin/x".split("|").map((line) =>
     `${line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`
   ),
-  // the line
+  // request lines
   "GET /admin\r\n\r\n",
   "GET //admin\r\n\r\n",
   "GET /public/../admin HTTP/1.0\r\n\r\n",
@@ -354,7 +354,7 @@ const REQUESTS: readonly string[] = [
   "GET /admin HTTP/1.1\nHost: x\nConnection: close\n\n",
   "GET /admin HTTP/1.1\rHost: x\rConnection: close\r\r\r\n\r\n",
   "GET /admin/../public/../admin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-  // the host
+  // hosts
   ...[
     "x/admin?",
     "x/admin#",
@@ -379,7 +379,7 @@ const REQUESTS: readonly string[] = [
   "GET http://x/public HTTP/1.1\r\nHost: y/admin?\r\nConnection: close\r\n\r\n",
   "GET http://x/admin?/public HTTP/1.1\r\nHost: y\r\nConnection: close\r\n\r\n",
   "GET /public HTTP/1.0\r\nHost: x/admin?\r\n\r\n",
-  // headers by which some take another path or method
+  // headers that some servers interpret as another path or method
   ...[
     "X-Original-URL: /admin",
     "X-Rewrite-URL: /admin",
@@ -396,7 +396,7 @@ const REQUESTS: readonly string[] = [
   ].map((line) => `GET /public HTTP/1.1\r\nHost: x\r\n${line}\r\nConnection: close\r\n\r\n`),
 ];
 
-/** What an application may make of a path: nobody can tell which it is. */
+/** Interpretations of a path that an application may have. */
 function readingsOf(path: string): string[] {
   const decoded = decodeURIComponent(path);
   const plain = [path, decoded, posix.normalize(path), posix.normalize(decoded)];
@@ -408,7 +408,7 @@ function readingsOf(path: string): string[] {
 }
 
 for (const [name, policy] of Object.entries(POLICIES)) {
-  testEach(`lets nobody to /admin by ${name}, however it is written`, async (kind) => {
+  testEach(`denies /admin with ${name}, in every spelling`, async (kind) => {
     const seen: { method: string; url: string }[] = [];
     const server = await kind.start({ policy }, ({ method, url }) => {
       seen.push({ method, url });

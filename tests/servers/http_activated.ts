@@ -1,4 +1,7 @@
-/** A server of ucred/http on the service manager's socket, as its argument says; ends with its input. */
+/**
+ * Serves ucred/http on the service manager's socket with the API that the argument names. Ends with its
+ * input.
+ */
 
 import process from "node:process";
 import { definePolicy } from "../../mod.ts";

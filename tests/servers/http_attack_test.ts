@@ -1,4 +1,4 @@
-/** HTTP servers that a client attacks: others are served, and nothing stays once the client has left. */
+/** Clients that attack HTTP servers: other clients are served, and resources are released afterwards. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -10,9 +10,9 @@ import { definePolicy } from "../../mod.ts";
 import { createServer, serve } from "../../servers/http.ts";
 import { freshPath } from "../support/peers.ts";
 import { until } from "../support/suite.ts";
-import { eventsOf, KINDS, running, testEach, testHere, Wire } from "../support/http.ts";
+import { eventsOf, KINDS, onDeno, running, testEach, testHere, Wire } from "../support/http.ts";
 
-/** 1001 may read all but `/secret`, 1002 may do all. */
+/** 1001 may read everything except `/secret`; 1002 and root may do everything. */
 const policy = definePolicy({
   version: 1,
   rules: [
@@ -22,19 +22,17 @@ const policy = definePolicy({
   ],
 });
 
-const onDeno = KINDS.find(({ name }) => name === "serve() by deno");
-
 function requests(count: number, target = "/a"): string {
   return `GET ${target} HTTP/1.1\r\nHost: x\r\n\r\n`.repeat(count);
 }
 
 // ── pipelining ──
 
-testEach("answers 64 requests that wait at once, in order", async (kind) => {
+testEach("answers 64 pipelined requests in order", async (kind) => {
   const asked: string[] = [];
   const server = await kind.start({ policy }, async ({ url }) => {
     asked.push(url);
-    await until(() => kind === onDeno || asked.length >= 64); // whose engine handles one at a time
+    await until(() => kind === onDeno || asked.length >= 64); // Deno's engine handles one request at a time
     return { body: url };
   });
   const targets = Array.from({ length: 64 }, (_, at) => `/${at}`);
@@ -46,7 +44,7 @@ testEach("answers 64 requests that wait at once, in order", async (kind) => {
 for (const kind of KINDS.filter((kind) => kind !== onDeno)) {
   for (const target of ["/wait", "/secret"]) {
     testHere(
-      `${kind.name} closes a connection that pipelines ${target} without end, and serves others`,
+      `${kind.name} closes a connection that pipelines ${target} endlessly, and serves others`,
       async () => {
         let waiting = 0;
         const server = await kind.start({ policy }, ({ url }) => {
@@ -70,16 +68,16 @@ for (const kind of KINDS.filter((kind) => kind !== onDeno)) {
         assert.deepEqual([open, failed], [1, 0]);
         if (target === "/wait") {
           assert.ok(waiting <= 640, `${waiting} wait`);
-          assert.equal(allowed, waiting + 11); // what is dropped is not decided
+          assert.equal(allowed, waiting + 11); // dropped requests are not decided
         }
       },
     );
   }
 }
 
-testHere("serve() by deno handles one request at a time, however many a client sends", async () => {
+testHere("serve() by deno handles one pipelined request at a time", async () => {
   let waiting = 0;
-  const server = await onDeno!.start({ policy }, ({ url }) => {
+  const server = await onDeno.start({ policy }, ({ url }) => {
     if (url !== "/wait") return { body: url };
     waiting++;
     return new Promise(() => {});
@@ -92,10 +90,10 @@ testHere("serve() by deno handles one request at a time, however many a client s
   wire.destroy();
   await until(() => server.stats().open === 1);
   assert.equal(waiting, 1);
-}, ...onDeno!.needs);
+}, ...onDeno.needs);
 
 testHere(
-  "createServer() closes a connection that goes on beyond maxRequestsPerSocket",
+  "createServer() closes a connection that keeps sending beyond maxRequestsPerSocket",
   async () => {
     const path = freshPath();
     const server = createServer({ policy }, (_request, _response) => {});
@@ -108,7 +106,7 @@ testHere(
   },
 );
 
-// ── connections of which the server wants no more ──
+// ── refused connections ──
 
 const UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
@@ -120,10 +118,10 @@ for (
   ] as const
 ) {
   for (const leaves of [true, false]) {
-    if (!leaves && what.endsWith("ends")) continue; // it is the listener's
+    if (!leaves && what.endsWith("ends")) continue; // the listener closes the connection itself
     const client = leaves ? "a client that has left" : "a client that neither reads nor leaves";
     testHere(
-      `createServer() closes a refused ${what}, with bytes behind it, of ${client}`,
+      `createServer() closes a refused ${what} with further bytes, of ${client}`,
       async () => {
         const path = freshPath();
         const server = createServer({ policy });
@@ -148,7 +146,7 @@ for (
 }
 
 testEach(
-  "closes a refused request, with a body behind it, of a client that has left",
+  "closes a refused request with a body after the client has hung up",
   async (kind) => {
     const server = await kind.start({ policy }, () => ({}));
     const bodies = [
@@ -166,10 +164,10 @@ testEach(
   },
 );
 
-// ── time ──
+// ── timeouts ──
 
 testEach(
-  "closes a connection on which only empty lines arrive, and no request that waits",
+  "closes a connection that sends only empty lines, but not during a request",
   async (kind) => {
     const timeouts = { headersTimeout: 300, keepAliveTimeout: 300 };
     let finish = () => {};
@@ -182,7 +180,7 @@ testEach(
     assert.equal((await idle.get("/a")).status, 200);
     const timer = setInterval(() => idle.send("\r\n"), 50);
     try {
-      assert.match(await idle.rest(), /^$|^HTTP\/1\.1 40[08] /); // Deno's engine takes them for a request
+      assert.match(await idle.rest(), /^$|^HTTP\/1\.1 40[08] /); // Deno's engine parses empty lines as a request
     } finally {
       clearInterval(timer);
     }
@@ -191,7 +189,7 @@ testEach(
   },
 );
 
-test("serve() throws, when a timeout is none", () => {
+test("serve() throws when a timeout is out of range", () => {
   for (const timeout of [-1, NaN, 2 ** 31, "1"] as number[]) {
     for (const name of ["headersTimeout", "keepAliveTimeout"]) {
       const options = { path: freshPath(), fetch: () => new Response(""), [name]: timeout };

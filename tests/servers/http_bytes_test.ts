@@ -1,4 +1,6 @@
-/** Whatever bytes a client sends, its requests are its own, and each is decided: of many users at once. */
+/**
+ * Crafted bytes: each request is attributed to its own connection and decided, with many concurrent users.
+ */
 
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -6,7 +8,7 @@ import { definePolicy } from "../../mod.ts";
 import { type App, eventsOf, testEach, textOf, Wire } from "../support/http.ts";
 import { until } from "../support/suite.ts";
 
-/** Root may do everything; everybody else only ask for `/public`. */
+/** Root may do everything, all others may only get `/public`. */
 const policy = definePolicy({
   version: 1,
   rules: [
@@ -15,9 +17,12 @@ const policy = definePolicy({
   ],
 });
 
-/** What is hidden in other requests. Whoever takes it for one has to deny it, and ends the connection. */
+/**
+ * A request hidden in another one. A server that parses it as a request must deny it and close the
+ * connection.
+ */
 const HIDDEN = "GET /admin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-/** The same of what is allowed: as a body of a known length it must not be taken for one. */
+/** An allowed hidden request: as a body of known length it must not be parsed. */
 const WELCOME = HIDDEN.replace("admin", "public");
 const whole = `Content-Length: ${WELCOME.length}\r\n`;
 const get = (lines: string, rest = HIDDEN, target = "/public") =>
@@ -27,9 +32,9 @@ const post = (lines: string, rest = HIDDEN, target = "/public") =>
 const chunked = (rest: string) => post("Transfer-Encoding: chunked\r\n", rest);
 const length = `Content-Length: ${HIDDEN.length}\r\n`;
 
-/** Bytes, and how many requests to `/public` may come of them; unless said, one. */
+/** The bytes, and the maximum number of allowed requests that they may contain; by default one. */
 const CASES: readonly (readonly [what: string, bytes: string, most?: number])[] = [
-  // two lengths
+  // several lengths
   ["a length, then chunked", post(`${length}Transfer-Encoding: chunked\r\n`, `0\r\n\r\n${HIDDEN}`)],
   ["chunked, then a length", post(`Transfer-Encoding: chunked\r\n${length}`, `0\r\n\r\n${HIDDEN}`)],
   [
@@ -44,7 +49,7 @@ const CASES: readonly (readonly [what: string, bytes: string, most?: number])[] 
   ["two lengths, the longer one first", post(`${length}Content-Length: 0\r\n`)],
   ["the same length twice", post(`${length}${length}`)],
   ["two lengths in one header", post(`Content-Length: 0, ${HIDDEN.length}\r\n`), 0],
-  // lengths that are none
+  // malformed lengths
   ...[
     "+5",
     "-1",
@@ -66,7 +71,7 @@ const CASES: readonly (readonly [what: string, bytes: string, most?: number])[] 
   ["a length that is folded", post(`Content-Length:\r\n ${HIDDEN.length}\r\n`)],
   ["a length after a folded header", post(`X: y\r\n ${length}`)],
   ["a length of another name", post(`Content_Length: ${HIDDEN.length}\r\n`)],
-  // codings that may be chunked, or not
+  // transfer codings
   ...[
     "chunked, identity",
     "identity",
@@ -128,7 +133,7 @@ const CASES: readonly (readonly [what: string, bytes: string, most?: number])[] 
     "a coding without a version",
     `POST /public\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n${HIDDEN}`,
   ],
-  // chunks
+  // malformed chunks
   ...[
     `5;a=b\r\nabcde\r\n0\r\n\r\n${HIDDEN}`,
     `5;a="\r\n${HIDDEN}"\r\nabcde\r\n0\r\n\r\n`,
@@ -150,7 +155,7 @@ const CASES: readonly (readonly [what: string, bytes: string, most?: number])[] 
     `${"0".repeat(100)}5\r\nabcde\r\n0\r\n\r\n${HIDDEN}`,
     `\r\n${HIDDEN}`,
     `G\r\n${HIDDEN}`,
-    `0\r\n${HIDDEN}`, // as trailers
+    `0\r\n${HIDDEN}`, // as a trailer
     `0\r\nContent-Length: ${HIDDEN.length}\r\n\r\n${HIDDEN}`,
     `0\r\nTransfer-Encoding: chunked\r\n\r\n${HIDDEN}`,
     `0\r\nX-Ucred-Uid: 0\r\nHost: x/admin?\r\n\r\n${HIDDEN}`,
@@ -158,13 +163,13 @@ const CASES: readonly (readonly [what: string, bytes: string, most?: number])[] 
     `0\n\n${HIDDEN}`,
     `00000000\r\n\r\n${HIDDEN}`,
   ].map((rest) => [`chunks ${JSON.stringify(rest.slice(0, 24))}`, chunked(rest)] as const),
-  // bodies of those who ought not to have one
+  // bodies of methods without one
   ["a body", post(whole, WELCOME)],
   ["a body, announced", post(`Expect: 100-continue\r\n${whole}`, WELCOME)],
   ["a body in chunks", chunked(`${WELCOME.length.toString(16)}\r\n${WELCOME}\r\n0\r\n\r\n`)],
   ["a GET with a body", get(whole, WELCOME)],
   ["a body, and another request", post(whole, `${WELCOME}${WELCOME}`), 2],
-  // bodies of what is denied
+  // bodies of denied requests
   ["a body of what is denied", post(whole, WELCOME, "/admin"), 0],
   ["a GET with a body of what is denied", get(whole, WELCOME, "/admin"), 0],
   ["a body of what is denied, then more", post(whole, `${WELCOME}${WELCOME}`, "/admin"), 1],
@@ -190,7 +195,7 @@ const CASES: readonly (readonly [what: string, bytes: string, most?: number])[] 
     0,
   ],
   ["an odd expectation", post(`Expect: 200-ok\r\n${length}`)],
-  // line ends, and what comes before them
+  // line ends and leading bytes
   ["bare LFs", `GET /public HTTP/1.1\nHost: x\n\n${HIDDEN}`],
   ["bare CRs", `GET /public HTTP/1.1\rHost: x\r\r${HIDDEN}`, 0],
   ["an LF that ends the headers", `GET /public HTTP/1.1\r\nHost: x\r\n\n${HIDDEN}`],
@@ -202,7 +207,7 @@ const CASES: readonly (readonly [what: string, bytes: string, most?: number])[] 
   ["empty lines before", `\r\n\r\n\r\n${get("")}`],
   ["a space before", ` ${get("")}`],
   ["NULs before", `\0\0${get("")}`, 0],
-  // names
+  // header names
   ["a NUL in a name", get("X\0Y: z\r\n"), 0],
   ["a NUL in a value", get("X: y\0z\r\n")],
   ["a NUL in a path", get("", HIDDEN, "/public\0/admin"), 0],
@@ -214,7 +219,7 @@ const CASES: readonly (readonly [what: string, bytes: string, most?: number])[] 
   ["a high byte in a name", get("X\xe9: z\r\n")],
   ["a high byte in a value", get("X: \xe9\xff\r\n")],
   ["a hidden request in a value", get(`X: ${HIDDEN.replaceAll("\r\n", "\\r\\n")}\r\n`)],
-  // another protocol after an upgrade
+  // bytes after an upgrade
   [
     "a request after an upgrade that nobody takes",
     get("Connection: upgrade\r\nUpgrade: websocket\r\n"),
@@ -245,15 +250,15 @@ const CASES: readonly (readonly [what: string, bytes: string, most?: number])[] 
   ["HTTP/1.2", `GET /public HTTP/1.2\r\nHost: x\r\n\r\n${HIDDEN}`],
   ["two Hosts", get("Host: y\r\n"), 0],
   ["no Host", `GET /public HTTP/1.1\r\n\r\n${HIDDEN}`],
-  // order
+  // incomplete and interleaved requests
   ["many requests at once", `${`${get("", "")}`.repeat(99)}${HIDDEN}`, 99],
   ["a request cut in its middle", `${get("", "")}GET /publ`],
 ];
 
-/** What every server has to take for a request. */
+/** A request that every server must accept. */
 const PLAIN = ["a body", "a body in chunks", "a GET with a body", "many requests at once"];
 
-/** Bytes that come in pieces, so that no one read has a whole request. */
+/** Sends bytes in pieces, so that no single read contains a complete request. */
 function* pieces(bytes: string, size: number): Iterable<string> {
   for (let at = 0; at < bytes.length; at += size) yield bytes.slice(at, at + size);
 }
@@ -268,13 +273,13 @@ interface Seen {
 for (const reads of [true, false]) {
   const which = reads ? "reads bodies" : "leaves bodies alone";
   testEach(
-    `takes no bytes for another user's request, or for one that is allowed, when the handler ${which}`,
+    `does not parse crafted bytes as another user's or an allowed request, when the handler ${which}`,
     async (kind) => {
       const seen: Seen[] = [];
       const app: App = async ({ method, url, peer, decision, body }) => {
         const { uid, pid } = peer;
         seen.push({ uid, pid, action: `${method} ${url}`, rule: decision.rule });
-        if (reads) await textOf(body()).catch(() => {}); // it may be cut, or be none
+        if (reads) await textOf(body()).catch(() => {}); // the body may be incomplete or missing
         return { body: `[for ${uid}]` };
       };
       const server = await kind.start({ policy }, app);
@@ -287,7 +292,7 @@ for (const reads of [true, false]) {
         if (at % 2 === 0) wire.send(bytes);
         else for (const piece of pieces(bytes, 1 + at % 13)) wire.send(piece);
         const rest = wire.rest();
-        // Some wait for a body that has come as something else: those are not waited for.
+        // Some servers wait for the rest of a body; these are not awaited.
         let isOver = false;
         const served = until(() => isOver || seen.some((each) => each.uid === uid));
         const late = PLAIN.includes(what) ? [] : [sleep(150, undefined, { ref: false })];
@@ -330,10 +335,10 @@ for (const reads of [true, false]) {
   );
 }
 
-// Deno's node:http leaves out headers, the length of a body among them: whoever passes the request on
-// would pass the body on as another one.
+// Deno's node:http drops headers beyond a limit, including Content-Length: a proxy would then forward the
+// body as another request.
 for (const count of [998, 999, 1000, 1999, 2000, 2500]) {
-  testEach(`tells all of ${count + 3} headers, or does not serve the request`, async (kind) => {
+  testEach(`passes all of ${count + 3} headers, or does not serve the request`, async (kind) => {
     const lengths: unknown[] = [];
     const app: App = ({ header }) => {
       lengths.push(header("content-length"));

@@ -1,6 +1,6 @@
 /**
- * A server in a process of its own: `leaking_server.ts KIND PATH`. For each line of its input it prints how
- * much memory is in use after a garbage collection, in bytes.
+ * A server in a process of its own: `leaking_server.ts KIND PATH`. For each line of input it prints the
+ * bytes in use after a garbage collection.
  */
 
 import { once } from "node:events";
@@ -14,7 +14,7 @@ import { withPeers } from "../../servers/deno.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { createServer } from "../../servers/net.ts";
 
-/** What it is asked to do for its visitors: root has all, 1001 all but `/secret`, and others nothing. */
+/** The policy: root may do everything, 1001 everything except `/secret`, and all others nothing. */
 export const POLICY = {
   version: 1,
   rules: [

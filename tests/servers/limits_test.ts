@@ -1,4 +1,4 @@
-/** Limits by user: as a model has them, and with real users of whom one would lock out the others. */
+/** Limits for each user: against a model, and with real users that try to lock out others. */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -19,14 +19,14 @@ const asRoot = [needs.linux, needs.cc, needs.root];
 
 type AllLimits = { readonly [name in keyof Limits]-?: number };
 
-/** Who shares the reserve with root. */
+/** The uid that shares the reserve with root. */
 const OWN = 1001;
 
-/** The plainest way to say the same: every accept is kept, and counted anew each time. */
+/** A simple model: it keeps every accept and counts them anew each time. */
 class Model {
   readonly #limits: AllLimits;
   readonly #open: number[] = [];
-  /** Of each uid, tokens of eighths, as of a time in eighths of a second. */
+  /** Tokens of each uid, in eighths, at a time in eighths of a second. */
   readonly #buckets = new Map<number, { eighths: number; at: number }>();
 
   constructor(limits: AllLimits) {
@@ -63,17 +63,17 @@ class Model {
 }
 
 const small = fc.integer({ min: 1, max: 6 });
-const large = fc.integer({ min: 1, max: 40 }); // with a reserve of up to two
+const large = fc.integer({ min: 1, max: 40 }); // large enough for a reserve of one or two
 const steps = fc.array(
   fc.record({
     isEnd: fc.boolean(),
     uid: fc.constantFrom(0, 1000, 1001, 65534, 4294967294),
-    later: fc.constantFrom(0, 0, 0, 1, 3, 8, 100), // in eighths of a second, which are exact in binary
+    later: fc.constantFrom(0, 0, 0, 1, 3, 8, 100), // eighths of a second are exact in binary
   }),
   { maxLength: 120 },
 );
 
-test("UserLimits counts as a model does, whatever users do", () => {
+test("UserLimits agrees with a model for random sequences", () => {
   fc.assert(
     fc.property(large, large, small, small, steps, (all, each, rate, burst, list) => {
       const limits = {
@@ -99,7 +99,7 @@ test("UserLimits counts as a model does, whatever users do", () => {
   );
 });
 
-test("UserLimits has limits of its own, when none are given", () => {
+test("UserLimits has default limits", () => {
   const limits = new UserLimits({}, () => 5000);
   for (let uid = 1; uid <= 7; uid++) {
     for (let times = 0; times < 256; times++) assert.equal(limits.acquire(uid), undefined);
@@ -108,7 +108,7 @@ test("UserLimits has limits of its own, when none are given", () => {
   for (let times = 0; times < 128; times++) assert.equal(limits.acquire(8), undefined);
   for (let uid = 8; uid < 20; uid++) assert.equal(limits.acquire(uid), "connections");
   assert.equal(limits.open, 2048 - 128);
-  // The last sixteenth is kept.
+  // One sixteenth is reserved.
   for (let times = 0; times < 64; times++) {
     for (const uid of [0, 5000]) assert.equal(limits.acquire(uid), undefined);
   }
@@ -116,13 +116,13 @@ test("UserLimits has limits of its own, when none are given", () => {
   assert.equal(limits.open, 2048);
 });
 
-test("UserLimits keeps nothing for root, where there is no limit to the connections of all", () => {
+test("UserLimits reserves nothing for root without a limit on all connections", () => {
   const limits = new UserLimits({ connections: Infinity, connectionsPerUser: Infinity });
   for (let times = 0; times < 5000; times++) assert.equal(limits.acquire(1), undefined);
   assert.equal(limits.open, 5000);
 });
 
-test("UserLimits remembers who was too fast, however many others come", () => {
+test("UserLimits keeps the rate of a fast user while many others connect", () => {
   const limits = new UserLimits({ acceptsPerSecond: 1, acceptBurst: 2 });
   assert.deepEqual([1, 2, 3].map(() => limits.acquire(1, 0)), [
     undefined,
@@ -137,7 +137,7 @@ test("UserLimits remembers who was too fast, however many others come", () => {
   assert.equal(limits.acquire(1, 1000), undefined);
 });
 
-test("UserLimits counts those anew that have ended unannounced, before it refuses", () => {
+test("UserLimits releases closed connections before it refuses one", () => {
   let ended = 0;
   const of: (number | undefined)[] = [];
   const reap = (uid: number | undefined) => {
@@ -156,7 +156,7 @@ test("UserLimits counts those anew that have ended unannounced, before it refuse
   assert.equal(limits.acquire(1, 2000), "connectionsPerUser");
   assert.equal(limits.open, 2);
   assert.deepEqual(of, [1, 1, 1]);
-  // Of the connections of all, all are counted; and somebody else's limit keeps nobody's from it.
+  // The limit on all connections counts all users; the limit of one user does not block another.
   assert.equal(limits.acquire(2, 2001), undefined);
   assert.equal(limits.acquire(3, 2002), "connections");
   assert.equal(limits.acquire(1, 3000), "connectionsPerUser");
@@ -165,7 +165,7 @@ test("UserLimits counts those anew that have ended unannounced, before it refuse
   assert.deepEqual(of, [1, 1, 1, undefined, 1, undefined]);
 });
 
-test("createServer() throws, when a limit is wrong or there is none of that name", () => {
+test("createServer() throws when a limit is out of range or unknown", () => {
   for (const name of ["connections", "connectionsPerUser", "acceptsPerSecond", "acceptBurst"]) {
     for (const limit of [0, -1, NaN, "5", null]) {
       assert.throws(() => createServer({ limits: { [name]: limit } }), RangeError);
@@ -175,11 +175,11 @@ test("createServer() throws, when a limit is wrong or there is none of that name
     createServer({ limits: { [name]: Infinity } });
   }
   assert.throws(() => createServer({ limits: { connectionPerUser: 5 } as Limits }), TypeError);
-  assert.throws(() => createServer({ limits: { acceptBurst: 5 } }), TypeError); // of what?
+  assert.throws(() => createServer({ limits: { acceptBurst: 5 } }), TypeError); // it requires acceptsPerSecond
   createServer({ limits: { acceptBurst: 5, acceptsPerSecond: 1 } });
 });
 
-/** Runs something while a server has limits: gives what it has audited as refused. */
+/** Runs a callback while a server has limits. Returns the refusals of its audit log. */
 async function limited(
   limits: Limits,
   run: (path: string, server: NetServer) => Promise<void>,
@@ -206,17 +206,17 @@ async function limited(
   });
 }
 
-/** Somebody who stays connected. */
+/** A client that stays connected. */
 const stay = (uid: number, path: string) =>
   Visitor.at(path, ["--uid", `${uid}`, "--gid", `${uid}`]);
 
-/** Whether somebody who does not stay gets in. */
+/** Returns whether a client is accepted. */
 const call = async (uid: number, path: string): Promise<boolean> =>
   await visitAs(uid, path, "--gid", "7") === `welcome, ${uid}`;
 
 testWith(
   asRoot,
-  "A user who has all his connections gets no more, and others get theirs",
+  "createServer() refuses a user at connectionsPerUser, and serves others",
   async () => {
     const refused = await limited({ connectionsPerUser: 2 }, async (path, server) => {
       const held = [await stay(1000, path), await stay(1000, path)];
@@ -237,7 +237,7 @@ testWith(
 
 testWith(
   asRoot,
-  "Nobody gets in beyond the connections of all, until somebody leaves",
+  "createServer() refuses connections at the limit until one is closed",
   async () => {
     const refused = await limited({ connections: 3 }, async (path, server) => {
       const held = [await stay(1000, path), await stay(1001, path), await stay(1002, path)];
@@ -253,46 +253,54 @@ testWith(
   },
 );
 
-testWith(asRoot, "A user who comes too fast is refused, and others are not", async () => {
-  const limits = { acceptsPerSecond: 0.001, acceptBurst: 3 };
-  const refused = await limited(limits, async (path, server) => {
-    const calls = [];
-    for (let times = 0; times < 6; times++) calls.push(await call(1000, path));
-    assert.deepEqual(calls, [true, true, true, false, false, false]);
-    assert.equal(await call(1001, path), true);
-    assert.equal(server.stats().refused.limits, 3);
-  });
-  assert.deepEqual(refused, Array(3).fill("acceptsPerSecond 1000"));
-});
+testWith(
+  asRoot,
+  "createServer() refuses a user beyond acceptsPerSecond, and serves others",
+  async () => {
+    const limits = { acceptsPerSecond: 0.001, acceptBurst: 3 };
+    const refused = await limited(limits, async (path, server) => {
+      const calls = [];
+      for (let times = 0; times < 6; times++) calls.push(await call(1000, path));
+      assert.deepEqual(calls, [true, true, true, false, false, false]);
+      assert.equal(await call(1001, path), true);
+      assert.equal(server.stats().refused.limits, 3);
+    });
+    assert.deepEqual(refused, Array(3).fill("acceptsPerSecond 1000"));
+  },
+);
 
-testWith(asRoot, "One user who hammers with all he has does not lock out another", async () => {
-  const refused = await limited({ connectionsPerUser: 8 }, async (path, server) => {
-    const held = await Promise.all(Array.from({ length: 30 }, () => stay(1000, path)));
-    await until(() => server.stats().accepted + server.stats().refused.limits === 30);
-    let isOver = false;
-    const attack = Promise.all([1, 2, 3].map(async () => {
-      while (!isOver) assert.equal(await call(1000, path), false);
-    }));
-    for (let times = 0; times < 20; times++) assert.equal(await call(1001, path), true);
-    isOver = true;
-    await attack;
-    await until(() => server.stats().open === 8); // the last call may just be ending
-    assert.equal(server.stats().accepted, 28);
-    for (const visitor of held) visitor.child.process.kill("SIGKILL");
-  });
-  assert.ok(refused.length >= 22);
-  assert.ok(refused.every((line) => line === "connectionsPerUser 1000"));
-});
+testWith(
+  asRoot,
+  "createServer() serves other users while one connects as fast as possible",
+  async () => {
+    const refused = await limited({ connectionsPerUser: 8 }, async (path, server) => {
+      const held = await Promise.all(Array.from({ length: 30 }, () => stay(1000, path)));
+      await until(() => server.stats().accepted + server.stats().refused.limits === 30);
+      let isOver = false;
+      const attack = Promise.all([1, 2, 3].map(async () => {
+        while (!isOver) assert.equal(await call(1000, path), false);
+      }));
+      for (let times = 0; times < 20; times++) assert.equal(await call(1001, path), true);
+      isOver = true;
+      await attack;
+      await until(() => server.stats().open === 8); // the last connection may still be closing
+      assert.equal(server.stats().accepted, 28);
+      for (const visitor of held) visitor.child.process.kill("SIGKILL");
+    });
+    assert.ok(refused.length >= 22);
+    assert.ok(refused.every((line) => line === "connectionsPerUser 1000"));
+  },
+);
 
-// --- Peers that have left, and connections that are still there
+// ── peers that have hung up ──
 
 interface Held {
   stats(): ServerStats;
-  /** Has the handlers go on. */
+  /** Lets the handlers continue. */
   close(): Promise<unknown>;
 }
 
-/** Servers whose handlers hold each connection, and read nothing. */
+/** Servers whose handlers keep each connection open and read nothing. */
 const HOLDERS: {
   readonly [api: string]: { readonly needs?: readonly Need[]; start(path: string): Promise<Held> };
 } = {
@@ -334,7 +342,7 @@ const HOLDERS: {
         for await (const { conn } of peers) conns.push(conn);
       })();
       const close = () => {
-        for (const conn of conns) conn.close(); // none was closed behind our back: this would throw
+        for (const conn of conns) conn.close(); // throws if one was already closed
         peers.close();
         return done;
       };
@@ -351,13 +359,13 @@ const HOLDERS: {
   },
 };
 
-/** How many connections the kernel has that were accepted there. */
+/** Counts the kernel's accepted connections at a path. */
 function connectionsAt(path: string): number {
   const folder = `${dirname(path)}/`;
   const lines = readFileSync("/proc/net/unix", "utf8").split("\n").filter((line) =>
     line.includes(folder)
   );
-  // Flags of those that listen: __SO_ACCEPTCON, <linux/net.h>.
+  // Flag of listening sockets: __SO_ACCEPTCON, <linux/net.h>.
   return lines.filter((line) => line.split(" ")[3] !== "00010000").length;
 }
 
@@ -370,7 +378,7 @@ for (const [api, holder] of Object.entries(HOLDERS)) {
     async () => {
       const path = freshPath();
       const server = await holder.start(path);
-      const body = "x".repeat(100_000); // more than a runtime reads before somebody wants it
+      const body = "x".repeat(100_000); // more than a runtime reads ahead
       const head = `POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${
         body.length * 2
       }\r\n\r\n`;

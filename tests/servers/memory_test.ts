@@ -1,4 +1,4 @@
-/** A server keeps nothing of connections that have ended, however they did: its memory stays what it was. */
+/** Closed connections do not leak memory, in whichever way they ended. */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -14,10 +14,10 @@ const throngProgram: string = here.every(({ met }) => met)
   ? compileProgram(new URL("throng.c", import.meta.url))
   : "";
 
-/** Connections of a round. */
+/** Connections of each round. */
 const TIMES = 3000;
 
-/** Bytes on the heap that may be left of each, on the average. Deno kept 2,400 where `destroy()` followed "end". */
+/** Maximum average leak of a connection in bytes. Deno leaked 2,400 when `destroy()` followed "end". */
 const MOST = 400;
 
 const HTTP = ["leave", "ask", "early", "upgrade", "denied", "behind"] as const;
@@ -38,7 +38,7 @@ async function throng(uid: number, how: string, path: string): Promise<void> {
   assert.equal(JSON.parse(stdout).connected, TIMES);
 }
 
-/** Starts a server of leaking_server.ts. */
+/** Starts the server of leaking_server.ts. */
 async function start(kind: string, path: string): Promise<Child> {
   const flags = { deno: ["-A", "--v8-flags=--expose-gc"], bun: [], node: ["--expose-gc"] }[runtime];
   const script = fileURLToPath(new URL("leaking_server.ts", import.meta.url));
@@ -48,14 +48,14 @@ async function start(kind: string, path: string): Promise<Child> {
   return server;
 }
 
-/** Bytes that are in use. */
+/** Returns the bytes in use. */
 async function memoryOf(server: Child): Promise<number> {
   server.process.stdin!.write("\n");
   return (await server.json<{ used: number }>()).used;
 }
 
 for (const [kind, hows, list] of SERVERS) {
-  testWith([...here, ...list], `${kind} keeps nothing of connections that have ended`, async () => {
+  testWith([...here, ...list], `${kind} does not leak memory for closed connections`, async () => {
     const path = freshPath();
     const server = await start(kind, path);
     const visits = hows.map((how) => [1001, how] as const);

@@ -1,4 +1,4 @@
-/** Servers of ucred/net: who gets in, who does not, and what never ends the server. */
+/** `ucred/net`: admission, refusal messages, and errors that must not stop the server. */
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
@@ -32,7 +32,7 @@ type Handler = NonNullable<Parameters<typeof createServer>[1]>;
 
 const greet: Handler = (socket, peer) => void socket.resume().end(`welcome, ${peer.uid}`);
 
-/** Runs something while a server listens where all may connect. */
+/** Runs a callback while a server listens with mode 0666. */
 async function served<T>(
   options: NetServerOptions,
   run: (path: string, server: NetServer) => Promise<T>,
@@ -51,37 +51,45 @@ async function served<T>(
 const rules = (...list: Parameters<typeof definePolicy>[0]["rules"]): Policy =>
   definePolicy({ version: 1, rules: list });
 
-testWith(asRoot, "createServer() lets in root and nobody else, when root runs it", async () => {
-  await served({}, async (path, server) => {
-    assert.equal(await visitAs(0, path), "welcome, 0");
-    for (const uid of [1, 1000, 65534]) assert.equal(await visitAs(uid, path), "");
-    const { accepted, refused } = server.stats();
-    assert.deepEqual([accepted, refused.policy], [1, 3]);
-  });
-});
+testWith(
+  asRoot,
+  "createServer() accepts only root when root runs it without a policy",
+  async () => {
+    await served({}, async (path, server) => {
+      assert.equal(await visitAs(0, path), "welcome, 0");
+      for (const uid of [1, 1000, 65534]) assert.equal(await visitAs(uid, path), "");
+      const { accepted, refused } = server.stats();
+      assert.deepEqual([accepted, refused.policy], [1, 3]);
+    });
+  },
+);
 
-testWith(asRoot, "createServer() lets in its own user and root, when a user runs it", async () => {
-  const path = "\0" + freshPath();
-  const server = await ServerProcess.listening({ uid: 4321, gid: 4321, listen: { path } });
-  assert.equal(await visitAs(4321, path), "4321\n");
-  assert.equal(await visitAs(0, path), "0\n");
-  for (const uid of [1, 4320, 4322, 65534]) assert.equal(await visitAs(uid, path), "");
-  await server.kill();
-});
+testWith(
+  asRoot,
+  "createServer() accepts only its own user and root when a user runs it",
+  async () => {
+    const path = "\0" + freshPath();
+    const server = await ServerProcess.listening({ uid: 4321, gid: 4321, listen: { path } });
+    assert.equal(await visitAs(4321, path), "4321\n");
+    assert.equal(await visitAs(0, path), "0\n");
+    for (const uid of [1, 4320, 4322, 65534]) assert.equal(await visitAs(uid, path), "");
+    await server.kill();
+  },
+);
 
-testWith(asRoot, 'createServer() lets everybody in, when the policy is "anyone"', async () => {
+testWith(asRoot, 'createServer() accepts everybody with policy "anyone"', async () => {
   await served({ policy: "anyone" }, async (path) => {
     for (const uid of [0, 1, 65534]) assert.equal(await visitAs(uid, path), `welcome, ${uid}`);
   });
 });
 
-test("createServer() throws, when the policy is none", () => {
+test("createServer() throws when the policy is not a Policy", () => {
   for (const policy of ["everyone", null, {}, () => true, { version: 1, rules: [] }]) {
     assert.throws(() => createServer({ policy: policy as never }), TypeError);
   }
 });
 
-testWith(asRoot, "createServer() tells users apart, when many come at once", async () => {
+testWith(asRoot, "createServer() identifies each of many concurrent users", async () => {
   const policy = rules({
     name: "some",
     when: { uid: ["1000-1009", 1020, "1030-1039"] },
@@ -129,7 +137,7 @@ testWith(
 
 const nobody = definePolicy({ version: 1, rules: [{ name: "nobody", deny: "Go away" }] });
 
-testWith(here, "createServer() tells whom it refuses why, when there is a refusal", async () => {
+testWith(here, "createServer() sends refusalMessage to refused clients", async () => {
   for (
     const [refusalMessage, expected] of [
       ["no entry\n", "no entry\n"],
@@ -142,14 +150,14 @@ testWith(here, "createServer() tells whom it refuses why, when there is a refusa
   ) {
     await served({ policy: nobody, refusalMessage }, async (path, server) => {
       assert.equal(await visit(path), expected);
-      // What the peer has sent does not keep the refusal from it.
+      // Unread data of the peer must not prevent the message from arriving.
       assert.equal(await visit(path, "--send", "x".repeat(60_000)), expected);
       assert.equal(server.stats().refused.policy, 2);
     });
   }
 });
 
-testWith(here, "createServer() refuses all the same, when the refusal throws", async () => {
+testWith(here, "createServer() refuses the connection when refusalMessage throws", async () => {
   const warned = warning();
   const refusalMessage = () => {
     throw new Error("no words");
@@ -161,13 +169,17 @@ testWith(here, "createServer() refuses all the same, when the refusal throws", a
   });
 });
 
-testWith(here, "createServer() closes who is refused and does not read, in the end", async () => {
-  await served({ policy: nobody, refusalMessage: "x".repeat(1 << 22) }, async (path) => {
-    assert.match(await visit(path, "--deaf", "1"), /^x+$/);
-  });
-});
+testWith(
+  here,
+  "createServer() closes a refused connection whose client does not read",
+  async () => {
+    await served({ policy: nobody, refusalMessage: "x".repeat(1 << 22) }, async (path) => {
+      assert.match(await visit(path, "--deaf", "1"), /^x+$/);
+    });
+  },
+);
 
-/** The next process warning of ours. */
+/** Resolves to the next process warning of the library. */
 function warning(): Promise<string> {
   return new Promise((resolve) => {
     const listen = (warning: Error) => {
@@ -195,7 +207,7 @@ const thrown: { readonly [name: string]: unknown } = {
 for (const [name, error] of Object.entries(thrown)) {
   testWith(
     here,
-    `createServer() ends that connection only, when its handler throws ${name}`,
+    `createServer() closes only one connection when its handler throws ${name}`,
     async () => {
       const failing: Handler[] = [
         () => {
@@ -244,7 +256,7 @@ for (const [name, error] of Object.entries(thrown)) {
   );
 }
 
-testWith(here, "createServer() ends that connection only, when a listener throws", async () => {
+testWith(here, "createServer() closes only one connection when a listener throws", async () => {
   await served({}, async (path, server) => {
     server.on("connection", (socket) => {
       if (server.stats().accepted === 1) throw new Error("broken");
@@ -258,14 +270,14 @@ testWith(here, "createServer() ends that connection only, when a listener throws
   }, null);
 });
 
-testWith(here, "createServer() works as an emitter, when it has no handler", async () => {
+testWith(here, "createServer() emits connection events without a handler", async () => {
   await served({}, async (path, server) => {
     server.on("connection", (socket) => void socket.end("hello"));
     assert.equal(await visit(path), "hello");
   }, null);
 });
 
-testWith(here, "createServer() goes on, when its peers leave at once or are killed", async () => {
+testWith(here, "createServer() continues when peers hang up at once or are killed", async () => {
   const talk = (socket: Socket) => {
     const write = () => {
       while (!socket.destroyed && socket.write("x".repeat(10_000)));
@@ -288,29 +300,33 @@ testWith(here, "createServer() goes on, when its peers leave at once or are kill
   }, talk);
 });
 
-testWith(here, "createServer() lets in and counts as ever, when its audit log throws", async () => {
-  const audit = {
-    dropped: 0,
-    error: undefined,
-    write() {
-      throw Object.create(null);
-    },
-    reopen() {},
-    close: () => Promise.resolve(),
-  };
-  await served({ audit, limits: { connections: 1 } }, async (path, server) => {
-    for (let times = 0; times < 3; times++) {
-      assert.equal(await visit(path), `welcome, ${process.getuid!()}`);
-      await until(() => server.stats().open === 0);
-    }
-  });
-  await served({ audit, policy: nobody }, async (path, server) => {
-    assert.equal(await visit(path), "");
-    assert.equal(server.stats().refused.policy, 1);
-  });
-});
+testWith(
+  here,
+  "createServer() accepts and counts connections when its audit log throws",
+  async () => {
+    const audit = {
+      dropped: 0,
+      error: undefined,
+      write() {
+        throw Object.create(null);
+      },
+      reopen() {},
+      close: () => Promise.resolve(),
+    };
+    await served({ audit, limits: { connections: 1 } }, async (path, server) => {
+      for (let times = 0; times < 3; times++) {
+        assert.equal(await visit(path), `welcome, ${process.getuid!()}`);
+        await until(() => server.stats().open === 0);
+      }
+    });
+    await served({ audit, policy: nobody }, async (path, server) => {
+      assert.equal(await visit(path), "");
+      assert.equal(server.stats().refused.policy, 1);
+    });
+  },
+);
 
-testWith(here, "a connection that two servers let in has each one's decision", async () => {
+testWith(here, "two servers that accept one connection each keep their own decision", async () => {
   const own = process.getuid!();
   const allow = (grant: string) => rules({ name: grant, when: { uid: own }, allow: grant });
   const heard: string[] = [];
@@ -327,44 +343,48 @@ testWith(here, "a connection that two servers let in has each one's decision", a
   }, hear("first"));
 });
 
-testWith(here, "createServer() refuses, when the policy throws or is none at heart", async () => {
-  const policies: { readonly [name: string]: object } = {
-    "admits() throws": {
-      admits() {
-        throw new Error("broken");
+testWith(
+  here,
+  "createServer() refuses connections when the policy throws or returns nonsense",
+  async () => {
+    const policies: { readonly [name: string]: object } = {
+      "admits() throws": {
+        admits() {
+          throw new Error("broken");
+        },
+        decide: () => ({ allowed: true }),
       },
-      decide: () => ({ allowed: true }),
-    },
-    "decide() throws": {
-      admits: () => true,
-      decide() {
-        throw new Error("broken");
+      "decide() throws": {
+        admits: () => true,
+        decide() {
+          throw new Error("broken");
+        },
       },
-    },
-    "decide() throws what has no text": {
-      admits: () => true,
-      decide() {
-        throw Object.create(null);
+      "decide() throws what has no text": {
+        admits: () => true,
+        decide() {
+          throw Object.create(null);
+        },
       },
-    },
-    "needsPin throws": {
-      get needsPin() {
-        throw new Error("broken");
+      "needsPin throws": {
+        get needsPin() {
+          throw new Error("broken");
+        },
+        admits: () => true,
+        decide: () => ({ allowed: true }),
       },
-      admits: () => true,
-      decide: () => ({ allowed: true }),
-    },
-    "no admits()": { decide: () => ({ allowed: true }) },
-    "no answer": { admits: () => true, decide: () => undefined },
-  };
-  for (const [name, policy] of Object.entries(policies)) {
-    await served({ policy: policy as Policy }, async (path, server) => {
-      assert.equal(await visit(path), "", name);
-      const { accepted, open, refused } = server.stats();
-      assert.deepEqual([accepted, open, refused.unidentified], [0, 0, 1], name);
-    });
-  }
-});
+      "no admits()": { decide: () => ({ allowed: true }) },
+      "no answer": { admits: () => true, decide: () => undefined },
+    };
+    for (const [name, policy] of Object.entries(policies)) {
+      await served({ policy: policy as Policy }, async (path, server) => {
+        assert.equal(await visit(path), "", name);
+        const { accepted, open, refused } = server.stats();
+        assert.deepEqual([accepted, open, refused.unidentified], [0, 0, 1], name);
+      });
+    }
+  },
+);
 
 const pins: PinCase[] = [
   { name: "a rule needs it", rule: { exe: "/**" }, pin: undefined, isLetIn: true, isPinned: true },
@@ -390,7 +410,7 @@ interface PinCase {
 for (const { name, rule, pin, isLetIn, isPinned } of pins) {
   testWith(
     [...here, needs.native],
-    `createServer() ${isPinned ? "pins" : "does not pin"} peers, when ${name}`,
+    `createServer() ${isPinned ? "pins" : "does not pin"} peers when ${name}`,
     async () => {
       const policy = rules({ name: "it", when: rule, allow: true });
       const before = openDescriptors();
@@ -407,7 +427,7 @@ for (const { name, rule, pin, isLetIn, isPinned } of pins) {
 
 testWith(
   [...here, needs.native],
-  "createServer() does not allow by a fact that takes a pin, when no descriptor is left for it",
+  "createServer() denies a rule that needs a pin when descriptors have run out",
   async () => {
     const path = freshPath();
     const policy = {
@@ -426,13 +446,13 @@ testWith(
     assert.deepEqual(await server.tell({ fill: 0 }), { filled: true });
     const { refused, accepted } = await server.tell<ServerStats>({ stats: true });
     assert.deepEqual([accepted, refused.policy], [1, 1]);
-    // Deno 2.9.5 accepts nothing more on a socket once accept(2) has failed for want of descriptors.
+    // Deno 2.9.5 stops accepting on a socket once accept(2) has failed without free descriptors.
     if (runtime !== "deno") assert.equal(await visit(path), `${process.getuid!()}\n`);
     await server.kill();
   },
 );
 
-testWith(asRoot, "stats() adds up, when connections end in every way", async () => {
+testWith(asRoot, "stats() is consistent after connections have ended in every way", async () => {
   const policy = rules({ name: "below 1100", when: { uid: "0-1099" }, allow: true });
   const limits = { connectionsPerUser: 2 };
   await served({ policy, limits }, async (path, server) => {
@@ -461,7 +481,7 @@ testWith(asRoot, "stats() adds up, when connections end in every way", async () 
   });
 });
 
-testWith(here, "close() lets connections end by themselves, and admits nobody else", async () => {
+testWith(here, "close() waits for connections, and accepts no new ones", async () => {
   const path = freshPath();
   const server = createServer({}, (socket) => void socket.resume());
   await listening(server, path);
@@ -476,7 +496,7 @@ testWith(here, "close() lets connections end by themselves, and admits nobody el
   assert.deepEqual([server.stats().open, server.stats().accepted], [0, 1]);
 });
 
-testWith(here, "close() cuts the connections that are left, when its time is over", async () => {
+testWith(here, "close() cuts off the remaining connections after its timeout", async () => {
   for (const timeout of [0, 20]) {
     const path = freshPath();
     const server = createServer({}, (socket) => void socket.resume().write("hello"));
@@ -489,24 +509,28 @@ testWith(here, "close() cuts the connections that are left, when its time is ove
   }
 });
 
-testWith([needs.linux], "close() leaves nothing, when the server is still starting", async () => {
-  const path = freshPath();
-  const server = createServer({}).listen(path);
-  await server.close({});
-  assert.equal(existsSync(path), false);
-  assert.equal(server.address(), null);
-  await listening(server, path); // and it can start again
-  assert.equal(server.address(), path);
-  await new Promise((resolve) => server.close(resolve));
-});
+testWith(
+  [needs.linux],
+  "close() leaves nothing behind when the server is still starting",
+  async () => {
+    const path = freshPath();
+    const server = createServer({}).listen(path);
+    await server.close({});
+    assert.equal(existsSync(path), false);
+    assert.equal(server.address(), null);
+    await listening(server, path); // and it can start again
+    assert.equal(server.address(), path);
+    await new Promise((resolve) => server.close(resolve));
+  },
+);
 
-test("close() rejects, when the timeout is none", async () => {
+test("close() throws when the timeout is out of range", async () => {
   for (const timeout of [-1, NaN, "1" as unknown as number]) {
     await assert.rejects(createServer({}).close({ timeout }), RangeError);
   }
 });
 
-test("listen() throws, when it is asked for anything but a Unix socket", () => {
+test("listen() throws when its arguments do not describe a Unix socket", () => {
   for (
     const where of [
       0,
@@ -527,14 +551,14 @@ test("listen() throws, when it is asked for anything but a Unix socket", () => {
   assert.throws(() => createServer({}).listen(both), TypeError);
 });
 
-testWith([needs.linux], "listen() reports, when it is called twice", async () => {
+testWith([needs.linux], "listen() emits an error when called twice", async () => {
   const server = createServer({});
   await listening(server, freshPath());
   assert.throws(() => server.listen(freshPath()), { code: "ERR_UCRED_LISTEN" });
   await server.close({});
 });
 
-testWith([needs.linux], "createServer() can answer a peer that has closed its side", async () => {
+testWith([needs.linux], "createServer() can respond to a half-closed peer", async () => {
   await served({ allowHalfOpen: true }, async (path) => {
     const socket = connect({ path, allowHalfOpen: true });
     socket.end("question");
@@ -542,14 +566,14 @@ testWith([needs.linux], "createServer() can answer a peer that has closed its si
   }, async (socket) => void socket.end(`answer to ${await everything(socket)}`));
 });
 
-testWith(here, "createServer() knows peers that have gone before it could look", async () => {
+testWith(here, "createServer() identifies peers that have hung up before accept(2)", async () => {
   for (
     const [when, admitted] of [[{ sameUser: true }, 30], [{ exe: "/**" }, 0]] as const
   ) {
     const path = freshPath();
     const policy = { version: 1, rules: [{ name: "it", when, allow: true }] } as const;
     const server = await ServerProcess.listening({ policy, listen: { path } });
-    // Not kill() of the child: Deno's sends one signal only.
+    // process.kill(), since Deno's child.kill() sends only one signal.
     process.kill(server.child.process.pid!, "SIGSTOP");
     assert.equal(await crowd(path, 30), 30);
     process.kill(server.child.process.pid!, "SIGCONT");
@@ -562,19 +586,23 @@ testWith(here, "createServer() knows peers that have gone before it could look",
   }
 });
 
-testWith([needs.linux], "createServer() refuses what is no Unix connection", async () => {
-  const server = createServer({ policy: "anyone" }, () => assert.fail("it was served"));
-  const tcp = createPlainServer((socket) => void server.emit("connection", socket));
-  await new Promise<void>((resolve) => tcp.listen(0, "127.0.0.1", resolve));
-  const { port } = tcp.address() as { port: number };
-  const socket = connect({ port, host: "127.0.0.1" }).on("error", () => {}).resume();
-  await new Promise((resolve) => socket.once("close", resolve));
-  assert.deepEqual(server.stats().refused, { policy: 0, limits: 0, unidentified: 1 });
-  assert.equal(server.stats().accepted, 0);
-  tcp.close();
-});
+testWith(
+  [needs.linux],
+  "createServer() refuses connections that are not Unix sockets",
+  async () => {
+    const server = createServer({ policy: "anyone" }, () => assert.fail("it was served"));
+    const tcp = createPlainServer((socket) => void server.emit("connection", socket));
+    await new Promise<void>((resolve) => tcp.listen(0, "127.0.0.1", resolve));
+    const { port } = tcp.address() as { port: number };
+    const socket = connect({ port, host: "127.0.0.1" }).on("error", () => {}).resume();
+    await new Promise((resolve) => socket.once("close", resolve));
+    assert.deepEqual(server.stats().refused, { policy: 0, limits: 0, unidentified: 1 });
+    assert.equal(server.stats().accepted, 0);
+    tcp.close();
+  },
+);
 
-/** What a socket receives until the other side ends; ours stays open. */
+/** Returns what a socket receives until the other side ends; our side stays open. */
 function everything(socket: Socket): Promise<string> {
   let text = "";
   socket.setEncoding("utf8").on("data", (part) => text += part);

@@ -1,4 +1,4 @@
-/** Every public function refuses options that it does not have, and says which was probably meant. */
+/** Every public function rejects unknown options, and suggests the probable one. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -24,7 +24,7 @@ const policy = definePolicy(document);
 const net = createServer();
 const http = createHttpServer();
 
-/** Options whose types are checked no longer, as in JavaScript. */
+/** Options without type checks, as in JavaScript. */
 const any = (options: object) => options as never;
 const fetch = () => new Response("");
 
@@ -78,12 +78,12 @@ const MISTAKES: readonly [name: string, call: () => unknown, message: RegExp][] 
 ];
 
 for (const [name, call, message] of MISTAKES) {
-  test(`${name} refuses what is no option`, async () => {
+  test(`${name} rejects an unknown option`, async () => {
     await assert.rejects(async () => void await call(), { name: "TypeError", message });
   });
 }
 
-testWith([needs.bun], "listen() of ucred/bun refuses what is no option", async () => {
+testWith([needs.bun], "listen() of ucred/bun rejects an unknown option", async () => {
   const path = freshPath();
   for (
     const [options, message] of [
@@ -93,7 +93,7 @@ testWith([needs.bun], "listen() of ucred/bun refuses what is no option", async (
   ) await assert.rejects(listenOnBun(any(options)), { name: "TypeError", message });
 });
 
-testWith([needs.linux], "identify() and verifyServer() refuse what is no option", async () => {
+testWith([needs.linux], "identify() and verifyServer() reject unknown options", async () => {
   const path = freshPath();
   const server = createNetServer((socket) => void socket.on("error", () => {}).resume());
   server.listen(path);
@@ -109,7 +109,7 @@ testWith([needs.linux], "identify() and verifyServer() refuse what is no option"
   await new Promise((resolve) => server.close(resolve));
 });
 
-test("requireOptions() takes what is undefined, inherited or right, and nothing else", () => {
+test("requireOptions() accepts undefined, inherited and known options, and nothing else", () => {
   const names = { one: true, two: true } as const;
   const check = (options: unknown) => requireOptions("f()", options, names);
   check({});
@@ -127,7 +127,7 @@ test("requireOptions() takes what is undefined, inherited or right, and nothing 
   });
 });
 
-testWith([needs.linux], "createServer() takes a handler alone", async () => {
+testWith([needs.linux], "createServer() accepts only a handler", async () => {
   const server = createServer((socket) => void socket.end("welcome"));
   const path = freshPath();
   server.listen(path);
@@ -137,7 +137,7 @@ testWith([needs.linux], "createServer() takes a handler alone", async () => {
   await server.close({ timeout: 0 });
 });
 
-testWith([needs.linux], "createServer() of ucred/http takes a handler alone", async () => {
+testWith([needs.linux], "createServer() of ucred/http accepts only a handler", async () => {
   const server = createHttpServer((_, response) => void response.end("welcome"));
   const path = freshPath();
   server.listen(path);

@@ -1,4 +1,4 @@
-/** Peers that no rule admits: what they are answered, what it may cost, and who learns of it. */
+/** Refused peers: the response, its cost, and the warnings about them. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -11,7 +11,7 @@ import { freshPath } from "../support/peers.ts";
 import { until } from "../support/suite.ts";
 import { eventsOf, running, testEach, testHere, Wire } from "../support/http.ts";
 
-/** 1001 looks at `/open`; about 1003 a rule says why not; nobody else may do anything. */
+/** 1001 may get `/open`, a rule refuses 1003 with a reason, and all others may do nothing. */
 const policy = definePolicy({
   version: 1,
   rules: [
@@ -22,7 +22,7 @@ const policy = definePolicy({
 
 const refuse = () => assert.fail("a handler was called");
 
-testEach("answers 403 and closes, when no rule admits the peer", async (kind) => {
+testEach("answers 403 and closes the connection when no rule admits the peer", async (kind) => {
   const server = await kind.start({ policy }, refuse);
   using events = eventsOf(server);
   for (
@@ -44,7 +44,7 @@ testEach("answers 403 and closes, when no rule admits the peer", async (kind) =>
   }
   const head = await Wire.as(1004, server.path).send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n").rest();
   assert.match(head, /^HTTP\/1\.1 403 .*\r\n\r\n$/s);
-  // In two parts, and with a second request behind the first one.
+  // In two parts, followed by a second request.
   const wire = Wire.as(1004, server.path).send("GET /open HTTP/1.1\r\nHos");
   wire.send("t: x\r\n\r\n").send("GET /open HTTP/1.1\r\nHost: x\r\n\r\n");
   assert.match((await wire.response()).body, /The policy does not allow it/);
@@ -54,20 +54,20 @@ testEach("answers 403 and closes, when no rule admits the peer", async (kind) =>
   assert.deepEqual([accepted, open, refused.policy, denied, failed], [0, 0, 7, 0, 0]);
 });
 
-testEach("ends a refused connection that sends no request", async (kind) => {
+testEach("closes a refused connection that sends no request", async (kind) => {
   const server = await kind.start({ policy }, refuse);
   const wires = ["", "GET / HT", `GET /${"a".repeat(1 << 16)}`, "\x16\x03\x01\x02"].map((text) =>
     Wire.as(1003, server.path).send(text)
   );
   for (const text of await Promise.all(wires.map((wire) => wire.rest()))) {
-    assert.match(text, /^$|^HTTP\/1\.1 4(00|31) /); // a parser of the runtime's own answers
+    assert.match(text, /^$|^HTTP\/1\.1 4(00|31) /); // the runtime's own parser responds
   }
   assert.equal(server.stats().refused.policy, 4);
 });
 
-testEach("keeps no place of others for those it refuses", async (kind) => {
+testEach("does not count refused connections against the limits of accepted ones", async (kind) => {
   const server = await kind.start({ policy, limits: { connections: 2 } }, () => ({ body: "open" }));
-  // As many of one user may wait for their 403. From this process, so that all of them come at once.
+  // As many refused connections as may wait for one user. From this process, so that they arrive together.
   const held = await Promise.all(Array.from({ length: 8 }, () => Wire.open(server.path)));
   await until(() => server.stats().refused.policy === 8);
   const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -79,7 +79,7 @@ testEach("keeps no place of others for those it refuses", async (kind) => {
   for (const wire of held) await wire.end().rest();
 });
 
-testEach("closes refused connections, when it closes", async (kind) => {
+testEach("closes refused connections when the server closes", async (kind) => {
   const server = await kind.start({ policy }, refuse);
   const wires = [Wire.as(1003, server.path), Wire.as(1003, server.path).send("GET / HTTP")];
   await until(() => server.stats().refused.policy === 2);
@@ -87,7 +87,7 @@ testEach("closes refused connections, when it closes", async (kind) => {
   for (const wire of wires) await wire.rest();
 });
 
-testHere("createServer() lets nobody hear of a refused connection", async () => {
+testHere("createServer() emits no event for a refused connection", async () => {
   const server = createServer({ policy }, refuse);
   for (const event of ["connection", "request", "upgrade", "checkContinue", "clientError"]) {
     server.on(event, () => assert.fail(event));
@@ -103,7 +103,7 @@ testHere("createServer() lets nobody hear of a refused connection", async () => 
   await close();
 });
 
-/** The warnings of the library about servers, from now on. */
+/** Collects the library's warnings about servers from now on. */
 function warningsOf(...paths: readonly string[]): string[] & Disposable {
   const messages: string[] = [];
   const note = ({ name, message }: Error) => {
@@ -117,56 +117,66 @@ function warningsOf(...paths: readonly string[]): string[] & Disposable {
   });
 }
 
-testHere("a server warns of refusals once a second, when nobody listens", async () => {
-  const path = freshPath();
-  using seen = warningsOf(path);
-  const server = createNetServer({ policy, decideAt: "action" }, refuse);
-  server.listen({ path, mode: 0o666 });
-  await once(server, "listening");
-  await Wire.as(1003, path).rest();
-  await until(() => seen.length === 1);
-  assert.equal(seen[0], `Refused uid 1003 at ${path}: Rule "not 1003" denies it: Ask “root”`);
-  await Promise.all(Array.from({ length: 20 }, () => Wire.as(1004, path).rest()));
-  const mentioned = () =>
-    seen.slice(1).reduce((sum, text) => {
-      const [, count = 1] = /^Refused (\d+) connections, the last of them uid 1004 /.exec(text) ??
-        [];
-      assert.match(text, /uid 1004 at .*: No rule matches$/);
-      return sum + Number(count);
-    }, 0);
-  await until(() => mentioned() === 20); // each is counted, though few have a line
-  assert.ok(seen.length < 20);
-  await server.close({ timeout: 0 });
-});
+testHere(
+  "createServer() warns about refused connections once a second without an observer",
+  async () => {
+    const path = freshPath();
+    using seen = warningsOf(path);
+    const server = createNetServer({ policy, decideAt: "action" }, refuse);
+    server.listen({ path, mode: 0o666 });
+    await once(server, "listening");
+    await Wire.as(1003, path).rest();
+    await until(() => seen.length === 1);
+    assert.equal(seen[0], `Refused uid 1003 at ${path}: Rule "not 1003" denies it: Ask “root”`);
+    await Promise.all(Array.from({ length: 20 }, () => Wire.as(1004, path).rest()));
+    const mentioned = () =>
+      seen.slice(1).reduce((sum, text) => {
+        const [, count = 1] = /^Refused (\d+) connections, the last of them uid 1004 /.exec(text) ??
+          [];
+        assert.match(text, /uid 1004 at .*: No rule matches$/);
+        return sum + Number(count);
+      }, 0);
+    await until(() => mentioned() === 20); // each refusal is counted, although few have a line
+    assert.ok(seen.length < 20);
+    await server.close({ timeout: 0 });
+  },
+);
 
-testHere("a server warns of no refusal that is audited or listened to", async () => {
-  const [first, second] = [freshPath(), freshPath()];
-  using seen = warningsOf(first, second);
-  const audit = auditLog({ file: freshPath() });
-  const audited = createNetServer({ policy, audit }, refuse);
-  const watched = createNetServer({ policy }, refuse);
-  audited.listen({ path: first, mode: 0o666 });
-  watched.listen({ path: second, mode: 0o666 });
-  await Promise.all([once(audited, "listening"), once(watched, "listening")]);
-  await Wire.as(1003, first).rest();
-  using _ = eventsOf({ path: second } as Parameters<typeof eventsOf>[0]);
-  await Wire.as(1003, second).rest();
-  await new Promise((resolve) => setImmediate(resolve)); // warnings are emitted in the next tick
-  assert.deepEqual([...seen], []);
-  await Promise.all([audited.close({ timeout: 0 }), watched.close({ timeout: 0 }), audit.close()]);
-});
+testHere(
+  "createServer() does not warn about refused connections that are audited or observed",
+  async () => {
+    const [first, second] = [freshPath(), freshPath()];
+    using seen = warningsOf(first, second);
+    const audit = auditLog({ file: freshPath() });
+    const audited = createNetServer({ policy, audit }, refuse);
+    const watched = createNetServer({ policy }, refuse);
+    audited.listen({ path: first, mode: 0o666 });
+    watched.listen({ path: second, mode: 0o666 });
+    await Promise.all([once(audited, "listening"), once(watched, "listening")]);
+    await Wire.as(1003, first).rest();
+    using _ = eventsOf({ path: second } as Parameters<typeof eventsOf>[0]);
+    await Wire.as(1003, second).rest();
+    await new Promise((resolve) => setImmediate(resolve)); // process warnings are emitted in the next tick
+    assert.deepEqual([...seen], []);
+    await Promise.all([
+      audited.close({ timeout: 0 }),
+      watched.close({ timeout: 0 }),
+      audit.close(),
+    ]);
+  },
+);
 
-testEach("answers 400, when no URL can be made of the Host header", async (kind) => {
+testEach("answers 400 when URL cannot parse the Host header", async (kind) => {
   const server = await kind.start({ policy: "anyone" }, refuse);
   for (const host of ["", "a:b", "xn--", "xn--a", "abcd:99999", "256.1.1.1", "[::1", "a%", "x/?"]) {
-    if (URL.canParse(`http://${host}`) && host !== "x/?") continue; // Node takes "xn--", Deno does not
+    if (URL.canParse(`http://${host}`) && host !== "x/?") continue; // Node accepts "xn--", Deno does not
     const answer = await Wire.open(server.path);
     answer.send(`GET /open HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
     assert.match(await answer.rest(), /^HTTP\/1\.1 400 /, JSON.stringify(host));
   }
 });
 
-testEach("gives URLs that begin with http:// and the host", async (kind) => {
+testEach("passes URLs that begin with http:// and the host", async (kind) => {
   const seen: string[] = [];
   const server = await kind.start({ policy: "anyone" }, ({ request, url }) => {
     if (request instanceof Request) {
@@ -188,9 +198,9 @@ testEach("gives URLs that begin with http:// and the host", async (kind) => {
   }
 });
 
-testEach("gives requests whose clone is one of the runtime's own", async (kind) => {
+testEach("passes requests that can be cloned", async (kind) => {
   const server = await kind.start({ policy: "anyone" }, async ({ request }) => {
-    if (!(request instanceof Request)) return { body: "POST hello" }; // node:http has none
+    if (!(request instanceof Request)) return { body: "POST hello" }; // node:http has no Request
     const copy = new Request(request.clone());
     return { body: `${copy.method} ${await copy.text()}` };
   });

@@ -1,9 +1,9 @@
 /**
- * A server of ucred/net, or ucred/bun, in a process of its own. It does what lines of JSON on its input say, one
- * after the other, and answers each with a line: `{"listen":…}`, `{"close":…}`, `{"stats":true}`.
+ * A server of ucred/net or ucred/bun in a process of its own. It executes commands, which are lines of JSON
+ * on its input, in order, and answers each with a line: `{"listen":…}`, `{"close":…}`, `{"stats":true}`.
  *
- * Its argument is JSON, too: options for createServer(), `uid` and `gid` to run as, where to `listen`
- * at once, without anybody who hears of errors.
+ * Its argument is JSON: options for createServer(), `uid` and `gid` to run as, and where to `listen` at
+ * once, without an "error" listener.
  */
 
 import { closeSync, openSync } from "node:fs";
@@ -26,26 +26,26 @@ export interface Orders {
   readonly umask?: number;
   readonly policy?: PolicyDocument | "anyone";
   readonly options?: Omit<NetServerOptions, "policy">;
-  /** An audit log on stderr. */
+  /** Whether to write an audit log to stderr. */
   readonly audit?: boolean;
   readonly listen?: ListenOptions;
-  /** What is said to each; by default its uid. The connection stays open if it is null. */
+  /** The greeting of each client; by default its uid. With null the connection stays open. */
   readonly text?: string | null;
-  /** Whether its own pid is said. */
+  /** Whether the greeting has the server's pid. */
   readonly pid?: boolean;
-  /** Whether it is one of ucred/bun. */
+  /** Whether to use ucred/bun. */
   readonly bun?: boolean;
 }
 
-/** What is the same of all kinds of servers. */
+/** The common members of all kinds of servers. */
 type Running = Pick<NetServer, "stats"> & { close(how: object): Promise<unknown> };
 
-/** What it is told. */
+/** One command. */
 export interface Order {
   readonly listen?: ListenOptions;
   readonly close?: { readonly timeout?: number };
   readonly stats?: true;
-  /** Uses up its descriptors but so many; 0 gives them back. */
+  /** Uses up all descriptors except this number; 0 closes them again. */
   readonly fill?: number;
 }
 
@@ -91,13 +91,13 @@ if (orders.listen !== undefined) {
 }
 
 const fillers: number[] = [];
-process.on("SIGUSR2", () => {}); // takes Deno 2.9.5 some descriptors, for want of which it panics
+process.on("SIGUSR2", () => {}); // installing a handler needs descriptors, without which Deno 2.9.5 panics
 
 function fillUp(left: number): void {
   try {
     while (left > 0) fillers.push(openSync("/dev/null", "r"));
   } catch {
-    // none is left
+    // no descriptor is left
   }
   for (const fd of fillers.splice(left === 0 ? 0 : -left)) closeSync(fd);
   say({ filled: true });
@@ -110,7 +110,7 @@ createInterface({ input: process.stdin }).on("line", (line) => {
     else server = start(listen).on("error", sayError);
   }
   if (close !== undefined) server!.close(close).then(() => say({ closed: true }));
-  // Later: Deno takes a descriptor for each read of its input, and is to have the next one by then.
+  // Deferred: Deno needs a descriptor for each read of its input.
   if (fill !== undefined) setTimeout(() => fillUp(fill), 50);
   if (stats) say(server!.stats());
   if (line === "{}") say({ waiting: true });

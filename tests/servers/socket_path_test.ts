@@ -1,4 +1,7 @@
-/** Where servers listen: never more open than asked, nothing of anybody else's replaced, after any end. */
+/**
+ * Socket paths: the socket is never exposed with a wider mode than requested, and files of others are never
+ * replaced.
+ */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -39,7 +42,7 @@ const knockProgram = asRoot.every(({ met }) => met)
 const greeter = (): NetServer =>
   createServer({ policy: "anyone" }, (socket) => void socket.resume().end("welcome"));
 
-/** Runs something while a server listens. */
+/** Runs a callback while a server listens. */
 async function at<T>(where: PathListenOptions, run: (server: NetServer) => T): Promise<Awaited<T>> {
   const server = greeter();
   await listening(server, where);
@@ -50,7 +53,7 @@ async function at<T>(where: PathListenOptions, run: (server: NetServer) => T): P
   }
 }
 
-/** What listening there fails with, which names the path. */
+/** Returns the error of `listen()`, which must contain the path. */
 async function refusal(where: PathListenOptions): Promise<UcredError> {
   const error = await failure(greeter(), where);
   assert.ok(error instanceof UcredError, String(error));
@@ -60,7 +63,7 @@ async function refusal(where: PathListenOptions): Promise<UcredError> {
   return error;
 }
 
-/** A socket's file on which nothing answers. */
+/** Creates a stale socket. */
 async function leaveStale(path: string): Promise<void> {
   const elsewhere = freshPath();
   const server = greeter();
@@ -76,57 +79,65 @@ const access = (path: string): string => {
   return `${(mode & 0o7777).toString(8)} ${uid} ${gid}`;
 };
 
-// --- Mode, owner, group
-
-testWith(asRoot, "listen() is at no moment more open than asked, when the umask is 0", async () => {
-  const server = await ServerProcess.start({ umask: 0, policy: "anyone" });
-  for (
-    const [where, seen] of [
-      [{}, "600 0 0"],
-      [{ mode: 0o660, group: 1001 }, "660 0 1001"],
-      [{ mode: 0o640, owner: 1001, group: 1000 }, "640 1001 1000"],
-      [{ mode: 0o640, owner: "1001", group: "1000" }, "640 1001 1000"],
-    ] as const
-  ) {
-    const path = freshPath();
-    const knocker = new Child(knockProgram, ["1000", path]);
-    await knocker.json();
-    for (let times = 0; times < 40; times++) {
-      assert.ok("listening" in await server.tell<object>({ listen: { path, ...where } }));
-      await server.tell({ close: { timeout: 0 } });
-    }
-    knocker.process.stdin!.end();
-    const found = await knocker.json<{ in: number; refused: number; seen: string[] }>();
-    assert.deepEqual([found.in, found.seen], [0, [seen]]);
-    assert.ok(found.refused > 0);
-  }
-  await server.kill();
-});
-
-testWith(asRoot, "The one who knocks gets in, when a server binds its path itself", async () => {
-  const path = freshPath();
-  const before = process.umask(0);
-  // However long it takes to be caught at it.
-  for (let isCaught = false; !isCaught;) {
-    const knocker = new Child(knockProgram, ["1000", path]);
-    await knocker.json();
-    for (let times = 0; times < 30; times++) {
-      const server = createPlainServer((socket) => void socket.on("error", () => {}).destroy());
-      await new Promise<void>((resolve) => server.listen(path, resolve));
-      await sleep(1); // it is caught sooner
-      chmodSync(path, 0o600);
-      await new Promise((resolve) => server.close(resolve));
-    }
-    knocker.process.stdin!.end();
-    const found = await knocker.json<{ in: number; seen: string[] }>();
-    isCaught = found.in > 0 || found.seen.length > 1;
-  }
-  process.umask(before);
-});
+// ── mode, owner, group ──
 
 testWith(
   asRoot,
-  "listen() lets in whom mode, owner and group let in, by number or name",
+  "listen() never exposes the socket with a wider mode than requested, with umask 0",
+  async () => {
+    const server = await ServerProcess.start({ umask: 0, policy: "anyone" });
+    for (
+      const [where, seen] of [
+        [{}, "600 0 0"],
+        [{ mode: 0o660, group: 1001 }, "660 0 1001"],
+        [{ mode: 0o640, owner: 1001, group: 1000 }, "640 1001 1000"],
+        [{ mode: 0o640, owner: "1001", group: "1000" }, "640 1001 1000"],
+      ] as const
+    ) {
+      const path = freshPath();
+      const knocker = new Child(knockProgram, ["1000", path]);
+      await knocker.json();
+      for (let times = 0; times < 40; times++) {
+        assert.ok("listening" in await server.tell<object>({ listen: { path, ...where } }));
+        await server.tell({ close: { timeout: 0 } });
+      }
+      knocker.process.stdin!.end();
+      const found = await knocker.json<{ in: number; refused: number; seen: string[] }>();
+      assert.deepEqual([found.in, found.seen], [0, [seen]]);
+      assert.ok(found.refused > 0);
+    }
+    await server.kill();
+  },
+);
+
+testWith(
+  asRoot,
+  "a client can connect before chmod() when a plain server binds its path itself",
+  async () => {
+    const path = freshPath();
+    const before = process.umask(0);
+    // Repeats until a client has connected too early.
+    for (let isCaught = false; !isCaught;) {
+      const knocker = new Child(knockProgram, ["1000", path]);
+      await knocker.json();
+      for (let times = 0; times < 30; times++) {
+        const server = createPlainServer((socket) => void socket.on("error", () => {}).destroy());
+        await new Promise<void>((resolve) => server.listen(path, resolve));
+        await sleep(1); // it is caught sooner
+        chmodSync(path, 0o600);
+        await new Promise((resolve) => server.close(resolve));
+      }
+      knocker.process.stdin!.end();
+      const found = await knocker.json<{ in: number; seen: string[] }>();
+      isCaught = found.in > 0 || found.seen.length > 1;
+    }
+    process.umask(before);
+  },
+);
+
+testWith(
+  asRoot,
+  "listen() applies mode, owner and group, by number or name",
   async () => {
     const path = freshPath();
     await at({ path }, async () => {
@@ -153,7 +164,7 @@ testWith(
 
 testWith(
   linux,
-  "listen() reports, when the user or group is none, and leaves nothing",
+  "listen() fails when the user or group is unknown, and leaves nothing behind",
   async () => {
     const path = freshPath();
     for (const where of [{ owner: "no-such-user" }, { group: "no-such-group" }]) {
@@ -169,7 +180,7 @@ testWith(
   },
 );
 
-testWith(asRoot, "listen() leaves nothing, when the owner may not be set", async () => {
+testWith(asRoot, "listen() leaves nothing behind when chown() is not permitted", async () => {
   const path = freshPath();
   chownSync(dirname(path), 4321, 4321);
   const server = await ServerProcess.start({ uid: 4321, gid: 4321 });
@@ -182,9 +193,9 @@ testWith(asRoot, "listen() leaves nothing, when the owner may not be set", async
   await server.kill();
 });
 
-// --- What is there already
+// ── existing files ──
 
-testWith(here, "listen() replaces a socket's file on which nothing answers", async () => {
+testWith(here, "listen() replaces a stale socket", async () => {
   const path = freshPath();
   await leaveStale(path);
   const { ino } = lstatSync(path);
@@ -197,7 +208,7 @@ testWith(here, "listen() replaces a socket's file on which nothing answers", asy
 
 testWith(
   here,
-  "listen() reports, when a server answers there, and leaves that one alone",
+  "listen() fails when another server answers at the path, and does not disturb it",
   async () => {
     const path = freshPath();
     await at({ path }, async () => {
@@ -212,7 +223,7 @@ testWith(
   },
 );
 
-testWith(linux, "listen() reports, when a plain server answers there", async () => {
+testWith(linux, "listen() fails when a plain server answers at the path", async () => {
   const path = freshPath();
   const plain = createPlainServer((socket) => void socket.end());
   await new Promise<void>((resolve) => plain.listen(path, resolve));
@@ -220,7 +231,7 @@ testWith(linux, "listen() reports, when a plain server answers there", async () 
   await new Promise((resolve) => plain.close(resolve));
 });
 
-testWith(here, "listen() leaves alone what is no socket", async () => {
+testWith(here, "listen() does not replace a file that is not a socket", async () => {
   const target = freshPath("target");
   writeFileSync(target, "precious");
   const stale = freshPath("stale");
@@ -247,43 +258,47 @@ testWith(here, "listen() leaves alone what is no socket", async () => {
   assert.ok(lstatSync(stale).isSocket());
 });
 
-// --- Folders
+// ── folders ──
 
-testWith(asRoot, "listen() refuses folders in which others could replace the socket", async () => {
-  const path = freshPath();
-  const folder = dirname(path);
-  const cases: [mode: number, owner: number, isSafe: boolean][] = [
-    [0o755, 0, true],
-    [0o700, 0, true],
-    [0o1777, 0, true], // as /tmp: each may remove only what is his
-    [0o775, 0, false],
-    [0o757, 0, false],
-    [0o777, 0, false],
-    [0o755, 1000, false],
-    [0o1777, 1000, false],
-  ];
-  for (const [mode, owner, isSafe] of cases) {
-    chmodSync(folder, mode);
-    chownSync(folder, owner, 0);
-    const name = `${mode.toString(8)} of uid ${owner}`;
-    if (isSafe) await at({ path }, () => assert.ok(lstatSync(path).isSocket(), name));
-    else {
-      const { message } = await refusal({ path });
-      assert.match(
-        message,
-        /: its folder .* (belongs to uid 1000|may be written by others): /,
-        name,
-      );
-      await at(
-        { path, allowUnsafeFolder: true },
-        () => assert.ok(lstatSync(path).isSocket(), name),
-      );
+testWith(
+  asRoot,
+  "listen() rejects folders in which other users could replace the socket",
+  async () => {
+    const path = freshPath();
+    const folder = dirname(path);
+    const cases: [mode: number, owner: number, isSafe: boolean][] = [
+      [0o755, 0, true],
+      [0o700, 0, true],
+      [0o1777, 0, true], // as /tmp: each may remove only what is his
+      [0o775, 0, false],
+      [0o757, 0, false],
+      [0o777, 0, false],
+      [0o755, 1000, false],
+      [0o1777, 1000, false],
+    ];
+    for (const [mode, owner, isSafe] of cases) {
+      chmodSync(folder, mode);
+      chownSync(folder, owner, 0);
+      const name = `${mode.toString(8)} of uid ${owner}`;
+      if (isSafe) await at({ path }, () => assert.ok(lstatSync(path).isSocket(), name));
+      else {
+        const { message } = await refusal({ path });
+        assert.match(
+          message,
+          /: its folder .* (belongs to uid 1000|may be written by others): /,
+          name,
+        );
+        await at(
+          { path, allowUnsafeFolder: true },
+          () => assert.ok(lstatSync(path).isSocket(), name),
+        );
+      }
+      assert.deepEqual(readdirSync(folder), []);
     }
-    assert.deepEqual(readdirSync(folder), []);
-  }
-});
+  },
+);
 
-testWith(asRoot, "listen() refuses folders that others could move away", async () => {
+testWith(asRoot, "listen() rejects folders that other users could rename", async () => {
   const open = dirname(freshPath());
   const safe = join(open, "safe");
   mkdirSync(safe, { mode: 0o755 });
@@ -298,7 +313,7 @@ testWith(asRoot, "listen() refuses folders that others could move away", async (
 
 testWith(
   asRoot,
-  "listen() refuses links to folders that others could point elsewhere",
+  "listen() rejects symbolic links that other users could change",
   async () => {
     const open = dirname(freshPath());
     chmodSync(open, 0o1777);
@@ -320,7 +335,7 @@ testWith(
 
 testWith(
   linux,
-  "listen() reports, when there is no folder, or a file where one should be",
+  "listen() fails when the folder is missing or is a file",
   async () => {
     const file = freshPath();
     writeFileSync(file, "");
@@ -333,7 +348,7 @@ testWith(
   },
 );
 
-testWith(asRoot, "listen() reports, when it may not write to the folder", async () => {
+testWith(asRoot, "listen() fails when the folder is not writable", async () => {
   const path = freshPath();
   const server = await ServerProcess.start({ uid: 4321, gid: 4321 });
   const { error } = await server.tell<{ error: UcredError }>({ listen: { path } });
@@ -343,7 +358,7 @@ testWith(asRoot, "listen() reports, when it may not write to the folder", async 
 
 testWith(
   asRoot,
-  "listen() refuses a private folder that is not its own, and leaves it",
+  "listen() rejects a private folder of another user, and leaves it alone",
   async () => {
     const path = freshPath();
     const folder = dirname(path);
@@ -382,7 +397,7 @@ testWith(
 
 testWith(
   here,
-  "listen() takes no folder for its private one that holds anything else, and leaves all of it",
+  "listen() rejects a private folder with other contents, and leaves it alone",
   async () => {
     const target = freshPath("target");
     const plants: { readonly [name: string]: (planted: string) => void } = {
@@ -416,7 +431,7 @@ testWith(
 
 testWith(
   here,
-  "listen() leaves a folder alone that has a dot before the socket's name",
+  "listen() does not use an existing folder with a dot before the socket's name",
   async () => {
     const path = freshPath("ssh");
     const planted = join(dirname(path), ".ssh");
@@ -429,7 +444,7 @@ testWith(
   },
 );
 
-/** What the sockets in the private folder of a path were bound to, wherever they were moved to. */
+/** Returns the addresses of the sockets that were bound in the private folder of a path. */
 const boundNames = (path: string): string[] =>
   readFileSync("/proc/net/unix", "utf8").split("\n").flatMap((line) => {
     const name = line.split(" ").at(-1)!;
@@ -438,7 +453,7 @@ const boundNames = (path: string): string[] =>
 
 testWith(
   here,
-  "listen() binds no name that a socket of the process is still bound to",
+  "listen() does not bind a path to which a socket of the process is still bound",
   async () => {
     const path = freshPath();
     const former = createServer({ policy: "anyone" }, (socket) => void socket.write("welcome"));
@@ -461,7 +476,7 @@ testWith(
 
 testWith(
   here,
-  "listen() says so, when too many sockets of the process are bound at a path",
+  "listen() fails when too many sockets of the process are bound at a path",
   async () => {
     const path = freshPath();
     const servers: NetServer[] = [];
@@ -480,7 +495,7 @@ testWith(
 
 testWith(
   here,
-  "listen() removes whatever killed servers have left in its private folder",
+  "listen() removes the leftovers of killed servers from its private folder",
   async () => {
     const path = freshPath();
     const folder = join(dirname(path), ".s.ucred");
@@ -492,9 +507,9 @@ testWith(
   },
 );
 
-// --- Closing
+// ── closing ──
 
-testWith(here, "close() removes the socket's file only while it is its own", async () => {
+testWith(here, "close() removes the socket's file only if it is the server's own", async () => {
   const path = freshPath();
   await at({ path }, () => {});
   assert.deepEqual(readdirSync(dirname(path)), []);
@@ -522,9 +537,9 @@ testWith(here, "close() removes the socket's file only while it is its own", asy
   assert.deepEqual(readdirSync(dirname(path)), ["s-moved"]);
 });
 
-// --- Names
+// ── names ──
 
-testWith(here, "listen() takes abstract names, which have no file", async () => {
+testWith(here, "listen() accepts abstract names, which have no file", async () => {
   const path = `\0${freshPath()}`;
   await at({ path }, async (server) => {
     assert.equal(server.address() as unknown, path);
@@ -538,20 +553,24 @@ testWith(here, "listen() takes abstract names, which have no file", async () => 
   }
 });
 
-testWith(here, "listen() serves at names of 1 to 107 bytes, and reports longer ones", async () => {
-  const unique = `ucred-${process.pid}-`;
-  for (let length = 100; length <= 110; length++) {
-    const path = `\0${unique.padEnd(length, "x")}`;
-    // Bun 1.4.5 binds names of one byte less.
-    if (length <= (runtime === "bun" ? 106 : 107)) {
-      await at({ path }, async () => assert.equal(await visit(path), "welcome"));
-    } else if (length > 107) {
-      assert.match((await refusal({ path })).message, /it has more than 108 bytes$/);
-    } else await refusal({ path });
-  }
-});
+testWith(
+  here,
+  "listen() accepts abstract names of 1 to 107 bytes, and rejects longer ones",
+  async () => {
+    const unique = `ucred-${process.pid}-`;
+    for (let length = 100; length <= 110; length++) {
+      const path = `\0${unique.padEnd(length, "x")}`;
+      // Bun 1.4.5 has a limit that is one byte lower.
+      if (length <= (runtime === "bun" ? 106 : 107)) {
+        await at({ path }, async () => assert.equal(await visit(path), "welcome"));
+      } else if (length > 107) {
+        assert.match((await refusal({ path })).message, /it has more than 108 bytes$/);
+      } else await refusal({ path });
+    }
+  },
+);
 
-testWith(here, "listen() serves at paths of up to 107 bytes, and reports longer ones", async () => {
+testWith(here, "listen() accepts paths of up to 107 bytes, and rejects longer ones", async () => {
   const folder = dirname(freshPath());
   for (const letter of ["x", "ü"]) {
     for (let length = 100; length <= 110; length++) {
@@ -572,7 +591,7 @@ testWith(here, "listen() serves at paths of up to 107 bytes, and reports longer 
 
 testWith(
   linux,
-  "listen() makes a relative path absolute, for the whole life of the server",
+  "listen() resolves a relative path once, for the whole life of the server",
   async () => {
     const path = freshPath();
     const before = process.cwd();
@@ -589,7 +608,7 @@ testWith(
   },
 );
 
-testWith(linux, "listen() reports, when the path is none", async () => {
+testWith(linux, "listen() fails when the path is not valid", async () => {
   for (const path of ["", "a\0b", "\0a\0b", 5 as unknown as string]) {
     if (path === "") continue;
     const server = greeter();
@@ -603,11 +622,11 @@ testWith(linux, "listen() reports, when the path is none", async () => {
   }
 });
 
-// --- Several at once, and sudden ends
+// ── concurrent starts and killed servers ──
 
 testWith(
   [...linux, needs.node],
-  "listen() names what helps, when another worker of node:cluster listens there",
+  "listen() has a hint for node:cluster when another worker listens at the path",
   async () => {
     const path = freshPath();
     const [command, ...args] = runtimeCommand();
@@ -626,7 +645,7 @@ testWith(
 for (const instances of [2, 6]) {
   testWith(
     here,
-    `listen() succeeds for one of ${instances} servers that start at once`,
+    `listen() succeeds for exactly one of ${instances} servers that start at once`,
     async () => {
       const servers = await Promise.all(
         Array.from({ length: instances }, () => ServerProcess.start({ text: null })),
@@ -665,11 +684,11 @@ for (const instances of [2, 6]) {
 
 testWith(
   here,
-  "listen() takes over cleanly, whenever the server before it was killed",
+  "listen() succeeds after the previous server was killed at any moment",
   async () => {
     const path = freshPath();
     const left = new Set<string>();
-    // Until one was killed at a bad moment, too.
+    // Repeats until a server was also killed between two steps.
     for (let round = 0; round < 20 || left.size === 0; round++) {
       const victim = await ServerProcess.start({ policy: "anyone" });
       const orders = `${JSON.stringify({ listen: { path } })}\n`;

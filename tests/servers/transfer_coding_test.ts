@@ -1,4 +1,4 @@
-/** Tests of transfer codings: parsers disagree about the end of a body with another one than "chunked". */
+/** Transfer codings other than "chunked", whose end of body parsers interpret differently. */
 
 import assert from "node:assert/strict";
 import { exchange, testEach } from "../support/http.ts";
@@ -22,7 +22,7 @@ const REFUSED: { readonly [what: string]: string } = {
 };
 
 testEach(
-  "refuses a transfer coding that is not chunked alone, and ends the connection",
+  "rejects transfer codings other than chunked, and closes the connection",
   async (kind) => {
     const seen: string[] = [];
     const server = await kind.start({}, async ({ url, body }) => {

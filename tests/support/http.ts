@@ -1,4 +1,4 @@
-/** The same application on each kind of HTTP server, and clients that speak in bytes, as any user. */
+/** One application on each kind of HTTP server, and clients that send bytes as any user. */
 
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
@@ -8,7 +8,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { Readable, type Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import type { Decision, Peer } from "../../mod.ts";
+import { type Decision, definePolicy, type Peer, type Policy } from "../../mod.ts";
 import {
   type CloseOptions,
   createServer,
@@ -25,15 +25,15 @@ import { freshPath } from "./peers.ts";
 import { compileProgram } from "./compile.ts";
 import { endAfterEach, type Need, needs, testWith } from "./suite.ts";
 
-/** A request, as an application sees it. */
+/** A request, as the application receives it. */
 export interface Ask {
   readonly method: string;
-  /** Path and query. */
+  /** The path and query. */
   readonly url: string;
   readonly peer: Peer;
   readonly decision: Decision;
   readonly signal: AbortSignal;
-  /** What `peerOf()` takes. */
+  /** The argument for `peerOf()`. */
   readonly request: object;
   header(name: string): string | undefined;
   body(): AsyncIterable<Uint8Array>;
@@ -47,12 +47,12 @@ export interface Answer {
 
 export type App = (ask: Ask) => Answer | Promise<Answer>;
 
-/** What both kinds of server take. */
+/** Options of both kinds of server. */
 export interface Options extends Pick<HttpServerOptions, "policy" | "pin" | "limits"> {
   readonly revalidate?: boolean;
   readonly headersTimeout?: number;
   readonly keepAliveTimeout?: number;
-  /** Of `serve()` alone. */
+  /** For `serve()` only. */
   readonly notify?: boolean;
 }
 
@@ -62,7 +62,7 @@ export interface Running {
   close(options?: CloseOptions): Promise<void>;
 }
 
-/** A way to start a server. */
+/** A kind of server. */
 export interface Kind {
   readonly name: string;
   readonly needs: readonly Need[];
@@ -73,7 +73,7 @@ const onNode: Kind = {
   name: "createServer()",
   needs: [],
   start: async ({ notify: _, ...options }, app) => {
-    // node:http looks for slow headers this often; by default every 30 s.
+    // The default interval of the check for slow headers is 30 s.
     const interval = options.headersTimeout && { connectionsCheckingInterval: 20 };
     const server = createServer({ ...options, ...interval }, byNode(app));
     const path = freshPath();
@@ -83,7 +83,7 @@ const onNode: Kind = {
   },
 };
 
-/** A started server of `createServer()`. */
+/** Registers a started server of `createServer()`, which is closed after the test. */
 export function running(server: HttpServer, path: string): Running {
   return started({
     path,
@@ -109,14 +109,13 @@ function byNode(app: App) {
     });
     response.writeHead(status, fields);
     if (typeof body === "string") return void response.end(body);
-    await pipeline(Readable.from(body), response).catch(() => {}); // the client may leave
+    await pipeline(Readable.from(body), response).catch(() => {}); // the client may hang up
   };
 }
 
 const byServe = (engine: "node:http" | "deno", list: readonly Need[]): Kind => ({
   name: `serve() by ${engine}`,
   needs: list,
-  // serve() has times of its own.
   start: async (options, app) => {
     const path = freshPath();
     const where = { path, mode: 0o666, engine, ...options };
@@ -130,7 +129,7 @@ function byFetch(app: App): ServeOptions["fetch"] {
   return async (request, { peer, decision }) => {
     const { pathname, search } = new URL(request.url);
     assert.ok(request.url.split("?", 1)[0]!.endsWith(pathname), "nothing that URL changes");
-    if (request.url.startsWith("http:")) { // Elysia counts on four characters of host
+    if (request.url.startsWith("http:")) { // Elysia assumes a host of at least four characters
       assert.equal(request.url.indexOf("/", 11), request.url.indexOf("/", 7));
     }
     const { status = 200, headers, body = "" } = await app({
@@ -164,25 +163,59 @@ function streamOf(chunks: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array<
   });
 }
 
-/** Every way to serve HTTP. */
-export const KINDS: readonly Kind[] = [
-  onNode,
-  byServe("node:http", []),
-  byServe("deno", [needs.deno]),
-];
+/** `serve()` on Deno's own engine, which behaves differently in places. */
+export const onDeno: Kind = byServe("deno", [needs.deno]);
+
+/** Every kind of HTTP server. */
+export const KINDS: readonly Kind[] = [onNode, byServe("node:http", []), onDeno];
 
 const here = [needs.linux, needs.cc, needs.root, needs.native];
 
-/** A test on each kind of server, with real users. */
+/** Tests each kind of server, with real users. */
 export function testEach(name: string, run: (kind: Kind) => Promise<void>): void {
   for (const kind of KINDS) {
     testWith([...here, ...kind.needs], `${kind.name} ${name}`, () => run(kind));
   }
 }
 
-/** A test with real users. */
+/** Runs a test with real users. */
 export function testHere(name: string, run: () => Promise<void>, ...more: readonly Need[]): void {
   testWith([...here, ...more], name, run);
+}
+
+/** Tests each engine of `serve()`, with real users. */
+export function testServe(name: string, run: (kind: Kind) => Promise<void>): void {
+  for (const kind of KINDS.filter(({ name }) => name.startsWith("serve()"))) {
+    testHere(`${kind.name} ${name}`, () => run(kind), ...kind.needs);
+  }
+}
+
+/** Root may do everything, 1001 may read, 1002 may only get `/open`, and all others are refused. */
+export const policy: Policy = definePolicy({
+  version: 1,
+  rules: [
+    { name: "root", when: { uid: 0 }, allow: "full" },
+    {
+      name: "no secrets",
+      when: { uid: 1001 },
+      actions: "* /secret",
+      deny: 'Ask "root" for it: é',
+    },
+    { name: "reader", when: { uid: 1001 }, actions: ["GET /**", "HEAD /**"], allow: "read" },
+    { name: "writer", when: { uid: 1001 }, actions: "POST /in", allow: "write" },
+    { name: "looker", when: { uid: 1002 }, actions: "GET /open", allow: "look" },
+  ],
+});
+
+/** Responds with the peer, the rule and the URL of the request, as JSON. */
+export const whoAsks: App = ({ peer, decision, url }) => ({
+  body: JSON.stringify({ uid: peer.uid, pid: peer.pid, rule: decision.rule, url }),
+});
+
+/** Yields so many megabytes, which contain what looks like a request. */
+export function* many(count: number): Iterable<Buffer> {
+  const megabyte = Buffer.alloc(1 << 20, "GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+  for (let at = 0; at < count; at++) yield megabyte;
 }
 
 const servers = new Set<Running>();
@@ -194,7 +227,7 @@ function started(server: Running): Running {
   return server;
 }
 
-// What a test leaves must not keep the runner waiting.
+// Closes what a test has left open, so that the runner can end.
 endAfterEach(async () => {
   for (const wire of wires) wire.destroy();
   wires.clear();
@@ -210,16 +243,16 @@ export interface Response {
   readonly body: string;
 }
 
-/** The compiled relay.c. */
+/** The path of the compiled relay.c. */
 export const relay: string = here.every(({ met }) => met)
   ? compileProgram(new URL("relay.c", import.meta.url))
   : "";
 
-/** One connection, of which every byte is the test's. */
+/** A client connection whose bytes the test controls. */
 export class Wire {
   readonly #input: Writable;
   readonly #output: Readable;
-  /** Of `Wire.as()`. */
+  /** The client process of `Wire.as()`. */
   readonly child: ChildProcess | undefined;
   #buffer: Buffer = Buffer.alloc(0);
   #isOver = false;
@@ -252,20 +285,20 @@ export class Wire {
     return wire;
   }
 
-  /** Connects as another user, by relay.c. */
+  /** Connects as another user, through relay.c. */
   static as(uid: number, path: string, ...options: readonly string[]): Wire {
     const args = ["--uid", String(uid), ...options, path];
     const child = spawn(relay, args, { stdio: ["pipe", "pipe", "inherit"] });
     return new Wire(child.stdin!, child.stdout!, child);
   }
 
-  /** Sends text, each of whose characters is a byte. */
+  /** Sends text as bytes, one for each character. */
   send(text: string): this {
     this.#input.write(Buffer.from(text, "latin1"));
     return this;
   }
 
-  /** Sends as fast as the server takes it; whether all was taken. */
+  /** Sends with back-pressure. Returns whether everything was sent. */
   async sendAll(chunks: Iterable<Uint8Array>): Promise<boolean> {
     try {
       for (const chunk of chunks) {
@@ -280,13 +313,13 @@ export class Wire {
     }
   }
 
-  /** Sends no more. */
+  /** Shuts down the sending side. */
   end(): this {
     this.#input.end();
     return this;
   }
 
-  /** Reads no more, until the next `resume()`. */
+  /** Stops reading until `resume()`. */
   pause(): this {
     this.#output.pause();
     return this;
@@ -303,13 +336,13 @@ export class Wire {
     this.#output.destroy();
   }
 
-  /** All that comes until the server ends the connection. */
+  /** Returns all data until the server closes the connection. */
   async rest(): Promise<string> {
     while (!this.#isOver) await this.#more();
     return this.#take(this.#buffer.length);
   }
 
-  /** The next response; a rejection if the connection ends before it does. */
+  /** Returns the next response. Rejects if the connection ends first. */
   async response(method = "GET"): Promise<Response> {
     const head = await this.until("\r\n\r\n");
     const [first = "", ...lines] = head.trimEnd().split("\r\n");
@@ -325,12 +358,12 @@ export class Wire {
     return { status, headers, body: isEmpty ? "" : await this.#body(headers) };
   }
 
-  /** Sends a request, and reads the response. */
+  /** Sends a request and returns the response. */
   get(target: string, method = "GET"): Promise<Response> {
     return this.send(`${method} ${target} HTTP/1.1\r\nHost: x\r\n\r\n`).response(method);
   }
 
-  /** What comes, up to and including this. */
+  /** Returns the data up to and including this text. */
   async until(text: string): Promise<string> {
     let at: number;
     while ((at = this.#buffer.indexOf(text, 0, "latin1")) === -1) {
@@ -374,7 +407,7 @@ export class Wire {
   }
 }
 
-/** A request on a connection of its own, which the server then ends: all that came. */
+/** Sends a request on a new connection. Returns all data until the server closes it. */
 export async function exchange(path: string, bytes: string): Promise<string> {
   const wire = await Wire.open(path);
   try {
@@ -385,7 +418,7 @@ export async function exchange(path: string, bytes: string): Promise<string> {
   }
 }
 
-/** What happens at a server, from now on. */
+/** Collects the events of a server from now on. */
 export function eventsOf({ path }: Running): ServerEvent[] & Disposable {
   const events: ServerEvent[] = [];
   const note = (event: unknown) => {
@@ -398,11 +431,11 @@ export function eventsOf({ path }: Running): ServerEvent[] & Disposable {
       for (const name of Object.values(CHANNELS)) channel(name).unsubscribe(note);
     },
   });
-  watches.add(watch); // one who stays would be heard by other tests
+  watches.add(watch); // a leaked subscriber would affect other tests
   return watch;
 }
 
-/** The whole of a body. */
+/** Reads a complete body. */
 export async function textOf(body: AsyncIterable<Uint8Array>): Promise<string> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of body) chunks.push(chunk);

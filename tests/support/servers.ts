@@ -1,4 +1,4 @@
-/** Visitors of chosen identity for servers under test, and servers in processes of their own. */
+/** Clients with a chosen uid, and servers in processes of their own. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -14,7 +14,7 @@ export const visitProgram: string = needs.cc.met && needs.linux.met
   ? compileProgram(new URL("visit.c", import.meta.url))
   : "";
 
-/** A process that visits a server. */
+/** A client process that stays connected. */
 export class Visitor {
   readonly child: Child;
 
@@ -22,7 +22,7 @@ export class Visitor {
     this.child = child;
   }
 
-  /** Starts one, and waits until it is connected. Options are those of visit.c. */
+  /** Starts a client and waits until it is connected. Options are those of visit.c. */
   static async at(path: string, options: readonly string[] = []): Promise<Visitor> {
     const visitor = new Visitor(new Child(visitProgram, [...options, toName(path)]));
     const answer = await visitor.child.json<{ pid?: number; error?: string }>();
@@ -30,47 +30,50 @@ export class Visitor {
     return visitor;
   }
 
-  /** Waits until the server ends the connection: all that it has sent. */
+  /** Waits until the server closes the connection. Returns all received text. */
   async text(): Promise<string> {
     return (await this.child.json<{ text: string }>()).text;
   }
 
-  /** Closes the connection, and ends. */
+  /** Closes the connection and ends the process. */
   async leave(): Promise<void> {
     await this.child.end();
   }
 }
 
-/** What a server says to a visitor before it ends the connection; or the error of connecting. */
+/**
+ * Connects once. Returns the text received until the server closes the connection, or the error of
+ * connecting.
+ */
 export async function visit(path: string, ...options: string[]): Promise<string> {
   const child = new Child(visitProgram, [...options, toName(path)]);
   const { error } = await child.json<{ error?: string }>();
   return error ?? (await child.json<{ text: string }>()).text;
 }
 
-/** A visit by a user. */
+/** Connects once as a user. */
 export function visitAs(uid: number, path: string, ...options: string[]): Promise<string> {
   return visit(path, "--uid", `${uid}`, "--gid", `${uid}`, ...options);
 }
 
-/** Connects so many times and leaves at once. How many connections came about. */
+/** Connects the given number of times and hangs up at once. Returns the number of successful connections. */
 export async function crowd(path: string, times: number): Promise<number> {
   const child = new Child(visitProgram, ["--crowd", `${times}`, toName(path)]);
   return (await child.json<{ connected: number }>()).connected;
 }
 
-/** As a command line spells an abstract name. */
+/** Returns an abstract name as it is written on a command line. */
 export function toName(path: string): string {
   return path.startsWith("\0") ? `@${path.slice(1)}` : path;
 }
 
-/** Has a server listen, and waits until it does. */
+/** Starts listening, and waits until the server listens. */
 export async function listening(server: NetServer, where: string | ListenOptions): Promise<void> {
   server.listen(typeof where === "string" ? { path: where } : where);
   await once(server, "listening"); // rejects upon "error"
 }
 
-/** What listening fails with. */
+/** Returns the error of listening. */
 export async function failure(server: NetServer, where: ListenOptions): Promise<unknown> {
   try {
     await listening(server, where);
@@ -81,7 +84,7 @@ export async function failure(server: NetServer, where: ListenOptions): Promise<
   throw new Error(`It listens at ${JSON.stringify(where)}`);
 }
 
-/** A server of server.ts. */
+/** A server process that runs server.ts. */
 export class ServerProcess {
   readonly child: Child;
 
@@ -89,27 +92,27 @@ export class ServerProcess {
     this.child = startScript(prefix, "servers/server.ts", JSON.stringify(orders));
   }
 
-  /** Starts one that waits for orders. */
+  /** Starts a server that waits for commands. */
   static async start(orders: Orders = {}, prefix: readonly string[] = []): Promise<ServerProcess> {
     const server = new ServerProcess(orders, prefix);
     assert.ok("waiting" in await server.tell<object>({}));
     return server;
   }
 
-  /** Starts one that listens. */
+  /** Starts a server that listens. */
   static async listening(orders: Orders, prefix: readonly string[] = []): Promise<ServerProcess> {
     const server = new ServerProcess(orders, prefix);
     assert.ok("listening" in await server.child.json<object>());
     return server;
   }
 
-  /** Has it do something: its answer. */
+  /** Sends a command and returns the answer. */
   async tell<T>(order: Order): Promise<T> {
     this.child.process.stdin!.write(`${JSON.stringify(order)}\n`);
     return await this.child.json<T>();
   }
 
-  /** Ends it as nothing can be prepared for. */
+  /** Kills the server with SIGKILL. */
   async kill(): Promise<void> {
     const { process } = this.child;
     if (process.exitCode !== null || process.signalCode !== null) return;
@@ -119,7 +122,7 @@ export class ServerProcess {
   }
 }
 
-/** How many descriptors this process has. */
+/** Returns the number of descriptors of this process. */
 export function openDescriptors(): number {
   return readdirSync("/proc/self/fd").length;
 }
