@@ -81,22 +81,43 @@ function anchorsIn(text: string): Set<string> {
   );
 }
 
-test("every relative link in the documents leads to a file, and to a heading in it", () => {
-  let count = 0;
-  for (const document of documents) {
+/** The relative links of all documents: where they are, and the file and heading that they lead to. */
+function relativeLinks(): { document: string; target: string; file: string; anchor?: string }[] {
+  return documents.flatMap((document) => {
     const text = read(document).replace(/^```[^]*?^```$/gm, "");
-    for (const [, target] of text.matchAll(/\]\(([^)\s]+)\)/g)) {
-      if (/^[a-z]+:/.test(target!)) continue;
+    return [...text.matchAll(/\]\(([^)\s]+)\)/g)].flatMap(([, target]) => {
+      if (/^[a-z]+:/.test(target!)) return [];
       const [path, anchor] = target!.split("#") as [string, string | undefined];
       const file = path === "" ? document : join(dirname(document), path);
-      assert.ok(existsSync(join(root, file)), `${document}: ${target} does not exist`);
-      if (anchor !== undefined) {
-        assert.ok(anchorsIn(read(file)).has(anchor), `${document}: ${target} has no such heading`);
-      }
-      count++;
-    }
+      return [{ document, target: target!, file, ...(anchor !== undefined && { anchor }) }];
+    });
+  });
+}
+
+test("every relative link in the documents leads to a file, and to a heading in it", () => {
+  const links = relativeLinks();
+  assert.ok(links.length >= 50);
+  for (const { document, target, file, anchor } of links) {
+    assert.ok(existsSync(join(root, file)), `${document}: ${target} does not exist`);
+    if (anchor === undefined) continue;
+    assert.ok(anchorsIn(read(file)).has(anchor), `${document}: ${target} has no such heading`);
   }
-  assert.ok(count >= 50);
+});
+
+test("the npm package has every document, and every file that a document links to", () => {
+  const list = execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], {
+    cwd: root,
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  const [{ files }] = JSON.parse(list) as [{ files: { path: string }[] }];
+  const paths = files.map(({ path }) => path);
+  const isPacked = (file: string) =>
+    paths.some((path) => path === file || path.startsWith(`${file}/`));
+  for (const document of documents) assert.ok(isPacked(document), document);
+  for (const { document, target, file } of relativeLinks()) {
+    assert.ok(isPacked(file), `${document}: ${target} is not in the package`);
+  }
 });
 
 test("docs/troubleshooting.md explains each code of UcredError", () => {
