@@ -34,7 +34,12 @@ export type {
 export type { DecideOptions, Decision } from "./core/policy/decide/decision.ts";
 export type { Policy, RulePolicy } from "./core/policy/policy.ts";
 export type { FactName, PlainPeer } from "./core/policy/decide/subject.ts";
-export { UcredError, type UcredErrorCode, type UcredErrorDetails } from "./core/errors.ts";
+export {
+  type PolicyProblem,
+  UcredError,
+  type UcredErrorCode,
+  type UcredErrorDetails,
+} from "./core/errors.ts";
 export type { Fact, FactSource } from "./core/facts.ts";
 export type {
   AmbiguousId,

@@ -2,7 +2,6 @@
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { parse } from "yaml";
 import { isId } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
@@ -12,13 +11,15 @@ import { runTests } from "../core/policy/analyze/run_tests.ts";
 import { who as whoIn, writeWho } from "../core/policy/analyze/who.ts";
 import { type NameOfId, writeRanges } from "../core/policy/decide/id_ranges.ts";
 import type { PlainPeer } from "../core/policy/decide/subject.ts";
+import { pathText } from "../core/policy/document/problems.ts";
+import { isObject } from "../core/policy/document/shape.ts";
 import type { Accounts, NamedKind } from "../core/policy/document/types.ts";
 import type { RulePolicy } from "../core/policy/policy.ts";
 import { textOf } from "../core/text.ts";
 import { peerOfPid } from "../identity/peer_of_pid.ts";
 import { definePolicy } from "../policy/define.ts";
 import { type LoadOptions, loadPolicy } from "../policy/load.ts";
-import { parsePolicy } from "../policy/parse.ts";
+import { parsePolicy, readData } from "../policy/parse.ts";
 import { accountId, accountName } from "../system/accounts.ts";
 import {
   columns,
@@ -185,12 +186,13 @@ function each(
   return Math.max(...reports.map(({ code }) => code)) as ExitCode;
 }
 
-/** A policy that cannot be used. Where it could not even be read, the command could not be run. */
+/** Reports a policy that cannot be used. A file that could not be read is a failure of the command. */
 function refused(error: unknown, { json }: PolicyCommandOptions, code: 1 | 2): Report {
   if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
-  const isUnread = error.cause !== undefined;
+  const { message, hint, problems } = error;
+  const isUnread = problems === undefined;
   if (!json || isUnread || code === 2) tellError(error);
-  const data = { ok: false, message: error.message, hint: error.hint };
+  const data = { ok: false, message, hint, problems: problems ?? [] };
   return { code: isUnread ? 2 : code, data };
 }
 
@@ -209,8 +211,8 @@ function load(file: string, options: PolicyCommandOptions, allowUnsafeOwner = tr
     return parsePolicy(text, { ...accounts, file: "stdin" });
   } catch (error) {
     if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
-    const hint = "Correct the policy where the message says, and run this again";
-    throw new UcredError("ERR_UCRED_POLICY", error.message, { hint });
+    const hint = "Fix the policy at the listed places, and run this again";
+    throw new UcredError("ERR_UCRED_POLICY", error.message, { hint, problems: error.problems });
   }
 }
 
@@ -242,16 +244,16 @@ interface GivenAccounts extends Accounts {
 function givenAccounts({ accounts: file }: PolicyCommandOptions): GivenAccounts | undefined {
   if (file === undefined) return undefined;
   const text = readFileSync(file, "utf8");
-  let data: unknown;
-  try {
-    data = parse(text);
-  } catch (error) {
-    throw new UsageError(`${file}: ${(error as Error).message.split("\n")[0]}`);
+  const contents = text.trim() === "" ? { data: {} } : readData(text);
+  if ("problem" in contents) {
+    const { line, column, message } = contents.problem;
+    throw new UsageError(`${file}:${line}:${column}: ${message}`);
   }
+  const { data } = contents;
   const wrong = new UsageError(`${file}: it has users and groups, and under each name: id`);
   const mapOf = (kind: "users" | "groups") => {
-    const map = isMap(data ?? {}) ? (data as MaybeMap)?.[kind] ?? {} : undefined;
-    if (!isMap(map)) throw wrong;
+    const map = isObject(data) ? data[kind] ?? {} : undefined;
+    if (!isObject(map)) throw wrong;
     return map;
   };
   const idsIn = (kind: "users" | "groups") => {
@@ -300,12 +302,6 @@ function accountsIn({ uid, gid, groups = [] }: PlainPeer, options: PolicyCommand
     ...(uid === undefined ? [] : named("uid", uid, user(uid))),
     ...gids.flatMap((id) => named("gid", id, group(id))),
   ].join(", ");
-}
-
-type MaybeMap = { readonly [name: string]: unknown } | null | undefined;
-
-function isMap(value: unknown): value is { readonly [name: string]: unknown } {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** The peer that the options describe; an account's groups are those of this system, unless they are given. */
@@ -382,7 +378,7 @@ function peerFrom(text: string): PlainPeer {
   } catch (error) {
     throw new UsageError(`--peer is no JSON: ${(error as Error).message}`);
   }
-  if (!isMap(peer)) throw new UsageError('--peer is an object, {"uid": 1000} for instance');
+  if (!isObject(peer)) throw new UsageError('--peer is an object, {"uid": 1000} for instance');
   const { user, group, groups } = peer;
   const isNamed = (Array.isArray(groups) ? groups : []).some((each) => typeof each === "string");
   if (user !== undefined || group !== undefined || isNamed) {
@@ -400,7 +396,7 @@ function requirePeer(peer: { readonly [name: string]: unknown }): void {
     definePolicy({ version: 1, rules, tests: [test] });
   } catch (error) {
     if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
-    const [first = ""] = error.message.replace(/^Cannot use the policy: /, "").split("\n");
-    throw new UsageError(first.replace(/^tests\[0\]\.peer/, "--peer"));
+    const { path, message } = error.problems![0]!;
+    throw new UsageError(`${pathText(["--peer", ...path.slice(3)])}: ${message}`); // tests[0].peer
   }
 }

@@ -39,6 +39,22 @@ export interface UcredErrorDetails {
   readonly syscall?: string | undefined;
   /** The runtime's own error, where there is one. */
   readonly cause?: unknown;
+  /** The problems of a policy. */
+  readonly problems?: readonly PolicyProblem[] | undefined;
+}
+
+/** One problem of a policy. */
+export interface PolicyProblem {
+  /** What is wrong, and what was expected. */
+  readonly message: string;
+  /** The keys and indexes that lead to the value; empty for the whole document, or an error of syntax. */
+  readonly path: readonly (string | number)[];
+  /** The name of the file or text; `undefined` for a policy in code. */
+  readonly file: string | undefined;
+  /** The line, from 1; `undefined` for a policy in code, or if the problem is the file itself. */
+  readonly line: number | undefined;
+  /** The column in characters, from 1; `undefined` where `line` is. */
+  readonly column: number | undefined;
 }
 
 /**
@@ -67,6 +83,8 @@ export class UcredError extends Error {
   declare readonly errno?: number;
   /** The C function that failed. */
   declare readonly syscall?: string;
+  /** What is wrong with a policy: at most 100 problems. Missing if its file could not be read. */
+  declare readonly problems?: readonly PolicyProblem[];
 
   /** Made by this library; public so that tests of your own can make one. */
   constructor(code: UcredErrorCode, message: string, details: UcredErrorDetails) {
@@ -74,6 +92,7 @@ export class UcredError extends Error {
     this.code = code;
     if (details.errno !== undefined) this.errno = details.errno;
     if (details.syscall !== undefined) this.syscall = details.syscall;
+    if (details.problems !== undefined) this.problems = details.problems;
     this.hint = details.hint;
   }
 

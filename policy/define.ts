@@ -11,7 +11,6 @@ import {
 } from "../core/policy/document/problems.ts";
 import type { Accounts, Named, NamedKind, PolicyDocument } from "../core/policy/document/types.ts";
 import { compilePolicy, type RulePolicy } from "../core/policy/policy.ts";
-import { visible } from "../core/text.ts";
 import { idOf, localNames, ownUid } from "../system/accounts.ts";
 
 /** What names in a policy are resolved with. */
@@ -53,7 +52,11 @@ export function definePolicy(document: PolicyDocument, options: DefineOptions = 
   requireOptions("definePolicy()", options, DEFINE_OPTIONS);
   const checked = checkDocument(document, options);
   if ("policy" in checked) return checked.policy;
-  throw policyError(checked.problems, lineOf);
+  const { first, more } = checked.problems;
+  const problems = first.map(({ path, message }) => ({
+    ...{ message, path, file: undefined, line: undefined, column: undefined },
+  }));
+  throw policyError(problems, more, { hint: "Fix the listed fields" });
 }
 
 /**
@@ -95,17 +98,4 @@ function allNames(kind: NamedKind, resolve: Resolve): ReadonlyMap<number, readon
     else names.push(name);
   }
   return byId;
-}
-
-/** "rules[0].when.uid: what is wrong". */
-function lineOf({ path, message }: Problem): string {
-  const where = path.map((key) => typeof key === "number" ? `[${key}]` : `.${nameIn(key)}`).join(
-    "",
-  );
-  return `${where.replace(/^\./, "") || "policy"}: ${message}`;
-}
-
-/** A field's name in a message: it may be of any length, and hold what does not show. */
-function nameIn(key: string): string {
-  return visible(key.length > 60 ? `${key.slice(0, 60)}…` : key);
 }

@@ -17,7 +17,7 @@ import { UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { isSticky, type Ownership, unsafeFileReason } from "../core/ownership.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
-import { mendFile } from "../core/policy/document/problems.ts";
+import { fixFileHint, policyError } from "../core/policy/document/problems.ts";
 import type { RulePolicy } from "../core/policy/policy.ts";
 import { textOf, visible } from "../core/text.ts";
 import { hasOwnGroupOnly, isTrusted } from "../system/trusted_owner.ts";
@@ -112,7 +112,7 @@ export function readPolicyFile(
     }
     return { text: decode(path, bytes), stamp };
   } catch (error) {
-    throw error instanceof UcredError ? error : unusable(path, error);
+    throw error instanceof UcredError ? error : unreadable(path, error);
   } finally {
     if (fd !== undefined) closeSync(fd);
   }
@@ -125,7 +125,7 @@ const MAX_FILE_BYTES = 16 << 20;
 function readAll(path: string, fd: number, file: BigIntStats): Uint8Array {
   requireFile(path, file);
   if (file.size > MAX_FILE_BYTES) {
-    throw because(path, `it has ${file.size} bytes, and may have ${MAX_FILE_BYTES}`);
+    throw unusableFile(path, `it has ${file.size} bytes, and may have ${MAX_FILE_BYTES}`);
   }
   const bytes = new Uint8Array(Number(file.size) + 1);
   let length = 0;
@@ -141,7 +141,7 @@ function decode(path: string, bytes: Uint8Array): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
-    throw because(path, "it is not in UTF-8");
+    throw unusableFile(path, "it is not in UTF-8");
   }
 }
 
@@ -154,7 +154,7 @@ function requireFile(path: string, file: BigIntStats): void {
     : file.isSocket()
     ? "a socket"
     : "a device";
-  throw unusable(path, new Error(`it is ${what}, and no regular file`));
+  throw unreadable(path, new Error(`it is ${what}, and no regular file`));
 }
 
 /** As many links as Linux follows. */
@@ -216,7 +216,7 @@ function requireSafe(path: string, what: string, name: string, entry: GroupOwner
     : isOwned && !isSticky(entry)
     ? `${move}run chmod go-w on ${name}`
     : `${move}set allowUnsafeOwner`;
-  throw because(path, `${what} ${why}`, hint);
+  throw unusableFile(path, `${what} ${why}`, hint);
 }
 
 /** The folder of a ConfigMap, Secret or projected volume has mode 0777 or 1777, and no setting for it. */
@@ -229,27 +229,26 @@ function isKubernetesVolume(folder: string): boolean {
   return lstatSync(`${folder}/..data`, { throwIfNoEntry: false })?.isSymbolicLink() === true;
 }
 
-/** The error for a file that cannot be used for a reason of its own. */
-export function because(
-  path: string,
-  why: string,
-  hint = mendFile(path),
-  cause?: unknown,
-): UcredError {
-  // What a file is called must not look like another message.
-  const message = `Cannot use the policy: ${visible(`${path}: ${why}`)}`;
-  const options = cause === undefined ? {} : { cause };
-  return new UcredError("ERR_UCRED_POLICY", message, { hint: visible(hint), ...options });
+/** The error for a file that was read, or could be, and cannot be used. */
+export function unusableFile(path: string, why: string, hint = fixFileHint(path)): UcredError {
+  const problem = { message: visible(why), path: [], file: path };
+  const problems = [{ ...problem, line: undefined, column: undefined }];
+  return policyError(problems, 0, { hint: visible(hint) });
 }
 
-/** The error for a file that does not keep still. */
+/** The error for a file that changes while it is read. */
 export function changing(path: string): UcredError {
-  const hint = "Write to another file, and rename it to this one";
-  return because(path, "it is being changed", hint);
+  return unusableFile(
+    path,
+    "it is being changed",
+    "Write to another file, and rename it to this one",
+  );
 }
 
-/** The error for a file that something else keeps from being used. */
-export function unusable(path: string, cause: unknown): UcredError {
+/** The error for a file that could not be read. */
+export function unreadable(path: string, cause: unknown): UcredError {
   const why = cause instanceof Error ? cause.message : textOf(cause);
-  return because(path, why, "Check the path, and that the server may read it", cause);
+  const message = `Cannot use the policy: ${visible(`${path}: ${why}`)}`;
+  const hint = "Check the path, and that the server may read it";
+  return new UcredError("ERR_UCRED_POLICY", message, { hint, cause });
 }

@@ -1,15 +1,20 @@
 /** Text → policy: YAML or JSON, and for everything that is wrong the line and column. */
 
-import { UcredError } from "../core/errors.ts";
+import { type PolicyProblem, UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { runTests } from "../core/policy/analyze/run_tests.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
-import { policyError, Problems } from "../core/policy/document/problems.ts";
+import {
+  type DocumentPath,
+  fixFileHint,
+  policyError,
+  Problems,
+} from "../core/policy/document/problems.ts";
 import { show } from "../core/policy/document/shape.ts";
 import type { RulePolicy } from "../core/policy/policy.ts";
 import { visible } from "../core/text.ts";
 import { checkDocument, DEFINE_OPTIONS, type DefineOptions } from "./define.ts";
-import { type Faulty, type Found, readYaml } from "./yaml.ts";
+import { type Contents, type Faulty, type Found, readYaml } from "./yaml.ts";
 
 /** How a text is to be read. */
 export interface ParseOptions extends DefineOptions {
@@ -64,31 +69,55 @@ export function parsePolicy(text: string, options: ParseOptions = {}): RulePolic
 /** {@link parsePolicy}, with options that were checked. */
 export function parse(text: string, options: ParseOptions): RulePolicy {
   if (typeof text !== "string") throw new TypeError("text is a string");
-  const { file = "policy", runTests: areTestsRun = false } = ownOf(options);
-  const content = text.startsWith("\ufeff") ? text.slice(1) : text; // no part of what it says
+  const { file, runTests: areTestsRun = false } = ownOf(options);
+  const content = withoutByteOrderMark(text);
   const lines = new Lines(content);
-  const where = (offset: number) => `${visible(file)}:${lines.placeOf(offset)}`;
-  const refused = ({ first, more }: { readonly first: readonly Found[]; readonly more: number }) =>
-    policyError(
-      { first, more },
-      ({ offset, message }) => `${where(offset)}: ${message}`,
-      ownOf(options).file,
-    );
+  const rejected = ({ first, more }: Pick<Problems<Found>, "first" | "more">) => {
+    const problems = first.map(({ message, path = [], offset }): PolicyProblem => ({
+      ...{ message, path, file: file ?? "policy", ...lines.placeOf(offset) },
+    }));
+    const hint = file === undefined ? "Fix the listed places" : fixFileHint(file);
+    return policyError(problems, more, { hint });
+  };
   const contents = readYaml(content);
-  if ("problems" in contents) throw refused(withOthers(contents, options));
+  if ("problems" in contents) throw rejected(withOthers(contents, options));
   const { data, offsetOf } = contents;
-  const checked = checkDocument(data, options, (path) => where(offsetOf({ path })));
+  const where = (path: DocumentPath) => {
+    const { line, column } = lines.placeOf(offsetOf({ path }));
+    return `${visible(file ?? "policy")}:${line}:${column}`;
+  };
+  const checked = checkDocument(data, options, where);
   if ("policy" in checked) {
-    const failed = areTestsRun ? failuresOf(checked.policy) : undefined;
+    const failed = areTestsRun ? failuresOf(checked.policy, offsetOf) : undefined;
     if (failed === undefined) return checked.policy;
-    throw policyError(failed, (line) => line, ownOf(options).file);
+    throw rejected(failed);
   }
   const { first, more } = checked.problems;
-  const found = first.map((problem) => ({
-    offset: offsetOf(problem),
-    message: problem.message,
-  }));
-  throw refused({ first: found, more });
+  throw rejected({
+    first: first.map((problem) => ({
+      ...{ offset: offsetOf(problem), message: problem.message, path: problem.path },
+    })),
+    more,
+  });
+}
+
+/**
+ * Reads plain data by the rules of policies: YAML 1.2 or JSON, without what misleads.
+ *
+ * @returns The data, or the first problem with its line and column.
+ */
+export function readData(
+  text: string,
+): { readonly data: unknown } | { readonly problem: Omit<PolicyProblem, "file" | "path"> } {
+  const content = withoutByteOrderMark(text);
+  const contents = readYaml(content);
+  if (!("problems" in contents)) return { data: contents.data };
+  const { message, offset } = contents.problems.first[0]!;
+  return { problem: { message, ...new Lines(content).placeOf(offset) } };
+}
+
+function withoutByteOrderMark(text: string): string {
+  return text.startsWith("\ufeff") ? text.slice(1) : text;
 }
 
 /** What else is wrong with a text that cannot be read whole, in the order of the text. */
@@ -101,7 +130,8 @@ function withOthers({ problems, rest }: Faulty, options: ParseOptions): Problems
     if ("problems" in checked) {
       for (const problem of checked.problems.first) {
         if (!rest.isOwn(problem)) continue;
-        found.push({ offset: rest.offsetOf(problem), message: problem.message });
+        const { path, message } = problem;
+        found.push({ offset: rest.offsetOf(problem), message, path });
       }
       more += checked.problems.more;
     }
@@ -114,13 +144,20 @@ function withOthers({ problems, rest }: Faulty, options: ParseOptions): Problems
   return all;
 }
 
-/** A line for each of its own tests that fails; `undefined` where all pass. */
-function failuresOf(policy: RulePolicy): Problems<string> | undefined {
+/** A problem for each test of the policy that fails; `undefined` if all pass. */
+function failuresOf(
+  policy: RulePolicy,
+  offsetOf: Contents["offsetOf"],
+): Problems<Found> | undefined {
   const { passed, results } = runTests(policy);
   if (passed) return undefined;
-  const failures = new Problems<string>();
-  for (const { passed, where, name, message } of results) {
-    if (!passed) failures.add(() => visible(`${where}: the test ${show(name)} fails: ${message}`));
+  const failures = new Problems<Found>();
+  for (const { passed, path, name, message } of results) {
+    if (passed) continue;
+    failures.add(() => ({
+      ...{ offset: offsetOf({ path }), path },
+      message: visible(`the test ${show(name)} fails: ${message}`),
+    }));
   }
   return failures;
 }
@@ -134,8 +171,8 @@ class Lines {
     this.#text = text;
   }
 
-  /** "line:column", in characters, both from 1. A tab is one. */
-  placeOf(offset: number): string {
+  /** Line and column, both from 1; a tab is one character. */
+  placeOf(offset: number): { readonly line: number; readonly column: number } {
     const starts = this.#starts ??= startsOf(this.#text);
     let low = 0;
     let high = starts.length - 1;
@@ -148,7 +185,7 @@ class Lines {
     for (let at = starts[low]!; at < offset; column++) {
       at += this.#text.codePointAt(at)! > 0xffff ? 2 : 1;
     }
-    return `${low + 1}:${column}`;
+    return { line: low + 1, column };
   }
 }
 

@@ -15,7 +15,7 @@ import {
   type LoadOptions,
   readPolicyFile,
   stampOf,
-  unusable,
+  unreadable,
 } from "./load.ts";
 import { parse } from "./parse.ts";
 
@@ -220,7 +220,7 @@ class FileWatch extends ForwardingPolicy<RulePolicy> implements WatchedPolicy {
       if (!this.#replace(look)) return false;
     } catch (error) {
       this.#tried = look;
-      this.#fail(error instanceof UcredError ? error : unusable(this.#path, error));
+      this.#fail(error instanceof UcredError ? error : unreadable(this.#path, error));
       const now = this.#clock.now();
       this.#retryAt = now + Math.max(RETRY_MS, RETRY_BACKOFF * (now - began));
       return false;

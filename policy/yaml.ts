@@ -33,6 +33,8 @@ export interface Found {
   /** Where, in UTF-16 code units. */
   readonly offset: number;
   readonly message: string;
+  /** The path in the document; `undefined` for an error of syntax. */
+  readonly path?: Problem["path"];
 }
 
 /** What a text holds. */

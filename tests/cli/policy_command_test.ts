@@ -129,6 +129,39 @@ test("policy lint and test report each file as JSON, also those that cannot be r
   }
 });
 
+test("policy check --json lists each problem with path, file, line and column", async () => {
+  const broken = file(
+    "broken.yaml",
+    "version: 1\nrules:\n  - { name: a, when: { uid: x }, allow: true }\n",
+  );
+  const [code, [{ result }]] = await data("check", "--allow-unsafe-owner", broken);
+  assert.equal(code, 1);
+  assert.equal(result.problems.length, 1);
+  const [{ message, ...place }] = result.problems;
+  assert.match(message, /^uid is /);
+  assert.deepEqual(place, {
+    ...{ path: ["rules", 0, "when", "uid"], file: broken, line: 3, column: 29 },
+  });
+  const missing = await policy("check", "--json", "--allow-unsafe-owner", `${broken}.none`);
+  const [none] = JSON.parse(missing.out);
+  assert.deepEqual([missing.code, none.result.ok, none.result.problems], [2, false, []]);
+});
+
+test("policy explain rejects an --accounts file that YAML readers disagree on", async () => {
+  const unclear = file("unclear.yaml", "users:\n  ada: 0100\n");
+  const { code, err } = await ucred([
+    "policy",
+    "explain",
+    GOOD,
+    "--user",
+    "ada",
+    "--accounts",
+    unclear,
+  ]);
+  assert.equal(code, 2);
+  assert.match(err, /unclear\.yaml:2:8: 0100 may be read in base eight/);
+});
+
 test("policy test runs the tests in the file, and exits with 1 if one fails", async () => {
   const [good, bad] = await Promise.all([policy("test", GOOD), policy("test", DOUBTFUL)]);
   assert.deepEqual([good.code, bad.code], [0, 1]);

@@ -468,3 +468,35 @@ tests: [{ peer: { uid: 65534, ambiguous: ${ambiguous} }, expect: { deny: true } 
 test("parsePolicy() takes texts", () => {
   assert.throws(() => parsePolicy(new Uint8Array(5) as unknown as string), TypeError);
 });
+
+test("UcredError.problems has the path, file, line and column of each problem", () => {
+  const rejected = (call: () => unknown): UcredError["problems"] => {
+    try {
+      call();
+    } catch (error) {
+      if (error instanceof UcredError) return error.problems;
+      throw error;
+    }
+    return assert.fail("accepted");
+  };
+  const text = "version: 1\nrules:\n  - { name: a, when: { uid: x }, alow: true }\n";
+  const places = rejected(() => parsePolicy(text, { file: "p.yaml" }))
+    ?.map(({ message: _, ...place }) => place);
+  assert.deepEqual(places, [
+    { path: ["rules", 0, "alow"], file: "p.yaml", line: 3, column: 34 },
+    { path: ["rules", 0, "when", "uid"], file: "p.yaml", line: 3, column: 29 },
+    { path: ["rules", 0], file: "p.yaml", line: 3, column: 5 },
+  ]);
+  const data = { version: 1, rules: [{ name: "a", when: { uid: "x" }, allow: true }] };
+  const [inCode, ...more] = rejected(() => definePolicy(data as PolicyDocument)) ?? [];
+  assert.deepEqual({ ...inCode, message: "" }, {
+    ...{ message: "", path: ["rules", 0, "when", "uid"] },
+    ...{ file: undefined, line: undefined, column: undefined },
+  });
+  assert.deepEqual(more, []);
+  const [syntax] = rejected(() => parsePolicy("version: 1\nrules: [", { file: "p.yaml" })) ?? [];
+  assert.deepEqual([syntax?.path, syntax?.line], [[], 2]);
+  const failing = "version: 1\nrules: []\ntests:\n  - { peer: {}, expect: { allow: true } }\n";
+  const [test] = rejected(() => parsePolicy(failing, { file: "p.yaml", runTests: true })) ?? [];
+  assert.deepEqual([test?.path, test?.line, test?.column], [["tests", 0], 4, 5]);
+});

@@ -111,7 +111,7 @@ testFile("runTests refuses a policy whose own tests fail, and keeps the one befo
   assert.throws(() => loadPolicy(path, { runTests: true }), {
     code: "ERR_UCRED_POLICY",
     message,
-    hint: `Mend ${path} where the message says, and run: ucred policy check ${path}`,
+    hint: `Fix ${path} at the listed places, and run: ucred policy check ${path}`,
   });
   assert.equal(loadPolicy(path).decide({ uid: 0 }).rule, "other");
 });

@@ -1,15 +1,15 @@
-/** What is wrong with a document: the first problems, and how many more there are. */
+/** Problems of a document: the first hundred, the number of further ones, and the error that lists them. */
 
-import { UcredError } from "../../errors.ts";
+import { type PolicyProblem, UcredError } from "../../errors.ts";
 import { visible } from "../../text.ts";
 
-/** More are only counted: a text of 4 MiB may have a million. */
+/** Further problems are counted only: a text of 4 MiB may have a million. */
 const MAX_PROBLEMS = 100;
 
-/** Gathers problems. */
+/** Collects problems. */
 export class Problems<P> {
   readonly first: P[] = [];
-  /** How many there are beside the first. */
+  /** How many further problems there are. */
   more = 0;
 
   /** @param make Called only if it is one of the first. */
@@ -27,34 +27,54 @@ export class Problems<P> {
   }
 }
 
-/** The error for a document: a line for each problem. */
-export function policyError<P>(
-  { first, more }: { readonly first: readonly P[]; readonly more: number },
-  lineOf: (problem: P) => string,
-  file?: string,
+/**
+ * Makes the error for a policy that cannot be used. The message has a line for each problem.
+ *
+ * @param more How many further problems there are.
+ */
+export function policyError(
+  problems: readonly PolicyProblem[],
+  more: number,
+  details: { readonly hint: string; readonly cause?: unknown },
 ): UcredError {
-  const lines = first.map(lineOf);
+  const lines = problems.map(lineOf);
   if (more > 0) lines.push(`and ${more} more`);
   const message = `Cannot use the policy: ${lines.join("\n")}`;
-  const hint = file === undefined
-    ? "Mend the fields that the message names: docs/policy.md tells what each may be"
-    : mendFile(file);
-  return new UcredError("ERR_UCRED_POLICY", message, { hint });
+  return new UcredError("ERR_UCRED_POLICY", message, { problems, ...details });
+}
+
+/** "file:line:column: message"; for a policy in code, "rules[0].when.uid: message". */
+function lineOf({ message, path, file, line, column }: PolicyProblem): string {
+  const parts = [file, line, column].filter((part) => part !== undefined);
+  const place = parts.length > 0 ? visible(parts.join(":")) : pathText(path) || "policy";
+  return `${place}: ${message}`;
+}
+
+/** "rules[0].when.uid". */
+export function pathText(path: DocumentPath): string {
+  return path.map((key, at) =>
+    typeof key === "number" ? `[${key}]` : `${at === 0 ? "" : "."}${nameText(key)}`
+  ).join("");
+}
+
+/** A field's name in a message: it may have any length, and characters that do not show. */
+function nameText(key: string): string {
+  return visible(key.length > 60 ? `${key.slice(0, 60)}…` : key);
 }
 
 /** The hint for a file in which something is wrong. */
-export function mendFile(file: string): string {
-  return visible(`Mend ${file} where the message says, and run: ucred policy check ${file}`);
+export function fixFileHint(file: string): string {
+  return visible(`Fix ${file} at the listed places, and run: ucred policy check ${file}`);
 }
 
-/** A place in a document: the keys and indexes that lead there. */
+/** A place in a document: the keys and indexes that lead to it. */
 export type DocumentPath = readonly (string | number)[];
 
-/** Something wrong, and where. */
+/** One problem, before its place in the text is known. */
 export interface Problem {
   readonly path: DocumentPath;
   /** What is wrong, and what was expected. */
   readonly message: string;
-  /** It is the field itself that should not be there, not its value. */
+  /** Whether the field itself is unexpected, rather than its value. */
   readonly isField?: boolean;
 }
