@@ -44,7 +44,7 @@ export const OURS = ["ucred", "ucred, peers"] as const;
 const MOST = 200;
 
 /** What the dearest size may take, as a multiple of the cheapest. */
-const MAX_UNEVEN = 1.5;
+const MAX_UNEVEN = 2;
 
 export function rowsOf(all: readonly Samples[]): readonly Row[] {
   return all.map((row) => {

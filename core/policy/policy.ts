@@ -213,7 +213,7 @@ class CompiledPolicy implements RulePolicy {
     if (this.#byGid.all.length > 0) collect(this.#byGid, subject.gid, candidates);
     if (this.#byGroup.all.length > 0) {
       const { gid } = subject;
-      if (gid === undefined || !subject.hasAllGroups) candidates.ask(this.#byGroup.all);
+      if (gid === undefined || !subject.hasAllGroups) candidates.addUndecided(this.#byGroup.all);
       else {
         this.#byGroup.collect(gid, candidates);
         for (const group of subject.groups) {
@@ -226,7 +226,7 @@ class CompiledPolicy implements RulePolicy {
 }
 
 function collect(index: IdIndex, id: number | undefined, candidates: Candidates): void {
-  if (id === undefined) candidates.ask(index.all);
+  if (id === undefined) candidates.addUndecided(index.all);
   else index.collect(id, candidates);
 }
 

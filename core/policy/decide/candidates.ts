@@ -1,16 +1,16 @@
-/** Which rules can decide about one peer, in order. */
+/** The rules that can decide about one peer, in order. */
 
 /** Positions of rules in the policy, ascending. */
 export type Positions = readonly number[];
 
-/** The rules that one id leaves standing, as far as any of them can decide. */
+/** The rules that match or may match all peers with one id. */
 export class RuleBucket {
-  /** The first rule that asks for nothing but the id; the position behind the last rule if none does. */
+  /** The first rule that has no condition but the id; the number of rules if there is none. */
   first: number;
-  /** Rules before it, which ask for more. */
-  open: number[] | undefined;
+  /** Rules before it that have further conditions; `undefined` if there are none. */
+  undecided: number[] | undefined;
 
-  /** @param end The position behind the last rule of the policy. */
+  /** @param end The number of rules in the policy. */
   constructor(end: number) {
     this.first = end;
   }
@@ -18,42 +18,43 @@ export class RuleBucket {
   /**
    * Adds a rule. Rules are added in order.
    *
-   * @param isMet Whether it asks for nothing but the id.
+   * @param isMet Whether it has no condition but the id.
    */
   add(position: number, isMet: boolean): void {
-    if (position >= this.first) return; // what is behind that one cannot decide
+    if (position >= this.first) return; // an earlier rule always decides
     if (isMet) this.first = position;
-    else if (this.open?.at(-1) !== position) (this.open ??= []).push(position);
+    else if (this.undecided?.at(-1) !== position) (this.undecided ??= []).push(position);
   }
 }
 
 /** The rules that can decide about one peer. */
 export class Candidates {
-  /** The first rule that the peer meets for certain; the position behind the last rule if none. */
+  /** The first rule that certainly matches; the number of rules if there is none. */
   first: number;
-  /** Rules to be asked, in lists that may overlap. */
+  /** Lists of rules to evaluate. They may overlap. */
   #lists: Positions[] | undefined;
-  /** Of each list, how many have been passed. */
+  /** How many entries of each list have been passed. */
   #passed: number[] | undefined;
   #last = -1;
 
-  /** @param always What is left standing whatever the ids are. */
-  constructor({ first, open }: RuleBucket) {
+  /** @param always The rules that do not depend on ids. */
+  constructor({ first, undecided }: RuleBucket) {
     this.first = first;
-    if (open !== undefined) this.#lists = [open];
+    if (undecided !== undefined) this.#lists = [undecided];
   }
 
-  /** Adds a rule that the peer meets. */
-  meet(position: number): void {
-    if (position < this.first) this.first = position;
+  /** Adds the rules of an id. */
+  add({ first, undecided }: RuleBucket): void {
+    if (first < this.first) this.first = first;
+    if (undecided !== undefined) this.addUndecided(undecided);
   }
 
-  /** Adds rules that are to be asked. */
-  ask(positions: Positions): void {
+  /** Adds rules to evaluate. */
+  addUndecided(positions: Positions): void {
     (this.#lists ??= []).push(positions);
   }
 
-  /** The next rule to be asked, each once; `first` where none before that is left. */
+  /** Returns the next rule to evaluate, each once; `first` when none before that is left. */
   next(): number {
     const lists = this.#lists;
     if (lists === undefined) return this.first;
@@ -67,19 +68,5 @@ export class Candidates {
       if (at < positions.length && positions[at]! < least) least = positions[at]!;
     }
     return this.#last = least;
-  }
-}
-
-/** Lists of rules to be asked, by numbers from 1, so that typed arrays can refer to them. */
-export class OpenLists {
-  readonly #lists: Positions[] = [];
-
-  /** The number of what is open; 0 for nothing. */
-  numberOf({ open }: RuleBucket): number {
-    return open === undefined ? 0 : this.#lists.push(open);
-  }
-
-  ask(number: number, candidates: Candidates): void {
-    if (number !== 0) candidates.ask(this.#lists[number - 1]!);
   }
 }

@@ -1,9 +1,8 @@
 /** Rules by the ids that they are about, so that a decision looks at those alone. */
 
-import { type Candidates, OpenLists, type Positions, RuleBucket } from "./candidates.ts";
+import { type Candidates, type Positions, RuleBucket } from "./candidates.ts";
 import type { CheckedCondition } from "./condition.ts";
 import type { IdRange } from "./id_ranges.ts";
-import { SingleIds } from "./id_table.ts";
 
 /** What ids a rule needs, so that it cannot match a peer with others. */
 export interface IdCondition {
@@ -98,12 +97,11 @@ class UncoveredPieces {
 export class IdIndex {
   /** Every rule in it, for peers whose id is unknown. */
   readonly all: Positions;
-  readonly #single: SingleIds;
+  readonly #single: ReadonlyMap<number, RuleBucket>;
   /** Where each piece of the wide ranges begins. */
   readonly #starts: Float64Array;
-  /** For each piece: the first rule met, and the rules to be asked. */
-  readonly #pieces: Uint32Array;
-  readonly #lists = new OpenLists();
+  /** The rules of each piece. */
+  readonly #pieces: readonly RuleBucket[];
   /** Ids in stripes of one width, and the piece that each begins in. */
   readonly #stripe: number;
   readonly #stripes: Uint32Array;
@@ -154,20 +152,16 @@ export class IdIndex {
       }
       if (at < behind) this.#overlapping.push(position);
     }
-    this.#single = new SingleIds(single);
-    this.#pieces = Uint32Array.from(
-      pieces.flatMap((standing) => [standing.first, this.#lists.numberOf(standing)]),
-    );
+    this.#single = single;
+    this.#pieces = pieces;
   }
 
   /** Adds the rules about this id. */
   collect(id: number, candidates: Candidates): void {
-    this.#single.collect(id, candidates);
-    if (this.#overlapping.length > 0) candidates.ask(this.#overlapping);
-    if (this.#starts.length === 1) return;
-    const piece = 2 * this.#pieceOf(id);
-    candidates.meet(this.#pieces[piece]!);
-    this.#lists.ask(this.#pieces[piece + 1]!, candidates);
+    const single = this.#single.get(id);
+    if (single !== undefined) candidates.add(single);
+    if (this.#overlapping.length > 0) candidates.addUndecided(this.#overlapping);
+    if (this.#starts.length > 1) candidates.add(this.#pieces[this.#pieceOf(id)]!);
   }
 
   /** The piece that the id is in: by its stripe, and there by halving. */

@@ -94,8 +94,8 @@ export class Subject {
   missing: Set<FactName> | undefined;
 
   constructor(peer: Peer | PlainPeer) {
-    this.#peer = peer;
-    const ambiguous = OF_ALL.ambiguous === undefined ? peer.ambiguous : fieldOf(peer, "ambiguous");
+    this.#peer = isPrototypePolluted() && !isPeer(peer) ? withoutPollution(peer) : peer;
+    const { ambiguous } = this.#peer;
     if ((ambiguous ?? NONE).length !== 0) {
       this.#ambiguous = Array.isArray(ambiguous) ? ambiguous : EVERY_ID;
     }
@@ -103,19 +103,13 @@ export class Subject {
 
   /** Effective uid; `undefined` where it is unknown. */
   get uid(): number | undefined {
-    if (this.#uid === UNREAD) {
-      const peer = this.#peer;
-      this.#uid = this.#id("uid", OF_ALL.uid === undefined ? peer.uid : fieldOf(peer, "uid"));
-    }
+    if (this.#uid === UNREAD) this.#uid = this.#id("uid", this.#peer.uid);
     return this.#uid;
   }
 
   /** Effective gid; `undefined` where it is unknown. */
   get gid(): number | undefined {
-    if (this.#gid === UNREAD) {
-      const peer = this.#peer;
-      this.#gid = this.#id("gid", OF_ALL.gid === undefined ? peer.gid : fieldOf(peer, "gid"));
-    }
+    if (this.#gid === UNREAD) this.#gid = this.#id("gid", this.#peer.gid);
     return this.#gid;
   }
 
@@ -153,8 +147,7 @@ export class Subject {
   }
 
   #readGroups(): void {
-    const peer = this.#peer;
-    const groups = OF_ALL.groups === undefined ? peer.groups : fieldOf(peer, "groups");
+    const { groups } = this.#peer;
     const list: readonly unknown[] = Array.isArray(groups) ? groups : [undefined];
     const isAmbiguous = this.#ambiguous?.includes("groups") === true;
     this.#hasAllGroups = areIds(list) && !isAmbiguous;
@@ -166,13 +159,13 @@ export class Subject {
     const peer = this.#peer;
     switch (name) {
       case "label":
-        return textField(isPeer(peer) ? valueOf(peer.facts.label) : fieldOf(peer, "label"));
+        return textField(isPeer(peer) ? valueOf(peer.facts.label) : peer.label);
       case "unchanged": {
-        const unchanged = isPeer(peer) ? this.#isUnchanged(peer) : fieldOf(peer, "unchanged");
+        const unchanged = isPeer(peer) ? this.#isUnchanged(peer) : peer.unchanged;
         return typeof unchanged === "boolean" ? unchanged : undefined;
       }
     }
-    const process = this.#once("process", () => fieldOf(peer, "process"));
+    const process = this.#once("process", () => peer.process);
     const value = isPeer(peer)
       ? valueOf((process as ProcessSnapshot).facts[name])
       : fieldOf((process ?? {}) as NonNullable<PlainPeer["process"]>, name);
@@ -226,11 +219,33 @@ export function fieldOf<T extends object, K extends keyof T>(of: T, name: K): T[
   return name in Object.prototype && !has(of, name) ? undefined : of[name];
 }
 
-/**
- * What all objects seem to have: nothing. Ids, which each decision asks for, look here by themselves:
- * {@link fieldOf} would double what a decision by ids takes.
- */
-const OF_ALL = Object.prototype as PlainPeer;
+/** What every object inherits. */
+const INHERITED = Object.prototype as Partial<Peer> & PlainPeer;
+
+/** Whether a field of peers was added to `Object.prototype`. Written out, since each decision calls it. */
+function isPrototypePolluted(): boolean {
+  return INHERITED.uid !== undefined || INHERITED.gid !== undefined ||
+    INHERITED.groups !== undefined || INHERITED.ambiguous !== undefined ||
+    INHERITED.label !== undefined || INHERITED.unchanged !== undefined ||
+    INHERITED.process !== undefined || INHERITED.facts !== undefined;
+}
+
+/** Copies a plain peer without the fields that were added to `Object.prototype`. */
+function withoutPollution(peer: PlainPeer): PlainPeer {
+  const copy: { -readonly [field in keyof PlainPeer]: unknown } = Object.create(null);
+  for (const name of PLAIN_FIELDS) copy[name] = fieldOf(peer, name);
+  return copy as PlainPeer;
+}
+
+const PLAIN_FIELDS = [
+  "uid",
+  "gid",
+  "groups",
+  "label",
+  "ambiguous",
+  "unchanged",
+  "process",
+] as const;
 
 /** Whether an object has a field itself or by its class. */
 function has(of: object, name: PropertyKey): boolean {

@@ -5,13 +5,12 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { Candidates, RuleBucket } from "../../../core/policy/decide/candidates.ts";
 import { type Guarded, IdIndex } from "../../../core/policy/decide/id_index.ts";
-import { SingleIds } from "../../../core/policy/decide/id_table.ts";
 import { cases } from "../../support/suite.ts";
 
 const END = 1_000_000;
 
 /** The first rule that is met, and those to be asked before. */
-function found(index: SingleIds | IdIndex, id: number): { first: number; asked: number[] } {
+function found(index: IdIndex, id: number): { first: number; asked: number[] } {
   const candidates = new Candidates(new RuleBucket(END));
   index.collect(id, candidates);
   const { first } = candidates;
@@ -20,16 +19,16 @@ function found(index: SingleIds | IdIndex, id: number): { first: number; asked: 
   return { first, asked };
 }
 
-/** Rule 2n is to be asked about the nth id, rule 2n + 1 is met by it. */
-function indexOf(ids: readonly number[]): SingleIds {
-  return new SingleIds(
-    new Map(ids.map((id, position) => {
-      const standing = new RuleBucket(END);
-      standing.add(2 * position, false);
-      standing.add(2 * position + 1, true);
-      return [id, standing];
-    })),
-  );
+/** The nth id has rule 2n, which has further conditions, and rule 2n + 1, which has none. */
+function indexOf(ids: readonly number[]): IdIndex {
+  const rules = ids.flatMap((id, at): Guarded[] => {
+    const ranges = [{ first: id, last: id }];
+    return [
+      { position: 2 * at, ranges, isMet: false },
+      { position: 2 * at + 1, ranges, isMet: true },
+    ];
+  });
+  return new IdIndex(rules, END);
 }
 
 const MOST = 2 ** 32 - 2;
@@ -47,7 +46,7 @@ for (
     "ids all over the place": sequence(5000, (i) => Math.imul(i, 0x85ebca6b) >>> 0),
   })
 ) {
-  test(`SingleIds finds each id, and no other: ${name}`, () => {
+  test(`IdIndex finds each single id, and no other: ${name}`, () => {
     const index = indexOf(ids);
     for (const [position, id] of ids.entries()) {
       assert.deepEqual(found(index, id), { first: 2 * position + 1, asked: [2 * position] });
