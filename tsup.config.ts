@@ -2,7 +2,7 @@ import { copyFileSync, writeFileSync } from "node:fs";
 import { defineConfig } from "tsup";
 import { manual } from "./cli/man.ts";
 import { programFor } from "./cli/program.ts";
-import { policySchema } from "./core/policy/document/schema.ts";
+import { policySchema } from "./core/policy/document/json_schema.ts";
 
 const entries = {
   mod: "mod.ts",
@@ -20,11 +20,17 @@ const entries = {
   otel: "servers/otel.ts",
 };
 
+/** Files of their own, so that a program that imports one of these functions gets no code of the others. */
+const parts = {
+  "part/credentials": "identity/credentials.ts",
+  "part/define": "policy/define.ts",
+};
+
 /** Packages whose code becomes part of dist/: pinned, and devDependencies in package.json. */
 const BUNDLED = ["yaml", "commander", "httpxy"];
 
 export default defineConfig({
-  entry: { ...entries, cli: "cli/main.ts" },
+  entry: { ...entries, ...parts, cli: "cli/main.ts" },
   // Node's own modules are part of each runtime.
   external: [/^node:/],
   // commander and httpxy serve the command and the guard, and are bundled, so that an installation is

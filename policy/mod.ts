@@ -30,7 +30,7 @@ export { type Who, who, type WhoClause } from "../core/policy/analyze/who.ts";
 export type { DecideOptions, Decision } from "../core/policy/decide/decision.ts";
 export type { IdRange } from "../core/policy/decide/id_ranges.ts";
 export type { FactName, PlainPeer } from "../core/policy/decide/subject.ts";
-export { policySchema } from "../core/policy/document/schema.ts";
+export { policySchema } from "../core/policy/document/json_schema.ts";
 export type { JsonSchema } from "../core/policy/document/shape.ts";
 export type { Accounts } from "../core/policy/document/types.ts";
 export type { Policy, RulePolicy } from "../core/policy/policy.ts";

@@ -121,6 +121,23 @@ for (const [bundler, bundle] of Object.entries(BUNDLERS)) {
   });
 }
 
+/** Function → the most bytes that a minified bundle of it alone may have. */
+const MAX_BUNDLE_BYTES: { readonly [name: string]: number } = {
+  peerCredentials: 25_000,
+  definePolicy: 50_000,
+};
+
+for (const [name, limit] of Object.entries(MAX_BUNDLE_BYTES)) {
+  test(`a minified bundle of ${name}() alone has less than ${limit} bytes`, async () => {
+    const entry = file(`${name}.js`, `export { ${name} } from "ucred";\n`);
+    const outfile = join(project, `${name}.min.mjs`);
+    await byEsbuild({ entryPoints: [entry], outfile, platform: "node", minify: true });
+    const { length } = readFileSync(outfile);
+    assert.ok(length < limit, `${length} bytes`);
+    assert.deepEqual(Object.keys(await import(outfile)), [name]);
+  });
+}
+
 /** A program that imports each entry, and prints new globals, new process listeners and errors. */
 const importing = (list: readonly string[]): string => `
 const seen = () => [...Object.getOwnPropertyNames(globalThis), ...process.eventNames()];

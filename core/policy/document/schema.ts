@@ -1,4 +1,4 @@
-/** What a policy document must look like: the one definition that checks it and makes its schema. */
+/** The shape of a policy document: one definition for checking it and for its JSON Schema. */
 
 import { isId, NO_ID } from "../../credentials.ts";
 import type { AmbiguousId } from "../../peer.ts";
@@ -11,7 +11,6 @@ import {
   either,
   type Field,
   isObject,
-  type JsonSchema,
   list,
   nested,
   object,
@@ -30,12 +29,12 @@ const isText = (value: unknown): value is string => typeof value === "string" &&
 
 const TEXT = { type: "string", minLength: 1, pattern: PLAIN_PATTERN };
 
-/** A text that is not empty, and in which nothing is hidden: see {@link unseenIn}. */
+/** A text that is not empty and has no invisible characters: see {@link unseenIn}. */
 const textAs = (
   expected: string,
   longest = Infinity,
   use: (text: string, path: DocumentPath, report: Report) => void = () => {},
-  /** Whether people read it, and nothing compares it: any space will do. */
+  /** Whether the text is for people only and never compared: then any kind of space is accepted. */
   isProse = false,
 ): Shape => ({
   schema: {
@@ -75,9 +74,9 @@ const textAs = (
 const text = textAs("a text");
 const prose = (expected: string) => textAs(expected, Infinity, undefined, true);
 
-/** In characters, as the longest path on Linux. A glob with a star for each takes so many steps a letter. */
-const LONGEST_GLOB = 4096;
-const globs = anyOf(textAs("a text or a list of them", LONGEST_GLOB));
+/** PATH_MAX of Linux. Matching takes at most one step per star and character of the text. */
+const MAX_GLOB_CHARACTERS = 4096;
+const globs = anyOf(textAs("a text or a list of them", MAX_GLOB_CHARACTERS));
 const flag = value("true or false", (value) => typeof value === "boolean", { type: "boolean" });
 
 const ID = { type: "integer", minimum: 0, maximum: NO_ID - 1 };
@@ -93,7 +92,7 @@ const ids = anyOf(
   "at least one id",
 );
 
-/** The name of an account, which must exist. */
+/** The name of an existing account. */
 const name = (kind: NamedKind): Shape =>
   textAs("a name or a list of them", Infinity, (name, path, report) => {
     report.name(kind, name, path);
@@ -106,7 +105,7 @@ const sha256 = value(
   { type: "string", pattern: SHA256 },
 );
 
-/** One of these words. */
+/** One of `words`. */
 const oneOf = (what: string, words: readonly string[]): Shape => ({
   schema: { enum: words },
   check: (value, path, report) => {
@@ -123,37 +122,29 @@ const AMBIGUOUS = ["uid", "gid", "groups"] as const satisfies readonly Ambiguous
 
 const condition = nested("condition", () => CONDITION);
 const conditions = list(condition, "conditions", 1);
-const field = (shape: Shape, about: string): Field => ({ shape, about });
-const required = (shape: Shape, about: string): Field => ({ shape, about, isRequired: true });
+const field = (shape: Shape): Field => ({ shape });
+const required = (shape: Shape): Field => ({ shape, isRequired: true });
 
-const NO_PID = { pid: "no rule asks for a pid, which is nobody's for long" };
+const NO_PID = { pid: "rules cannot test a pid: the kernel reuses it" };
 
-const CONDITION = object("a condition", {
-  uid: field(ids, 'Effective uid: a number, or a range, "1000-1999".'),
-  gid: field(ids, "Effective gid: a number, or a range."),
-  user: field(anyOf(name("user"), "at least one name"), "Name of the account with the uid."),
-  group: field(
-    anyOf(name("group"), "at least one name"),
-    "Name of a group, primary or supplementary.",
-  ),
-  sameUser: field(
-    flag,
-    "Whether the uid is the server's own effective one, as it was when the policy was made.",
-  ),
-  label: field(globs, "Security label: a glob."),
-  unit: field(globs, "systemd unit: a glob."),
-  cgroup: field(globs, "Path of the control group: a glob."),
-  container: field(globs, "Container id: a glob."),
-  exe: field(globs, "Path of the executable, advice and no boundary: a glob."),
-  exeSha256: field(anyOf(sha256), "SHA-256 of the executable."),
-  sameNamespaces: field(
-    anyOf(namespaceKind),
-    "Namespaces that the process must share with the server, each of them.",
-  ),
-  unchanged: field(flag, "Whether ids and groups are as they were at connect."),
-  any: field(conditions, "At least one of these holds."),
-  all: field(conditions, "All of these hold."),
-  not: field(condition, "This does not hold."),
+/** The shape of `when`. */
+export const CONDITION: Shape = object("a condition", {
+  uid: field(ids),
+  gid: field(ids),
+  user: field(anyOf(name("user"), "at least one name")),
+  group: field(anyOf(name("group"), "at least one name")),
+  sameUser: field(flag),
+  label: field(globs),
+  unit: field(globs),
+  cgroup: field(globs),
+  container: field(globs),
+  exe: field(globs),
+  exeSha256: field(anyOf(sha256)),
+  sameNamespaces: field(anyOf(namespaceKind)),
+  unchanged: field(flag),
+  any: field(conditions),
+  all: field(conditions),
+  not: field(condition),
 }, {
   schema: { minProperties: 1 },
   none: NO_PID,
@@ -164,7 +155,7 @@ const CONDITION = object("a condition", {
   },
 });
 
-/** Of `allow` and `deny`, one and only one. */
+/** Requires exactly one of `allow` and `deny`. */
 const allowOrDeny = (what: string) => ({
   schema: { oneOf: [{ required: ["allow"] }, { required: ["deny"] }] },
   check: ((value, path, report) => {
@@ -191,56 +182,48 @@ const grants: Shape = {
 };
 
 const RULE = object("a rule", {
-  name: required(text, "Stands in decisions and logs; unique in its policy."),
-  when: field(condition, "Whom it is about; without, everyone."),
-  actions: field(globs, 'Globs over the action, "GET /metrics"; without, every action.'),
-  allow: field(grants, "true, or the grants that it gives."),
-  deny: field(either(true, prose("true or a reason")), "true, or the reason."),
+  name: required(text),
+  when: field(condition),
+  actions: field(globs),
+  allow: field(grants),
+  deny: field(either(true, prose("true or a reason"))),
 }, allowOrDeny("a rule"));
 
 const textOrNone = (shape: Shape): Shape => either(null, shape);
+const PROCESS = object("a process", {
+  exe: field(textOrNone(text)),
+  exeSha256: field(textOrNone(sha256)),
+  unit: field(textOrNone(text)),
+  cgroup: field(textOrNone(text)),
+  container: field(textOrNone(text)),
+  namespaces: field(
+    object(
+      "namespaces",
+      Object.fromEntries(
+        NAMESPACE_KINDS.map((
+          kind,
+        ) => [kind, field(object("a namespace", { ours: required(flag) }))]),
+      ),
+    ),
+  ),
+});
+
 const PEER = object("a peer", {
-  uid: field(id, "Effective uid."),
-  gid: field(id, "Effective gid."),
-  user: field(name("user"), "Name of the account with the uid, instead of uid."),
-  group: field(name("group"), "Name of the primary group, instead of gid."),
+  uid: field(id),
+  gid: field(id),
+  user: field(name("user")),
+  group: field(name("group")),
   groups: field(
     list({
       schema: { anyOf: [ID, TEXT] },
       check: (value, path, report) =>
         (isText(value) ? name("group") : id).check(value, path, report),
     }, "gids and names"),
-    "All groups, by gid or by name; the primary one counts in any case.",
   ),
-  label: field(textOrNone(text), "Security label; null: there is none."),
-  ambiguous: field(
-    list(oneOf("id that may be ambiguous", AMBIGUOUS), "uid, gid and groups"),
-    "Ids that read 65534 and may stand for others.",
-  ),
-  unchanged: field(flag, "Whether nothing has changed since connect."),
-  process: field(
-    object("a process", {
-      exe: field(textOrNone(text), "Path of the executable."),
-      exeSha256: field(textOrNone(sha256), "SHA-256 of the executable."),
-      unit: field(textOrNone(text), "systemd unit; null: there is none."),
-      cgroup: field(textOrNone(text), "Path of the control group."),
-      container: field(textOrNone(text), "Container id; null: there is none."),
-      namespaces: field(
-        object(
-          "namespaces",
-          Object.fromEntries(NAMESPACE_KINDS.map((kind) => [
-            kind,
-            field(
-              object("a namespace", { ours: required(flag, "Whether it is the server's.") }),
-              "",
-            ),
-          ])),
-        ),
-        "Of each kind, whether it is the server's too.",
-      ),
-    }),
-    "Facts of its process.",
-  ),
+  label: field(textOrNone(text)),
+  ambiguous: field(list(oneOf("id that may be ambiguous", AMBIGUOUS), "uid, gid and groups")),
+  unchanged: field(flag),
+  process: field(PROCESS),
 }, {
   none: NO_PID,
   schema: { not: { anyOf: [{ required: ["uid", "user"] }, { required: ["gid", "group"] }] } },
@@ -253,39 +236,22 @@ const PEER = object("a peer", {
   },
 });
 
+const EXPECTATION = object("an expectation", {
+  allow: field(grants),
+  deny: field(value("true", (value) => value === true, { const: true })),
+  rule: field(textOrNone(text)),
+}, allowOrDeny("an expectation"));
+
 const TEST = object("a test", {
-  name: field(prose("a text"), "What it is about, for reports."),
-  peer: required(PEER, "Who asks. A fact that is missing is unknown."),
-  action: field(text, "For what; without, a decision without an action."),
-  expect: required(
-    object("an expectation", {
-      allow: field(grants, "true, or exactly these grants."),
-      deny: field(value("true", (value) => value === true, { const: true }), "It is denied."),
-      rule: field(textOrNone(text), "The rule that decides; null: none matches."),
-    }, allowOrDeny("an expectation")),
-    "What the policy says.",
-  ),
+  name: field(prose("a text")),
+  peer: required(PEER),
+  action: field(text),
+  expect: required(EXPECTATION),
 });
 
-/** A policy document. */
+/** The shape of a policy document. */
 export const POLICY: Shape = object("a policy", {
-  version: required(
-    value("1", (value) => value === 1, { const: 1 }),
-    "The version of this language.",
-  ),
-  rules: required(
-    list(RULE, "rules"),
-    "In order: the first that matches decides; where none does, the answer is no.",
-  ),
-  tests: field(list(TEST, "tests"), "What the policy must say, to be run with it."),
+  version: required(value("1", (value) => value === 1, { const: 1 })),
+  rules: required(list(RULE, "rules")),
+  tests: field(list(TEST, "tests")),
 });
-
-/** The JSON Schema (2020-12) of policy documents. */
-export function policySchema(): JsonSchema {
-  return {
-    $schema: "https://json-schema.org/draft/2020-12/schema",
-    title: "ucred policy",
-    ...POLICY.schema,
-    $defs: { condition: CONDITION.schema },
-  };
-}

@@ -1,31 +1,31 @@
-/** What data must look like, said once: for checking it, and as a JSON Schema for editors. */
+/** Shapes of data: each checks a value and has a JSON Schema. */
 
 import { visible } from "../../text.ts";
 import type { DocumentPath } from "./problems.ts";
 import type { NamedKind } from "./types.ts";
 
-/** Where problems go, and what names are looked up with. */
+/** Receives problems, and looks up account names. */
 export interface Report {
-  /** Something is wrong. What, is asked only if it is to be told. */
+  /** Reports a problem. `message` is called only if the problem is listed. */
   problem(path: DocumentPath, message: () => string): void;
-  /** A field should not be there at all. */
+  /** Reports an unknown field. */
   unexpectedField(path: DocumentPath, message: () => string): void;
-  /** Looks a name up, and reports it if it does not exist. */
+  /** Looks up an account, and reports a problem if there is none. */
   name(kind: NamedKind, name: string, path: DocumentPath): void;
 }
 
-/** A schema, as JSON. */
+/** A JSON Schema. */
 export type JsonSchema = { readonly [key: string]: unknown };
 
-/** What a value must look like. */
+/** The shape of a value. */
 export interface Shape {
-  /** Reports everything that is wrong with a value. */
+  /** Reports every problem of a value. */
   check(value: unknown, path: DocumentPath, report: Report): void;
-  /** The same as JSON Schema, as far as that can say it. */
+  /** The closest JSON Schema. */
   readonly schema: JsonSchema;
 }
 
-/** A value that a test accepts. */
+/** A value that `test` accepts. */
 export function value(
   expected: string,
   test: (value: unknown) => boolean,
@@ -40,7 +40,7 @@ export function value(
   };
 }
 
-/** One value of a shape, or a list of at least one. */
+/** One value, or a list of at least one value. */
 export function anyOf(one: Shape, expected = "at least one text"): Shape {
   return {
     schema: { anyOf: [one.schema, { type: "array", items: one.schema, minItems: 1 }] },
@@ -68,7 +68,7 @@ export function list(of: Shape, what: string, atLeast = 0): Shape {
   };
 }
 
-/** A constant, or else another shape. */
+/** A constant, or a value of another shape. */
 export function either(constant: unknown, otherwise: Shape): Shape {
   return {
     schema: { anyOf: [{ const: constant }, otherwise.schema] },
@@ -81,20 +81,18 @@ export function either(constant: unknown, otherwise: Shape): Shape {
 /** A field of an object. */
 export interface Field {
   readonly shape: Shape;
-  /** For people, in an editor. */
-  readonly about: string;
   readonly isRequired?: boolean;
 }
 
-/** An object with these fields, and no others. */
+/** An object with these fields and no others. */
 export function object(
   what: string,
   fields: { readonly [name: string]: Field },
-  /** What is to be true of the whole. */
+  /** Conditions on the object as a whole. */
   whole: {
     check?: Shape["check"];
     schema?: JsonSchema;
-    /** Fields that people look for, and why there is none. */
+    /** Fields that people expect, with the reason why they do not exist. */
     none?: { readonly [name: string]: string };
   } = {},
 ): Shape {
@@ -102,9 +100,7 @@ export function object(
   const required = entries.filter(([, { isRequired }]) => isRequired).map(([name]) => name);
   return {
     get schema() {
-      const properties = entries.map(([name, { shape, about }]) =>
-        [name, { description: about, ...shape.schema }] as const
-      );
+      const properties = entries.map(([name, { shape }]) => [name, shape.schema] as const);
       return {
         type: "object",
         properties: Object.fromEntries(properties),
@@ -126,7 +122,7 @@ export function object(
         }
       }
       for (const [name, { shape, isRequired = false }] of entries) {
-        // One that is there without a value is a mistake: to drop it would widen the condition.
+        // A field without a value is a mistake: ignoring it would widen the condition.
         const field = Object.hasOwn(value, name) ? value[name] : undefined;
         if (isRequired || Object.hasOwn(value, name)) shape.check(field, [...path, name], report);
       }
@@ -135,7 +131,7 @@ export function object(
   };
 }
 
-/** A shape that is named in the schema, so that it may contain itself. */
+/** A recursive shape: a reference in the schema. */
 export function nested(name: string, shape: () => Shape): Shape {
   return {
     schema: { $ref: `#/$defs/${name}` },
@@ -143,16 +139,16 @@ export function nested(name: string, shape: () => Shape): Shape {
   };
 }
 
-/** Whether it is an object with fields. */
+/** Whether a value is an object and not an array. */
 export function isObject(value: unknown): value is { readonly [key: string]: unknown } {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** What a message is about: the field's name. */
+/** The innermost field name, the subject of a message. */
 export const subjectOf = (path: DocumentPath): string =>
   String(path.findLast((key) => typeof key === "string") ?? "it");
 
-/** A value in a message, cut off where it is long. */
+/** Writes a value for a message; a long text is cut off. */
 export function show(value: unknown): string {
   switch (typeof value) {
     case "undefined":
@@ -170,21 +166,20 @@ export function show(value: unknown): string {
     case "object":
       if (value !== null) return showObject(value);
   }
-  return visible(String(value)); // a symbol may be called anything
+  return visible(String(value)); // the description of a symbol is any text
 }
 
-/** In characters. */
 const MAX_SHOWN_CHARACTERS = 60;
 
 function showObject(value: object): string {
   const [empty, full] = Array.isArray(value) ? ["[]", "a list"] : ["{}", "an object"];
-  for (const _ in value) return full; // not Object.keys(): there may be a million
+  for (const _ in value) return full; // Object.keys() would list a million
   return empty;
 }
 
 /**
- * The same for schemas: as ranges, since not everyone's regular expressions know the properties. What is
- * beyond U+FFFF stands there itself, since each has an escape of its own for it.
+ * The characters of {@link unseenIn} for JSON Schemas: as ranges, since some regular expression engines
+ * have no Unicode properties. Characters above U+FFFF are literal, since engines escape them differently.
  */
 const UNSEEN_RANGES =
   "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u0600-\\u0605\\u061c\\u06dd\\u070f" +
@@ -193,16 +188,16 @@ const UNSEEN_RANGES =
   "\u{110bd}\u{110cd}\u{13430}-\u{1343f}\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}";
 const SPACE_LIKE_RANGES = "\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u2800\\u3000";
 
-/** Matches texts without {@link unseenIn}. */
+/** Matches texts without the characters of {@link unseenIn}. */
 export const SEEN_PATTERN = `^[^${UNSEEN_RANGES}]*$`;
 
-/** Matches texts without {@link unseenIn} and {@link spaceLikeIn}. */
+/** Matches texts without the characters of {@link unseenIn} and {@link spaceLikeIn}. */
 export const PLAIN_PATTERN = `^[^${UNSEEN_RANGES}${SPACE_LIKE_RANGES}]*$`;
 
-/** "; did you mean …?" where something similar exists. */
+/** Returns "; did you mean …?" if a similar word exists. */
 export function suggest(wrong: string, right: Iterable<string>): string {
   let [best, least] = ["", Math.max(2, Math.floor(wrong.length / 3)) + 1];
-  let left = MAX_COMPARED;
+  let left = MAX_COMPARED_CHARACTERS;
   for (const candidate of right) {
     if ((left -= candidate.length) < 0) break;
     const changes = distance(wrong, candidate);
@@ -211,10 +206,10 @@ export function suggest(wrong: string, right: Iterable<string>): string {
   return best === "" ? "" : `; did you mean ${show(best)}?`;
 }
 
-/** In characters: some ten thousand names. */
-const MAX_COMPARED = 100_000;
+/** About ten thousand names. */
+const MAX_COMPARED_CHARACTERS = 100_000;
 
-/** Insertions, deletions, replacements and swaps of neighbours between two words. */
+/** The edit distance: insertions, deletions, replacements and swaps of neighbours. */
 function distance(a: string, b: string): number {
   if (Math.max(a.length, b.length) > 64) return Infinity;
   let [before, row] = [[] as number[], Array.from({ length: b.length + 1 }, (_, at) => at)];

@@ -7,7 +7,7 @@ import fc from "fast-check";
 import { runTests } from "../../../core/policy/analyze/run_tests.ts";
 import { who } from "../../../core/policy/analyze/who.ts";
 import { checkPolicy } from "../../../core/policy/document/check.ts";
-import { policySchema } from "../../../core/policy/document/schema.ts";
+import { policySchema } from "../../../core/policy/document/json_schema.ts";
 import type { PolicyDocument, TestDocument } from "../../../core/policy/document/types.ts";
 import { compilePolicy, type Policy } from "../../../core/policy/policy.ts";
 import { type ShadowCase, shadowPolicy } from "../../../core/policy/shadow.ts";
