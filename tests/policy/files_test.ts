@@ -87,7 +87,7 @@ for (
       "p.yaml:6:12: allow is never false: use deny: true",
     ]],
     ["a pid", GOOD.replace("uid: 0", "pid: 5"), [
-      'p.yaml:5:13: no field "pid" here: no rule asks for a pid, which is nobody\'s for long',
+      'p.yaml:5:13: no field "pid" here: rules cannot test a pid: the kernel reuses it',
     ]],
     ["two rules of one name", GOOD.replace("operators", "root"), [
       'p.yaml:7:11: two rules have the name "root"',
