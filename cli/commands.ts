@@ -1,73 +1,76 @@
-/** The tree of subcommands: their names and examples, for help, man page and completions. */
+/** Names and examples of all commands, for help, man page and completions. */
 
 import type { Command } from "commander";
 
-/** Shown below each command's options, in help and man page. */
+/** Examples by command. Help and man page show them below the options. */
 const EXAMPLES: {
   readonly [command: string]: readonly (readonly [command: string, about: string])[];
 } = {
   ucred: [
-    ["ucred doctor", "what can be done here"],
-    ["ucred inspect /run/docker.sock", "who serves it, and who may connect"],
+    ["ucred doctor", "test what works here"],
+    ["ucred inspect /run/docker.sock", "show who serves it, and who may connect"],
   ],
   inspect: [
-    ["sudo ucred inspect /run/docker.sock", "as root: also who is connected"],
-    ["ucred inspect --json @name", "an abstract name, for programs"],
+    ["sudo ucred inspect /run/docker.sock", "as root, show also the clients of other users"],
+    ["ucred inspect --json @name", "inspect an abstract socket, and print JSON"],
   ],
   listen: [
-    ["ucred listen /tmp/try.sock", "then, in another terminal: nc -U /tmp/try.sock"],
-    ["ucred listen /tmp/try.sock --policy policy.yaml", "also what would be decided, and why"],
+    ["ucred listen /tmp/try.sock", "connect from another terminal: nc -U /tmp/try.sock"],
+    ["ucred listen /tmp/try.sock --policy policy.yaml", "show also the policy's decision"],
   ],
   guard: [
     [
       "ucred guard --listen /run/safe.sock --upstream /run/app.sock --policy policy.yaml",
-      "decides at connect, then passes bytes",
+      "decide each connection, then forward bytes",
     ],
     [
       "ucred guard --mode http --listen /run/safe.sock --socket-mode 0666 \\\n" +
       "    --upstream /run/docker.sock --policy docker.yaml --audit /var/log/docker-guard.log",
-      "decides each request by METHOD /path",
+      "decide each request by METHOD /path",
     ],
   ],
   policy: [
-    ["ucred policy check policy.yaml", "can a server use it?"],
-    ["ucred policy explain policy.yaml --user ada", "may she, and why?"],
+    ["ucred policy check policy.yaml", "check that a server can use it"],
+    ["ucred policy explain policy.yaml --user ada", "explain the decision about a user"],
   ],
-  "policy check": [["ucred policy check /etc/app/*.yaml", "can a server use them?"]],
+  "policy check": [["ucred policy check /etc/app/*.yaml", "check that a server can use them"]],
   "policy lint": [[
     "ucred policy lint policy.yaml",
-    "rules that never decide, that let everybody in",
+    "find rules that never decide, or allow everybody",
   ]],
-  "policy test": [["ucred policy test policy.yaml", "the tests that stand in the file"]],
+  "policy test": [["ucred policy test policy.yaml", "run the tests in the file"]],
   "policy explain": [
     [
       "ucred policy explain policy.yaml --user ada --group docker --action 'GET /info'",
-      "may she, and why?",
+      "explain the decision about a request",
     ],
-    ["ucred policy explain policy.yaml --pid 4711", "a process that runs"],
+    ["ucred policy explain policy.yaml --pid 4711", "explain the decision about a running process"],
   ],
   "policy who": [[
     "ucred policy who policy.yaml --action 'POST /containers/create'",
-    "users and groups",
+    "list the users and groups that may do it",
   ]],
   "policy diff": [[
     "ucred policy diff policy.yaml policy.new.yaml",
-    "does an edit change anything?",
+    "show a decision that the edit changes",
   ]],
-  doctor: [["ucred doctor --json", "for programs"]],
-  man: [["ucred man > ucred.1 && man ./ucred.1", "read it"]],
+  doctor: [["ucred doctor --json", "print JSON"]],
+  man: [["ucred man > ucred.1 && man ./ucred.1", "read the manual page"]],
   completions: [
-    ["source <(ucred completions bash)", "in ~/.bashrc; the same in ~/.zshrc, with zsh"],
-    ["ucred completions fish > ~/.config/fish/completions/ucred.fish", "for fish"],
+    [
+      "source <(ucred completions bash)",
+      "put this into ~/.bashrc; for zsh, the same with zsh into ~/.zshrc",
+    ],
+    ["ucred completions fish > ~/.config/fish/completions/ucred.fish", "install it for fish"],
   ],
 };
 
-/** A command and all below it. */
+/** A command and all its subcommands. */
 export function everyCommand(command: Command): readonly Command[] {
   return [command, ...command.commands.flatMap(everyCommand)];
 }
 
-/** "policy check": how EXAMPLES names a command. */
+/** The name of a command without the program's: "policy check". */
 export function nameOf(command: Command): string {
   const { parent } = command;
   return parent?.parent ? `${nameOf(parent)} ${command.name()}` : command.name();

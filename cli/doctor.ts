@@ -1,10 +1,11 @@
-/** `ucred doctor`: what this runtime, kernel and system can do, found out by trying. */
+/** `ucred doctor`: tests what works on this runtime, kernel and system. */
 
 import { lstatSync, mkdtempSync, rmSync } from "node:fs";
-import { connect, createServer, Socket } from "node:net";
+import { createServer, Socket } from "node:net";
 import { release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { host } from "../adapters/host.ts";
+import { createClient } from "../client/mod.ts";
 import { UcredError } from "../core/errors.ts";
 import type { Fact } from "../core/facts.ts";
 import type { Peer } from "../core/peer.ts";
@@ -12,140 +13,143 @@ import { openedSystem } from "../adapters/select.ts";
 import { readText } from "../system/proc_files.ts";
 import { hidePid, hidingProc, SHOW_PROCESSES } from "../system/hidepid.ts";
 import { identify } from "../identity/identify.ts";
+import { ownUid } from "../system/accounts.ts";
 import { mapsEvery } from "../system/overflow_ids.ts";
 import { socketsAt } from "../system/unix_sockets.ts";
 import { serve } from "../servers/http.ts";
 import { columns, type ExitCode, paint, print, printable, printJson } from "./output.ts";
 
-/** One thing that can be done here, or cannot. */
+/** The result of one test. */
 interface Capability {
   readonly name: string;
   readonly ok: boolean;
-  /** How, or why not. */
+  /** How it works, or why it does not. */
   readonly detail: string;
-  /** What is lost where it cannot be done. */
-  readonly without: string;
+  /** The effect of a failure. */
+  readonly effect: string;
 }
 
-/** What is tried, in order; `detail` says how, and what is thrown why not. */
-type Trial = readonly [name: string, without: string, detail: (self: Peer) => string];
+/** A test. `detail` returns how it works, or throws an error with the reason why it does not. */
+type Test = readonly [name: string, effect: string, detail: (self: Peer) => string];
 
-const TRIALS: readonly Trial[] = [
+const TESTS: readonly Test[] = [
   [
     "peer credentials",
-    "everything",
+    "nothing works",
     ({ uid, gid }) => `uid ${uid}, gid ${gid} of our own connection`,
   ],
   [
     "process ids",
-    "peer.pid; process facts",
+    "peer.pid and process facts are unknown",
     ({ facts }) => knownDetail(facts.pid, (pid) => `${pid} of our own connection`),
   ],
   [
     "groups",
-    "rules on groups: they never allow",
+    "rules on groups never match",
     ({ facts }) => knownDetail(facts.groups, (groups) => `${groups.length} of our own connection`),
   ],
-  ["all ids mapped", "users and groups outside the user namespace: no rule on them allows", () => {
+  ["all ids mapped", "rules on users and groups outside the user namespace never match", () => {
     const partial = (["uid", "gid"] as const).filter((kind) => !mapsEvery(openedSystem(), kind));
-    if (partial.length === 0) return "no id stands for another";
+    if (partial.length === 0) return "all uids and gids are unambiguous";
     const ids = partial.map((kind) => `${kind}s`).join(" and ");
-    throw new Error(`our user namespace maps some ${ids} only; the others read as one overflow id`);
+    throw new Error(`our user namespace maps only some ${ids}; all others read as the overflow id`);
   }],
-  ["account names", "peer.user, peer.groupNames", ({ facts }) => {
-    if (facts.user.state === "none") return "looked up; our own uid has no name";
-    return knownDetail(facts.user, (name) => `${name} is our own`);
+  ["account names", "peer.user and peer.groupNames are unknown", ({ facts }) => {
+    if (facts.user.state === "none") return "the lookup works; our own uid has no name";
+    return knownDetail(facts.user, (name) => `our own is ${name}`);
   }],
   [
     "security labels",
-    "rules on label: they never allow",
+    "rules on label never match",
     ({ facts }) =>
       facts.label.state === "none"
-        ? "no security module labels sockets here"
+        ? "no security module labels sockets"
         : knownDetail(facts.label, String),
   ],
   [
     "pinned processes",
-    "process facts, drift(), signal, key",
+    "no process facts, drift(), signal or key",
     ({ facts }) =>
       knownDetail(
         facts.pinned,
         (kind) =>
-          kind === "connect" ? "as of connect (SO_PEERPIDFD)" : "as of accept: the weaker kind",
+          kind === "connect"
+            ? "at connect time (SO_PEERPIDFD)"
+            : "at accept time only (pidfd_open)",
       ),
   ],
-  ["ids of now", "live(), drift(), revalidate, rules on unchanged", (self) => {
+  ["current ids", "no live(), drift() or revalidate; rules on unchanged never match", (self) => {
     const live = self.live();
-    if (!live.alive) return "of a process that has ended";
+    if (!live.alive) return "the process has ended";
     return live.source === "kernel@now" ? "from the kernel" : "from /proc";
   }],
   [
     "programs",
-    "rules on exe",
+    "rules on exe never match",
     (self) => knownDetail(self.process.facts.exe, () => scopeOf(self)),
   ],
-  ["units and containers", "rules on unit and container", ({ process: { facts } }) => {
+  ["units and containers", "rules on unit and container never match", ({ process: { facts } }) => {
     if (facts.cgroup.state === "unknown") throw facts.cgroup.reason;
     if (facts.unit.state === "unknown") throw facts.unit.reason;
     return "from control groups";
   }],
   [
     "namespaces",
-    "rules on sameNamespaces",
+    "rules on sameNamespaces never match",
     (self) => knownDetail(self.process.facts.namespaces, () => scopeOf(self)),
   ],
-  ["other users' processes", "process facts, live() and drift() of their peers", () => {
+  ["other users' processes", "no process facts, live() or drift() of their peers", () => {
     const system = openedSystem();
     const { linux } = system.libc;
     if (
       linux === undefined || typeof readText(system, linux, "/proc/self/mountinfo") !== "string"
     ) {
-      throw new Error("how /proc is mounted cannot be read");
+      throw new Error("cannot read how /proc is mounted");
     }
     const mode = hidingProc(system);
     if (mode === undefined) {
       return hidePid(system) === undefined
         ? "shown in /proc"
-        : "shown in /proc to us, hidden from others";
+        : "shown in /proc to us, hidden from other users";
     }
-    throw new Error(`/proc hides them, by hidepid=${mode} or ProtectProc= (${SHOW_PROCESSES})`);
+    throw new Error(`/proc hides them: hidepid=${mode} or ProtectProc= (${SHOW_PROCESSES})`);
   }],
 ];
 
-/** The inode of the first user namespace: PROC_USER_INIT_INO, <linux/proc_ns.h>. */
-const FIRST_USER_NAMESPACE = 0xeffffffd;
+/** The inode of the initial user namespace: PROC_USER_INIT_INO, <linux/proc_ns.h>. */
+const INITIAL_USER_NAMESPACE = 0xeffffffd;
 
-/** Whether we may look into processes of other users: ptrace(2), PTRACE_MODE_READ_FSCREDS. */
+/** Whether we may read processes of other users: ptrace(2), PTRACE_MODE_READ_FSCREDS. */
 function canTrace({ process: { facts: { capabilities } } }: Peer): boolean {
   return capabilities.state === "known" && capabilities.value.effective.includes("CAP_SYS_PTRACE");
 }
 
-/** Whose processes we may look into. */
+/** The processes that we may read, as text. */
 function scopeOf(self: Peer): string {
-  if (!canTrace(self)) return "of our own user; of other users with CAP_SYS_PTRACE only";
+  if (!canTrace(self)) return "of our own user; those of other users require CAP_SYS_PTRACE";
   const { namespaces } = self.process.facts;
-  const isFirst = namespaces.state === "known" &&
-    namespaces.value.user.id === FIRST_USER_NAMESPACE;
-  return isFirst ? "of all users" : "of processes in our user namespace";
+  const isInitial = namespaces.state === "known" &&
+    namespaces.value.user.id === INITIAL_USER_NAMESPACE;
+  return isInitial ? "of all users" : "of processes in our user namespace";
 }
 
-/** Runs the command: 1 if something cannot be done, 2 if nothing can. */
+/** Runs the command. Exit code 1: something does not work; 2: nothing works. */
 export async function doctor({ json }: { readonly json?: boolean }): Promise<ExitCode> {
   const folder = orError(() => mkdtempSync(join(tmpdir(), "ucred-")));
   try {
-    const found = await tryAll(folder);
+    const found = await testAll(folder);
     const { name, os, cpu } = host();
     const kernel = orError(release);
     const shown = kernel instanceof Error ? "?" : kernel;
     if (json) printJson({ runtime: name, os, cpu, kernel: shown, capabilities: found });
     else {
       print(paint("bold", `${name}, ${os} ${shown}, ${cpu}`));
-      const rows = found.map(({ name, ok, detail, without }, at) => {
-        const isTold = found.slice(0, at).some((before) => !before.ok && before.detail === detail);
+      const rows = found.map(({ name, ok, detail, effect }, at) => {
+        const isKnown = found.slice(0, at).some((before) => !before.ok && before.detail === detail);
         return [
           ok ? paint("green", "yes") : paint("red", "no "),
           name,
-          printable(ok ? detail : `${isTold ? "The same" : detail}. Lost: ${without}`),
+          printable(ok ? detail : `${isKnown ? "(same cause)" : `${detail}.`} Effect: ${effect}`),
         ];
       });
       for (const line of columns(rows)) print(line);
@@ -156,40 +160,42 @@ export async function doctor({ json }: { readonly json?: boolean }): Promise<Exi
   }
 }
 
-/** @param folder For sockets; or the error for which there is none. */
-async function tryAll(folder: string | Error): Promise<readonly Capability[]> {
+/** @param folder A folder for sockets, or the error that prevented its creation. */
+async function testAll(folder: string | Error): Promise<readonly Capability[]> {
   const pathOf = (name: string) => {
     if (folder instanceof Error) throw folder;
     return join(folder, name);
   };
   const capabilities: Capability[] = [];
-  const self = (look: (self: Peer | Error) => void) =>
-    folder instanceof Error ? look(folder) : withSelf(pathOf("self"), look);
+  const self = (test: (self: Peer | Error) => void) =>
+    folder instanceof Error ? test(folder) : withSelf(pathOf("self"), test);
   await self((self) => {
-    for (const [name, without, detail] of TRIALS) {
-      capabilities.push(outcome(name, without, () => {
+    for (const [name, effect, detail] of TESTS) {
+      capabilities.push(outcome(name, effect, () => {
         if (self instanceof Error) throw self;
         return detail(self);
       }));
     }
-    capabilities.push(outcome("list of sockets", "`ucred inspect`: who is connected", () => {
-      if (self instanceof Error) throw self;
-      const { connections } = socketsAt(lstatSync(pathOf("self"), { bigint: true }));
-      if (connections.length === 0) throw new Error("our own connection is not listed");
-      return "from sock_diag";
-    }));
+    capabilities.push(
+      outcome("list of sockets", "ucred inspect does not show who is connected", () => {
+        if (self instanceof Error) throw self;
+        const { connections } = socketsAt(lstatSync(pathOf("self"), { bigint: true }));
+        if (connections.length === 0) throw new Error("our own connection is not listed");
+        return "from sock_diag";
+      }),
+    );
   });
   for (const name of ["node:http", "deno"] as const) {
     if (name === "deno" && host().runtime !== "deno") continue;
     const title = name === "deno" ? "HTTP by Deno's own engine" : "HTTP by node:http";
-    const without = name === "deno"
-      ? "half of the requests per second"
-      : "ucred/http, guard --mode http";
+    const effect = name === "deno"
+      ? "about half as many requests per second"
+      : "no ucred/http and no guard --mode http";
     try {
-      const { uid, engine } = await askSelf(pathOf("http"), name);
-      capabilities.push(outcome(title, without, () => `tells uid ${uid} by ${engine}`));
+      const { uid, engine } = await ownUidByHttp(pathOf("http"), name);
+      capabilities.push(outcome(title, effect, () => `identifies uid ${uid}, engine ${engine}`));
     } catch (error) {
-      capabilities.push(outcome(title, without, () => {
+      capabilities.push(outcome(title, effect, () => {
         throw error;
       }));
     }
@@ -197,29 +203,29 @@ async function tryAll(folder: string | Error): Promise<readonly Capability[]> {
   return capabilities;
 }
 
-function outcome(name: string, without: string, detail: () => string): Capability {
+function outcome(name: string, effect: string, detail: () => string): Capability {
   try {
-    return { name, ok: true, detail: detail(), without };
+    return { name, ok: true, detail: detail(), effect };
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     const hint = error instanceof UcredError ? ` (${error.hint})` : "";
-    return { name, ok: false, detail: `${error.message}${hint}`, without };
+    return { name, ok: false, detail: `${error.message}${hint}`, effect };
   }
 }
 
 function knownDetail<T>(fact: Fact<T>, detail: (value: T) => string): string {
   if (fact.state === "unknown") throw fact.reason;
   if (fact.state === "known") return detail(fact.value);
-  throw new Error("there is none");
+  throw new Error("it does not exist");
 }
 
-/** Connects to ourselves, and looks at that peer; or at the error that keeps us from it. */
-function withSelf(path: string, look: (self: Peer | Error) => void): Promise<void> {
+/** Connects to ourselves, and passes that peer to `test`, or the error that prevented it. */
+function withSelf(path: string, test: (self: Peer | Error) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     const client = new Socket();
     const end = (self: Peer | Error) => {
       try {
-        look(self);
+        test(self);
         resolve();
       } catch (error) {
         reject(error);
@@ -233,7 +239,7 @@ function withSelf(path: string, look: (self: Peer | Error) => void): Promise<voi
       socket.destroy();
     });
     client.once("error", end);
-    // Deno throws some of what others report.
+    // Deno throws some errors that other runtimes emit.
     const listening = orError(() =>
       server.once("error", end).listen({ path }, () => {
         const connecting = orError(() => client.connect({ path }));
@@ -253,24 +259,21 @@ function orError<T>(run: () => T): T | Error {
   }
 }
 
-/** Asks ourselves who we are, over HTTP. */
-async function askSelf(path: string, engine: "node:http" | "deno") {
+/** Serves HTTP, and returns the uid that the server found for our own request. */
+async function ownUidByHttp(path: string, engine: "node:http" | "deno") {
   const server = await serve({
     path,
     engine,
     fetch: (_, { peer }) => new Response(String(peer.uid)),
   });
+  const client = createClient({ path, expect: { uid: ownUid() } });
   try {
-    const text = await new Promise<string>((resolve, reject) => {
-      let text = "";
-      const client = connect({ path }).setEncoding("utf8").on("error", reject);
-      client.on("data", (chunk) => text += chunk).on("close", () => resolve(text));
-      client.write("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    });
-    const uid = /\r\n([0-9]+)\r?\n?(?:0\r\n\r\n)?$/.exec(text)?.[1];
-    if (uid === undefined) throw new Error(`the answer is ${JSON.stringify(text.slice(0, 80))}`);
+    const response = await client.fetch("http://localhost/");
+    const uid = await response.text();
+    if (response.status !== 200) throw new Error(`the response has status ${response.status}`);
     return { uid, engine: server.engine };
   } finally {
+    client.close();
     await server.close({ timeout: 0 });
   }
 }

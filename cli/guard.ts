@@ -3,9 +3,9 @@
 import { closeSync, openSync } from "node:fs";
 import process from "node:process";
 import { clearInterval, setInterval } from "node:timers";
-import { type ExitCode, printable, tell, tellError, UsageError } from "./output.ts";
+import { type ExitCode, log, logError, printable, UsageError } from "./output.ts";
 import { untilSignal } from "./signals.ts";
-import { isId } from "../core/credentials.ts";
+import { addressOf, displayName } from "../core/socket_name.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { shadowPolicy } from "../core/policy/shadow.ts";
 import type { ServerExpectation } from "../identity/verify_server.ts";
@@ -14,6 +14,7 @@ import { type AuditLog, auditLog } from "../servers/admission/audit.ts";
 import type { ListenOptions } from "../servers/listen/lifecycle.ts";
 import { accountId } from "../system/accounts.ts";
 import { createGuard, type GuardServer } from "../guard/mod.ts";
+import { ID_RANGE, parseId } from "./arguments.ts";
 
 /** The command line's options, parsed. */
 export interface GuardCommandOptions {
@@ -60,7 +61,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   try {
     const server = createGuard({
       mode: options.mode,
-      upstream: socketPath(options.upstream),
+      upstream: addressOf(options.upstream),
       expect,
       policy: withShadow(policy, shadow),
       limits: {
@@ -71,17 +72,14 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
       audit,
       h2c: options.h2c,
       keepHeaders: options.keepHeader,
-      report: tell,
+      report: log,
     });
-    const ended = untilSignal(hangUp); // before: SIGHUP may come as soon as it is ready
-    await startListening(server, whereOf(options));
-    tell(
-      `guards ${printable(options.upstream)}, listening at ${
-        printable(String(server.address()).replace("\0", "@"))
-      }`,
-    );
+    const ended = untilSignal(hangUp); // before listening: SIGHUP may arrive as soon as the guard is ready
+    await startListening(server, listenOptions(options));
+    const address = printable(displayName(String(server.address())));
+    log(`guards ${printable(options.upstream)}, listening at ${address}`);
     const signal = await ended;
-    tell(`${signal}: no new connections; those that are open have ${options.drain} s to end`);
+    log(`${signal}: no new connections; open connections end within ${options.drain} s`);
     await server.close({ timeout: options.drain * 1000 });
     return 0;
   } finally {
@@ -91,32 +89,27 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
     await audit?.close();
     if (audit !== undefined && audit.dropped > 0) {
       const why = audit.error === undefined ? "" : `: ${printable(audit.error.message)}`;
-      tell(`${audit.dropped} lines of the audit log were lost${why}`);
+      log(`${audit.dropped} lines of the audit log were lost${why}`);
     }
   }
-}
-
-/** A path, or "@name" for an abstract name. */
-function socketPath(name: string): string {
-  return name.startsWith("@") ? `\0${name.slice(1)}` : name;
 }
 
 function reopen(audit: AuditLog, file: string): void {
   audit.reopen();
   if (audit.error === undefined) return;
-  tell(`${printable(file)} cannot be opened anew: ${printable(audit.error.message)}`);
+  log(`${printable(file)} cannot be reopened: ${printable(audit.error.message)}`);
 }
 
-/** How often is looked whether lines were lost, in ms. */
+/** How often to check whether lines of the audit log were lost. */
 const AUDIT_CHECK_MS = 1000;
 
-/** Tells once that lines of the audit log are lost. How many they were is told in the end. */
+/** Logs once that lines of the audit log are being lost. Their number is logged at the end. */
 function watchAudit(audit: AuditLog, file: string): NodeJS.Timeout {
   const timer = setInterval(() => {
     if (audit.dropped === 0) return;
     clearInterval(timer);
-    const why = audit.error?.message ?? "more comes than can be written";
-    tell(`${printable(file)}: lines of the audit log are being lost: ${printable(why)}`);
+    const why = audit.error?.message ?? "events arrive faster than they are written";
+    log(`${printable(file)}: lines of the audit log are being lost: ${printable(why)}`);
   }, AUDIT_CHECK_MS);
   return timer.unref();
 }
@@ -124,11 +117,11 @@ function watchAudit(audit: AuditLog, file: string): NodeJS.Timeout {
 function follow(file: string, allowUnsafeOwner: boolean): WatchedPolicy {
   const name = printable(file);
   return watchPolicy(file, {
-    allowUnsafeOwner: allowUnsafeOwner,
-    onReload: () => tell(`${name}: the new policy is in force`),
+    allowUnsafeOwner,
+    onReload: () => log(`${name}: the new policy is in force`),
     onError: (error) => {
-      tell(`${name} cannot be used; the policy before it stays in force`);
-      tellError(error);
+      log(`${name} cannot be used; the previous policy stays in force`);
+      logError(error);
     },
   });
 }
@@ -140,40 +133,41 @@ function withShadow(
   if (policy === undefined || candidate === undefined) return policy;
   return shadowPolicy(policy, candidate, {
     onDifference: ({ uid, action, active, candidate }) => {
-      const said = (allowed: boolean) => allowed ? "allow" : "deny";
+      const verdict = (allowed: boolean) => allowed ? "allow" : "deny";
       const what = action === undefined ? "" : ` ${JSON.stringify(printable(action))}`;
-      tell(
-        `shadow: uid ${uid ?? "?"}${what}: ${said(active.allowed)} (${active.reason}); ` +
-          `the candidate would ${said(candidate.allowed)} (${candidate.reason})`,
+      log(
+        `shadow: uid ${uid ?? "?"}${what}: ${verdict(active.allowed)} (${active.reason}); ` +
+          `the candidate would ${verdict(candidate.allowed)} (${candidate.reason})`,
       );
     },
   });
 }
 
-/** @throws {UsageError} If there is no such user: it would be found out with the first connection. */
+/** @throws {UsageError} If there is no such user. Otherwise only the first connection would fail. */
 function expectationOf(user: string | undefined): ServerExpectation | undefined {
   if (user === undefined) return undefined;
   if (/^[0-9]+$/.test(user)) {
-    if (isId(Number(user))) return { uid: Number(user) };
-    throw new UsageError(`--upstream-user: ${user} is no id from 0 to 4294967294`);
+    const uid = parseId(user);
+    if (uid !== undefined) return { uid };
+    throw new UsageError(`--upstream-user: ${user} is not ${ID_RANGE}`);
   }
   if (accountId("user", user) !== undefined) return { user };
   throw new UsageError(`--upstream-user: there is no user ${JSON.stringify(user)}`);
 }
 
-function whereOf(options: GuardCommandOptions): ListenOptions {
+function listenOptions(options: GuardCommandOptions): ListenOptions {
   const notify = process.env["NOTIFY_SOCKET"] !== undefined;
   if (options.systemd !== undefined) return { systemd: options.systemd, notify };
-  const path = socketPath(options.listen!);
+  const path = addressOf(options.listen!);
   if (path.startsWith("\0")) return { path, notify };
   const { socketMode: mode, socketOwner: owner, socketGroup: group } = options;
   return { path, mode, owner, group, notify };
 }
 
-function startListening(server: GuardServer, where: ListenOptions): Promise<void> {
+function startListening(server: GuardServer, options: ListenOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
-    server.listen(where, () => {
+    server.listen(options, () => {
       server.off("error", reject);
       resolve();
     });

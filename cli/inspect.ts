@@ -1,4 +1,4 @@
-/** `ucred inspect`: who serves a socket, who may connect, who is connected, and what is doubtful. */
+/** `ucred inspect`: shows who serves a socket, who may connect, who is connected, and findings. */
 
 import { Buffer } from "node:buffer";
 import {
@@ -16,6 +16,7 @@ import { UcredError } from "../core/errors.ts";
 import { isSticky, unsafeFolderReason } from "../core/ownership.ts";
 import type { Peer, PeerJSON } from "../core/peer.ts";
 import type { ProcessJSON } from "../core/process.ts";
+import { addressOf, displayName } from "../core/socket_name.ts";
 import { identify } from "../identity/identify.ts";
 import { peerOfPid } from "../identity/peer_of_pid.ts";
 import { accountName, ownUid } from "../system/accounts.ts";
@@ -32,61 +33,61 @@ import {
 } from "./output.ts";
 import { crowdTexts, peerText } from "./peers.ts";
 
-/** A file or folder, and who may write to it. */
+/** A file or folder with its owner and mode. */
 interface FileReport {
   readonly path: string;
   readonly uid: number;
   readonly gid: number;
-  /** Octal, as chmod(1) takes it. */
+  /** Octal, as for chmod(1). */
   readonly mode: string;
 }
 
-/** A link that the path leads through, or a folder that is on the way for the sake of one. */
+/** A symbolic link on the path, or a folder that contains one. */
 interface StepReport extends FileReport {
   readonly isLink: boolean;
 }
 
-/** Something that is doubtful, or worth to know. */
+/** A finding or a note. */
 interface Remark {
   readonly kind: string;
   readonly message: string;
 }
 
-/** A process without its capability lists, which are 40 names each of a root process. */
+/** A peer without its capability lists, which have 40 names each for a process of root. */
 type PeerSummary = Omit<PeerJSON, "process"> & {
   readonly process?: Omit<ProcessJSON, "capabilities">;
 };
 
-/** What is known of a socket. */
+/** The result of an inspection. */
 interface SocketReport {
   readonly path: string;
-  /** `undefined` for an abstract name, to which everybody can connect. */
+  /** `undefined` for an abstract socket, to which everybody can connect. */
   readonly file: FileReport | undefined;
   /** From the socket's folder up to "/". */
   readonly folders: readonly FileReport[];
-  /** What else the path leads through: links, and the folders that they stand in. */
-  readonly way: readonly StepReport[];
-  /** Who called listen(2); `undefined` if nobody answers. */
+  /** Symbolic links on the path, and the folders that contain them. */
+  readonly via: readonly StepReport[];
+  /** The process that called listen(2); `undefined` if no server accepts connections. */
   readonly server: PeerSummary | undefined;
   /**
-   * Processes that hold the listening socket now, of those that we may see; `null`, as the two below, if
-   * that cannot be determined.
+   * Visible processes that hold the listening socket now. `null`, like the fields below, if that cannot
+   * be determined.
    */
   readonly holders: readonly PeerSummary[] | null;
-  /** How many connections there are of clients in our network namespace. */
+  /** The number of connections from our network namespace. */
   readonly connections: number | null;
-  /** How many more connections there are of clients in other network namespaces; of those that we may see. */
+  /** The number of visible connections from other network namespaces. */
   readonly connectionsElsewhere: number | null;
-  /** The clients, of those that we may see. */
+  /** The visible clients. */
   readonly clients: readonly PeerSummary[] | null;
-  readonly doubts: readonly Remark[];
+  readonly findings: readonly Remark[];
   readonly notes: readonly Remark[];
 }
 
-/** `sun_path`, <sys/un.h>: an abstract name takes all of it, its NUL included. */
+/** The size of `sun_path`, <sys/un.h>. An abstract name may fill it, including its NUL. */
 const MAX_NAME_BYTES = process.platform === "linux" ? 108 : 104;
 
-/** Runs the command: 1 if something is doubtful. */
+/** Runs the command. Exit code 1: there are findings. */
 export async function inspectSocket(
   name: string,
   { json }: { readonly json?: boolean },
@@ -94,29 +95,29 @@ export async function inspectSocket(
   if (name.startsWith("@") && Buffer.byteLength(name) > MAX_NAME_BYTES) {
     throw new UsageError(`An abstract name has at most ${MAX_NAME_BYTES - 1} bytes after the @`);
   }
-  const path = name.startsWith("@") ? `\0${name.slice(1)}` : resolve(name);
-  using look = new Look(path);
-  await look.run();
-  if (json) printJson(look.report());
-  else look.print();
-  return look.report().doubts.length === 0 ? 0 : 1;
+  const path = name.startsWith("@") ? addressOf(name) : resolve(name);
+  using inspection = new Inspection(path);
+  await inspection.run();
+  if (json) printJson(inspection.report());
+  else inspection.print();
+  return inspection.report().findings.length === 0 ? 0 : 1;
 }
 
-class Look {
+class Inspection {
   readonly #path: string;
-  readonly #doubts: Remark[] = [];
+  readonly #findings: Remark[] = [];
   readonly #notes: Remark[] = [];
   #file: BigIntStats | undefined;
   #folders: readonly FileReport[] = [];
-  #way: readonly StepReport[] = [];
+  #via: readonly StepReport[] = [];
   #server: Peer | undefined;
   #holders: readonly Peer[] = [];
   #clients: readonly Peer[] = [];
-  /** `undefined` where the kernel's list of sockets does not have this one. */
+  /** `undefined` if the kernel's list of sockets lacks this one. */
   #connections: number | undefined;
-  /** Connections of clients in other network namespaces, of those that we may see. */
+  /** Visible connections from other network namespaces. */
   #elsewhere = 0;
-  /** Connections of processes that we may not see. */
+  /** Connections of processes that are hidden from us. */
   #unseen = 0;
   #socket: Socket | undefined;
 
@@ -128,38 +129,40 @@ class Look {
     if (!this.#path.startsWith("\0")) {
       this.#file = fileAt(this.#path);
       if (this.#file.isSymbolicLink()) {
-        this.#doubt("link", "The path is a symbolic link: whoever owns it can point it elsewhere");
+        this.#find("link", "The path is a symbolic link: its owner can point it elsewhere");
         this.#file = statSync(this.#path, { bigint: true });
       }
-      if (!this.#file.isSocket()) throw noSocket(this.#path, this.#file);
+      if (!this.#file.isSocket()) throw notASocket(this.#path, this.#file);
       this.#folders = foldersOf(dirname(realpathSync(this.#path)));
       const isListed = ({ path }: FileReport) => this.#folders.some((each) => each.path === path);
-      this.#way = wayTo(this.#path).filter((step) => !isListed(step));
+      this.#via = stepsTo(this.#path).filter((step) => !isListed(step));
     }
-    const socket = await reach(this.#path);
+    const socket = await connectOrCode(this.#path);
     let isDead = false;
-    if (typeof socket === "string") isDead = this.#judgeAnswer(socket);
+    if (typeof socket === "string") isDead = this.#checkFailure(socket);
     else {
       this.#socket = socket;
       this.#server = identify(socket, { pin: true });
     }
-    if (this.#file !== undefined) this.#lookBehind(this.#file, isDead);
-    this.#judge();
+    if (this.#file !== undefined) this.#listProcesses(this.#file, isDead);
+    this.#checkFile();
+    this.#checkServer();
   }
 
-  #lookBehind(file: BigIntStats, isDead: boolean): void {
+  #listProcesses(file: BigIntStats, isDead: boolean): void {
     try {
       const { listeners, connections } = socketsAt(file);
       if (listeners.length === 0 && !isDead) {
-        const message = "Which processes hold the socket and who is connected cannot be " +
-          "determined: the kernel lists no listener for this file. The server may be in another " +
-          "network namespace (run ucred in it, by nsenter), or the file system reports another " +
-          "device than the kernel (overlayfs)";
-        return this.#doubt("unlisted", message);
+        const message =
+          "The processes that hold the socket, and the clients, cannot be determined: " +
+          "the kernel lists no listener for this file. The server may be in another network " +
+          "namespace (run ucred there with nsenter), or the file system reports another device " +
+          "than the kernel (overlayfs)";
+        return this.#find("unlisted", message);
       }
       const clients = connections.map(({ client }) => client);
       const holders = holdersOf([...listeners, ...clients]);
-      // Our own is among them once the server has accepted it.
+      // Excludes our own connection.
       const others = clients.filter((socket) => !holders.get(socket)?.includes(process.pid));
       const peersOf = (sockets: readonly number[]) =>
         [...new Set(sockets.flatMap((socket) => holders.get(socket) ?? []))]
@@ -174,89 +177,88 @@ class Look {
       this.#unseen = others.filter((socket) => !holders.has(socket)).length;
     } catch (error) {
       if (!(error instanceof UcredError)) throw error;
-      this.#doubt("unlisted", `Who is connected cannot be determined: ${error.message}`);
+      this.#find("unlisted", `The clients cannot be determined: ${error.message}`);
     }
   }
 
-  /** @returns Whether no server has the socket any more. */
-  #judgeAnswer(code: string): boolean {
+  /** @returns Whether the socket has no server any more. */
+  #checkFailure(code: string): boolean {
     const isBusy = code === "EAGAIN" || (code === "ECONNREFUSED" && isBound(this.#path) === true);
     if (code === "ECONNREFUSED" && !isBusy && this.#file === undefined) {
-      const hint = "`ss -xl` lists the names at which somebody does";
-      throw new UsageError(`Nobody listens at @${this.#path.slice(1)}; ${hint}`);
+      const hint = "`ss -xl` lists all names";
+      throw new UsageError(`Nobody listens at ${displayName(this.#path)}; ${hint}`);
     }
     if (isBusy) {
-      const message = "It takes no connection now: too many wait already, or it takes no streams";
-      this.#doubt("busy", message);
+      const message =
+        "It accepts no connection now: its backlog is full, or it is not a stream socket";
+      this.#find("busy", message);
     } else if (code === "ECONNREFUSED") {
-      this.#doubt("dead", "Nobody answers: the server has ended and left its socket behind");
+      this.#find("dead", "Nobody listens: the server has ended and left its socket behind");
     } else {
       const message = {
-        EACCES: "You may not connect, so who listens cannot be told; root can",
-        EPROTOTYPE: "It takes datagrams or packets, not streams: who serves it cannot be told",
-      }[code] ?? `Whether a server answers cannot be told: ${code}`;
-      this.#doubt("unreachable", message);
+        EACCES: "You may not connect, so the server is unknown: run this as root",
+        EPROTOTYPE: "It is a datagram or packet socket, not a stream socket: the server is unknown",
+      }[code] ?? `Connecting failed with ${code}: the server is unknown`;
+      this.#find("unreachable", message);
     }
     return code === "ECONNREFUSED" && !isBusy;
   }
 
-  #judge(): void {
-    this.#judgeFile();
-    this.#judgeServer();
-  }
-
-  #judgeFile(): void {
+  #checkFile(): void {
     if (this.#file === undefined) {
-      const message = "An abstract name has no mode: every process of the network namespace, " +
-        "containers that share it included, can connect, and can take the name when it is free";
-      return this.#doubt("abstract", message);
+      const message = "An abstract socket has no mode: every process in the network namespace, " +
+        "also in containers that share it, can connect, and can bind the name when it is free";
+      return this.#find("abstract", message);
     }
     const own = this.#server?.uid ?? ownUid();
-    const isServers = (owner: number) => owner === 0 || owner === own;
+    const isTrusted = (owner: number) => owner === 0 || owner === own;
     const folders = this.#folders.map((folder) => ({ ...folder, isLink: false }));
-    for (const { path, uid, mode, isLink } of [...folders, ...this.#way]) {
-      const access = isLink ? 0 : parseInt(mode, 8); // a link's is 0777, and means nothing
-      const why = unsafeFolderReason({ uid, mode: access }, isServers);
+    for (const { path, uid, mode, isLink } of [...folders, ...this.#via]) {
+      const access = isLink ? 0 : parseInt(mode, 8); // the mode of a link is always 0777
+      const why = unsafeFolderReason({ uid, mode: access }, isTrusted);
       if (why === undefined) continue;
       const what = isLink ? "link" : "folder";
-      this.#doubt(what, `The ${what} ${path} ${why}: they can put another socket there`);
+      this.#find(what, `The ${what} ${path} ${why}: they can put another socket there`);
     }
     const folder = this.#folders[0];
     if (folder !== undefined && isSticky({ uid: 0, mode: parseInt(folder.mode, 8) })) {
-      const message = `In ${folder.path} everybody can make files: while the server is down, ` +
-        "another one can take its path";
-      this.#doubt("sticky", message);
+      const message = `Everybody can create files in ${folder.path}: while the server is down, ` +
+        "another process can bind its path";
+      this.#find("sticky", message);
     }
     const mode = Number(this.#file.mode);
     if ((mode & 0o002) !== 0 && this.#folders.every(({ mode }) => (parseInt(mode, 8) & 1) !== 0)) {
-      const message = "Every user can connect: the server has to check its peers itself, " +
-        "as `ucred guard` does";
-      this.#doubt("everyone", message);
+      const message = "Every user can connect: the server must check its clients itself, " +
+        "or stand behind `ucred guard`";
+      this.#find("everyone", message);
     }
   }
 
-  #judgeServer(): void {
+  #checkServer(): void {
     const server = this.#server;
     if (server === undefined) return;
     if (this.#file !== undefined && ![0n, BigInt(server.uid)].includes(this.#file.uid)) {
-      const message = `The socket belongs to uid ${this.#file.uid}, who can replace it, ` +
-        `and the server is uid ${server.uid}`;
-      this.#doubt("owner", message);
+      const message = `The socket belongs to uid ${this.#file.uid}, who can replace it; ` +
+        `the server is uid ${server.uid}`;
+      this.#find("owner", message);
     }
     if (server.ambiguous.length > 0) {
-      this.#doubt("ambiguous", "The server is outside our user namespace: its ids prove nothing");
+      this.#find("ambiguous", "The server is outside our user namespace: its ids are ambiguous");
     }
     const { namespaces, container } = server.process.facts;
     if (server.pid === 1) {
-      this.#note("activated", "The service manager listens, and hands the socket to the server");
+      this.#note("activated", "The service manager listens, and passes the socket to the server");
     } else if (server.alive === false) {
-      this.#doubt("handed", "The process that called listen(2) has ended; others hold its socket");
+      this.#find(
+        "handed",
+        "The process that called listen(2) has ended; other processes hold its socket",
+      );
     } else if (
       this.#holders.length > 0 && !this.#holders.some(({ pid }) => pid === server.pid)
     ) {
-      const message = "The process that called listen(2) is none of those that hold the socket: " +
-        "it was handed on";
-      this.#doubt("handed", message);
+      const message = "The process that called listen(2) does not hold the socket any more: " +
+        "it was passed to other processes";
+      this.#find("handed", message);
     }
     if (container.state === "known") {
       this.#note("container", `The server runs in container ${container.value.slice(0, 12)}`);
@@ -265,8 +267,8 @@ class Look {
     }
   }
 
-  #doubt(kind: string, message: string): void {
-    this.#doubts.push({ kind, message });
+  #find(kind: string, message: string): void {
+    this.#findings.push({ kind, message });
   }
 
   #note(kind: string, message: string): void {
@@ -276,33 +278,33 @@ class Look {
   report(): SocketReport {
     const isListed = this.#connections !== undefined;
     return {
-      path: this.#path.replace(/^\0/, "@"),
+      path: displayName(this.#path),
       file: this.#file && fileReport(this.#path, this.#file),
       folders: this.#folders,
-      way: this.#way,
+      via: this.#via,
       server: this.#server && summaryOf(this.#server),
       holders: isListed ? this.#holders.map(summaryOf) : null,
       connections: this.#connections ?? null,
       connectionsElsewhere: isListed ? this.#elsewhere : null,
       clients: isListed ? this.#clients.map(summaryOf) : null,
-      doubts: this.#doubts,
+      findings: this.#findings,
       notes: this.#notes,
     };
   }
 
   print(): void {
-    const { file, folders, way } = this.report();
-    print(paint("bold", printable(this.#path.replace(/^\0/, "@"))));
+    const { file, folders, via } = this.report();
+    print(paint("bold", printable(displayName(this.#path))));
     if (file !== undefined) {
       line("socket", fileText(file));
       line("may connect", whoMayConnect(file, folders));
-    } else line("may connect", "every process of this network namespace");
+    } else line("may connect", "every process in this network namespace");
     for (const [at, folder] of folders.entries()) {
       line(at === 0 ? "folders" : "", `${fileText(folder)}  ${printable(folder.path)}`);
     }
-    for (const [at, step] of way.entries()) {
+    for (const [at, step] of via.entries()) {
       const text = `${step.isLink ? "link" : step.mode} ${ownerText(step)}`;
-      line(at === 0 ? "through" : "", `${text}  ${printable(step.path)}`);
+      line(at === 0 ? "via" : "", `${text}  ${printable(step.path)}`);
     }
     line("listens", this.#server === undefined ? "?" : peerText(this.#server));
     for (const holder of this.#holders) {
@@ -310,18 +312,18 @@ class Look {
     }
     this.#printClients();
     for (const { message } of this.#notes) line("note", printable(message));
-    if (this.#doubts.length === 0) line("doubtful", "nothing");
-    for (const { message } of this.#doubts) line("doubtful", printable(message), "yellow");
+    if (this.#findings.length === 0) line("findings", "none");
+    for (const { message } of this.#findings) line("finding", printable(message), "yellow");
   }
 
   #printClients(): void {
     if (this.#file === undefined) {
-      return line("connected", "cannot be determined: only sockets with a file are listed by it");
+      return line("connected", "cannot be determined for an abstract socket");
     }
     if (this.#connections === undefined) return line("connected", "cannot be determined");
     const more = this.#elsewhere === 0 ? "" : `, ${this.#elsewhere} from other network namespaces`;
     if (this.#connections === 0) return line("connected", `none in this network namespace${more}`);
-    const who = this.#unseen === 0 ? "" : `, ${this.#unseen} of whom only root can see`;
+    const who = this.#unseen === 0 ? "" : `, ${this.#unseen} of them visible only to root`;
     line("connected", `${this.#connections}${process.geteuid?.() === 0 ? "" : who}${more}`);
     for (const text of crowdTexts(this.#clients)) line("", text);
   }
@@ -332,7 +334,7 @@ class Look {
   }
 }
 
-/** A line, or on a terminal several, with a title before them. */
+/** Prints a title and a text, which is wrapped on a terminal. */
 function line(title: string, text: string, style?: "yellow"): void {
   const lines = wrap(text, width() - 14);
   for (const [at, part] of lines.entries()) {
@@ -341,7 +343,7 @@ function line(title: string, text: string, style?: "yellow"): void {
   }
 }
 
-/** The file; if there is none, an error that tells what is there. */
+/** The file. If it does not exist, the error lists the sockets in its folder. */
 function fileAt(path: string): BigIntStats {
   try {
     return lstatSync(path, { bigint: true });
@@ -352,8 +354,8 @@ function fileAt(path: string): BigIntStats {
     for (; !isFolder(folder); folder = dirname(folder)) missing = folder;
     throw new UsageError(
       missing === undefined
-        ? `There is no ${path}. ${socketsIn(folder)}`
-        : `There is no ${path}: there is no folder ${missing}`,
+        ? `${path} does not exist. ${socketsIn(folder)}`
+        : `${path} does not exist: there is no folder ${missing}`,
     );
   }
 }
@@ -363,30 +365,30 @@ function isFolder(path: string): boolean {
     path === dirname(path);
 }
 
-function noSocket(path: string, file: BigIntStats): UsageError {
+function notASocket(path: string, file: BigIntStats): UsageError {
   if (file.isDirectory()) return new UsageError(`${path} is a folder. ${socketsIn(path)}`);
-  return new UsageError(`${path} is no socket. ${socketsIn(dirname(path))}`);
+  return new UsageError(`${path} is not a socket. ${socketsIn(dirname(path))}`);
 }
 
-/** So many names are shown. */
+/** The number of names in an error message. */
 const MAX_NAMES_SHOWN = 8;
 
 function socketsIn(folder: string): string {
   let names: readonly string[];
   try {
-    // Not by its entries' types: in Deno none is a socket.
+    // The types of directory entries do not help: Deno reports no sockets.
     const isSocket = (name: string) =>
       lstatSync(join(folder, name), { throwIfNoEntry: false })?.isSocket();
     names = readdirSync(folder).filter(isSocket).sort();
   } catch {
-    return `Which sockets are in ${folder} cannot be told`;
+    return `The sockets in ${folder} cannot be listed`;
   }
-  if (names.length === 0) return `No sockets are in ${folder}`;
+  if (names.length === 0) return `There are no sockets in ${folder}`;
   const more = names.length > MAX_NAMES_SHOWN ? `, and ${names.length - MAX_NAMES_SHOWN} more` : "";
   return `Sockets in ${folder}: ${names.slice(0, MAX_NAMES_SHOWN).join(", ")}${more}`;
 }
 
-/** Whom the modes of the file and of its folders let connect. */
+/** Who may connect, by the modes of the file and of its folders. */
 function whoMayConnect(file: FileReport, folders: readonly FileReport[]): string {
   const mode = parseInt(file.mode, 8);
   const narrow = folders.filter(({ mode }) => (parseInt(mode, 8) & 0o001) === 0);
@@ -399,11 +401,11 @@ function whoMayConnect(file: FileReport, folders: readonly FileReport[]): string
   ];
   if (narrow.length === 0) return who.join(", ");
   const paths = narrow.map(({ path }) => printable(path)).join(", ");
-  return `${who.join(", ")}; of these whoever may enter ${paths}`;
+  return `${who.join(", ")}; only those who may enter ${paths}`;
 }
 
 /** A connection, or the code of the error. */
-function reach(path: string): Promise<Socket | string> {
+function connectOrCode(path: string): Promise<Socket | string> {
   return new Promise((resolve) => {
     const socket = connect({ path });
     socket.once("connect", () => resolve(socket));
@@ -435,11 +437,11 @@ function foldersOf(path: string): readonly FileReport[] {
   }
 }
 
-/** As many links as Linux follows. */
+/** The number of links that Linux follows. */
 const MAX_SYMLINKS = 40;
 
-/** Each folder and link that the kernel goes through on the way to a file, once. */
-function wayTo(path: string): readonly StepReport[] {
+/** Each folder and link that the kernel visits when it resolves a path, once. */
+function stepsTo(path: string): readonly StepReport[] {
   const steps = new Map<string, StepReport>();
   const see = (at: string): BigIntStats => {
     const found = lstatSync(at, { bigint: true });

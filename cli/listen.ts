@@ -1,7 +1,8 @@
-/** `ucred listen`: every process that connects, live. */
+/** `ucred listen`: shows each process that connects. */
 
 import process from "node:process";
 import type { Peer } from "../core/peer.ts";
+import { addressOf } from "../core/socket_name.ts";
 import type { Decision } from "../core/policy/decide/decision.ts";
 import { watchPolicy } from "../policy/watch.ts";
 import { createServer } from "../servers/net.ts";
@@ -9,20 +10,20 @@ import {
   type ExitCode,
   fit,
   fitEnd,
+  log,
+  logError,
   pad,
   paint,
   print,
   printable,
   printJsonLine,
-  tell,
-  tellError,
   width,
   wrap,
 } from "./output.ts";
 import { factText, groupsText, userText } from "./peers.ts";
 import { untilSignal } from "./signals.ts";
 
-/** Options, as the command line has them. */
+/** The command's options, parsed. */
 export interface ListenCommandOptions {
   readonly policy?: string;
   readonly action?: string;
@@ -30,36 +31,36 @@ export interface ListenCommandOptions {
   readonly json?: boolean;
 }
 
-/** Columns of the table on a terminal that are always so wide. */
+/** Columns of fixed width, on a terminal. */
 const FIXED = [["TIME", 8], ["PID", 7], ["", 5]] as const;
 
-/** Those between which the rest of a line is shared, and their shares. */
+/** Columns that share the rest of the line, with their shares. */
 const SHARED = [["USER", 3], ["GROUPS", 2], ["EXE", 4], ["WHERE", 4]] as const;
 
-/** Runs the command, until it is told to end. */
+/** Runs the command until SIGINT or SIGTERM. */
 export async function listen(path: string, options: ListenCommandOptions): Promise<ExitCode> {
-  const where = path.startsWith("@") ? `\0${path.slice(1)}` : path;
+  const address = addressOf(path);
   const policy = options.policy === undefined ? undefined : watchPolicy(options.policy, {
-    allowUnsafeOwner: true, // nobody is let in by it
-    onReload: () => tell("policy reloaded"),
-    onError: (error) => void tellError(error),
+    allowUnsafeOwner: true, // its decisions are only shown
+    onReload: () => log("policy reloaded"),
+    onError: (error) => void logError(error),
   });
   const server = createServer({ policy: "anyone", pin: true }, (socket, peer) => {
     const decision = policy?.decide(peer, { action: options.action });
     show(peer, decision, options);
     socket.resume().end(greeting(peer, decision));
   });
-  const ended = untilSignal(() => void policy?.reload()); // from before anybody can know that it listens
+  const ended = untilSignal(() => void policy?.reload()); // before clients can see that it listens
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    const isPath = !where.startsWith("\0");
-    server.listen({ path: where, ...(isPath && { mode: options.socketMode ?? 0o666 }) }, () => {
+    const isPath = !address.startsWith("\0");
+    server.listen({ path: address, ...(isPath && { mode: options.socketMode ?? 0o666 }) }, () => {
       server.off("error", reject);
       resolve();
     });
   });
   const shown = printable(path);
-  tell(`listening at ${shown}; connect to it, for instance by: nc -U ${shown}`);
+  log(`listening at ${shown}; connect, for example, with: nc -U ${shown}`);
   if (!options.json && process.stdout.isTTY) {
     print(paint("bold", row(FIXED.map(([title]) => title), SHARED.map(([title]) => title))));
   }
@@ -87,7 +88,7 @@ function show(
   if (width() === Infinity) {
     const facts = [exe, unit, container].map(factText);
     const cells = [clock, pid, user, groups, ...facts, verdict, decision?.reason ?? ""];
-    return print(cells.map(printable).join("\t")); // uncut, for other programs
+    return print(cells.map(printable).join("\t")); // not truncated: for other programs
   }
   const where = container.state === "known" ? container : unit;
   print(row([clock, pid, verdict], [user, groups, factText(exe), factText(where)]));
@@ -96,7 +97,7 @@ function show(
   }
 }
 
-/** A line of the table. */
+/** A line of the table, fitted to the terminal. */
 function row(fixed: readonly string[], shared: readonly string[]): string {
   const room = width() - FIXED.reduce((sum, [, width]) => sum + width + 1, 0) - SHARED.length;
   const shares = SHARED.reduce((sum, [, share]) => sum + share, 0);
@@ -112,7 +113,7 @@ function row(fixed: readonly string[], shared: readonly string[]): string {
   }).join(" ").trimEnd();
 }
 
-/** What the client is told. */
+/** The response to the client. */
 function greeting(peer: Peer, decision: Decision | undefined): string {
   const verdict = decision === undefined ? "" : `: ${decision.allowed ? "allowed" : "denied"}`;
   return `you are uid ${userText(peer)}, pid ${peer.pid ?? "?"}${verdict}\n`;

@@ -1,20 +1,20 @@
 #!/usr/bin/env node
-/** `ucred`, the command: makes sure that the runtime can run it before it loads the rest. */
+/** The `ucred` command: checks the runtime's version before it loads the rest. */
 
 import process from "node:process";
 
 const { deno, bun, node = "" } = process.versions;
 const [major = 0, minor = 0] = node.split(".").map(Number);
 if (deno === undefined && bun === undefined && (major < 26 || (major === 26 && minor < 1))) {
-  console.error(`ucred: it takes Node 26.1 or later, Deno or Bun; this is Node ${node}`);
+  console.error(`ucred: Node 26.1 or later, Deno or Bun is required; this is Node ${node}`);
   process.exitCode = 2;
 } else {
-  // No top-level await, which would be a syntax error in the oldest of them.
+  // Top-level await would be a syntax error in old versions of Node.
   import("./program.ts").then(({ run }) => run(process.argv.slice(2))).then(
     (code) => void (process.exitCode = code),
     (error) => {
       if (error.name !== "NotCapable") throw error;
-      console.error(`ucred: ${error.message}`); // Deno denies even the start
+      console.error(`ucred: ${error.message}`); // without any permission in Deno
       process.exitCode = 2;
     },
   );

@@ -1,27 +1,30 @@
-/** The command line → a manual page, in roff: man(7). */
+/** The manual page, in roff: man(7). */
 
 import type { Command, Option } from "commander";
 import { everyCommand, examplesOf, nameOf } from "./commands.ts";
 
 const EXIT_CODES = [
-  ["0", "Fine."],
-  ["1", "There are findings, or the answer is no."],
-  ["2", "It could not be done: a wrong option, a file that cannot be read, no permission."],
+  ["0", "Success."],
+  ["1", "Findings, or a negative result: a denied peer, a failed test."],
+  ["2", "The command failed: a wrong option, an unreadable file, no permission."],
 ] as const;
 
 const ENVIRONMENT = [
-  ["NO_COLOR", "If it is set and not empty: no colours. TERM=dumb does the same."],
-  ["FORCE_COLOR", "If it is set and neither empty nor 0: colours, also where no terminal is."],
-  ["NOTIFY_SOCKET", "Where guard tells the service manager that it is ready, and that it ends."],
-  ["LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES", "The sockets that --systemd takes."],
+  ["NO_COLOR", "Disables colours if it is set and not empty. TERM=dumb does the same."],
+  ["FORCE_COLOR", "Enables colours without a terminal if it is set and neither empty nor 0."],
+  [
+    "NOTIFY_SOCKET",
+    "The socket on which guard reports to the service manager that it is ready or stopping.",
+  ],
+  ["LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES", "The sockets for --systemd."],
 ] as const;
 
 const SIGNALS = [
   [
     "SIGTERM, SIGINT",
-    "guard lets connections end for --drain seconds; listen ends. Again: at once.",
+    "guard stops accepting, and ends after at most --drain seconds; listen ends. A second signal ends it at once.",
   ],
-  ["SIGHUP", "guard and listen read the policy anew, and guard opens its audit log anew."],
+  ["SIGHUP", "guard and listen reload the policy, and guard reopens its audit log."],
 ] as const;
 
 /** The whole page. */
@@ -36,14 +39,14 @@ export function manual(program: Command): string {
     ".SH SYNOPSIS",
     ...commands.flatMap((command) => [".br", `.B ucred ${text(usageOf(command))}`]),
     ".SH DESCRIPTION",
-    "For each connection to a Unix domain socket the kernel records who made it. This command shows",
-    "that of sockets that others serve (inspect) and of one that it serves itself (listen), stands in",
-    "front of servers that do not look (guard), and checks, tests and questions the policies that",
-    "decide who may do what.",
+    "For each connection to a Unix domain socket the kernel records the process that made it. This",
+    "command shows the server and the clients of a socket (inspect), shows each process that connects",
+    "to a socket of its own (listen), puts a policy in front of servers that do not check their",
+    "clients (guard), and checks, tests and queries policy files (policy).",
     ".SH OPTIONS",
     ...definitions([
       ["-V, --version", "Print the version."],
-      ["-h, --help", "Print help: of ucred, or of the command before it."],
+      ["-h, --help", "Print help for ucred or for the command."],
     ]),
     ".SH COMMANDS",
     ...commands.flatMap(commandLines),
@@ -104,7 +107,7 @@ function sentence(about: string): string {
   return /[.?!…]$/.test(capital) ? capital : `${capital}.`;
 }
 
-/** Text as roff takes it: a line that begins with "." or "'" would be a request. */
+/** Escapes text for roff: a line that begins with "." or "'" would be a request. */
 function text(plain: string): string {
   return plain.replaceAll("\\", "\\e").replaceAll("-", "\\-").replace(/^(?=[.'])/gm, "\\&");
 }

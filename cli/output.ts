@@ -1,14 +1,14 @@
-/** What the commands print: text for people at a terminal, lines for pipes, JSON for programs. */
+/** Output of the commands: text on a terminal, lines in a pipe, JSON for programs. */
 
 import process from "node:process";
 import { styleText } from "node:util";
 import { UcredError } from "../core/errors.ts";
 import { visible } from "../core/text.ts";
 
-/** 0: fine; 1: there are findings, or the answer is no; 2: it could not be done. */
+/** 0: success; 1: findings, or a negative result; 2: the command failed. */
 export type ExitCode = 0 | 1 | 2;
 
-/** A mistake of the user's: told without a stack trace. */
+/** An error of the user, which is printed without a stack trace. */
 export class UsageError extends Error {}
 
 type Style = Parameters<typeof styleText>[0];
@@ -18,7 +18,7 @@ interface Stream {
   readonly columns?: number;
 }
 
-/** Colours on a terminal, unless NO_COLOR or TERM says otherwise; elsewhere if FORCE_COLOR does. */
+/** Styles text on a terminal, unless NO_COLOR or TERM=dumb is set; elsewhere only with FORCE_COLOR. */
 export function paint(style: Style, text: string, stream: Stream = process.stdout): string {
   return isColoured(stream) ? styleText(style, text, { validateStream: false }) : text;
 }
@@ -30,7 +30,7 @@ function isColoured({ isTTY }: Stream): boolean {
   return isTTY === true && TERM !== "dumb";
 }
 
-/** How wide the terminal is on which stdout is shown; elsewhere there is no limit. */
+/** The columns of the terminal that shows stdout; without a terminal, Infinity. */
 export function width(): number {
   const { isTTY, columns } = process.stdout;
   return isTTY === true ? columns || 80 : Infinity;
@@ -41,73 +41,72 @@ export function print(line: string): void {
   write(`${line}\n`);
 }
 
-/** Prints text on stdout, whatever its lines. */
+/** Writes text to stdout. */
 export function write(text: string): void {
   try {
     process.stdout.write(text);
   } catch (error) {
-    process.stdout.emit("error", error as Error); // Deno throws where others tell
+    process.stdout.emit("error", error as Error); // Deno throws instead of emitting "error"
   }
 }
 
-/** Prints data on stdout, for programs. Lists of plain values stand in one line. */
+/** Prints data as indented JSON. A list of plain values is printed in one line. */
 export function printJson(data: unknown): void {
-  // A line ends only between values: inside of strings JSON escapes it.
+  // Line feeds are only between values: JSON escapes them in strings.
   const text = escaped(JSON.stringify(data, null, 2));
   print(
     text.replace(/\[\n\s*([^[\]{}]*?)\n\s*\]/g, (_, list) => `[${list.replace(/\n\s*/g, " ")}]`),
   );
 }
 
-/** Prints data on stdout, in one line. */
+/** Prints data as JSON in one line. */
 export function printJsonLine(data: unknown): void {
   print(escaped(JSON.stringify(data)));
 }
 
-/** JSON leaves C1 controls, direction marks and what does not show as they are: for a terminal as well. */
+/** Characters that JSON does not escape, but a terminal needs escaped: C1 controls, direction marks, … */
 const UNPRINTABLE = /(?!\n)[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
-/** JSON of the same meaning, in printable characters. */
+/** The same JSON with unprintable characters escaped. */
 function escaped(json: string): string {
   const escape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
   return json.replace(UNPRINTABLE, (character) => character.split("").map(escape).join(""));
 }
 
-/** Tells something on stderr, beside what the command prints. */
-export function tell(line: string): void {
+/** Prints a line on stderr. */
+export function log(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
 /**
- * A text of somebody else's choosing, in printable characters: nothing in it moves the cursor, ends the
- * line, turns its direction around, or is there without being seen.
+ * Escapes untrusted text for a terminal: controls, line ends, direction marks and invisible characters.
  */
 export const printable: (text: string) => string = visible;
 
-/** Cuts a text off so that it takes at most so many columns. */
+/** Truncates a text to a number of columns. */
 export function fit(text: string, width: number): string {
   return visibleLength(text) <= width ? text : `${headOf([...text], width - 1).join("")}…`;
 }
 
-/** As {@link fit}, of a path: its end stays. */
+/** Truncates a text at its start, for paths. */
 export function fitEnd(text: string, width: number): string {
   if (visibleLength(text) <= width) return text;
   return `…${headOf([...text].toReversed(), width - 1).toReversed().join("")}`;
 }
 
-/** As many characters from the start as fit into so many columns. */
+/** The first characters that fit into a number of columns. */
 function headOf(characters: readonly string[], width: number): readonly string[] {
   let left = width;
   const end = characters.findIndex((character) => (left -= visibleLength(character)) < 0);
   return end < 0 ? characters : characters.slice(0, end);
 }
 
-/** Fills a text up with spaces to so many columns. */
+/** Pads a text with spaces to a number of columns. */
 export function pad(text: string, width: number): string {
   return text + " ".repeat(Math.max(width - visibleLength(text), 0));
 }
 
-/** Lines of words, each at most so wide; a word that is wider stays whole. */
+/** Wraps a text between words. A word that is wider than a line is not broken. */
 export function wrap(text: string, width: number): readonly string[] {
   const lines: string[] = [];
   for (const word of text.split(" ")) {
@@ -119,7 +118,7 @@ export function wrap(text: string, width: number): readonly string[] {
   return lines;
 }
 
-/** Columns as wide as what is in them, two spaces apart; what does not fit is wrapped in the last. */
+/** Aligns cells in columns, two spaces apart. The last column is wrapped. */
 export function columns(rows: readonly (readonly string[])[]): string[] {
   const widths = rows.reduce<number[]>(
     (widths, row) => row.map((cell, at) => Math.max(widths[at] ?? 0, visibleLength(cell))),
@@ -148,48 +147,45 @@ const WIDE = new RegExp(
   "gu",
 );
 
-/** Characters without a column of their own: marks above and below others. */
-const NARROWEST = /[\p{Mn}\p{Me}]/gu;
+/** Combining marks, which take no column. */
+const ZERO_WIDTH = /[\p{Mn}\p{Me}]/gu;
 
-/** How many columns a text takes on a terminal; colours take none. */
+/** The number of columns that a text takes on a terminal, without colour codes. */
 export function visibleLength(text: string): number {
   const plain = text.replace(COLOUR, "");
   // deno-lint-ignore no-control-regex
   if (/^[\x00-\x7f]*$/.test(plain)) return plain.length;
-  const seen = plain.replace(NARROWEST, "");
+  const seen = plain.replace(ZERO_WIDTH, "");
   return [...seen].length + (seen.match(WIDE)?.length ?? 0);
 }
 
-/** Tells an error: a user's mistake in a line or two, a defect of ours with its stack. */
-export function tellError(error: unknown): ExitCode {
+/** Prints an error on stderr: expected errors in a line or two, a defect of ours with its stack. */
+export function logError(error: unknown): ExitCode {
   const prefix = paint("red", "ucred:", process.stderr);
   if (error instanceof UcredError) {
-    tell(`${prefix} ${error.message.split("\n").map(printable).join("\n")}`);
-    tell(`       ${printable(hintText(error.hint))}`);
+    log(`${prefix} ${error.message.split("\n").map(printable).join("\n")}`);
+    log(`       ${printable(error.hint)}`);
   } else if (error instanceof UsageError || isDenied(error)) {
-    tell(`${prefix} ${printable(error.message)}`);
+    log(`${prefix} ${printable(error.message)}`);
   } else if (isSystemError(error)) {
-    tell(`${prefix} ${printable(systemText(error))}`);
+    log(`${prefix} ${printable(systemText(error))}`);
   } else {
-    tell(`${prefix} this is a defect of ucred's own; please report it`);
-    tell(error instanceof Error ? error.stack ?? String(error) : String(error));
+    log(`${prefix} this is a bug in ucred; please report it`);
+    log(error instanceof Error ? error.stack ?? String(error) : String(error));
   }
   return 2;
 }
 
-/** A hint, for who has a command line and not the library. */
-function hintText(hint: string): string {
-  return hint.replace("set allowUnsafeOwner", "use --allow-unsafe-owner")
-    .replace(", use another one, or set allowUnsafeFolder", ", or use another one");
-}
+/** The former name of {@link logError}. */
+export { logError as tellError };
 
-/** What a runtime was told to deny: Deno without a flag, Node with --permission. */
+/** Whether the runtime denied a permission: Deno, or Node with --permission. */
 function isDenied(error: unknown): error is Error {
   return error instanceof Error &&
     (error.name === "NotCapable" || (error as { code?: string }).code === "ERR_ACCESS_DENIED");
 }
 
-/** What node:fs and node:net throw. */
+/** Whether it is an error of node:fs or node:net. */
 function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && "syscall" in error;
 }

@@ -1,4 +1,4 @@
-/** A peer → one line for a person. */
+/** Peers as text, one line each. */
 
 import type { Fact } from "../core/facts.ts";
 import type { Peer } from "../core/peer.ts";
@@ -10,13 +10,13 @@ export function factText(fact: Fact<unknown>): string {
   return fact.state === "none" ? "-" : "?";
 }
 
-/** "1000 (ada)"; an id that proves nothing is marked. */
+/** "1000 (ada)". An ambiguous id is marked: "65534?". */
 export function userText({ uid, user, ambiguous }: Peer): string {
   const name = user === undefined ? "" : ` (${printable(user)})`;
   return `${uid}${ambiguous.includes("uid") ? "?" : ""}${name}`;
 }
 
-/** Names of groups, or their numbers; the primary one first. */
+/** Names of groups, or their gids. The primary group is the first. */
 export function groupsText({ gid, groups, groupNames }: Peer): string {
   if (groups === undefined) return "?";
   const name = (group: number) => printable(groupNames?.[groups.indexOf(group)] ?? String(group));
@@ -28,7 +28,7 @@ export function peerText(peer: Peer): string {
   return `pid ${peer.pid ?? "?"}, ${whatText(peer)}`;
 }
 
-/** A line for each kind of peers, with their pids: so many that a screen holds them. */
+/** One line for all peers that differ only by pid, with up to five pids. */
 export function crowdTexts(peers: readonly Peer[]): readonly string[] {
   const crowds = new Map<string, string[]>();
   for (const peer of peers) {

@@ -1,3 +1,3 @@
-/** The version, which is package.json's too: a test compares them. */
+/** The version. A test compares it with package.json. */
 
 export const VERSION = "0.1.0";

@@ -212,16 +212,19 @@ function requireSafe(path: string, what: string, name: string, entry: GroupOwner
   const hint = name !== path && isKubernetesVolume(name)
     ? KUBERNETES
     : name === path
-    ? `Run ${isOwned ? "chmod go-w" : "chown root"} on ${name}, or set allowUnsafeOwner`
+    ? `Run ${isOwned ? "chmod go-w" : "chown root"} on ${name}, or ${ALLOW}`
     : isOwned && !isSticky(entry)
     ? `${move}run chmod go-w on ${name}`
-    : `${move}set allowUnsafeOwner`;
+    : `${move}${ALLOW}`;
   throw unusableFile(path, `${what} ${why}`, hint);
 }
 
+/** The option that lifts the check, in the library and on the command line. */
+const ALLOW = "set allowUnsafeOwner (--allow-unsafe-owner)";
+
 /** The folder of a ConfigMap, Secret or projected volume has mode 0777 or 1777, and no setting for it. */
-const KUBERNETES =
-  "In Kubernetes mount the file by subPath, have an init container copy it, or set allowUnsafeOwner; " +
+const KUBERNETES = "In Kubernetes mount the file by subPath, have an init container copy it, or " +
+  `${ALLOW}; ` +
   "docs/troubleshooting.md shows each";
 
 /** Whether the kubelet keeps a folder's files: they are links through "..data". */

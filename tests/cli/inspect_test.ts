@@ -37,9 +37,9 @@ afterEach(removeSafeFolders);
 
 const peers = [needs.linux, needs.cc, needs.root, needs.native];
 
-/** What `--json` says, and the exit code. */
+/** The output of `--json`, and the exit code. */
 // deno-lint-ignore no-explicit-any
-async function look(path: string, how?: How): Promise<any> {
+async function inspect(path: string, how?: How): Promise<any> {
   const { code, out, err } = await ucred(["inspect", "--json", path], how);
   assert.equal(err, "");
   return { code, ...JSON.parse(out) };
@@ -47,7 +47,7 @@ async function look(path: string, how?: How): Promise<any> {
 
 const kinds = (remarks: readonly { kind: string }[]) => remarks.map(({ kind }) => kind);
 
-/** Connects as a user, and stays. */
+/** Connects as a user, and stays connected. */
 async function connectAs(uid: number, path: string, program = peerProgram): Promise<Child> {
   const ids = ["--resgid", `${uid},${uid},${uid}`, "--resuid", `${uid},${uid},${uid}`];
   const child = new Child(program, [...ids, path]);
@@ -61,9 +61,9 @@ function connectHere(path: string): Promise<Socket> {
   });
 }
 
-test("inspect tells who serves a socket, and that every user can connect", async () => {
+test("inspect reports the server of a socket, and a mode that lets every user connect", async () => {
   using server = await serve();
-  const { code, server: found, file, folders, doubts } = await look(server.path);
+  const { code, server: found, file, folders, findings } = await inspect(server.path);
   assert.equal(code, 1);
   assert.deepEqual([found.pid, found.uid], [process.pid, process.geteuid!()]);
   assert.deepEqual(file, {
@@ -74,22 +74,22 @@ test("inspect tells who serves a socket, and that every user can connect", async
   });
   assert.equal(folders[0].path, dirname(server.path));
   assert.equal(folders.at(-1).path, "/");
-  assert.ok(kinds(doubts).includes("everyone"));
+  assert.ok(kinds(findings).includes("everyone"));
 });
 
-test("inspect finds nothing doubtful in a socket of one's own that nobody else reaches", async () => {
+test("inspect has no findings for our own socket in a private folder", async () => {
   const folder = temporaryFolder();
   chmodSync(folder, 0o700);
   using server = await serve(join(folder, "s"), 0o600);
   const { out } = await ucred(["inspect", server.path]);
-  assert.match(out, /may connect +root.*; of these whoever may enter .*\n/);
+  assert.match(out, /may connect +root.*; only those who may enter .*\n/);
   assert.match(out, new RegExp(`listens +pid ${process.pid}, uid ${process.geteuid!()}`));
   assert.match(out, /connected +none in this network namespace\n/);
-  const { code, doubts } = await look(server.path);
-  assert.deepEqual([code, doubts], [0, []]);
+  const { code, findings } = await inspect(server.path);
+  assert.deepEqual([code, findings], [0, []]);
 });
 
-testWith(peers, "inspect shows who is connected: each user's processes in a line", async () => {
+testWith(peers, "inspect shows the clients, one line for the processes of a user", async () => {
   using server = await serve();
   const clients = await Promise.all([4001, 4001, 4002].map((uid) => connectAs(uid, server.path)));
   const { out } = await ucred(["inspect", server.path]);
@@ -100,7 +100,7 @@ testWith(peers, "inspect shows who is connected: each user's processes in a line
     out,
     new RegExp(`^ +pid ${clients[2]!.process.pid}, uid 4002, ${peerProgram}$`, "m"),
   );
-  const { connections, clients: found } = await look(server.path);
+  const { connections, clients: found } = await inspect(server.path);
   assert.equal(connections, 3);
   assert.deepEqual(
     found.map(({ uid }: { uid: number }) => uid).sort(),
@@ -111,7 +111,7 @@ testWith(peers, "inspect shows who is connected: each user's processes in a line
 
 testWith(
   [needs.linux],
-  "inspect counts connections, of which a process may have several",
+  "inspect counts several connections of one process",
   async () => {
     using server = await serve();
     const mine = await Promise.all([1, 2, 3].map(() => connectHere(server.path)));
@@ -124,32 +124,32 @@ testWith(
 
 testWith(
   [...peers, tools.strangers],
-  "inspect tells a stranger what only root can see",
+  "inspect tells an unprivileged user that some clients are hidden",
   async () => {
     using server = await serve();
     const client = await connectAs(4001, server.path);
     const { code, out } = await ucred(["inspect", server.path], { as: STRANGER });
     assert.equal(code, 1);
-    assert.match(out, /connected +1, 1 of whom only root can see\n/);
+    assert.match(out, /connected +1, 1 of them visible only to root\n/);
     await client.end();
   },
 );
 
-/** What the text says of the three things that the kernel's list of sockets would show. */
+/** Checks that holders, connections and clients are reported as undetermined. */
 function assertUndetermined(
   { code, out }: Ran,
   json: { code: number; [name: string]: unknown },
 ): void {
   assert.deepEqual([code, json.code], [1, 1]);
   assert.match(out, /connected +cannot be determined\n/);
-  assert.match(out, /doubtful +Which processes hold the socket and who is connected cannot be /);
+  assert.match(out, /finding +The processes that hold the socket, and the clients, cannot be /);
   assert.deepEqual([json["connections"], json["holders"], json["clients"]], [null, null, null]);
-  assert.ok(kinds(json["doubts"] as []).includes("unlisted"));
+  assert.ok(kinds(json["findings"] as []).includes("unlisted"));
 }
 
 testWith(
   peers,
-  "inspect says that it cannot determine who is connected, in another network namespace",
+  "inspect reports undetermined clients when the server is in another network namespace",
   async () => {
     const folder = temporaryFolder();
     chmodSync(folder, 0o700);
@@ -157,7 +157,7 @@ testWith(
     const listener = new Child("unshare", ["-n", peerProgram, "--listen", path]);
     await listener.line();
     const client = await connectHere(path);
-    const [text, json] = [await ucred(["inspect", path]), await look(path)];
+    const [text, json] = [await ucred(["inspect", path]), await inspect(path)];
     assertUndetermined(text, json);
     assert.equal(json.server.pid, listener.process.pid);
     client.destroy();
@@ -167,7 +167,7 @@ testWith(
 
 testWith(
   peers,
-  "inspect counts connections of clients in other network namespaces",
+  "inspect counts connections from other network namespaces",
   async () => {
     using server = await serve();
     const start = () => new Child("unshare", ["-n", peerProgram, server.path]);
@@ -181,7 +181,7 @@ testWith(
     );
     const here = await connectHere(server.path);
     await until(() => server.connected() === 3);
-    const json = await look(server.path);
+    const json = await inspect(server.path);
     assert.deepEqual([json.connections, json.connectionsElsewhere], [1, 2]);
     here.destroy();
     await Promise.all(clients.map((client) => client.end()));
@@ -222,7 +222,7 @@ const overlay = {
 
 testWith(
   [...peers, overlay],
-  "inspect says that it cannot determine who is connected, on overlayfs over two devices",
+  "inspect reports undetermined clients on overlayfs over two devices",
   async () => {
     const run = (...args: string[]) => {
       const folder = temporaryFolder();
@@ -235,20 +235,24 @@ testWith(
   },
 );
 
-testWith([needs.linux], "inspect --json is short: lists in a line, no capabilities", async () => {
-  using server = await serve();
-  const client = await connectHere(server.path);
-  await until(() => server.connected() === 1);
-  const { out } = await ucred(["inspect", "--json", server.path]);
-  const { server: found, clients } = JSON.parse(out);
-  assert.equal(found.process.capabilities, undefined);
-  assert.equal(clients[0].process.capabilities, undefined);
-  assert.ok(out.split("\n").length < 400, out);
-  assert.match(out, /"groups": \[[0-9, ]*\],\n/);
-  client.destroy();
-});
+testWith(
+  [needs.linux],
+  "inspect --json prints lists in one line, and no capabilities",
+  async () => {
+    using server = await serve();
+    const client = await connectHere(server.path);
+    await until(() => server.connected() === 1);
+    const { out } = await ucred(["inspect", "--json", server.path]);
+    const { server: found, clients } = JSON.parse(out);
+    assert.equal(found.process.capabilities, undefined);
+    assert.equal(clients[0].process.capabilities, undefined);
+    assert.ok(out.split("\n").length < 400, out);
+    assert.match(out, /"groups": \[[0-9, ]*\],\n/);
+    client.destroy();
+  },
+);
 
-testWith([needs.root], "inspect says whom mode, owner and group let connect", async () => {
+testWith([needs.root], "inspect shows who may connect, by mode, owner and group", async () => {
   using server = await serve();
   const cases = [
     [0o660, 4001, 4002, /may connect +root, 4001, group 4002\n/],
@@ -256,29 +260,29 @@ testWith([needs.root], "inspect says whom mode, owner and group let connect", as
     [0o600, 0, 0, /may connect +root\n/],
     [0o066, 4001, 4002, /may connect +every user\n/],
   ] as const;
-  for (const [mode, uid, gid, says] of cases) {
+  for (const [mode, uid, gid, line] of cases) {
     execFileSync("chown", [`${uid}:${gid}`, server.path]);
     chmodSync(server.path, mode);
-    assert.match((await ucred(["inspect", server.path])).out, says);
+    assert.match((await ucred(["inspect", server.path])).out, line);
   }
 });
 
 testWith(
   [needs.root],
-  "inspect doubts owners of sockets and folders that are neither root nor the server",
+  "inspect reports sockets and folders that neither root nor the server owns",
   async () => {
     const folder = temporaryFolder();
     using server = await serve(join(folder, "s"), 0o600);
     execFileSync("chown", ["4001", server.path, folder]);
-    const { code, doubts } = await look(server.path);
+    const { code, findings } = await inspect(server.path);
     assert.equal(code, 1);
-    assert.deepEqual(kinds(doubts).sort(), ["folder", "owner"]);
+    assert.deepEqual(kinds(findings).sort(), ["folder", "owner"]);
   },
 );
 
-test("inspect doubts a socket that nobody serves any more, and a link to it", async () => {
+test("inspect reports a socket without a server, and a symbolic link", async () => {
   const path = freshPath();
-  // Killed, so that nobody unlinks its socket.
+  // Killed, so that its socket is not unlinked.
   const script =
     `require("net").createServer().listen(process.argv[1], () => process.kill(process.pid, 9))`;
   try {
@@ -287,52 +291,60 @@ test("inspect doubts a socket that nobody serves any more, and a link to it", as
     assert.ok(lstatSync(path).isSocket());
   }
   symlinkSync(path, `${path}.link`);
-  const [dead, link] = await Promise.all([look(path), look(`${path}.link`)]);
-  assert.ok(kinds(dead.doubts).includes("dead"));
+  const [dead, link] = await Promise.all([inspect(path), inspect(`${path}.link`)]);
+  assert.ok(kinds(dead.findings).includes("dead"));
   assert.equal(dead.server, undefined);
-  assert.ok(kinds(link.doubts).includes("link"));
+  assert.ok(kinds(link.findings).includes("link"));
   assert.deepEqual([dead.code, link.code], [1, 1]);
 });
 
 testWith(
   [needs.root, safeFolders],
-  "inspect doubts a folder of others that a link on the path stands in, or leads through",
+  "inspect reports a folder of others that contains or precedes a link on the path",
   async () => {
     const folder = safeFolder();
-    for (const name of ["real", "theirs", "way"]) mkdirSync(join(folder, name));
+    for (const name of ["real", "theirs", "via"]) mkdirSync(join(folder, name));
     using _server = await serve(join(folder, "real/s"), 0o600);
     symlinkSync(join(folder, "real"), join(folder, "theirs/link"));
-    symlinkSync("../theirs/link", join(folder, "way/link"));
+    symlinkSync("../theirs/link", join(folder, "via/link"));
     symlinkSync("real", join(folder, "link"));
-    const path = join(folder, "way/link/s");
-    const safe = await look(path);
-    assert.deepEqual([safe.code, kinds(safe.doubts)], [0, []]);
+    const path = join(folder, "via/link/s");
+    const safe = await inspect(path);
+    assert.deepEqual([safe.code, kinds(safe.findings)], [0, []]);
     chownSync(join(folder, "theirs"), STRANGER, STRANGER);
-    const through = await look(path);
-    assert.deepEqual([through.code, kinds(through.doubts)], [1, ["folder"]]);
-    assert.match(through.doubts[0]!.message, /theirs belongs to uid/);
-    assert.deepEqual(kinds((await look(join(folder, "link/s"))).doubts), []);
+    const through = await inspect(path);
+    assert.deepEqual([through.code, kinds(through.findings)], [1, ["folder"]]);
+    assert.match(through.findings[0]!.message, /theirs belongs to uid/);
+    assert.deepEqual(kinds((await inspect(join(folder, "link/s"))).findings), []);
     lchownSync(join(folder, "link"), STRANGER, STRANGER);
-    assert.deepEqual(kinds((await look(join(folder, "link/s"))).doubts), ["link"]);
+    assert.deepEqual(kinds((await inspect(join(folder, "link/s"))).findings), ["link"]);
   },
 );
 
-testWith([needs.linux], "inspect tells who serves an abstract name, and doubts it", async () => {
-  const name = `ucred-inspect-${process.pid}`;
-  using _ = await serve(`\0${name}`);
-  const { code, path, file, server: found, doubts } = await look(`@${name}`);
-  assert.deepEqual([code, path, file, found.pid], [1, `@${name}`, undefined, process.pid]);
-  assert.deepEqual(kinds(doubts), ["abstract"]);
-  const { out } = await ucred(["inspect", `@${name}`]);
-  assert.match(out, /may connect +every process of this network namespace\n/);
-});
+testWith(
+  [needs.linux],
+  "inspect reports the server of an abstract socket, and a finding",
+  async () => {
+    const name = `ucred-inspect-${process.pid}`;
+    using _ = await serve(`\0${name}`);
+    const { code, path, file, server: found, findings } = await inspect(`@${name}`);
+    assert.deepEqual([code, path, file, found.pid], [1, `@${name}`, undefined, process.pid]);
+    assert.deepEqual(kinds(findings), ["abstract"]);
+    const { out } = await ucred(["inspect", `@${name}`]);
+    assert.match(out, /may connect +every process in this network namespace\n/);
+  },
+);
 
-testWith([needs.linux], "inspect says that nobody listens at an abstract name", async () => {
-  const { code, err } = await ucred(["inspect", "@ucred-nobody"]);
-  assert.deepEqual([code, /Nobody listens at @ucred-nobody/.test(err)], [2, true]);
-});
+testWith(
+  [needs.linux],
+  "inspect exits with 2 when nobody listens at an abstract name",
+  async () => {
+    const { code, err } = await ucred(["inspect", "@ucred-nobody"]);
+    assert.deepEqual([code, /Nobody listens at @ucred-nobody/.test(err)], [2, true]);
+  },
+);
 
-test("inspect names the sockets of the folder, where there is none of that name", async () => {
+test("inspect lists the sockets of the folder when the path is wrong", async () => {
   const folder = temporaryFolder();
   using _ = await serve(join(folder, "one.sock"));
   using __ = await serve(join(folder, "two.sock"));
@@ -344,20 +356,24 @@ test("inspect names the sockets of the folder, where there is none of that name"
   }
 });
 
-testWith([needs.linux, needs.cc], "inspect says that a socket takes no streams", async () => {
-  const path = freshPath();
-  const listener = new Child(peerProgram, ["--seqpacket", "--listen", path]);
-  await listener.line();
-  const { code, doubts } = await look(path);
-  assert.equal(code, 1);
-  // Bun calls every error of connecting the same.
-  const kind = runtime === "bun" ? "busy" : "unreachable";
-  const doubt = doubts.find((doubt: { kind: string }) => doubt.kind === kind);
-  assert.match(doubt.message, /streams/);
-  await listener.end();
-});
+testWith(
+  [needs.linux, needs.cc],
+  "inspect reports a socket that is not a stream socket",
+  async () => {
+    const path = freshPath();
+    const listener = new Child(peerProgram, ["--seqpacket", "--listen", path]);
+    await listener.line();
+    const { code, findings } = await inspect(path);
+    assert.equal(code, 1);
+    // Bun reports the same code for every failure of connect(2).
+    const kind = runtime === "bun" ? "busy" : "unreachable";
+    const finding = findings.find((finding: { kind: string }) => finding.kind === kind);
+    assert.match(finding.message, /not a stream socket/);
+    await listener.end();
+  },
+);
 
-testWith(peers, "names of sockets, folders and programs cannot write to the terminal", async () => {
+testWith(peers, "inspect escapes the names of sockets, folders and programs", async () => {
   const hostile = "\u001b[2J\u202e\nfolder\u0085";
   const folder = join(temporaryFolder(), hostile);
   mkdirSync(folder);
@@ -379,28 +395,32 @@ testWith(peers, "names of sockets, folders and programs cannot write to the term
   await client.end();
 });
 
-testWith([tools.tmux, needs.root], "inspect fits on terminals of 80 and 120 columns", async () => {
-  // Not in TMPDIR: the lines break by the length of the path.
-  const folder = mkdtempSync("/tmp/ucred-a-folder-with-a-long-name-");
-  chmodSync(folder, 0o1777);
-  using server = await serve(join(folder, "s"));
-  using _folder = { [Symbol.dispose]: () => rmSync(folder, { recursive: true }) };
-  for (const columns of [80, 120]) {
-    using terminal = new Terminal(columns, ["inspect", server.path]);
-    const { text, code } = await terminal.ended();
-    assert.equal(code, 1);
-    const lines = text.split("\n").map((line) => line.trimEnd());
-    // Nothing was broken by the terminal: what is no title begins where its column does.
-    assert.ok(
-      lines.slice(1).every((line) => line === "" || /^ {2}(?:\w| {12}\S)/.test(line)),
-      text,
-    );
-    assert.match(text, /connected +none in this network namespace$/m);
-    assert.match(text.replaceAll(/\s+/g, " "), /doubtful In \S+ everybody can make files/);
-  }
-});
+testWith(
+  [tools.tmux, needs.root],
+  "inspect wraps its lines on terminals of 80 and 120 columns",
+  async () => {
+    // Independent of TMPDIR, because the line breaks depend on the length of the path.
+    const folder = mkdtempSync("/tmp/ucred-a-folder-with-a-long-name-");
+    chmodSync(folder, 0o1777);
+    using server = await serve(join(folder, "s"));
+    using _folder = { [Symbol.dispose]: () => rmSync(folder, { recursive: true }) };
+    for (const columns of [80, 120]) {
+      using terminal = new Terminal(columns, ["inspect", server.path]);
+      const { text, code } = await terminal.ended();
+      assert.equal(code, 1);
+      const lines = text.split("\n").map((line) => line.trimEnd());
+      // The terminal broke no line: continuation lines start in the second column.
+      assert.ok(
+        lines.slice(1).every((line) => line === "" || /^ {2}(?:\w| {12}\S)/.test(line)),
+        text,
+      );
+      assert.match(text, /connected +none in this network namespace$/m);
+      assert.match(text.replaceAll(/\s+/g, " "), /finding Everybody can create files in \S+/);
+    }
+  },
+);
 
-test("inspect leaves no connection behind", async () => {
+test("inspect closes its connection", async () => {
   using server = await serve();
   await ucred(["inspect", server.path]);
   await until(() => server.connected() === 0);

@@ -1,4 +1,4 @@
-/** Tests of `ucred listen`: who connects, and what a policy says, as lines, as JSON, as a table. */
+/** Tests of `ucred listen`: clients and decisions as lines, as JSON, and as a table. */
 
 import assert from "node:assert/strict";
 import { chmodSync, copyFileSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
@@ -22,7 +22,7 @@ rules:
   - { name: two, when: { uid: 4002 }, deny: "two is not welcome" }
 `;
 
-/** Listens, as soon as this resolves. */
+/** Starts the command, and waits until it listens. */
 async function listening(...args: string[]): Promise<Running & { path: string }> {
   const path = freshPath();
   const running = new Running(["listen", path, ...args]);
@@ -32,7 +32,7 @@ async function listening(...args: string[]): Promise<Running & { path: string }>
 
 testWith(
   visitors,
-  "listen prints a line for each process that connects, and greets it",
+  "listen prints a line for each client, and sends it a response",
   async () => {
     const listener = await listening();
     const texts = [];
@@ -53,25 +53,29 @@ testWith(
   },
 );
 
-testWith(visitors, "listen --policy tells what is decided of each, and why", async () => {
-  const policy = file("policy.yaml", POLICY);
-  const listener = await listening("--policy", policy);
-  const uids = [0, 4001, 4002, 4003];
-  const texts = [];
-  for (const uid of uids) texts.push(await visitAs(uid, listener.path));
-  const { out } = await listener.end();
-  const verdicts = out.trimEnd().split("\n").map((line) => line.split("\t").slice(7));
-  assert.deepEqual(verdicts, [
-    ["allow", 'Rule "root" allows it: full'],
-    ["allow", 'Rule "one" allows it: read'],
-    ["deny", 'Rule "two" denies it: two is not welcome'],
-    ["deny", "No rule matches"],
-  ]);
-  const said = texts.map((text) => text.trimEnd().split(": ")[1]);
-  assert.deepEqual(said, ["allowed", "allowed", "denied", "denied"]);
-});
+testWith(
+  visitors,
+  "listen --policy prints the decision about each client, with the reason",
+  async () => {
+    const policy = file("policy.yaml", POLICY);
+    const listener = await listening("--policy", policy);
+    const uids = [0, 4001, 4002, 4003];
+    const texts = [];
+    for (const uid of uids) texts.push(await visitAs(uid, listener.path));
+    const { out } = await listener.end();
+    const verdicts = out.trimEnd().split("\n").map((line) => line.split("\t").slice(7));
+    assert.deepEqual(verdicts, [
+      ["allow", 'Rule "root" allows it: full'],
+      ["allow", 'Rule "one" allows it: read'],
+      ["deny", 'Rule "two" denies it: two is not welcome'],
+      ["deny", "No rule matches"],
+    ]);
+    const responses = texts.map((text) => text.trimEnd().split(": ")[1]);
+    assert.deepEqual(responses, ["allowed", "allowed", "denied", "denied"]);
+  },
+);
 
-testWith(visitors, "listen --json prints a peer in a line, with the decision", async () => {
+testWith(visitors, "listen --json prints each client with the decision in one line", async () => {
   const policy = file("policy.yaml", POLICY);
   const listener = await listening("--json", "--policy", policy);
   await visitAs(4001, listener.path);
@@ -92,7 +96,7 @@ testWith(visitors, "listen --json prints a peer in a line, with the decision", a
 
 testWith(
   visitors,
-  "listen follows its policy, and keeps it where the new one is wrong",
+  "listen reloads its policy, and keeps it if the new one is wrong",
   async () => {
     const policy = file("policy.yaml", POLICY);
     const listener = await listening("--policy", policy);
@@ -115,7 +119,7 @@ testWith(
 
 testWith(
   visitors,
-  "names of programs cannot forge a line of listen, nor write to the terminal",
+  "listen escapes the names of programs",
   async () => {
     const hostile = "pro\u001b[2J\ngram\t\u202e";
     const folder = temporaryFolder();
@@ -138,7 +142,7 @@ testWith(
 
 testWith(
   [...visitors, tools.tmux],
-  "listen shows a table that fits on terminals of 80 and 120 columns",
+  "listen prints a table on terminals of 80 and 120 columns",
   async () => {
     const policy = file("policy.yaml", POLICY);
     for (const columns of [80, 120]) {
@@ -172,7 +176,7 @@ testWith(
   },
 );
 
-testWith(visitors, "listen --json prints names of programs in printable characters", async () => {
+testWith(visitors, "listen --json escapes the names of programs", async () => {
   const name = "p\u009b31m\u202e\u{e0041}\u2028";
   const program = join(temporaryFolder(), name);
   copyFileSync(visitProgram, program);
@@ -188,30 +192,34 @@ testWith(visitors, "listen --json prints names of programs in printable characte
   assert.equal(JSON.parse(out).process.exe, program);
 });
 
-testWith(visitors, "listen --socket-mode says who may connect", async () => {
+testWith(visitors, "listen --socket-mode sets the mode of the socket", async () => {
   const listener = await listening("--socket-mode", "0600");
   assert.equal(await visitAs(4001, listener.path), "EACCES");
   assert.match(await visit(listener.path), /you are uid 0/);
   assert.equal((await listener.end()).code, 0);
 });
 
-testWith([needs.linux, needs.cc], "listen takes an abstract name, and nobody else's", async () => {
-  const name = `@ucred-listen-${process.pid}`;
-  const running = new Running(["listen", name]);
-  await running.says("err", "listening at");
-  assert.match(await visit(`\0${name.slice(1)}`), /you are uid/);
-  const second = await new Running(["listen", name]).done;
-  assert.equal(second.code, 2);
-  assert.match(second.err, /Cannot listen at .*EADDRINUSE/);
-  assert.equal((await running.end("SIGINT")).code, 0);
-});
+testWith(
+  [needs.linux, needs.cc],
+  "listen binds an abstract name, and fails if it is taken",
+  async () => {
+    const name = `@ucred-listen-${process.pid}`;
+    const running = new Running(["listen", name]);
+    await running.says("err", "listening at");
+    assert.match(await visit(`\0${name.slice(1)}`), /you are uid/);
+    const second = await new Running(["listen", name]).done;
+    assert.equal(second.code, 2);
+    assert.match(second.err, /Cannot listen at .*EADDRINUSE/);
+    assert.equal((await running.end("SIGINT")).code, 0);
+  },
+);
 
-test("listen ends, and removes its socket, when whoever reads its lines has gone", async () => {
+test("listen ends and removes its socket when its pipe closes", async () => {
   const path = freshPath();
   const running = new Running(["listen", path, "--json"]);
   await running.says("err", "listening at");
   running.process.stdout!.destroy();
-  // The first line that nobody takes is the last.
+  // The first line that cannot be written ends the command.
   while (running.process.exitCode === null) {
     await connectOnce(path);
     await sleep(5);
@@ -220,7 +228,7 @@ test("listen ends, and removes its socket, when whoever reads its lines has gone
   await assert.rejects(connectOnce(path, true), /ENOENT/);
 });
 
-/** Connects, and waits for the end of that. */
+/** Connects, and waits until the connection closes. */
 function connectOnce(path: string, mustConnect = false): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = connect(path).on("close", () => resolve());

@@ -1,4 +1,4 @@
-/** Tests of what commands print by: columns on a terminal, and JSON. */
+/** Tests of text layout: columns on a terminal. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -22,7 +22,7 @@ test("visibleLength() counts the columns of a terminal", () => {
   for (const [text, expected] of columns) assert.equal(visibleLength(text), expected, text);
 });
 
-test("fit(), fitEnd() and pad() fill as many columns, whatever is in them", () => {
+test("fit(), fitEnd() and pad() return the requested number of columns", () => {
   for (
     const text of ["/usr/bin/日本語/プログラム", "/日本語", "日本語日本語日本語", "/usr/bin/perl"]
   ) {

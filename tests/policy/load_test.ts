@@ -76,7 +76,7 @@ testFile("loadPolicy() refuses what others can write, unless it is told not to m
   for (const mode of [0o664, 0o646, 0o666, 0o602, 0o620]) {
     chmodSync(path, mode);
     const { hint } = refused(path, "it may be written by others");
-    assert.equal(hint, `Run chmod go-w on ${path}, or set allowUnsafeOwner`);
+    assert.equal(hint, `Run chmod go-w on ${path}, or set allowUnsafeOwner (--allow-unsafe-owner)`);
     assert.ok(loadPolicy(path, { allowUnsafeOwner: true }));
   }
   chmodSync(path, 0o444);
@@ -138,7 +138,7 @@ testFile(
       const { hint } = refused(path, `its folder ${folder} may be written by others`);
       assert.equal(
         hint,
-        "Move the policy to a folder of root's, /etc/ucred for instance, or set allowUnsafeOwner",
+        "Move the policy to a folder of root's, /etc/ucred for instance, or set allowUnsafeOwner (--allow-unsafe-owner)",
       );
       chmodSync(folder, 0o755);
       assert.ok(loadPolicy(path));
@@ -176,13 +176,18 @@ testWith(
     for (const name of [path, link]) {
       chownSync(path, 4321, 0);
       const ofFile = refused(name, "it belongs to uid 4321").hint;
-      if (name === path) assert.equal(ofFile, `Run chown root on ${path}, or set allowUnsafeOwner`);
+      if (name === path) {
+        assert.equal(
+          ofFile,
+          `Run chown root on ${path}, or set allowUnsafeOwner (--allow-unsafe-owner)`,
+        );
+      }
       chownSync(path, 0, 0);
       chownSync(folder, 4321, 0);
       const ofFolder = refused(name, `its folder ${folder} belongs to uid 4321`).hint;
       assert.match(
         ofFolder,
-        /^Move the policy to a folder of root's, .*, or set allowUnsafeOwner$/,
+        /^Move the policy to a folder of root's, .*, or set allowUnsafeOwner \(--allow-unsafe-owner\)$/,
       );
       chownSync(folder, 0, 0);
       assert.ok(loadPolicy(name));
@@ -380,7 +385,7 @@ testWith(asRoot, "loadPolicy() names what helps, when the file is in a Kubernete
     const { hint } = refused(path, `its folder ${volume} may be written by others`);
     assert.match(
       hint,
-      /^In Kubernetes mount the file by subPath, .* allowUnsafeOwner; docs\/trouble/,
+      /^In Kubernetes mount the file by subPath, .* allowUnsafeOwner \(--allow-unsafe-owner\); docs\/trouble/,
     );
     loadPolicy(path, { allowUnsafeOwner: true });
   }

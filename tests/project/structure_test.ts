@@ -43,6 +43,7 @@ const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "servers/http/serve.ts": ["srvx/node"],
   "servers/otel.ts": ["@opentelemetry/api"],
   "guard/http.ts": ["httpxy"],
+  "cli/arguments.ts": ["commander"],
   "cli/commands.ts": ["commander"],
   "cli/completions.ts": ["commander"],
   "cli/man.ts": ["commander"],
