@@ -1,4 +1,4 @@
-/** Clients that make sure of the server: nothing goes out to another one, whatever is asked of them. */
+/** Clients that verify the server: they send nothing to another one. */
 
 import assert from "node:assert/strict";
 import { unlinkSync } from "node:fs";
@@ -27,14 +27,14 @@ const impostorProgram = asRoot.every(({ met }) => met)
 
 const own = { uid: process.getuid?.() ?? 0 };
 
-/** A server of another user's. */
+/** A server that runs as another user. */
 async function impostor(path: string, uid = 1000): Promise<Child> {
   const child = new Child(impostorProgram, [`${uid}`, path]);
   assert.deepEqual(await child.json(), { listening: true });
   return child;
 }
 
-/** What came to it over the next connection. */
+/** The number of bytes that it received on the next connection. */
 const received = async (child: Child) => (await child.json<{ bytes: number }>()).bytes;
 
 const refused = { code: "ERR_UCRED_REFUSED" };
@@ -46,7 +46,7 @@ interface Recorded {
   closed: boolean;
 }
 
-/** Runs something while a server listens that records bytes and answers nothing by itself. */
+/** Runs a function while a server records what it receives, without sending anything. */
 async function recorded(
   run: (path: string, connections: readonly Recorded[]) => Promise<void>,
 ): Promise<void> {
@@ -140,7 +140,7 @@ async function served<T>(
   }
 }
 
-testWith([needs.linux], "connect() gives a socket to the server that is expected", async () => {
+testWith([needs.linux], "connect() returns a socket to the expected server", async () => {
   const path = freshPath();
   const server = createServer({}, (socket) => {
     socket.on("data", (data) => socket.end(`got ${data}`));
@@ -194,7 +194,7 @@ testWith(
   },
 );
 
-testWith(asRoot, "connect() sends nothing to a server of another user's", async () => {
+testWith(asRoot, "connect() sends nothing to a server of another user", async () => {
   const path = freshPath();
   const child = await impostor(path);
   await assert.rejects(connect({ path, expect: { uid: 0 } }), refused);
@@ -205,31 +205,35 @@ testWith(asRoot, "connect() sends nothing to a server of another user's", async 
   await child.end();
 });
 
-testWith(asRoot, "fetch() sends nothing to a server of another user's, body or not", async () => {
-  const path = freshPath();
-  const child = await impostor(path);
-  const client = createClient({ path, expect: { uid: 0 } });
-  const secret = { headers: { authorization: "a secret" } };
-  for (
-    const init of [
-      secret,
-      { ...secret, method: "POST", body: "a secret" },
-      { ...secret, method: "POST", body: new Uint8Array(1 << 20) },
-    ]
-  ) {
-    await assert.rejects(client.fetch("http://localhost/secret", init), refused);
+testWith(
+  asRoot,
+  "fetch() sends nothing to a server of another user, with or without a body",
+  async () => {
+    const path = freshPath();
+    const child = await impostor(path);
+    const client = createClient({ path, expect: { uid: 0 } });
+    const secret = { headers: { authorization: "a secret" } };
+    for (
+      const init of [
+        secret,
+        { ...secret, method: "POST", body: "a secret" },
+        { ...secret, method: "POST", body: new Uint8Array(1 << 20) },
+      ]
+    ) {
+      await assert.rejects(client.fetch("http://localhost/secret", init), refused);
+      assert.equal(await received(child), 0);
+    }
+    // Nor what is built on the agent.
+    const error = await new Promise((resolve) => {
+      requestOf({ agent: client.agent, path: "/secret", method: "POST" })
+        .on("error", resolve).on("response", () => resolve("answered")).end("a secret");
+    });
+    assert.equal((error as UcredError).code, "ERR_UCRED_REFUSED");
     assert.equal(await received(child), 0);
-  }
-  // Nor what is built on the agent.
-  const error = await new Promise((resolve) => {
-    requestOf({ agent: client.agent, path: "/secret", method: "POST" })
-      .on("error", resolve).on("response", () => resolve("answered")).end("a secret");
-  });
-  assert.equal((error as UcredError).code, "ERR_UCRED_REFUSED");
-  assert.equal(await received(child), 0);
-  client.close();
-  await child.end();
-});
+    client.close();
+    await child.end();
+  },
+);
 
 testWith(
   asRoot,
@@ -263,7 +267,7 @@ testWith(
   },
 );
 
-testWith([needs.linux], "fetch() speaks HTTP as the global one does", async () => {
+testWith([needs.linux], "fetch() sends and receives like the global fetch()", async () => {
   await served(async (request, response) => {
     const { method, url, headers } = request;
     if (url === "/none") return void response.writeHead(204).end();
@@ -306,7 +310,7 @@ testWith([needs.linux], "fetch() speaks HTTP as the global one does", async () =
   });
 });
 
-testWith([needs.linux], "fetch() keeps its connection for the next request", async () => {
+testWith([needs.linux], "fetch() reuses its connection for the next request", async () => {
   await served((_, response) => response.end("hello"), async (path, server) => {
     const client = createClient({ path, expect: own });
     for (let times = 0; times < 5; times++) {
@@ -318,7 +322,7 @@ testWith([needs.linux], "fetch() keeps its connection for the next request", asy
   });
 });
 
-testWith([needs.linux], "fetch() ends the request, when it is aborted", async () => {
+testWith([needs.linux], "fetch() closes the request when it is aborted", async () => {
   let hasCome: () => void;
   const come = new Promise<void>((resolve) => hasCome = resolve);
   await served(() => hasCome(), async (path, server) => {
@@ -337,7 +341,7 @@ testWith([needs.linux], "fetch() ends the request, when it is aborted", async ()
   });
 });
 
-testWith([needs.linux], "fetch() rejects, when the server ends the connection", async () => {
+testWith([needs.linux], "fetch() rejects when the server closes the connection", async () => {
   await served((request) => void request.socket.destroy(), async (path) => {
     const client = createClient({ path, expect: own });
     await assert.rejects(client.fetch("http://localhost/"));
@@ -345,59 +349,69 @@ testWith([needs.linux], "fetch() rejects, when the server ends the connection", 
   });
 });
 
-test("fetch() rejects, when nobody listens", async () => {
+test("fetch() rejects when nobody listens", async () => {
   const client = createClient({ path: "/nowhere/s", expect: own });
   await assert.rejects(client.fetch("http://localhost/"), { code: "ENOENT" });
   client.close();
 });
 
-testWith([needs.linux], "fetch() frames each request itself, whatever its headers", async () => {
-  const smuggled = "GET /admin HTTP/1.1\r\n\r\n";
-  for (const headers of FRAMING) {
-    const all = { ...headers, "x-kept": "1" };
-    for (const method of ["GET", "HEAD", "OPTIONS", "DELETE", "PATCH", "POST", "PUT"]) {
-      const text = await bytesOf(
-        (fetch) => fetch("http://localhost/a", { method, headers: all }),
-        "\r\n\r\n",
-      );
-      const end = text.indexOf("\r\n\r\n") + 4;
-      assert.equal(text.slice(end), "", text);
-      const [line, ...fields] = headOf(text);
-      assert.equal(line, `${method} /a HTTP/1.1`);
-      const isEmptied = fields.includes("content-length: 0");
-      assert.ok(!isEmptied || /^P/.test(method), text);
-      if (method === "POST" || method === "PUT") assert.ok(isEmptied, text);
-      assert.deepEqual(
-        fields.filter((field) => !/^(?:content-length: 0|accept|user-agent|sec-fetch)/.test(field)),
-        [
-          `connection: ${method === "HEAD" ? "close" : "keep-alive"}`,
-          "host: localhost",
-          "x-kept: 1",
-        ],
-        text,
-      );
+testWith(
+  [needs.linux],
+  "fetch() frames each request itself and ignores framing headers",
+  async () => {
+    const smuggled = "GET /admin HTTP/1.1\r\n\r\n";
+    for (const headers of FRAMING) {
+      const all = { ...headers, "x-kept": "1" };
+      for (const method of ["GET", "HEAD", "OPTIONS", "DELETE", "PATCH", "POST", "PUT"]) {
+        const text = await bytesOf(
+          (fetch) => fetch("http://localhost/a", { method, headers: all }),
+          "\r\n\r\n",
+        );
+        const end = text.indexOf("\r\n\r\n") + 4;
+        assert.equal(text.slice(end), "", text);
+        const [line, ...fields] = headOf(text);
+        assert.equal(line, `${method} /a HTTP/1.1`);
+        const isEmptied = fields.includes("content-length: 0");
+        assert.ok(!isEmptied || /^P/.test(method), text);
+        if (method === "POST" || method === "PUT") assert.ok(isEmptied, text);
+        assert.deepEqual(
+          fields.filter((field) =>
+            !/^(?:content-length: 0|accept|user-agent|sec-fetch)/.test(field)
+          ),
+          [
+            `connection: ${method === "HEAD" ? "close" : "keep-alive"}`,
+            "host: localhost",
+            "x-kept: 1",
+          ],
+          text,
+        );
+      }
+      for (const method of ["OPTIONS", "DELETE", "PATCH", "POST", "PUT"]) {
+        const whole = await bytesOf(
+          (fetch) => fetch("http://localhost/", { method, headers: all, body: smuggled }),
+          smuggled,
+        );
+        assert.ok(headOf(whole).includes(`content-length: ${smuggled.length}`), whole);
+        assert.doesNotMatch(whole, /transfer-encoding|^expect|^te:/im);
+        const inParts = await bytesOf(
+          (fetch) =>
+            fetch("http://localhost/", { method, headers: all, ...streaming(smuggled, smuggled) }),
+          "\r\n0\r\n\r\n",
+        );
+        assert.equal(
+          headOf(inParts).filter((field) => /^transfer-/.test(field)).length,
+          1,
+          inParts,
+        );
+        assert.ok(headOf(inParts).includes("transfer-encoding: chunked"), inParts);
+        assert.doesNotMatch(inParts, /content-length|^expect|^te:/im);
+        assert.match(inParts, /\r\n\r\n(?:17|2e)\r\nGET /);
+      }
     }
-    for (const method of ["OPTIONS", "DELETE", "PATCH", "POST", "PUT"]) {
-      const whole = await bytesOf(
-        (fetch) => fetch("http://localhost/", { method, headers: all, body: smuggled }),
-        smuggled,
-      );
-      assert.ok(headOf(whole).includes(`content-length: ${smuggled.length}`), whole);
-      assert.doesNotMatch(whole, /transfer-encoding|^expect|^te:/im);
-      const inParts = await bytesOf(
-        (fetch) =>
-          fetch("http://localhost/", { method, headers: all, ...streaming(smuggled, smuggled) }),
-        "\r\n0\r\n\r\n",
-      );
-      assert.equal(headOf(inParts).filter((field) => /^transfer-/.test(field)).length, 1, inParts);
-      assert.ok(headOf(inParts).includes("transfer-encoding: chunked"), inParts);
-      assert.doesNotMatch(inParts, /content-length|^expect|^te:/im);
-      assert.match(inParts, /\r\n\r\n(?:17|2e)\r\nGET /);
-    }
-  }
-});
+  },
+);
 
-testWith([needs.linux], "fetch() sends bodies of every kind whole, once", async () => {
+testWith([needs.linux], "fetch() sends each kind of body completely, once", async () => {
   const bodies: readonly [unknown, string][] = [
     ["h\u00e9\ud800", "h\u00c3\u00a9\u00ef\u00bf\u00bd"],
     [new TextEncoder().encode("bytes").subarray(1), "ytes"],
@@ -449,36 +463,40 @@ testWith([needs.linux], "fetch() rejects schemes and methods that it cannot send
   });
 });
 
-testWith([needs.linux], "fetch() rejects a response that is none, and goes on", async () => {
-  await recorded(async (path, connections) => {
-    const client = createClient({ path, expect: own });
-    const last = () => connections.at(-1)!;
-    const answers = [
-      ...["000", "099", "101", "600", "999", "1000"].map((status) =>
-        `HTTP/1.1 ${status} X\r\nContent-Length: 0\r\n\r\n`
-      ),
-      "HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nbytes",
-      "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-      "HTTP/1.1 200 OK\r\nna me: x\r\nContent-Length: 0\r\n\r\n",
-      "SSH-2.0-OpenSSH_9.6\r\n\r\n",
-    ];
-    for (const answer of answers) {
-      const count = connections.length;
-      const response = client.fetch("http://localhost/");
-      await until(() => connections.length > count && last().text.endsWith("\r\n\r\n"));
-      last().socket.write(answer);
-      await assert.rejects(response.then((good) => good.text()), answer);
-      await until(() => last().closed);
-    }
-    const good = client.fetch("http://localhost/");
-    await until(() => last().text.endsWith("\r\n\r\n") && !last().closed);
-    last().socket.write(`HTTP/1.1 102 X\r\n\r\nHTTP/1.1 199 X\r\n\r\n${OK}`);
-    assert.equal(await (await good).text(), "ok");
-    client.close();
-  });
-});
+testWith(
+  [needs.linux],
+  "fetch() rejects an unusable response, and the next request works",
+  async () => {
+    await recorded(async (path, connections) => {
+      const client = createClient({ path, expect: own });
+      const last = () => connections.at(-1)!;
+      const answers = [
+        ...["000", "099", "101", "600", "999", "1000"].map((status) =>
+          `HTTP/1.1 ${status} X\r\nContent-Length: 0\r\n\r\n`
+        ),
+        "HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nbytes",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nna me: x\r\nContent-Length: 0\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.6\r\n\r\n",
+      ];
+      for (const answer of answers) {
+        const count = connections.length;
+        const response = client.fetch("http://localhost/");
+        await until(() => connections.length > count && last().text.endsWith("\r\n\r\n"));
+        last().socket.write(answer);
+        await assert.rejects(response.then((good) => good.text()), answer);
+        await until(() => last().closed);
+      }
+      const good = client.fetch("http://localhost/");
+      await until(() => last().text.endsWith("\r\n\r\n") && !last().closed);
+      last().socket.write(`HTTP/1.1 102 X\r\n\r\nHTTP/1.1 199 X\r\n\r\n${OK}`);
+      assert.equal(await (await good).text(), "ok");
+      client.close();
+    });
+  },
+);
 
-testWith([needs.linux], "fetch() passes on no header of the connection's", async () => {
+testWith([needs.linux], "fetch() removes the hop-by-hop headers of a response", async () => {
   await recorded(async (path, connections) => {
     const client = createClient({ path, expect: own });
     const answer = client.fetch("http://localhost/");
@@ -494,46 +512,54 @@ testWith([needs.linux], "fetch() passes on no header of the connection's", async
   });
 });
 
-testWith([needs.linux], "fetch() rejects with the signal's reason, at every moment", async () => {
-  await recorded(async (path, connections) => {
-    const client = createClient({ path, expect: own });
-    const timedOut = client.fetch("http://localhost/", { signal: AbortSignal.timeout(20) });
-    await assert.rejects(timedOut, { name: "TimeoutError" });
-    await until(() => connections.length === 1 && connections[0]!.closed);
-    const aborter = new AbortController();
-    const answer = client.fetch("http://localhost/", { signal: aborter.signal });
-    await until(() => connections[1]?.text.endsWith("\r\n\r\n"));
-    connections[1]!.socket.write("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart");
-    const response = await answer;
-    aborter.abort(new Error("enough"));
-    await assert.rejects(response.text(), /enough/);
-    await until(() => connections[1]!.closed);
-    client.close();
-  });
-});
+testWith(
+  [needs.linux],
+  "fetch() rejects with the reason of its signal, before and after the response",
+  async () => {
+    await recorded(async (path, connections) => {
+      const client = createClient({ path, expect: own });
+      const timedOut = client.fetch("http://localhost/", { signal: AbortSignal.timeout(20) });
+      await assert.rejects(timedOut, { name: "TimeoutError" });
+      await until(() => connections.length === 1 && connections[0]!.closed);
+      const aborter = new AbortController();
+      const answer = client.fetch("http://localhost/", { signal: aborter.signal });
+      await until(() => connections[1]?.text.endsWith("\r\n\r\n"));
+      connections[1]!.socket.write("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart");
+      const response = await answer;
+      aborter.abort(new Error("enough"));
+      await assert.rejects(response.text(), /enough/);
+      await until(() => connections[1]!.closed);
+      client.close();
+    });
+  },
+);
 
-testWith([needs.linux], "a request body that fails ends its connection, and no other", async () => {
-  await recorded(async (path, connections) => {
-    const client = createClient({ path, expect: own });
-    const failing = (parts: number) => {
-      let given = 0;
-      const body = new ReadableStream({
-        pull(controller) {
-          if (given++ < parts) controller.enqueue(new TextEncoder().encode("part"));
-          else controller.error(new Error("no more"));
-        },
-      });
-      return client.fetch("http://localhost/", { method: "POST", body, duplex: "half" } as never);
-    };
-    for (const parts of [0, 1, 5]) await assert.rejects(failing(parts), /no more/);
-    const many = await Promise.allSettled(Array.from({ length: 100 }, () => failing(1)));
-    assert.ok(many.every(({ status }) => status === "rejected"));
-    await until(() => connections.every(({ closed }) => closed));
-    client.close();
-  });
-});
+testWith(
+  [needs.linux],
+  "fetch() closes only its own connection when the request body fails",
+  async () => {
+    await recorded(async (path, connections) => {
+      const client = createClient({ path, expect: own });
+      const failing = (parts: number) => {
+        let given = 0;
+        const body = new ReadableStream({
+          pull(controller) {
+            if (given++ < parts) controller.enqueue(new TextEncoder().encode("part"));
+            else controller.error(new Error("no more"));
+          },
+        });
+        return client.fetch("http://localhost/", { method: "POST", body, duplex: "half" } as never);
+      };
+      for (const parts of [0, 1, 5]) await assert.rejects(failing(parts), /no more/);
+      const many = await Promise.allSettled(Array.from({ length: 100 }, () => failing(1)));
+      assert.ok(many.every(({ status }) => status === "rejected"));
+      await until(() => connections.every(({ closed }) => closed));
+      client.close();
+    });
+  },
+);
 
-testWith([needs.linux], "fetch() reuses no connection that still sends a body", async () => {
+testWith([needs.linux], "fetch() does not reuse a connection that still sends a body", async () => {
   await recorded(async (path, connections) => {
     const client = createClient({ path, expect: own });
     const { readable, writable } = new TransformStream();
@@ -560,7 +586,7 @@ testWith([needs.linux], "fetch() reuses no connection that still sends a body", 
   });
 });
 
-testWith([needs.linux], "fetch() closes a connection that nothing uses for a while", async () => {
+testWith([needs.linux], "fetch() closes an idle connection after a timeout", async () => {
   await recorded(async (path, connections) => {
     const client = createClient({ path, expect: own });
     const answer = client.fetch("http://localhost/");
@@ -572,7 +598,7 @@ testWith([needs.linux], "fetch() closes a connection that nothing uses for a whi
   });
 });
 
-testWith([needs.linux], "fetch() takes no answer that was sent before its request", async () => {
+testWith([needs.linux], "fetch() ignores a response that was sent before its request", async () => {
   await recorded(async (path, connections) => {
     const client = createClient({ path, expect: own });
     const last = () => connections.at(-1)!;
@@ -598,33 +624,37 @@ testWith([needs.linux], "fetch() takes no answer that was sent before its reques
   });
 });
 
-testWith([needs.linux], "connect() takes digits for a path, and rejects what is none", async () => {
-  const tcp = createPlainServer((socket) => socket.end("tcp"));
-  await new Promise<void>((resolve) => tcp.listen(0, "127.0.0.1", resolve));
-  const { port } = tcp.address() as { port: number };
-  const path = freshPath();
-  const folder = process.cwd();
-  process.chdir(dirname(path));
-  try {
-    for (const name of [`${port}`, ` ${port}`, "0x50", "1e3"]) {
-      await assert.rejects(connect({ path: name, expect: own }), { code: "ENOENT" });
-      const client = createClient({ path: name, expect: own });
-      await assert.rejects(client.fetch("http://localhost/"), { code: "ENOENT" });
+testWith(
+  [needs.linux],
+  "connect() uses digits as a path, and rejects an empty path or a NUL",
+  async () => {
+    const tcp = createPlainServer((socket) => socket.end("tcp"));
+    await new Promise<void>((resolve) => tcp.listen(0, "127.0.0.1", resolve));
+    const { port } = tcp.address() as { port: number };
+    const path = freshPath();
+    const folder = process.cwd();
+    process.chdir(dirname(path));
+    try {
+      for (const name of [`${port}`, ` ${port}`, "0x50", "1e3"]) {
+        await assert.rejects(connect({ path: name, expect: own }), { code: "ENOENT" });
+        const client = createClient({ path: name, expect: own });
+        await assert.rejects(client.fetch("http://localhost/"), { code: "ENOENT" });
+      }
+      const server = createServer({}, (socket) => socket.end("unix"));
+      await listening(server, `${port}`);
+      const socket = await connect({ path: `${port}`, expect: own });
+      let text = "";
+      socket.on("data", (bytes) => text += bytes);
+      await new Promise((resolve) => socket.once("close", resolve));
+      assert.equal(text, "unix");
+      for (const wrong of ["", "\0", `${path}\0`, `${port}\0x`, undefined, 80, {}, null]) {
+        const connecting = connect({ path: wrong as string, expect: own });
+        await assert.rejects(connecting, TypeError, `${wrong}`);
+      }
+      await server.close({ timeout: 0 });
+    } finally {
+      process.chdir(folder);
+      tcp.close();
     }
-    const server = createServer({}, (socket) => socket.end("unix"));
-    await listening(server, `${port}`);
-    const socket = await connect({ path: `${port}`, expect: own });
-    let text = "";
-    socket.on("data", (bytes) => text += bytes);
-    await new Promise((resolve) => socket.once("close", resolve));
-    assert.equal(text, "unix");
-    for (const wrong of ["", "\0", `${path}\0`, `${port}\0x`, undefined, 80, {}, null]) {
-      const connecting = connect({ path: wrong as string, expect: own });
-      await assert.rejects(connecting, TypeError, `${wrong}`);
-    }
-    await server.close({ timeout: 0 });
-  } finally {
-    process.chdir(folder);
-    tcp.close();
-  }
-});
+  },
+);

@@ -50,7 +50,7 @@ async function httpGuard(behind: Behind, ...args: string[]): Promise<Guard> {
 }
 
 testGuard(
-  "guard serves others while hundreds send headers slowly, half of one, or nothing at all",
+  "guard serves other clients while hundreds send headers slowly, partly, or not at all",
   async () => {
     const requests: string[] = [];
     const guard = await httpGuard(await serverOf(requests), "--max-per-user", "1000");
@@ -73,7 +73,7 @@ testGuard(
 );
 
 testGuard(
-  "guard answers headers that are too large with an error, and keeps none of them",
+  "guard rejects oversized headers, and frees their memory",
   async () => {
     const requests: string[] = [];
     const guard = await httpGuard(await serverOf(requests));
@@ -94,12 +94,12 @@ testGuard(
       for (const answer of answers) assert.match(answer, /^(HTTP\/1\.1 4(00|14|31) |$)/);
       await assertServed(guard, 1);
     }
-    assert.ok(!requests.some((line) => /huge|xxx/.test(line)), "none of them was passed on");
+    assert.ok(!requests.some((line) => /huge|xxx/.test(line)), "none of them was forwarded");
     assert.ok(guard.memory() - before < 192, `${before} → ${guard.memory()} MiB`);
   },
 );
 
-testGuard("guard serves others while clients ask for much and never read", async () => {
+testGuard("guard serves other clients while some request much data and never read it", async () => {
   const piece = "x".repeat(1 << 16);
   let sent = 0;
   const behind = await serverOf([], {
@@ -146,25 +146,28 @@ function breaking(texts: { readonly [what: string]: string }): Promise<Behind> {
   return serverOf([], Object.fromEntries(entries));
 }
 
-testGuard("guard does not make an answer whole whose server has died in the middle", async () => {
-  const guard = await httpGuard(await breaking(truncated));
-  for (const [at, [what, text]] of Object.entries(truncated).entries()) {
-    const client = await End.open(guard.path);
-    client.send(`GET /${at} HTTP/1.1\r\nHost: x\r\n\r\n`);
-    const answer = await client.rest();
-    if (text.includes("\r\n\r\n")) {
-      assert.match(answer, /^HTTP\/1\.1 200 /, what);
-      assert.doesNotMatch(answer, /\r\n0\r\n\r\n$/, `${what}: no last chunk`);
-      if (what.includes("length")) {
-        assert.match(answer, /content-length: 10\r\n[^]*\r\n\r\n(12345)?$/i);
-      }
-    } else assert.match(answer, /^HTTP\/1\.1 502 /, what);
-    await assertServed(guard);
-  }
-  assert.match(guard.told, /cannot be used: /);
-});
+testGuard(
+  "guard closes the connection when the upstream dies in the middle of a response",
+  async () => {
+    const guard = await httpGuard(await breaking(truncated));
+    for (const [at, [what, text]] of Object.entries(truncated).entries()) {
+      const client = await End.open(guard.path);
+      client.send(`GET /${at} HTTP/1.1\r\nHost: x\r\n\r\n`);
+      const answer = await client.rest();
+      if (text.includes("\r\n\r\n")) {
+        assert.match(answer, /^HTTP\/1\.1 200 /, what);
+        assert.doesNotMatch(answer, /\r\n0\r\n\r\n$/, `${what}: no last chunk`);
+        if (what.includes("length")) {
+          assert.match(answer, /content-length: 10\r\n[^]*\r\n\r\n(12345)?$/i);
+        }
+      } else assert.match(answer, /^HTTP\/1\.1 502 /, what);
+      await assertServed(guard);
+    }
+    assert.match(guard.log, /cannot be used: /);
+  },
+);
 
-testGuard("guard ends an upgraded connection whose server has died", async () => {
+testGuard("guard closes an upgraded connection when the upstream dies", async () => {
   const behind = await serverOf([], {
     "/up": (end) => {
       end.send(
@@ -194,18 +197,21 @@ const garbage = {
   "a header without end": `HTTP/1.1 200 OK\r\nX: ${"x".repeat(1 << 20)}`,
   "control characters": "HTTP/1.1 200 OK\r\nX: a\x00b\r\nContent-Length: 2\r\n\r\nok",
 };
-testGuard("guard answers 502 for a server that speaks garbage, and serves others", async () => {
-  const guard = await httpGuard(await breaking(garbage));
-  for (const [at, what] of Object.keys(garbage).entries()) {
-    const client = await End.open(guard.path);
-    client.send(`GET /${at} HTTP/1.1\r\nHost: x\r\n\r\n`);
-    assert.match(await client.rest(), /^HTTP\/1\.1 502 /, what);
-    await assertServed(guard);
-  }
-});
+testGuard(
+  "guard answers 502 when the upstream sends garbage, and serves other clients",
+  async () => {
+    const guard = await httpGuard(await breaking(garbage));
+    for (const [at, what] of Object.keys(garbage).entries()) {
+      const client = await End.open(guard.path);
+      client.send(`GET /${at} HTTP/1.1\r\nHost: x\r\n\r\n`);
+      assert.match(await client.rest(), /^HTTP\/1\.1 502 /, what);
+      await assertServed(guard);
+    }
+  },
+);
 
 for (const when of ["at once", "later"]) {
-  testGuard(`guard gives nobody the second of two answers, sent ${when}`, async () => {
+  testGuard(`guard drops a second response to one request, sent ${when}`, async () => {
     const behind = await serverOf([], {
       "/two": async (end) => {
         if (when === "at once") end.send(answerOf("first") + answerOf("FORGED"));
@@ -281,7 +287,7 @@ const SMUGGLERS: readonly string[] = [
 ];
 
 testGuard(
-  "guard passes exactly the requests that it decided, whatever is smuggled in them",
+  "guard forwards exactly the requests that it decided, despite smuggling attempts",
   async () => {
     // The server takes bytes as they come, and knows lengths and chunks as RFC 9112 has them.
     const requests: string[] = [];
@@ -332,7 +338,7 @@ rules:
   },
 );
 
-testGuard("guard gives each of many users their own answers while others smuggle", async () => {
+testGuard("guard returns each user their own responses during smuggling attempts", async () => {
   const requests: string[] = [];
   const behind = await Behind.start((end) =>
     answerAll(end, ({ first, header }) => {
@@ -366,7 +372,7 @@ testGuard("guard gives each of many users their own answers while others smuggle
 });
 
 testGuard(
-  "guard keeps the policy in force whatever becomes of its file, and serves all the while",
+  "guard keeps its policy in force when the file becomes unusable",
   async () => {
     const rules = (uid: number) =>
       `version: 1\nrules: [{ name: one, when: { uid: ${uid} }, allow: true }]\n`;
@@ -401,19 +407,19 @@ testGuard(
     ];
     for (const [what, harm] of hurt) {
       harm();
-      await guard.tells("cannot be used; the policy before it stays in force");
+      await guard.logs("cannot be used; the previous policy stays in force");
       await assertInForce(USERS.one, USERS.two);
-      await until(() => guard.told.trimEnd().includes("ucred: "));
+      await until(() => guard.log.trimEnd().includes("ucred: "));
       assert.ok(guard.child.exitCode === null, what);
     }
     replace(rules(USERS.two));
-    await guard.tells("the new policy is in force");
+    await guard.logs("the new policy is in force");
     await assertInForce(USERS.two, USERS.one);
   },
 );
 
 testGuard(
-  "guard counts each user by themselves: who opens all they may does not lock others out",
+  "guard limits each user on their own, so that one cannot lock out others",
   async () => {
     const behind = await Behind.start((end) => void end.send("welcome"));
     const guard = await Guard.start({
@@ -437,7 +443,7 @@ testGuard(
 );
 
 testGuard(
-  "guard takes no more connections than it may have files open, and serves when they have gone",
+  "guard accepts no more connections than RLIMIT_NOFILE permits, and recovers",
   async () => {
     const ends: End[] = [];
     const behind = await Behind.start((end) => void end.send("welcome"));
@@ -448,8 +454,8 @@ testGuard(
       prefix: ["prlimit", "--nofile=300:300"],
     });
     assert.match(
-      guard.told,
-      /^57 connections at a time, 57 of one user, and not 2048: .*LimitNOFILE/,
+      guard.log,
+      /^at most 57 connections, 57 per user, instead of 2048: .*LimitNOFILE/,
     );
     for (let round = 0; round < 2; round++) {
       const before = behind.count;

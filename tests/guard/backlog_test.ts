@@ -66,7 +66,7 @@ async function start(mode: "http" | "stream"): Promise<{ slow: SlowServer; guard
 }
 
 for (const mode of ["http", "stream"] as const) {
-  testGuard(`guard --mode ${mode} gives up connecting for clients that have left`, async () => {
+  testGuard(`guard --mode ${mode} stops connecting for clients that have hung up`, async () => {
     const { slow, guard } = await start(mode);
     using _ = slow;
     const idle = guard.sockets();

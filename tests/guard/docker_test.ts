@@ -46,7 +46,7 @@ const DENIED = /The policy does not allow it/;
 
 for (const client of clients) {
   testGuard(
-    `the Docker policy of the docs gives ${client} what it says, to each user`,
+    `the Docker policy in the docs allows ${client} what it promises, for each user`,
     async () => {
       const daemon = await FakeDaemon.start();
       const guard = await Guard.start({
@@ -111,7 +111,7 @@ for (const client of clients) {
 }
 
 testGuard(
-  "the Docker policy of the docs means the same with and without a version",
+  "the Docker policy in the docs decides alike with and without a version in the path",
   async () => {
     const daemon = await FakeDaemon.start();
     const guard = await Guard.start({

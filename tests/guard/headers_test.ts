@@ -20,7 +20,7 @@ const HARMLESS = [
 
 const identity = /^x-ucred-|^host$|^connection$|^content-length$/i;
 
-/** The headers that reach the server behind. */
+/** The headers that reach the upstream. */
 async function passed(guard: Guard, names: readonly string[], request = "GET / HTTP/1.1") {
   const client = await End.open(guard.path);
   const lines = names.map((name) => `${name}: sent\r\n`).join("");
@@ -39,7 +39,7 @@ function mirror(): Promise<Behind> {
 const small = (names: readonly string[]) => names.map((name) => name.toLowerCase()).sort();
 
 testGuard(
-  "guard removes headers that replace the request or its sender, and no others",
+  "guard removes headers that override the request or its sender, and no others",
   async () => {
     const guard = await Guard.start({ upstream: (await mirror()).path, mode: "http" });
     for (
@@ -55,7 +55,7 @@ testGuard(
   },
 );
 
-testGuard("guard --keep-header passes the headers that it names", async () => {
+testGuard("guard --keep-header forwards the named headers", async () => {
   const args = ["--keep-header", "X-Forwarded-For", "remote-user", "--keep-header", "Forwarded"];
   const guard = await Guard.start({ upstream: (await mirror()).path, mode: "http", args });
   assert.deepEqual(

@@ -50,7 +50,7 @@ function identityIn({ fields }: Pick<Message, "fields">): { [name: string]: stri
   return Object.fromEntries(ours.map(([name, value]) => [name.toLowerCase(), value]));
 }
 
-testGuard("guard tells the server behind who asks, each user as they are", async () => {
+testGuard("guard sends the upstream the identity of each user", async () => {
   const behind = await mirror();
   const guard = await guardOf(behind.path);
   for (const [uid, rule, grants] of [[0, "root", "full"], [USERS.one, "one", "read,write"]]) {
@@ -70,7 +70,7 @@ testGuard("guard tells the server behind who asks, each user as they are", async
   }
 });
 
-testGuard("guard tells a grant with a comma as one grant", async () => {
+testGuard("guard encodes a comma in a grant", async () => {
   const policy = policyFile(
     'version: 1\nrules: [{ name: all, when: { uid: 0 }, allow: ["read,admin", "café"] }]\n',
   );
@@ -79,7 +79,7 @@ testGuard("guard tells a grant with a comma as one grant", async () => {
   assert.equal(identityIn(JSON.parse(body))["x-ucred-grants"], "read%2Cadmin,caf%C3%A9");
 });
 
-testGuard("guard removes what a client says of its identity, in whatever spelling", async () => {
+testGuard("guard removes identity headers of the client, in every spelling", async () => {
   const behind = await mirror();
   const guard = await guardOf(behind.path);
   const wire = Wire.as(USERS.one, guard.path);
@@ -110,7 +110,7 @@ testGuard("guard removes what a client says of its identity, in whatever spellin
 });
 
 testGuard(
-  "guard's headers cannot be listed away in `Connection`, which is about one connection",
+  "guard keeps identity and framing headers that `Connection` lists",
   async () => {
     const behind = await mirror();
     const guard = await guardOf(behind.path);
@@ -135,7 +135,7 @@ testGuard(
   },
 );
 
-testGuard("guard removes what a server says about its own connection", async () => {
+testGuard("guard removes hop-by-hop headers of the upstream", async () => {
   const behind = await Behind.start((end) =>
     answerAll(
       end,
@@ -154,7 +154,7 @@ testGuard("guard removes what a server says about its own connection", async () 
   assert.equal((await client.ask("/")).body, "ok", "the client's connection is kept");
 });
 
-testGuard("guard ends the connection after the answer where the client asks for that", async () => {
+testGuard("guard closes the connection after the response if the client requests it", async () => {
   const behind = await mirror();
   const guard = await guardOf(behind.path);
   for (const [version, line] of [["1.1", "Connection: close\r\n"], ["1.0", ""]]) {
@@ -168,7 +168,7 @@ testGuard("guard ends the connection after the answer where the client asks for 
 });
 
 testGuard(
-  "guard decides each request of a connection, and the server hears of none that is denied",
+  "guard decides each request of a connection, and forwards none that is denied",
   async () => {
     const requests: string[] = [];
     const behind = await Behind.start((end) =>
@@ -206,7 +206,7 @@ testGuard(
   },
 );
 
-testGuard("guard answers pipelined requests in their order, each decided", async () => {
+testGuard("guard answers pipelined requests in order, and decides each", async () => {
   const behind = await mirror();
   const guard = await guardOf(behind.path);
   const wire = Wire.as(USERS.two, guard.path);
@@ -222,7 +222,7 @@ testGuard("guard answers pipelined requests in their order, each decided", async
   }
 });
 
-testGuard("guard passes pipelined requests on one after the other", async () => {
+testGuard("guard forwards pipelined requests one after the other", async () => {
   const behind = await Behind.start();
   const guard = await guardOf(behind.path);
   const client = await End.open(guard.path);
@@ -237,7 +237,7 @@ testGuard("guard passes pipelined requests on one after the other", async () => 
   assert.equal(behind.count, 1, "over one connection");
 });
 
-testGuard("guard passes OPTIONS * as it is", async () => {
+testGuard("guard forwards OPTIONS * unchanged", async () => {
   const behind = await mirror();
   const guard = await guardOf(behind.path);
   const { body } = await (await End.open(guard.path)).ask("*", "OPTIONS");
@@ -266,7 +266,7 @@ function ask(options: RequestOptions, chunks: readonly Uint8Array[] = []) {
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 
 for (const framing of ["a length", "chunks"]) {
-  testGuard(`guard passes a body of 32 MiB with ${framing} each way, by node:http`, async () => {
+  testGuard(`guard forwards a body of 32 MiB with ${framing} in each direction`, async () => {
     const size = 32 << 20;
     const upload = randomBytes(size), download = randomBytes(size);
     const isChunked = framing === "chunks";
@@ -296,7 +296,7 @@ for (const framing of ["a length", "chunks"]) {
   });
 }
 
-testGuard("guard passes each chunk on as it comes, either way", async () => {
+testGuard("guard forwards each chunk at once, in both directions", async () => {
   const behind = await Behind.start();
   const guard = await guardOf(behind.path);
   const client = await End.open(guard.path);
@@ -312,27 +312,30 @@ testGuard("guard passes each chunk on as it comes, either way", async () => {
   assert.match(await client.until("\r\n\r\n"), /^x-sum: 12\r\n/i, "with its trailers");
 });
 
-testGuard("guard passes events on one by one, and the head before there is any", async () => {
-  const behind = await Behind.start();
-  const guard = await guardOf(behind.path);
-  const client = await End.open(guard.path);
-  client.send("GET /events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n");
-  const server = await behind.next();
-  await server.message(false);
-  server.send(
-    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
-  );
-  assert.match(await client.until("\r\n\r\n"), /text\/event-stream/);
-  for (const name of ["one", "two"]) {
-    const event = `data: ${name}\n\n`;
-    server.send(`${event.length.toString(16)}\r\n${event}\r\n`);
-    await client.until(event);
-  }
-  client.destroy();
-  await server.rest(); // the server hears that its client has left
-});
+testGuard(
+  "guard forwards response headers before the first event, and each event at once",
+  async () => {
+    const behind = await Behind.start();
+    const guard = await guardOf(behind.path);
+    const client = await End.open(guard.path);
+    client.send("GET /events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n");
+    const server = await behind.next();
+    await server.message(false);
+    server.send(
+      "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    assert.match(await client.until("\r\n\r\n"), /text\/event-stream/);
+    for (const name of ["one", "two"]) {
+      const event = `data: ${name}\n\n`;
+      server.send(`${event.length.toString(16)}\r\n${event}\r\n`);
+      await client.until(event);
+    }
+    client.destroy();
+    await server.rest(); // the upstream sees the hang-up
+  },
+);
 
-testGuard("guard asks for a body only once the request is allowed", async () => {
+testGuard("guard sends 100 Continue only for an allowed request", async () => {
   const behind = await mirror();
   const guard = await guardOf(behind.path);
   const head = "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
@@ -347,7 +350,7 @@ testGuard("guard asks for a body only once the request is allowed", async () => 
   await denied.rest();
 });
 
-testGuard("guard passes answers without a body: HEAD, 204 and 304", async () => {
+testGuard("guard forwards responses without a body: HEAD, 204 and 304", async () => {
   const behind = await Behind.start((end) =>
     answerAll(end, ({ first }) => {
       if (first.includes("/204")) return "HTTP/1.1 204 No Content\r\n\r\n";
@@ -371,7 +374,7 @@ testGuard("guard passes answers without a body: HEAD, 204 and 304", async () => 
   assert.equal(behind.count, 3, "over no more connections than needed");
 });
 
-testGuard("guard passes answers that end with the connection", async () => {
+testGuard("guard forwards responses that end with the connection", async () => {
   const behind = await Behind.start(async (end) => {
     await end.message();
     end.send("HTTP/1.0 200 OK\r\n\r\nall there is").end();
@@ -380,7 +383,7 @@ testGuard("guard passes answers that end with the connection", async () => {
   assert.equal((await (await End.open(guard.path)).ask("/")).body, "all there is");
 });
 
-testGuard("guard is fine for curl", async () => {
+testGuard("guard works with curl", async () => {
   const behind = await mirror();
   const guard = await guardOf(behind.path);
   const curl = (...args: string[]) =>
@@ -396,7 +399,7 @@ testGuard("guard is fine for curl", async () => {
   );
 }, tool("curl"));
 
-testGuard("guard passes WebSockets: what is said, either way, and the end", async () => {
+testGuard("guard forwards WebSocket messages in both directions, and the close", async () => {
   const behind = await Behind.start();
   const guard = await guardOf(behind.path);
   const wire = Wire.as(USERS.two, guard.path);
@@ -432,7 +435,7 @@ testGuard("guard passes WebSockets: what is said, either way, and the end", asyn
   assert.equal(behind.count, 1);
 });
 
-testGuard("guard is fine for ws, client and server", async () => {
+testGuard("guard works with ws, client and server", async () => {
   const up = freshPath("up.sock");
   const guard = await guardOf(up);
   const script = `
@@ -467,7 +470,7 @@ for (
     ["200 OK", "to be read only"],
   ] as const
 ) {
-  testGuard(`guard passes a connection that was hijacked by ${status}, ${what}`, async () => {
+  testGuard(`guard forwards a connection that was hijacked by ${status}, ${what}`, async () => {
     const behind = await Behind.start();
     const guard = await guardOf(behind.path);
     const client = await End.open(guard.path);
@@ -497,7 +500,7 @@ for (
 const upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
 
 testGuard(
-  "guard passes an answer that is no upgrade as it is, in its chunks and bytes",
+  "guard forwards a response that rejects an upgrade unchanged",
   async () => {
     const behind = await Behind.start();
     const guard = await guardOf(behind.path);
@@ -516,7 +519,7 @@ testGuard(
   },
 );
 
-testGuard("guard lets nobody take half an answer to an upgrade for a whole one", async () => {
+testGuard("guard closes the connection after a truncated response to an upgrade", async () => {
   const heads = {
     chunked: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
     long: "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
@@ -538,7 +541,7 @@ testGuard("guard lets nobody take half an answer to an upgrade for a whole one",
   }
 });
 
-testGuard("guard answers 502 of its own to what it cannot read", async () => {
+testGuard("guard answers 502 for an unreadable response", async () => {
   const answers = [
     "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: s=1\r\nContent-Encoding: gzip\r\n\r\nok, and more",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nSet-Cookie: s=1\r\n\r\nZZ\r\n",
@@ -561,11 +564,11 @@ testGuard("guard answers 502 of its own to what it cannot read", async () => {
     assert.equal(await client.rest(), "");
     server.destroy();
   }
-  await guard.tells("cannot be used");
+  await guard.logs("cannot be used");
 });
 
 testGuard(
-  "guard passes the rest of an upgrade's request before the answer, and nothing after it",
+  "guard forwards the body of an upgrade request before the response, and no later data",
   async () => {
     const behind = await Behind.start();
     const guard = await guardOf(behind.path);
@@ -586,7 +589,7 @@ testGuard(
 );
 
 testGuard(
-  "guard passes the body of an upgrade that comes bit by bit, and then what is said",
+  "guard forwards the body of an upgrade that arrives in parts, then the stream",
   async () => {
     const behind = await Behind.start();
     const guard = await guardOf(behind.path);
@@ -627,7 +630,7 @@ testGuard(
 
 for (const protocol of ["h2c", "H2C", "HTTP/2.0", "TLS/1.0", "websocket, h2c"]) {
   testGuard(
-    `guard does not pass an upgrade to ${protocol}, inside of which nothing would be decided`,
+    `guard removes an upgrade to ${protocol}, which would bypass the policy`,
     async () => {
       const behind = await Behind.start();
       const guard = await guardOf(behind.path);
@@ -649,7 +652,7 @@ for (const protocol of ["h2c", "H2C", "HTTP/2.0", "TLS/1.0", "websocket, h2c"]) 
   );
 }
 
-testGuard("guard --h2c passes upgrades to HTTP/2", async () => {
+testGuard("guard --h2c forwards upgrades to HTTP/2", async () => {
   const behind = await Behind.start();
   const guard = await guardOf(behind.path, "--h2c");
   const client = await End.open(guard.path);
@@ -663,14 +666,14 @@ testGuard("guard --h2c passes upgrades to HTTP/2", async () => {
 });
 
 testGuard(
-  "guard answers 502 while the server is down, and asks again what a kept connection lost",
+  "guard answers 502 while the upstream is down, and repeats a GET lost on an idle connection",
   async () => {
     const path = freshPath("up.sock");
     const guard = await guardOf(path);
     const client = await End.open(guard.path);
     const { status, body } = await client.ask("/");
     assert.deepEqual([status, body], [502, "The upstream server cannot be reached\n"]);
-    await guard.tells(`the upstream ${path} cannot be used: connect ENOENT`);
+    await guard.logs(`the upstream ${path} cannot be used: connect ENOENT`);
     await client.rest();
 
     let requests = 0;
@@ -713,7 +716,7 @@ async function ran(command: string, args: readonly string[], options: SpawnOptio
 }
 
 testGuard(
-  "guard is fine for the docker client: ps, logs, exec with input and exit code",
+  "guard works with the docker client: ps, logs, exec with input and exit code",
   async () => {
     const daemon = await FakeDaemon.start();
     const guard = await Guard.start({
@@ -749,7 +752,7 @@ rules:
 );
 
 testGuard(
-  "guard is fine for dockerode: exec, hijacked with input",
+  "guard works with dockerode: hijacked exec with input",
   async () => {
     const daemon = await FakeDaemon.start();
     const guard = await guardOf(daemon.path);

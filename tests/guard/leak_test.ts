@@ -46,7 +46,7 @@ function visit(path: string, text: string, waits: boolean): Promise<void> {
 
 for (const [mode, clients] of Object.entries(CLIENTS)) {
   for (const [what, [text, waits]] of Object.entries(clients)) {
-    testGuard(`guard --mode ${mode} keeps nothing of ${what} connections`, async () => {
+    testGuard(`guard --mode ${mode} frees the memory of ${what} connections`, async () => {
       const behind = await Behind.start(serveAny);
       const flags = "--max-old-space-size=48";
       const env = { DENO_V8_FLAGS: flags, NODE_OPTIONS: flags };

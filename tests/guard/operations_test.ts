@@ -41,30 +41,30 @@ function replace(file: string, text: string): void {
   renameSync(`${file}.new`, file);
 }
 
-testGuard("guard follows its policy's file, and reads it again upon SIGHUP", async () => {
+testGuard("guard reloads its policy when the file changes, and upon SIGHUP", async () => {
   const file = policyFile(allow(USERS.one));
   const guard = await Guard.start({ upstream: (await greeter()).path, policy: file });
   assert.equal(await visitAs(USERS.two, guard.path), "");
   replace(file, allow(USERS.two));
-  await guard.tells("the new policy is in force");
+  await guard.logs("the new policy is in force");
   assert.equal(await visitAs(USERS.two, guard.path), "welcome");
   assert.equal(await visitAs(USERS.one, guard.path), "");
   guard.signal("SIGHUP");
-  await guard.tells("the new policy is in force");
+  await guard.logs("the new policy is in force");
   assert.equal(await visitAs(USERS.two, guard.path), "welcome");
 });
 
-testGuard("guard reads its shadow policy again upon SIGHUP, too", async () => {
+testGuard("guard reloads its shadow policy upon SIGHUP", async () => {
   const [policy, shadow] = [policyFile(), policyFile()];
   const { path } = await greeter();
   const guard = await Guard.start({ upstream: path, policy, args: ["--shadow", shadow] });
   guard.signal("SIGHUP");
-  await guard.tells(`${policy}: the new policy is in force`);
-  await guard.tells(`${shadow}: the new policy is in force`);
+  await guard.logs(`${policy}: the new policy is in force`);
+  await guard.logs(`${shadow}: the new policy is in force`);
 });
 
 testGuard(
-  "guard decides by its policy, and tells where a shadow policy would decide otherwise",
+  "guard logs decisions that a shadow policy would change",
   async () => {
     const guard = await Guard.start({
       upstream: (await web()).path,
@@ -82,9 +82,9 @@ testGuard(
     const wire = Wire.as(USERS.one, guard.path);
     assert.equal((await wire.get("/public/a")).status, 200);
     assert.equal((await wire.get("/private/\x61")).status, 200, "it decides nothing");
-    await guard.tells(`shadow: uid ${USERS.one} "GET /private/a": allow (`);
-    await guard.tells("the candidate would deny (");
-    assert.doesNotMatch(guard.told, /\/public/);
+    await guard.logs(`shadow: uid ${USERS.one} "GET /private/a": allow (`);
+    await guard.logs("the candidate would deny (");
+    assert.doesNotMatch(guard.log, /\/public/);
   },
 );
 
@@ -99,7 +99,7 @@ const lines = (file: string) =>
   readFileSync(file, "utf8").split("\n").slice(0, -1).map((line) => JSON.parse(line) as Line);
 
 testGuard(
-  "guard --audit writes a line for each thing that happens, and opens the file anew upon SIGHUP",
+  "guard --audit writes a line for each event, and reopens the file upon SIGHUP",
   async () => {
     const file = freshPath("audit.log");
     const guard = await Guard.start({
@@ -140,7 +140,7 @@ testGuard(
 );
 
 testGuard(
-  "guard --audit - --audit-denied writes to stderr, and what was denied alone",
+  "guard --audit - --audit-denied writes only denials, to stderr",
   async () => {
     const guard = await Guard.start({
       upstream: (await web()).path,
@@ -150,15 +150,15 @@ testGuard(
     const wire = Wire.as(USERS.two, guard.path);
     await wire.get("/fine");
     await wire.get("/%E2%80%AE", "POST");
-    await guard.tells('"event":"decided"');
-    const written = guard.told.split("\n").filter((line) => line.startsWith("{"));
+    await guard.logs('"event":"decided"');
+    const written = guard.log.split("\n").filter((line) => line.startsWith("{"));
     assert.equal(written.length, 1);
     assert.match(written[0]!, /"action":"POST \/\\u202e","allowed":false/);
   },
 );
 
 testGuard(
-  "guard tells in the end how many lines its audit log has lost, and serves all the same",
+  "guard serves although audit lines are lost, and logs their number at the end",
   async () => {
     const guard = await Guard.start({
       upstream: (await web()).path,
@@ -170,27 +170,27 @@ testGuard(
       assert.equal((await client.ask("/a")).body, "/a");
       await sleep(5);
     }
-    await guard.tells("/dev/full: lines of the audit log are being lost: ");
+    await guard.logs("/dev/full: lines of the audit log are being lost: ");
     client.destroy();
     guard.signal("SIGTERM");
     assert.deepEqual(await guard.ended, { code: 0, signal: null });
-    assert.match(guard.told, /^[1-9]\d* lines of the audit log were lost: .*no space left/im);
+    assert.match(guard.log, /^[1-9]\d* lines of the audit log were lost: .*no space left/im);
   },
 );
 
-testGuard("guard tells that its audit log cannot be opened anew, and writes on", async () => {
+testGuard("guard logs that its audit log cannot be reopened, and keeps writing", async () => {
   const folder = safeFolder();
   const file = join(folder, "audit", "log");
   mkdirSync(dirname(file));
   const guard = await Guard.start({ upstream: (await greeter()).path, args: ["--audit", file] });
   renameSync(dirname(file), join(folder, "gone"));
   guard.signal("SIGHUP");
-  await guard.tells(`${file} cannot be opened anew: ENOENT`);
+  await guard.logs(`${file} cannot be reopened: ENOENT`);
   assert.equal(await visitAs(0, guard.path), "welcome");
   await until(() => lines(join(folder, "gone", "log")).length === 2);
 });
 
-testGuard("guard --max-connections and --accept-rate hold for all, and for each user", async () => {
+testGuard("guard --max-connections limits all users, and --accept-rate each user", async () => {
   const behind = await Behind.start((end) => void end.send("welcome"));
   const policy = policyFile("version: 1\nrules: [{ name: all, allow: true }]\n");
   const welcomed = async (guard: Guard, uid: number) => {
@@ -226,7 +226,7 @@ function manager(): { readonly path: string; readonly child: Child } {
   return { path, child };
 }
 
-testGuard("guard tells the service manager when it is ready, and when it stops", async () => {
+testGuard("guard notifies the service manager when it is ready, and when it stops", async () => {
   const { path, child } = manager();
   assert.equal(await child.line(), "ready");
   const guard = await Guard.start({
@@ -254,10 +254,10 @@ for (const mode of ["stream", "http"] as const) {
         args: ["--systemd"],
         prefix: ["systemd-socket-activate", "--listen", path, "-E", "PATH", "-E", "HOME"],
       });
-      await guard.tells(`Listening on ${path}`);
+      await guard.logs(`Listening on ${path}`);
       const client = connect(path); // which starts it
       client.on("error", () => {});
-      await guard.tells("listening at ");
+      await guard.logs("listening at ");
       client.destroy();
       if (mode === "stream") assert.equal(await visitAs(0, path), "welcome");
       else assert.equal((await (await End.open(path)).ask("/a")).body, "/a");
@@ -270,7 +270,7 @@ for (const mode of ["stream", "http"] as const) {
 }
 
 testGuard(
-  "guard lets a stream go on after SIGTERM, takes nobody new, and ends with it",
+  "guard keeps a stream open after SIGTERM, accepts no new one, and ends with it",
   async () => {
     const behind = await Behind.start();
     const guard = await Guard.start({ upstream: behind.path });
@@ -278,7 +278,7 @@ testGuard(
     const server = await behind.next();
     await server.bytes(6);
     guard.signal("SIGTERM");
-    await guard.tells("SIGTERM: no new connections; those that are open have 10 s to end");
+    await guard.logs("SIGTERM: no new connections; open connections end within 10 s");
     await until(() => !existsSync(guard.path));
     assert.equal(await visitAs(0, guard.path), "ENOENT");
     client.send("after");
@@ -291,7 +291,7 @@ testGuard(
 );
 
 testGuard(
-  "guard lets a request end after SIGTERM, and ends although connections are kept",
+  "guard completes a request after SIGTERM, and closes idle connections",
   async () => {
     const behind = await Behind.start();
     const guard = await Guard.start({ upstream: behind.path, mode: "http" });
@@ -305,7 +305,7 @@ testGuard(
     const second = await Promise.race([behind.next(), first.message().then(() => first)]);
     if (second !== first) await second.message();
     guard.signal("SIGTERM");
-    await guard.tells("SIGTERM");
+    await guard.logs("SIGTERM");
     assert.equal(await idle.rest(), "", "it is ended at once");
     second.send(answerOf("in flight"));
     assert.equal((await busy.message()).body, "in flight");
@@ -313,28 +313,28 @@ testGuard(
   },
 );
 
-testGuard("guard cuts what has not ended after --drain", async () => {
+testGuard("guard closes open connections after --drain", async () => {
   const behind = await Behind.start();
   const guard = await Guard.start({ upstream: behind.path, args: ["--drain", "0.2"] });
   const client = await End.open(guard.path);
   const server = await behind.next();
   guard.signal("SIGINT");
-  await guard.tells("SIGINT: no new connections; those that are open have 0.2 s to end");
+  await guard.logs("SIGINT: no new connections; open connections end within 0.2 s");
   assert.equal(await client.rest(), "");
   assert.equal(await server.rest(), "");
   assert.deepEqual(await guard.ended, { code: 0, signal: null });
 });
 
-testGuard("guard lets what is open end after SIGTERM, although SIGHUP comes", async () => {
+testGuard("guard keeps draining after SIGTERM when SIGHUP arrives", async () => {
   const behind = await Behind.start();
   const guard = await Guard.start({ upstream: behind.path });
   const client = (await End.open(guard.path)).send("before");
   const server = await behind.next();
   await server.bytes(6);
   guard.signal("SIGTERM");
-  await guard.tells("no new connections");
+  await guard.logs("no new connections");
   guard.signal("SIGHUP");
-  await guard.tells("the new policy is in force");
+  await guard.logs("the new policy is in force");
   server.send("bye").end();
   assert.equal(await client.rest(), "bye");
   client.end();
@@ -354,22 +354,22 @@ for (
     const client = (await End.open(guard.path)).send("hello");
     await behind.next();
     guard.signal(first);
-    await guard.tells("no new connections");
+    await guard.logs("no new connections");
     guard.signal(second);
-    await guard.tells("ended at once");
+    await guard.logs("ended at once");
     assert.deepEqual(await guard.ended, { code, signal: null });
     await client.rest();
   });
 }
 
 testGuard(
-  "guard takes the place of one that was killed, and leaves one alone that lives",
+  "guard replaces the socket of a killed guard, but not that of a running one",
   async () => {
     const behind = await greeter();
     const first = await Guard.start({ upstream: behind.path });
     const second = Guard.launch({ upstream: behind.path, listen: first.path });
     assert.deepEqual(await second.ended, { code: 2, signal: null });
-    assert.match(second.told, /^ucred: Cannot listen [^]*\n {7}\S/);
+    assert.match(second.log, /^ucred: Cannot listen [^]*\n {7}\S/);
     first.child.kill("SIGKILL");
     await first.ended;
     const third = await Guard.start({ upstream: behind.path, listen: first.path });
@@ -378,40 +378,43 @@ testGuard(
 );
 
 const mistakes: readonly [string, RegExp, Partial<Start>][] = [
-  ["neither --listen nor --systemd", /give either --listen or --systemd/, { listen: null }],
-  ["both --listen and --systemd", /give either --listen or --systemd/, { args: ["--systemd"] }],
-  ["a shadow without a policy", /--shadow takes a --policy/, {
+  ["neither --listen nor --systemd", /exactly one of --listen and --systemd/, { listen: null }],
+  ["both --listen and --systemd", /exactly one of --listen and --systemd/, { args: ["--systemd"] }],
+  ["a shadow without a policy", /--shadow requires --policy/, {
     policy: null,
     args: ["--shadow", "x.yaml"],
   }],
   ["an unknown flag", /unknown option '--polcy'[^]*--policy/, { args: ["--polcy", "x"] }],
   ["an unknown mode", /Allowed choices are stream, http/, { args: ["--mode", "tcp"] }],
-  ["no mode of a file", /It is an octal mode/, { args: ["--socket-mode", "rw"] }],
-  ["no number", /It is a whole number above 0/, { args: ["--max-per-user", "-1"] }],
-  ["no policy file", /Cannot [^]*nowhere\.yaml/, { policy: "/nonexistent/nowhere.yaml" }],
-  ["no systemd", /^ucred: Cannot [^]*\n {7}\S/, { listen: null, args: ["--systemd"] }],
-  ["a folder that is not there", /ENOENT|Cannot listen/, { listen: "/nonexistent/s" }],
+  ["a wrong mode", /It must be an octal mode/, { args: ["--socket-mode", "rw"] }],
+  ["a wrong number", /It must be a whole number above 0/, { args: ["--max-per-user", "-1"] }],
+  ["a missing policy file", /Cannot [^]*nowhere\.yaml/, { policy: "/nonexistent/nowhere.yaml" }],
+  ["--systemd without a passed socket", /^ucred: Cannot [^]*\n {7}\S/, {
+    listen: null,
+    args: ["--systemd"],
+  }],
+  ["a missing folder", /ENOENT|Cannot listen/, { listen: "/nonexistent/s" }],
   ["an audit log that cannot be written", /nonexistent/, { args: ["--audit", "/nonexistent/log"] }],
   ["an unknown user", /noo-one/, { args: ["--socket-owner", "noo-one"] }],
 ];
 for (const [what, text, start] of mistakes) {
-  testGuard(`guard says what is wrong, and exits with 2, for ${what}`, async () => {
+  testGuard(`guard prints an error, and exits with 2, for ${what}`, async () => {
     const guard = Guard.launch({ upstream: "/nonexistent/up", ...start });
     assert.deepEqual(await guard.ended, { code: 2, signal: null });
-    assert.match(guard.told, text);
-    assert.doesNotMatch(guard.told, /^ {4}at |defect|Warning/m, "no stack trace");
+    assert.match(guard.log, text);
+    assert.doesNotMatch(guard.log, /^ {4}at |bug in ucred|Warning/m, "no stack trace");
   });
 }
 
-testGuard("guard exits with 2 for a policy with a mistake, and says where it is", async () => {
+testGuard("guard exits with 2 for a wrong policy, and prints its line", async () => {
   const policy = policyFile("version: 1\nrules:\n  - { name: a, wehn: { uid: 0 }, allow: true }\n");
   const guard = Guard.launch({ upstream: "/nonexistent/up", policy });
   assert.deepEqual(await guard.ended, { code: 2, signal: null });
-  assert.match(guard.told, /policy\.yaml:3:16: [^]*when/);
+  assert.match(guard.log, /policy\.yaml:3:16: [^]*when/);
   assert.ok(!existsSync(guard.path));
 });
 
-testGuard("guard listens at abstract names, and guards them", async () => {
+testGuard("guard listens at an abstract name, in front of another one", async () => {
   const name = `@${dirname(freshPath()).split("/").at(-1)}`;
   const server = spawn("python3", [
     "-c",
@@ -426,7 +429,7 @@ testGuard("guard listens at abstract names, and guards them", async () => {
       listen: null,
       args: ["--listen", `${name}-guard`],
     });
-    await guard.tells(`guards ${name}-up, listening at ${name}-guard\n`);
+    await guard.logs(`guards ${name}-up, listening at ${name}-guard\n`);
     assert.equal(await visitAs(USERS.one, `\0${name.slice(1)}-guard`), "welcome");
     assert.equal(await visitAs(USERS.nobody, `\0${name.slice(1)}-guard`), "");
   } finally {

@@ -21,7 +21,7 @@ import { soak, until } from "../support/suite.ts";
 const MIB = soak(64, 1024);
 const CONNECTIONS = soak(1000, 10_000);
 
-testGuard(`guard passes ${MIB} MiB unchanged in each direction at once`, async () => {
+testGuard(`guard forwards ${MIB} MiB unchanged in both directions at once`, async () => {
   const size = MIB * 2 ** 20;
   const upstream = freshPath("up.sock");
   const server = await flowListening(upstream, "exchange", size);
@@ -33,7 +33,7 @@ testGuard(`guard passes ${MIB} MiB unchanged in each direction at once`, async (
 });
 
 testGuard(
-  `guard passes ${CONNECTIONS} short connections, each with its own content, to a server with a backlog of 5`,
+  `guard forwards ${CONNECTIONS} short connections to an upstream with a backlog of 5`,
   async () => {
     const upstream = freshPath("up.sock");
     await flowListening(upstream, "echo", 5);
@@ -43,15 +43,15 @@ testGuard(
       { connections: number; bad: number; bytes: number }
     >();
     assert.deepEqual(
-      [connections, bad, guard.told.split("\n").length],
+      [connections, bad, guard.log.split("\n").length],
       [CONNECTIONS, 0, 2],
-      guard.told,
+      guard.log,
     );
     assert.ok(bytes > 1000 * CONNECTIONS);
   },
 );
 
-testGuard("guard passes on that the client sends no more, and then the answer", async () => {
+testGuard("guard forwards a half-close of the client, and then the response", async () => {
   const behind = await Behind.start();
   const guard = await Guard.start({ upstream: behind.path });
   const client = (await End.open(guard.path)).send("question").end();
@@ -64,7 +64,7 @@ testGuard("guard passes on that the client sends no more, and then the answer", 
 });
 
 testGuard(
-  "guard passes on that the server sends no more, and then what the client has",
+  "guard forwards a half-close of the upstream, and then the client's data",
   async () => {
     const behind = await Behind.start();
     const guard = await Guard.start({ upstream: behind.path });
@@ -82,7 +82,7 @@ for (
   const [who, full, deaf] of [["server", "connect", "listen"], ["client", "listen", "connect"]]
 ) {
   testGuard(
-    `guard holds back who sends to a ${who} that does not read, and loses nothing`,
+    `guard applies backpressure for a ${who} that does not read, and loses nothing`,
     async () => {
       const upstream = freshPath("up.sock");
       const first = await flowListening(upstream, full === "listen" ? "fill" : "drain");
@@ -99,7 +99,7 @@ for (
 }
 
 testGuard(
-  "guard delivers what a client sent that has left, although the server sends to it",
+  "guard delivers the data of a client that has hung up, although the upstream sends",
   async () => {
     const upstream = freshPath("up.sock");
     const server = await flowListening(upstream, "fill"); // it reads nothing until it is told to
@@ -115,7 +115,7 @@ testGuard(
   },
 );
 
-testGuard("guard ends the server's connection when its client is killed", async () => {
+testGuard("guard closes the upstream connection when the client is killed", async () => {
   const behind = await Behind.start();
   const guard = await Guard.start({ upstream: behind.path });
   const client = Wire.as(USERS.one, guard.path).send("hello");
@@ -129,7 +129,7 @@ testGuard("guard ends the server's connection when its client is killed", async 
   });
 });
 
-testGuard("guard ends the client's connection when the server is killed", async () => {
+testGuard("guard closes the client's connection when the upstream is killed", async () => {
   const upstream = freshPath("up.sock");
   const server = await flowListening(upstream, "drain");
   const guard = await Guard.start({ upstream });
@@ -143,7 +143,7 @@ testGuard("guard ends the client's connection when the server is killed", async 
   });
 });
 
-testGuard("guard leaves a connection open on which nothing happens", async () => {
+testGuard("guard keeps an idle connection open", async () => {
   const behind = await Behind.start();
   const guard = await Guard.start({ upstream: behind.path });
   const client = await End.open(guard.path);
@@ -156,7 +156,7 @@ testGuard("guard leaves a connection open on which nothing happens", async () =>
 });
 
 testGuard(
-  "guard keeps what a client sends before the server has taken the connection",
+  "guard buffers the client's data until the upstream accepts",
   async () => {
     const path = freshPath("up.sock");
     const guard = await Guard.start({ upstream: path });
@@ -173,16 +173,16 @@ testGuard(
 );
 
 testGuard(
-  "guard closes connections while the server is down, says so, and goes on once it is up",
+  "guard closes connections and logs it while the upstream is down, and recovers",
   async () => {
     const upstream = freshPath("up.sock");
     const guard = await Guard.start({ upstream });
     for (let i = 0; i < 5; i++) {
       assert.equal(await (await End.open(guard.path)).send("hello").rest(), "");
     }
-    await guard.tells(`the upstream ${upstream} cannot be used: `);
-    assert.match(guard.told, /ENOENT/);
-    assert.equal(guard.told.match(/cannot be used/g)!.length, 1, "once a second at most");
+    await guard.logs(`the upstream ${upstream} cannot be used: `);
+    assert.match(guard.log, /ENOENT/);
+    assert.equal(guard.log.match(/cannot be used/g)!.length, 1, "once a second at most");
 
     const first = await flowListening(upstream, "exchange", 1000);
     assert.deepEqual(await flow("connect", guard.path, "exchange", 1000).json(), {
@@ -201,7 +201,7 @@ testGuard(
 );
 
 testGuard(
-  "guard lets in whom its policy lets in, and the server hears of nobody else",
+  "guard forwards only connections that its policy allows",
   async () => {
     const behind = await Behind.start((end) => void end.send("welcome").end());
     const guard = await Guard.start({
@@ -218,7 +218,7 @@ testGuard(
   },
 );
 
-testGuard("guard without a policy lets in root and its own user", async () => {
+testGuard("guard without a policy accepts root and its own user", async () => {
   const behind = await Behind.start((end) => void end.send("welcome").end());
   const guard = await Guard.start({ upstream: behind.path, policy: null });
   assert.equal(await visitAs(0, guard.path), "welcome");
@@ -226,7 +226,7 @@ testGuard("guard without a policy lets in root and its own user", async () => {
   assert.equal(behind.count, 1);
 });
 
-testGuard("guard sends nothing to a server that is not who it has to be", async () => {
+testGuard("guard sends nothing to an upstream of another user", async () => {
   const behind = await Behind.start();
   const right = await Guard.start({ upstream: behind.path, args: ["--upstream-user", "root"] });
   const client = (await End.open(right.path)).send("secret");
@@ -235,7 +235,7 @@ testGuard("guard sends nothing to a server that is not who it has to be", async 
 
   const wrong = await Guard.start({ upstream: behind.path, args: ["--upstream-user", "4001"] });
   assert.equal(await (await End.open(wrong.path)).send("secret").rest(), "");
-  await wrong.tells("cannot be used: ");
+  await wrong.logs("cannot be used: ");
   const server = await behind.next();
   assert.equal(await server.rest(), "");
 });

@@ -17,7 +17,7 @@ for (const [what, body] of Object.entries(BODIES)) {
   for (const early of ["", "EARLY", "x".repeat(200_000)]) {
     const sent = early.length === 0 ? "nothing" : `${early.length} bytes`;
     testGuard(
-      `guard passes ${sent} and a half-close before the 101, after an upgrade with ${what}`,
+      `guard forwards ${sent} and a half-close before the 101, after an upgrade with ${what}`,
       async () => {
         const behind = await Behind.start();
         const guard = await Guard.start({ upstream: behind.path, mode: "http" });
@@ -49,7 +49,7 @@ const REFUSALS: { readonly [what: string]: (server: End) => void } = {
 
 for (const [what, answer] of Object.entries(REFUSALS)) {
   testGuard(
-    `guard closes the connection of an upgrade that the upstream ${what}, whatever is sent behind`,
+    `guard closes the connection of an upgrade that the upstream ${what}, despite later data`,
     async () => {
       const behind = await Behind.start();
       const guard = await Guard.start({ upstream: behind.path, mode: "http" });
@@ -71,24 +71,27 @@ for (const [what, answer] of Object.entries(REFUSALS)) {
   );
 }
 
-testGuard("guard closes what it has for a client that leaves before the answer", async () => {
-  const behind = await Behind.start();
-  const guard = await Guard.start({ upstream: behind.path, mode: "http" });
-  const idle = guard.sockets();
-  const servers: End[] = [];
-  for (const early of ["", "EARLY", "x".repeat(300_000)]) {
-    const client = await End.open(guard.path);
-    client.send(`${upgrade}\r\n${early}`);
-    const server = await behind.next();
-    await server.message(false);
-    servers.push(server);
-    client.destroy();
-  }
-  for (const server of servers) assert.equal(await server.rest(), "");
-  await until(() => guard.sockets() <= idle);
-});
+testGuard(
+  "guard closes the upstream connection of a client that hangs up before the response",
+  async () => {
+    const behind = await Behind.start();
+    const guard = await Guard.start({ upstream: behind.path, mode: "http" });
+    const idle = guard.sockets();
+    const servers: End[] = [];
+    for (const early of ["", "EARLY", "x".repeat(300_000)]) {
+      const client = await End.open(guard.path);
+      client.send(`${upgrade}\r\n${early}`);
+      const server = await behind.next();
+      await server.message(false);
+      servers.push(server);
+      client.destroy();
+    }
+    for (const server of servers) assert.equal(await server.rest(), "");
+    await until(() => guard.sockets() <= idle);
+  },
+);
 
-testGuard("guard waits for a 101 that is late, and passes what was sent meanwhile", async () => {
+testGuard("guard waits for a late 101, and then forwards the buffered data", async () => {
   const behind = await Behind.start();
   const guard = await Guard.start({ upstream: behind.path, mode: "http" });
   const clients = await Promise.all([1, 2].map(() => End.open(guard.path)));
@@ -96,7 +99,7 @@ testGuard("guard waits for a 101 that is late, and passes what was sent meanwhil
   clients[1]!.end();
   const servers = [await behind.next(), await behind.next()];
   for (const server of servers) await server.message(false);
-  await sleep(2500); // longer than the guard waits to look whether the client has left
+  await sleep(2500); // longer than the guard's interval between checks for a hang-up
   for (const server of servers) assert.equal(await server.send(switching).bytes(5), "EARLY");
   for (const client of clients) await client.until(switching);
 });

@@ -54,7 +54,7 @@ const ODD: { readonly [what: string]: readonly [method: string, answer: string] 
 };
 
 for (const when of ["at once", "later", "with the next request"] as const) {
-  testGuard(`guard gives no caller an answer's surplus bytes, sent ${when}`, async () => {
+  testGuard(`guard drops surplus bytes after a response, sent ${when}`, async () => {
     const due = new Set<End>();
     const { behind, callers } = await upstreamOf(async ({ first }, end) => {
       const what = decodeURIComponent(first.split(" ")[1]!.slice(1));
@@ -89,7 +89,7 @@ for (const when of ["at once", "later", "with the next request"] as const) {
   });
 }
 
-testGuard("guard never uses an upstream connection for callers of two identities", async () => {
+testGuard("guard never shares an upstream connection between two peers", async () => {
   const { behind, callers } = await upstreamOf(() => undefined);
   const guard = await Guard.start({ upstream: behind.path, mode: "http" });
   const callerOf = async (uid: number) => {

@@ -1,4 +1,4 @@
-/** Guards in processes of their own, and both ends of what they pass: each byte is the test's. */
+/** Guards as child processes, and clients and upstreams that tests control byte by byte. */
 
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
@@ -16,7 +16,7 @@ import { endAfterEach, type Need, needs, runtimeCommand, testWith } from "./suit
 
 const here = [needs.linux, needs.cc, needs.root, needs.native, safeFolders];
 
-/** A test with real users. */
+/** A test with clients of several users. */
 export function testGuard(
   name: string,
   run: () => void | Promise<void>,
@@ -25,7 +25,7 @@ export function testGuard(
   testWith([...here, ...more], name, run);
 }
 
-/** Something to be found in PATH. */
+/** A command in PATH. */
 export function tool(name: string): Need {
   const folders = (process.env["PATH"] ?? "").split(":");
   return { name, met: folders.some((folder) => existsSync(`${folder}/${name}`)) };
@@ -35,27 +35,27 @@ const flowProgram = here.every(({ met }) => met)
   ? compileProgram(new URL("flow.c", import.meta.url))
   : "";
 
-/** A process of guard_flow.c. */
+/** Starts flow.c. */
 export function flow(...args: readonly (string | number)[]): Child {
   return new Child(flowProgram, args.map(String));
 }
 
-/** One that listens. */
+/** Starts flow.c as a server. */
 export async function flowListening(path: string, ...args: (string | number)[]): Promise<Child> {
   const child = flow("listen", path, ...args);
   assert.deepEqual(await child.json(), { listening: true });
   return child;
 }
 
-/** What one end of a stream has to say in the end. */
+/** The final report of flow.c. */
 export interface Flowed {
   readonly sent: number;
   readonly received: number;
-  /** Whether each byte was the right one, and the end came as an end. */
+  /** Whether all bytes were right, and the stream ended with a half-close. */
   readonly good: boolean;
 }
 
-/** uids that the tests' policies know. */
+/** uids in the policies of the tests. */
 export const USERS = { one: 4001, two: 4002, nobody: 4999 };
 
 const POLICY = `version: 1
@@ -65,7 +65,7 @@ rules:
   - { name: two reads, when: { uid: ${USERS.two} }, actions: ["GET /**", "HEAD /**"], allow: read }
 `;
 
-/** A policy in a file that root alone can write. */
+/** Writes a policy to a file that only root can write. */
 export function policyFile(text: string = POLICY): string {
   const file = join(safeFolder(), "policy.yaml");
   writeFileSync(file, text, { mode: 0o600 });
@@ -78,21 +78,21 @@ export interface Start {
   /** By default `POLICY`; `null` for none. */
   readonly policy?: string | null;
   readonly args?: readonly string[];
-  /** Before the runtime's own command. */
+  /** Words before the runtime's command. */
   readonly prefix?: readonly string[];
   readonly env?: { readonly [name: string]: string };
-  /** Where it listens; `null` if `args` tell. */
+  /** The socket to listen at; `null` if `args` have it. */
   readonly listen?: string | null;
 }
 
-/** So long is waited at most for what has to come, in ms: a test that fails says why. */
-const PATIENCE = 60_000;
+/** How long to wait for an expected line. */
+const TIMEOUT_MS = 60_000;
 
 const running = new Set<ChildProcess>();
 const ends = new Set<End>();
 const upstreams = new Set<Server>();
 
-// What a test leaves must not keep the runner waiting.
+// Open handles would keep the test runner waiting.
 endAfterEach(() => {
   running.forEach((child) => child.kill("SIGKILL"));
   ends.forEach((end) => end.destroy());
@@ -106,7 +106,7 @@ export class Guard {
   readonly path: string;
   readonly child: ChildProcess;
   readonly ended: Promise<{ code: number | null; signal: string | null }>;
-  #told = "";
+  #log = "";
   #seen = 0;
 
   private constructor({ upstream, mode, policy, args, prefix, env, listen }: Start) {
@@ -126,55 +126,55 @@ export class Guard {
       env: { ...process.env, NO_COLOR: "1", NODE_COMPILE_CACHE: compileCache, ...env },
     });
     running.add(this.child);
-    this.child.stderr!.setEncoding("utf8").on("data", (text: string) => this.#told += text);
+    this.child.stderr!.setEncoding("utf8").on("data", (text: string) => this.#log += text);
     this.ended = once(this.child, "close").then(([code, signal]) => {
       running.delete(this.child);
       return { code, signal };
     });
   }
 
-  /** Starts one that may fail to. */
+  /** Starts a guard that may fail. */
   static launch(start: Start): Guard {
     return new Guard(start);
   }
 
-  /** Starts one, and waits until it listens. */
+  /** Starts a guard, and waits until it listens. */
   static async start(start: Start): Promise<Guard> {
     const guard = new Guard(start);
-    await guard.tells("listening at ");
+    await guard.logs("listening at ");
     return guard;
   }
 
-  /** All that it has told. */
-  get told(): string {
-    return this.#told;
+  /** Its output on stderr so far. */
+  get log(): string {
+    return this.#log;
   }
 
-  /** Waits until it tells something that it has not told when last asked. */
-  async tells(text: string): Promise<void> {
-    const deadline = performance.now() + PATIENCE;
+  /** Waits until it logs a text, after the one that was found last. */
+  async logs(text: string): Promise<void> {
+    const deadline = performance.now() + TIMEOUT_MS;
     while (true) {
-      const at = this.#told.indexOf(text, this.#seen);
+      const at = this.#log.indexOf(text, this.#seen);
       if (at !== -1) return void (this.#seen = at + text.length);
       const { exitCode, signalCode } = this.child;
-      assert.ok(exitCode === null && signalCode === null, `no ${text} in: ${this.#told}`);
-      assert.ok(performance.now() < deadline, `after a minute, no ${text} in: ${this.#told}`);
+      assert.ok(exitCode === null && signalCode === null, `no ${text} in: ${this.#log}`);
+      assert.ok(performance.now() < deadline, `after a minute, no ${text} in: ${this.#log}`);
       await sleep(5);
     }
   }
 
   signal(name: "SIGTERM" | "SIGINT" | "SIGHUP"): void {
-    process.kill(this.child.pid!, name); // child.kill(): Deno takes it for the end of the process
+    process.kill(this.child.pid!, name); // Deno marks a child as ended after child.kill()
   }
 
-  /** How many sockets it has open. */
+  /** The number of its open sockets. */
   sockets(): number {
     const folder = `/proc/${this.child.pid}/fd`;
     return readdirSync(folder).filter((fd) => {
       try {
         return readlinkSync(`${folder}/${fd}`).startsWith("socket:");
       } catch {
-        return false; // closed meanwhile
+        return false; // closed in the meantime
       }
     }).length;
   }
@@ -208,21 +208,21 @@ export class End {
     ends.add(this);
   }
 
-  /** The client's. */
+  /** Opens a connection as a client. */
   static async open(path: string): Promise<End> {
     const end = new End(connect({ path, allowHalfOpen: true }));
-    // Bun takes a connection that was closed at once for one that never came about.
+    // Bun reports a connection that was closed at once as a failed one.
     await once(end.socket, "connect").catch(() => {});
     return end;
   }
 
-  /** Sends text, each of whose characters is a byte. */
+  /** Sends text in Latin-1: one byte per character. */
   send(text: string): this {
     this.socket.write(Buffer.from(text, "latin1"));
     return this;
   }
 
-  /** Sends no more. */
+  /** Half-closes the connection. */
   end(): this {
     this.socket.end();
     return this;
@@ -233,7 +233,7 @@ export class End {
     this.socket.destroy();
   }
 
-  /** What comes, up to and including this. */
+  /** The received text up to and including `text`. */
   async until(text: string): Promise<string> {
     let at: number;
     while ((at = this.#joined().indexOf(text, 0, "latin1")) === -1) {
@@ -247,13 +247,13 @@ export class End {
     return this.#take(count);
   }
 
-  /** All that comes until the other side ends. */
+  /** The received text until the other side half-closes. */
   async rest(): Promise<string> {
     while (!this.#isOver) await this.#moreOrEnd();
     return this.#take(this.#length);
   }
 
-  /** The next message: its head, and its body as its headers say. */
+  /** The next message: its head, and its body, framed by its headers. */
   async message(hasBody = true): Promise<Message> {
     const lines = (await this.until("\r\n\r\n")).trimEnd().split("\r\n");
     const first = lines.shift()!;
@@ -280,7 +280,7 @@ export class End {
     return { first, status: Number(first.split(" ")[1]), fields, header, body, trailers };
   }
 
-  /** Sends a request, and reads the answer. */
+  /** Sends a request, and returns the response. */
   ask(target: string, method = "GET"): Promise<Message> {
     this.send(`${method} ${target} HTTP/1.1\r\nHost: x\r\n\r\n`);
     return this.message(method !== "HEAD");
@@ -314,27 +314,27 @@ export interface Message {
   /** Request line or status line. */
   readonly first: string;
   readonly status: number;
-  /** As they were sent. */
+  /** As sent, in order. */
   readonly fields: readonly (readonly [name: string, value: string])[];
-  /** By its name in small letters; all of them. */
+  /** All values of a header, by its name in lower case. */
   header(name: string): string;
   readonly body: string;
   readonly trailers: string;
 }
 
-/** A server behind a guard, whose connections the test handles one by one. */
+/** An upstream whose connections the test handles one by one. */
 export class Behind {
   readonly path: string;
   readonly #waiting: End[] = [];
   #wake = () => {};
-  /** How many connections there were. */
+  /** The number of connections so far. */
   count = 0;
 
   private constructor(path: string) {
     this.path = path;
   }
 
-  /** @param serve Handles each connection; without, `next()` gives them out. */
+  /** @param serve Handles each connection. Without it, `next()` returns them. */
   static async start(serve?: (end: End) => unknown, path = freshPath("up.sock")): Promise<Behind> {
     const behind = new Behind(path);
     const server = createServer({ allowHalfOpen: true }, (socket) => {
@@ -358,7 +358,7 @@ export class Behind {
   }
 }
 
-/** Answers request after request of a connection. */
+/** Answers all requests of a connection. */
 export async function answerAll(
   end: End,
   answer: (request: Message) => string | Promise<string>,
@@ -366,7 +366,7 @@ export async function answerAll(
   while (true) end.send(await answer(await end.message()));
 }
 
-/** An answer whose body has a length. */
+/** A response with Content-Length. */
 export function answerOf(body: string, status = "200 OK"): string {
   return `HTTP/1.1 ${status}\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 }
