@@ -176,9 +176,6 @@ export function logError(error: unknown): ExitCode {
   return 2;
 }
 
-/** The former name of {@link logError}. */
-export { logError as tellError };
-
 /** Whether the runtime denied a permission: Deno, or Node with --permission. */
 function isDenied(error: unknown): error is Error {
   return error instanceof Error &&

@@ -24,11 +24,11 @@ import { accountId, accountName } from "../system/accounts.ts";
 import {
   columns,
   type ExitCode,
+  logError,
   paint,
   print,
   printable,
   printJson,
-  tellError,
   UsageError,
 } from "./output.ts";
 
@@ -191,7 +191,7 @@ function refused(error: unknown, { json }: PolicyCommandOptions, code: 1 | 2): R
   if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
   const { message, hint, problems } = error;
   const isUnread = problems === undefined;
-  if (!json || isUnread || code === 2) tellError(error);
+  if (!json || isUnread || code === 2) logError(error);
   const data = { ok: false, message, hint, problems: problems ?? [] };
   return { code: isUnread ? 2 : code, data };
 }
