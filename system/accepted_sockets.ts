@@ -3,6 +3,7 @@
  * what the kernel tells of each: Deno.listen, and the http server of Bun.
  */
 
+import { host } from "../adapters/host.ts";
 import type { LinuxCalls } from "../adapters/libc.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
 import { NO_ID } from "../core/credentials.ts";
@@ -205,6 +206,14 @@ class FreeDescriptorHints {
     this.#least = Infinity;
     return undefined;
   }
+}
+
+/**
+ * Returns whether an API of this runtime hides the descriptors of its connections (Deno.listen, Bun's
+ * node:http), so that they are searched for.
+ */
+export function hidesDescriptors(): boolean {
+  return host().runtime !== "node";
 }
 
 /**

@@ -14,7 +14,7 @@ import { nodeFs, nodePath } from "../adapters/builtins.ts";
 import { openedSystem } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { unsafeFolderReason } from "../core/ownership.ts";
-import { isBoundHere } from "./accepted_sockets.ts";
+import { hidesDescriptors, isBoundHere } from "./accepted_sockets.ts";
 import { ownUid } from "./accounts.ts";
 import { hasNoAcl, removeAcls } from "./acl.ts";
 import { stolen } from "./owned_descriptor.ts";
@@ -329,7 +329,10 @@ export class PrivateFolder {
    */
   freeSocket(): string {
     this.#clear(); // removes sockets of servers that were killed during their start
-    const found = this.#sockets().find((socket) => !isBoundHere(socket));
+    // A descriptor search needs a name to which no other socket of this process is bound. The check takes
+    // up to 5 ms, so it is skipped where nothing is searched for.
+    const isTaken = hidesDescriptors() ? isBoundHere : () => false;
+    const found = this.#sockets().find((socket) => !isTaken(socket));
     if (found !== undefined) return found;
     const why = `${SOCKET_NAMES.length} sockets of this process are still bound there`;
     throw this.#purpose.error(why, "Close former servers of this path, and their connections");

@@ -452,7 +452,7 @@ const boundNames = (path: string): string[] =>
   });
 
 testWith(
-  here,
+  [...here, needs.hiddenDescriptors],
   "listen() does not bind a path to which a socket of the process is still bound",
   async () => {
     const path = freshPath();
@@ -475,7 +475,7 @@ testWith(
 );
 
 testWith(
-  here,
+  [...here, needs.hiddenDescriptors],
   "listen() fails when too many sockets of the process are bound at a path",
   async () => {
     const path = freshPath();

@@ -57,6 +57,7 @@ export const needs = {
   linux: { name: "Linux", met: on.os === "linux" },
   peerPidfd: { name: "SO_PEERPIDFD: Linux 6.5, not emulated", met: hasPeerPidfd() },
   macos: { name: "macOS", met: on.os === "darwin" },
+  hiddenDescriptors: { name: "a runtime that hides descriptors", met: runtime !== "node" },
   root: { name: "root", met: process.getuid?.() === 0 },
   cc: { name: "a C compiler", met: succeeds("cc", "--version") },
   pidNamespace: { name: "leave to make pid namespaces", met: succeeds("unshare", "-fp", "true") },
