@@ -30,7 +30,7 @@ import type { MiddlewareHandler } from "hono";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/decide/decision.ts";
 import type { Policy } from "../core/policy/policy.ts";
-import { decisionOf, peerOf } from "./admission/attach.ts";
+import { decisionOf, peerOf, type RequestLike } from "./admission/attach.ts";
 import { BAD_TARGET, forbidden, responseOf } from "./http/problem.ts";
 import { targetOf } from "./http/request_target.ts";
 
@@ -60,7 +60,7 @@ export function requirePeer(policy?: Policy): MiddlewareHandler<PeerEnv> {
   }
   return async (context, next) => {
     // Other adapters from node:http to fetch put the incoming message into the environment.
-    const { incoming } = (context.env ?? {}) as { readonly incoming?: object };
+    const { incoming } = (context.env ?? {}) as { readonly incoming?: RequestLike };
     const request = incoming ?? context.req.raw;
     const peer = peerOf(request);
     const { method, url } = context.req.raw;

@@ -6,7 +6,10 @@ import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { Admitted } from "./admission.ts";
 
 /** An `http.IncomingMessage`, a `Request` that `serve()` passed to its handler, or a connection. */
-export type RequestLike = object;
+export type RequestLike =
+  | { readonly method?: string | undefined; readonly url?: string | undefined }
+  | { readonly writable: boolean; destroy(): unknown }
+  | { readonly remoteAddr: unknown; close(): void };
 
 // Properties instead of WeakMaps, which cost ten times as much for each request.
 const ADMITTED = Symbol("ucred.admitted");
@@ -25,7 +28,7 @@ export function attachAdmission(carrier: object, admitted: Admitted): void {
 }
 
 /** Attaches the decision about a request, for `decisionOf()`. */
-export function attachDecision(request: RequestLike, decision: Decision): void {
+export function attachDecision(request: object, decision: Decision): void {
   (request as Carrier)[DECISION] = decision;
 }
 
@@ -57,7 +60,7 @@ export function decisionOf(request: RequestLike): Decision {
  * Returns the accepted connection of a request; `undefined` if it does not belong to a server of this
  * library.
  */
-export function admittedOf(request: RequestLike): Admitted | undefined {
+export function admittedOf(request: object): Admitted | undefined {
   return (request as Carrier)[ADMITTED] ?? (request as Carrier).socket?.[ADMITTED];
 }
 

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { identify } from "../../mod.ts";
-import { createServer, decisionOf, peerOf } from "../../servers/http.ts";
+import { createServer, decisionOf, peerOf, type RequestLike } from "../../servers/http.ts";
 import { freshPath } from "../support/peers.ts";
 import { until } from "../support/suite.ts";
 import {
@@ -152,7 +152,10 @@ testEach("peerOf() and decisionOf() work during and after the handler", async (k
 test("peerOf() and decisionOf() throw for requests of other servers", () => {
   for (const other of [{}, new Request("http://x/"), { socket: null }, { socket: {} }]) {
     for (const ask of [peerOf, decisionOf]) {
-      assert.throws(() => ask(other), { name: "UcredError", code: "ERR_UCRED_NO_PEER" });
+      assert.throws(() => ask(other as RequestLike), {
+        name: "UcredError",
+        code: "ERR_UCRED_NO_PEER",
+      });
     }
   }
 });

@@ -16,6 +16,7 @@ import {
   type HttpServer,
   type HttpServerOptions,
   peerOf,
+  type RequestLike,
   serve,
   type ServeOptions,
   type ServerStats,
@@ -34,7 +35,7 @@ export interface Ask {
   readonly decision: Decision;
   readonly signal: AbortSignal;
   /** The argument for `peerOf()`. */
-  readonly request: object;
+  readonly request: RequestLike;
   header(name: string): string | undefined;
   body(): AsyncIterable<Uint8Array>;
 }
