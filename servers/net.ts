@@ -30,13 +30,7 @@ import {
   warn,
 } from "./admission/admission.ts";
 import { attempt, requireHandler } from "./admission/handler.ts";
-import {
-  type CloseOptions,
-  type ListenArguments,
-  Listening,
-  parseListen,
-  type SafeServer,
-} from "./listen/lifecycle.ts";
+import { type CloseOptions, Lifecycle, type SafeServer } from "./listen/lifecycle.ts";
 
 export type { Peer } from "../core/peer.ts";
 export type { Decision } from "../core/policy/decide/decision.ts";
@@ -144,13 +138,10 @@ const CLOSE_TIMEOUT_MS = 1000;
 
 class AdmittingServer extends Server {
   readonly #admission: Admission;
-  readonly #listening: Listening;
+  readonly #lifecycle: Lifecycle;
   readonly #refusalMessage: NetServerOptions["refusalMessage"];
-  /** Accepted sockets that have not emitted "close". */
-  #open = 0;
   /** Key of each socket's admission by this server. Another server may have admitted the same socket, too. */
   readonly #admitted = Symbol("ucred.admitted");
-  readonly #onEmpty: (() => void)[] = [];
 
   constructor(
     { policy, pin, limits, audit, decideAt, refusalMessage, ...options }: NetServerOptions,
@@ -159,9 +150,9 @@ class AdmittingServer extends Server {
     super(options);
     this.#admission = new Admission({ policy, pin, limits, audit }, decideAt);
     this.#refusalMessage = refusalMessage;
-    this.#listening = new Listening({
+    this.#lifecycle = new Lifecycle({
       listen: (where, backlog) => super.listen({ ...where, backlog }),
-      close: (done) => super.close((error) => this.#whenEmpty(() => done(error))),
+      close: (done) => super.close(done),
       address: () => super.address(),
       closeIdle: () => {}, // only the handler knows which connections are idle
       cut: () => this.#admission.closeAll(),
@@ -174,28 +165,21 @@ class AdmittingServer extends Server {
 
   override emit(event: string | symbol, ...args: unknown[]): boolean {
     if (event === "connection") return this.#admit(args[0] as Socket);
-    return this.#listening.intercept(event, args[0]) || super.emit(event as string, ...args);
+    return this.#lifecycle.consumeStartEvent(event, args[0]) ||
+      super.emit(event as string, ...args);
   }
 
   override listen(...args: unknown[]): this {
-    const { options, onListening } = parseListen(args as unknown as ListenArguments);
-    if (onListening !== undefined) this.once("listening", onListening);
-    this.#listening.start(options);
+    this.#lifecycle.listen(args, (run) => this.once("listening", run));
     return this;
   }
 
   override close(how?: CloseOptions | ((error?: Error) => void)): this {
-    if (typeof how !== "object") {
-      this.#listening.close({}, how ?? (() => {}));
-      return this;
-    }
-    return new Promise<void>((resolve, reject) => {
-      this.#listening.close(how, (error) => error === undefined ? resolve() : reject(error));
-    }) as unknown as this;
+    return (this.#lifecycle.close(how) ?? this) as unknown as this;
   }
 
   override address(): string | null {
-    return this.#listening.path ?? null;
+    return this.#lifecycle.path ?? null;
   }
 
   stats(): ServerStats {
@@ -210,11 +194,10 @@ class AdmittingServer extends Server {
       return true;
     }
     (socket as MarkedSocket)[this.#admitted] = answer;
-    this.#open++;
+    this.#lifecycle.opened();
     socket.once("close", () => {
-      this.#open--;
       this.#admission.ended(answer);
-      if (this.#open === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
+      this.#lifecycle.closed();
     });
     try {
       return super.emit("connection", socket);
@@ -222,12 +205,6 @@ class AdmittingServer extends Server {
       this.#fail(socket, answer, error);
       return true;
     }
-  }
-
-  /** The runtime's connection count reaches 0 before the last socket emits "close", so we keep our own. */
-  #whenEmpty(run: () => void): void {
-    if (this.#open === 0) run();
-    else this.#onEmpty.push(run);
   }
 
   #refuse(socket: Socket, refused: RefusedConnection): void {

@@ -14,7 +14,11 @@ export interface FetchContext {
   readonly decision: Decision;
 }
 
-/** The HTTP engine: the runtime's `node:http`, or in Deno the engine of `Deno.serve`. */
+/**
+ * The HTTP engine: the runtime's `node:http`, or in Deno the engine of `Deno.serve`.
+ *
+ * @experimental "deno" calls an undocumented function of Deno. Without it, `serve()` uses "node:http".
+ */
 export type Engine = "node:http" | "deno";
 
 /** Options of `serve()`. */

@@ -105,19 +105,23 @@ export interface NativeServer {
 }
 
 /** The lifecycle of one server. */
-export class Listening {
+export class Lifecycle {
   readonly #native: NativeServer;
   /** Receives the server's path, and the address that its connections are bound to. */
-  readonly #onPlace: (path: string, boundTo: string) => void;
+  readonly #onBound: (path: string, boundTo: string) => void;
+  /** Accepted sockets that have not emitted "close". */
+  #open = 0;
+  readonly #onEmpty: (() => void)[] = [];
+  #isClosing = false;
   #waiting: { resolve(): void; reject(error: unknown): void } | undefined;
   #started: Promise<void> | undefined;
-  #place: BoundPath | undefined;
+  #bound: BoundPath | undefined;
   #path: string | undefined;
   #notification: Notification | undefined;
 
-  constructor(native: NativeServer, onPlace: (path: string, boundTo: string) => void) {
+  constructor(native: NativeServer, onBound: (path: string, boundTo: string) => void) {
     this.#native = native;
-    this.#onPlace = onPlace;
+    this.#onBound = onBound;
   }
 
   /** The path at which the server listens; `undefined` while it does not. */
@@ -125,8 +129,47 @@ export class Listening {
     return this.#path;
   }
 
+  /** The number of accepted sockets that have not emitted "close". */
+  get open(): number {
+    return this.#open;
+  }
+
+  /** Whether the server stops listening and waits for connections. */
+  get isClosing(): boolean {
+    return this.#isClosing;
+  }
+
+  /** Counts an accepted socket. */
+  opened(): void {
+    this.#open++;
+  }
+
+  /** Uncounts a socket that has emitted "close". */
+  closed(): void {
+    this.#open--;
+    if (this.#open === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
+  }
+
+  /** Implements `listen()` of the server. `once` adds a listener of "listening". */
+  listen(args: readonly unknown[], once: (onListening: () => void) => void): void {
+    const { options, onListening } = parseListen(args as unknown as ListenArguments);
+    if (onListening !== undefined) once(onListening);
+    this.#listenOnce(options);
+  }
+
+  /** Implements `close()` of the server. Returns a promise if it is called with options. */
+  close(how?: CloseOptions | ((error?: Error) => void)): Promise<void> | undefined {
+    if (typeof how !== "object") {
+      this.#close({}, how ?? (() => {}));
+      return undefined;
+    }
+    return new Promise<void>((resolve, reject) => {
+      this.#close(how, (error) => error === undefined ? resolve() : reject(error));
+    });
+  }
+
   /** Consumes "listening" or "error" of the native server during start-up; returns whether it did. */
-  intercept(event: unknown, error?: unknown): boolean {
+  consumeStartEvent(event: unknown, error?: unknown): boolean {
     const waiting = this.#waiting;
     if (waiting === undefined || (event !== "listening" && event !== "error")) return false;
     this.#waiting = undefined;
@@ -136,7 +179,7 @@ export class Listening {
   }
 
   /** Starts listening. @throws {UcredError} `ERR_UCRED_LISTEN` if the server listens already. */
-  start(options: ListenOptions): void {
+  #listenOnce(options: ListenOptions): void {
     if (this.#started !== undefined) {
       const hint = "Create one server for each socket";
       throw new UcredError("ERR_UCRED_LISTEN", "Cannot listen: the server listens already", {
@@ -160,7 +203,7 @@ export class Listening {
       const name = options.systemd === true ? undefined : options.systemd;
       const { fd, path, giveBack } = takeInherited(name);
       try {
-        this.#onPlace(path, path);
+        this.#onBound(path, path);
         await this.#listen({ fd }, backlog);
       } catch (error) {
         giveBack();
@@ -170,8 +213,8 @@ export class Listening {
     } else {
       let isBound = false;
       try {
-        this.#place = await bindSocketPath(options, async (path) => {
-          this.#onPlace(options.path, path);
+        this.#bound = await bindSocketPath(options, async (path) => {
+          this.#onBound(options.path, path);
           await this.#listen({ path }, backlog);
           isBound = true;
         });
@@ -179,8 +222,8 @@ export class Listening {
         if (isBound) this.#native.close(() => {});
         throw error;
       }
-      this.#path = this.#place.path;
-      this.#onPlace(this.#path, this.#place.boundTo);
+      this.#path = this.#bound.path;
+      this.#onBound(this.#path, this.#bound.boundTo);
     }
     this.#notification = options.notify === true ? new Notification() : undefined;
     this.#notification?.ready();
@@ -204,19 +247,26 @@ export class Listening {
    *
    * @param done Called when the last connection has ended.
    */
-  close(options: CloseOptions, done: (error?: Error) => void): void {
+  #close(options: CloseOptions, done: (error?: Error) => void): void {
     const startTimer = closeTimer(options);
     const close = () => {
-      this.#place?.remove(); // before the socket closes: until then its inode number is not reused
-      this.#place = undefined;
+      this.#bound?.remove(); // before the socket closes: until then its inode number is not reused
+      this.#bound = undefined;
       this.#path = undefined;
       this.#notification?.stopping();
       this.#notification = undefined;
       const stopTimer = startTimer(() => this.#native.cut());
-      this.#native.close((error) => {
+      this.#isClosing = true;
+      const end = (error?: Error) => {
         stopTimer();
+        this.#isClosing = false;
         this.#started = undefined;
         done(error);
+      };
+      this.#native.close((error) => {
+        // The runtime's connection count reaches 0 before the last socket emits "close", so we keep our own.
+        if (this.#open === 0) end(error);
+        else this.#onEmpty.push(() => end(error));
       });
       this.#native.closeIdle();
     };
@@ -248,7 +298,7 @@ export function closeTimer(options: CloseOptions): (cut: () => void) => () => vo
 }
 
 /** Parses the arguments of `listen()`. @throws {TypeError} If they do not ask for a Unix socket. */
-export function parseListen(
+function parseListen(
   [where, ...rest]: ListenArguments,
 ): { readonly options: ListenOptions; readonly onListening: (() => void) | undefined } {
   const onListening = rest.find((each) => typeof each === "function");
