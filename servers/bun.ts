@@ -153,6 +153,7 @@ interface BunGlobal {
  * Listens with `Bun.listen`. Each connection is identified before `open` is called; rejected connections
  * reach no handler.
  *
+ * @experimental Reads the undocumented `fd` of Bun's sockets. Without it, connections are refused.
  * @returns The server, once it listens.
  * @throws {UcredError} `ERR_UCRED_LISTEN` if listening fails.
  * @throws {TypeError} If an option is unknown or has the wrong type, or the runtime is not Bun.

@@ -79,6 +79,8 @@ export interface PeerListener<C> extends AsyncIterableIterator<PeerConnection<C>
  * path: their connections cannot be told apart. A connection counts as open until `conn.close()`, or for up
  * to a second after its streams have closed it.
  *
+ * @experimental Deno does not expose the descriptor of a connection, so it is searched for among those of the
+ * process. If a future Deno accepts connections in another way, they are refused.
  * @param listener The listener. It is closed when the iteration ends.
  * @throws {TypeError} If `listener` is not a Unix listener, or an option is unknown.
  * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on systems other than Linux; `ERR_UCRED_LISTEN` if
