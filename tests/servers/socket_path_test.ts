@@ -384,7 +384,7 @@ testWith(
       plant();
       const before = access(planted);
       const { message, hint } = await refusal({ path });
-      const why = "(belongs to uid 1000|is no folder|has mode 0755 and not 0700)";
+      const why = "(belongs to uid 1000|is not a folder|has mode 0755 and not 0700)";
       assert.match(message, new RegExp(`"\\.s\\.ucred" is in its folder, and ${why}$`), name);
       assert.match(hint, name.startsWith("another's") ? /^Use a folder / : /^Move it away/, name);
       assert.deepEqual([readdirSync(folder), access(planted)], [[".s.ucred"], before], name);
