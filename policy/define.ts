@@ -1,4 +1,4 @@
-/** Policies whose names are those of this system. */
+/** Makes policies that resolve names with this system's accounts. */
 
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { checkPolicy, type Resolve } from "../core/policy/document/check.ts";
@@ -13,9 +13,9 @@ import type { Accounts, Named, NamedKind, PolicyDocument } from "../core/policy/
 import { compilePolicy, type RulePolicy } from "../core/policy/policy.ts";
 import { idOf, localNames, ownUid } from "../system/accounts.ts";
 
-/** What names in a policy are resolved with. */
+/** Options of {@link definePolicy}. */
 export interface DefineOptions {
-  /** Names → ids; by default the system's account database. */
+  /** Resolves names to ids. Default: the system's account database. */
   readonly accounts?: Accounts | undefined;
 }
 
@@ -23,17 +23,17 @@ export interface DefineOptions {
 export const DEFINE_OPTIONS: OptionNames<DefineOptions> = { accounts: true };
 
 /**
- * Makes a policy of rules: the first one that matches decides, and where none does the answer is no.
+ * Makes a policy from rules: the first rule that matches decides; without a match the answer is no.
  *
- * Names of users and groups are resolved now, through the system's account database unless `accounts`
- * is given. A policy without names and without `sameUser` asks the system nothing.
+ * Names of users and groups are resolved now, with the system's account database unless `accounts` is
+ * given. A policy without names and without `sameUser` makes no system call.
  *
- * @param document The rules, as data. Not kept.
- * @throws {UcredError} `ERR_UCRED_POLICY` if anything is wrong with the document, all of it in the
- * message; as `identify()` does where a name cannot be looked up.
- * @throws {TypeError} If there is no option of a name.
+ * @param document The rules, as data. It is copied.
+ * @throws {UcredError} `ERR_UCRED_POLICY` if the document has mistakes: `problems` lists them. As
+ * `identify()` does if a name cannot be looked up.
+ * @throws {TypeError} If an option is unknown.
  *
- * @example Root may do everything, a user may read, nobody else
+ * @example Root may read and write, users may read
  * ```ts
  * import { definePolicy } from "ucred";
  *
@@ -60,7 +60,7 @@ export function definePolicy(document: PolicyDocument, options: DefineOptions = 
 }
 
 /**
- * {@link definePolicy} for data from anywhere, with the problems where there are any.
+ * Checks and compiles data of any origin. Returns the policy, or the problems.
  *
  * @param where Path in the document → "file:line:column".
  */

@@ -1,4 +1,4 @@
-/** File → policy, if the file is as safe from others as what it protects. */
+/** Loads a policy from a file that only root and the server's user can change. */
 
 import {
   type BigIntStats,
@@ -23,12 +23,11 @@ import { textOf, visible } from "../core/text.ts";
 import { hasOwnGroupOnly, isTrusted } from "../system/trusted_owner.ts";
 import { parse, type ParseOptions } from "./parse.ts";
 
-/** How a file is to be read. */
+/** Options of {@link loadPolicy}. */
 export interface LoadOptions extends Omit<ParseOptions, "file"> {
   /**
-   * Whether the file, or a folder on the way to it, may belong to, or be written by, others than root
-   * and the server's own user. By default `false`, since whoever can write the policy, or put another
-   * in its place, can let himself in.
+   * Accept a file, or a folder on its path, that users other than root and the server's own user own or
+   * can write to. Default: `false`, since a user who can change or replace the policy can admit itself.
    */
   readonly allowUnsafeOwner?: boolean | undefined;
 }
@@ -43,16 +42,16 @@ export const LOAD_OPTIONS: OptionNames<LoadOptions> = {
 /**
  * Reads a policy from a file, YAML or JSON.
  *
- * The file and every folder on the way to it, from `/` on, must belong to root or to the server's own
- * user, and nobody else may write to them, as with sshd's `StrictModes`. A group may write whose only
- * member is certainly the server's own user, as umask 002 has it. Where there are links on the
- * way, that goes for the folders that they stand in and for those that they lead through. A folder
- * that everybody may add files to, as /tmp, is refused.
+ * The file and every folder on its path, from `/` on, must belong to root or to the server's own user,
+ * and no other user may write to them, as with sshd's `StrictModes`. A group may write if the server's own
+ * user is certainly its only member, as with umask 002. The folders of symbolic links on the path, and the
+ * folders that the links lead through, are checked as well. A folder that every user can add files to,
+ * such as /tmp, is rejected.
  *
  * @throws {UcredError} `ERR_UCRED_POLICY` if the file cannot be read, may be written or replaced by
- * others, is no regular file, is longer than 16 MiB, is not in UTF-8, changes while it is read, or
- * anything is wrong in it.
- * @throws {TypeError} If there is no option of a name.
+ * others, is not a regular file, is longer than 16 MiB, is not in UTF-8, changes while it is read, or
+ * has mistakes.
+ * @throws {TypeError} If an option is unknown.
  *
  * @example A policy file
  * ```ts
@@ -73,22 +72,22 @@ export function loadPolicy(path: string, options: LoadOptions = {}): RulePolicy 
   return parse(file.text, { ...options, file: path });
 }
 
-/** What a file held. */
+/** The contents of a file. */
 export interface PolicyFile {
   readonly text: string;
   /** {@link stampOf} the file, before it was read and after. */
   readonly stamp: string;
 }
 
-/** What differs if a file was replaced, written to, or given to others. */
+/** A text that changes when the file is replaced or written to, or its owner or mode changes. */
 export function stampOf(file: BigIntStats): string {
   const { dev, ino, size, mtimeNs, ctimeNs, mode, uid } = file;
   return [dev, ino, size, mtimeNs, ctimeNs, mode, uid].join(" ");
 }
 
 /**
- * Reads a file that is safe from others; `undefined` if it changes meanwhile, or is not the one with
- * the stamp that is expected.
+ * Reads a file after checking its owners. Returns `undefined` if the file changes meanwhile, or has
+ * another stamp than `expected`.
  *
  * @throws {UcredError} `ERR_UCRED_POLICY`
  */
@@ -118,10 +117,10 @@ export function readPolicyFile(
   }
 }
 
-/** More than the longest text that is parsed takes in UTF-8. */
+/** At least the UTF-8 size of the longest text that is parsed. */
 const MAX_FILE_BYTES = 16 << 20;
 
-/** What is in the file; a byte more than its size if it has grown. */
+/** Reads the file; one byte more than its size if it has grown. */
 function readAll(path: string, fd: number, file: BigIntStats): Uint8Array {
   requireFile(path, file);
   if (file.size > MAX_FILE_BYTES) {
@@ -157,12 +156,12 @@ function requireFile(path: string, file: BigIntStats): void {
   throw unreadable(path, new Error(`it is ${what}, and no regular file`));
 }
 
-/** As many links as Linux follows. */
+/** The limit of Linux: path_resolution(7). */
 const MAX_SYMLINKS = 40;
 
 /**
- * Goes the way to the file, name by name. Throws if others can write to the file, or to a folder on
- * the way and so replace what is in it; `false` if the path leads elsewhere now.
+ * Walks the path name by name. Throws if other users can write to the file or to a folder on the path;
+ * returns `false` if the path now leads to another file.
  */
 function isSafe(path: string, file: BigIntStats): boolean {
   requireSafe(path, "it", path, ownershipOf(file));
@@ -201,7 +200,7 @@ function ownershipOf({ uid, gid, mode }: BigIntStats): GroupOwnership {
   return { uid: Number(uid), gid: Number(gid), mode: Number(mode) };
 }
 
-/** @param name The file or folder that `what` is about. */
+/** @param name Path of the file or folder that `what` describes. */
 function requireSafe(path: string, what: string, name: string, entry: GroupOwnership): void {
   // If others can change where the path of the file leads, the check of its folders fails after this.
   const why = unsafeFileReason(entry, isTrusted, () => hasOwnGroupOnly(realpathSync(name), entry));
@@ -227,7 +226,7 @@ const KUBERNETES = "In Kubernetes mount the file by subPath, have an init contai
   `${ALLOW}; ` +
   "docs/troubleshooting.md shows each";
 
-/** Whether the kubelet keeps a folder's files: they are links through "..data". */
+/** Whether a folder is a volume of the kubelet: its files are symbolic links through "..data". */
 function isKubernetesVolume(folder: string): boolean {
   return lstatSync(`${folder}/..data`, { throwIfNoEntry: false })?.isSymbolicLink() === true;
 }

@@ -1,4 +1,4 @@
-/** Text → policy: YAML or JSON, and for everything that is wrong the line and column. */
+/** Parses a policy from YAML or JSON. Each problem has its line and column. */
 
 import { type PolicyProblem, UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
@@ -16,13 +16,12 @@ import { visible } from "../core/text.ts";
 import { checkDocument, DEFINE_OPTIONS, type DefineOptions } from "./define.ts";
 import { type Contents, type Faulty, type Found, readYaml } from "./yaml.ts";
 
-/** How a text is to be read. */
+/** Options of {@link parsePolicy}. */
 export interface ParseOptions extends DefineOptions {
-  /** What the text is called in errors; by default "policy". */
+  /** Name of the text in errors. Default: "policy". */
   readonly file?: string | undefined;
   /**
-   * Whether the tests in the policy are run: one that fails is a problem like any other, and the policy
-   * is refused. By default `false`.
+   * Run the tests in the policy, and reject it if a test fails. Default: `false`.
    */
   readonly runTests?: boolean | undefined;
 }
@@ -37,15 +36,14 @@ export const PARSE_OPTIONS: OptionNames<ParseOptions> = {
 /**
  * Reads a policy from YAML 1.2 or JSON.
  *
- * Of YAML what misleads is refused: other tags than those of the core schema, merge keys, aliases as
- * names, `yes`, `no`, `on`, `off`, `y`, `n` and numbers such as 0755 without quotes, characters that do not show.
+ * Misleading YAML is rejected: tags outside the core schema, merge keys, aliases as names, `yes`, `no`,
+ * `on`, `off`, `y`, `n` and numbers such as 0755 without quotes, and invisible characters.
  *
- * @param text At most 4 Mi characters, a million words, marks and spaces, and a thousand aliases, which
- * count as what they stand for: a million values in all, 64 deep.
- * @throws {UcredError} `ERR_UCRED_POLICY` if anything is wrong: the message has a line for each
- * problem, "file:line:column: what is wrong"; the first hundred, and how many more. As
- * `definePolicy()` does otherwise.
- * @throws {TypeError} If `text` is no string, or there is no option of a name.
+ * @param text At most 4 Mi characters, a million tokens and a thousand aliases. Each alias counts as the
+ * values that it stands for: at most a million values in all, nested 64 deep.
+ * @throws {UcredError} `ERR_UCRED_POLICY` if the text has mistakes. `problems` lists the first hundred, and
+ * the message has a line "file:line:column: message" for each. Otherwise as `definePolicy()` does.
+ * @throws {TypeError} If `text` is not a string, or an option is unknown.
  *
  * @example A policy in YAML
  * ```ts
@@ -66,7 +64,7 @@ export function parsePolicy(text: string, options: ParseOptions = {}): RulePolic
   return parse(text, options);
 }
 
-/** {@link parsePolicy}, with options that were checked. */
+/** {@link parsePolicy} with checked options. */
 export function parse(text: string, options: ParseOptions): RulePolicy {
   if (typeof text !== "string") throw new TypeError("text is a string");
   const { file, runTests: areTestsRun = false } = ownOf(options);
@@ -120,7 +118,7 @@ function withoutByteOrderMark(text: string): string {
   return text.startsWith("\ufeff") ? text.slice(1) : text;
 }
 
-/** What else is wrong with a text that cannot be read whole, in the order of the text. */
+/** Adds the problems of the readable part of a text with syntax errors, in the order of the text. */
 function withOthers({ problems, rest }: Faulty, options: ParseOptions): Problems<Found> {
   if (rest === undefined || problems.isFull) return problems;
   const found = [...problems.first];
@@ -162,7 +160,7 @@ function failuresOf(
   return failures;
 }
 
-/** Where the lines of a text begin. */
+/** Converts offsets in a text to lines and columns. */
 class Lines {
   readonly #text: string;
   #starts: readonly number[] | undefined;

@@ -1,4 +1,4 @@
-/** A policy that follows its file: a bad file never replaces a good policy. */
+/** Reloads a policy when its file changes. A bad file never replaces a good policy. */
 
 import { stat } from "node:fs/promises";
 import process from "node:process";
@@ -19,13 +19,12 @@ import {
 } from "./load.ts";
 import { parse } from "./parse.ts";
 
-/** How a file is to be followed. */
+/** Options of {@link watchPolicy}. */
 export interface WatchOptions extends LoadOptions {
-  /** Called when a policy has replaced the one before. */
+  /** Called after a new policy has replaced the previous one. */
   readonly onReload?: ((policy: RulePolicy) => void) | undefined;
   /**
-   * Called when the file cannot be used: once for each problem, however long it stays. Without it a
-   * process warning tells.
+   * Called when the file cannot be used, once per problem. By default a process warning reports it.
    */
   readonly onError?: ((error: UcredError) => void) | undefined;
 }
@@ -36,44 +35,42 @@ const WATCH_OPTIONS: OptionNames<WatchOptions> = {
   onError: true,
 };
 
-/** A policy that follows its file. Each decision is made by one policy, the one in force. */
+/** A policy that is reloaded when its file changes. One policy makes each decision. */
 export interface WatchedPolicy extends RulePolicy {
-  /** The policy in force. It does not follow the file. */
+  /** The policy in force, which never changes itself. */
   readonly current: RulePolicy;
-  /** What keeps the file as it is now from being used; `undefined` if nothing does. */
+  /** Why the current file cannot be used; `undefined` if it can. */
   readonly error: UcredError | undefined;
   /**
-   * Reads the file now, changed or not, and resolves its names again: for SIGHUP. A bad file is
-   * reported, as when it is noticed.
+   * Reads the file now, changed or not, and resolves its names again: for SIGHUP. Reports a bad file.
    *
-   * @returns Whether the policy was replaced. Once closed: `false`.
+   * @returns Whether the policy was replaced; `false` after `close()`.
    */
   reload(): boolean;
-  /** Follows the file no longer. The policy in force stays. May be called again. */
+  /** Stops watching. The policy in force stays. May be called again. */
   close(): void;
   /** {@link WatchedPolicy.close}, for `using`. */
   [Symbol.dispose](): void;
 }
 
 /**
- * Reads a policy from a file, as `loadPolicy()` does, and follows the file.
+ * Reads a policy from a file, as `loadPolicy()` does, and reloads it when the file changes.
  *
- * It notices within about a second that the file was replaced, written to, deleted, came back, or
- * changed its owner or mode, and that a link on the path leads elsewhere. The path is looked at four
- * times a second, and read once two looks in a row agree, so a file that is being written is not
- * taken half-written unless the writer pauses for longer than that: rename a complete file to the
- * path. After a second and a half without a change its text is compared once more. A file that is
- * still changing after five seconds is reported.
+ * The path is polled four times a second. A change of content, owner or mode, a replaced or deleted file,
+ * and a symbolic link with a new target are noticed within about a second. The file is read when two polls
+ * in a row agree, so a half-written file is read only if its writer pauses for longer: rename a complete
+ * file to the path. After 1.5 s without a change the text is compared once more. A file that is still
+ * changing after 5 s is reported.
  *
- * A file that cannot be used never replaces a policy: the one in force stays, and the problem is
- * reported. It is tried again every second, and at most a twentieth of the time, until it can be
- * used. Names of users and groups are resolved anew with each policy; that an account changes is
- * noticed only when the file does, or by `reload()`.
+ * A file that cannot be used never replaces a policy: the policy in force stays, and the problem is
+ * reported. Reading is retried every second, using at most a twentieth of the time. Names of users and
+ * groups are resolved again with each policy; a changed account is noticed only with a changed file, or
+ * by `reload()`.
  *
- * If a callback throws or rejects, a process warning tells. The watch keeps no program running.
+ * A callback that throws or rejects causes a process warning. The watch does not keep the program running.
  *
- * @param path If relative, to the working directory of now.
- * @throws {UcredError} As `loadPolicy()` does. Later nothing throws.
+ * @param path A relative path is resolved against the current working directory.
+ * @throws {UcredError} As `loadPolicy()` does. Later errors are reported, never thrown.
  *
  * @example A server's policy
  * ```ts
@@ -93,7 +90,7 @@ export interface WatchedPolicy extends RulePolicy {
  * });
  * console.log(`1001: ${policy.decide({ uid: 1001 }).allowed}`); // 1001: false
  * write("1000-1999");
- * policy.reload(); // not needed: it would be noticed
+ * policy.reload(); // optional: the watch notices the change
  * console.log(`1001: ${policy.decide({ uid: 1001 }).allowed}`); // 1001: true
  * ```
  */
@@ -102,10 +99,10 @@ export function watchPolicy(path: string, options: WatchOptions = {}): WatchedPo
   return watchBy(CLOCK, path, options);
 }
 
-/** The time by which a file is watched, in ms; tests have a faster one. */
+/** The clock of a watch, in ms. Tests use a faster one. */
 export interface Clock {
   now(): number;
-  /** Calls once, and keeps no program running. */
+  /** Calls `call` once. The timer does not keep the program running. */
   after(ms: number, call: () => void): ReturnType<typeof setTimeout>;
 }
 
@@ -118,28 +115,37 @@ const CLOCK: Clock = {
   },
 };
 
-/** {@link watchPolicy}, by another clock. */
+/** {@link watchPolicy} with another clock. */
 export function watchBy(clock: Clock, path: string, options: WatchOptions): WatchedPolicy {
   return new FileWatch(path.startsWith("/") ? path : `${process.cwd()}/${path}`, options, clock);
 }
 
-/** Milliseconds between two looks at the file. */
-const TICK = 250;
+const POLL_INTERVAL_MS = 250;
 
-/** A file that has not come to rest after so many looks is reported. */
+/** A file that is still changing after this many polls is reported. */
 const MAX_UNSTABLE_POLLS = 20;
 
 /**
- * After so many looks that find no change a new policy's text is compared with the file's. Deno tells
- * the time of a change in whole seconds: that second must be over.
+ * After 6 unchanged polls (1.5 s) the text is compared once: Deno reports mtime in whole seconds, so a
+ * second write within one second is invisible to stat(2).
  */
 const STABLE_POLLS = 6;
 
-/** Milliseconds after which a file that could not be used is tried again. */
+/** Time until a file that could not be used is read again. */
 const RETRY_MS = 1000;
 
-/** How many times longer than it took to find a file unusable it is left alone. */
+/** The pause after a failed read, as a multiple of the time that the read took. */
 const RETRY_BACKOFF = 20;
+
+/**
+ * The state of the file at a poll.
+ *
+ * - `changed`: it is another file than the one that was read last; it is read once two polls agree.
+ * - `unusable`: it was read and cannot be used; it is read again after a pause.
+ * - `loaded`: its policy is in force; its text is still to be compared once.
+ * - `confirmed`: its policy is in force and its text was compared.
+ */
+type WatchState = "changed" | "unusable" | "loaded" | "confirmed";
 
 class FileWatch extends ForwardingPolicy<RulePolicy> implements WatchedPolicy {
   readonly #path: string;
@@ -147,15 +153,15 @@ class FileWatch extends ForwardingPolicy<RulePolicy> implements WatchedPolicy {
   readonly #clock: Clock;
   #policy!: RulePolicy;
   #error: UcredError | undefined;
-  /** The look whose file was tried last, to whatever end. */
-  #tried: string | undefined;
-  /** The last look, and how many before it agree. */
-  #seen: string | undefined;
-  #calm = 0;
-  /** Looks since one was tried. */
-  #restless = 0;
-  /** The text in force, until it was compared. */
-  #unconfirmed: string | undefined;
+  /** Stamp of the file that was read last, whether it could be used or not. */
+  #readStamp: string | undefined;
+  /** Stamp of the last poll, and the number of polls before it with the same stamp. */
+  #polledStamp: string | undefined;
+  #unchangedPolls = 0;
+  /** Polls since the last one whose stamp is `#readStamp`. */
+  #pendingPolls = 0;
+  /** The text in force, until it has been compared with the file once more. */
+  #unconfirmedText: string | undefined;
   #retryAt = 0;
   #isClosed = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -192,78 +198,96 @@ class FileWatch extends ForwardingPolicy<RulePolicy> implements WatchedPolicy {
 
   #wait(): void {
     if (this.#isClosed) return;
-    // The next look is awaited after this one has ended: they neither overlap nor come close.
-    this.#timer = this.#clock.after(TICK, () => void this.#look());
+    // The timer starts after a poll has ended, so that polls never overlap.
+    this.#timer = this.#clock.after(POLL_INTERVAL_MS, () => void this.#poll());
   }
 
-  async #look(): Promise<void> {
-    const look = await stat(this.#path, { bigint: true }).then(stampOf, String);
+  async #poll(): Promise<void> {
+    const stamp = await stat(this.#path, { bigint: true }).then(stampOf, String);
     if (this.#isClosed) return;
-    this.#calm = look === this.#seen ? this.#calm + 1 : 0;
-    this.#seen = look;
-    if (this.#isDue(look)) this.#try(look);
-    if (look === this.#tried) this.#restless = 0;
-    else if (++this.#restless === MAX_UNSTABLE_POLLS) this.#fail(changing(this.#path));
+    this.#unchangedPolls = stamp === this.#polledStamp ? this.#unchangedPolls + 1 : 0;
+    this.#polledStamp = stamp;
+    if (this.#shouldRead(this.#stateOf(stamp))) this.#try(stamp);
+    if (stamp === this.#readStamp) this.#pendingPolls = 0;
+    else if (++this.#pendingPolls === MAX_UNSTABLE_POLLS) this.#fail(changing(this.#path));
     this.#wait();
   }
 
-  #isDue(look: string): boolean {
-    if (look !== this.#tried) return this.#calm > 0;
-    if (this.#error !== undefined) return this.#clock.now() >= this.#retryAt;
-    return this.#unconfirmed !== undefined && this.#calm >= STABLE_POLLS;
+  #stateOf(stamp: string): WatchState {
+    if (stamp !== this.#readStamp) return "changed";
+    if (this.#error !== undefined) return "unusable";
+    return this.#unconfirmedText === undefined ? "confirmed" : "loaded";
   }
 
-  /** Whether the policy was replaced; what keeps it from that is reported. */
-  #try(look: string | undefined): boolean {
+  #shouldRead(state: WatchState): boolean {
+    switch (state) {
+      case "changed":
+        return this.#unchangedPolls > 0;
+      case "unusable":
+        return this.#clock.now() >= this.#retryAt;
+      case "loaded":
+        return this.#unchangedPolls >= STABLE_POLLS;
+      case "confirmed":
+        return false;
+    }
+  }
+
+  /** Returns whether the policy was replaced. Reports a file that cannot be used. */
+  #try(expected: string | undefined): boolean {
     const began = this.#clock.now();
     try {
-      if (!this.#replace(look)) return false;
+      if (!this.#replace(expected)) return false;
     } catch (error) {
-      this.#tried = look;
+      this.#readStamp = expected;
       this.#fail(error instanceof UcredError ? error : unreadable(this.#path, error));
       const now = this.#clock.now();
       this.#retryAt = now + Math.max(RETRY_MS, RETRY_BACKOFF * (now - began));
       return false;
     }
     const { onReload } = this.#options;
-    if (onReload !== undefined) void this.#tell("onReload", () => onReload(this.#policy));
+    if (onReload !== undefined) void this.#callBack("onReload", () => onReload(this.#policy));
     return true;
   }
 
-  /** Reads the file that was looked at, or else whatever there is; `false` if it is not to be taken. */
-  #replace(look: string | undefined): boolean {
-    const file = readPolicyFile(this.#path, this.#options, look);
+  /**
+   * Reads the file and replaces the policy. Returns `false` if the text is the one in force, or if the file
+   * has another stamp than `expected`: then a later poll reads it.
+   */
+  #replace(expected: string | undefined): boolean {
+    const file = readPolicyFile(this.#path, this.#options, expected);
     if (file === undefined) {
-      if (look === undefined) throw changing(this.#path);
-      return false; // later looks tell when it is at rest
+      if (expected === undefined) throw changing(this.#path);
+      return false;
     }
     const { text, stamp } = file;
-    if (look === this.#tried && this.#error === undefined && text === this.#unconfirmed) {
-      this.#unconfirmed = undefined;
+    if (
+      expected === this.#readStamp && this.#error === undefined && text === this.#unconfirmedText
+    ) {
+      this.#unconfirmedText = undefined;
       return false;
     }
     this.#policy = parse(text, { ...this.#options, file: this.#path });
     this.#error = undefined;
-    this.#tried = stamp;
-    this.#unconfirmed = text;
-    this.#calm = 0;
+    this.#readStamp = stamp;
+    this.#unconfirmedText = text;
+    this.#unchangedPolls = 0;
     return true;
   }
 
   #fail(error: UcredError): void {
-    this.#unconfirmed = undefined;
+    this.#unconfirmedText = undefined;
     if (error.message === this.#error?.message) return;
     this.#error = error;
     const { onError } = this.#options;
-    if (onError !== undefined) void this.#tell("onError", () => onError(error));
+    if (onError !== undefined) void this.#callBack("onError", () => onError(error));
     else {
       const detail = `${error.hint}; until then the policy stays as it is`;
       process.emitWarning(error.message, { type: "UcredWarning", code: error.code, detail });
     }
   }
 
-  /** Calls back. What is thrown, now or later, ends nothing, and is told. */
-  async #tell(name: string, call: () => unknown): Promise<void> {
+  /** Calls a callback. An exception or rejection becomes a process warning. */
+  async #callBack(name: string, call: () => unknown): Promise<void> {
     try {
       await call();
     } catch (error) {

@@ -1,4 +1,4 @@
-/** A checked condition → a function of the facts, in three values. */
+/** Compiles a checked condition into a three-valued function of the facts. */
 
 import type { NamespaceKind } from "../../process.ts";
 import { compileGlob } from "./glob.ts";
@@ -8,7 +8,7 @@ import type { FactName, Subject } from "./subject.ts";
 /** `undefined`: unknown. */
 export type Truth = boolean | undefined;
 
-/** A condition after it was checked: names are resolved, and lists are lists. */
+/** A checked condition: names are resolved, and single values are lists. */
 export type CheckedCondition =
   | CheckedFact
   | { readonly kind: "all" | "any"; readonly of: readonly CheckedCondition[] }
@@ -24,22 +24,22 @@ export type CheckedFact =
     | { readonly kind: "unchanged"; readonly value: boolean }
   )
   & {
-    /** As it is written: "group docker". */
+    /** The text of the condition: "group docker". */
     readonly text: string;
   };
 
-/** Facts that are texts. */
+/** Facts with a text as value. */
 export const TEXT_FIELDS = ["label", "unit", "cgroup", "container", "exe", "exeSha256"] as const;
 export type TextField = typeof TEXT_FIELDS[number];
 
-/** Whether it holds for a peer. What it asks for in vain is noted in `subject.missing`. */
+/** Returns whether a condition holds for a peer. Adds unknown facts to `subject.missing`. */
 export type Evaluate = (subject: Subject) => Truth;
 
 /**
- * Compiles a condition; inside, what costs less is asked first.
+ * Compiles a condition. Cheap facts are read first.
  *
- * @param wanted All that matters: whether it is `true`, or whether it is `false`. Where that is settled,
- * what an unknown one could still be is not found out by reading facts of the process. Without, it is.
+ * @param wanted The outcome the caller tests for (`true` for allow, `false` for deny). Once it is settled,
+ * no more process facts are read. If omitted, evaluation continues after an unknown operand.
  */
 export function compileCondition(checked: CheckedCondition, wanted?: boolean): Evaluate {
   switch (checked.kind) {
@@ -81,7 +81,7 @@ function missing(subject: Subject, fact: FactName): undefined {
   return undefined;
 }
 
-/** Three-valued: `any` is true as soon as one is, `all` false as soon as one is. */
+/** Three-valued: one true operand makes `any` true, one false operand makes `all` false. */
 function evaluateMany(
   conditions: readonly CheckedCondition[],
   decides: boolean,
@@ -90,7 +90,7 @@ function evaluateMany(
   const sorted = conditions.toSorted((a, b) => costOf(a) - costOf(b));
   const evaluates = sorted.map((condition) => compileCondition(condition, wanted));
   if (evaluates.length === 1) return evaluates[0]!;
-  // After an unknown one it cannot be what is wanted: the rest is asked as far as it costs nothing.
+  // After an unknown operand the wanted outcome is out of reach: only cheap facts are still read.
   const free = sorted.filter((condition) => costOf(condition) < PROCESS_COST).length;
   const end = wanted === !decides ? free : evaluates.length;
   return (subject) => {
@@ -105,7 +105,7 @@ function evaluateMany(
   };
 }
 
-/** The gid or a supplementary group. What is known in part still tells who is in it. */
+/** The gid or a supplementary group. A partly known list can still prove membership. */
 function evaluateGroup(ranges: readonly IdRange[]): Evaluate {
   return (subject) => {
     const { gid, groups } = subject;
@@ -138,7 +138,7 @@ function evaluateText(field: TextField, globs: readonly string[]): Evaluate {
   };
 }
 
-/** Whether a condition asks for facts that only a pinned peer has. */
+/** Whether a condition reads facts that only a pinned peer has. */
 export function needsPin(condition: CheckedCondition | undefined): boolean {
   switch (condition?.kind) {
     case undefined:
@@ -156,10 +156,10 @@ export function needsPin(condition: CheckedCondition | undefined): boolean {
   return true;
 }
 
-/** From here on something of the process has to be read. */
+/** Conditions of this cost or more read facts of the process. */
 const PROCESS_COST = 3;
 
-/** Ids are there, a label is read at connect, the rest is read from /proc, one is a whole file. */
+/** Relative cost: ids are in memory, a label is read at connect, other facts come from /proc, a hash reads a whole file. */
 function costOf(condition: CheckedCondition): number {
   switch (condition.kind) {
     case "uid":

@@ -1,27 +1,27 @@
-/** What a policy answers: the decision, its grants, its reason. */
+/** Decisions: the answer of a policy, with its grants and its reason. */
 
 import type { Evaluate, Truth } from "./condition.ts";
 import type { FactName } from "./subject.ts";
 
-/** What a policy says of a peer and an action. Frozen; what is said again may be the same object. */
+/** The decision about a peer and an action. Frozen; equal decisions may be the same object. */
 export interface Decision {
-  /** Whether it may. */
+  /** Whether the action is allowed. */
   readonly allowed: boolean;
-  /** The rule that decided; `undefined` where none matched, which is a no. */
+  /** The rule that decided; `undefined` if no rule matched, which denies. */
   readonly rule: string | undefined;
-  /** What it gives: the names behind `allow`. Empty where it denies, and behind `allow: true`. */
+  /** The grants in `allow`. Empty for `allow: true`, and if the action is denied. */
   readonly grants: readonly string[];
-  /** Facts that could not be known, and on which the answer may have hung. */
+  /** Unknown facts that may have changed the decision. */
   readonly unknown: readonly FactName[];
-  /** Why, in a sentence, for logs: it names the rule. */
+  /** One sentence with the name of the rule, for logs. */
   readonly reason: string;
-  /** What the denying rule's author wants the peer to be told; `undefined` for nothing. */
+  /** The `deny` text of the rule, meant for the peer; `undefined` if there is none. */
   readonly message: string | undefined;
 }
 
-/** What is decided beside who asks. */
+/** Options of `decide()`. */
 export interface DecideOptions {
-  /** What the peer wants to do, as `actions` of the rules spell it: "GET /metrics", say. */
+  /** The action that the peer requests, in the spelling of the rules' `actions`: "GET /metrics". */
   readonly action?: string | undefined;
 }
 
@@ -50,7 +50,7 @@ export class DecisionRecord implements Decision {
     this.rule = rule?.name;
     this.grants = rule?.grants ?? NO_GRANTS;
     this.unknown = unknown;
-    this.reason = reasonOf(rule, truth, unknown); // its own, so that logs in JSON have it
+    this.reason = reasonOf(rule, truth, unknown); // an own property, so that JSON logs contain it
     this.message = rule?.why;
     Object.freeze(this);
   }

@@ -1,18 +1,18 @@
-/** Rules by the ids that they are about, so that a decision looks at those alone. */
+/** An index of rules by id, so that a decision evaluates only the rules for the peer's ids. */
 
 import { type Candidates, type Positions, RuleBucket } from "./candidates.ts";
 import type { CheckedCondition } from "./condition.ts";
 import type { IdRange } from "./id_ranges.ts";
 
-/** What ids a rule needs, so that it cannot match a peer with others. */
+/** The ids of which a peer must have one to match a rule. */
 export interface IdCondition {
   readonly kind: "uid" | "gid" | "group";
   readonly ranges: readonly IdRange[];
 }
 
 /**
- * Guards that follow from a condition: a peer that meets none of them does not meet it. `undefined`
- * where there are none that are sure.
+ * Returns id conditions that a condition implies: a peer that meets none of them does not meet the
+ * condition. `undefined` if it implies none.
  */
 export function idConditionsOf(
   condition: CheckedCondition | undefined,
@@ -32,7 +32,7 @@ export function idConditionsOf(
   return undefined;
 }
 
-/** Of two lists of guards the one that lets fewer pass, as far as can be told; uids are one's own. */
+/** Returns the more selective of two lists: fewer peers share a uid than a gid or group. */
 function better(
   a: readonly IdCondition[] | undefined,
   b: readonly IdCondition[] | undefined,
@@ -43,7 +43,7 @@ function better(
   return others(b) < others(a) ? b : a;
 }
 
-/** Whether the guards are all that the condition asks for. */
+/** Whether the condition tests nothing but the ids. */
 export function areIdConditionsAlone(condition: CheckedCondition | undefined): boolean {
   switch (condition?.kind) {
     case "all":
@@ -54,23 +54,23 @@ export function areIdConditionsAlone(condition: CheckedCondition | undefined): b
   return idConditionsOf(condition) !== undefined;
 }
 
-/** A rule to be found by its ids. */
+/** A rule of the index. */
 export interface Guarded {
   readonly position: number;
   readonly ranges: readonly IdRange[];
-  /** Whether it asks for nothing else. */
+  /** Whether the rule has no condition but the ids. */
   readonly isMet: boolean;
 }
 
-/** Ranges of so many ids or fewer are stored id by id. */
-const NARROW = 16;
+/** Ranges of at most this many ids are stored id by id. */
+const MAX_NARROW_IDS = 16;
 
 /**
- * Pieces that no rule is met in yet; in others, later rules are not looked for. A rule that asks for
- * nothing but ids thus costs as much as it adds, however many ranges there are over its own.
+ * Union-find over the pieces that no unconditional rule covers yet; later rules skip covered pieces. So the
+ * cost of an unconditional rule does not grow with the number of ranges that overlap its own.
  */
 class UncoveredPieces {
-  /** For each piece: itself, or one between it and the next unmet one. */
+  /** For each piece: itself if uncovered, or a later piece up to the next uncovered one. */
   readonly #next: Uint32Array;
 
   constructor(length: number) {
@@ -81,31 +81,31 @@ class UncoveredPieces {
     this.#next[at] = at + 1;
   }
 
-  /** The first one there or behind; the number of pieces if there is none. */
+  /** The first uncovered piece at or after `at`; the number of pieces if there is none. */
   from(at: number): number {
     const next = this.#next;
     let found = at;
     while (next[found]! !== found) found = next[found]!;
     for (let behind = next[at]!; behind !== found; at = behind, behind = next[at]!) {
-      next[at] = found; // so that the next walk is short
+      next[at] = found; // path compression
     }
     return found;
   }
 }
 
-/** Rules by id: single ids in a table, wide ranges cut into pieces that do not overlap. */
+/** Rules by id: single ids in a map, wide ranges cut into pieces that do not overlap. */
 export class IdIndex {
-  /** Every rule in it, for peers whose id is unknown. */
+  /** Every rule of the index, for peers with an unknown id. */
   readonly all: Positions;
   readonly #single: ReadonlyMap<number, RuleBucket>;
-  /** Where each piece of the wide ranges begins. */
+  /** The first id of each piece of the wide ranges. */
   readonly #starts: Float64Array;
   /** The rules of each piece. */
   readonly #pieces: readonly RuleBucket[];
-  /** Ids in stripes of one width, and the piece that each begins in. */
+  /** The id space in stripes of equal width, and the piece in which each stripe begins. */
   readonly #stripe: number;
   readonly #stripes: Uint32Array;
-  /** Rules whose ranges overlap so much that to list them piece by piece would take too much memory. */
+  /** Rules with so many overlapping ranges that listing them piece by piece would take too much memory. */
   readonly #overlapping: number[] = [];
 
   /**
@@ -118,7 +118,7 @@ export class IdIndex {
     const wide: (readonly [Guarded, IdRange])[] = [];
     for (const rule of rules) {
       for (const range of rule.ranges) {
-        if (range.last - range.first >= NARROW) {
+        if (range.last - range.first >= MAX_NARROW_IDS) {
           wide.push([rule, range]);
           continue;
         }
@@ -132,7 +132,7 @@ export class IdIndex {
     const edges = wide.flatMap(([, { first, last }]) => [first, last + 1]);
     this.#starts = Float64Array.from(new Set([0, ...edges])).sort();
     this.#stripe = (this.#starts.at(-1)! + 1) / this.#starts.length;
-    // The last piece that begins before each stripe does, or with it.
+    // For each stripe the last piece that begins at or before it.
     const stripes = new Uint32Array(this.#starts.length + 1);
     for (let stripe = 1, piece = 0; stripe < stripes.length; stripe++) {
       while (this.#starts[piece + 1]! <= stripe * this.#stripe) piece++;
@@ -145,7 +145,7 @@ export class IdIndex {
     for (const [{ position, isMet }, { first, last }] of wide) {
       const behind = this.#pieceOf(last) + 1;
       let at = unmet.from(this.#pieceOf(first));
-      // What is not listed in every piece is asked of every peer: twice does no harm.
+      // A rule that is not listed in every piece is evaluated for every peer; listing it twice is harmless.
       for (; at < behind && (isMet || --room >= 0); at = unmet.from(at + 1)) {
         pieces[at]!.add(position, isMet);
         if (isMet) unmet.delete(at);
@@ -156,7 +156,7 @@ export class IdIndex {
     this.#pieces = pieces;
   }
 
-  /** Adds the rules about this id. */
+  /** Adds the rules for this id. */
   collect(id: number, candidates: Candidates): void {
     const single = this.#single.get(id);
     if (single !== undefined) candidates.add(single);
@@ -164,7 +164,7 @@ export class IdIndex {
     if (this.#starts.length > 1) candidates.add(this.#pieces[this.#pieceOf(id)]!);
   }
 
-  /** The piece that the id is in: by its stripe, and there by halving. */
+  /** The piece of an id: by its stripe, then by binary search. */
   #pieceOf(id: number): number {
     const starts = this.#starts;
     const stripe = Math.min(Math.floor(id / this.#stripe), this.#stripes.length - 2);
