@@ -1,4 +1,4 @@
-/** A candidate policy beside the active one: it decides nothing, and its differences are counted. */
+/** Shadow mode: evaluates a candidate policy beside the active one, and counts the differences. */
 
 import { type OptionNames, requireOptions } from "../options.ts";
 import type { Peer } from "../peer.ts";
@@ -7,17 +7,17 @@ import { fieldOf, type PlainPeer } from "./decide/subject.ts";
 import { ForwardingPolicy } from "./forward.ts";
 import type { Policy } from "./policy.ts";
 
-/** Decisions in which two policies differed alike, of one pair of rules. */
+/** Differing decisions of one pair of rules. */
 export interface ShadowDifference {
-  /** The rule that decided; `undefined`: none matched. */
+  /** The rule that decided; `undefined` if no rule matched. */
   readonly active: string | undefined;
-  /** The rule that would have. */
+  /** The rule of the candidate; `undefined` if no rule matched. */
   readonly candidate: string | undefined;
-  /** Whether it was allowed. */
+  /** Whether the active policy allowed it. */
   readonly wasAllowed: boolean;
-  /** Whether the candidate would have allowed it. Where both do, they give other grants. */
+  /** Whether the candidate would allow it. If both allow, their grants differ. */
   readonly wouldBeAllowed: boolean;
-  /** How many decisions. */
+  /** Number of decisions. */
   readonly count: number;
   /** The first of them. */
   readonly first: ShadowCase;
@@ -25,43 +25,41 @@ export interface ShadowDifference {
 
 /** One decision in which two policies differed. */
 export interface ShadowCase {
-  /** The uid of who asked, if known. */
+  /** The peer's uid, if known. */
   readonly uid: number | undefined;
-  /** For what. */
+  /** The action. */
   readonly action: string | undefined;
-  /** What was decided. */
+  /** The decision of the active policy. */
   readonly active: Decision;
-  /** What the candidate would have decided. */
+  /** The decision of the candidate. */
   readonly candidate: Decision;
 }
 
-/** The active policy, with a candidate beside it. */
+/** The active policy, with counts of how a candidate differs. */
 export interface ShadowedPolicy extends Policy {
   /** The active policy. */
   readonly current: Policy;
-  /** Decisions so far. */
+  /** Number of decisions. */
   readonly decisions: number;
-  /** Those in which the candidate differed: in yes or no, or in grants. */
+  /** Number of decisions in which the candidate differed, in the answer or in grants. */
   readonly differing: number;
   /**
-   * How often the candidate would have let a peer in (`admits()`) that the active policy did not: a
-   * server refuses such a peer before it asks for anything, so no decision tells what it would have
-   * been allowed.
+   * How often only the candidate admitted a peer (`admits()`). Servers drop such a connection before its
+   * first request, so no decision shows what the candidate would allow.
    */
   readonly wouldAdmit: number;
-  /** How often only the active policy let a peer in. */
+  /** How often only the active policy admitted a peer. */
   readonly wouldRefuse: number;
   /** How often the candidate threw, or `onDifference` threw or rejected. */
   readonly failed: number;
-  /** Which decisions differed, by pair of rules, most often first: the first thousand pairs. */
+  /** The differences by pair of rules, most frequent first: at most a thousand pairs. */
   readonly differences: readonly ShadowDifference[];
 }
 
-/** What to do with differences. */
+/** Options of {@link shadowPolicy}. */
 export interface ShadowOptions {
   /**
-   * Called for each, after the decision was made; it cannot change it. What it throws, or rejects
-   * with, is counted.
+   * Called for each difference, after the decision. Exceptions and rejections are counted in `failed`.
    */
   readonly onDifference?: ((difference: ShadowCase) => void | Promise<void>) | undefined;
 }
@@ -69,12 +67,12 @@ export interface ShadowOptions {
 const SHADOW_OPTIONS: OptionNames<ShadowOptions> = { onDifference: true };
 
 /**
- * Tries a policy out: each decision is the active policy's, and the candidate is asked too. It costs
- * a second decision, and reads facts of the peer again that both ask for.
+ * Tries a policy out: the active policy makes each decision, and the candidate is evaluated as well. Each
+ * decision costs a second one; facts that both policies test are read twice.
  *
- * @throws {TypeError} If there is no option of a name.
+ * @throws {TypeError} If an option is unknown.
  *
- * @example Count whom a stricter policy would refuse
+ * @example Count the decisions that a stricter policy would change
  * ```ts
  * import { definePolicy } from "ucred";
  * import { shadowPolicy } from "ucred/policy";
@@ -95,7 +93,7 @@ export function shadowPolicy(
   return new Shadow(active, candidate, options);
 }
 
-/** Of more pairs of rules only the number of differences is kept. */
+/** Differences of further pairs are only counted. */
 const MAX_PAIRS = 1000;
 
 class Shadow extends ForwardingPolicy<Policy> implements ShadowedPolicy {
@@ -104,7 +102,7 @@ class Shadow extends ForwardingPolicy<Policy> implements ShadowedPolicy {
   wouldAdmit = 0;
   wouldRefuse = 0;
   failed = 0;
-  /** The active one. */
+  /** The active policy. */
   readonly current: Policy;
   readonly #candidate: Policy;
   readonly #options: ShadowOptions;
@@ -131,7 +129,7 @@ class Shadow extends ForwardingPolicy<Policy> implements ShadowedPolicy {
     try {
       this.#compare(active, peer, options);
     } catch {
-      this.failed++; // nothing that the candidate does counts
+      this.failed++; // the candidate never affects the decision
     }
     return active;
   }
@@ -157,7 +155,7 @@ class Shadow extends ForwardingPolicy<Policy> implements ShadowedPolicy {
     const difference: ShadowCase = Object.freeze({ uid, action, active, candidate });
     const [wasAllowed, wouldBeAllowed] = [active.allowed, candidate.allowed];
     const [from, to] = [active.rule ?? null, candidate.rule ?? null];
-    const key = JSON.stringify([from, to, wasAllowed, wouldBeAllowed]); // a watched one's rules change
+    const key = JSON.stringify([from, to, wasAllowed, wouldBeAllowed]); // rules of a watched policy change
     const pair = this.#pairs.get(key);
     if (pair !== undefined || this.#pairs.size < MAX_PAIRS) {
       this.#pairs.set(key, {
@@ -166,9 +164,9 @@ class Shadow extends ForwardingPolicy<Policy> implements ShadowedPolicy {
         count: (pair?.count ?? 0) + 1,
       });
     }
-    const told: unknown = fieldOf(this.#options, "onDifference")?.(difference);
-    // A rejection that nobody handles would end the process.
-    if (told !== undefined) Promise.resolve(told).catch(() => this.failed++);
+    const returned: unknown = fieldOf(this.#options, "onDifference")?.(difference);
+    // An unhandled rejection would end the process.
+    if (returned !== undefined) Promise.resolve(returned).catch(() => this.failed++);
   }
 }
 

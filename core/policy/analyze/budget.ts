@@ -1,39 +1,38 @@
 /**
- * What an analysis may do and hold in all, counted and not timed: the same policy gives the same
- * answer on every machine, and none makes it hang or fills the memory.
+ * The steps and the memory that an analysis may use. They are counted rather than timed, so that a policy
+ * gets the same answer on every machine, and no policy makes an analysis hang or fill the memory.
  */
 
 import { compileGlob } from "../decide/glob.ts";
 
-/** Thrown when a {@link Budget} is used up. */
+/** Thrown when a {@link Budget} is exhausted. */
 export class BudgetExceeded extends Error {
-  /** The rule at hand. */
+  /** The rule being analysed. */
   rule: string | undefined;
 }
 
-/** A look at an id range or a letter is one step, some nanoseconds: a few seconds in all. */
-const STEPS = 400_000_000;
+/** Comparing an id range or a character is one step of some nanoseconds: a few seconds in all. */
+const MAX_STEPS = 400_000_000;
 
-/** Of about 8 bytes: what is held at once. */
-const CELLS = 8 << 20;
+/** Memory in use at a time, in cells of about 8 bytes. */
+const MAX_CELLS = 8 << 20;
 
-/** Of globs and their letters, in cells, beside those of the analysis. */
-const GLOBS = 4 << 20;
+/** Memory of compiled globs, in cells, beside that of the analysis. */
+const MAX_GLOB_CELLS = 4 << 20;
 
-/** Counts down. */
+/** A limit on steps and memory cells. */
 export class Budget {
-  /** What is left. */
+  /** Steps and cells that are left. */
   steps: number;
   cells: number;
   readonly #globs: Map<string, Glob>;
   #room: { left: number };
 
-  /** One for a whole analysis. */
-  constructor(steps: number = STEPS, cells: number = CELLS, of?: Budget) {
+  constructor(steps: number = MAX_STEPS, cells: number = MAX_CELLS, of?: Budget) {
     this.steps = steps;
     this.cells = cells;
     this.#globs = of === undefined ? new Map() : of.#globs;
-    this.#room = of === undefined ? { left: GLOBS } : of.#room;
+    this.#room = of === undefined ? { left: MAX_GLOB_CELLS } : of.#room;
   }
 
   /** Takes steps. @throws {BudgetExceeded} */
@@ -42,17 +41,17 @@ export class Budget {
     this.steps -= steps;
   }
 
-  /** Takes cells, or gives them back. @throws {BudgetExceeded} */
+  /** Takes cells; a negative number releases them. @throws {BudgetExceeded} */
   keep(cells: number): void {
     if (cells > this.cells) throw new BudgetExceeded();
     this.cells -= cells;
   }
 
   /**
-   * Asks one of so many questions that are left: each may take its share, and a hard one more, but
-   * none so much that little is left for others. What it holds is given back.
+   * Runs one of `among` remaining analyses with 1/among of the steps, but at least 1/64. Cells are
+   * released afterwards.
    *
-   * @returns Whether it was answered.
+   * @returns Whether the analysis finished within its share.
    */
   ask(among: number, run: (part: Budget) => void): boolean {
     const share = Math.max(this.steps / among, this.steps / 64);
@@ -68,17 +67,17 @@ export class Budget {
     }
   }
 
-  /** A glob, compiled once as long as there is room. */
+  /** Returns a glob, from a cache of limited size. */
   glob(text: string): Glob {
     this.spend(20);
     const known = this.#globs.get(text);
     if (known !== undefined) return known;
     const cells = 100 + 5 * text.length;
-    if (cells > GLOBS / 4) throw new BudgetExceeded();
+    if (cells > MAX_GLOB_CELLS / 4) throw new BudgetExceeded();
     this.spend(cells);
     if ((this.#room.left -= cells) < 0) {
       this.#globs.clear();
-      this.#room.left = GLOBS - cells;
+      this.#room.left = MAX_GLOB_CELLS - cells;
     }
     const glob = new Glob(text);
     this.#globs.set(text, glob);
@@ -86,12 +85,12 @@ export class Budget {
   }
 }
 
-/** In the place of a star: "*". */
+/** The code of "*" in {@link Glob.pieces}. */
 export const ONE = -1;
-/** "**". */
+/** The code of "**". */
 const MANY = -2;
 
-/** A glob, and what it takes to look at it. */
+/** A glob whose operations take steps from a budget. */
 export class Glob {
   readonly isLiteral: boolean;
   readonly #text: string;
@@ -110,7 +109,7 @@ export class Glob {
     this.isLiteral = this.#stars === 0;
   }
 
-  /** Whether it matches. */
+  /** Whether it matches the text. */
   matches(text: string, budget: Budget): boolean {
     budget.spend(10);
     if (this.isLiteral) return text === this.#text;
@@ -119,7 +118,7 @@ export class Glob {
     return (this.#test ??= compileGlob(this.#text))(text);
   }
 
-  /** Whether its beginning or its end alone keeps it from matching what the other matches. */
+  /** Whether the literal beginnings or ends alone prove that no text matches both globs. */
   isApart(other: Glob, budget: Budget): boolean {
     budget.spend(10);
     const begin = this.#beginning.startsWith(other.#beginning) ||
@@ -128,7 +127,7 @@ export class Glob {
     return !begin || !end;
   }
 
-  /** A number for each letter and star: the letter's code, or {@link ONE}, or one below it. */
+  /** The UTF-16 codes of the characters, with {@link ONE} for "*" and {@link MANY} for "**". */
   pieces(budget: Budget): Int32Array {
     budget.spend(this.#text.length);
     return this.#pieces ??= Int32Array.from(

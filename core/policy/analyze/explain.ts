@@ -1,4 +1,4 @@
-/** Why a decision is what it is: rule by rule, what held, what did not, and what came close. */
+/** Explains a decision rule by rule: which conditions held, which did not, and near misses. */
 
 import { type CheckedCondition, compileCondition, type Truth } from "../decide/condition.ts";
 import type { Decision } from "../decide/decision.ts";
@@ -7,41 +7,41 @@ import { type IdRange, intersect, unite } from "../decide/id_ranges.ts";
 import type { FactName, Subject } from "../decide/subject.ts";
 import type { CheckedRule } from "../document/check.ts";
 
-/** One condition of a rule, and what became of it. */
+/** One condition of a rule, and its outcome. */
 export interface ConditionExplanation {
-  /** As it is written: "group docker"; nested ones with "any of", "all of" and "not". */
+  /** Text of the condition: "group docker"; nested conditions with "any of", "all of" and "not". */
   readonly text: string;
   /** `undefined`: unknown. */
   readonly holds: boolean | undefined;
-  /** The facts that it asked for in vain. */
+  /** The unknown facts that the condition tests. */
   readonly unknown: readonly FactName[];
-  /** Why they are unknown, as far as the peer tells. */
+  /** The reasons why they are unknown, if the peer reports them. */
   readonly why: readonly string[];
 }
 
-/** One rule, and what became of it. */
+/** One rule, and its outcome. */
 export interface RuleExplanation {
   /** Its name. */
   readonly rule: string;
-  /** What it does where it matches. */
+  /** The effect of the rule if it matches. */
   readonly effect: "allow" | "deny";
   /**
-   * - `decided`: it was the first that matched.
-   * - `not reached`: an earlier one had decided.
-   * - `other action`: it is about other actions.
+   * - `decided`: it was the first rule that matched.
+   * - `not reached`: an earlier rule decided.
+   * - `other action`: its `actions` do not match.
    * - `no match`: a condition did not hold.
-   * - `unknown`: an allowing rule whose conditions cannot all be known.
+   * - `unknown`: an allowing rule with a condition that is unknown.
    */
   readonly outcome: "decided" | "not reached" | "other action" | "no match" | "unknown";
-  /** The conditions that must all hold; none where it is not reached or about other actions. */
+  /** The conditions that must all hold; empty for `not reached` and `other action`. */
   readonly conditions: readonly ConditionExplanation[];
-  /** Where a single condition is in the way of an allowing rule: what would have to be so. */
+  /** What would make an allowing rule match, if a single condition keeps it from matching. */
   readonly nearMiss: string | undefined;
 }
 
-/** A decision with its reasons. `String(explanation)` is for a person at a terminal. */
+/** A decision with its reasons. `String(explanation)` is text for a terminal. */
 export interface Explanation {
-  /** The decision, as `decide()` gives it. */
+  /** The decision, as `decide()` returns it. */
   readonly decision: Decision;
   /** Every rule, in order. */
   readonly rules: readonly RuleExplanation[];
@@ -49,7 +49,7 @@ export interface Explanation {
   toString(): string;
 }
 
-/** Explains a decision that was made of these rules. */
+/** Explains a decision of these rules. */
 export function explain(
   rules: readonly CheckedRule[],
   decision: Decision,
@@ -80,7 +80,7 @@ export function explain(
   };
 }
 
-/** What a rule demands, one by one. */
+/** The conditions of a rule that must all hold. */
 function partsOf(condition: CheckedCondition | undefined): readonly CheckedCondition[] {
   if (condition === undefined) return [];
   return condition.kind === "all" ? condition.of.flatMap(partsOf) : [condition];
@@ -109,8 +109,8 @@ function describeCondition(condition: CheckedCondition): string {
 }
 
 /**
- * What would have to be so, where that is one thing. Nothing where another condition asks for the same
- * fact: it may not hold any more.
+ * Describes the single change that would make the rule match. `undefined` if another condition tests the
+ * same fact: that condition might then fail.
  */
 function nearMissOf(
   parts: readonly CheckedCondition[],
@@ -126,13 +126,13 @@ function nearMissOf(
     : `would match if ${sentence(parts[at]!, "were")}`;
 }
 
-/** What conditions are about. */
+/** The facts that conditions test. */
 interface Asked {
-  /** Facts but groups. */
+  /** Facts other than groups. */
   readonly facts: ReadonlySet<string>;
-  /** As the primary group, which is one of all groups. */
+  /** Tested as the primary group. */
   readonly gids: readonly IdRange[];
-  /** As one of all groups. */
+  /** Tested as any group. */
   readonly groups: readonly IdRange[];
 }
 
@@ -159,7 +159,7 @@ function askedByAll(each: readonly Asked[]): Asked {
   };
 }
 
-/** Whether two of them are about the same fact. */
+/** Whether two of the conditions test the same fact. */
 function isAskedTwice(each: readonly Asked[]): boolean {
   const all = askedByAll(each);
   const sum = (of: (asked: Asked) => number) => each.reduce((sum, asked) => sum + of(asked), 0);

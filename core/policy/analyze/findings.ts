@@ -1,25 +1,25 @@
-/** What lint() reports. */
+/** Findings of `lint()`. */
 
 import type { DocumentPath } from "../document/problems.ts";
 import type { PolicyCase } from "./region.ts";
 
 /**
- * What a finding is about.
+ * The kind of a finding.
  *
- * - `contradiction`: nobody can meet the conditions.
- * - `never`: the rule decides nothing, since earlier rules do.
- * - `only-unknown`: it decides only where facts are unknown.
- * - `shadowed`: an earlier rule that says otherwise decides for some whom it is about.
- * - `widened`: where a fact is unknown, a later rule gives more than this one.
- * - `everyone`: an allowing rule whose conditions everybody meets.
- * - `forgeable`: it rests on what other processes of the same user can take on.
- * - `evadable`: it keeps peers out by a group that they can leave, or need not show.
- * - `recycled`: it rests on an id that the system gives to another service later.
- * - `slow`: a peer can make it take long.
- * - `container`: it may take a process of a container for one of the host.
- * - `overflow`: it names 65534.
- * - `same-id`: two names stand for one id.
- * - `unsettled`: it could not be found out in reasonable time.
+ * - `contradiction`: no peer can meet the conditions.
+ * - `never`: earlier rules decide every case of the rule.
+ * - `only-unknown`: the rule decides only if facts are unknown.
+ * - `shadowed`: an earlier rule with another outcome decides some cases of the rule.
+ * - `widened`: if a fact is unknown, a later rule gives more than this one.
+ * - `everyone`: an allowing rule whose conditions every peer meets.
+ * - `forgeable`: the rule tests a fact that other processes of the same user can imitate.
+ * - `evadable`: the rule denies by a group that a peer can leave or hide.
+ * - `recycled`: the rule tests an id that the system later gives to another service.
+ * - `slow`: a peer can make the decision slow.
+ * - `container`: the rule may confuse a process in a container with one of the host.
+ * - `overflow`: the rule tests the id 65534.
+ * - `same-id`: two accounts have the same id.
+ * - `unsettled`: the analysis of the rule exceeded its budget.
  */
 export type FindingKind =
   | "contradiction"
@@ -37,25 +37,25 @@ export type FindingKind =
   | "same-id"
   | "unsettled";
 
-/** Something doubtful about a policy. */
+/** A doubtful rule. */
 export interface Finding {
-  /** What it is about. */
+  /** The kind of the finding. */
   readonly kind: FindingKind;
-  /** `error`: surely a mistake. `warning`: probably. `note`: to be known. */
+  /** `error`: certainly a mistake. `warning`: probably one. `note`: for information. */
   readonly level: "error" | "warning" | "note";
   /** The rule's name. */
   readonly rule: string;
-  /** A sentence or two for a person. */
+  /** One or two sentences. */
   readonly message: string;
-  /** A case that shows it, where there is one. */
+  /** A case that shows the problem, if there is one. */
   readonly example: PolicyCase | undefined;
-  /** Where it stands in the document. */
+  /** Path in the document. */
   readonly path: readonly (string | number)[];
-  /** Where it stands in the file, "file:line:column"; `undefined` for a policy that is from none. */
+  /** "file:line:column"; `undefined` for a policy in code. */
   readonly where: string | undefined;
 }
 
-/** Reports a finding about the rule at hand. */
+/** Reports a finding about the current rule. */
 export type Say = (
   kind: FindingKind,
   level: Finding["level"],

@@ -1,33 +1,33 @@
-/** A policy's own tests → what came of each, and which rules no test is decided by. */
+/** Runs the tests in a policy, and lists the rules that decide no test. */
 
 import type { Decision } from "../decide/decision.ts";
 import type { CheckedTest } from "../document/check.ts";
 import { type Policy, sourceOf } from "../policy.ts";
 import { outcomeOf } from "./reach.ts";
 
-/** What came of one test. */
+/** The result of one test. */
 export interface TestResult {
   /** Its name, or "test 3". */
   readonly name: string;
-  /** Whether the policy said what was expected. */
+  /** Whether the decision was the expected one. */
   readonly passed: boolean;
-  /** What was expected and what was said, in a sentence; `undefined` if it passed. */
+  /** The expected and the actual decision, in a sentence; `undefined` if the test passed. */
   readonly message: string | undefined;
-  /** What the policy said. */
+  /** The decision. */
   readonly decision: Decision;
-  /** Where it stands in the document. */
+  /** Path in the document. */
   readonly path: readonly (string | number)[];
-  /** Where it stands in the file, "file:line:column"; `undefined` for a policy that is from none. */
+  /** "file:line:column"; `undefined` for a policy in code. */
   readonly where: string | undefined;
 }
 
-/** What came of all. `String(report)` is for a person at a terminal. */
+/** The results of all tests. `String(report)` is text for a terminal. */
 export interface TestReport {
-  /** Whether all passed. A policy without tests passes. */
+  /** Whether all tests passed. A policy without tests passes. */
   readonly passed: boolean;
   /** In order. */
   readonly results: readonly TestResult[];
-  /** Names of the rules that no test is decided by. */
+  /** Names of the rules that decide no test. */
   readonly uncovered: readonly string[];
   /** Lines of text. */
   toString(): string;
@@ -69,7 +69,7 @@ export function runTests(policy: Policy): TestReport {
   return { ...report, toString: () => reportText(report) };
 }
 
-/** Why a decision is not what was expected. */
+/** Describes how a decision differs from the expected one; `undefined` if it does not. */
 function objection({ grants, rule }: CheckedTest, decision: Decision): string | undefined {
   const { allowed, reason } = decision;
   const said = `The policy said: ${allowed ? "allowed" : "denied"}. ${reason}`;

@@ -1,4 +1,4 @@
-/** Action → who can do it: the ids as a set. */
+/** Finds the peers that may perform an action, as sets of ids. */
 
 import { Budget } from "./budget.ts";
 import type { CheckedRule } from "../document/check.ts";
@@ -26,27 +26,27 @@ import {
 } from "./region.ts";
 import type { PlainPeer } from "../decide/subject.ts";
 
-/** Some of those who can do something. */
+/** A set of peers that may perform the action. */
 export interface WhoClause {
-  /** The rule that lets them. */
+  /** The rule that allows them. */
   readonly rule: string;
-  /** What it grants. */
+  /** The grants of the rule. */
   readonly grants: readonly string[];
   /** Their uids; `undefined`: any. */
   readonly uids: readonly IdRange[] | undefined;
   /** Their gids; `undefined`: any. */
   readonly gids: readonly IdRange[] | undefined;
-  /** Of each of these sets they have one group at least, the primary one included. */
+  /** They have at least one group of each of these sets; the primary group counts. */
   readonly groups: readonly (readonly IdRange[])[];
   /** They have none of these groups. */
   readonly notGroups: readonly IdRange[];
-  /** What else must be so, in words. */
+  /** Further conditions, in words. */
   readonly also: readonly string[];
-  /** One of them. */
+  /** One such peer. */
   readonly example: PlainPeer;
 }
 
-/** Who can do something, where every fact is known: unknown ones take away, and never add. */
+/** The peers that may perform an action, if all facts are known. Unknown facts never add peers. */
 export interface Who {
   /** All of them; nobody is in two, with the same other facts. */
   readonly clauses: readonly WhoClause[];
@@ -152,7 +152,7 @@ function clauseOf(
   };
 }
 
-/** What a fact must be, in words; nothing where it may be anything. */
+/** Describes the condition on a fact; empty if it may have any value. */
 function describeFact(fact: FactKey, values: unknown): readonly string[] {
   if (values instanceof Truths) {
     const truth = values.example();
