@@ -1,4 +1,4 @@
-/** YAML or JSON → data, and where each value stands. What would take too long or mislead is refused. */
+/** Reads YAML or JSON with the position of each value. Misleading or oversized texts are rejected. */
 
 import {
   Composer,
@@ -14,50 +14,50 @@ import {
   type Scalar,
   type YAMLMap,
 } from "yaml";
-import { DEEPEST } from "../core/policy/document/plain_copy.ts";
+import { MAX_DEPTH } from "../core/policy/document/plain_copy.ts";
 import { type Problem, Problems } from "../core/policy/document/problems.ts";
 import { show } from "../core/policy/document/shape.ts";
 import { everyUnseenIn, visible } from "../core/text.ts";
 
-/** In characters (UTF-16 code units). Ten thousand rules take less. */
+/** In UTF-16 code units. Ten thousand rules take less. */
 export const MAX_TEXT_CHARACTERS = 4 << 20;
 
-/** Words, marks, spaces and line ends: what the library makes an object of each. Ten thousand rules have half. */
+/** Tokens of the lexer: the library creates an object for each. Ten thousand rules have half of it. */
 export const MAX_LEXEMES = 1_000_000;
 
-/** What they stand for is counted as if it were written out: see `MOST_VALUES`. */
+/** The values that aliases stand for also count, as if written out: see `MAX_VALUES`. */
 export const MAX_ALIASES = 1000;
 
-/** Something wrong in a text. */
+/** A problem in a text. */
 export interface Found {
-  /** Where, in UTF-16 code units. */
+  /** Position in UTF-16 code units. */
   readonly offset: number;
   readonly message: string;
   /** The path in the document; `undefined` for an error of syntax. */
   readonly path?: Problem["path"];
 }
 
-/** What a text holds. */
+/** The contents of a text. */
 export interface Contents {
   readonly data: unknown;
-  /** Where a problem is: at the wrong value, or at the field that should not be there. */
+  /** The position of a problem: the wrong value, or the name of the unexpected field. */
   offsetOf(problem: Pick<Problem, "path" | "isField">): number;
 }
 
-/** What is wrong with a text, and what it holds all the same. */
+/** The problems of a text, and its readable part. */
 export interface Faulty {
   readonly problems: Problems<Found>;
-  /** For finding what else is wrong; `undefined` where it could not be read to its end. */
+  /** The readable part, to find further problems in; `undefined` if the text was not read to its end. */
   readonly rest: Rest | undefined;
 }
 
-/** The contents of a text in which something is wrong. */
+/** The readable part of a text with problems. */
 export interface Rest extends Contents {
-  /** Whether a problem is one of its own, and does not follow from those that were found here. */
+  /** Whether a problem is independent of the problems that were found while reading. */
   isOwn(problem: Pick<Problem, "path" | "isField">): boolean;
 }
 
-/** Reads YAML 1.2, of which JSON is a part. */
+/** Reads YAML 1.2, which includes JSON. */
 export function readYaml(text: string): Contents | Faulty {
   const reader = new Reader();
   try {
@@ -68,21 +68,21 @@ export function readYaml(text: string): Contents | Faulty {
   }
 }
 
-/** Thrown when there is no use in reading on. */
+/** Thrown to stop reading. */
 class Stop extends Error {}
 
-/** Of the core schema, the only one whose meaning every reader of YAML 1.2 agrees on. */
+/** Tags of the core schema, the only one that all readers of YAML 1.2 interpret alike. */
 const CORE_TAGS: ReadonlySet<string> = new Set(
   ["str", "int", "float", "bool", "null", "map", "seq"].map((name) => `tag:yaml.org,2002:${name}`),
 );
 
-/** Carriage returns that some take for the end of a line. */
+/** Carriage returns without a line feed, which some readers treat as line ends. */
 const LONE_RETURN = /\r(?!\n)/;
 
-/** A message of the library's is cut off there: it may quote the whole text. */
-const LONGEST_MESSAGE = 200;
+/** Messages of the library are cut off at this length: they may quote the whole text. */
+const MAX_MESSAGE_CHARACTERS = 200;
 
-/** An anchor: what it names, once that has been read to its end. */
+/** An anchored value, which aliases may use once it is read completely. */
 interface Anchored {
   isRead: boolean;
   data: unknown;
@@ -92,11 +92,11 @@ class Reader {
   readonly problems: Problems<Found> = new Problems();
   readonly #anchors = new Map<string, Anchored>();
   #aliases = 0;
-  /** Whether nothing was wrong before values were looked at: then nothing is missing by mistake. */
+  /** Whether the syntax had no problem: then a missing field is really missing. */
   #isWhole = true;
-  /** Where the first error of syntax is: what is read behind it may be something else than was meant. */
+  /** Position of the first syntax error: values after it may be misread. */
   #syntaxEnd = Infinity;
-  /** Objects of which a field could not be read. */
+  /** Objects with a field that could not be read. */
   readonly #broken = new Set<unknown>();
 
   read(text: string): Contents | Faulty {
@@ -147,7 +147,7 @@ class Reader {
     throw new Stop();
   }
 
-  /** The one document, and what belongs to it. Its parts are counted before anything is made of them. */
+  /** The tokens of the document. They are counted before they are composed. */
   #tokensOf(text: string): CST.Token[] {
     const tokens: CST.Token[] = [];
     const parser = new Parser();
@@ -182,16 +182,16 @@ class Reader {
         this.#stop(offset, `more than ${MAX_LEXEMES} words, marks and spaces`);
       }
       for (const token of parser.next(lexeme)) take(token);
-      // The document itself and a scalar are there too.
-      if (parser.stack.length > DEEPEST + 2) {
-        this.#stop(offset, `nested more than ${DEEPEST} deep`);
+      // The stack also has the document itself and a scalar.
+      if (parser.stack.length > MAX_DEPTH + 2) {
+        this.#stop(offset, `nested more than ${MAX_DEPTH} deep`);
       }
     }
     for (const token of parser.end()) take(token);
     return tokens;
   }
 
-  /** The document's contents; `null` or nothing where there are none. */
+  /** The contents of the document; `null` or `undefined` if it is empty. */
   #compose(tokens: readonly CST.Token[], end: number): unknown {
     const composer = new Composer({
       version: "1.2",
@@ -199,9 +199,9 @@ class Reader {
       resolveKnownTags: false,
       prettyErrors: false,
       logLevel: "silent",
-      uniqueKeys: false, // compares each with each; #mapOf() tells
+      uniqueKeys: false, // quadratic; #mapOf() checks the names
     });
-    // An Error for each of a million problems would take a gigabyte: they are counted instead.
+    // A million Error objects would take a gigabyte, so further problems are only counted.
     const onError: ErrorHandler = (source, code, message) => {
       const offset = typeof source === "number"
         ? source
@@ -228,7 +228,7 @@ class Reader {
     const offset = node.range![0];
     if (!isScalar(node) && !isMap(node) && !isSeq(node)) this.#stop(offset, "what is no data");
     const { tag, anchor } = node;
-    if (this.#isWhole && tag !== undefined && !CORE_TAGS.has(tag)) { // else it was reported
+    if (this.#isWhole && tag !== undefined && !CORE_TAGS.has(tag)) { // otherwise already reported
       this.#problem(offset, () => `it has the tag ${show(tag)}, which is none of YAML's core`);
     }
     const anchored: Anchored = { isRead: false, data: undefined };
@@ -267,7 +267,7 @@ class Reader {
     return data;
   }
 
-  /** The name of a field that is not there yet; `undefined` where it is none. */
+  /** Returns the name of a new field; `undefined` if it is not a valid name. */
   #nameOf(key: unknown, names: Set<string>): string | undefined {
     const offset = isNode(key) ? key.range![0] : 0;
     let why: (() => string) | undefined;
@@ -290,7 +290,7 @@ class Reader {
     return undefined;
   }
 
-  /** What readers of YAML 1.1 read otherwise is refused: people mean what they are used to. */
+  /** Rejects plain scalars that YAML 1.1 reads differently: the author may expect that meaning. */
   #valueOf({ value, type, source = "", range }: Scalar & { source?: string }): unknown {
     if (type !== "PLAIN") return value;
     if (typeof value === "string" && /^(?:yes|no|on|off|y|n)$/i.test(value)) {
@@ -315,7 +315,9 @@ type ErrorHandler = (
 
 function short(message: string): string {
   const line = message.split("\n", 1)[0]!;
-  return visible(line.length > LONGEST_MESSAGE ? `${line.slice(0, LONGEST_MESSAGE)}…` : line);
+  return visible(
+    line.length > MAX_MESSAGE_CHARACTERS ? `${line.slice(0, MAX_MESSAGE_CHARACTERS)}…` : line,
+  );
 }
 
 function offsetOf(root: unknown, problem: Pick<Problem, "path" | "isField">): number {
@@ -323,7 +325,7 @@ function offsetOf(root: unknown, problem: Pick<Problem, "path" | "isField">): nu
   return isNode(node) ? node.range?.[0] ?? 0 : 0;
 }
 
-/** What a problem is about, or the innermost part of the text that it is in. */
+/** The node of a problem, or the innermost node that contains it. */
 function nodeAt(root: unknown, { path, isField }: Pick<Problem, "path" | "isField">): unknown {
   let node = root;
   for (const [index, name] of path.entries()) {
@@ -333,7 +335,7 @@ function nodeAt(root: unknown, { path, isField }: Pick<Problem, "path" | "isFiel
       const pair = (node.items as Pair[]).find(({ key }) => isScalar(key) && key.value === name);
       inside = isField && index === path.length - 1 ? pair?.key : pair?.value ?? pair?.key;
     }
-    // What is missing has no place of its own: then where it should be. So has what an alias names.
+    // A missing value has no position, nor has the value of an alias: the enclosing node is used.
     if (!isNode(inside) || !inside.range) return node;
     node = inside;
   }

@@ -1,11 +1,10 @@
-/** Anchored globs over texts. */
+/** Compiles anchored globs. */
 
 /**
- * Compiles a glob: `*` is any run of characters but "/", `**` any run at all, and every other
- * character is itself.
+ * Compiles a glob: `*` matches any run of characters except "/", `**` any run of characters, and every
+ * other character matches itself.
  *
- * @returns A test that takes time linear in the text for each star, and next to none for a text with
- * another beginning or end.
+ * @returns A test that takes linear time per star, and almost none for a text with another beginning or end.
  */
 export function compileGlob(glob: string): (text: string) => boolean {
   const [beginning = "", ...between] = glob.split(/(\*+)/); // texts with stars between them
@@ -22,15 +21,15 @@ export function compileGlob(glob: string): (text: string) => boolean {
     matches(first, parts, text.slice(beginning.length, text.length - end.length));
 }
 
-/** A text between two stars, and the star behind it: "*", or "**". */
+/** A text between two stars, and the star after it: "*" or "**". */
 interface Part {
   readonly text: string;
   readonly isOne: boolean;
 }
 
 /**
- * Follows which positions of the text can be reached, part by part and without backtracking: behind a
- * star these are ranges that are apart from each other, each up to the next "/" or to the end.
+ * Computes the reachable positions of the text, part by part and without backtracking. After a star these
+ * are disjoint ranges, each up to the next "/" or to the end.
  */
 function matches(first: boolean, parts: readonly Part[], text: string): boolean {
   let begins = [0];
@@ -51,7 +50,7 @@ function matches(first: boolean, parts: readonly Part[], text: string): boolean 
       nextBegins.push(begin);
       nextEnds.push(end);
       if (end === text.length) break;
-      // Others that end before the same "/" reach nothing more.
+      // Further matches before the same "/" reach no further position.
       at = text.indexOf(part.text, Math.max(at + 1, end + 1 - part.text.length));
     }
     if (nextBegins.length === 0) return false;

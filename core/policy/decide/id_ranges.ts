@@ -1,16 +1,16 @@
-/** Sets of ids, as ranges: uint32 without 2³² − 1, which is never an identity. */
+/** Sets of ids as ranges of uint32, without 2³² − 1, which is never an identity. */
 
 import { NO_ID } from "../../credentials.ts";
 
-/** Ids from `first` to `last`, both in. */
+/** Ids from `first` to `last`, inclusive. */
 export interface IdRange {
-  /** The least id. */
+  /** The smallest id. */
   readonly first: number;
-  /** The greatest. */
+  /** The largest id. */
   readonly last: number;
 }
 
-/** Whether the id is in a set that {@link unite} made: found by halving. */
+/** Whether an id is in a set made by {@link unite}, by binary search. */
 export function hasId(ranges: readonly IdRange[], id: number): boolean {
   let low = 0;
   let high = ranges.length;
@@ -22,14 +22,14 @@ export function hasId(ranges: readonly IdRange[], id: number): boolean {
   return low < ranges.length && ranges[low]!.first <= id;
 }
 
-/** "1000", "1000-1999" or a number → a range; `undefined` where it is none. */
+/** Parses "1000", "1000-1999" or a number; `undefined` if it is not a range. */
 export function parseRange(text: number | string): IdRange | undefined {
   const [, first, last = first] = /^(\d{1,10})(?:-(\d{1,10}))?$/.exec(String(text)) ?? [];
   const range = { first: Number(first), last: Number(last) };
   return range.first <= range.last && range.last < NO_ID ? range : undefined;
 }
 
-/** The same ids in ascending ranges that neither overlap nor touch. */
+/** Returns the same ids as ascending ranges that neither overlap nor touch. */
 export function unite(ranges: readonly IdRange[]): readonly IdRange[] {
   const united: IdRange[] = [];
   for (const range of ranges.toSorted((a, b) => a.first - b.first)) {
@@ -42,13 +42,13 @@ export function unite(ranges: readonly IdRange[]): readonly IdRange[] {
   return united;
 }
 
-/** The ids in one or the other, of sets that {@link unite} made. */
+/** The union of two sets made by {@link unite}. */
 export function join(a: readonly IdRange[], b: readonly IdRange[]): readonly IdRange[] {
   if (a.length === 0) return b;
   return b.length === 0 ? a : unite(a.concat(b));
 }
 
-/** The ids in both, of sets that {@link unite} made. */
+/** The intersection of two sets made by {@link unite}. */
 export function intersect(a: readonly IdRange[], b: readonly IdRange[]): readonly IdRange[] {
   const common: IdRange[] = [];
   for (let i = 0, j = 0; i < a.length && j < b.length;) {
@@ -68,7 +68,7 @@ export function intersect(a: readonly IdRange[], b: readonly IdRange[]): readonl
   return common;
 }
 
-/** The ids that are not in a set that {@link unite} made. */
+/** The complement of a set made by {@link unite}. */
 export function others(ranges: readonly IdRange[]): readonly IdRange[] {
   const gaps: IdRange[] = [];
   let next = 0;
@@ -80,7 +80,7 @@ export function others(ranges: readonly IdRange[]): readonly IdRange[] {
   return gaps;
 }
 
-/** Id → the name of the account, where that is known. */
+/** Returns the name of the account with an id, if known. */
 export type NameOfId = (id: number) => string | undefined;
 
 /** "0, 1000-1999"; with names, "0 (root), 1000-1999". */

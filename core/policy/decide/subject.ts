@@ -1,4 +1,4 @@
-/** A peer, or a plain object of its shape → the facts that conditions ask for, each read once. */
+/** Reads the facts of a peer, or of plain data of its shape, for one decision: each fact at most once. */
 
 import { UcredError } from "../../errors.ts";
 import type { Fact } from "../../facts.ts";
@@ -47,40 +47,40 @@ interface SubjectFacts extends Record<FactName, unknown> {
 }
 
 /**
- * A peer in plain data, for tests of a policy: a missing fact is unknown, `null` is known to be none.
+ * A peer as plain data, for tests of a policy: a missing fact is unknown, `null` means that there is none.
  */
 export interface PlainPeer {
   /** Effective uid. */
   readonly uid?: number;
   /** Effective gid. */
   readonly gid?: number;
-  /** All groups, as {@link Peer.groups} has them; the gid counts in any case. */
+  /** All groups, as in {@link Peer.groups}; the gid always counts. */
   readonly groups?: readonly number[];
   /** Security label. */
   readonly label?: string | null;
-  /** Ids that may stand for others, as {@link Peer.ambiguous} has it. Of such groups none is trusted. */
+  /** Ids that may stand for others, as in {@link Peer.ambiguous}. Ambiguous groups match no rule. */
   readonly ambiguous?: readonly AmbiguousId[];
   /** Whether nothing has changed since connect. */
   readonly unchanged?: boolean;
-  /** Facts of its process. */
+  /** Facts of the process. */
   readonly process?: {
     readonly exe?: string | null;
     readonly exeSha256?: string | null;
     readonly unit?: string | null;
     readonly cgroup?: string | null;
     readonly container?: string | null;
-    /** A kind that is missing is unknown. */
+    /** A missing kind is unknown. */
     readonly namespaces?: { readonly [kind in NamespaceKind]?: { readonly ours: boolean } };
   };
 }
 
-/** Facts that are ids. */
+/** Facts with ids as value. */
 export type IdFact = "uid" | "gid" | "groups";
 
-/** Reads facts of one peer for one decision. What is not of its type is unknown. */
+/** Reads facts of one peer for one decision. A value of another type is unknown. */
 export class Subject {
   readonly #peer: Peer | PlainPeer;
-  /** `undefined` in the usual case that none is. */
+  /** `undefined` in the usual case that no id is ambiguous. */
   readonly #ambiguous: readonly AmbiguousId[] | undefined;
   #uid: number | undefined = UNREAD;
   #gid: number | undefined = UNREAD;
@@ -88,9 +88,9 @@ export class Subject {
   /** `undefined` until the groups are read. */
   #hasAllGroups: boolean | undefined;
   #known: Map<FactName | "process", unknown> | undefined;
-  /** Why it cannot be known what has changed. */
-  #notTold: UcredError | undefined;
-  /** Facts that a condition asked for in vain, since this was last emptied. */
+  /** Why `unchanged` is unknown. */
+  #driftError: UcredError | undefined;
+  /** Unknown facts that conditions have tested since this was last cleared. */
   missing: Set<FactName> | undefined;
 
   constructor(peer: Peer | PlainPeer) {
@@ -101,47 +101,47 @@ export class Subject {
     }
   }
 
-  /** Effective uid; `undefined` where it is unknown. */
+  /** Effective uid; `undefined` if unknown. */
   get uid(): number | undefined {
     if (this.#uid === UNREAD) this.#uid = this.#id("uid", this.#peer.uid);
     return this.#uid;
   }
 
-  /** Effective gid; `undefined` where it is unknown. */
+  /** Effective gid; `undefined` if unknown. */
   get gid(): number | undefined {
     if (this.#gid === UNREAD) this.#gid = this.#id("gid", this.#peer.gid);
     return this.#gid;
   }
 
-  /** Groups that the peer has for certain, the gid perhaps not among them. */
+  /** Groups that the peer certainly has. The gid may be missing. */
   get groups(): readonly number[] {
     if (this.#hasAllGroups === undefined) this.#readGroups();
     return this.#groups!;
   }
 
-  /** Whether there are no others, beside the gid. */
+  /** Whether `groups` and the gid are all groups of the peer. */
   get hasAllGroups(): boolean {
     if (this.#hasAllGroups === undefined) this.#readGroups();
     return this.#hasAllGroups!;
   }
 
-  /** Any other fact; `null` where it is known to be none, `undefined` where it is unknown. */
+  /** Any other fact; `null` if there is none, `undefined` if unknown. */
   get<N extends OtherFact>(name: N): SubjectFacts[N] | null | undefined {
     return this.#once(name, () => this.#read(name)) as SubjectFacts[N] | null | undefined;
   }
 
-  /** Why a fact is unknown, as far as the peer tells: for people, after a condition asked for it. */
+  /** Returns why a fact is unknown, if the peer reports it. Call it after a condition has tested the fact. */
   reasonOf(name: FactName): string | undefined {
     const peer = this.#peer;
     if (!isPeer(peer)) return undefined;
-    if (name === "unchanged") return this.#notTold?.message;
+    if (name === "unchanged") return this.#driftError?.message;
     const isOfPeer = name === "label" || isIdFact(name);
     const facts = isOfPeer ? peer.facts : (this.#known?.get("process") as ProcessSnapshot).facts;
     const fact = (facts as { readonly [name: string]: Fact<unknown> | undefined })[name];
     return fact?.state === "unknown" ? fact.reason.message : undefined;
   }
 
-  /** Not through `facts`, which a decision by ids alone need not make. */
+  /** Avoids `peer.facts`: a decision by ids alone does not need to create it. */
   #id(name: "uid" | "gid", id: number | undefined): number | undefined {
     return isId(id) && !this.#ambiguous?.includes(name) ? id : undefined;
   }
@@ -151,7 +151,7 @@ export class Subject {
     const list: readonly unknown[] = Array.isArray(groups) ? groups : [undefined];
     const isAmbiguous = this.#ambiguous?.includes("groups") === true;
     this.#hasAllGroups = areIds(list) && !isAmbiguous;
-    // Of an ambiguous list no member is trusted: each may be what unmapped groups read as.
+    // No member of an ambiguous list counts: each may be the overflow id of an unmapped group.
     this.#groups = this.#hasAllGroups ? groups : isAmbiguous ? NO_GROUPS : list.filter(isId);
   }
 
@@ -178,7 +178,7 @@ export class Subject {
       drift = peer.drift();
     } catch (error) {
       if (!(error instanceof UcredError)) throw error;
-      this.#notTold = error; // it cannot be known
+      this.#driftError = error;
       return undefined;
     }
     return drift.length === 0;
@@ -192,10 +192,10 @@ export class Subject {
   }
 }
 
-/** Facts that are no ids. */
+/** Facts without ids. */
 type OtherFact = Exclude<FactName, AmbiguousId>;
 
-/** In the place of an id that was not asked for yet. */
+/** Marks an id that has not been read. */
 const UNREAD = -1;
 
 const NONE: readonly AmbiguousId[] = [];
@@ -203,7 +203,7 @@ const EVERY_ID: readonly AmbiguousId[] = ["uid", "gid", "groups"];
 
 const NO_GROUPS: readonly number[] = [];
 
-/** What unmapped ids read as, unless the system sets another. <linux/highuid.h> */
+/** The default overflow id, which unmapped ids read as. <linux/highuid.h> */
 export const OVERFLOW_ID = 65534;
 
 function areIds(groups: readonly unknown[]): boolean {
@@ -212,8 +212,8 @@ function areIds(groups: readonly unknown[]): boolean {
 }
 
 /**
- * A field that an object has itself or by its class. One that somebody gave to all objects
- * (`Object.prototype`) is nobody's: it must not make a peer of what is none.
+ * Returns an own field, or one of the object's class. A field that was added to `Object.prototype` does not
+ * count: it must not add facts to a peer.
  */
 export function fieldOf<T extends object, K extends keyof T>(of: T, name: K): T[K] | undefined {
   return name in Object.prototype && !has(of, name) ? undefined : of[name];
@@ -247,7 +247,7 @@ const PLAIN_FIELDS = [
   "process",
 ] as const;
 
-/** Whether an object has a field itself or by its class. */
+/** Whether a field is an own one, or one of the object's class. */
 function has(of: object, name: PropertyKey): boolean {
   for (let at: object | null = of; at !== null; at = Object.getPrototypeOf(at)) {
     if (at === Object.prototype) return false;

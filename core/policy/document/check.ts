@@ -1,4 +1,4 @@
-/** A policy document → rules that can be compiled, or everything that is wrong with it. */
+/** Checks a policy document. Returns rules that can be compiled, or all problems. */
 
 import { isId } from "../../credentials.ts";
 import type { NamespaceKind } from "../../process.ts";
@@ -19,48 +19,48 @@ import type {
   TestDocument,
 } from "./types.ts";
 
-/** One rule after it was checked. */
+/** A checked rule. */
 export interface CheckedRule {
   readonly name: string;
-  /** `undefined`: everyone. */
+  /** `undefined`: every peer. */
   readonly when: CheckedCondition | undefined;
   /** `undefined`: every action. */
   readonly actions: readonly string[] | undefined;
   /** Grants; `undefined`: the rule denies. */
   readonly grants: readonly string[] | undefined;
-  /** The reason that a denying rule gives, if any. */
+  /** The reason of a denying rule, if any. */
   readonly reason: string | undefined;
 }
 
-/** One test after it was checked. */
+/** A checked test. */
 export interface CheckedTest {
   readonly name: string | undefined;
   readonly peer: PlainPeer;
   readonly action: string | undefined;
   /** Grants, `true` for any; `undefined`: denied. */
   readonly grants: readonly string[] | true | undefined;
-  /** The rule that is to decide; `null` for none, `undefined` for whichever. */
+  /** The rule that must decide; `null`: no rule, `undefined`: any. */
   readonly rule: string | null | undefined;
   readonly path: DocumentPath;
 }
 
-/** A document that was checked. */
+/** A checked document. */
 export interface CheckedPolicy {
   readonly rules: readonly CheckedRule[];
   readonly tests: readonly CheckedTest[];
-  /** The names in it, with their ids. */
+  /** The account names in the document, with their ids. */
   readonly named: readonly Named[];
 }
 
-/** What names and `sameUser` are resolved with. */
+/** Resolves names and `sameUser`. */
 export interface Resolve extends Accounts {
   /** The server's own effective uid. */
   ownUid(): number;
-  /** Names that exist, for suggestions; not all of them need be there. */
+  /** Existing names, for suggestions. The list may be incomplete. */
   names(kind: NamedKind): Iterable<string>;
 }
 
-/** Checks a document. Of what is returned, nothing is shared with it. */
+/** Checks a document. The result shares nothing with it. */
 export function checkPolicy(
   document: unknown,
   resolve: Resolve,
@@ -84,7 +84,7 @@ export function checkPolicy(
   };
 }
 
-/** Names of rules are unique, and tests name rules that exist. */
+/** Checks that rule names are unique, and that tests name existing rules. */
 function checkNames(document: unknown, check: Check): void {
   const listIn = (field: string): readonly unknown[] => {
     const list = isObject(document) ? document[field] : undefined;
@@ -108,7 +108,7 @@ function checkNames(document: unknown, check: Check): void {
   }
 }
 
-/** Gathers problems, and resolves names, each once. */
+/** Collects problems, and resolves each name once. */
 class Check implements Report {
   readonly problems: Problems<Problem> = new Problems();
   readonly named: Named[] = [];
@@ -128,7 +128,7 @@ class Check implements Report {
   }
 
   name(kind: NamedKind, name: string, path: DocumentPath): void {
-    if (this.problems.isFull) return; // a lookup may take long, and is of no more use
+    if (this.problems.isFull) return; // a lookup may be slow, and its result would not be used
     const id = this.id(kind, name);
     if (id === undefined) {
       const meant = () => suggest(name, this.resolve.names(kind));
@@ -142,13 +142,13 @@ class Check implements Report {
     const key = `${kind} ${name}`;
     if (!this.#ids.has(key)) {
       const id = kind === "user" ? this.resolve.uid(name) : this.resolve.gid(name);
-      this.#ids.set(key, id ?? undefined); // what others wrote may say null
+      this.#ids.set(key, id ?? undefined); // a custom lookup may return null
     }
     return this.#ids.get(key);
   }
 }
 
-// From here on, documents have the shape that they must have.
+// The functions below take documents of the right shape.
 
 function ruleOf({ name, when, actions, allow, deny }: RuleDocument, check: Check): CheckedRule {
   return {
@@ -160,7 +160,7 @@ function ruleOf({ name, when, actions, allow, deny }: RuleDocument, check: Check
   };
 }
 
-/** @param keepsOut Whether a peer that meets it is kept out: in a denying rule, or in `not` of an allowing one. */
+/** @param keepsOut Whether meeting the condition denies: in a denying rule, or in `not` of an allowing one. */
 function conditionOf(condition: Condition, keepsOut: boolean, check: Check): CheckedCondition {
   const fields = Object.entries(condition);
   return { kind: "all", of: fields.map(([field, value]) => factOf(field, value, keepsOut, check)) };
@@ -209,9 +209,9 @@ function factOf(field: string, value: unknown, keepsOut: boolean, check: Check):
 }
 
 /**
- * AppArmor's labels have a mode behind the profile, "docker-default (enforce)": a glob without one means
- * every mode. What keeps peers out must not miss, so it also means the profile's children ("a//b") and
- * stacks that have it in them ("a//&b"); a label of SELinux or Smack looks like none of these.
+ * AppArmor labels have a mode after the profile, "docker-default (enforce)": a glob without a mode matches
+ * every mode. In a condition that denies, it also matches the profile's children ("a//b") and stacks with
+ * the profile ("a//&b"). Labels of SELinux and Smack have other forms.
  *
  * @see {@link https://man7.org/linux/man-pages/man7/apparmor.7.html apparmor(7)}
  */

@@ -1,21 +1,20 @@
-/** Data from anywhere → a copy of our own, so that what is checked is what is used. */
+/** Copies data of any origin, so that the checked values are the ones that are used. */
 
 import type { DocumentPath, Problem } from "./problems.ts";
 import { show } from "./shape.ts";
 
-/** Values in a document. Ten thousand rules have a tenth; one that contains itself never ends. */
+/** Values in a document. Ten thousand rules have a tenth of it; cyclic data would never end. */
 export const MAX_VALUES = 1_000_000;
 
-/** In characters, of all texts in it: four times the longest file. */
+/** Length of all texts in a document: four times the longest file. */
 const MAX_TEXT_CHARACTERS = 16 << 20;
 
-/** How deep they nest: what looks at them calls itself. */
-export const DEEPEST = 64;
+/** Depth of nesting. The functions that read documents are recursive. */
+export const MAX_DEPTH = 64;
 
 /**
- * Copies plain data: what has no list or object in it as it is, lists, and objects of no class. Each
- * field is read once. The copies inherit nothing, so a field that they lack is missing whatever others
- * have added to `Object.prototype`.
+ * Copies plain data: primitive values, arrays, and objects without a class. Each field is read once. The
+ * copies have no prototype, so that fields added to `Object.prototype` do not appear in them.
  */
 export function plain(data: unknown): { readonly copy: unknown } | { readonly problem: Problem } {
   try {
@@ -27,7 +26,7 @@ export function plain(data: unknown): { readonly copy: unknown } | { readonly pr
   }
 }
 
-/** Options without what all objects may have been given: only what is theirs counts. */
+/** Copies options without inherited fields, so that fields of `Object.prototype` have no effect. */
 export function ownOf<Options extends object>(options: Options): Options {
   return Object.assign(Object.create(null), options);
 }
@@ -51,7 +50,7 @@ class Copy {
       throw new NotPlain([], `more than ${MAX_TEXT_CHARACTERS} characters in all`);
     }
     if (typeof value !== "object" || value === null) return value;
-    if (path.length >= DEEPEST) throw new NotPlain(path, `nested more than ${DEEPEST} deep`);
+    if (path.length >= MAX_DEPTH) throw new NotPlain(path, `nested more than ${MAX_DEPTH} deep`);
     return Array.isArray(value) ? this.#list(value, path) : this.#object(value, path);
   }
 
