@@ -125,7 +125,7 @@ test("ucred prints one error line, and exits with 2, for files that it cannot us
     [["policy", "explain", good!, "--peer", '{"user":"root"}'], /--peer has ids/],
     [["policy", "explain", good!, "--user", "99999999999"], /--user: 99999999999 is no id/],
     [["policy", "explain", good!, "--group", "4294967295"], /--group: 4294967295 is no id/],
-    [["policy", "check", "--accounts", bad!, good!], /bad\.yaml: /],
+    [["policy", "check", "--accounts", bad!, good!], /bad\.yaml:3:1: /],
     [["policy", "check", "--accounts", list, good!], /list\.yaml: it has users and groups/],
     [["policy", "explain", good!, "--accounts", accounts, "--user", "ada"], /ada has no id/],
     [["policy", "who", good!, "--accounts", join(folder, "none")], /none: .*ENOENT/],
