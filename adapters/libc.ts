@@ -109,8 +109,16 @@ export type OpenLibc = (abi: Abi, path?: string) => Libc;
 export function allocate(size: number): Memory {
   // An explicit ArrayBuffer: a small typed array made by length is in the collector's heap and
   // moves, and a pointer to it becomes stale (in Bun silently: oven-sh/bun PR 32055).
-  const buffer = new ArrayBuffer(size);
+  const buffer = new ArrayBuffer(Math.ceil(size / 8) * 8);
   return { bytes: new Uint8Array(buffer), words: new Uint32Array(buffer) };
+}
+
+/** Copies bytes, or the UTF-8 bytes of a string, into new memory and appends a NUL. */
+export function memoryOf<M extends Memory>(libc: Libc<M>, content: Uint8Array | string): M {
+  const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+  const memory = libc.memory(bytes.length + 1);
+  memory.bytes.set(bytes);
+  return memory;
 }
 
 /** Memory for account lookups on runtimes that pass pointers as views; the views are made once. */

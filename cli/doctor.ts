@@ -10,8 +10,7 @@ import { UcredError } from "../core/errors.ts";
 import type { Fact } from "../core/facts.ts";
 import type { Peer } from "../core/peer.ts";
 import { openedSystem } from "../adapters/select.ts";
-import { readText } from "../system/proc_files.ts";
-import { hidePid, hidingProc, SHOW_PROCESSES } from "../system/hidepid.ts";
+import { procVisibility, SHOW_PROCESSES } from "../system/hidepid.ts";
 import { identify } from "../identity/identify.ts";
 import { ownUid } from "../system/accounts.ts";
 import { mapsEvery } from "../system/overflow_ids.ts";
@@ -99,19 +98,11 @@ const TESTS: readonly Test[] = [
     (self) => knownDetail(self.process.facts.namespaces, () => scopeOf(self)),
   ],
   ["other users' processes", "no process facts, live() or drift() of their peers", () => {
-    const system = openedSystem();
-    const { linux } = system.libc;
-    if (
-      linux === undefined || typeof readText(system, linux, "/proc/self/mountinfo") !== "string"
-    ) {
-      throw new Error("cannot read how /proc is mounted");
-    }
-    const mode = hidingProc(system);
-    if (mode === undefined) {
-      return hidePid(system) === undefined
-        ? "shown in /proc"
-        : "shown in /proc to us, hidden from other users";
-    }
+    const visibility = procVisibility();
+    if (visibility === undefined) throw new Error("cannot read how /proc is mounted");
+    const { mode, isHiddenFromUs } = visibility;
+    if (mode === undefined) return "shown in /proc";
+    if (!isHiddenFromUs) return "shown in /proc to us, hidden from other users";
     throw new Error(`/proc hides them: hidepid=${mode} or ProtectProc= (${SHOW_PROCESSES})`);
   }],
 ];

@@ -2,6 +2,7 @@
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { openedSystem } from "../adapters/select.ts";
 import { isId } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
@@ -31,9 +32,6 @@ import {
   printJson,
   UsageError,
 } from "./output.ts";
-
-/** <asm-generic/errno-base.h>; the same on every system. */
-const ESRCH = 3;
 
 /** Options that all of them have. */
 export interface PolicyCommandOptions {
@@ -130,7 +128,9 @@ function processOf(pid: number): Peer {
   try {
     return peerOfPid(pid);
   } catch (error) {
-    if (!(error instanceof UcredError) || error.errno !== ESRCH) throw error;
+    if (!(error instanceof UcredError) || error.errno !== openedSystem().abi.errno.ESRCH) {
+      throw error;
+    }
     throw new UsageError(`There is no process ${pid}`);
   }
 }

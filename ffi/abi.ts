@@ -1,7 +1,14 @@
 /** Operating system and CPU → the numbers, layouts and names of its C library. */
 
 import { BSD_OPTIONS, decodeBsdFamily } from "./bsd.ts";
-import { DARWIN_ERRNO, type ErrnoNames, FREEBSD_ERRNO, LINUX_ERRNO } from "./errno.ts";
+import {
+  DARWIN_ERRNO,
+  type Errno,
+  type ErrnoNames,
+  FREEBSD_ERRNO,
+  LINUX_ERRNO,
+  namesOf,
+} from "./errno.ts";
 import { decodeLinuxFamily, LINUX_OPTIONS, type LinuxOptions } from "./linux.ts";
 
 /** The ABI of one system's C library. */
@@ -10,8 +17,11 @@ export type Abi = LinuxAbi | BsdAbi;
 interface AnyAbi {
   /** `process.arch` */
   readonly cpu: string;
+  /** Error numbers by name. */
+  readonly errno: Errno;
+  /** The names of error numbers. */
   readonly errnoNames: ErrnoNames;
-  /** EINTR is 4 and ERANGE 34 everywhere; these differ or matter by name. */
+  /** The socket options that every system has. */
   readonly options: { readonly SOL_SOCKET: number; readonly SO_ACCEPTCONN: number };
   /** Decodes `sa_family` from the answer of getsockname(2). */
   readonly family: (address: Uint8Array) => number;
@@ -42,6 +52,10 @@ export const AF_UNIX = 1;
 /** Operations of flock(2), <sys/file.h>: the same on every system. */
 export const FLOCK = { EX: 2, NB: 4 } as const;
 
+const LINUX_NAMES = namesOf(LINUX_ERRNO);
+const DARWIN_NAMES = namesOf(DARWIN_ERRNO);
+const FREEBSD_NAMES = namesOf(FREEBSD_ERRNO);
+
 /** The systems that {@link abiOf} supports, for error messages. */
 export const SUPPORTED =
   "Linux (x64, arm64, riscv64, s390x, loong64, ppc64), macOS and FreeBSD (x64, arm64)";
@@ -56,14 +70,22 @@ export function abiOf(os: string, cpu: string): Abi | undefined {
   const bsd = { cpu, options: BSD_OPTIONS, family: decodeBsdFamily };
   if (os === "darwin") {
     const path = "/usr/lib/libSystem.B.dylib";
-    return { os, ...bsd, errnoNames: DARWIN_ERRNO, libraryPaths: [path], libraryName: path };
+    return {
+      os,
+      ...bsd,
+      errno: DARWIN_ERRNO,
+      errnoNames: DARWIN_NAMES,
+      libraryPaths: [path],
+      libraryName: path,
+    };
   }
   if (os === "freebsd") {
     const name = "libc.so.7";
     return {
       os,
       ...bsd,
-      errnoNames: FREEBSD_ERRNO,
+      errno: FREEBSD_ERRNO,
+      errnoNames: FREEBSD_NAMES,
       libraryPaths: [`/lib/${name}`],
       libraryName: name,
     };
@@ -79,7 +101,8 @@ function linux(cpu: string): LinuxAbi | undefined {
     os: "linux",
     cpu,
     options,
-    errnoNames: LINUX_ERRNO,
+    errno: LINUX_ERRNO,
+    errnoNames: LINUX_NAMES,
     family: decodeLinuxFamily,
     libraryPaths: [
       `/lib/${machine}-linux-gnu/libc.so.6`, //     Debian, Ubuntu

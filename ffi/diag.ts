@@ -1,13 +1,14 @@
 /** Linux: the dump of Unix sockets of sock_diag(7), as the kernel's headers define it. */
 
-import { LITTLE_ENDIAN } from "./abi.ts";
+import { AF_UNIX, LITTLE_ENDIAN } from "./abi.ts";
+import { SOCK } from "./linux.ts";
 
 /** `AF_NETLINK`, <linux/socket.h>; `NETLINK_SOCK_DIAG`, <linux/netlink.h>. */
 export const AF_NETLINK = 16;
 export const NETLINK_SOCK_DIAG = 4;
 
 /** `SOCK_DGRAM | SOCK_CLOEXEC`, <linux/net.h>: the kernel answers at once, so it need not wait. */
-export const NETLINK_SOCKET: number = 2 | 0o2000000;
+export const NETLINK_SOCKET: number = SOCK.DGRAM | SOCK.CLOEXEC;
 
 /** `struct sockaddr_nl`, <linux/netlink.h>: the kernel has port 0. */
 export const KERNEL_ADDRESS: Uint8Array = new Uint8Array(
@@ -50,7 +51,7 @@ export function diagRequest(): Uint8Array {
   view.setUint32(0, bytes.length, LITTLE_ENDIAN);
   view.setUint16(4, SOCK_DIAG_BY_FAMILY, LITTLE_ENDIAN);
   view.setUint16(6, REQUEST_DUMP, LITTLE_ENDIAN);
-  view.setUint8(NLMSG.header, 1); // AF_UNIX
+  view.setUint8(NLMSG.header, AF_UNIX);
   view.setUint32(NLMSG.header + 4, 0xffffffff, LITTLE_ENDIAN); // any state
   view.setUint32(NLMSG.header + 12, SHOW, LITTLE_ENDIAN);
   view.setUint32(NLMSG.header + 16, 0xffffffff, LITTLE_ENDIAN); // no cookie

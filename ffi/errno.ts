@@ -1,99 +1,119 @@
-/** Error numbers and their names, as each system's header gives them. */
+/** Error numbers by name and names by number, from each system's header. */
 
-/** Names by number. Where two names share a number, the one that sockets and files use. */
+/** Names by number, for error messages. */
 export type ErrnoNames = { readonly [errno: number]: string };
 
-/** POSIX's oldest, equal on every system here. Source: <asm-generic/errno-base.h>, <sys/errno.h> */
-const COMMON: ErrnoNames = {
-  1: "EPERM",
-  2: "ENOENT",
-  3: "ESRCH",
-  4: "EINTR",
-  5: "EIO",
-  6: "ENXIO",
-  7: "E2BIG",
-  9: "EBADF",
-  12: "ENOMEM",
-  13: "EACCES",
-  14: "EFAULT",
-  16: "EBUSY",
-  17: "EEXIST",
-  19: "ENODEV",
-  20: "ENOTDIR",
-  21: "EISDIR",
-  22: "EINVAL",
-  23: "ENFILE",
-  24: "EMFILE",
-  25: "ENOTTY",
-  27: "EFBIG",
-  28: "ENOSPC",
-  29: "ESPIPE",
-  30: "EROFS",
-  32: "EPIPE",
-  34: "ERANGE",
-};
+/** Error numbers by name. */
+interface Numbers {
+  readonly [name: string]: number;
+}
+
+/** The oldest numbers, which are equal on every supported system. Sources: <asm-generic/errno-base.h>, <sys/errno.h> */
+const COMMON = {
+  EPERM: 1,
+  ENOENT: 2,
+  ESRCH: 3,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  E2BIG: 7,
+  EBADF: 9,
+  ENOMEM: 12,
+  EACCES: 13,
+  EFAULT: 14,
+  EBUSY: 16,
+  EEXIST: 17,
+  ENODEV: 19,
+  ENOTDIR: 20,
+  EISDIR: 21,
+  EINVAL: 22,
+  ENFILE: 23,
+  EMFILE: 24,
+  ENOTTY: 25,
+  EFBIG: 27,
+  ENOSPC: 28,
+  ESPIPE: 29,
+  EROFS: 30,
+  EPIPE: 32,
+  ERANGE: 34,
+} as const satisfies Numbers;
 
 /** Source: <asm-generic/errno.h>; powerpc differs only in EDEADLOCK. */
-export const LINUX_ERRNO: ErrnoNames = {
+export const LINUX_ERRNO = {
   ...COMMON,
-  11: "EAGAIN",
-  35: "EDEADLK",
-  36: "ENAMETOOLONG",
-  38: "ENOSYS",
-  40: "ELOOP",
-  61: "ENODATA",
-  71: "EPROTO",
-  75: "EOVERFLOW",
-  88: "ENOTSOCK",
-  89: "EDESTADDRREQ",
-  90: "EMSGSIZE",
-  91: "EPROTOTYPE",
-  92: "ENOPROTOOPT",
-  93: "EPROTONOSUPPORT",
-  95: "EOPNOTSUPP",
-  97: "EAFNOSUPPORT",
-  98: "EADDRINUSE",
-  99: "EADDRNOTAVAIL",
-  103: "ECONNABORTED",
-  104: "ECONNRESET",
-  105: "ENOBUFS",
-  106: "EISCONN",
-  107: "ENOTCONN",
-  108: "ESHUTDOWN",
-  110: "ETIMEDOUT",
-  111: "ECONNREFUSED",
-};
+  EAGAIN: 11,
+  EDEADLK: 35,
+  ENAMETOOLONG: 36,
+  ENOSYS: 38,
+  ELOOP: 40,
+  ENODATA: 61,
+  EPROTO: 71,
+  EOVERFLOW: 75,
+  ENOTSOCK: 88,
+  EDESTADDRREQ: 89,
+  EMSGSIZE: 90,
+  EPROTOTYPE: 91,
+  ENOPROTOOPT: 92,
+  EPROTONOSUPPORT: 93,
+  EOPNOTSUPP: 95,
+  EAFNOSUPPORT: 97,
+  EADDRINUSE: 98,
+  EADDRNOTAVAIL: 99,
+  ECONNABORTED: 103,
+  ECONNRESET: 104,
+  ENOBUFS: 105,
+  EISCONN: 106,
+  ENOTCONN: 107,
+  ESHUTDOWN: 108,
+  ETIMEDOUT: 110,
+  ECONNREFUSED: 111,
+} as const satisfies Numbers;
 
 /** Source: <sys/errno.h> of xnu and FreeBSD, where they agree. */
-const BSD: ErrnoNames = {
+const BSD = {
   ...COMMON,
-  11: "EDEADLK",
-  35: "EAGAIN",
-  38: "ENOTSOCK",
-  39: "EDESTADDRREQ",
-  40: "EMSGSIZE",
-  41: "EPROTOTYPE",
-  42: "ENOPROTOOPT",
-  43: "EPROTONOSUPPORT",
-  47: "EAFNOSUPPORT",
-  48: "EADDRINUSE",
-  49: "EADDRNOTAVAIL",
-  53: "ECONNABORTED",
-  54: "ECONNRESET",
-  55: "ENOBUFS",
-  56: "EISCONN",
-  57: "ENOTCONN",
-  58: "ESHUTDOWN",
-  60: "ETIMEDOUT",
-  61: "ECONNREFUSED",
-  62: "ELOOP",
-  63: "ENAMETOOLONG",
-  78: "ENOSYS",
-  84: "EOVERFLOW",
-};
+  EDEADLK: 11,
+  EAGAIN: 35,
+  ENOTSOCK: 38,
+  EDESTADDRREQ: 39,
+  EMSGSIZE: 40,
+  EPROTOTYPE: 41,
+  ENOPROTOOPT: 42,
+  EPROTONOSUPPORT: 43,
+  EAFNOSUPPORT: 47,
+  EADDRINUSE: 48,
+  EADDRNOTAVAIL: 49,
+  ECONNABORTED: 53,
+  ECONNRESET: 54,
+  ENOBUFS: 55,
+  EISCONN: 56,
+  ENOTCONN: 57,
+  ESHUTDOWN: 58,
+  ETIMEDOUT: 60,
+  ECONNREFUSED: 61,
+  ELOOP: 62,
+  ENAMETOOLONG: 63,
+  ENOSYS: 78,
+  EOVERFLOW: 84,
+} as const satisfies Numbers;
 
 /** Source: xnu bsd/sys/errno.h */
-export const DARWIN_ERRNO: ErrnoNames = { ...BSD, 45: "ENOTSUP", 96: "ENODATA", 102: "EOPNOTSUPP" };
+export const DARWIN_ERRNO = {
+  ...BSD,
+  ENOTSUP: 45,
+  ENODATA: 96,
+  EOPNOTSUPP: 102,
+} as const satisfies Numbers;
 
 /** Source: FreeBSD sys/sys/errno.h */
-export const FREEBSD_ERRNO: ErrnoNames = { ...BSD, 45: "EOPNOTSUPP" };
+export const FREEBSD_ERRNO = { ...BSD, EOPNOTSUPP: 45 } as const satisfies Numbers;
+
+/** The numbers that every supported system defines. */
+export type Errno = {
+  readonly [name in keyof typeof LINUX_ERRNO & keyof typeof FREEBSD_ERRNO]: number;
+};
+
+/** Inverts a table of numbers. */
+export function namesOf(numbers: Numbers): ErrnoNames {
+  return Object.fromEntries(Object.entries(numbers).map(([name, number]) => [number, name]));
+}

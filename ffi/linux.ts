@@ -83,8 +83,8 @@ export function decodeLinuxFamily(address: Uint8Array): number {
   return new Uint16Array(address.buffer, address.byteOffset, 1)[0]!;
 }
 
-/** `SOCK_STREAM`, <linux/net.h>: 1 on every CPU above. */
-export const SOCK_STREAM = 1;
+/** Types and flags of sockets, <linux/net.h>, <asm-generic/fcntl.h>: the same on every CPU above. */
+export const SOCK = { STREAM: 1, DGRAM: 2, CLOEXEC: 0o2000000, NONBLOCK: 0o4000 } as const;
 
 /** `SHUT_RDWR`, <sys/socket.h>: ends receiving and sending. */
 export const SHUT_RDWR = 2;
@@ -96,4 +96,4 @@ export const FCNTL = { SETFD: 2, DUPFD_CLOEXEC: 1030 } as const;
 export const FD_CLOEXEC = 1;
 
 /** `O_RDONLY | O_CLOEXEC`, <asm-generic/fcntl.h>, which every CPU above uses. */
-export const O_CLOEXEC = 0o2000000;
+export const O_CLOEXEC: number = SOCK.CLOEXEC; // defined as equal

@@ -1,9 +1,10 @@
 /** Linux: datagrams and their control messages, as the kernel's headers define them. */
 
-import { LITTLE_ENDIAN } from "./abi.ts";
+import { AF_UNIX, LITTLE_ENDIAN } from "./abi.ts";
+import { SOCK } from "./linux.ts";
 
 /** `SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK`, <linux/net.h>, <asm-generic/fcntl.h> */
-export const DATAGRAM_SOCKET: number = 2 | 0o2000000 | 0o4000;
+export const DATAGRAM_SOCKET: number = SOCK.DGRAM | SOCK.CLOEXEC | SOCK.NONBLOCK;
 
 /** `MSG_TRUNC`, `MSG_CTRUNC`, `MSG_CMSG_CLOEXEC`, <linux/socket.h> */
 export const MSG = { TRUNC: 0x20, CTRUNC: 0x8, CMSG_CLOEXEC: 0x40000000 } as const;
@@ -88,7 +89,7 @@ export function encodeAddress(path: string): Uint8Array | undefined {
   const name = new TextEncoder().encode(path.startsWith("\0") ? path : `${path}\0`);
   if (name.length > SOCKADDR_UN.pathSize) return undefined;
   const bytes = new Uint8Array(SOCKADDR_UN.path + name.length);
-  new Uint16Array(bytes.buffer, SOCKADDR_UN.family, 1)[0] = 1; // AF_UNIX
+  new Uint16Array(bytes.buffer, SOCKADDR_UN.family, 1)[0] = AF_UNIX;
   bytes.set(name, SOCKADDR_UN.path);
   return bytes;
 }

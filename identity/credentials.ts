@@ -8,6 +8,7 @@ import { UcredError } from "../core/errors.ts";
 import { AF_UNIX, type BsdAbi, type LinuxAbi } from "../ffi/abi.ts";
 import { AUDIT_TOKEN, decodeTokenPid, decodeXucred, XUCRED, type Xucred } from "../ffi/bsd.ts";
 import { decodeUcred, UCRED } from "../ffi/linux.ts";
+import { isListening, isUnixSocket } from "../system/socket_option.ts";
 import { syscallError, unexpectedAnswer } from "../system/syscall_error.ts";
 import { fdOf, type UnixSocket } from "./fd.ts";
 
@@ -123,22 +124,12 @@ function hasPeerName({ libc, value, size, abi }: System, fd: number): boolean {
 
 /** Requires an AF_UNIX socket that does not listen. */
 function requireConnection(system: System, fd: number): void {
-  const { libc, value, size, abi: { options, family } } = system;
-  value.words[0] = NO_ID;
-  size.words[0] = value.bytes.length;
-  const nameErrno = libc.getsockname(fd, value, size);
-  if (nameErrno !== 0) throw syscallError(system, what(fd), "getsockname", nameErrno);
-  if (family(value.bytes) !== AF_UNIX) {
+  if (!isUnixSocket(system, fd, what(fd))) {
     throw new UcredError("ERR_UCRED_NOT_UNIX", `Cannot ${what(fd)}: it is not a Unix socket`, {
       hint: "Listen on a Unix domain socket: only there does the kernel know the peer",
     });
   }
-  value.words[0] = NO_ID;
-  size.words[0] = 4;
-  const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_ACCEPTCONN, value, size);
-  if (errno !== 0) throw syscallError(system, what(fd), "getsockopt", errno);
-  if (size.words[0] !== 4) throw wrongSize(fd, size.words[0]!, 4);
-  if (value.words[0] !== 0) throw noPeer(fd, "it is a listening socket");
+  if (isListening(system, fd, what(fd))) throw noPeer(fd, "it is a listening socket");
 }
 
 function noPeer(fd: number, why: string): UcredError {

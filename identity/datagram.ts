@@ -10,6 +10,7 @@ import { unknown } from "../core/facts.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import { AF_UNIX, type LinuxAbi, LITTLE_ENDIAN } from "../ffi/abi.ts";
+import { LINUX_ERRNO } from "../ffi/errno.ts";
 import { decodeUcred } from "../ffi/linux.ts";
 import {
   CONTROL_SIZE,
@@ -172,9 +173,6 @@ export function receiveOn(system: System, path: string, options: ReceiveOptions 
   return new DatagramReceiver(system, abi, linux, path, { ...options, maxBytes });
 }
 
-/** EAGAIN, <asm-generic/errno-base.h>: there is no datagram now. */
-const EAGAIN = 11;
-
 /** Longest poll interval while no datagram arrives, in ms. */
 const LONGEST_WAIT = 20;
 
@@ -216,11 +214,11 @@ class DatagramReceiver implements Receiver {
     this.#system = system;
     this.#calls = calls;
     this.#pin = pin;
-    const memory = (size: number) => system.libc.memory(Math.ceil(size / 8) * 8);
-    this.#name = memory(SOCKADDR_UN.size);
-    this.#data = system.libc.memory(Math.ceil(maxBytes / 8) * 8);
-    this.#control = memory(CONTROL_SIZE);
-    this.#message = memory(MSGHDR.size + IOVEC.size);
+    const { libc } = system;
+    this.#name = libc.memory(SOCKADDR_UN.size);
+    this.#data = libc.memory(maxBytes);
+    this.#control = libc.memory(CONTROL_SIZE);
+    this.#message = libc.memory(MSGHDR.size + IOVEC.size);
     const view = new DataView(this.#message.bytes.buffer);
     const point = (at: number, to: bigint) => view.setBigUint64(at, to, LITTLE_ENDIAN);
     point(MSGHDR.name, calls.address(this.#name));
@@ -300,7 +298,7 @@ class DatagramReceiver implements Receiver {
       // Another socket's data and senders must not be used.
       const fd = this.#socket!.use("receive a datagram");
       const length = this.#calls.recvmsg(fd, this.#message, MSG.CMSG_CLOEXEC);
-      if (length === -EAGAIN) return undefined;
+      if (length === -LINUX_ERRNO.EAGAIN) return undefined;
       if (length < 0) throw syscallError(this.#system, "receive a datagram", "recvmsg", -length);
       const datagram = this.#decode(view, length);
       if (datagram !== undefined) return datagram;

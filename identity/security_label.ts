@@ -32,7 +32,7 @@ export function readLabel(system: System, fd: number): Fact<string> {
     );
     if (typeof label !== "number") return label;
     // No module labels this socket. Every supported kernel has the option itself.
-    if (system.abi.errnoNames[label] === "ENOPROTOOPT") return NO_LABEL;
+    if (label === system.abi.errno.ENOPROTOOPT) return NO_LABEL;
     return unknown(syscallError(system, what, "getsockopt", label));
   } catch (error) {
     if (error instanceof UcredError) return unknown(error);

@@ -1,188 +1,96 @@
 /**
- * Connections whose descriptor the runtime hides → the descriptor, found among all of the process by
- * what the kernel tells of each: Deno.listen, and the http server of Bun.
+ * Finds the descriptors of accepted connections that the runtime hides (Deno.listen, and the http server
+ * of Bun), by what the kernel reports about each descriptor of the process.
  */
 
 import { host } from "../adapters/host.ts";
 import type { LinuxCalls } from "../adapters/libc.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
-import { NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import type { LinuxAbi } from "../ffi/abi.ts";
 import { FCNTL, SHUT_RDWR } from "../ffi/linux.ts";
 import { encodeAddress, SOCKADDR_UN } from "../ffi/message.ts";
 import { parseStatus } from "../ffi/proc.ts";
-import { syscallError } from "./syscall_error.ts";
 import { readText } from "./proc_files.ts";
+import { isListening, readCookie } from "./socket_option.ts";
+import { syscallError } from "./syscall_error.ts";
 
-/** A connection that was found: while the cookie under the number is the same, it is this one. */
+const WHAT = "find accepted connections";
+
+/** A connection that was found. Its descriptor is used only while the cookie is the same. */
 export class FoundSocket {
   readonly fd: number;
   readonly #cookie: number;
-  readonly #acceptor: DescriptorFinder;
+  readonly #sockets: BoundSockets;
   #isClosed = false;
   #onClose: (() => void)[] | undefined;
 
-  constructor(acceptor: DescriptorFinder, fd: number, cookie: number) {
-    this.#acceptor = acceptor;
+  constructor(sockets: BoundSockets, fd: number, cookie: number) {
+    this.#sockets = sockets;
     this.fd = fd;
     this.#cookie = cookie;
   }
 
-  /** Whether the connection is open, and still under this number. */
+  /** Reports whether the connection is open and still has this descriptor. */
   isOpen(): boolean {
-    return !this.#isClosed && this.#acceptor.cookieOf(this.fd) === this.#cookie;
+    return !this.#isClosed && this.#sockets.cookieOf(this.fd) === this.#cookie;
   }
 
-  /** Ends the connection, whoever owns it: to both sides it is as if the other had closed it. */
-  cut(): void {
-    if (this.isOpen()) this.#acceptor.shutdown(this.fd);
+  /** Shuts the connection down, whoever owns it: each side sees the other one hang up. */
+  shutdown(): void {
+    if (this.isOpen()) this.#sockets.shutdown(this.fd);
   }
 
-  /** Runs when the connection is closed, as `net.Socket` has it. */
+  /** Registers a function for when the connection is closed, like `net.Socket`. */
   once(_event: "close", run: () => void): void {
     (this.#onClose ??= []).push(run);
   }
 
-  /** Whoever owns the connection says that it is closed. */
+  /** Records that the owner of the connection has closed it. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#acceptor.freed(this.fd);
+    this.#sockets.freed.add(this.fd);
     const all = this.#onClose;
     this.#onClose = undefined;
     if (all !== undefined) { for (const run of all) run(); }
   }
 }
 
-// Not a WeakMap: a property costs a tenth of one, and this is written for each connection.
-const CLAIM = Symbol("ucred.claim");
+// Not a WeakMap: a property takes a tenth of its time, and every connection sets one.
+const FOUND = Symbol("ucred.found");
 
-/** What was found for a connection. */
+/** Returns the socket that was found for a connection. */
 export function foundSocketOf(connection: object): FoundSocket | undefined {
-  return (connection as { [CLAIM]?: FoundSocket })[CLAIM];
+  return (connection as { [FOUND]?: FoundSocket })[FOUND];
 }
 
 /**
- * The cookies of all connections and listeners that were seen, for all Acceptors of a thread. By cookie and
- * not by number: a connection whose descriptor the program duplicates has several numbers, and would be
- * found again under the next one. Those of sockets that are closed everywhere are dropped from time to time.
+ * The cookies of all connections and listeners that were seen, for all finders of a thread. Cookies and
+ * not numbers: a connection whose descriptor the program duplicates has several numbers, and would be
+ * found again under the next one. Cookies of closed sockets are dropped from time to time.
  */
 const seen = new Set<number>();
 
-/** As many cookies are kept before it is first looked which of them are still in use. */
-const LEAST_SEEN = 1024;
+/** Number of cookies before closed sockets are dropped for the first time. */
+const MIN_SEEN = 1024;
 
-/** Look again when there are more. */
-let mostSeen = LEAST_SEEN;
+/** Number of cookies at which closed sockets are dropped next. */
+let maxSeen = MIN_SEEN;
 
-/** Every Acceptor, for its address. */
-const acceptors = new Set<WeakRef<DescriptorFinder>>();
+/** The sockets of each finder's address. */
+const addresses = new Set<WeakRef<BoundSockets>>();
 
-/** Closed since a connection was accepted: as many numbers that are free are passed by, looking upwards. */
+/**
+ * The upward search stops after this many free numbers; descriptors closed since accept(2) leave such
+ * holes.
+ */
 const MAX_FREE_NUMBERS = 8192;
 
-/** The sockets of this process that are bound to one address, under whatever number. */
-class BoundSockets {
-  readonly #system: System;
-  readonly #abi: LinuxAbi;
-  readonly #calls: LinuxCalls;
-  readonly #address: Uint8Array;
-
-  /** @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux. */
-  constructor(path: string, system: System) {
-    const { abi, libc: { linux } } = system;
-    if (abi.os !== "linux" || linux === undefined) {
-      const message = `Cannot find accepted connections: ${abi.os} has no SO_COOKIE`;
-      const hint = "Use ucred/net or ucred/http, whose sockets show their descriptor";
-      throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
-    }
-    const address = encodeAddress(path);
-    if (address === undefined) throw new RangeError(`Too long for a socket's path: ${path}`);
-    this.#system = system;
-    this.#abi = abi;
-    this.#calls = linux;
-    this.#address = address;
-  }
-
-  /** The number of each, upwards and then downwards from where the next descriptor will be. */
-  *all(): Generator<number> {
-    const end = this.lowestFree();
-    const size = this.tableSize();
-    // Without /proc, numbers above so many free ones are not looked at.
-    for (let fd = end, holes = 0; size === undefined ? holes < MAX_FREE_NUMBERS : fd < size; fd++) {
-      const has = this.has(fd);
-      if (has) yield fd;
-      else if (has === undefined) holes++;
-    }
-    for (let fd = end - 1; fd >= 0; fd--) if (this.has(fd)) yield fd;
-  }
-
-  /** Whether one is under this number; `undefined` if there is no socket at all. */
-  has(fd: number): boolean | undefined {
-    const { libc, value, size } = this.#system;
-    const { length } = this.#address;
-    size.words[0] = SOCKADDR_UN.size;
-    if (libc.getsockname(fd, value, size) !== 0) return undefined;
-    if (size.words[0] !== length) return false;
-    const { bytes } = value;
-    for (let at = 0; at < length; at++) if (bytes[at] !== this.#address[at]) return false;
-    return true;
-  }
-
-  listens(fd: number): boolean {
-    const { libc, value, size } = this.#system;
-    const { SOL_SOCKET, SO_ACCEPTCONN } = this.#abi.options;
-    value.words[0] = NO_ID;
-    size.words[0] = 4;
-    return libc.getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, value, size) !== 0 ||
-      value.words[0] !== 0;
-  }
-
-  /** What the kernel calls the socket under this number; `undefined` where there is none. */
-  cookieOf(fd: number): number | undefined {
-    return readCookie(this.#system, this.#abi, fd);
-  }
-
-  /** Ends what is under this number. It has ended already if that fails. */
-  shutdown(fd: number): void {
-    this.#calls.shutdown(fd, SHUT_RDWR);
-  }
-
-  /** All numbers of descriptors are below; `undefined` where /proc does not tell. proc_pid_status(5) */
-  tableSize(): number | undefined {
-    const status = readText(this.#system, this.#calls, "/proc/self/status");
-    const size = typeof status === "number" ? undefined : parseStatus(status).get("FDSize");
-    return size !== undefined && /^[1-9]\d{0,9}$/.test(size) ? Number(size) : undefined;
-  }
-
-  /** The number that the next descriptor gets. */
-  lowestFree(): number {
-    const fd = this.#calls.fcntl(0, FCNTL.DUPFD_CLOEXEC, 0);
-    if (fd < 0) throw syscallError(this.#system, "find accepted connections", "fcntl", -fd);
-    this.#calls.close(fd);
-    return fd;
-  }
-}
-
-/** What the kernel calls the socket under a number, and no other one; `undefined` where there is none. */
-export function readCookie(
-  { libc, value, size }: System,
-  { options }: LinuxAbi,
-  fd: number,
-): number | undefined {
-  value.words[0] = value.words[1] = NO_ID;
-  size.words[0] = 8;
-  const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_COOKIE, value, size);
-  if (errno !== 0 || size.words[0] !== 8) return undefined;
-  const cookie = value.words[0]! + value.words[1]! * 2 ** 32; // counted from 1: never near 2⁵³
-  return Number.isSafeInteger(cookie) ? cookie : undefined;
-}
-
-/** Numbers of connections that were closed, where the next ones are likely; hints, no more. */
+/** Descriptor numbers that were closed, as hints. */
 class FreeDescriptorHints {
   #isFreed = new Uint8Array(1024);
-  /** None is below. */
+  /** No hint is below this number. */
   #least = Infinity;
 
   add(fd: number): void {
@@ -195,7 +103,7 @@ class FreeDescriptorHints {
     this.#least = Math.min(this.#least, fd);
   }
 
-  /** The lowest, which the kernel gives first, and which then is none any more. */
+  /** Removes and returns the lowest number, which the kernel reuses first. */
   take(): number | undefined {
     for (let fd = this.#least; fd < this.#isFreed.length; fd++) {
       if (this.#isFreed[fd] === 0) continue;
@@ -208,6 +116,99 @@ class FreeDescriptorHints {
   }
 }
 
+/** The sockets of this process that are bound to one address, by descriptor number. */
+class BoundSockets {
+  /** Recently closed descriptor numbers. The kernel reuses the lowest free one, so these are tried first. */
+  readonly freed = new FreeDescriptorHints();
+  readonly #system: System;
+  readonly #abi: LinuxAbi;
+  readonly #calls: LinuxCalls;
+  readonly #address: Uint8Array;
+
+  /** @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux. */
+  constructor(path: string, system: System) {
+    const { abi, libc: { linux } } = system;
+    if (abi.os !== "linux" || linux === undefined) {
+      const message = `Cannot ${WHAT}: ${abi.os} has no SO_COOKIE`;
+      const hint = "Use ucred/net or ucred/http, whose sockets show their descriptor";
+      throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
+    }
+    const address = encodeAddress(path);
+    if (address === undefined) throw new RangeError(`Too long for a socket's path: ${path}`);
+    this.#system = system;
+    this.#abi = abi;
+    this.#calls = linux;
+    this.#address = address;
+  }
+
+  /** Yields the number of each, upwards and then downwards from the lowest free number. */
+  *all(): Generator<number> {
+    const end = this.lowestFree();
+    const size = this.tableSize();
+    // Without /proc the search stops after many free numbers.
+    for (let fd = end, holes = 0; size === undefined ? holes < MAX_FREE_NUMBERS : fd < size; fd++) {
+      const has = this.has(fd);
+      if (has) yield fd;
+      else if (has === undefined) holes++;
+    }
+    for (let fd = end - 1; fd >= 0; fd--) if (this.has(fd)) yield fd;
+  }
+
+  /** Yields the cookies of those that were seen. */
+  *seenCookies(): Generator<number> {
+    for (const fd of this.all()) {
+      const cookie = this.cookieOf(fd);
+      if (cookie !== undefined && seen.has(cookie)) yield cookie;
+    }
+  }
+
+  /** Reports whether this number is one of them; `undefined` if it is not a socket at all. */
+  has(fd: number): boolean | undefined {
+    const { libc, value, size } = this.#system;
+    const { length } = this.#address;
+    size.words[0] = SOCKADDR_UN.size;
+    if (libc.getsockname(fd, value, size) !== 0) return undefined;
+    if (size.words[0] !== length) return false;
+    const { bytes } = value;
+    for (let at = 0; at < length; at++) if (bytes[at] !== this.#address[at]) return false;
+    return true;
+  }
+
+  /** Reports whether a socket may be a listener: `true` if that cannot be read. */
+  mayListen(fd: number): boolean {
+    try {
+      return isListening(this.#system, fd, WHAT);
+    } catch {
+      return true; // another thread has closed it: it must not be found as a connection
+    }
+  }
+
+  /** Returns the cookie of a socket; `undefined` if the number is not a socket. */
+  cookieOf(fd: number): number | undefined {
+    return readCookie(this.#system, this.#abi, fd);
+  }
+
+  /** Shuts a socket down. A failure means that it has already ended. */
+  shutdown(fd: number): void {
+    this.#calls.shutdown(fd, SHUT_RDWR);
+  }
+
+  /** Returns a number above all descriptors; `undefined` without /proc: proc_pid_status(5). */
+  tableSize(): number | undefined {
+    const status = readText(this.#system, this.#calls, "/proc/self/status");
+    const size = typeof status === "number" ? undefined : parseStatus(status).get("FDSize");
+    return size !== undefined && /^[1-9]\d{0,9}$/.test(size) ? Number(size) : undefined;
+  }
+
+  /** Returns the number that the next descriptor will have. */
+  lowestFree(): number {
+    const fd = this.#calls.fcntl(0, FCNTL.DUPFD_CLOEXEC, 0);
+    if (fd < 0) throw syscallError(this.#system, WHAT, "fcntl", -fd);
+    this.#calls.close(fd);
+    return fd;
+  }
+}
+
 /**
  * Returns whether an API of this runtime hides the descriptors of its connections (Deno.listen, Bun's
  * node:http), so that they are searched for.
@@ -217,11 +218,12 @@ export function hidesDescriptors(): boolean {
 }
 
 /**
- * Whether a socket of this process, a connection or a listener in any thread, is bound to a path,
- * wherever its file was moved to since: its connections could not be told from those of another one.
+ * Reports whether a socket of this process, a connection or a listener of any thread, is bound to a path,
+ * also after its file was moved. A new listener of that path would have the same address, and its
+ * connections could not be told apart from those of the other one.
  */
 export function isBoundHere(path: string, system: System = openedSystem()): boolean {
-  if (system.abi.os !== "linux") return false; // nothing is searched for there
+  if (system.abi.os !== "linux") return false; // descriptors are not searched there
   return new BoundSockets(path, system).all().next().done !== true;
 }
 
@@ -229,47 +231,44 @@ export function isBoundHere(path: string, system: System = openedSystem()): bool
  * Finds the descriptor of each connection that one listener accepts.
  *
  * A connection is new if its own address is the listener's, it does not listen, and its SO_COOKIE
- * (which the kernel gives once) was not seen before. So that the one that is found is the one that was
- * accepted, nothing else may accept on this address in this process, and each connection must be
- * looked for before the next one is accepted.
+ * (which the kernel assigns only once) was not seen before. For this to be the accepted connection,
+ * nothing else may accept on this address in this process, and each connection must be found before
+ * the next one is accepted.
  */
 export class DescriptorFinder {
-  readonly #bound: BoundSockets;
-  readonly #freed = new FreeDescriptorHints();
+  readonly #sockets: BoundSockets;
   #last = -1;
-  /** The cookie of what was found last. */
+  /** The cookie of the socket that was seen last. */
   #cookie = -1;
 
   /**
-   * @param path What the listener was bound to, "\0" first if abstract. What is there already counts
-   * as seen.
+   * @param path The path that the listener is bound to; an abstract name begins with "\0". Sockets
+   * that are already bound there count as seen.
    * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux, `ERR_UCRED_LISTEN` if
    * two sockets of this process listen at this address.
    */
   constructor(path: string, system: System = openedSystem()) {
-    this.#bound = new BoundSockets(path, system);
+    this.#sockets = new BoundSockets(path, system);
     const listening = new Set<number | undefined>(); // by cookie: one may have several numbers
-    for (const fd of this.#bound.all()) {
+    for (const fd of this.#sockets.all()) {
       this.#see(fd);
-      if (this.#bound.listens(fd)) listening.add(this.cookieOf(fd));
+      if (this.#sockets.mayListen(fd)) listening.add(this.#sockets.cookieOf(fd));
     }
     if (listening.size <= 1) {
-      acceptors.add(new WeakRef(this));
+      addresses.add(new WeakRef(this.#sockets));
       return;
     }
     const name = JSON.stringify(path);
-    const message =
-      `Cannot find accepted connections: two sockets of this process listen at ${name}`;
-    const hint =
-      "Close the other listener, or use another path; to have moved its file is not enough";
+    const message = `Cannot ${WHAT}: two sockets of this process listen at ${name}`;
+    const hint = "Close the other listener, or use another path; moving its file is not enough";
     throw new UcredError("ERR_UCRED_LISTEN", message, { hint });
   }
 
   /**
-   * The connection that was accepted last; to be called before another one can be.
+   * Finds the connection that was accepted last. Call it before another one can be accepted.
    *
-   * @param connection What the runtime calls it. It is closed by {@link FoundSocket.close}.
-   * @throws {UcredError} `ERR_UCRED_NO_FD` if none is found: then refuse the connection.
+   * @param connection The runtime's object. It is closed by {@link FoundSocket.close}.
+   * @throws {UcredError} `ERR_UCRED_NO_FD` if none is found: then reject the connection.
    */
   find(connection: object): FoundSocket {
     const fd = this.#find();
@@ -279,33 +278,19 @@ export class DescriptorFinder {
       throw new UcredError("ERR_UCRED_NO_FD", message, { hint });
     }
     this.#last = fd;
-    const claim = new FoundSocket(this, fd, this.#cookie);
-    (connection as { [CLAIM]?: FoundSocket })[CLAIM] = claim;
-    return claim;
+    const found = new FoundSocket(this.#sockets, fd, this.#cookie);
+    (connection as { [FOUND]?: FoundSocket })[FOUND] = found;
+    return found;
   }
 
-  /** A hint: this number may be given to the next connection. */
-  freed(fd: number): void {
-    this.#freed.add(fd);
-  }
-
-  /** Ends what is under this number. It has ended already if that fails. */
-  shutdown(fd: number): void {
-    this.#bound.shutdown(fd);
-  }
-
-  /** What the kernel calls the socket under this number; `undefined` where there is none. */
-  cookieOf(fd: number): number | undefined {
-    return this.#bound.cookieOf(fd);
-  }
-
-  /** Where a new connection is likely, most likely first; then everywhere. */
+  /** Searches the most likely numbers first, then all. */
   #find(): number | undefined {
-    for (let fd = this.#freed.take(); fd !== undefined; fd = this.#freed.take()) {
+    const { freed } = this.#sockets;
+    for (let fd = freed.take(); fd !== undefined; fd = freed.take()) {
       if (this.#isNew(fd)) return fd;
     }
     if (this.#isNew(this.#last + 1)) return this.#last + 1;
-    const end = this.#bound.lowestFree();
+    const end = this.#sockets.lowestFree();
     for (let fd = end - 1; fd >= 0; fd--) if (this.#isNew(fd)) return fd;
     for (let fd = end, holes = 0; holes < MAX_FREE_NUMBERS; fd++) {
       const isNew = this.#isNew(fd);
@@ -316,66 +301,53 @@ export class DescriptorFinder {
   }
 
   /**
-   * Whether there is a connection of the listener's under this number that was not seen before;
-   * `undefined` if there is no socket.
+   * Reports whether a number is a connection of the listener that was not seen before; `undefined` if
+   * it is not a socket.
    */
   #isNew(fd: number): boolean | undefined {
-    const has = this.#bound.has(fd);
+    const has = this.#sockets.has(fd);
     if (!has) return has;
-    return this.#see(fd) && !this.#bound.listens(fd);
+    return this.#see(fd) && !this.#sockets.mayListen(fd);
   }
 
-  /** Notes the socket under this number. Whether it was not seen before, under this or another one. */
+  /** Records a socket. @returns Whether it was not seen before, under this or another number. */
   #see(fd: number): boolean {
-    const cookie = this.#bound.cookieOf(fd);
+    const cookie = this.#sockets.cookieOf(fd);
     if (cookie === undefined || seen.has(cookie)) return false;
-    if (seen.size >= mostSeen) forgetClosed();
+    if (seen.size >= maxSeen) forgetClosed();
     seen.add(cookie);
     this.#cookie = cookie;
     return true;
   }
-
-  /** The cookies of all that is bound to the address, and has been seen. */
-  *inUse(): Generator<number> {
-    for (const fd of this.#bound.all()) {
-      const cookie = this.cookieOf(fd);
-      if (cookie !== undefined && seen.has(cookie)) yield cookie;
-    }
-  }
-
-  /** An upper bound of the numbers that have to be looked at to find what is in use. */
-  tableSize(): number {
-    return this.#bound.tableSize() ?? MAX_FREE_NUMBERS;
-  }
 }
 
-/** How many connections are remembered now, for tests of its bounds. */
+/** Returns the number of remembered connections, for tests of its bounds. */
 export function countSeen(): number {
   return seen.size;
 }
 
 /**
- * Forgets what is closed under all of its numbers: no cookie is given twice. It looks at every descriptor,
- * and therefore only once at least as many connections have come.
+ * Drops the cookies of sockets that are closed under all their numbers: the kernel never reuses a cookie.
+ * Looks at every descriptor, and therefore runs only after at least as many new connections.
  */
 function forgetClosed(): void {
   const kept = new Set<number>();
   let tableSize = 0;
   try {
-    for (const reference of acceptors) {
-      const acceptor = reference.deref();
-      if (acceptor === undefined) {
-        acceptors.delete(reference);
+    for (const reference of addresses) {
+      const sockets = reference.deref();
+      if (sockets === undefined) {
+        addresses.delete(reference);
         continue;
       }
-      for (const cookie of acceptor.inUse()) kept.add(cookie);
-      tableSize += acceptor.tableSize();
+      for (const cookie of sockets.seenCookies()) kept.add(cookie);
+      tableSize += sockets.tableSize() ?? MAX_FREE_NUMBERS;
     }
-  } catch { // descriptors have run out: all are kept until the next time
-    mostSeen = seen.size * 2;
+  } catch { // no free descriptor: all are kept until the next time
+    maxSeen = seen.size * 2;
     return;
   }
   seen.clear();
   for (const cookie of kept) seen.add(cookie);
-  mostSeen = Math.max(LEAST_SEEN, kept.size * 2, kept.size + tableSize);
+  maxSeen = Math.max(MIN_SEEN, kept.size * 2, kept.size + tableSize);
 }

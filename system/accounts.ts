@@ -1,6 +1,6 @@
 /** Ids ↔ names, through the system's account database (NSS, so LDAP and sssd accounts work). */
 
-import type { Memory } from "../adapters/libc.ts";
+import { type Memory, memoryOf } from "../adapters/libc.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
 import { isId } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
@@ -8,12 +8,8 @@ import { type Fact, known, none, unknown, valueOf } from "../core/facts.ts";
 import { decodeAccountId, decodeAccountName } from "../ffi/accounts.ts";
 import { syscallError, unexpectedAnswer } from "./syscall_error.ts";
 import { readText } from "./proc_files.ts";
-import { ERANGE } from "./socket_option.ts";
 
 type Lookup = "getpwuid_r" | "getgrgid_r";
-
-/** An unknown account is 0 with a null result, or ENOENT or ESRCH: getpwnam_r(3), ERRORS. */
-const MISSING = new Set([2, 3]); // ENOENT, ESRCH: the same numbers everywhere
 
 /**
  * Largest entry that is read. A group may have any number of members, and every entry of /etc/group
@@ -76,6 +72,7 @@ function call(
   lookup: Lookup | NameLookup,
   run: (memory: Memory) => number,
 ): Memory | undefined {
+  const { ERANGE, ENOENT, ESRCH } = system.abi.errno;
   for (let size = FIRST_BYTES;; size = Math.min(size * 8, MAX_ENTRY_BYTES)) {
     const memory = system.libc.memory(size);
     const errno = run(memory);
@@ -86,7 +83,8 @@ function call(
       const hint = `Shorten the longest line of ${file}, or name accounts by their ids`;
       throw new UcredError("ERR_UCRED_SYSCALL", message, { errno, syscall: lookup, hint });
     }
-    if (MISSING.has(errno)) return undefined;
+    // An unknown account is 0 with a null result, or one of these: getpwnam_r(3), ERRORS.
+    if (errno === ENOENT || errno === ESRCH) return undefined;
     if (errno !== 0) throw syscallError(system, what, lookup, errno);
     return memory;
   }
@@ -147,8 +145,7 @@ export function idOf(
   const bytes = new TextEncoder().encode(name);
   if (bytes.length === 0 || bytes.includes(0)) return undefined;
   const what = `look up ${kind} ${JSON.stringify(name)}`;
-  const text = system.libc.memory(Math.ceil((bytes.length + 1) / 8) * 8); // zeroed: it ends itself
-  text.bytes.set(bytes);
+  const text = memoryOf(system.libc, bytes);
   const memory = call(system, what, lookup, (memory) => system.libc[lookup](text, memory));
   const id = memory && decodeAccountId(memory.bytes);
   if (id === undefined && memory !== undefined) throw unexpectedAnswer(what, lookup, "no id");

@@ -1,7 +1,8 @@
 /** Access control lists of files. Linux keeps POSIX ACLs as extended attributes: acl(5). */
 
-import type { LinuxCalls, Memory } from "../adapters/libc.ts";
+import { type LinuxCalls, type Memory, memoryOf } from "../adapters/libc.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
+import { LINUX_ERRNO } from "../ffi/errno.ts";
 import { syscallError } from "./syscall_error.ts";
 
 /**
@@ -10,8 +11,10 @@ import { syscallError } from "./syscall_error.ts";
  */
 const POSIX_ACLS: readonly string[] = ["system.posix_acl_access", "system.posix_acl_default"];
 
-/** ENODATA: the file has no ACL. EOPNOTSUPP: its file system has no ACLs. */
-const WITHOUT: readonly number[] = [61, 95];
+const { ENODATA, EOPNOTSUPP } = LINUX_ERRNO;
+
+/** The file has no ACL, or its file system has no ACLs. */
+const NO_ACL: readonly number[] = [ENODATA, EOPNOTSUPP];
 
 /**
  * Removes the ACLs of a file or folder, for example those inherited from its parent folder. The
@@ -23,10 +26,10 @@ const WITHOUT: readonly number[] = [61, 95];
 export function removeAcls(path: string, system: System = openedSystem()): void {
   const { linux } = system.libc;
   if (linux === undefined) return;
-  const name = cString(system, path);
+  const name = memoryOf(system.libc, path);
   for (const acl of POSIX_ACLS) {
-    const result = linux.lremovexattr(name, cString(system, acl));
-    if (result < 0 && !WITHOUT.includes(-result)) {
+    const result = linux.lremovexattr(name, memoryOf(system.libc, acl));
+    if (result < 0 && !NO_ACL.includes(-result)) {
       throw syscallError(
         system,
         `remove the ACL of ${JSON.stringify(path)}`,
@@ -46,7 +49,7 @@ export function removeAcls(path: string, system: System = openedSystem()): void 
 export function hasNoAcl(path: string, system: System = openedSystem()): boolean {
   const { linux } = system.libc;
   if (linux === undefined) return false;
-  const names = attributeNames(system, linux, cString(system, path));
+  const names = attributeNames(system, linux, memoryOf(system.libc, path));
   // ACLs of NFS, SMB and ZFS are in this namespace, too. None of its other attributes is known to
   // be harmless.
   return names !== undefined && !names.some((name) => name.startsWith("system."));
@@ -58,19 +61,12 @@ function attributeNames(
   linux: LinuxCalls,
   path: Memory,
 ): readonly string[] | undefined {
-  const memory = system.libc.memory(MOST_BYTES);
+  const memory = system.libc.memory(MAX_NAMES_BYTES);
   const length = linux.llistxattr(path, memory);
-  if (length === -WITHOUT[1]!) return [];
+  if (length === -EOPNOTSUPP) return [];
   if (length < 0) return undefined;
   return new TextDecoder().decode(memory.bytes.subarray(0, length)).split("\0");
 }
 
 /** `XATTR_LIST_MAX`, <linux/limits.h> */
-const MOST_BYTES = 65536;
-
-function cString(system: System, text: string): Memory {
-  const bytes = new TextEncoder().encode(text);
-  const memory = system.libc.memory(Math.ceil((bytes.length + 1) / 8) * 8); // zeroed: it ends itself
-  memory.bytes.set(bytes);
-  return memory;
-}
+const MAX_NAMES_BYTES = 65536;

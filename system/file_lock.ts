@@ -14,6 +14,6 @@ import { syscallError } from "./syscall_error.ts";
 export function tryLock(fd: number, system: System = openedSystem()): boolean {
   const errno = system.libc.flock(fd, FLOCK.EX | FLOCK.NB);
   if (errno === 0) return true;
-  if (system.abi.errnoNames[errno] === "EAGAIN") return false; // EWOULDBLOCK is the same number
+  if (errno === system.abi.errno.EAGAIN) return false; // EWOULDBLOCK is the same number
   throw syscallError(system, "lock a file", "flock", errno);
 }

@@ -12,28 +12,32 @@ import { readText } from "./proc_files.ts";
 export const SHOW_PROCESSES =
   "Set ProtectProc=default in the server's unit, or mount /proc without hidepid=";
 
-/**
- * Returns how /proc hides other users' processes from us.
- *
- * @returns `undefined` if it does not hide them, or if that cannot be determined. CAP_SYS_PTRACE
- * makes all processes visible, and so does membership in the group of the `gid=` mount option.
- */
-export function hidingProc(system: System = openedSystem()): HidePid["mode"] | undefined {
-  const found = hidePid(system);
-  if (found === undefined) return undefined;
-  const { linux } = system.libc;
-  const text = linux === undefined ? -1 : readText(system, linux, "/proc/self/status");
-  if (typeof text === "number") return found.mode;
-  const status = parseStatus(text);
-  if (parseCapabilities(status)?.effective.includes("CAP_SYS_PTRACE")) return undefined;
-  const gids = [...parseGroups(status) ?? [], Number(status.get("Gid")?.split(/\s+/)[3])];
-  const isExempt = found.mode !== "ptraceable" && gids.includes(found.gid);
-  return isExempt ? undefined : found.mode;
+/** How the mount of /proc treats other users' processes. */
+export interface ProcVisibility {
+  /** The mount's `hidepid=`; `undefined` if it hides nothing. */
+  readonly mode: HidePid["mode"] | undefined;
+  /** Whether the processes are hidden from us. */
+  readonly isHiddenFromUs: boolean;
 }
 
-/** Returns the hidepid= options of the /proc mount; `undefined` if it hides nothing. */
-export function hidePid(system: System): HidePid | undefined {
+/**
+ * Reads whether /proc hides other users' processes, from anybody and from us. CAP_SYS_PTRACE makes all
+ * processes visible, and so does membership in the group of the `gid=` mount option.
+ *
+ * @returns `undefined` if that cannot be determined.
+ */
+export function procVisibility(system: System = openedSystem()): ProcVisibility | undefined {
   const { linux } = system.libc;
-  const text = linux === undefined ? -1 : readText(system, linux, "/proc/self/mountinfo");
-  return typeof text === "number" ? undefined : parseHidePid(text);
+  const mounts = linux === undefined ? -1 : readText(system, linux, "/proc/self/mountinfo");
+  if (linux === undefined || typeof mounts === "number") return undefined;
+  const found = parseHidePid(mounts);
+  if (found === undefined) return { mode: undefined, isHiddenFromUs: false };
+  const { mode } = found;
+  const text = readText(system, linux, "/proc/self/status");
+  if (typeof text === "number") return { mode, isHiddenFromUs: true };
+  const status = parseStatus(text);
+  const gids = [...parseGroups(status) ?? [], Number(status.get("Gid")?.split(/\s+/)[3])];
+  const isExempt = parseCapabilities(status)?.effective.includes("CAP_SYS_PTRACE") === true ||
+    (mode !== "ptraceable" && gids.includes(found.gid));
+  return { mode, isHiddenFromUs: !isExempt };
 }

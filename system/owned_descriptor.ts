@@ -10,6 +10,7 @@
 import type { LinuxCalls, Memory } from "../adapters/libc.ts";
 import type { System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
+import { LINUX_ERRNO } from "../ffi/errno.ts";
 import { STAT, SYS_FSTAT } from "../ffi/stat.ts";
 import { syscallError } from "./syscall_error.ts";
 
@@ -40,13 +41,10 @@ function memoryOf(system: System, calls: LinuxCalls): StatMemory {
 function stat(system: System, calls: LinuxCalls, fd: number): Uint32Array | number {
   const { memory, address } = memoryOf(system, calls);
   const number = SYS_FSTAT[system.abi.cpu];
-  if (number === undefined) return -ENOSYS;
+  if (number === undefined) return -LINUX_ERRNO.ENOSYS;
   const result = calls.syscall(number, fd, address);
   return result < 0 ? result : memory.words;
 }
-
-/** ENOSYS, <asm-generic/errno.h> */
-const ENOSYS = 38;
 
 /** Returns device and inode of an open descriptor, or −errno. */
 export function fileIdOf(system: System, calls: LinuxCalls, fd: number): FileId | number {
@@ -75,7 +73,9 @@ export class OwnedDescriptor {
   constructor(system: System, calls: LinuxCalls, fd: number, what: string) {
     const id = fileIdOf(system, calls, fd);
     // An emulator or a seccomp filter may lack the call: then ownership is assumed.
-    if (typeof id === "number" && id !== -ENOSYS) throw syscallError(system, what, "fstat", -id);
+    if (typeof id === "number" && id !== -LINUX_ERRNO.ENOSYS) {
+      throw syscallError(system, what, "fstat", -id);
+    }
     this.#system = system;
     this.#calls = calls;
     this.#id = typeof id === "number" ? undefined : id;

@@ -2,6 +2,7 @@
 
 import { nodeFs } from "../adapters/builtins.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
+import { LINUX_ERRNO } from "../ffi/errno.ts";
 import { readText } from "./proc_files.ts";
 import { isAmbiguous } from "./overflow_ids.ts";
 
@@ -93,15 +94,12 @@ function isSubordinate(subgid: string, gid: number): boolean {
 /** Maximum size of an account file; longer ones count as unreadable. */
 const MAX_BYTES = 16 << 20;
 
-/** ENOENT, <asm-generic/errno-base.h> */
-const ENOENT = 2;
-
 function readAccountFiles(system: System): AccountFiles | undefined {
   const { linux } = system.libc;
   if (linux === undefined) return undefined;
   const read = (path: string, ifMissing?: string) => {
     const text = readText(system, linux, path, MAX_BYTES);
-    return text === -ENOENT ? ifMissing : typeof text === "string" ? text : undefined;
+    return text === -LINUX_ERRNO.ENOENT ? ifMissing : typeof text === "string" ? text : undefined;
   };
   const passwd = read("/etc/passwd");
   const group = read("/etc/group");

@@ -2,10 +2,8 @@
 
 import type { System } from "../adapters/select.ts";
 import type { LinuxCalls, Memory } from "../adapters/libc.ts";
+import { LINUX_ERRNO } from "../ffi/errno.ts";
 import { O_CLOEXEC } from "../ffi/linux.ts";
-
-/** The file is longer than what is accepted: EFBIG, <asm-generic/errno-base.h> */
-const EFBIG = 27;
 
 interface Buffers {
   readonly path: Memory;
@@ -65,7 +63,7 @@ function readAll(system: System, calls: LinuxCalls, fd: number, most: number): s
     const length = calls.read(fd, chunk);
     if (length < 0) return length;
     if (length === 0) return text + stream.decode();
-    if ((total += length) > most) return -EFBIG;
+    if ((total += length) > most) return -LINUX_ERRNO.EFBIG;
     text += stream.decode(chunk.bytes.subarray(0, length), { stream: true });
   }
 }

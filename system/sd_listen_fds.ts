@@ -3,16 +3,14 @@
 import { environment } from "../adapters/builtins.ts";
 import { host } from "../adapters/host.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
-import { NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
-import { AF_UNIX } from "../ffi/abi.ts";
-import { FCNTL, FD_CLOEXEC, SOCK_STREAM } from "../ffi/linux.ts";
+import { FCNTL, FD_CLOEXEC, SOCK } from "../ffi/linux.ts";
 import { decodeAddress } from "../ffi/message.ts";
-import { readCookie } from "./accepted_sockets.ts";
 import { OwnedDescriptor } from "./owned_descriptor.ts";
 import { syscallError } from "./syscall_error.ts";
 import { openFile } from "./proc_files.ts";
 import { tryLock } from "./file_lock.ts";
+import { isListening, isUnixSocket, readCookie, readIntOption } from "./socket_option.ts";
 
 /** A listening socket that was passed. */
 export interface InheritedSocket {
@@ -36,7 +34,7 @@ export interface ListenVariables {
 const FIRST = 3;
 
 /** Maximum value of LISTEN_FDS; a larger one is an error. */
-const MOST = 1024;
+const MAX_SOCKETS = 1024;
 
 const taken = new Set<number>();
 
@@ -127,7 +125,7 @@ function passed({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES }: ListenVariables) {
     throw noSocket(`they are for process ${LISTEN_PID}, and this is ${pid}`, hint);
   }
   const count = Number(LISTEN_FDS);
-  if (!isDecimal(LISTEN_FDS) || count > MOST) {
+  if (!isDecimal(LISTEN_FDS) || count > MAX_SOCKETS) {
     throw noSocket(
       `LISTEN_FDS is ${JSON.stringify(LISTEN_FDS)}`,
       "Unset it, or set it to a number",
@@ -145,34 +143,22 @@ const isDecimal = (text: string) => /^(0|[1-9][0-9]*)$/.test(text);
 
 /** Requires a Unix stream socket that listens. @returns The path that it is bound to. */
 function requireListening(system: System, fd: number): string {
-  const { libc, value, size, abi } = system;
-  value.words[0] = NO_ID;
-  size.words[0] = value.bytes.length;
-  const errno = libc.getsockname(fd, value, size);
-  if (errno !== 0) throw syscallError(system, `${WHAT}, fd ${fd}`, "getsockname", errno);
-  if (abi.family(value.bytes) !== AF_UNIX) {
+  const what = `${WHAT}, fd ${fd}`;
+  const { value, size, abi } = system;
+  if (!isUnixSocket(system, fd, what)) {
     const hint = "Set ListenStream= of the socket unit to a path";
     throw new UcredError("ERR_UCRED_NOT_UNIX", `Cannot ${WHAT}: fd ${fd} is not a Unix socket`, {
       hint,
     });
   }
   const path = decodeAddress(value.bytes, size.words[0]!) ?? "";
-  const isStream = abi.os !== "linux" || number(system, fd, abi.options.SO_TYPE) === SOCK_STREAM;
-  if (isStream && number(system, fd, abi.options.SO_ACCEPTCONN) !== 0) return path;
-  const why = isStream ? "it does not listen" : "it is no stream socket";
-  throw new UcredError("ERR_UCRED_NO_PEER", `Cannot ${WHAT}, fd ${fd}: ${why}`, {
+  const isStream = abi.os !== "linux" ||
+    readIntOption(system, fd, abi.options.SO_TYPE, what) === SOCK.STREAM;
+  if (isStream && isListening(system, fd, what)) return path;
+  const why = isStream ? "it does not listen" : "it is not a stream socket";
+  throw new UcredError("ERR_UCRED_NO_PEER", `Cannot ${what}: ${why}`, {
     hint: "Use ListenStream= and Accept=no in the socket unit",
   });
-}
-
-/** Reads an int socket option. */
-function number(system: System, fd: number, option: number): number {
-  const { libc, value, size, abi: { options } } = system;
-  value.words[0] = NO_ID;
-  size.words[0] = 4;
-  const errno = libc.getsockopt(fd, options.SOL_SOCKET, option, value, size);
-  if (errno !== 0) throw syscallError(system, `${WHAT}, fd ${fd}`, "getsockopt", errno);
-  return value.words[0]!;
 }
 
 function noSocket(why: string, hint: string): UcredError {

@@ -1,6 +1,7 @@
 /** Messages to the service manager: sd_notify(3). */
 
 import { environment } from "../adapters/builtins.ts";
+import { memoryOf } from "../adapters/libc.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { AF_UNIX } from "../ffi/abi.ts";
@@ -42,12 +43,7 @@ export function notifyAt(system: System, path: string, state: string): boolean {
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   }
   const text = new TextEncoder().encode(state);
-  const memoryOf = (bytes: Uint8Array) => {
-    const memory = system.libc.memory(Math.ceil((bytes.length + 1) / 8) * 8);
-    memory.bytes.set(bytes);
-    return memory;
-  };
-  const [data, to] = [memoryOf(text), memoryOf(address)];
+  const [data, to] = [memoryOf(system.libc, text), memoryOf(system.libc, address)];
   const fd = linux.socket(AF_UNIX, DATAGRAM_SOCKET, 0);
   if (fd < 0) throw syscallError(system, WHAT, "socket", -fd);
   const sent = linux.sendto(fd, data, text.length, to, address.length);

@@ -3,6 +3,7 @@
  */
 
 import { nodeFs } from "../adapters/builtins.ts";
+import { memoryOf } from "../adapters/libc.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { AF_UNIX } from "../ffi/abi.ts";
@@ -17,6 +18,7 @@ import {
   NETLINK_SOCKET,
   STATE,
 } from "../ffi/diag.ts";
+import { LINUX_ERRNO } from "../ffi/errno.ts";
 import { DATAGRAM_SOCKET, encodeAddress } from "../ffi/message.ts";
 import { OwnedDescriptor } from "./owned_descriptor.ts";
 import { syscallError, unexpectedAnswer } from "./syscall_error.ts";
@@ -53,9 +55,6 @@ export function socketsAt(
   };
 }
 
-/** <asm-generic/errno.h>, and powerpc's: ENOENT, ECONNREFUSED. */
-const NOBODY: readonly number[] = [2, 111];
-
 /**
  * Reports whether a socket is bound to a path, even one that does not listen or has a full queue. A
  * stream socket that connects to such a socket gets the same error as from a dead one, or one that
@@ -65,16 +64,15 @@ const NOBODY: readonly number[] = [2, 111];
  * @returns `undefined` if that cannot be determined.
  */
 export function isBound(path: string, system: System = openedSystem()): boolean | undefined {
-  const { libc: { linux, memory }, abi } = system;
+  const { libc, libc: { linux }, abi } = system;
   const address = linux === undefined ? undefined : encodeAddress(path);
   if (linux === undefined || address === undefined || abi.os !== "linux") return undefined;
-  const to = memory(Math.ceil(address.length / 8) * 8);
-  to.bytes.set(address);
+  const to = memoryOf(libc, address);
   const fd = linux.socket(AF_UNIX, DATAGRAM_SOCKET, 0);
   if (fd < 0) throw syscallError(system, WHAT, "socket", -fd);
   const connected = linux.connect(fd, to, address.length);
   linux.close(fd);
-  return !NOBODY.includes(-connected);
+  return connected !== -LINUX_ERRNO.ENOENT && connected !== -LINUX_ERRNO.ECONNREFUSED;
 }
 
 /** Lists every Unix socket of our network namespace. */

@@ -5,7 +5,8 @@ import type { System } from "../../adapters/select.ts";
 import { type Credentials, NO_ID } from "../../core/credentials.ts";
 import { UcredError } from "../../core/errors.ts";
 import type { PinKind, ProcessIds } from "../../core/peer.ts";
-import type { LinuxAbi } from "../../ffi/abi.ts";
+import { type LinuxAbi, LITTLE_ENDIAN } from "../../ffi/abi.ts";
+import { LINUX_ERRNO } from "../../ffi/errno.ts";
 import {
   decodePidfdIds,
   decodePidfdPid,
@@ -20,11 +21,10 @@ import {
   SYS_PIDFD_OPEN,
 } from "../../ffi/pidfd.ts";
 import { isEnding, parseIds, parsePidNumbers, parseStatus } from "../../ffi/proc.ts";
-import { LITTLE_ENDIAN } from "../../ffi/abi.ts";
 import { type FileId, fileIdOf, isFile, stolen } from "../../system/owned_descriptor.ts";
 import { readLink, readText } from "../../system/proc_files.ts";
 import { syscallError, unexpectedAnswer } from "../../system/syscall_error.ts";
-import { hidingProc, SHOW_PROCESSES } from "../../system/hidepid.ts";
+import { procVisibility, SHOW_PROCESSES } from "../../system/hidepid.ts";
 
 /** What identified a pidfd when it was opened, for later comparison. */
 interface Proof {
@@ -288,10 +288,10 @@ export class Pin {
   /** Builds the error for a failed read in /proc/PID, which hidepid= may have caused. */
   #unreadable(what: string, syscall: string, errno: number): UcredError {
     const { system, calls } = this;
-    const name = system.abi.errnoNames[errno];
-    const hides = name === "ENOENT" // the process runs, so /proc hides the file or the folder
+    const { ENOENT, EPERM, EACCES } = LINUX_ERRNO;
+    const hides = errno === ENOENT // the process runs, so /proc hides the file or the folder
       ? readText(system, calls, `/proc/${this.pid}/stat`) === -errno
-      : (name === "EPERM" || name === "EACCES") && hidingProc(system) !== undefined;
+      : (errno === EPERM || errno === EACCES) && procVisibility(system)?.isHiddenFromUs === true;
     if (!hides) return syscallError(system, what, syscall, errno);
     const message = `Cannot ${what}: /proc hides the process, by hidepid= or ProtectProc=`;
     return new UcredError("ERR_UCRED_PERMISSION", message, {
@@ -319,7 +319,9 @@ function proofOf(system: System, calls: LinuxCalls, fd: number): Proof {
   const pid = fdinfoPid(system, calls, fd);
   if (typeof pid === "string") return { file, pid };
   calls.close(fd); // nothing else has used it yet
-  if (pid !== undefined && pid !== -ENOENT) throw syscallError(system, WHAT, "open", -pid);
+  if (pid !== undefined && pid !== -LINUX_ERRNO.ENOENT) {
+    throw syscallError(system, WHAT, "open", -pid);
+  }
   const message = `Cannot ${WHAT}: /proc/self/fdinfo does not show whose pidfd it is`;
   const hint = "Mount /proc, or use Linux 6.9 or later, whose pidfds have an inode each";
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
@@ -344,7 +346,7 @@ function isProven(system: System, calls: LinuxCalls, fd: number, { file, pid }: 
   const now = fdinfoPid(system, calls, fd);
   // −1 once the process was reaped: every reaped process reads so, and has ended in any case.
   if (typeof now !== "number") return now === pid || now === "-1";
-  if (now === -ENOENT) return false;
+  if (now === -LINUX_ERRNO.ENOENT) return false;
   throw syscallError(system, "recognise the peer's pidfd", "open", -now);
 }
 
@@ -366,9 +368,6 @@ function fdinfoPid(system: System, calls: LinuxCalls, fd: number): string | numb
   const text = readText(system, calls, `/proc/self/fdinfo/${fd}`);
   return typeof text === "number" ? text : parseStatus(text).get("Pid");
 }
-
-/** ENOENT, <asm-generic/errno-base.h> */
-const ENOENT = 2;
 
 /** Reports whether every id is one that a process can have. */
 function isPlausible(ids: ProcessIds): boolean {
@@ -397,13 +396,10 @@ export function pinPeer(system: System, fd: number, of: Credentials): Pin {
 
 const WHAT = "pin the peer's process";
 
-/** EINVAL: what SO_PEERPIDFD gave for a reaped process before it gave a pidfd; <errno.h> */
-const EINVAL = 22;
-
 /** Returns `undefined` if the kernel lacks the option. */
 function fromSocket(
   system: System,
-  { options, errnoNames }: LinuxAbi,
+  { options }: LinuxAbi,
   calls: LinuxCalls,
   fd: number,
   { pid }: Credentials,
@@ -413,8 +409,9 @@ function fromSocket(
   size.words[0] = 4; // with less, the kernel would open a pidfd and not return its number
   const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_PEERPIDFD, value, size);
   if (errno !== 0) {
-    if (errnoNames[errno] === "ENOPROTOOPT") return undefined;
-    if (errno === EINVAL) throw gone(WHAT);
+    if (errno === LINUX_ERRNO.ENOPROTOOPT) return undefined;
+    // Older kernels report a reaped process this way; newer ones return a pidfd for it.
+    if (errno === LINUX_ERRNO.EINVAL) throw gone(WHAT);
     throw syscallError(system, WHAT, "getsockopt", errno);
   }
   const pidfd = value.words[0]! | 0;
@@ -447,9 +444,8 @@ function fromNumber(system: System, calls: LinuxCalls, of: Credentials): Pin {
 function openPidfd(system: System, calls: LinuxCalls, pid: number): Pin {
   const pidfd = calls.syscall(SYS_PIDFD_OPEN, pid, 0);
   if (pidfd >= 0) return new Pin(system, calls, pidfd, "accept", pid);
-  const name = system.abi.errnoNames[-pidfd];
   // The pid is by now only a thread's: EINVAL, or ENOENT since Linux 6.16.
-  if (name === "EINVAL" || name === "ENOENT") throw gone(WHAT);
+  if (pidfd === -LINUX_ERRNO.EINVAL || pidfd === -LINUX_ERRNO.ENOENT) throw gone(WHAT);
   throw syscallError(system, WHAT, "pidfd_open", -pidfd);
 }
 

@@ -195,7 +195,7 @@ class DenoHttp {
   /** Closes all connections. Deno's own shutdown would wait for handlers that ignore the abort signal. */
   cut(): void {
     for (const { found } of this.#served) {
-      found.cut();
+      found.shutdown();
       found.close();
     }
   }
@@ -251,7 +251,7 @@ class DenoHttp {
       onProcessExit(admitted.peer, () => {
         admitted.why ??= "ended";
         served.end?.abort();
-        found.cut();
+        found.shutdown();
       });
     }
   }
@@ -326,7 +326,7 @@ class DenoHttp {
       if (served.pending > 0) continue;
       served.idleSince ??= now; // set here and not for each request: reading the clock costs as much as the decision
       const limit = served.hasAsked ? this.#keepAliveTimeout : this.#headersTimeout;
-      if (now - served.idleSince > limit) served.found.cut();
+      if (now - served.idleSince > limit) served.found.shutdown();
     }
   }
 }

@@ -3,7 +3,7 @@
 import { createServer } from "node:net";
 import { chmodSync } from "node:fs";
 import process from "node:process";
-import { hidingProc } from "../../system/hidepid.ts";
+import { procVisibility } from "../../system/hidepid.ts";
 import { identify, UcredError } from "../../mod.ts";
 
 const path = process.argv[2]!;
@@ -24,7 +24,8 @@ const server = createServer((socket) => {
     drift = `${error.code} ${error.hint}`;
   }
   const { uid, alive, pinned } = peer;
-  const reading = { uid, alive, pinned, drift, hiding: hidingProc() };
+  const { mode, isHiddenFromUs } = procVisibility()!;
+  const reading = { uid, alive, pinned, drift, hiding: isHiddenFromUs ? mode : undefined };
   console.log(JSON.stringify({ ...reading, reasons: Object.fromEntries(reasons) }));
   socket.on("error", () => {}).resume();
 });

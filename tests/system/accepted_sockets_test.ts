@@ -311,7 +311,7 @@ testWith(here, "A claim is open only while its very connection is under its numb
   }
   for (const file of files) closeSync(file);
   assert.equal(claims[0]!.isOpen(), false);
-  claims[0]!.cut(); // of somebody else now: left alone
+  claims[0]!.shutdown(); // of somebody else now: left alone
   const holder = claims.findLast((claim) => claim.fd === fd)!;
   assert.equal(holder.isOpen(), true);
   assert.equal(sockets[claims.indexOf(holder)]!.destroyed, false);
@@ -321,7 +321,7 @@ testWith(here, "A claim is open only while its very connection is under its numb
   const ended = new Promise((resolve) =>
     clients[claims.indexOf(holder) - 1]!.once("close", resolve)
   );
-  holder.cut();
+  holder.shutdown();
   await ended;
   holder.close();
   holder.close();

@@ -149,8 +149,8 @@ for (const [api, kind] of Object.entries(KINDS)) {
 
   for (
     const [name, options, visitor, message] of [
-      ["a packet socket", ["--seqpacket"], "--seqpacket", /it is no stream socket$/],
-      ["a datagram socket", ["--datagram"], "--datagram", /it is no stream socket$/],
+      ["a packet socket", ["--seqpacket"], "--seqpacket", /it is not a stream socket$/],
+      ["a datagram socket", ["--datagram"], "--datagram", /it is not a stream socket$/],
       ["a connection", ["--accept"], "", /it does not listen$/],
     ] as const
   ) {
