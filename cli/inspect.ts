@@ -1,14 +1,7 @@
 /** `ucred inspect`: shows who serves a socket, who may connect, who is connected, and findings. */
 
 import { Buffer } from "node:buffer";
-import {
-  type BigIntStats,
-  lstatSync,
-  readdirSync,
-  readlinkSync,
-  realpathSync,
-  statSync,
-} from "node:fs";
+import { type BigIntStats, lstatSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { dirname, join, resolve } from "node:path";
 import process from "node:process";
@@ -20,6 +13,7 @@ import { addressOf, displayName } from "../core/socket_name.ts";
 import { identify } from "../identity/identify.ts";
 import { peerOfPid } from "../identity/peer_of_pid.ts";
 import { accountName, ownUid } from "../system/accounts.ts";
+import { type BigFileStats, pathSteps } from "../system/path_owners.ts";
 import { connectionsElsewhere, holdersOf, isBound, socketsAt } from "../system/unix_sockets.ts";
 import {
   type ExitCode,
@@ -437,36 +431,17 @@ function foldersOf(path: string): readonly FileReport[] {
   }
 }
 
-/** The number of links that Linux follows. */
-const MAX_SYMLINKS = 40;
-
 /** Each folder and link that the kernel visits when it resolves a path, once. */
 function stepsTo(path: string): readonly StepReport[] {
   const steps = new Map<string, StepReport>();
-  const see = (at: string): BigIntStats => {
-    const found = lstatSync(at, { bigint: true });
-    const isLink = found.isSymbolicLink();
-    if (isLink || found.isDirectory()) steps.set(at, { ...fileReport(at, found), isLink });
-    return found;
-  };
-  const namesIn = (path: string) => path.split("/").filter((name) => name !== "" && name !== ".");
-  const names = namesIn(path).toReversed();
-  let folder = "/";
-  see(folder);
-  for (let links = 0; names.length > 0 && links <= MAX_SYMLINKS;) {
-    const name = names.pop()!;
-    const at = name === ".." ? dirname(folder) : join(folder, name);
-    if (see(at).isSymbolicLink()) {
-      links++;
-      const target = readlinkSync(at);
-      if (target.startsWith("/")) folder = "/";
-      names.push(...namesIn(target).toReversed());
-    } else folder = at;
+  for (const { path: at, file } of pathSteps(path)) {
+    const isLink = file.isSymbolicLink();
+    if (isLink || file.isDirectory()) steps.set(at, { ...fileReport(at, file), isLink });
   }
   return [...steps.values()];
 }
 
-function fileReport(path: string, { uid, gid, mode }: BigIntStats): FileReport {
+function fileReport(path: string, { uid, gid, mode }: BigFileStats): FileReport {
   const octal = (Number(mode) & 0o7777).toString(8).padStart(4, "0");
   return { path, uid: Number(uid), gid: Number(gid), mode: octal };
 }

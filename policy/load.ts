@@ -7,7 +7,6 @@ import {
   fstatSync,
   lstatSync,
   openSync,
-  readlinkSync,
   readSync,
   realpathSync,
   statSync,
@@ -15,11 +14,12 @@ import {
 import process from "node:process";
 import { UcredError } from "../core/errors.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
-import { isSticky, type Ownership, unsafeFileReason } from "../core/ownership.ts";
+import { isSticky, unsafeFileReason } from "../core/ownership.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
 import { fixFileHint, policyError } from "../core/policy/document/problems.ts";
 import type { RulePolicy } from "../core/policy/policy.ts";
 import { textOf, visible } from "../core/text.ts";
+import { type FileOwnership, ownershipOf, pathSteps } from "../system/path_owners.ts";
 import { hasOwnGroupOnly, isTrusted } from "../system/trusted_owner.ts";
 import { parse, type ParseOptions } from "./parse.ts";
 
@@ -156,52 +156,25 @@ function requireFile(path: string, file: BigIntStats): void {
   throw unreadable(path, new Error(`it is ${what}, and no regular file`));
 }
 
-/** The limit of Linux: path_resolution(7). */
-const MAX_SYMLINKS = 40;
-
 /**
  * Walks the path name by name. Throws if other users can write to the file or to a folder on the path;
  * returns `false` if the path now leads to another file.
  */
 function isSafe(path: string, file: BigIntStats): boolean {
   requireSafe(path, "it", path, ownershipOf(file));
-  const namesIn = (path: string) => path.split("/").filter((name) => name !== "" && name !== ".");
-  const names = namesIn(path.startsWith("/") ? path : `${process.cwd()}/${path}`).toReversed();
-  let folder = "";
-  requireSafe(path, "its folder /", "/", ownershipOf(lstatSync("/", { bigint: true })));
-  for (let links = 0; names.length > 0;) {
-    const name = names.pop()!;
-    if (name === "..") { // the folder is no link: what is above it is above it by name
-      folder = folder.slice(0, Math.max(0, folder.lastIndexOf("/")));
-      continue;
-    }
-    const at = `${folder}/${name}`;
-    const entry = lstatSync(at, { bigint: true });
-    if (entry.isSymbolicLink()) {
-      if (++links > MAX_SYMLINKS) return false;
-      const target = readlinkSync(at);
-      if (target.startsWith("/")) folder = "";
-      names.push(...namesIn(target).toReversed());
-    } else if (entry.isDirectory()) {
-      requireSafe(path, `its folder ${at}`, at, ownershipOf(entry));
-      folder = at;
-    } else {
-      return names.length === 0 && entry.dev === file.dev && entry.ino === file.ino;
+  // Links are not checked themselves: only owners of safe folders can have put them there.
+  for (const step of pathSteps(path.startsWith("/") ? path : `${process.cwd()}/${path}`)) {
+    const { path: at, file: entry } = step;
+    if (entry.isDirectory()) requireSafe(path, `its folder ${at}`, at, ownershipOf(entry));
+    else if (!entry.isSymbolicLink()) {
+      return step.isLast && entry.dev === file.dev && entry.ino === file.ino;
     }
   }
   return false;
 }
 
-interface GroupOwnership extends Ownership {
-  readonly gid: number;
-}
-
-function ownershipOf({ uid, gid, mode }: BigIntStats): GroupOwnership {
-  return { uid: Number(uid), gid: Number(gid), mode: Number(mode) };
-}
-
 /** @param name Path of the file or folder that `what` describes. */
-function requireSafe(path: string, what: string, name: string, entry: GroupOwnership): void {
+function requireSafe(path: string, what: string, name: string, entry: FileOwnership): void {
   // If others can change where the path of the file leads, the check of its folders fails after this.
   const why = unsafeFileReason(entry, isTrusted, () => hasOwnGroupOnly(realpathSync(name), entry));
   if (why === undefined) return;

@@ -20,6 +20,7 @@ import { hasNoAcl, removeAcls } from "./acl.ts";
 import { stolen } from "./owned_descriptor.ts";
 import { KeptFile } from "./kept_file.ts";
 import { tryLock } from "./file_lock.ts";
+import { ownershipOf, pathSteps } from "./path_owners.ts";
 import { hasOwnGroupOnly, isTrusted } from "./trusted_owner.ts";
 import { isBound } from "./unix_sockets.ts";
 
@@ -66,7 +67,7 @@ export class Purpose {
 
   /** Builds the error for a path that is in use, as bind(2) reports it. */
   inUse(why: string, hint: string): UcredError {
-    const errno = EADDRINUSE[isLinux() ? "linux" : "others"];
+    const errno = openedSystem().abi.errno.EADDRINUSE;
     return this.error(why, hint, { errno, syscall: "bind" });
   }
 
@@ -81,9 +82,6 @@ export class Purpose {
     });
   }
 }
-
-/** `EADDRINUSE`, <errno.h>: what bind(2) would report. */
-const EADDRINUSE = { linux: 98, others: 48 };
 
 /** `sun_path`, <sys/un.h>, without its NUL: 108 bytes on Linux, 104 on macOS and the BSDs. */
 const MAX_PATH_BYTES = { linux: 107, others: 103 };
@@ -122,7 +120,7 @@ const ONE_EACH = "Start one server for each path";
  *
  * @throws {UcredError} `ERR_UCRED_LISTEN` if others can.
  */
-export function requireSafeFolder(path: string, purpose: Purpose): void {
+function requireSafeFolder(path: string, purpose: Purpose): void {
   const { dirname } = nodePath();
   try {
     nodeFs().statSync(dirname(path)); // throws if it is missing or a circle of links
@@ -134,20 +132,13 @@ export function requireSafeFolder(path: string, purpose: Purpose): void {
 
 /** Checks every folder and symbolic link on the way: their owners can replace everything below. */
 function requireSafe(purpose: Purpose, folder: string): void {
-  const { lstatSync, readlinkSync, realpathSync } = nodeFs();
-  const { dirname, resolve } = nodePath();
-  const parent = dirname(folder);
-  if (parent !== folder) requireSafe(purpose, parent);
-  const found = lstatSync(folder);
-  const { uid } = found;
-  const isLink = found.isSymbolicLink();
-  const entry = isLink ? { uid, mode: 0 } : found; // the mode of a link is always 0o777
-  const why = unsafeFolderReason(entry, isTrusted, () => hasOwnGroupOnly(folder, found));
-  if (why !== undefined) {
-    const hint = `Run chown and chmod go-w on ${folder}, use another one, or set allowUnsafeFolder`;
-    throw purpose.error(`its folder ${folder} ${why}: they could put another socket there`, hint);
+  for (const { path, file } of pathSteps(folder)) {
+    const entry = ownershipOf(file);
+    const why = unsafeFolderReason(entry, isTrusted, () => hasOwnGroupOnly(path, entry));
+    if (why === undefined) continue;
+    const hint = `Run chown and chmod go-w on ${path}, use another one, or set allowUnsafeFolder`;
+    throw purpose.error(`its folder ${path} ${why}: they could put another socket there`, hint);
   }
-  if (isLink) requireSafe(purpose, resolve(realpathSync(parent), readlinkSync(folder)));
 }
 
 /** A folder whose entries are addressed by its path, or through a descriptor. */
@@ -236,8 +227,6 @@ export class PublishedFile {
 
 /** The locked private folder, from the beginning of a start to its end. */
 export class PrivateFolder {
-  /** The socket's final path, for every step of the start. */
-  readonly target: string;
   readonly #path: string;
   readonly #purpose: Purpose;
   /** The folder of the socket's path. */
@@ -319,7 +308,15 @@ export class PrivateFolder {
     this.#inner = inner;
     this.#byDescriptor = byDescriptor;
     this.#lock = new KeptFile(lock);
-    this.target = outer.at(nodePath().basename(path));
+  }
+
+  /**
+   * The socket's final path, for the next step of the start.
+   *
+   * @throws {UcredError} `ERR_UCRED_NO_FD` if other code has closed the folder.
+   */
+  get target(): string {
+    return this.#outer.at(nodePath().basename(this.#path));
   }
 
   /**
@@ -348,6 +345,7 @@ export class PrivateFolder {
   publish(socket: string, access: FileAccess, stale: FileStats | undefined): PublishedFile {
     const { chmodSync, chownSync, lstatSync } = nodeFs();
     const { mode, owner, group } = access;
+    this.#inner.stat(); // throws if other code has closed the folder
     if (!lstatSync(socket).isSocket()) throw new Error("it was not bound in the private folder");
     removeAcls(socket);
     if (owner !== undefined || group !== undefined) {
@@ -417,14 +415,14 @@ export class PrivateFolder {
 
   /** Removes the private folder, whether the start succeeded or failed. */
   end(): void {
-    const folder = this.#outer.at(nameBeside(this.#path));
+    const remove = () => rmdirIfEmpty(this.#outer.at(nameBeside(this.#path)));
     const steps = [
       () => this.#clear(), // a socket is there only if the start failed
       () => nodeFs().unlinkSync(this.#inner.at(LOCK_NAME)),
-      () => rmdirIfEmpty(folder),
+      remove,
       () => this.#lock.close(), // until then no other server can start
       // NFS and FUSE keep an open file in its folder under another name until it is closed.
-      () => rmdirIfEmpty(folder),
+      remove,
       () => this.#inner.close(),
       () => this.#outer.close(),
     ];
@@ -487,10 +485,9 @@ function openPrivate(
   }
 }
 
-const ENOENT = 2;
-
 function hasGone(error: unknown): boolean {
-  return codeOf(error) === "ENOENT" || (error instanceof UcredError && error.errno === ENOENT);
+  return codeOf(error) === "ENOENT" ||
+    (error instanceof UcredError && error.errno === openedSystem().abi.errno.ENOENT);
 }
 
 /** Removes a folder unless it contains something. */
