@@ -1,4 +1,4 @@
-/** The benchmark: `npm run bench`. Conducts the contenders, and prints what they took. */
+/** `npm run bench`: runs the contenders and prints their times. */
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -23,16 +23,16 @@ import {
 const HELP = `Usage: npm run bench -- [options]
 
 Times peerCredentials() and identify() on Deno, Bun and Node against the same system calls in C,
-Rust, Go, Python and Java, as far as these are installed. C (cc) must be, and Linux 6.13 or later.
+Rust, Go, Python and Java, if these are installed. Needs a C compiler (cc) and Linux 6.13 or later.
 Takes about two minutes.
 
   --quick  fewer rounds, for a first impression
-  --json   print everything as JSON, every round's sample included (npm run --silent bench …)
+  --json   print the result as JSON, with the samples of all rounds (npm run --silent bench …)
   --save   also write bench/results.md and bench/results.svg
-  --help   print this
+  --help   print this text
 
-Exits with 1 if an answer is wrong or if lookups leak. Targets that are missed are only reported:
-they depend on the machine.
+The exit code is 1 if an answer is wrong or if lookups leak. Missed targets are only reported,
+because they depend on the machine.
 `;
 
 const ROUNDS = 21;
@@ -41,7 +41,7 @@ const ROUND = 40e6; // ns: short, so that each round finds the machine in one st
 const WARM_UP = 300e6; // ns: by then every compiler has settled, measured
 /** V8's heap grows by up to 130 MiB until then, and no further: measured over 6 million. */
 const SETTLING_LOOKUPS = 600_000;
-/** Fewer of those that take longer. */
+/** Number of lookups in the leak check; slow lookups have fewer. */
 const LEAK_LOOKUPS: { readonly [lookup in Lookup]: number } = {
   again: 1_000_000,
   first: 1_000_000,
@@ -54,10 +54,10 @@ const LEAK_LOOKUPS: { readonly [lookup in Lookup]: number } = {
 
 async function bench(options: Options, folder: string): Promise<Result> {
   if (process.platform !== "linux") {
-    const why = "every contender asks for SO_PEERCRED, which is Linux's";
+    const why = "all contenders query SO_PEERCRED, which only Linux has";
     throw new Error(`There is nothing to time on ${process.platform}: ${why}`);
   }
-  process.env["TMPDIR"] = folder; // compilers that are interrupted leave their files behind
+  process.env["TMPDIR"] = folder; // interrupted compilers leave files in it
   const rounds = options.quick ? QUICK_ROUNDS : ROUNDS;
   const before = { ...setting("bench", options), rounds };
   const { participants, prepared } = await prepare(folder);
@@ -73,7 +73,7 @@ async function bench(options: Options, folder: string): Promise<Result> {
   return { ...before, participants, rows, targets: targetsOf(rows), leaks };
 }
 
-/** Builds all contenders, and tells who is absent, and why. */
+/** Builds all contenders. A contender that cannot be built is absent, with the reason. */
 async function prepare(
   folder: string,
 ): Promise<{ participants: Participant[]; prepared: Map<Tool, Prepared> }> {
@@ -95,8 +95,8 @@ async function prepare(
 }
 
 /**
- * Makes a connection whose peer is this process, so that to the contenders it is another: the
- * library does not remember a descriptor whose peer is its own process.
+ * Makes a connection with this process as the peer. For the contenders, the peer is another process:
+ * the library caches no descriptor whose peer is its own process.
  */
 async function meet(path: string): Promise<{ accepted: Socket; end(): void }> {
   const sockets: Socket[] = [];
@@ -114,7 +114,7 @@ async function meet(path: string): Promise<{ accepted: Socket; end(): void }> {
   };
 }
 
-/** Fails unless every contender's answer is right: a wrong one is never timed. */
+/** Fails unless the answers of all contenders are right. Wrong answers are never timed. */
 async function check(contenders: readonly Contender[]): Promise<void> {
   progress("Checking answers");
   const ids = { pid: process.pid, uid: process.geteuid!(), gid: process.getegid!() };
@@ -127,7 +127,7 @@ async function check(contenders: readonly Contender[]): Promise<void> {
     const answer = await contender.answer();
     // SO_PEERGROUPS leaves the gid out, unless it is among the supplementary groups as well.
     if (answer.groups) answer.groups = ascending([...answer.groups, ids.gid]);
-    label ??= answer.label; // C's: no other source is the same under every security module
+    label ??= answer.label; // from C: the other sources differ between security modules
     const expected = tool.tellsNames ? names : {
       ...{ again: ids, first: ids, pin: ids, identify: { ...ids, groups, label } },
       ...{ live: { uid: ids.uid, gid: ids.gid }, exe: { exe }, snapshot: { exe } },
@@ -144,12 +144,12 @@ function ascending(numbers: readonly number[]): number[] {
   return [...new Set(numbers)].sort((a, b) => a - b);
 }
 
-/** The name of our effective user or group; its number where it has no name, as in Java. */
+/** The name of the effective user or group, or its number if it has no name, as in Java. */
 function nameOf(what: "--user" | "--group"): string {
   return spawnSync("id", [what, "--name"], { encoding: "utf8" }).stdout.trim();
 }
 
-/** Lets the contenders take turns, round by round. */
+/** Measures the contenders in turn, round by round. */
 async function time(contenders: readonly Contender[], rounds: number): Promise<Samples[]> {
   const entries = [];
   for (const [index, contender] of contenders.entries()) {
@@ -171,7 +171,7 @@ async function time(contenders: readonly Contender[], rounds: number): Promise<S
   return entries.map(({ contender: { tool, lookup }, ...rest }) => ({ tool, lookup, ...rest }));
 }
 
-/** Compares what each runtime holds before and after many lookups of each kind, all at once. */
+/** Compares descriptors and memory of each runtime before and after many lookups of each kind. */
 function leak(contenders: readonly Contender[]): Promise<Leak[]> {
   progress("Looking for leaks");
   const ours = contenders.filter(({ tool }) => tool.isOurs);
@@ -187,7 +187,7 @@ function leak(contenders: readonly Contender[]): Promise<Leak[]> {
 }
 
 async function save(result: Result): Promise<void> {
-  const { chart } = await import("./chart.ts"); // its library is large
+  const { chart } = await import("./chart.ts"); // loads a large library
   writeFileSync(new URL("results.svg", import.meta.url), chart(result));
   writeFileSync(new URL("results.md", import.meta.url), markdown(result));
 }

@@ -1,4 +1,4 @@
-/** A result → text for the terminal, and Markdown. */
+/** Formats a result as text for the terminal and as Markdown. */
 
 import { styleText } from "node:util";
 import { type Lookup, LOOKUP_NAMES, LOOKUPS, type Usage } from "./contenders.ts";
@@ -6,18 +6,18 @@ import type { Setting } from "./conduct.ts";
 import type { Result, Spread } from "./result.ts";
 
 const METHOD: readonly string[] = [
-  "Contenders take turns, each a process of its own, on one connection whose peer is yet another",
-  "process. Every answer is checked. Numbers are medians of all rounds, ranges go from the least to",
-  "the most, and ratios are to C in the same round.",
+  "Contenders take turns. Each is a separate process, and the peer of their connection is another",
+  "process. All answers are checked. Numbers are medians of all rounds, ranges go from the minimum to",
+  "the maximum, and ratios compare with C in the same round.",
 ];
 
-const NAMES = "* tells names, which it looks up each time, and no pid";
+const NAMES = "* returns names instead of a pid, and looks them up each time";
 
 export type Cells = readonly string[];
 
-/** Rows of one kind of lookup, heading first. */
+/** The table of one kind of lookup. The first row is the heading. */
 function table({ rows }: Result, lookup: Lookup): readonly Cells[] {
-  const hasOneCall = lookup !== "again"; // there C makes one call anyway
+  const hasOneCall = lookup !== "again"; // for this lookup, C also makes one call
   const last = (cell: string) => hasOneCall ? [cell] : [];
   const shown = rows.filter((row) => row.lookup === lookup);
   return [
@@ -92,7 +92,7 @@ export function text(result: Result): string {
   return `${blocks.map((lines) => lines.join("\n")).join("\n\n")}\n`;
 }
 
-/** Rows for the terminal: the first column to the left, the others to the right. */
+/** Aligns rows for the terminal: the first column to the left, the others to the right. */
 export function aligned(rows: readonly Cells[]): Cells {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
   const cells = (row: Cells) =>
@@ -132,7 +132,7 @@ export function markdown(result: Result): string {
   return `${blocks.map((lines) => lines.join("\n")).join("\n\n")}\n`;
 }
 
-/** Rows in Markdown. */
+/** Formats rows as a Markdown table. The first row is the heading. */
 export function piped(rows: readonly Cells[]): Cells {
   const [heading, ...others] = rows.map((row) => `| ${row.join(" | ").replaceAll("*", "\\*")} |`);
   const rule = rows[0]!.map((_, column) => column === 0 ? "---" : "---:");

@@ -1,4 +1,4 @@
-/** A result → text for the terminal, and Markdown. */
+/** Formats a result as text for the terminal and as Markdown. */
 
 import { styleText } from "node:util";
 import { aligned, type Cells, machine, piped } from "../report.ts";

@@ -1,4 +1,4 @@
-/** A result → text for the terminal, and Markdown. */
+/** Formats a result as text for the terminal and as Markdown. */
 
 import { styleText } from "node:util";
 import { aligned, type Cells, machine, piped } from "../report.ts";
@@ -8,15 +8,16 @@ import type { Result } from "./result.ts";
 import { PEERS } from "./workload.ts";
 
 const METHOD: readonly string[] = [
-  "Contenders take turns, each a process of its own. A quarter of the peers each meets a rule of the",
-  "first tenth, of the middle one, of the last one, and none. Every answer, and the rule that it",
-  "names, was compared with ucred's before, and ucred's with those of a search rule by rule. What",
-  "peers are to each contender is made before, too. Numbers are CPU time of the process, all of its",
-  "threads: medians of all rounds; ranges go from the least to the most; ratios are to ucred with",
-  "plain objects in the same round.",
+  "Contenders take turns. Each is a separate process. One quarter of the peers matches a rule in the",
+  "first tenth of the rules, one quarter in the middle tenth, one quarter in the last tenth, and one",
+  "quarter matches no rule. Before the measurement, each answer and its rule were compared with those",
+  "of ucred, and ucred's answers with a search rule by rule; and each contender converted the peers",
+  "to its own form. Numbers are the CPU time of the process with all threads: medians of all rounds.",
+  "Ranges go from the minimum to the maximum; ratios compare with ucred with plain objects in the",
+  "same round.",
 ];
 
-/** Rows of one runtime, heading first. */
+/** The table of one runtime. The first row is the heading. */
 function table({ rows }: Result, runtime: string): readonly Cells[] {
   const shown = rows.filter((row) => row.runtime === runtime);
   return [
@@ -31,7 +32,7 @@ function table({ rows }: Result, runtime: string): readonly Cells[] {
   ];
 }
 
-/** To three digits, since some are a million times as much as others. */
+/** Formats a number with three digits: the largest is a million times the smallest. */
 function figure(number: number): string {
   return number.toLocaleString("en", { maximumSignificantDigits: 3 });
 }
@@ -46,16 +47,16 @@ function versions({ versions }: Result): readonly string[] {
   return Object.entries(versions).map(([name, version]) => `${name}: ${version}`);
 }
 
-/** What has to be known of the rows. */
+/** Notes on how to read the rows. */
 function notes({ rows, absent }: Result): readonly string[] {
   const fewer = rows.filter(({ peers }) => peers < PEERS);
   const names = [...new Set(fewer.map(({ contender }) => contender))].join(", ");
   return [
-    "Every contender has the same policies.",
+    "All contenders have the same policies.",
     ...(fewer.length > 0
       ? [
-        `Too slow to be asked by all ${PEERS.toLocaleString("en")} peers at some sizes: ${names}.`,
-        "The last column is how many asked, the same of each kind.",
+        `Too slow for all ${PEERS.toLocaleString("en")} peers at some sizes: ${names}.`,
+        "The last column is the number of peers, with equal numbers of each kind.",
       ]
       : []),
     ...absent.map(({ contender, runtime, why }) =>

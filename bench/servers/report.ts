@@ -1,10 +1,11 @@
-/** A result → text for the terminal, and Markdown. */
+/** Formats a result as text for the terminal and as Markdown. */
 
 import { styleText } from "node:util";
+import { aligned, type Cells, machine, piped } from "../report.ts";
 import { spread } from "../result.ts";
 import type { Result, Sample } from "./result.ts";
 
-type Rows = readonly (readonly string[])[];
+type Rows = readonly Cells[];
 
 function pairs({ pairs }: Result): Rows {
   const median = (samples: readonly Sample[], of: keyof Sample, digits = 0) =>
@@ -25,7 +26,7 @@ function pairs({ pairs }: Result): Rows {
   ];
 }
 
-/** A line for each pair that has rounds which are not compared. */
+/** One line for each pair with rounds that were left out. */
 export function leftOut({ pairs }: Pick<Result, "pairs">): readonly string[] {
   return pairs.filter(({ leftOut }) => leftOut.length > 0).map(({ runtime, name, leftOut }) =>
     `${runtime}, ${name}: ${leftOut.length} rounds left out: ${[...new Set(leftOut)].join(", ")}`
@@ -46,14 +47,11 @@ function rivals({ rivals }: Result): Rows {
 function method({ starts, rounds, seconds, connections }: Result): string {
   return `${starts} starts of each server with ${rounds} rounds of ${seconds} s each, the servers in ` +
     `turn, ${connections} connections at once. ` +
-    "The client never sleeps, so that no server has to wake it. Every answer is compared. Numbers are " +
-    "medians; a ratio is of two servers in the same round. One look: the ratio of a server that does no " +
-    "more than one getsockopt(SO_PEERCRED) for each connection (of another one where it is hidden), and read method and URL of each request " +
-    "(for Deno.serve on the engine's hook for single connections).";
-}
-
-function machine({ machine: { cpu, cores, kernel, architecture, load } }: Result): string {
-  return `${cpu}, ${cores} cores, Linux ${kernel} ${architecture}, load average ${load.toFixed(2)}`;
+    "The client polls without sleeping, so that no server spends time on waking it. All responses are " +
+    "compared. Numbers are medians; a ratio compares two servers in the same round. One look: the ratio of " +
+    "a server that calls getsockopt(SO_PEERCRED) once per connection, and reads method and URL of each " +
+    "request. Where the runtime hides the descriptor, it makes the call on another one; for Deno.serve, it " +
+    "uses the engine's hook for single connections.";
 }
 
 /** For the terminal. */
@@ -77,20 +75,8 @@ export function text(result: Result): string {
   ].join("\n");
 }
 
-function aligned(rows: Rows): string[] {
-  const widths = rows[0]!.map((_, at) => Math.max(...rows.map((row) => row[at]!.length)));
-  return rows.map((row) =>
-    row.map((cell, at) => at === 0 ? cell.padEnd(widths[at]!) : cell.padStart(widths[at]!)).join(
-      "  ",
-    )
-  );
-}
-
 /** For results.md. */
 export function markdown(result: Result): string {
-  const table = ([head, ...rows]: Rows) =>
-    [head!, head!.map((_, at) => at === 0 ? "---" : "---:"), ...rows]
-      .map((row) => `| ${row.join(" | ")} |`);
   return [
     "# What identity and policy cost a server",
     "",
@@ -98,7 +84,7 @@ export function markdown(result: Result): string {
     "",
     `${machine(result)}. ${result.versions.join(", ")}. ${method(result)}`,
     "",
-    ...table(pairs(result)),
+    ...piped(pairs(result)),
     "",
     ...leftOut(result).flatMap((line) => [line, ""]),
     "## Beside a token in each request, and mutual TLS",
@@ -106,7 +92,7 @@ export function markdown(result: Result): string {
     "CPU time of the server; ucred on a Unix socket, the others over TCP on localhost. A JSON web token: HS256, verified by jose for each request. Mutual TLS:",
     "P-256 certificates, TLS 1.3 on localhost, a full handshake for each new connection.",
     "",
-    ...table(rivals(result)),
+    ...piped(rivals(result)),
     "",
   ].join("\n");
 }

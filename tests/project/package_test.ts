@@ -24,6 +24,22 @@ test("package.json, deno.json and CHANGELOG.md agree on the version", () => {
   assert.ok(readFileSync(join(root, "CHANGELOG.md"), "utf8").includes(`## ${version}`));
 });
 
+test("lock files name no registry but npm's, and shared packages have one version", () => {
+  const folders = [".", "bench", "examples/servers", "tests/packages"];
+  const versions = new Map<string, string>();
+  for (const folder of folders) {
+    const text = readFileSync(join(root, folder, "package-lock.json"), "utf8");
+    assert.doesNotMatch(text, /https?:\/\/(?!registry\.npmjs\.org\/)[^"]*\.tgz/, folder);
+    const { packages } = JSON.parse(text);
+    const { dependencies, devDependencies } = packages[""];
+    for (const name of Object.keys({ ...dependencies, ...devDependencies })) {
+      const { version } = packages[`node_modules/${name}`];
+      assert.equal(version, versions.get(name) ?? version, `${name} of ${folder}`);
+      versions.set(name, version);
+    }
+  }
+});
+
 test("mod.js and policy.js import no package, and peer dependencies are optional", () => {
   const { dependencies, peerDependencies, peerDependenciesMeta } = JSON.parse(
     readFileSync(join(root, "package.json"), "utf8"),
