@@ -104,9 +104,11 @@ function filesOf(pattern: string): string[] {
 }
 
 const node = ["node", "--disable-warning=ExperimentalWarning"];
+/** The time limit of one test. Long runs take minutes. */
+const MAX_TEST_MS = values.soak === true ? 20 * 60_000 : 5 * 60_000;
 const junit = [
   "--test",
-  "--test-timeout=300000",
+  `--test-timeout=${MAX_TEST_MS}`,
   "--test-reporter=spec",
   "--test-reporter-destination=stdout",
 ];
@@ -127,7 +129,13 @@ const RUNNERS: { readonly [runtime: string]: (name: string, files: string[]) => 
   },
   bun: (name, files) => {
     const reporter = ["--reporter=junit", `--reporter-outfile=${report(name)}`];
-    return ["bun", "test", "--timeout=120000", ...reporter, ...files.map((file) => `./${file}`)];
+    return [
+      "bun",
+      "test",
+      `--timeout=${MAX_TEST_MS}`,
+      ...reporter,
+      ...files.map((file) => `./${file}`),
+    ];
   },
 };
 
@@ -231,7 +239,7 @@ const env = {
 };
 
 /** The time limit of a step. Even an emulated step takes less; a test that hangs is a failure. */
-const MAX_STEP_MS = 15 * 60_000;
+const MAX_STEP_MS = values.soak === true ? 40 * 60_000 : 15 * 60_000;
 
 /** Runs a command and returns its exit code and its output. */
 function run([command, ...args]: readonly string[]): Promise<[code: number, output: string]> {
