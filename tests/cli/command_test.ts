@@ -343,7 +343,7 @@ testWith(
 );
 
 testWith(
-  [needs.linux, needs.native, needs.root],
+  [needs.linux, needs.native, tools.strangers],
   "doctor reports that /proc hides the processes of other users",
   async () => {
     for (const [options, flag] of [["hidepid=2", "invisible"], ["hidepid=1", "noaccess"]]) {
