@@ -61,17 +61,26 @@ export function hasOneUser(files: AccountFiles, uid: number, gid: number): boole
   ) && !isSubordinate(files.subgid, gid);
 }
 
-/** Reports whether passwd and group are the only sources of users and groups. */
+/**
+ * A line of nsswitch.conf(5) about users or groups. glibc does not require the colon, and shadow
+ * ignores the case of "subid".
+ */
+const DATABASE = /^(?:passwd|group|initgroups|subid)(?:[\s:]+|$)/i;
+
+/** What to do after a source: "[SUCCESS=merge]", "[!UNAVAIL=return TRYAGAIN=continue]". */
+const ACTIONS =
+  /\[(?:\s*!?(?:success|notfound|unavail|tryagain)\s*=\s*(?:return|continue|merge))+\s*\]/gi;
+
+/**
+ * Reports whether passwd, group and subgid are the only sources of users and groups. A line that is
+ * not understood may name another one.
+ */
 function isComplete({ nsswitch, userRecords }: AccountFiles): boolean {
   const lines = nsswitch.split("\n").map((line) => line.replace(/#.*/, "").trim());
-  for (const database of ["passwd", "group", "initgroups"]) {
-    for (const line of lines) {
-      if (!line.startsWith(`${database}:`)) continue;
-      const sources = line.slice(database.length + 1).replace(/\[[^\]]*\]/g, " ").trim();
-      if (!sources.split(/\s+/).every((source) => /^(files|systemd)?$/.test(source))) return false;
-    }
-  }
-  return userRecords.length === 0;
+  const isKnown = (line: string) =>
+    line.replace(DATABASE, "").replace(ACTIONS, " ").trim().split(/\s+/)
+      .every((source) => source === "files" || source === "systemd");
+  return userRecords.length === 0 && lines.every((line) => !DATABASE.test(line) || isKnown(line));
 }
 
 /** Splits a file into records; `undefined` if a line is malformed, for example "+" of NIS. */

@@ -71,6 +71,51 @@ test("hasOneUser() refuses every group, where the files may not list all account
   assert.equal(ann({ group: "" }), false);
 });
 
+test("hasOneUser() reads nsswitch.conf as glibc and shadow do", () => {
+  const accepted = [
+    "",
+    "# passwd: ldap",
+    "passwd files systemd",
+    "passwd : files",
+    "PASSWD: files",
+    "\tgroup\t:\tfiles\t[ !UNAVAIL=return notfound=continue ]\tsystemd\t# ldap",
+    "passwd: files\r\ngroup: files\r",
+    "group:files[SUCCESS=merge]systemd",
+    "initgroups: files",
+    "subid: files",
+    "passwd_compat: ldap\ngroups: ldap\nshadow: files ldap\nnetgroup: nis",
+  ];
+  const refused = [
+    "passwd files ldap",
+    "passwd : files ldap",
+    "passwd\tfiles\tldap",
+    "passwd\t:\tfiles\tldap",
+    "passwd::ldap",
+    "PASSWD: files ldap",
+    "group:files sss",
+    "group files:sss",
+    "  group: files sss # users",
+    "initgroups: nis",
+    "initgroups nis",
+    "subid: sss",
+    "Subid: sss",
+    "passwd: files\npasswd: files ldap\ngroup: files",
+    "passwd: files ldap\npasswd: files",
+    "passwd: files\r\ngroup: files ldap\r\n",
+    "group: files [SUCCESS=merge]sss",
+    "group: files [SUCCESS=merge",
+    "group: files [ldap] systemd",
+    "group: files [SUCCESS=other]",
+    "group: files []",
+    "group: FILES",
+    "passwd: files \\\n  ldap",
+    "passwd:",
+    "passwd",
+  ];
+  for (const nsswitch of accepted) assert.equal(ann({ nsswitch }), true, nsswitch);
+  for (const nsswitch of refused) assert.equal(ann({ nsswitch }), false, nsswitch);
+});
+
 const here = [
   safeFolders,
   needs.root,
@@ -103,6 +148,7 @@ for (
     ["the group has only its user", {}, 4321, "", true],
     ["the group has another member", group("ann:x:4321:bob"), 4321, "", false],
     ["a directory may have members", { nsswitch: "group: files ldap" }, 4321, "", false],
+    ["such a line has no colon", { nsswitch: "group files ldap" }, 4321, "", false],
     ["an ACL lets another user write", {}, 4321, "u:4322:rwx", false],
     ["the group is another's", {}, 4322, "", false],
   ] as const
