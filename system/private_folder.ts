@@ -280,9 +280,14 @@ export class PrivateFolder {
       for (let tries = 0; tries < MAX_TRIES; tries++) {
         const inner = openPrivate(outer, name, byDescriptor, purpose);
         if (inner === undefined) continue;
-        const lock = lockOf(inner, purpose);
-        if (lock !== undefined) {
-          return new PrivateFolder(path, purpose, outer, inner, byDescriptor, lock);
+        try {
+          const lock = lockOf(inner, purpose);
+          if (lock !== undefined) {
+            return new PrivateFolder(path, purpose, outer, inner, byDescriptor, lock);
+          }
+        } catch (error) {
+          inner.close();
+          throw error;
         }
         inner.close();
       }

@@ -1,11 +1,13 @@
 /** Locks of files, and whether a peer has closed its end: what servers ask the kernel beside identity. */
 
 import assert from "node:assert/strict";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readdirSync, readlinkSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
+import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { isHungUp } from "../../identity/hangup.ts";
 import { tryLock } from "../../system/file_lock.ts";
+import { PrivateFolder, Purpose } from "../../system/private_folder.ts";
 import { Child, freshPath } from "../support/peers.ts";
 import { needs, testWith, until } from "../support/suite.ts";
 import { ServerProcess } from "../support/servers.ts";
@@ -43,6 +45,34 @@ testWith(
     do second = await server.tell({ listen: { path } }); while (second.listening === undefined);
     assert.equal(second.listening, path);
     await server.kill();
+  },
+);
+
+testWith(
+  [needs.linux],
+  "PrivateFolder.open() closes its descriptors, if another server has the lock",
+  () => {
+    const path = freshPath().padEnd(105, "s"); // so long that folders are opened
+    const folder = join(dirname(path), `.${basename(path)}.ucred`);
+    mkdirSync(folder, { mode: 0o700 });
+    const lock = openSync(join(folder, "lock"), "w");
+    assert.equal(tryLock(lock), true);
+    const open = () => PrivateFolder.open(path, true, new Purpose("listen", path));
+    for (let times = 0; times < 20; times++) {
+      assert.throws(open, /another server is starting there$/);
+    }
+    const targets = readdirSync("/proc/self/fd").map((fd) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`);
+      } catch {
+        return ""; // it was of readdirSync()
+      }
+    });
+    const left = targets.filter((target) => target.startsWith(dirname(path)));
+    assert.deepEqual(left, [join(folder, "lock")]);
+    closeSync(lock);
+    open().end();
+    assert.deepEqual(readdirSync(dirname(path)), []);
   },
 );
 
