@@ -3,10 +3,14 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import process from "node:process";
+import { test } from "node:test";
+import type { Decision } from "../../core/policy/decide/decision.ts";
 import { definePolicy } from "../../mod.ts";
 import { createServer as createNetServer } from "../../servers/net.ts";
 import { auditLog } from "../../servers/audit.ts";
 import { createServer } from "../../servers/http.ts";
+import { forbidden } from "../../servers/http/problem.ts";
+import { FirstRequest } from "../../servers/http/refusal.ts";
 import { freshPath } from "../support/peers.ts";
 import { until } from "../support/suite.ts";
 import { eventsOf, running, testEach, testHere, Wire } from "../support/http.ts";
@@ -52,6 +56,57 @@ testEach("answers 403 and closes the connection when no rule admits the peer", a
   assert.deepEqual([...new Set(events.map(({ type }) => type))], ["refused"]);
   const { accepted, open, refused, denied, failed } = server.stats();
   assert.deepEqual([accepted, open, refused.policy, denied, failed], [0, 0, 7, 0, 0]);
+});
+
+test("finds the end of the first request however its bytes arrive", () => {
+  const problem = forbidden({ message: "no" } as Decision);
+  const encode = (text: string) => new TextEncoder().encode(text);
+  const bodyOf = (request: FirstRequest) => request.response(problem).split("\r\n\r\n")[1];
+  for (
+    const [head, body] of [
+      ["GET / HTTP/1.1\r\nA: \r\r\n\n\r\nB: b\r\n\r\r\n\r\n", problem.body],
+      ["HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", ""],
+      ["HEADER / HTTP/1.1\r\n\r\n", problem.body],
+      ["HEAD\r\n\r\n", problem.body],
+      [" HEAD / HTTP/1.1\r\n\r\n", problem.body],
+      ["\r\n\r\n", problem.body],
+    ] as const
+  ) {
+    const bytes = encode(head);
+    for (let at = 0; at < bytes.length; at++) {
+      const request = new FirstRequest();
+      assert.equal(request.add(bytes.subarray(0, at)), "more", `${at} of ${head}`);
+      assert.equal(request.add(bytes.subarray(at)), "answer", `${at} of ${head}`);
+      assert.equal(bodyOf(request), body, `${at} of ${head}`);
+    }
+    const request = new FirstRequest();
+    const found = Array.from(bytes, (byte) => request.add(Uint8Array.of(byte)));
+    assert.equal(found.indexOf("answer"), bytes.length - 1, head);
+    const followed = new FirstRequest();
+    assert.equal(followed.add(encode(`${head}HEAD / HTTP/1.1\r\n\r\n`)), "answer");
+    assert.equal(bodyOf(followed), body, head);
+  }
+});
+
+test("reads at most 16 KiB of the first request", () => {
+  const limit = 16384;
+  const headOf = (size: number) => Buffer.from(`${"a".repeat(size - 4)}\r\n\r\n`);
+  const unended = Buffer.alloc(limit, "\r\n\r");
+  for (
+    const [bytes, end, at] of [
+      [headOf(limit - 1), "answer", limit - 1],
+      [headOf(limit), "answer", limit],
+      [headOf(limit + 1), "too long", limit],
+      [unended, "too long", limit],
+    ] as const
+  ) {
+    assert.equal(new FirstRequest().add(bytes), end);
+    const request = new FirstRequest();
+    for (let index = 0; index < at; index++) {
+      const found = request.add(bytes.subarray(index, index + 1));
+      assert.equal(found, index === at - 1 ? end : "more", `${index} of ${bytes.length}`);
+    }
+  }
 });
 
 testEach("closes a refused connection that sends no request", async (kind) => {
