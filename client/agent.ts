@@ -2,6 +2,7 @@
 
 import { Agent, type AgentOptions, type ClientRequest } from "node:http";
 import type { Socket } from "node:net";
+import process from "node:process";
 import type { Duplex } from "node:stream";
 import { connect, type ConnectOptions } from "./connect.ts";
 
@@ -22,6 +23,13 @@ export class ConnectingAgent extends Agent {
       (socket) => done?.(null, socket),
       (error) => done?.(error, undefined as never),
     );
+  }
+
+  override reuseSocket(socket: Duplex, request: ClientRequest): void {
+    super.reuseSocket(socket, request);
+    // Otherwise Deno repeats the request if the connection closes, even a POST: denoland/deno 36786.
+    // On Node and Bun, the caller may decide by it whether to repeat.
+    if (process.versions["deno"] !== undefined) request.reusedSocket = false;
   }
 }
 

@@ -42,8 +42,6 @@ export class UpstreamAgent extends ConnectingAgent {
   override reuseSocket(socket: Socket, request: ClientRequest): void {
     socket.off("data", destroyThis);
     super.reuseSocket(socket, request);
-    // Otherwise Deno repeats the request if the connection closes, even a POST: denoland/deno 36786.
-    request.reusedSocket = false;
   }
 }
 

@@ -15,7 +15,7 @@ import type { HttpServer } from "../../servers/http/node.ts";
 import { createServer } from "../../servers/net.ts";
 import { Child, freshPath } from "../support/peers.ts";
 import { compileProgram } from "../support/compile.ts";
-import { needs, testWith, until } from "../support/suite.ts";
+import { needs, runtime, testWith, until } from "../support/suite.ts";
 import { listening, openDescriptors } from "../support/servers.ts";
 
 const here = [needs.linux, needs.cc];
@@ -492,6 +492,55 @@ testWith(
       last().socket.write(`HTTP/1.1 102 X\r\n\r\nHTTP/1.1 199 X\r\n\r\n${OK}`);
       assert.equal(await (await good).text(), "ok");
       client.close();
+    });
+  },
+);
+
+testWith(
+  [needs.linux],
+  "fetch() sends a POST once, when the server closes the kept connection instead of answering",
+  async () => {
+    await recorded(async (path, connections) => {
+      const client = createClient({ path, expect: own });
+      const first = client.fetch("http://localhost/");
+      await until(() => connections[0]?.text.endsWith("\r\n\r\n"));
+      connections[0]!.socket.write(OK);
+      assert.equal(await (await first).text(), "ok");
+      const post = client.fetch("http://localhost/", { method: "POST", body: "pay" });
+      const rejected = assert.rejects(post);
+      // A repeated request on another connection is closed too, so that the count decides.
+      let ended = false;
+      rejected.finally(() => ended = true).catch(() => {});
+      await until(() => {
+        for (const { socket, text } of connections) if (text.endsWith("pay")) socket.destroy();
+        return ended;
+      });
+      await rejected;
+      const posts = connections.map(({ text }) => text.split("POST / ").length - 1);
+      assert.deepEqual(posts, [1]);
+      client.close();
+    });
+  },
+);
+
+testWith(
+  [needs.linux],
+  "agent tells callers that a connection is reused, except on Deno",
+  async () => {
+    await served((_, response) => response.end("hello"), async (path) => {
+      const { agent, close } = createClient({ path, expect: own });
+      const isReused = () =>
+        new Promise<boolean>((resolve, reject) => {
+          const request = requestOf(
+            { agent },
+            (response) =>
+              response.resume().on("end", () => setImmediate(resolve, request.reusedSocket)),
+          );
+          request.on("error", reject).end();
+        });
+      assert.equal(await isReused(), false);
+      assert.equal(await isReused(), runtime !== "deno");
+      close();
     });
   },
 );
