@@ -29,6 +29,8 @@ const FORGEABLE = new RegExp(
         "x-envoy-original-.*",
       ],
       ...["x-http-method.*", "x-method.*", "x-script-name", "x-path-info"],
+      // the file that is sent, and the steps that are skipped: Rack, nginx, Next.js
+      ...["x-sendfile-type", "x-accel-.*", "x-middleware-.*"],
       // the client's address and the requested host
       ...[
         "forwarded",
@@ -52,6 +54,9 @@ const FORGEABLE = new RegExp(
         "x-authenticated-.*",
         "x-authentik-.*",
       ],
+      // Kong, Tailscale, AWS, Pomerium, Vouch, Kubernetes
+      ...["x-consumer-.*", "x-credential-.*", "tailscale-user-.*", "x-amzn-oidc-.*"],
+      ...["x-pomerium-.*", "x-vouch-.*", "impersonate-.*"],
       ...["x-webauth-.*", "x-goog-authenticated-.*", "x-ms-client-principal.*"],
       ...["cf-access-authenticated-.*", "x-(ssl-)?client-(cert|verify|dn|s-dn).*", "ssl-client-.*"],
       "proxy", // CGI's HTTP_PROXY, which many libraries read

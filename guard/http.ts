@@ -7,6 +7,7 @@ import type { Duplex } from "node:stream";
 import { createServer, peerOf } from "../servers/http.ts";
 import { removeHopByHop, requestsClose, setIdentity, withoutHttp } from "./headers.ts";
 import type { GuardOptions, GuardServer } from "./options.ts";
+import { checkStatusLine, discard } from "./status_line.ts";
 import { passUpgrade } from "./upgrade.ts";
 import { Upstream } from "./upstream.ts";
 import { UpstreamAgent } from "./upstream_agent.ts";
@@ -60,6 +61,12 @@ export function guardHttp(options: GuardOptions): GuardServer {
   const isLast = new WeakSet<IncomingMessage>();
   proxy.on("proxyRes", (incoming: IncomingMessage, request, response) => {
     const { headers } = incoming;
+    const invalid = checkStatusLine(incoming);
+    if (invalid !== undefined) {
+      discard(incoming);
+      upstream.reportFailure(invalid);
+      return badGateway(response); // httpxy forwards nothing to a response that has ended
+    }
     agentOf(request).watch(incoming, request.method === "HEAD");
     removeHopByHop(headers);
     headers.connection = isLast.has(request) ? "close" : "keep-alive";

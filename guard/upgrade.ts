@@ -8,6 +8,7 @@ import { host } from "../adapters/host.ts";
 import { isHungUp } from "../identity/hangup.ts";
 import { peerOf } from "../servers/http.ts";
 import { finish, join } from "./pipe.ts";
+import { checkStatusLine, discard } from "./status_line.ts";
 import type { Upstream } from "./upstream.ts";
 import { UpstreamAgent } from "./upstream_agent.ts";
 
@@ -51,12 +52,19 @@ export function passUpgrade(
       return refuse(client, "502 Bad Gateway");
     }
     isAnswered = true;
+    checkStatusLine(response); // the status is 101
     client.write(headOf(response, response.rawHeaders), "latin1");
     if (first.length > 0) server.unshift(first);
     clearInterval(watch); // from now on, the end of either direction is forwarded
     join(client, server);
   });
   outgoing.on("response", (response) => {
+    const invalid = checkStatusLine(response);
+    if (invalid !== undefined) {
+      discard(response);
+      upstream.reportFailure(invalid);
+      return refuse(client, "502 Bad Gateway");
+    }
     isAnswered = true;
     client.resume(); // discards what the client sends
     const kept = response.rawHeaders.filter((_, at, all) => !HOP_BY_HOP.test(all[at - at % 2]!));

@@ -60,7 +60,7 @@ export interface DecidedEvent {
 
 /**
  * Why a server ended a connection: the peer's credentials or process have changed since it connected, its
- * process has ended, or too many pipelined HTTP requests waited for their responses.
+ * process has ended, or too many pipelined HTTP requests, or an upgrade, waited behind others.
  */
 export type EndReason = "drift" | "ended" | "pipelining";
 

@@ -37,7 +37,7 @@ import {
   type NodeConnection,
   nodeConnectionOf,
 } from "./node_connection.ts";
-import { countDropped, isDropped } from "./pipelining.ts";
+import { countDropped, isDropped, isDroppedUpgrade } from "./pipelining.ts";
 import { DRIFTED, forbidden, type Problem } from "./problem.ts";
 import { refusalOf, refuseRequests, refuseSocket } from "./refusal.ts";
 import { malformedIn } from "./request_headers.ts";
@@ -216,6 +216,10 @@ class AdmittingHttpServer extends Server {
       case "upgrade":
       case "connect": {
         const [request, socket] = args as [IncomingMessage, Duplex];
+        if (isDroppedUpgrade(request.socket)) {
+          socket.destroy();
+          return true;
+        }
         const problem = this.#decide(request, undefined);
         if (problem === undefined) {
           socket.once("finish", () => this.#halfClosed.add(socket as Socket));

@@ -31,6 +31,25 @@ export function isDropped(socket: Socket, response: ServerResponse): boolean {
   return false;
 }
 
+/**
+ * Returns whether an upgrade is dropped without a decision, because its connection is closed or has earlier
+ * responses to send: its response, which is written to the socket, would overtake them.
+ */
+export function isDroppedUpgrade(socket: Socket): boolean {
+  const connection = nodeConnectionOf(socket);
+  if (connection === undefined) return false; // a refused connection: the response is 403
+  if (socket.destroyed) return true;
+  if (connection.dropped === 0 && connection.unanswered.every(isWritten)) return false;
+  cutPipeline(socket, connection);
+  return true;
+}
+
+/** Whether the socket has received all bytes of a response. They may not have been sent yet. */
+function isWritten(response: ServerResponse): boolean {
+  // A response that waits for an earlier one has no socket yet.
+  return response.writableFinished || (response.writableEnded && response.socket !== null);
+}
+
 /** Counts a request beyond `maxRequestsPerSocket`, and closes the connection if there are too many. */
 export function countDropped(socket: Socket): void {
   const connection = nodeConnectionOf(socket);
@@ -38,7 +57,7 @@ export function countDropped(socket: Socket): void {
   cutPipeline(socket, connection);
 }
 
-/** Closes a connection with too many pipelined requests, and stops its parser. */
+/** Closes a connection whose pipelined requests are not served, and stops its parser. */
 function cutPipeline(socket: Socket, { admitted }: NodeConnection): void {
   admitted.why ??= "pipelining";
   socket.destroy();

@@ -210,6 +210,47 @@ testGuard(
   },
 );
 
+const UPGRADE = "Connection: Upgrade\r\nUpgrade: x\r\n";
+
+const badStatusLines = {
+  "a reason with a control character": "404 No\x01",
+  "a reason with DEL": "404 No\x7f",
+  "status 099": "099 Low",
+  "status 000": "000 None",
+  "status 600": "600 High",
+  "status 999": "999 High",
+};
+for (const framing of ["Content-Length: 2", "Transfer-Encoding: chunked", "Connection: close"]) {
+  testGuard(
+    `guard outlives responses with ${framing} whose status line cannot be forwarded`,
+    async () => {
+      const body = framing.endsWith("chunked") ? "2\r\nok\r\n0\r\n\r\n" : "ok";
+      const lines = Object.fromEntries(
+        Object.entries(badStatusLines).map(([what, line]) =>
+          [what, `HTTP/1.1 ${line}\r\n${framing}\r\n\r\n${body}`] as const
+        ),
+      );
+      const guard = await httpGuard(await breaking(lines));
+      for (const [at, [what, line]] of Object.entries(badStatusLines).entries()) {
+        for (
+          const head of ["GET", "POST", "upgrade"].map((method) =>
+            method === "upgrade"
+              ? `GET /${at} HTTP/1.1\r\nHost: x\r\n${UPGRADE}`
+              : `${method} /${at} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n`
+          )
+        ) {
+          const answer = await (await End.open(guard.path)).send(`${head}\r\n`).end().rest();
+          const status = line.startsWith("404") ? /^HTTP\/1\.1 404 / : /^HTTP\/1\.1 502 /;
+          assert.match(answer, status, `${what}: ${head}`);
+          assert.ok(!answer.includes("\x01") && !answer.includes("\x7f"), what);
+          await assertServed(guard, 1);
+        }
+      }
+      assert.match(guard.log, /cannot be used: /);
+    },
+  );
+}
+
 for (const when of ["at once", "later"]) {
   testGuard(`guard drops a second response to one request, sent ${when}`, async () => {
     const behind = await serverOf([], {

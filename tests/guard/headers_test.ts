@@ -10,12 +10,16 @@ const FORGEABLE = [
   ...["X-Forwarded-Client-Cert", "X-Real-IP", "True-Client-IP", "Remote-User", "Remote-Groups"],
   ...["X-Remote-User", "X-Remote-Extra-Scopes", "X-Auth-Request-User", "X-Authenticated-User"],
   ...["X-WebAuth-User", "X-User", "SSL-Client-Verify", "X-SSL-Client-Cert", "Proxy"],
+  ...["X-Sendfile-Type", "X-Accel-Mapping", "X-Accel-Redirect", "X-Middleware-Subrequest"],
+  ...["X-Consumer-Username", "X-Credential-Identifier", "Tailscale-User-Login"],
+  ...["X-Amzn-Oidc-Identity", "X-Pomerium-Claim-Email", "X-Vouch-User", "Impersonate-User"],
   ...["X_Original_URL", "x.original.url", "REMOTE_USER", "X_Http-Method_Override"],
 ];
 
 const HARMLESS = [
   ...["Authorization", "X-Registry-Auth", "X-Auth-Token", "X-User-Agent", "X-Request-Id", "Origin"],
   ...["X-CSRF-Token", "X-Requested-With", "Proxy-Authorization", "Cookie", "X-Api-Key", "Via"],
+  ...["X-Amzn-Trace-Id", "X-Acceleration", "X-Consumers"],
 ];
 
 const identity = /^x-ucred-|^host$|^connection$|^content-length$/i;

@@ -9,7 +9,7 @@ import { clearInterval, setInterval } from "node:timers";
 import { definePolicy } from "../../mod.ts";
 import { createServer, serve } from "../../servers/http.ts";
 import { freshPath } from "../support/peers.ts";
-import { until } from "../support/suite.ts";
+import { runtime, until } from "../support/suite.ts";
 import { eventsOf, KINDS, onDeno, running, testEach, testHere, Wire } from "../support/http.ts";
 
 /** 1001 may read everything except `/secret`; 1002 and root may do everything. */
@@ -109,6 +109,53 @@ testHere(
 // ── refused connections ──
 
 const UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
+// An upgrade's response is written to the socket: it would overtake earlier ones.
+for (const [uid, what] of [[1002, "an allowed"], [1001, "a denied"]] as const) {
+  for (
+    const head of [
+      `GET /secret HTTP/1.1\r\nHost: x\r\n${UPGRADE}`,
+      "CONNECT /secret HTTP/1.1\r\nHost: x\r\n",
+    ]
+  ) {
+    const method = head.split(" ")[0];
+    testHere(
+      `createServer() drops ${what} upgrade by ${method} behind an unanswered request`,
+      async () => {
+        const path = freshPath();
+        const server = createServer({ policy }, ({ url }, response) => {
+          if (url === "/a") response.end(url);
+        });
+        let upgrades = 0;
+        for (const event of ["upgrade", "connect"]) {
+          server.on(event, (_request: IncomingMessage, socket: Duplex) => {
+            upgrades++;
+            socket.end("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+          });
+        }
+        const { stats } = running(server, path);
+        await once(server.listen({ path, mode: 0o666 }), "listening");
+        // Bun parses a pipelined upgrade as an ordinary request, after the response before it.
+        for (const earlier of runtime === "bun" ? [] : ["/wait", "/wait /a", "/a /wait"]) {
+          const text = earlier.split(" ").map((target) => requests(1, target)).join("");
+          const received = await Wire.as(uid, path).send(`${text}${head}\r\n`).rest();
+          assert.doesNotMatch(received, /HTTP\/1\.1 (101|403)/, earlier);
+        }
+        assert.deepEqual([upgrades, stats().denied], [0, 0]);
+        // after answered requests it is served as always
+        for (const count of [0, 1, 3]) {
+          const wire = Wire.as(uid, path);
+          for (let at = 0; at < count; at++) assert.equal((await wire.get("/a")).body, "/a");
+          wire.send(`${head}\r\n`);
+          const answer = await wire.rest();
+          if (method === "GET" || uid === 1001) {
+            assert.match(answer, uid === 1002 ? /^HTTP\/1\.1 101 / : /^HTTP\/1\.1 403 /);
+          }
+        }
+      },
+    );
+  }
+}
 
 for (
   const [what, head] of [
