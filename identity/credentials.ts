@@ -9,7 +9,7 @@ import { AF_UNIX, type BsdAbi, type LinuxAbi } from "../ffi/abi.ts";
 import { AUDIT_TOKEN, decodeTokenPid, decodeXucred, XUCRED, type Xucred } from "../ffi/bsd.ts";
 import { decodeUcred, UCRED } from "../ffi/linux.ts";
 import { isListening, isUnixSocket } from "../system/socket_option.ts";
-import { syscallError, unexpectedAnswer } from "../system/syscall_error.ts";
+import { syscallError, unexpectedAnswer, UNIX_HINT } from "../system/syscall_error.ts";
 import { fdOf, type UnixSocket } from "./fd.ts";
 
 /**
@@ -126,7 +126,7 @@ function hasPeerName({ libc, value, size, abi }: System, fd: number): boolean {
 function requireConnection(system: System, fd: number): void {
   if (!isUnixSocket(system, fd, what(fd))) {
     throw new UcredError("ERR_UCRED_NOT_UNIX", `Cannot ${what(fd)}: it is not a Unix socket`, {
-      hint: "Listen on a Unix domain socket: only there does the kernel know the peer",
+      hint: UNIX_HINT,
     });
   }
   if (isListening(system, fd, what(fd))) throw noPeer(fd, "it is a listening socket");

@@ -5,6 +5,7 @@
 
 import { host } from "../adapters/host.ts";
 import { UcredError } from "../core/errors.ts";
+import { ACCEPT_HINT, UNIX_HINT } from "../system/syscall_error.ts";
 import { foundSocketOf } from "../system/accepted_sockets.ts";
 
 /** The members of a `net.Socket` that are used. */
@@ -172,7 +173,7 @@ function isObject(value: unknown): value is Fields {
 }
 
 function throwClosed(): never {
-  throw noFd("it is closed", "Read credentials in the accept handler, before the socket closes");
+  throw noFd("it is closed", ACCEPT_HINT);
 }
 
 /** Throws the error for an object that hides its descriptor, with the alternative as its hint. */
@@ -198,7 +199,7 @@ interface Address {
 
 function notUnix(): UcredError {
   return new UcredError("ERR_UCRED_NOT_UNIX", "Cannot read peer credentials of a TCP socket", {
-    hint: "Listen on a Unix domain socket: only there does the kernel know the peer",
+    hint: UNIX_HINT,
   });
 }
 

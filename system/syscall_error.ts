@@ -6,7 +6,12 @@ import type { System } from "../adapters/select.ts";
 import { NO_ERRNO } from "../adapters/libc.ts";
 import { UcredError, type UcredErrorCode } from "../core/errors.ts";
 
-const ACCEPT = "Read credentials in the accept handler, before the socket closes";
+/** Hint for a socket that is closed or not connected any more. */
+export const ACCEPT_HINT = "Read credentials in the accept handler, before the socket closes";
+
+/** Hint for a socket of another address family. */
+export const UNIX_HINT = "Listen on a Unix domain socket: only there does the kernel know the peer";
+
 const CONNECTION = "Pass a connected Unix domain socket";
 const DENIED =
   "Check for a seccomp filter or security module; only root may read every user's processes";
@@ -15,7 +20,7 @@ type Meanings = { readonly [name: string]: readonly [code: UcredErrorCode, hint:
 
 /** Meanings for calls on a socket. */
 const OF_SOCKET: Meanings = {
-  EBADF: ["ERR_UCRED_NO_FD", ACCEPT],
+  EBADF: ["ERR_UCRED_NO_FD", ACCEPT_HINT],
   ENOTSOCK: ["ERR_UCRED_NOT_UNIX", CONNECTION],
   ENOTCONN: ["ERR_UCRED_NO_PEER", CONNECTION],
   ENODATA: ["ERR_UCRED_NO_PEER", CONNECTION],
@@ -24,7 +29,7 @@ const OF_SOCKET: Meanings = {
 
 /** Meanings for calls on a socket or a process. */
 const OF_PEER: Meanings = {
-  ESRCH: ["ERR_UCRED_PEER_GONE", ACCEPT],
+  ESRCH: ["ERR_UCRED_PEER_GONE", ACCEPT_HINT],
   ENOSYS: ["ERR_UCRED_UNSUPPORTED", "Use a kernel that has this call"],
   EPERM: ["ERR_UCRED_PERMISSION", DENIED],
   EACCES: ["ERR_UCRED_PERMISSION", DENIED],

@@ -181,7 +181,10 @@ testWith(
       installed,
     );
     assert.deepEqual([code, out], [2, ""]);
-    assert.match(err, /^ucred: it takes Node 26\.1 or later, Deno or Bun; this is Node [0-9.]+\n$/);
+    assert.match(
+      err,
+      /^ucred: Node 26\.1 or later, Deno or Bun is required; this is Node [0-9.]+\n$/,
+    );
   },
 );
 

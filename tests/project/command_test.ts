@@ -114,7 +114,7 @@ testWith(
       encoding: "utf8",
       env: { ...env, MANWIDTH: "80", LC_ALL: "C.UTF-8", MAN_KEEP_FORMATTING: "" },
     });
-    assert.doesNotMatch(shown, /warning|<standard input>/);
+    assert.doesNotMatch(shown, /warning:|<standard input>/);
     for (const title of ["NAME", "SYNOPSIS", "COMMANDS", "EXIT STATUS", "ENVIRONMENT", "SIGNALS"]) {
       assert.match(shown, new RegExp(`^${title}$`, "m"));
     }
