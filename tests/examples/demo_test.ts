@@ -142,7 +142,9 @@ testWith(
 /** A checkout of which the demo takes other runtimes. */
 function checkoutWith(runtimes: { readonly [name: string]: string }): string {
   const checkout = openFolder();
-  for (const part of ["core", "ffi", "adapters", "identity", "examples", "mod.ts"]) {
+  for (
+    const part of ["core", "ffi", "adapters", "system", "identity", "policy", "examples", "mod.ts"]
+  ) {
     cpSync(join(root, part), join(checkout, part), { recursive: true });
   }
   writeFileSync(join(checkout, "package.json"), '{ "type": "module" }');
