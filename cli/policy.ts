@@ -22,6 +22,7 @@ import { definePolicy } from "../policy/define.ts";
 import { type LoadOptions, loadPolicy } from "../policy/load.ts";
 import { parsePolicy, readData } from "../policy/parse.ts";
 import { accountId, accountName } from "../system/accounts.ts";
+import { parseId } from "./arguments.ts";
 import {
   columns,
   type ExitCode,
@@ -271,14 +272,14 @@ function givenAccounts({ accounts: file }: PolicyCommandOptions): GivenAccounts 
 }
 
 /** Each lookup may ask a directory server. */
-const MOST_LOOKUPS = 1000;
+const MAX_LOOKUPS = 1000;
 
 /** Ids → names, each looked up once. */
 function namesOf(
   options: PolicyCommandOptions,
 ): { readonly user: NameOfId; readonly group: NameOfId } {
   const given = givenAccounts(options);
-  let left = MOST_LOOKUPS;
+  let left = MAX_LOOKUPS;
   const names = (kind: NamedKind): NameOfId => {
     const known = new Map<number, string | undefined>();
     return (id) => {
@@ -312,7 +313,8 @@ function plainPeer(
   const accounts = accountsOf(options).accounts;
   const idOf = (kind: NamedKind, name: string): number => {
     if (/^[0-9]+$/.test(name)) {
-      if (isId(Number(name))) return Number(name);
+      const id = parseId(name);
+      if (id !== undefined) return id;
       throw new UsageError(`--${kind}: ${name} is no id from 0 to 4294967294`);
     }
     const id = accounts === undefined

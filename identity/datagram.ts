@@ -174,7 +174,7 @@ export function receiveOn(system: System, path: string, options: ReceiveOptions 
 }
 
 /** Longest poll interval while no datagram arrives, in ms. */
-const LONGEST_WAIT = 20;
+const MAX_WAIT_MS = 20;
 
 /**
  * Maximum number of datagrams in one turn of the event loop: some milliseconds of work, at 10 to 30
@@ -363,7 +363,7 @@ class DatagramReceiver implements Receiver {
   async next(): Promise<Datagram | undefined> {
     const { setTimeout } = timers();
     if (++this.#inTurn > MAX_IN_TURN) await this.#turn();
-    for (let wait = 0; this.#fd >= 0; wait = Math.min(wait * 2 || 1, LONGEST_WAIT)) {
+    for (let wait = 0; this.#fd >= 0; wait = Math.min(wait * 2 || 1, MAX_WAIT_MS)) {
       this.#closeLast();
       if (this.#fd < 0) break;
       const datagram = this.read();
