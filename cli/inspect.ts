@@ -14,6 +14,7 @@ import { identify } from "../identity/identify.ts";
 import { peerOfPid } from "../identity/peer_of_pid.ts";
 import { accountName, ownUid } from "../system/accounts.ts";
 import { type BigFileStats, pathSteps } from "../system/path_owners.ts";
+import { hasOwnGroupOnly, isTrusted } from "../system/trusted_owner.ts";
 import { connectionsElsewhere, holdersOf, isBound, socketsAt } from "../system/unix_sockets.ts";
 import {
   type ExitCode,
@@ -204,12 +205,15 @@ class Inspection {
         "also in containers that share it, can connect, and can bind the name when it is free";
       return this.#find("abstract", message);
     }
-    const own = this.#server?.uid ?? ownUid();
-    const isTrusted = (owner: number) => owner === 0 || owner === own;
+    const user = this.#server?.uid ?? ownUid();
     const folders = this.#folders.map((folder) => ({ ...folder, isLink: false }));
-    for (const { path, uid, mode, isLink } of [...folders, ...this.#via]) {
+    for (const { path, uid, gid, mode, isLink } of [...folders, ...this.#via]) {
       const access = isLink ? 0 : parseInt(mode, 8); // the mode of a link is always 0777
-      const why = unsafeFolderReason({ uid, mode: access }, isTrusted);
+      const why = unsafeFolderReason(
+        { uid, mode: access },
+        (owner) => isTrusted(owner, user),
+        () => hasOwnGroupOnly(path, { gid }, user),
+      );
       if (why === undefined) continue;
       const what = isLink ? "link" : "folder";
       this.#find(what, `The ${what} ${path} ${why}: they can put another socket there`);

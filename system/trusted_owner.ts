@@ -1,4 +1,4 @@
-/** Which owners are trusted: files of root and of our own user. */
+/** Which owners of files are trusted: root and one user, by default our own. */
 
 import { openedSystem } from "../adapters/select.ts";
 import { ownUid } from "./accounts.ts";
@@ -7,19 +7,23 @@ import { isAmbiguous } from "./overflow_ids.ts";
 import { isPrivateGroup } from "./private_group.ts";
 
 /**
- * Reports whether a uid is root, or certainly our own user. An owner that our user namespace does
- * not map reads as the overflow id (65534), which may equal our own uid and stand for anybody.
+ * Reports whether a uid is root, or certainly the user. An owner that our user namespace does not
+ * map reads as the overflow id (65534), which may equal the user's uid and stand for anybody.
  */
-export function isTrusted(uid: number): boolean {
-  return uid === 0 || (uid === ownUid() && !isAmbiguous(openedSystem(), "uid", uid));
+export function isTrusted(uid: number, user: number = ownUid()): boolean {
+  return uid === 0 || (uid === user && !isAmbiguous(openedSystem(), "uid", uid));
 }
 
 /**
- * Reports whether our own user is certainly the only member of a file's group, and the file has no
- * ACL. With an ACL, the group bits of the mode apply to more than the group.
+ * Reports whether the user is certainly the only member of a file's group, and the file has no ACL.
+ * With an ACL, the group bits of the mode apply to more than the group.
  *
  * @param path A symbolic link is not followed.
  */
-export function hasOwnGroupOnly(path: string, { gid }: { readonly gid: number }): boolean {
-  return isPrivateGroup(ownUid(), gid) && hasNoAcl(path);
+export function hasOwnGroupOnly(
+  path: string,
+  { gid }: { readonly gid: number },
+  user: number = ownUid(),
+): boolean {
+  return isPrivateGroup(user, gid) && hasNoAcl(path);
 }

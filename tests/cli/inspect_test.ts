@@ -20,6 +20,7 @@ import process from "node:process";
 import { afterEach, test } from "node:test";
 import { Child, freshPath, peerProgram } from "../support/peers.ts";
 import { temporaryFolder } from "../support/compile.ts";
+import { FILES, mountNamespaces, withAccounts } from "../support/accounts.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
 import { needs, runtime, succeeds, testWith, until } from "../support/suite.ts";
 import {
@@ -35,6 +36,7 @@ import {
 
 afterEach(removeSafeFolders);
 
+const setfacl = { name: "setfacl (Debian: acl)", met: succeeds("setfacl", "--version") };
 const peers = [needs.linux, needs.cc, needs.root, needs.native];
 
 /** The output of `--json`, and the exit code. */
@@ -320,6 +322,40 @@ testWith(
     assert.deepEqual(kinds((await inspect(join(folder, "link/s"))).findings), ["link"]);
   },
 );
+
+for (
+  const [name, group, acl, isSafe] of [
+    ["the group has only the server's user", FILES.group, "", true],
+    [
+      "the group has another member",
+      FILES.group.replace("ann:x:4321:", "ann:x:4321:bob"),
+      "",
+      false,
+    ],
+    ["an ACL grants write to another user", FILES.group, "u:4322:rwx", false],
+  ] as const
+) {
+  testWith(
+    [...peers, safeFolders, mountNamespaces, setfacl],
+    `inspect ${isSafe ? "accepts" : "reports"} a folder with mode 0775, when ${name}`,
+    async () => {
+      const folder = join(safeFolder(), "project");
+      mkdirSync(folder);
+      chownSync(folder, 4321, 4321);
+      chmodSync(folder, 0o775);
+      if (acl !== "") execFileSync("setfacl", ["-m", acl, folder]);
+      const path = join(folder, "s");
+      const ids = ["--resgid", "4321,4321,4321", "--resuid", "4321,4321,4321"];
+      const server = new Child(peerProgram, [...ids, "--listen", path]);
+      await server.line();
+      chmodSync(path, 0o600);
+      const prefix = withAccounts({ ...FILES, group });
+      const { findings } = await inspect(path, { prefix });
+      assert.deepEqual(kinds(findings), isSafe ? [] : ["folder"]);
+      await server.end();
+    },
+  );
+}
 
 testWith(
   [needs.linux],

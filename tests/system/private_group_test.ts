@@ -7,20 +7,11 @@ import { join } from "node:path";
 import { afterEach, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { type AccountFiles, hasOneUser } from "../../system/private_group.ts";
+import { FILES, mountNamespaces, withAccounts } from "../support/accounts.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
 import { needs, runtimeCommand, succeeds, testWith } from "../support/suite.ts";
 
 afterEach(removeSafeFolders);
-
-const FILES: AccountFiles = {
-  passwd: "root:x:0:0:root:/root:/bin/sh\nann:x:4321:4321::/home/ann:/bin/sh\n" +
-    "toor:x:0:0::/root:/bin/sh\nbob:x:4322:4322::/home/bob:/bin/sh\n",
-  group: "root:x:0:\nann:x:4321:\nbob:x:4322:ann\nboth:x:4400:ann,bob\nempty:x:4500:\n",
-  nsswitch:
-    "passwd:  files systemd\ngroup: files [SUCCESS=merge] systemd # users\nhosts: files dns\n",
-  subgid: "ann:100000:65536\n",
-  userRecords: [],
-};
 
 const ann = (change: Partial<AccountFiles> = {}) => hasOneUser({ ...FILES, ...change }, 4321, 4321);
 const group = (line: string) => ({ group: FILES.group.replace("ann:x:4321:", line) });
@@ -120,25 +111,18 @@ const here = [
   safeFolders,
   needs.root,
   needs.native,
-  { name: "leave to make mount namespaces", met: succeeds("unshare", "-m", "true") },
+  mountNamespaces,
 ];
 
 /** Runs load_and_listen.ts as uid 4321 where the system's account files are these. */
 function asAnn(folder: string, change: Partial<AccountFiles>): unknown {
-  const accounts = safeFolder();
-  const files = { ...FILES, ...change };
-  const { passwd, group, nsswitch, subgid } = files;
-  let mounts = "[ ! -d /run/systemd ] || mount -t tmpfs tmpfs /run/systemd\n"; // of other sources
-  for (const [name, text] of Object.entries({ passwd, group, "nsswitch.conf": nsswitch, subgid })) {
-    writeFileSync(join(accounts, name), text, { mode: 0o644 });
-    mounts += `[ ! -e /etc/${name} ] || mount --bind ${join(accounts, name)} /etc/${name}\n`;
-  }
   const script = fileURLToPath(new URL("load_and_listen.ts", import.meta.url));
-  const { stdout, stderr } = spawnSync("unshare", [
-    ...["-m", "sh", "-ec", `${mounts} exec "$@"`, "-"],
+  const command = [
+    ...withAccounts({ ...FILES, ...change }),
     ...["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", ...runtimeCommand(), script],
     folder,
-  ], { encoding: "utf8" });
+  ] as [string];
+  const { stdout, stderr } = spawnSync(command[0], command.slice(1), { encoding: "utf8" });
   assert.notEqual(stdout, "", stderr);
   return JSON.parse(stdout);
 }
