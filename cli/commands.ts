@@ -57,11 +57,7 @@ const EXAMPLES: {
   doctor: [["ucred doctor --json", "print JSON"]],
   man: [["ucred man > ucred.1 && man ./ucred.1", "read the manual page"]],
   completions: [
-    [
-      "source <(ucred completions bash)",
-      "put this into ~/.bashrc; for zsh, the same with zsh into ~/.zshrc",
-    ],
-    ["ucred completions fish > ~/.config/fish/completions/ucred.fish", "install it for fish"],
+    ["source <(ucred completions bash)", "put this line into ~/.bashrc"],
   ],
 };
 

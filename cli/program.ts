@@ -6,7 +6,7 @@ import process from "node:process";
 import { DEFAULT_CONNECTIONS, DEFAULT_CONNECTIONS_PER_USER } from "../servers/admission/limits.ts";
 import { headerNames, id, octal, positive, seconds, socketName } from "./arguments.ts";
 import { everyCommand, examplesOf, nameOf } from "./commands.ts";
-import { completions, SHELLS } from "./completions.ts";
+import { bashCompletion } from "./completions.ts";
 import { doctor } from "./doctor.ts";
 import { guard, type GuardCommandOptions } from "./guard.ts";
 import { inspectSocket } from "./inspect.ts";
@@ -104,9 +104,9 @@ export function programFor(done: (code: ExitCode) => void): Command {
     .action(async (options) => done(await doctor(options)));
 
   command(program, "man", "print the manual page, in roff").action(() => print(manual(program)));
-  command(program, "completions", "print a completion script for a shell")
-    .addArgument(new Argument("<shell>", "the shell").choices(SHELLS))
-    .action((shell) => print(completions(program, shell)));
+  command(program, "completions", "print a completion script for bash")
+    .addArgument(new Argument("<shell>", "the shell").choices(["bash"]))
+    .action(() => print(bashCompletion(program)));
   for (const each of everyCommand(program)) addExamples(each);
   return program;
 }

@@ -1,4 +1,4 @@
-/** Help, manual page and completions match the command's code. */
+/** Help, manual page and bash completion match the command's code. */
 
 import type { Command } from "commander";
 import assert from "node:assert/strict";
@@ -7,10 +7,8 @@ import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { everyCommand, examplesOf, nameOf } from "../../cli/commands.ts";
-import { SHELLS } from "../../cli/completions.ts";
 import { manual } from "../../cli/man.ts";
 import { programFor } from "../../cli/program.ts";
 import { VERSION } from "../../cli/version.ts";
@@ -132,8 +130,9 @@ const TYPED: readonly (readonly [words: readonly string[], offered: readonly str
   [["guard", "--mode", ""], ["stream", "http"]],
   [["policy", "explain", "--user", "roo"], ["root"]],
   [["policy", "explain", "--pid", "1"], ["1"]],
-  [["completions", ""], SHELLS],
+  [["completions", ""], ["bash"]],
   [["help", "ins"], ["inspect"]],
+  [["policy", "help", ""], ["check", "lint", "test", "explain", "who", "diff"]],
   [["help", "policy", ""], ["check", "lint", "test", "explain", "who", "diff"]],
   ...doing.map((command) => [[...nameOf(command).split(" "), "--"], longs(command)] as const),
 ];
@@ -163,78 +162,5 @@ testWith(
     // Without completions, bash offers files.
     assert.deepEqual(lines.slice(-3, -1), ["http", ""]);
     assert.match(lines.at(-1)!, /-o default .*-F _ucred ucred/);
-  },
-);
-
-testWith(
-  [need("fish", "--version")],
-  "fish completes commands, options, their values, and files",
-  () => {
-    const quoted = (words: readonly string[]) => `'ucred ${words.join(" ")}'`;
-    const asked = [...TYPED.map(([words]) => words), ["inspect", "/et"], ["guard", "--mode=h"]];
-    const script = `ucred completions fish | source
-    ${asked.map((words) => `echo "== "; complete -C ${quoted(words)}`).join("\n")}`;
-    const blocks = run("fish", ["--no-config", "-c", script]).split("== \n").slice(1);
-    const offered = blocks.map((block) =>
-      block.trimEnd().split("\n").map((line) => line.split("\t")[0]!)
-    );
-    for (const [at, [words, wanted]] of TYPED.entries()) {
-      for (const word of wanted) {
-        assert.ok(
-          offered[at]!.includes(word),
-          `${words.join(" ")}: ${blocks[at]}`,
-        );
-      }
-      const flags = offered[at]!.filter((word) => word.startsWith("--"));
-      assert.ok(flags.every((flag) => wanted.includes(flag)), blocks[at]!);
-    }
-    assert.deepEqual(offered.slice(-2), [["/etc/"], ["--mode=http"]]);
-  },
-);
-
-testWith(
-  [need("zsh", "--version"), need("tmux", "-V")],
-  "zsh completes commands, options, their values, and files, on a terminal",
-  async () => {
-    const folder = temporaryFolder();
-    writeFileSync(
-      join(folder, ".zshrc"),
-      `PS1='> '\nautoload -Uz compinit\ncompinit -u -d ${folder}/dump\nsetopt no_auto_menu\n` +
-        "LISTMAX=1000\nsource <(ucred completions zsh)\necho ready\n",
-    );
-    const tmux = (...args: string[]) =>
-      run("tmux", ["-S", join(folder, "tmux"), ...args], { ZDOTDIR: folder });
-    const shows = async (what: RegExp) => {
-      for (;;) {
-        const shown = tmux("capture-pane", "-p");
-        if (what.test(shown)) return shown;
-        await sleep(30);
-      }
-    };
-    tmux("-f", "/dev/null", "new-session", "-d", "-x", "200", "-y", "60", "zsh");
-    try {
-      await shows(/ready/);
-      const asked = TYPED.filter(([words]) =>
-        !words.includes("--user") && !words.includes("--pid")
-      );
-      for (const [words, offered] of asked) {
-        tmux("send-keys", "C-u", "C-l");
-        tmux("send-keys", "-l", `ucred ${words.join(" ")}`);
-        tmux("send-keys", "Tab", "Tab");
-        const last = offered.at(-1)!;
-        // Includes the typed words: the screen may still show earlier completions.
-        const typed = `(?=[^]*^> ${["ucred", ...words].join(" ").trimEnd()})`;
-        const shown = await shows(new RegExp(`${typed}[^]*(^|\\s)${last}(\\s|$)`, "m"));
-        for (const word of offered) assert.match(shown, new RegExp(`(^|\\s)${word}(\\s|$)`, "m"));
-      }
-      for (const [typed, done] of [["inspect /et", "/etc/"], ["guard --mode=h", "--mode=http"]]) {
-        tmux("send-keys", "C-u", "C-l");
-        tmux("send-keys", "-l", `ucred ${typed}`);
-        tmux("send-keys", "Tab");
-        await shows(new RegExp(`ucred .*${done}`));
-      }
-    } finally {
-      tmux("kill-server");
-    }
   },
 );
