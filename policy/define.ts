@@ -23,7 +23,7 @@ export interface DefineOptions {
 export const DEFINE_OPTIONS: OptionNames<DefineOptions> = { accounts: true };
 
 /**
- * Makes a policy from rules: the first rule that matches decides; without a match the answer is no.
+ * Makes a policy from rules: the first rule that matches decides; without a match the peer is denied.
  *
  * Names of users and groups are resolved now, with the system's account database unless `accounts` is
  * given. A policy without names and without `sameUser` makes no system call.

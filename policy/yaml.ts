@@ -295,12 +295,12 @@ class Reader {
     if (type !== "PLAIN") return value;
     if (typeof value === "string" && /^(?:yes|no|on|off|y|n)$/i.test(value)) {
       const meant = () =>
-        `${value} may be read as true or false: write that, or "${value}" for a text`;
+        `YAML 1.1 reads ${value} as true or false: write true or false, or "${value}" for a text`;
       this.#problem(range![0], meant);
     } else if (typeof value === "number" && /^[-+]?0[0-9]/.test(source)) {
       this.#problem(
         range![0],
-        () => `${source} may be read in base eight: write no zeros before it`,
+        () => `YAML 1.1 reads ${source} as octal: write it without leading zeros`,
       );
     }
     return value;

@@ -1,4 +1,4 @@
-/** Compiles rules into a policy: the first rule that matches decides; without a match the answer is no. */
+/** Compiles rules into a policy: the first rule that matches decides; without a match the peer is denied. */
 
 import { type OptionNames, requireOptions } from "../options.ts";
 import type { Peer } from "../peer.ts";
@@ -105,12 +105,12 @@ class CompiledPolicy implements RulePolicy {
   readonly #checked: CheckedPolicy;
   readonly #context: PolicyContext;
   readonly #rules: readonly CompiledRule[];
-  /** What each rule decides where nothing is unknown, and then, what is decided where none matches. */
+  /** The decision of each rule if no fact is unknown; the last one: no rule matches. */
   readonly #decisions: readonly Decision[];
   readonly #byUid: IdIndex;
   readonly #byGid: IdIndex;
   readonly #byGroup: IdIndex;
-  /** Rules that no id rules out. */
+  /** Rules that the id indexes cannot exclude. */
   readonly #others: RuleBucket;
 
   constructor(checked: CheckedPolicy, context: PolicyContext) {
@@ -146,8 +146,8 @@ class CompiledPolicy implements RulePolicy {
   }
 
   decide(peer: Peer | PlainPeer, options: DecideOptions = NO_OPTIONS): Decision {
-    // With an action there is nothing that a misspelled option could stand for, and each request is
-    // decided: to look at the names of all options would double the time of a decision (measured).
+    // Checking the names of the options would double the time of a decision (measured). A decision
+    // with an action needs no check: a misspelled option cannot replace the action.
     if (options.action === undefined && options !== NO_OPTIONS) {
       requireOptions("decide()", options, DECIDE_OPTIONS);
     }
@@ -155,10 +155,10 @@ class CompiledPolicy implements RulePolicy {
   }
 
   #decide(subject: Subject, options: DecideOptions): Decision {
-    const isGiven = (Object.prototype as DecideOptions).action !== undefined; // to all objects
+    const isGiven = (Object.prototype as DecideOptions).action !== undefined; // for every object
     const action = isGiven ? fieldOf(options, "action") : options.action;
     if (action !== undefined && typeof action !== "string") {
-      throw new TypeError("action is a text, or undefined"); // which no rule would be about
+      throw new TypeError("action is a text, or undefined");
     }
     const candidates = this.#candidates(subject);
     const { first } = candidates;
@@ -177,7 +177,7 @@ class CompiledPolicy implements RulePolicy {
     return this.#decision(first, true, unknown);
   }
 
-  /** What is decided at a position; one behind the last rule: that none matches. */
+  /** The decision of the rule at a position; behind the last rule: no rule matches. */
   #decision(position: number, truth: Truth, unknown: Set<FactName> | undefined): Decision {
     return unknown === undefined
       ? this.#decisions[position]!
@@ -190,7 +190,7 @@ class CompiledPolicy implements RulePolicy {
     const { first } = candidates;
     for (let position = candidates.next(); position < first; position = candidates.next()) {
       const rule = this.#rules[position]!;
-      // A rule with actions, "**" even, is not about decisions without one.
+      // A rule with actions, even "**", never matches a decision without an action.
       if (rule.grants === undefined && rule.actions !== undefined) continue;
       const truth = evaluate(rule, subject);
       if (rule.grants === undefined ? truth !== false : truth === true) {

@@ -159,7 +159,7 @@ test("policy explain rejects an --accounts file that YAML readers disagree on", 
     unclear,
   ]);
   assert.equal(code, 2);
-  assert.match(err, /unclear\.yaml:2:8: 0100 may be read in base eight/);
+  assert.match(err, /unclear\.yaml:2:8: YAML 1.1 reads 0100 as octal/);
 });
 
 test("policy test runs the tests in the file, and exits with 1 if one fails", async () => {

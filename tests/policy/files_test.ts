@@ -48,7 +48,7 @@ test("parsePolicy() reads YAML, and JSON, alike", () => {
   }
 });
 
-test("a list can be written once and used again", () => {
+test("parsePolicy() expands aliases", () => {
   const policy = parse(
     "version: 1\nrules:\n  - { name: a, when: { uid: &ids [1, 2] }, allow: x }\n" +
       "  - { name: b, when: { gid: *ids }, allow: z }\n",
@@ -162,14 +162,14 @@ for (
       "p.yaml:2:12: an alias within its own &r",
     ]],
     ["a yes of YAML 1.1", GOOD.replace("full", "No"), [
-      'p.yaml:6:12: No may be read as true or false: write that, or "No" for a text',
+      'p.yaml:6:12: YAML 1.1 reads No as true or false: write true or false, or "No" for a text',
     ]],
     ["a one-letter yes of YAML 1.1", GOOD.replace("full", "[read, y, N]"), [
-      'p.yaml:6:19: y may be read as true or false: write that, or "y" for a text',
-      'p.yaml:6:22: N may be read as true or false: write that, or "N" for a text',
+      'p.yaml:6:19: YAML 1.1 reads y as true or false: write true or false, or "y" for a text',
+      'p.yaml:6:22: YAML 1.1 reads N as true or false: write true or false, or "N" for a text',
     ]],
-    ["a number in base eight of YAML 1.1", GOOD.replace("uid: 0", "uid: 0755"), [
-      "p.yaml:5:18: 0755 may be read in base eight: write no zeros before it",
+    ["an octal number of YAML 1.1", GOOD.replace("uid: 0", "uid: 0755"), [
+      "p.yaml:5:18: YAML 1.1 reads 0755 as octal: write it without leading zeros",
     ]],
     ["a mistake behind tabs", "version: 1\nrules:\n  -\t{ name:\ta,\talow: x }\n", [
       'p.yaml:3:16: no field "alow" here; did you mean "allow"?',
@@ -194,11 +194,11 @@ for (
     ],
   ] as readonly (readonly [string, string, readonly string[]])[]
 ) {
-  test(`parsePolicy() tells where ${name} stands`, () =>
+  test(`parsePolicy() reports the position of ${name}`, () =>
     assert.deepEqual(problems(text), expected));
 }
 
-test("where a mistake stands is the same with other ends of lines, and behind a byte order mark", () => {
+test("parsePolicy() reports the same position with other line ends, and after a byte order mark", () => {
   const bad = GOOD.replace("group:", "grup:").replace("uid: 0", "uid: -1");
   const expected = problems(bad);
   assert.equal(expected.length, 2);
@@ -208,7 +208,7 @@ test("where a mistake stands is the same with other ends of lines, and behind a 
   assert.equal(parse(`\ufeff${GOOD.replaceAll("\n", "\r\n")}`).decide({ uid: 0 }).rule, "root");
 });
 
-test("tags of the core schema, %YAML 1.2 and quoted words of YAML 1.1 are read", () => {
+test("parsePolicy() accepts core tags, %YAML 1.2 and quoted words of YAML 1.1", () => {
   const policy = parse(
     '%YAML 1.2\n---\nversion: !!int 1\nrules: !!seq\n  - !!map { name: !!str 12, allow: "no" }\n...\n',
   );
@@ -216,7 +216,7 @@ test("tags of the core schema, %YAML 1.2 and quoted words of YAML 1.1 are read",
   assert.deepEqual([rule, grants], ["12", ["no"]]);
 });
 
-test("an alias means the last anchor of its name before it", () => {
+test("parsePolicy() resolves an alias to the last anchor of its name before it", () => {
   const policy = parse(
     "version: 1\nrules:\n  - &a { name: &a x, when: { uid: 1 }, allow: *a }\n" +
       "  - { name: &b z, allow: *a }\n",
@@ -225,7 +225,7 @@ test("an alias means the last anchor of its name before it", () => {
   assert.deepEqual(policy.decide({ uid: 2 }).grants, ["x"]);
 });
 
-test("fields that are called as those of every object are unknown fields", () => {
+test("parsePolicy() reports fields named like those of Object.prototype as unknown", () => {
   for (const name of ["__proto__", "constructor", "toString"]) {
     const text = `{ "version": 1, "rules": [], "${name}": { "rules": [] } }`;
     assert.deepEqual(problems(text), [`p.yaml:1:30: no field "${name}" here`]);
@@ -244,7 +244,7 @@ const hexOf = (character: string) => character.codePointAt(0)!.toString(16).padS
 const escapeOf = (character: string) =>
   character.length > 1 ? `\\U${hexOf(character).padStart(8, "0")}` : `\\u${hexOf(character)}`;
 
-test("characters that do not show are refused in a text, comments too, with their place", () => {
+test("parsePolicy() rejects invisible characters, also in comments, with their position", () => {
   for (const character of UNSEEN) {
     const code = `U+${hexOf(character).toUpperCase()}`;
     const expected = [`p.yaml:1:17: it holds the character ${code}, which does not show`];
@@ -258,7 +258,7 @@ test("characters that do not show are refused in a text, comments too, with thei
   ]);
 });
 
-test("characters that do not show are refused in every text of a policy, however they are written", () => {
+test("parsePolicy() rejects invisible characters in every text, also when they are escaped", () => {
   const places = [
     ...["name: ^", "name: a, when: { user: ^ }", "name: a, when: { group: [docker, ^] }"],
     ...[
@@ -287,7 +287,7 @@ test("characters that do not show are refused in every text of a policy, however
   assert.equal(found.length, 5);
 });
 
-test("a mistake that is YAML's does not hide others, and makes none up", () => {
+test("parsePolicy() reports other problems beside a mistake of YAML, and invents none", () => {
   const rule = (rest: string) => `version: 1\nrules:\n  - { name: a, ${rest} }\n`;
   const cases: readonly (readonly [text: string, ...expected: string[]])[] = [
     [
@@ -295,9 +295,9 @@ test("a mistake that is YAML's does not hide others, and makes none up", () => {
         rule("when: { uidd: 1 }, deny: yes")
       }  - { name: a, when: { gid: 0755 }, allow: [false] }\n`,
       '3:24: no field "uidd" here',
-      "3:41: yes may be read as true or false",
+      "3:41: YAML 1.1 reads yes as true or false",
       '4:13: two rules have the name "a"',
-      "4:29: 0755 may be read in base eight",
+      "4:29: YAML 1.1 reads 0755 as octal",
       "4:45: allow is true",
     ],
     [
@@ -334,7 +334,7 @@ test("a mistake that is YAML's does not hide others, and makes none up", () => {
     ],
     [
       `${rule("deny: no")}---\nversion: 1\n`,
-      "3:22: no may be read",
+      "3:22: YAML 1.1 reads no as",
       "4:1: a second document begins",
     ],
   ];
@@ -346,7 +346,7 @@ test("a mistake that is YAML's does not hide others, and makes none up", () => {
   }
 });
 
-test("of very many mistakes of YAML and others the first hundred are reported", () => {
+test("parsePolicy() reports the first hundred problems", () => {
   const rules = Array.from(
     { length: 150 },
     (_, at) => `  - { name: a${at}, ${at % 2 === 0 ? "denyy: 1" : "deny: yes"} }`,
@@ -362,7 +362,7 @@ const SPACE_LIKE =
   "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a" +
   "\u202f\u205f\u2800\u3000";
 
-test("what looks like a space is refused in every text that is compared, with its place", () => {
+test("parsePolicy() rejects characters that look like a space, with their position", () => {
   const places = [
     "name: a^b, deny: true",
     "name: a, actions: GET^/x, deny: true",
@@ -399,7 +399,7 @@ test("what looks like a space is refused in every text that is compared, with it
   );
 });
 
-test("messages show what does not show, and have a line for each problem", () => {
+test("parsePolicy() escapes invisible characters in messages, with a line for each problem", () => {
   for (const character of UNSEEN) {
     const escaped = escapeOf(character);
     const text = `{ "a${escaped}b": 1, "version": 1, "rules": [{ "name": "${escaped}" }] }`;
@@ -424,7 +424,7 @@ test("messages show what does not show, and have a line for each problem", () =>
   }
 });
 
-test("definePolicy() shows what does not show in names of fields, and cuts them off", () => {
+test("definePolicy() escapes and cuts off names of fields in messages", () => {
   const define = (document: object) => () => definePolicy(document as PolicyDocument);
   assert.throws(define({ version: 1, rules: [], "a\nb\u202e": 1 }), {
     message: 'Cannot use the policy: a\\u000ab\\u202e: no field "a\\nb\\u202e" here',
@@ -442,7 +442,7 @@ test("definePolicy() shows what does not show in names of fields, and cuts them 
   );
 });
 
-test("a glob has at most 4096 characters", () => {
+test("parsePolicy() rejects a glob of more than 4096 characters", () => {
   const rule = (glob: string) => `version: 1\nrules: [{ name: a, actions: "${glob}", allow: x }]\n`;
   assert.ok(parse(rule("*a".repeat(2048))));
   assert.deepEqual(problems(rule("*".repeat(4097))), [
@@ -450,7 +450,7 @@ test("a glob has at most 4096 characters", () => {
   ]);
 });
 
-test("a test's peer may have ids that stand for others", () => {
+test("parsePolicy() accepts ambiguous ids of a test's peer", () => {
   const text = (ambiguous: string) =>
     `version: 1
 rules: [{ name: nobody, when: { uid: 65534 }, allow: true }]
@@ -465,7 +465,7 @@ tests: [{ peer: { uid: 65534, ambiguous: ${ambiguous} }, expect: { deny: true } 
   ]);
 });
 
-test("parsePolicy() takes texts", () => {
+test("parsePolicy() throws a TypeError when the text is not a string", () => {
   assert.throws(() => parsePolicy(new Uint8Array(5) as unknown as string), TypeError);
 });
 

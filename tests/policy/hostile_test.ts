@@ -115,7 +115,7 @@ const HOSTILE: { readonly [name: string]: readonly [text: () => string, says: Re
 };
 
 for (const [name, [text, says]] of Object.entries(HOSTILE)) {
-  test(`parsePolicy() refuses ${name}`, () => assert.match(said(text()), says));
+  test(`parsePolicy() rejects ${name}`, () => assert.match(said(text()), says));
 }
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -257,11 +257,11 @@ const junk = fc.constantFrom(
   ],
 );
 
-test("the fuzz starts with files that are right", () => {
+test("parsePolicy() accepts the files that the fuzzing starts with", () => {
   for (const text of FILES) assert.equal(check(text), true);
 });
 
-test("whatever is changed in a file, there is a policy that the schema accepts, or a UcredError", () => {
+test("parsePolicy() returns a valid policy or throws a UcredError, whatever is changed in a file", () => {
   const edit = fc.tuple(fc.nat(2000), fc.nat(6), fc.array(junk, { maxLength: 4 }));
   const edits = fc.array(edit, { minLength: 1, maxLength: 4 });
   let accepted = 0;
@@ -279,7 +279,7 @@ test("whatever is changed in a file, there is a policy that the schema accepts, 
   assert.ok(accepted > 0 || RUNS < 1500, "some changes do no harm");
 });
 
-test("whatever the text, there is a policy that the schema accepts, or a UcredError", () => {
+test("parsePolicy() returns a valid policy or throws a UcredError for any text", () => {
   fc.assert(
     fc.property(fc.array(junk, { maxLength: 40 }), (text) => void check(text.join(""))),
     { numRuns: RUNS },
@@ -290,7 +290,7 @@ test("whatever the text, there is a policy that the schema accepts, or a UcredEr
   );
 });
 
-test("whatever bytes are changed in a file, loadPolicy() gives a policy or a UcredError", () => {
+test("loadPolicy() returns a policy or throws a UcredError, whatever bytes are changed", () => {
   const path = join(temporaryFolder(), "policy.yaml");
   const bytesOf = FILES.map((text) => new TextEncoder().encode(text));
   const change = fc.tuple(
@@ -329,7 +329,7 @@ test("whatever bytes are changed in a file, loadPolicy() gives a policy or a Ucr
   );
 });
 
-test("readYaml() reads what the library writes of any data, in YAML and in JSON", () => {
+test("readYaml() reads any data that the library writes in YAML or JSON", () => {
   const key = fc.string({ minLength: 1 }).filter((name) => name !== "<<");
   const { data } = fc.letrec((tie) => ({
     data: fc.oneof({ maxDepth: 5 }, tie("leaf"), tie("list"), tie("object")),
@@ -359,7 +359,7 @@ test("readYaml() reads what the library writes of any data, in YAML and in JSON"
   );
 });
 
-test("a glob of many stars is settled however long the text", () => {
+test("decide() ends for a glob of many stars and a long text", () => {
   // Backtracking would take longer than there is.
   const long = "a".repeat(100_000);
   for (const star of ["*", "**"]) {
@@ -377,7 +377,7 @@ test("a glob of many stars is settled however long the text", () => {
   ]);
 });
 
-test("the texts of globs that name every letter are not looked for without end", () => {
+test("lint() ends for globs that name every letter", () => {
   const all = Array.from({ length: 0x10000 }, (_, code) => String.fromCharCode(code)).join("")
     .replace("*", "");
   const texts = { in: [[`*${all}*`], [`**${all}x*`]], out: [] };
@@ -390,7 +390,7 @@ test("the texts of globs that name every letter are not looked for without end",
   assert.equal(found, "BudgetExceeded");
 });
 
-test("the YAML library tells its composer's onError, whose place readYaml() takes", () => {
+test("the YAML library calls its composer's onError, which readYaml() replaces", () => {
   const composer = new Composer();
   assert.ok(Object.hasOwn(composer, "onError"), "it is called otherwise now: look at yaml.ts");
   let told = 0;

@@ -16,7 +16,7 @@ const refused = (pattern: RegExp) => ({ code: "ERR_UCRED_POLICY", message: patte
 const ROOT = "version: 1\nrules: [{ name: root, when: { uid: 0 }, allow: true }]\n";
 const LONGEST = 4_194_304;
 
-test("a text has 4 Mi characters at most", () => {
+test("parsePolicy() rejects a text of more than 4 Mi characters", () => {
   const padded = (length: number) => `${ROOT}#${"x".repeat(length - ROOT.length - 1)}`;
   assert.ok(parsePolicy(padded(LONGEST)).decide({ uid: 0 }).allowed);
   assert.throws(
@@ -25,7 +25,7 @@ test("a text has 4 Mi characters at most", () => {
   );
 });
 
-test("a text has a thousand aliases at most", () => {
+test("parsePolicy() rejects more than a thousand aliases", () => {
   const aliased = (count: number) =>
     "version: 1\nrules:\n  - { name: a, when: { uid: &id 7 }, allow: true }\n" +
     `  - { name: b, when: { gid: [${Array(count).fill("*id").join(", ")}] }, allow: true }\n`;
@@ -48,14 +48,14 @@ const ruleOf = (when: object): PolicyDocument => ({
   rules: [{ name: "r", when, allow: true }],
 });
 
-test("a document has a million values at most", () => {
+test("parsePolicy() rejects more than a million values", () => {
   const ids = (count: number) => definePolicy(ruleOf({ uid: Array(count).fill(5) }));
   const rest = 8; // the document, its version, its rules, the rule, its fields, the list
   assert.ok(ids(1_000_000 - rest).decide({ uid: 5 }).allowed);
   assert.throws(() => ids(1_000_001 - rest), refused(/: more than 1000000 values$/));
 });
 
-test("a document has 16 Mi characters at most, and a glob 4096", () => {
+test("parsePolicy() rejects documents of more than 16 Mi characters, and globs of more than 4096", () => {
   const globs = (length: number) => definePolicy(ruleOf({ exe: ["x".repeat(length)], label: "y" }));
   assert.ok(globs(4096).decide({ label: "y", process: { exe: "x".repeat(4096) } }).allowed);
   assert.throws(() => globs(4097), refused(/rules\[0\]\.when\.exe\[0\]: /));
@@ -71,7 +71,7 @@ test("a document has 16 Mi characters at most, and a glob 4096", () => {
   );
 });
 
-test("a document nests 64 deep at most", () => {
+test("parsePolicy() rejects more than 64 levels of nesting", () => {
   const nested = (depth: number): object => depth === 0 ? { uid: 5 } : { not: nested(depth - 1) };
   // The rules, the rule, `when`; and what is deepest has no fields in it.
   assert.ok(definePolicy(ruleOf(nested(60))).decide({ uid: 5 }).allowed);

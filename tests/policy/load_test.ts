@@ -106,7 +106,7 @@ testFile("runTests refuses a policy whose own tests fail, and keeps the one befo
   assert.equal(policy.reload(), false);
   assert.equal(policy.decide({ uid: 0 }).rule, "root");
   const message = `Cannot use the policy: ${path}:4:5: the test "test 1" fails: ` +
-    "Expected a yes. The policy said: denied. No rule matches";
+    "Expected: allowed. The decision is: denied. No rule matches";
   assert.equal(policy.error?.message, message);
   assert.throws(() => loadPolicy(path, { runTests: true }), {
     code: "ERR_UCRED_POLICY",
@@ -391,7 +391,7 @@ testWith(asRoot, "loadPolicy() names what helps, when the file is in a Kubernete
   }
 });
 
-test("whose a file is, and who may write to it, is told apart", () => {
+test("loadPolicy() distinguishes owners and write permissions of a file", () => {
   const trusted = (uid: number) => uid === 0 || uid === 1000;
   assert.equal(unsafeFileReason({ uid: 0, mode: 0o100755 }, trusted), undefined);
   assert.equal(unsafeFileReason({ uid: 1000, mode: 0o40700 }, trusted), undefined);

@@ -11,7 +11,7 @@ export class BudgetExceeded extends Error {
   rule: string | undefined;
 }
 
-/** Comparing an id range or a character is one step of some nanoseconds: a few seconds in all. */
+/** Comparing an id range or a character takes one step of some nanoseconds: a few seconds in all. */
 const MAX_STEPS = 400_000_000;
 
 /** Memory in use at a time, in cells of about 8 bytes. */
@@ -20,7 +20,13 @@ const MAX_CELLS = 8 << 20;
 /** Memory of compiled globs, in cells, beside that of the analysis. */
 const MAX_GLOB_CELLS = 4 << 20;
 
-/** A limit on steps and memory cells. */
+/**
+ * A limit on steps and memory cells.
+ *
+ * Steps alone would have to cost 50 for each cell to bound memory as well, since they are never released:
+ * a region of 50 cells, which takes about 100 steps to make, would cost 2,500. Policies of thousands of rules,
+ * which are analysed now within a tenth of the steps, would then exceed the limit.
+ */
 export class Budget {
   /** Steps and cells that are left. */
   steps: number;
@@ -53,7 +59,7 @@ export class Budget {
    *
    * @returns Whether the analysis finished within its share.
    */
-  ask(among: number, run: (part: Budget) => void): boolean {
+  attempt(among: number, run: (part: Budget) => void): boolean {
     const share = Math.max(this.steps / among, this.steps / 64);
     const part = new Budget(share, this.cells, this);
     try {

@@ -118,16 +118,16 @@ function nearMissOf(
 ): string | undefined {
   const [at, ...others] = [...conditions.keys()].filter((each) => conditions[each]!.holds !== true);
   if (at === undefined || others.length > 0) return undefined;
-  const rest = askedByAll(parts.filter((_, each) => each !== at).map(askedBy));
-  if (touches(askedBy(parts[at]!), rest)) return undefined;
-  if (asksTwice(parts[at]!)) return undefined;
+  const rest = testedByAll(parts.filter((_, each) => each !== at).map(testedBy));
+  if (touches(testedBy(parts[at]!), rest)) return undefined;
+  if (testsTwice(parts[at]!)) return undefined;
   return conditions[at]!.holds === undefined
     ? `would match if it were known that ${sentence(parts[at]!, "is")}`
     : `would match if ${sentence(parts[at]!, "were")}`;
 }
 
 /** The facts that conditions test. */
-interface Asked {
+interface Tested {
   /** Facts other than groups. */
   readonly facts: ReadonlySet<string>;
   /** Tested as the primary group. */
@@ -136,13 +136,13 @@ interface Asked {
   readonly groups: readonly IdRange[];
 }
 
-function askedBy(condition: CheckedCondition): Asked {
+function testedBy(condition: CheckedCondition): Tested {
   switch (condition.kind) {
     case "any":
     case "all":
-      return askedByAll(condition.of.map(askedBy));
+      return testedByAll(condition.of.map(testedBy));
     case "not":
-      return askedBy(condition.of);
+      return testedBy(condition.of);
     case "gid":
       return { facts: new Set([condition.kind]), gids: condition.ranges, groups: [] };
     case "group":
@@ -151,7 +151,7 @@ function askedBy(condition: CheckedCondition): Asked {
   return { facts: new Set([condition.kind]), gids: [], groups: [] };
 }
 
-function askedByAll(each: readonly Asked[]): Asked {
+function testedByAll(each: readonly Tested[]): Tested {
   return {
     facts: new Set(each.flatMap(({ facts }) => [...facts])),
     gids: unite(each.flatMap(({ gids }) => gids)),
@@ -160,9 +160,9 @@ function askedByAll(each: readonly Asked[]): Asked {
 }
 
 /** Whether two of the conditions test the same fact. */
-function isAskedTwice(each: readonly Asked[]): boolean {
-  const all = askedByAll(each);
-  const sum = (of: (asked: Asked) => number) => each.reduce((sum, asked) => sum + of(asked), 0);
+function isTestedTwice(each: readonly Tested[]): boolean {
+  const all = testedByAll(each);
+  const sum = (of: (tested: Tested) => number) => each.reduce((sum, tested) => sum + of(tested), 0);
   const ids = (ranges: readonly IdRange[]) =>
     ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0);
   return sum(({ facts }) => facts.size) > all.facts.size ||
@@ -170,24 +170,24 @@ function isAskedTwice(each: readonly Asked[]): boolean {
     all.gids.length > 0 && all.groups.length > 0;
 }
 
-/** Whether a fact that one is about cannot change without another one that the rest is about. */
-function touches(one: Asked, rest: Asked): boolean {
+/** Whether one of the facts that `one` tests cannot change without a fact that `rest` tests. */
+function touches(one: Tested, rest: Tested): boolean {
   return [...one.facts].some((fact) => rest.facts.has(fact)) ||
     intersect(one.groups, rest.groups).length > 0 ||
-    one.gids.length > 0 && rest.groups.length > 0 || // with another gid it leaves a group, and enters one
+    one.gids.length > 0 && rest.groups.length > 0 || // another gid also changes the list of groups
     intersect(one.groups, rest.gids).length > 0;
 }
 
-/** Whether two conditions that would both have to hold, inside of this one, ask for the same. */
-function asksTwice(condition: CheckedCondition, isNot = false): boolean {
+/** Whether two conditions inside this one, which must both hold, test the same fact. */
+function testsTwice(condition: CheckedCondition, isNot = false): boolean {
   switch (condition.kind) {
     case "not":
-      return asksTwice(condition.of, !isNot);
+      return testsTwice(condition.of, !isNot);
     case "any":
     case "all": {
       const all = (condition.kind === "all") !== isNot;
-      return all && isAskedTwice(condition.of.map(askedBy)) ||
-        condition.of.some((each) => asksTwice(each, isNot));
+      return all && isTestedTwice(condition.of.map(testedBy)) ||
+        condition.of.some((each) => testsTwice(each, isNot));
     }
   }
   return false;
@@ -201,7 +201,7 @@ function sentence(condition: CheckedCondition, verb: "is" | "were", isNot = fals
     case "all": {
       const [one, ...others] = condition.of;
       if (one !== undefined && others.length === 0) return sentence(one, verb, isNot);
-      const all = (condition.kind === "all") !== isNot; // not any of them: none, one and all
+      const all = (condition.kind === "all") !== isNot; // not any of (a, b): not a and not b
       return condition.of.map((each) => sentence(each, verb, isNot)).join(all ? " and " : " or ");
     }
     case "not":

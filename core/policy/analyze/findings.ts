@@ -56,7 +56,7 @@ export interface Finding {
 }
 
 /** Reports a finding about the current rule. */
-export type Say = (
+export type ReportFinding = (
   kind: FindingKind,
   level: Finding["level"],
   message: string,

@@ -1,4 +1,4 @@
-/** What is doubtful about a policy: rules that never decide, that let everybody in, that can be fooled. */
+/** Finds doubtful rules: rules that never decide, that allow every peer, or that a peer can evade. */
 
 import { type OptionNames, requireOptions } from "../../options.ts";
 import { textOf } from "../../text.ts";
@@ -6,7 +6,7 @@ import type { CheckedRule } from "../document/check.ts";
 import type { DocumentPath } from "../document/problems.ts";
 import type { Named, NamedKind } from "../document/types.ts";
 import { Budget, BudgetExceeded } from "./budget.ts";
-import type { Finding, Say } from "./findings.ts";
+import type { Finding, ReportFinding } from "./findings.ts";
 import { cutOff, lintCgroup, lintConditions } from "./lint_conditions.ts";
 import { type Policy, sourceOf } from "../policy.ts";
 import { matches, RuleRegions } from "./reach.ts";
@@ -28,8 +28,8 @@ import {
 /** Options of {@link lint}. */
 export interface LintOptions {
   /**
-   * Whether the socket's name is abstract: containers that share the network namespace reach it. By
-   * default `false`.
+   * Whether the socket has an abstract name, to which containers that share the network namespace can
+   * connect. Default: `false`.
    */
   readonly abstractSocket?: boolean | undefined;
 }
@@ -37,7 +37,7 @@ export interface LintOptions {
 const LINT_OPTIONS: OptionNames<LintOptions> = { abstractSocket: true };
 
 /**
- * Finds doubtful rules: rules that never decide, that admit everybody, or that a peer can evade.
+ * Finds doubtful rules: rules that never decide, that allow every peer, or that a peer can evade.
  *
  * "Never" is a proof, and each example is a case that `decide()` confirms. A rule whose conditions can be
  * combined in too many ways is reported as `unsettled`.
@@ -71,19 +71,19 @@ export function lint(policy: Policy, options: LintOptions = {}): readonly Findin
   });
 }
 
-/** What {@link lintRules} needs beside the rules. */
+/** What {@link lintRules} needs to know beside the rules. */
 export interface LintContext extends LintOptions {
   /** The names that were resolved. */
   readonly named: readonly Named[];
-  /** Other accounts with the same id as a name has. */
+  /** Returns the other accounts that have the same id. */
   readonly namesakes: (named: Named) => readonly string[];
   /** Path in the document → "file:line:column". */
   readonly where: ((path: DocumentPath) => string) | undefined;
 }
 
 /**
- * Finds what is doubtful. Exact: a rule that is said never to decide does not, and the other way. What
- * was not found out within the budget is said to be so, rule by rule.
+ * Finds doubtful rules. Exact: a rule is reported to never decide if and only if it never decides. A rule
+ * whose analysis exceeds the budget is reported as `unsettled`.
  */
 export function lintRules(
   rules: readonly CheckedRule[],
@@ -92,103 +92,113 @@ export function lintRules(
 ): readonly Finding[] {
   const { abstractSocket = false, where } = context;
   const reach = new RuleRegions(rules, budget);
-  const looks = [
+  const checks = [
     ...[lintReach, lintWidened, lintEveryone, lintCgroup],
     ...(abstractSocket ? [lintContainer] : []),
   ];
   const namesOf = sameIds(context);
   return rules.flatMap((rule, position) => {
     const findings: Finding[] = [];
-    const say: Say = (kind, level, message, { example, path = ["rules", position] } = {}) => {
+    const report: ReportFinding = (
+      kind,
+      level,
+      message,
+      { example, path = ["rules", position] } = {},
+    ) => {
       const found = { kind, level, rule: rule.name, message, example, path };
       findings.push({ ...found, where: where?.(path) });
     };
-    const isSettled = looks.map((look) =>
-      budget.ask(
+    const isSettled = checks.map((check) =>
+      budget.attempt(
         rules.length - position,
-        (part) => look({ reach, position, rule, budget: part }, say),
+        (part) => check({ reach, position, rule, budget: part }, report),
       )
     );
     if (isSettled.includes(false)) {
-      const message = `Not all was found out about rule "${rule.name}": its conditions and those ` +
-        "of rules before it can be combined in too many ways";
-      say("unsettled", "warning", message);
+      const message = `Rule "${rule.name}" was not analysed completely: its conditions and those ` +
+        "of earlier rules can be combined in too many ways";
+      report("unsettled", "warning", message);
     }
-    lintConditions(rule, say);
-    lintNames(namesOf(position), say);
+    lintConditions(rule, report);
+    lintNames(namesOf(position), report);
     return findings;
   });
 }
 
-interface Look {
+interface RuleToCheck {
   readonly reach: RuleRegions;
   readonly position: number;
   readonly rule: CheckedRule;
   readonly budget: Budget;
 }
 
-/** Whether the rule ever decides, and which earlier rule takes some of its cases. */
-function lintReach({ reach, position, rule, budget }: Look, say: Say): void {
+/** Checks whether the rule ever decides, and whether earlier rules decide some of its cases differently. */
+function lintReach({ reach, position, rule, budget }: RuleToCheck, report: ReportFinding): void {
   const { facts, rules } = reach;
   const known = matches(rule, "true", budget).map((region) => whereKnown(region, facts, budget))
     .filter((region) => !isEmpty(region, budget));
   if (known.length === 0) {
     const example = rule.grants === undefined ? unknownCase(position, reach, budget) : undefined;
     if (example === undefined) {
-      say("contradiction", "error", `Nobody can meet the conditions of rule "${rule.name}"`);
+      report("contradiction", "error", `No peer can meet the conditions of rule "${rule.name}"`);
     } else {
-      const message = `Rule "${rule.name}" decides only where facts are unknown: ` +
-        "nobody of whom all is known can meet its conditions";
-      say("only-unknown", "warning", message, { example });
+      const message = `Rule "${rule.name}" decides only if facts are unknown: ` +
+        "no peer with known facts can meet its conditions";
+      report("only-unknown", "warning", message, { example });
     }
     return;
   }
-  if (reach.open.has(position)) throw new BudgetExceeded();
+  if (reach.skipped.has(position)) throw new BudgetExceeded();
   const example = exampleIn(known[0]!, facts, budget);
   const isDecided = known.some((region) => decidedIn(region, facts, position, reach, budget));
-  // Rules of which there are no regions may take more, and never give anything back.
-  const mayTakeMore = reach.firstOpen < position;
+  // Rules whose regions were not computed can only reduce the cases of this rule.
+  const mayLeaveLess = reach.firstSkipped < position;
   if (!isDecided) {
-    const decides = mayTakeMore ? undefined : reach.ruleOf(example, budget);
-    const taken = decides === undefined
-      ? "Earlier rules do"
-      : `Rule "${rules[decides]!.name}" decides for ${inShort(example)}, and so on`;
+    const decides = mayLeaveLess ? undefined : reach.ruleOf(example, budget);
+    const earlier = decides === undefined
+      ? ""
+      : `. For example, rule "${rules[decides]!.name}" decides for ${inShort(example)}`;
     const unknown = unknownCase(position, reach, budget);
     if (unknown !== undefined) {
-      const message = `Rule "${rule.name}" decides only where facts are unknown: ` +
-        `whom it is about, earlier rules decide for. ${taken}`;
-      say("only-unknown", "warning", message, { example: unknown });
+      const message = `Rule "${rule.name}" decides only if facts are unknown: ` +
+        `earlier rules decide for every peer with known facts that it matches${earlier}`;
+      report("only-unknown", "warning", message, { example: unknown });
       return;
     }
-    say("never", "error", `Rule "${rule.name}" never decides. ${taken}`, { example });
+    report(
+      "never",
+      "error",
+      `Rule "${rule.name}" never decides: earlier rules decide for every peer that it matches${earlier}`,
+      { example },
+    );
     return;
   }
-  if (mayTakeMore) throw new BudgetExceeded();
+  if (mayLeaveLess) throw new BudgetExceeded();
   for (const region of known) {
     for (const [part, before] of reach.meeting(region, budget, position)) {
       const example = decidedIn(part, facts, before, reach, budget);
       if (example === undefined) continue;
-      const message = `Of those whom rule "${rule.name}" is about, the earlier rule ` +
-        `"${rules[before]!.name}" decides for some, and says otherwise: ${inShort(example)}`;
-      say("shadowed", "note", message, { example });
+      const message = `The earlier rule "${rules[before]!.name}" decides differently for some ` +
+        `peers that rule "${rule.name}" matches, for example ${inShort(example)}`;
+      report("shadowed", "note", message, { example });
       return;
     }
   }
 }
 
-/** A case that a rule decides, if it is one with facts that are unknown. */
+/** Returns a case with unknown facts that a rule decides. */
 function unknownCase(position: number, reach: RuleRegions, budget: Budget): PolicyCase | undefined {
-  if (reach.open.has(position)) throw new BudgetExceeded();
+  if (reach.skipped.has(position)) throw new BudgetExceeded();
   for (const region of reach.regionsOf(position)) {
     const example = decidedIn(region, [], position, reach, budget);
     if (example === undefined) continue;
-    if (reach.firstOpen < position) throw new BudgetExceeded();
+    if (reach.firstSkipped < position) throw new BudgetExceeded();
     return example;
   }
   return undefined;
 }
 
-/** A case in a region of a rule that no rule before it decides. */
+/** Returns a case in a region of a rule that no earlier rule decides. */
 function decidedIn(
   region: Region,
   facts: Iterable<FactKey>,
@@ -197,18 +207,18 @@ function decidedIn(
   budget: Budget,
 ): PolicyCase | undefined {
   const example = exampleIn(region, facts, budget);
-  if (reach.ruleOf(example, budget) === rule) return example; // this costs least
+  if (reach.ruleOf(example, budget) === rule) return example; // the cheapest check
   for (const left of reach.leftOf(region, budget, rule)) return exampleIn(left, facts, budget);
   return undefined;
 }
 
 /**
- * An allowing rule that is an exception to a wider one behind it, and gives less: where one of its facts
- * is unknown it does not match, and the wider one does.
+ * Finds an allowing rule that is an exception to a later, wider rule with more grants. If a fact of the
+ * exception is unknown, the exception does not match, and the wider rule does.
  */
-function lintWidened({ reach, position, rule, budget }: Look, say: Say): void {
+function lintWidened({ reach, position, rule, budget }: RuleToCheck, report: ReportFinding): void {
   const { grants = [], when } = rule;
-  // Which of two names gives more is not known here: only a list that has more than the other does.
+  // Grants are names without an order: only a longer list of them certainly gives more.
   const givesMore = (others: readonly string[] | undefined) =>
     others !== undefined && grants.every((grant) => others.includes(grant)) &&
     others.some((grant) => !grants.includes(grant));
@@ -222,30 +232,30 @@ function lintWidened({ reach, position, rule, budget }: Look, say: Say): void {
     if (reach.ruleOf(met, budget) !== position) continue;
     const example = withoutFacts(met, facts);
     const wider = reach.ruleOf(example, budget);
-    if (reach.firstOpen <= (wider ?? Infinity)) throw new BudgetExceeded();
+    if (reach.firstSkipped <= (wider ?? Infinity)) throw new BudgetExceeded();
     const other = wider === undefined ? undefined : reach.rules[wider]!;
     if (other === undefined || !givesMore(other.grants)) continue;
     if (!isWithin(known, matches(other, "true", budget), budget)) continue;
     const names = facts.map((fact) => fact.replace(/^namespace .*/, "sameNamespaces"));
     const message =
-      `Where ${[...new Set(names)].join(" or ")} is unknown, rule "${rule.name}" does ` +
-      `not match, and rule "${other.name}" gives more: ${
-        inShort(example)
-      }. Make "${other.name}" ask ` +
-      "for what tells the two apart";
-    say("widened", "warning", message, { example });
+      `If ${
+        [...new Set(names)].join(" or ")
+      } is unknown, rule "${rule.name}" does not match, and ` +
+      `rule "${other.name}" gives more, for example to ${inShort(example)}: add a condition to ` +
+      `"${other.name}" that excludes the peers of "${rule.name}"`;
+    report("widened", "warning", message, { example });
     return;
   }
 }
 
-/** Whether a region lies within the union of others. */
+/** Whether a region is within the union of others. */
 function isWithin(region: Region, others: readonly Region[], budget: Budget): boolean {
   let left: readonly Region[] = [region];
   for (const other of others) left = left.flatMap((part) => without(part, other, budget));
   return left.length === 0;
 }
 
-/** The same case, in which these facts are unknown. */
+/** Returns the same case with these facts unknown. */
 function withoutFacts({ peer, action }: PolicyCase, facts: readonly FactKey[]): PolicyCase {
   const leave = (of: object = {}, prefix = "") =>
     Object.entries(of).filter(([name]) => !facts.includes(`${prefix}${name}` as FactKey));
@@ -254,20 +264,20 @@ function withoutFacts({ peer, action }: PolicyCase, facts: readonly FactKey[]): 
   return { peer: { ...Object.fromEntries(leave(peer)), ...(peer.process && { process }) }, action };
 }
 
-/** An allowing rule whose conditions everybody meets. */
-function lintEveryone({ reach, rule, budget }: Look, say: Say): void {
+/** Finds an allowing rule that matches every peer. */
+function lintEveryone({ reach, rule, budget }: RuleToCheck, report: ReportFinding): void {
   const { grants, when, name, actions } = rule;
   if (grants === undefined) return;
-  const everybody = whereKnown(EVERYTHING, reach.facts, budget);
+  const everyone = whereKnown(EVERYTHING, reach.facts, budget);
   const isMissed = matches({ ...rule, actions: undefined }, "not true", budget)
-    .some((region) => both(region, everybody, budget) !== undefined);
+    .some((region) => both(region, everyone, budget) !== undefined);
   if (isMissed) return;
   const what = actions === undefined ? "everything" : cutOff(actions.join(", "));
-  const why = when === undefined ? "it has no condition" : "everybody meets its conditions";
-  say("everyone", "warning", `Rule "${name}" allows ${what} to everybody: ${why}`);
+  const why = when === undefined ? "it has no condition" : "every peer meets its conditions";
+  report("everyone", "warning", `Rule "${name}" allows ${what} to every peer: ${why}`);
 }
 
-/** Root of a container that shares our user and network namespace, and nothing else. */
+/** Root in a container that shares only our user and network namespaces. */
 const CONTAINER_ROOT: Region = new Map<FactKey, Ids | Truths>([
   ["uid", new Ids([{ first: 0, last: 0 }], false)],
   ["namespace user", Truths.of(true)],
@@ -277,25 +287,28 @@ const CONTAINER_ROOT: Region = new Map<FactKey, Ids | Truths>([
   ),
 ]);
 
-/** An allowing rule that lets in a container's root through an abstract socket. */
-function lintContainer({ reach, rule, position, budget }: Look, say: Say): void {
+/** Finds an allowing rule that root in a container matches, which can connect to an abstract socket. */
+function lintContainer(
+  { reach, rule, position, budget }: RuleToCheck,
+  report: ReportFinding,
+): void {
   if (rule.grants === undefined) return;
-  if (reach.firstOpen <= position) throw new BudgetExceeded();
+  if (reach.firstSkipped <= position) throw new BudgetExceeded();
   for (const region of reach.regionsOf(position)) {
     const inside = both(region, CONTAINER_ROOT, budget);
     const example = inside && decidedIn(inside, [], position, reach, budget);
     if (example === undefined) continue;
-    const message = `Rule "${rule.name}" lets in uid 0 of containers that share the network and ` +
-      "user namespace, which reach an abstract socket: add sameNamespaces: [pid, mnt]";
-    say("container", "warning", message, { example });
+    const message = `Rule "${rule.name}" also allows uid 0 of containers that share the network ` +
+      "and user namespace, and can connect to an abstract socket: add sameNamespaces: [pid, mnt]";
+    report("container", "warning", message, { example });
     return;
   }
 }
 
-/** So many names are told. */
+/** A message lists at most this many names. */
 const MAX_NAMES_SHOWN = 5;
 
-/** For each rule, the names in it, with all names that their ids have. */
+/** Returns for each rule the account names in it, with all names that have the same id. */
 function sameIds({ named, namesakes }: LintContext): (rule: number) => readonly SameId[] {
   const keyOf = ({ kind, id }: Named) => `${kind} ${id}`;
   const namesOf = new Map<string, Set<string>>();
@@ -303,21 +316,21 @@ function sameIds({ named, namesakes }: LintContext): (rule: number) => readonly 
     const names = namesOf.get(keyOf(one)) ?? new Set();
     namesOf.set(keyOf(one), names.add(one.name));
   }
-  const asked = new Set<ReadonlySet<string>>();
-  const unasked = new Map<NamedKind, { readonly one: Named; readonly why: string }>();
+  const lookedUp = new Set<ReadonlySet<string>>();
+  const failures = new Map<NamedKind, { readonly one: Named; readonly why: string }>();
   const byRule = new Map<unknown, SameId[]>();
   for (const one of named) {
     const names = namesOf.get(keyOf(one))!;
-    if (!asked.has(names) && !unasked.has(one.kind)) {
+    if (!lookedUp.has(names) && !failures.has(one.kind)) {
       try {
         for (const other of namesakes(one)) names.add(other);
       } catch (error) {
-        unasked.set(one.kind, { one, why: textOf(error) });
+        failures.set(one.kind, { one, why: textOf(error) });
       }
     }
-    asked.add(names);
+    lookedUp.add(names);
     const list = byRule.get(one.path[1]) ?? [];
-    const failed = unasked.get(one.kind);
+    const failed = failures.get(one.kind);
     list.push({ one, names, failed: failed?.one === one ? failed.why : undefined });
     byRule.set(one.path[1], list);
   }
@@ -328,17 +341,16 @@ interface SameId {
   readonly one: Named;
   /** All names of the id. */
   readonly names: ReadonlySet<string>;
-  /** Why the system's names could not be looked up; told once for each kind. */
+  /** Why the system's names could not be looked up. Reported once for each kind. */
   readonly failed: string | undefined;
 }
 
-/** Names that stand for an id which has other names too. */
-function lintNames(same: readonly SameId[], say: Say): void {
+/** Finds names whose id also has other names. */
+function lintNames(same: readonly SameId[], report: ReportFinding): void {
   for (const { one: { kind, name, id, path }, names, failed } of same) {
     if (failed !== undefined) {
-      const message = `Whether other ${kind}s have the id of one in the policy could not be ` +
-        `checked: ${cutOff(failed)}`;
-      say("same-id", "note", message, { path });
+      const message = `Cannot check whether other ${kind}s have the same id: ${cutOff(failed)}`;
+      report("same-id", "note", message, { path });
     }
     const others: string[] = [];
     for (const other of names) {
@@ -347,14 +359,13 @@ function lintNames(same: readonly SameId[], say: Say): void {
     if (others.length === 0) continue;
     const list = others.map((other) => JSON.stringify(other)).join(", ");
     const what = kind === "user" ? "uid" : "gid";
-    const message =
-      `The ${kind} ${JSON.stringify(name)} has the ${what} of ${list} as well, ${id}: ` +
-      "the kernel does not tell them apart";
-    say("same-id", "warning", message, { path });
+    const message = `The ${kind} ${JSON.stringify(name)} has the same ${what} as ${list}, ${id}: ` +
+      "the kernel does not distinguish them";
+    report("same-id", "warning", message, { path });
   }
 }
 
-/** A case in one line: `{"uid":1000} "GET /x"`. */
+/** Writes a case in one line: `{"uid":1000} "GET /x"`. */
 function inShort({ peer, action }: PolicyCase): string {
   return cutOff(JSON.stringify(peer)) +
     (action === undefined ? "" : ` ${JSON.stringify(cutOff(action))}`);

@@ -1,4 +1,4 @@
-/** What is doubtful about the conditions of one rule, whatever other rules say. */
+/** Finds doubtful conditions of a single rule, without regard to other rules. */
 
 import { holdsContainers } from "../../cgroup.ts";
 import type { CheckedCondition, CheckedFact } from "../decide/condition.ts";
@@ -6,39 +6,39 @@ import { hasId, type IdRange, intersect, others, unite, writeRanges } from "../d
 import { OVERFLOW_ID } from "../decide/subject.ts";
 import type { CheckedRule } from "../document/check.ts";
 import type { Budget } from "./budget.ts";
-import type { Say } from "./findings.ts";
+import type { ReportFinding } from "./findings.ts";
 import { findText } from "./text_sets.ts";
 
-/** Reports what is doubtful about a rule's conditions. */
-export function lintConditions(rule: CheckedRule, say: Say): void {
-  for (const look of [lintExe, lintGroups, lintContainers, lintRecycled, lintHash, lintOverflow]) {
-    look(rule, say);
+/** Reports doubtful conditions of a rule. */
+export function lintConditions(rule: CheckedRule, report: ReportFinding): void {
+  for (const check of [lintExe, lintGroups, lintContainers, lintRecycled, lintHash, lintOverflow]) {
+    check(rule, report);
   }
 }
 
-/** Rules that rest on which program it is. */
-function lintExe({ name, when, grants }: CheckedRule, say: Say): void {
+/** Finds rules that decide by the program. */
+function lintExe({ name, when, grants }: CheckedRule, report: ReportFinding): void {
   const facts = partsOf(when);
   if (!facts.some(({ kind }) => kind === "exe" || kind === "exeSha256")) return;
   if (grants === undefined) {
     const message =
-      `Rule "${name}" denies by the program: a copy of it with another name or another ` +
-      "byte is not denied";
-    say("forgeable", "warning", message);
+      `Rule "${name}" denies by program: a copy of the program with another path or other ` +
+      "content is not denied";
+    report("forgeable", "warning", message);
     return;
   }
-  const asksWho = facts.some(isAboutIds);
+  const testsIds = facts.some(isAboutIds);
   const message =
-    `Rule "${name}" allows by the program: any process with the same uid can make that ` +
-    "program run other code" + (asksWho ? "" : ", and the rule asks for no uid or group");
-  say("forgeable", asksWho ? "note" : "warning", message);
+    `Rule "${name}" allows by program: any process with the same uid can make the program run ` +
+    "other code" + (testsIds ? "" : ", and the rule tests no uid or group");
+  report("forgeable", testsIds ? "note" : "warning", message);
 }
 
-/** Where others than the system's manager make and name control groups, as the usual ones place them. */
-const MADE_BY_OTHERS: readonly (readonly [glob: string, maker: string])[] = [
+/** The usual places where control groups are created and named by others than the system's manager. */
+const CREATED_BY_OTHERS: readonly (readonly [glob: string, maker: string])[] = [
   [
     "/user.slice/user-*.slice/user@*.service/**",
-    "a user's own manager can make below user@UID.service",
+    "a user's own manager can create below user@UID.service",
   ],
   ...[
     "/docker/*/**",
@@ -64,99 +64,100 @@ const MADE_BY_OTHERS: readonly (readonly [glob: string, maker: string])[] = [
     "/garden/*/**",
     "/nomad.slice/**.scope/**",
     "/nomad/**",
-  ].map((glob) => [glob, "a container can make below its own group"] as const),
+  ].map((glob) => [glob, "a container can create below its own"] as const),
 ];
 
-/** Below a service with `Delegate=`. */
-const DELEGATED = ["/**.service/**", "a service can make below its own group (Delegate=)"] as const;
+/** Control groups below a service with `Delegate=`. */
+const DELEGATED = ["/**.service/**", "a service can create below its own (Delegate=)"] as const;
 
-/** Rules that rest on a control group that others can make. */
+/** Finds rules that allow by a control group that others can create. */
 export function lintCgroup(
   { rule: { name, when, grants }, budget }: { readonly rule: CheckedRule; readonly budget: Budget },
-  say: Say,
+  report: ReportFinding,
 ): void {
   const facts = partsOf(when);
-  for (const fact of lettingIn({ when, grants })) {
+  for (const fact of allowingFacts({ when, grants })) {
     if (fact.kind !== "cgroup") continue;
     for (const glob of fact.globs) {
-      const makers = namesItsService(glob) ? MADE_BY_OTHERS : [...MADE_BY_OTHERS, DELEGATED];
-      const made = makers.find(([others]) =>
+      const creators = namesItsService(glob)
+        ? CREATED_BY_OTHERS
+        : [...CREATED_BY_OTHERS, DELEGATED];
+      const creator = creators.find(([others]) =>
         findText({ in: [[glob], [others]], out: [] }, budget) !== undefined
       );
-      if (made === undefined) continue;
+      if (creator === undefined) continue;
       const message =
-        `Rule "${name}" asks for the cgroup ${cutOff(glob)}, which also matches what ` +
-        `${made[1]}: begin it with the whole path, or ask for the unit`;
-      say("forgeable", facts.some(isAboutIds) ? "note" : "warning", message);
+        `Rule "${name}" tests the cgroup ${cutOff(glob)}, which also matches groups that ` +
+        `${creator[1]}: start the glob with the whole path, or test the unit`;
+      report("forgeable", facts.some(isAboutIds) ? "note" : "warning", message);
       return;
     }
   }
 }
 
 /**
- * Whether a service can make no group that such a glob matches and the service's own group does not:
- * the glob begins with the service's own path, or all that follows its first star is free.
+ * Whether the glob names the service itself: it starts with the service's own path, or ends with a star.
+ * Then the service can create no group that the glob matches unless it matches the service's own group.
  */
 function namesItsService(glob: string): boolean {
   const [beginning = "", ...rest] = glob.split(/\*+/);
   return beginning.includes(".service/") || rest.every((text) => text === "");
 }
 
-/** Rules that keep people out by a group that they can leave. */
-function lintGroups({ name, when, grants }: CheckedRule, say: Say): void {
-  const facts = keepingOut({ when, grants });
+/** Finds rules that deny by a group that a peer can leave. */
+function lintGroups({ name, when, grants }: CheckedRule, report: ReportFinding): void {
+  const facts = denyingFacts({ when, grants });
   const does = grants === undefined ? "denies" : "makes an exception";
   const groups = unite(facts.flatMap((fact) => fact.kind === "group" ? fact.ranges : []));
   const isMissed = (fact: CheckedFact) =>
     fact.kind === "gid" && intersect(fact.ranges, others(groups)).length > 0;
   const missed = facts.find(isMissed);
   if (missed !== undefined) {
-    const message =
-      `Rule "${name}" ${does} by ${cutOff(missed.text)}, which is the primary group ` +
-      "alone: it misses supplementary members, and newgrp(1) changes it. Use group";
-    say("evadable", "warning", message);
+    const message = `Rule "${name}" ${does} by ${cutOff(missed.text)}, which is only the primary ` +
+      "group: it misses supplementary members, and newgrp(1) changes it. Use group";
+    report("evadable", "warning", message);
   } else if (groups.length > 0) {
     const message =
       `Rule "${name}" ${does} by group: a user with subordinate gids (/etc/subgid) can ` +
       "drop groups in a user namespace, and connect without them. Allow by uid or group instead";
-    say("evadable", "note", message);
+    report("evadable", "note", message);
   }
 }
 
-/** Rules by which a process of a container may get in as one of the host's. */
-function lintContainers({ name, when, grants }: CheckedRule, say: Say): void {
-  if (grants !== undefined && demandsOf(when).some(isAboutContainers)) return;
-  if (keepingOut({ when, grants }).some(({ kind }) => kind === "container")) {
-    const does = grants === undefined ? "denies by container" : "asks for no container";
+/** Finds rules that may match a process in a container as if it were one of the host. */
+function lintContainers({ name, when, grants }: CheckedRule, report: ReportFinding): void {
+  if (grants !== undefined && demandsOf(when).some(excludesContainers)) return;
+  if (denyingFacts({ when, grants }).some(({ kind }) => kind === "container")) {
+    const does = grants === undefined ? "denies by container" : "requires no container";
     const message =
       `Rule "${name}" ${does}: a container without a control group of its own reads as ` +
-      "none. Ask for sameNamespaces: [pid, mnt]";
-    say("container", "warning", message);
+      "none. Use sameNamespaces: [pid, mnt]";
+    report("container", "warning", message);
   }
-  for (const fact of lettingIn({ when, grants })) {
+  for (const fact of allowingFacts({ when, grants })) {
     const unit = fact.kind === "unit" ? fact.globs.find(isEngine) : undefined;
     if (unit === undefined) continue;
-    const message = `Rule "${name}" asks for the unit ${cutOff(unit)}, in which processes of ` +
-      "containers may be, too: add sameNamespaces: [pid, mnt]";
-    say("container", "warning", message);
+    const message = `Rule "${name}" tests the unit ${cutOff(unit)}, in which processes of ` +
+      "containers may run: add sameNamespaces: [pid, mnt]";
+    report("container", "warning", message);
     return;
   }
 }
 
-/** A scope of an engine is one container, and a rule that names it means that. */
+/** Whether a unit runs containers. A scope of an engine is one container, which a rule may name on purpose. */
 const isEngine = (glob: string) => holdsContainers(glob) && !/\.scope$|nspawn/.test(glob);
 
-const isAboutContainers = (fact: CheckedFact) =>
+const excludesContainers = (fact: CheckedFact) =>
   fact.kind === "sameNamespaces" && (fact.kinds.includes("pid") || fact.kinds.includes("mnt"));
 
-/** systemd takes the ids of services with `DynamicUser=` from here; systemd.exec(5). */
+/** systemd takes the ids of services with `DynamicUser=` from this range; systemd.exec(5). */
 const DYNAMIC: IdRange = { first: 61184, last: 65519 };
 
-/** Rules on ids that the system gives to one service after the other. */
-function lintRecycled({ name, when }: CheckedRule, say: Say): void {
+/** Finds rules on ids that the system reuses for services. */
+function lintRecycled({ name, when }: CheckedRule, report: ReportFinding): void {
   const facts = partsOf(when);
   if (facts.some(({ kind }) => kind === "unit")) return;
-  // A range that has all of them means whatever services they are of.
+  // A range that contains all of these ids is meant to match every such service.
   const isPart = ({ first, last }: IdRange) =>
     first >= DYNAMIC.first && last <= DYNAMIC.last && last - first < DYNAMIC.last - DYNAMIC.first;
   for (const fact of facts) {
@@ -164,60 +165,61 @@ function lintRecycled({ name, when }: CheckedRule, say: Say): void {
     if (range === undefined) continue;
     const what = fact.kind === "uid" ? "uid" : "gid";
     const message =
-      `Rule "${name}" is about ${what} ${writeRanges([range])}, which systemd gives to ` +
-      "another service when the present one has stopped (DynamicUser=): ask for the unit as well";
-    say("recycled", "warning", message);
+      `Rule "${name}" tests ${what} ${writeRanges([range])}, which systemd gives to another ` +
+      "service after this one has stopped (DynamicUser=): test the unit as well";
+    report("recycled", "warning", message);
     return;
   }
 }
 
-/** Rules that read a whole file of any peer. */
-function lintHash({ name, when }: CheckedRule, say: Say): void {
-  if (when === undefined || !hashesAnyone(when)) return;
+/** Finds rules that hash the executable of every peer. */
+function lintHash({ name, when }: CheckedRule, report: ReportFinding): void {
+  if (when === undefined || !hashesEveryPeer(when)) return;
   const message =
-    `Rule "${name}" asks for exeSha256 of every peer, and a peer can make that slow: ` +
-    "add a uid, gid, user or group to the same condition, which is asked first";
-  say("slow", "warning", message);
+    `Rule "${name}" needs exeSha256 of every peer, and a peer can make that slow: add a uid, ` +
+    "gid, user or group to the same condition, which is tested first";
+  report("slow", "warning", message);
 }
 
-/** Whether a hash is asked for where no id has to be met before. */
-function hashesAnyone(condition: CheckedCondition): boolean {
+/** Whether a hash is needed without a condition on an id that is tested first. */
+function hashesEveryPeer(condition: CheckedCondition): boolean {
   switch (condition.kind) {
     case "not":
-      return hashesAnyone(condition.of);
+      return hashesEveryPeer(condition.of);
     case "all":
-      return !asksId(condition) && condition.of.some(hashesAnyone);
+      return !requiresId(condition) && condition.of.some(hashesEveryPeer);
     case "any":
-      return condition.of.some(hashesAnyone);
+      return condition.of.some(hashesEveryPeer);
   }
   return condition.kind === "exeSha256";
 }
 
-/** Whether nobody meets it without certain ids. */
-function asksId(condition: CheckedCondition): boolean {
+/** Whether only peers with certain ids can meet the condition. */
+function requiresId(condition: CheckedCondition): boolean {
   switch (condition.kind) {
     case "uid":
     case "gid":
     case "group":
       return true;
     case "all":
-      return condition.of.some(asksId);
+      return condition.of.some(requiresId);
     case "any":
-      return condition.of.every(asksId);
+      return condition.of.every(requiresId);
   }
   return false;
 }
 
-/** Rules on the id that stands for all that have none here. */
-function lintOverflow({ name, when }: CheckedRule, say: Say): void {
+/** Finds rules on the overflow id, which every unmapped id reads as. */
+function lintOverflow({ name, when }: CheckedRule, report: ReportFinding): void {
   const has = (ranges: readonly IdRange[]) => hasId(ranges, OVERFLOW_ID);
   for (const fact of partsOf(when)) {
     if (!("ranges" in fact) || !has(fact.ranges)) continue;
     const isAlone = fact.ranges.some(({ first, last }) => first === last && first === OVERFLOW_ID);
     const message =
-      `Rule "${name}" is about ${OVERFLOW_ID}: in a user namespace every id without ` +
-      "a number there reads so, and the rule is then unknown; elsewhere unrelated programs share it";
-    say("overflow", isAlone ? "warning" : "note", message);
+      `Rule "${name}" tests ${OVERFLOW_ID}, the default overflow id: in a user namespace every ` +
+      "unmapped id reads as this one, and the condition is then unknown; elsewhere unrelated " +
+      "programs share it";
+    report("overflow", isAlone ? "warning" : "note", message);
     return;
   }
 }
@@ -227,17 +229,17 @@ const isAboutIds = ({ kind }: CheckedFact): boolean =>
 
 type Effect = Pick<CheckedRule, "when" | "grants">;
 
-/** The conditions on single facts that can let a peer in where they hold. */
-function lettingIn({ when, grants }: Effect): readonly CheckedFact[] {
+/** The conditions on single facts that help to allow a peer if they hold. */
+function allowingFacts({ when, grants }: Effect): readonly CheckedFact[] {
   return when === undefined ? [] : wantedOf(when, grants !== undefined);
 }
 
-/** The conditions on single facts that can keep a peer out where they hold. */
-function keepingOut({ when, grants }: Effect): readonly CheckedFact[] {
+/** The conditions on single facts that help to deny a peer if they hold. */
+function denyingFacts({ when, grants }: Effect): readonly CheckedFact[] {
   return when === undefined ? [] : wantedOf(when, grants === undefined);
 }
 
-/** The conditions on single facts that help to meet a condition, or to miss it. */
+/** The conditions on single facts that help a condition to hold (`isMet`), or not to hold. */
 function wantedOf(condition: CheckedCondition, isMet: boolean): readonly CheckedFact[] {
   switch (condition.kind) {
     case "not":
@@ -275,10 +277,10 @@ function partsOf(condition: CheckedCondition | undefined): readonly CheckedFact[
   return [condition];
 }
 
-/** In characters, of what is quoted in a message. */
-const LONGEST = 300;
+/** Quotes in messages have at most this many characters. */
+const MAX_QUOTED_CHARACTERS = 300;
 
-/** A text in a message, cut off where it is long. */
+/** Cuts off a long text. */
 export function cutOff(text: string): string {
-  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+  return text.length > MAX_QUOTED_CHARACTERS ? `${text.slice(0, MAX_QUOTED_CHARACTERS)}…` : text;
 }

@@ -1,4 +1,4 @@
-/** Which rule decides where: rules in order, as regions. */
+/** Computes which rule decides in which region. */
 
 import { UcredError } from "../../errors.ts";
 import { type Budget, BudgetExceeded } from "./budget.ts";
@@ -21,30 +21,28 @@ import {
   without,
 } from "./region.ts";
 
-/** A part of what a rule decides if no rule before it does. */
+/** A region that a rule matches: it decides there unless an earlier rule does. */
 interface Entry {
   readonly region: Region;
   /** Position of the rule. */
   readonly rule: number;
 }
 
-/** Answers a question within a budget. @throws {UcredError} `ERR_UCRED_POLICY` beyond it. */
+/** Runs an analysis. @throws {UcredError} `ERR_UCRED_POLICY` if it exceeds its budget. */
 export function withinBudget<T>(what: string, run: () => T): T {
   try {
     return run();
   } catch (error) {
     if (!(error instanceof BudgetExceeded)) throw error;
     const { rule } = error;
-    const where = rule === undefined
-      ? ""
-      : ` of rule ${JSON.stringify(rule)} and of those before it`;
+    const where = rule === undefined ? "" : ` of rule ${JSON.stringify(rule)} and of earlier rules`;
     const message = `Cannot ${what}: the conditions${where} can be combined in too many ways`;
     const hint = "Write conditions with fewer any, not and globs, or split the policy";
     throw new UcredError("ERR_UCRED_POLICY", message, { hint });
   }
 }
 
-/** What rules say, by numbers: two that say the same have the same number. */
+/** Numbers the outcomes of rules: rules with the same outcome have the same number. */
 export class Outcomes {
   readonly #numbers = new Map<string, number>();
 
@@ -58,7 +56,7 @@ export class Outcomes {
   }
 }
 
-/** What a rule says, as far as it counts: two rules that say the same are alike. */
+/** The outcome of a rule as a text: "deny", or its grants in order. */
 export function outcomeOf(rule: Pick<CheckedRule, "grants"> | undefined): string {
   if (rule?.grants === undefined) return "deny";
   return JSON.stringify([...new Set(rule.grants)].sort());
@@ -67,18 +65,18 @@ export function outcomeOf(rule: Pick<CheckedRule, "grants"> | undefined): string
 /** Rules in order. */
 export class RuleRegions {
   readonly rules: readonly CheckedRule[];
-  /** What each rule says. */
+  /** The outcome of each rule. */
   readonly outcomes: readonly number[];
-  /** Facts that some rule asks for. */
+  /** The facts that some rule tests. */
   readonly facts: ReadonlySet<FactKey>;
-  /** Positions of rules that would take too many regions, ascending: there are none of them here. */
-  readonly open: ReadonlySet<number>;
+  /** Positions, ascending, of rules that would need too many regions. Their regions are missing here. */
+  readonly skipped: ReadonlySet<number>;
   readonly #entries: Entry[] = [];
-  /** Where each rule's entries begin. */
+  /** The position of each rule's first entry. */
   readonly #begins: number[] = [];
-  /** For each entry the next one whose rule says otherwise. */
+  /** For each entry the next one whose rule has another outcome. */
   readonly #nextOther: Uint32Array;
-  /** Entries that are about few uids, or else few gids, or else few groups; and the rest. */
+  /** Entries with few uids; of the others those with few gids, then those with few groups; the rest. */
   readonly #byUid = new EntriesById();
   readonly #byGid = new EntriesById();
   readonly #byGroup = new EntriesById();
@@ -91,22 +89,22 @@ export class RuleRegions {
       ...factsOf(when),
       ...(actions === undefined ? [] : ["action" as const]),
     ]));
-    const open = new Set<number>();
-    const room = budget.cells / 2; // the rest is for questions
+    const skipped = new Set<number>();
+    const room = budget.cells / 2; // the rest is for the analyses
     for (const [position, rule] of rules.entries()) {
       this.#begins.push(this.#entries.length);
       let cells = 0;
-      const isDone = budget.ask(rules.length - position, (part) => {
-        // An unknown condition keeps an allowing rule from matching, and not a denying one.
+      const isDone = budget.attempt(rules.length - position, (part) => {
+        // With an unknown condition a denying rule matches, and an allowing rule does not.
         const regions = matches(rule, rule.grants === undefined ? "not false" : "true", part);
-        cells = regions.reduce((sum, region) => sum + ENTRY + sizeOf(region), 0);
+        cells = regions.reduce((sum, region) => sum + ENTRY_CELLS + sizeOf(region), 0);
         if (budget.cells - cells < room) throw new BudgetExceeded();
         for (const region of regions) this.#add({ region, rule: position });
       });
       if (isDone) budget.keep(cells);
-      else open.add(position);
+      else skipped.add(position);
     }
-    this.open = open;
+    this.skipped = skipped;
     const next = new Uint32Array(this.#entries.length);
     for (let at = next.length - 1; at >= 0; at--) {
       const isSame = this.#outcomeAt(at) === this.#outcomeAt(at + 1);
@@ -129,27 +127,27 @@ export class RuleRegions {
     return entry && this.outcomes[entry.rule];
   }
 
-  /** The first of them; none: the position behind the last rule. */
-  get firstOpen(): number {
-    const [first = this.rules.length] = this.open;
+  /** The first skipped rule; the number of rules if there is none. */
+  get firstSkipped(): number {
+    const [first = this.rules.length] = this.skipped;
     return first;
   }
 
-  /** For answers that no rule may be left out of. @throws {BudgetExceeded} */
+  /** Requires that no rule was skipped. @throws {BudgetExceeded} */
   requireAll(): void {
-    const rule = this.rules[this.firstOpen];
+    const rule = this.rules[this.firstSkipped];
     if (rule !== undefined) throw Object.assign(new BudgetExceeded(), { rule: rule.name });
   }
 
-  /** The regions that a rule decides if no rule before it does. */
+  /** The regions that a rule matches: it decides there unless an earlier rule does. */
   regionsOf(rule: number): readonly Region[] {
     return this.#entries.slice(this.#begins[rule], this.#begins[rule + 1])
       .map(({ region }) => region);
   }
 
   /**
-   * Divides a region by the rule that decides; `undefined` for none. The parts do not overlap. Rules
-   * without regions here are left out.
+   * Divides a region by the rule that decides; `undefined` for none. The parts do not overlap. Skipped
+   * rules are ignored.
    *
    * @param before Only rules before this one.
    */
@@ -196,7 +194,7 @@ export class RuleRegions {
     }
   }
 
-  /** What is left of a region after the rules before this one. */
+  /** Yields the parts of a region that no rule before this one matches. */
   *leftOf(region: Region, budget: Budget, before: number): Generator<Region> {
     for (const [part, rule] of this.divide(region, budget, before)) {
       if (rule === undefined) yield part;
@@ -204,8 +202,8 @@ export class RuleRegions {
   }
 
   /**
-   * Where a region of a rule meets what rules before it would decide, and decide otherwise; the parts
-   * may overlap.
+   * Yields the parts of a rule's region that an earlier rule with another outcome matches. The parts may
+   * overlap.
    */
   *meeting(
     region: Region,
@@ -226,7 +224,7 @@ export class RuleRegions {
     }
   }
 
-  /** The rule that decides a case; rules without regions here are left out. */
+  /** The rule that decides a case. Skipped rules are ignored. */
   ruleOf(one: PolicyCase, budget: Budget): number | undefined {
     const { uid, gid, groups = [] } = one.peer;
     const lists = this.#lists(uid, gid, gid === undefined ? groups : [gid, ...groups]);
@@ -244,34 +242,36 @@ export class RuleRegions {
     return this.#lists(uids?.single, groups?.gid.single);
   }
 
-  /** Positions of the entries that may be about such ids, ascending; `undefined`: all. */
+  /** Ascending positions of the entries that may contain these ids; `undefined`: all. */
   #lists(
     uid: number | undefined,
     gid: number | undefined,
     groups?: readonly number[],
   ): readonly (readonly number[])[] | undefined {
     if (uid === undefined && gid === undefined && groups === undefined) return undefined;
-    const byGroup = groups?.map((group) => this.#byGroup.about(group)) ??
-      [this.#byGroup.about(undefined)];
-    return [this.#byUid.about(uid), this.#byGid.about(gid), ...byGroup, this.#others];
+    const byGroup = groups?.map((group) => this.#byGroup.entriesOf(group)) ??
+      [this.#byGroup.entriesOf(undefined)];
+    return [this.#byUid.entriesOf(uid), this.#byGid.entriesOf(gid), ...byGroup, this.#others];
   }
 }
 
-/** What an entry takes, beside its region. */
-const ENTRY = 20;
+/** Cells of an entry, beside its region. */
+const ENTRY_CELLS = 20;
 
-/** Sets of so many ids or fewer are listed by id. */
-const FEW = 16;
+/** Sets of at most this many ids are listed by id. */
+const MAX_LISTED_IDS = 16;
 
-/** Positions of entries, by the ids that they are about. */
+/** Positions of entries by id. */
 class EntriesById {
   readonly #all: number[] = [];
   readonly #byId = new Map<number, number[]>();
 
-  /** Adds one; `false` if it is about too many. */
+  /** Adds an entry. Returns `false` if it has too many ids to be listed. */
   add(ranges: readonly IdRange[] | undefined, at: number): boolean {
-    if (ranges === undefined || ranges.length > FEW) return false;
-    if (ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0) > FEW) return false;
+    if (ranges === undefined || ranges.length > MAX_LISTED_IDS) return false;
+    if (ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0) > MAX_LISTED_IDS) {
+      return false;
+    }
     this.#all.push(at);
     for (const { first, last } of ranges) {
       for (let id = first; id <= last; id++) {
@@ -284,12 +284,12 @@ class EntriesById {
   }
 
   /** @param id `undefined`: any. */
-  about(id: number | undefined): readonly number[] {
+  entriesOf(id: number | undefined): readonly number[] {
     return id === undefined ? this.#all : this.#byId.get(id) ?? [];
   }
 }
 
-/** The least position that is not before `from`, in any of these lists; all positions are in none. */
+/** The smallest position ≥ `from` in any of the lists; `from` itself if there are no lists. */
 function firstIn(lists: readonly (readonly number[])[] | undefined, from: number): number {
   if (lists === undefined) return from;
   let least = Infinity;
@@ -305,7 +305,7 @@ function firstIn(lists: readonly (readonly number[])[] | undefined, from: number
   return least;
 }
 
-/** The regions in which a rule's condition turns out so, and that its actions are about. */
+/** The regions in which a rule's condition has this outcome and its actions match. */
 export function matches(
   { when, actions }: CheckedRule,
   outcome: Outcome,

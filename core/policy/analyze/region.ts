@@ -1,8 +1,9 @@
 /**
- * Sets of (peer, action) pairs: what a rule is about, and what is left of it after others.
+ * Regions are sets of (peer, action) pairs, for example those that a rule matches.
  *
- * A region is a product of one set for each fact: uids, groups with the gid, texts, truths. Such sets
- * can be intersected and subtracted exactly, unknown facts included, and an example found in each.
+ * A region is the product of one set for each fact: uids, groups with the gid, texts, truth values. Such
+ * sets can be intersected and subtracted exactly, unknown facts included, and each has an example unless it
+ * is empty.
  */
 
 import type { NamespaceKind } from "../../process.ts";
@@ -12,27 +13,27 @@ import { hasId, type IdRange, intersect, join, others } from "../decide/id_range
 import { findText, hasText, type Texts } from "./text_sets.ts";
 import type { PlainPeer } from "../decide/subject.ts";
 
-/** A set of values of one fact. Of the methods' arguments, each is of the same class. */
+/** A set of values of one fact. The methods take sets of the same class. */
 interface Values<S> {
-  /** What it takes to look through it, or to keep it: ranges, globs. */
+  /** The cost of reading or storing the set: its ranges or globs. */
   readonly size: number;
-  /** What is in both. */
+  /** The intersection. */
   and(other: S, budget: Budget): S;
-  /** What is not in the other: sets that do not overlap, some of them perhaps empty. */
+  /** The difference, as sets that do not overlap; some may be empty. */
   without(other: S, budget: Budget): readonly S[];
-  /** Only known facts. */
+  /** The known values of the set. */
   known(budget: Budget): S;
   isEmpty(budget: Budget): boolean;
-  /** Whether the case's value is in it. */
+  /** Whether the value of the case is in the set. */
   has(one: PolicyCase, fact: FactKey, budget: Budget): boolean;
 }
 
 const EVERY_ID: readonly IdRange[] = others([]);
 
-/** Uids. */
+/** A set of uids. */
 export class Ids implements Values<Ids> {
   readonly ranges: readonly IdRange[];
-  /** Whether an unknown id is among them. */
+  /** Whether the set contains the unknown id. */
   readonly unknown: boolean;
 
   constructor(ranges: readonly IdRange[], unknown: boolean) {
@@ -74,14 +75,14 @@ export class Ids implements Values<Ids> {
     return id === undefined ? this.unknown : hasId(this.ranges, id);
   }
 
-  /** The one id in it, and nothing unknown. */
+  /** The only id in the set, if it has no other and the unknown id is not in it. */
   get single(): number | undefined {
     const [range, more] = this.ranges;
     const isSingle = !this.unknown && more === undefined && range?.first === range?.last;
     return isSingle ? range?.first : undefined;
   }
 
-  /** An id; a person's, if there is one. `undefined`: unknown. */
+  /** An id, preferably 1000, the first uid of a person. `undefined`: unknown. */
   example(): number | undefined {
     return hasId(this.ranges, 1000) ? 1000 : this.ranges[0]?.first;
   }
@@ -90,20 +91,20 @@ export class Ids implements Values<Ids> {
 const ALL_IDS = new Ids(EVERY_ID, true);
 
 /**
- * The gid, and the list of all groups, which has it if it is known. Of a list that may lack some, nothing
- * but the gid is certain.
+ * A set of pairs of a gid and a list of groups. A known gid is always in the list. If the list may be
+ * incomplete (ambiguous or unknown), only the gid is certain.
  */
 export class Groups implements Values<Groups> {
   readonly gid: Ids;
-  /** Whether lists are among them that are known whole, and that may lack some. */
+  /** Whether the set contains complete lists, and lists that may be incomplete. */
   readonly whole: boolean;
   readonly partial: boolean;
-  /** Of each of these sets, the list has one group at least. */
+  /** The list has at least one group of each of these sets. */
   readonly hits: readonly (readonly IdRange[])[];
-  /** Of this set it has none. */
+  /** The list has no group of this set. */
   readonly avoids: readonly IdRange[];
 
-  /** What is not given is not limited. */
+  /** A limit that is missing admits every value. */
   constructor(
     { gid = ALL_IDS, whole = true, partial = true, hits = [], avoids = [] }: Partial<
       Pick<Groups, "gid" | "whole" | "partial" | "hits" | "avoids">
@@ -125,7 +126,7 @@ export class Groups implements Values<Groups> {
     const { gid, whole, partial, hits, avoids } = other;
     budget.spend(50 + this.hits.length + hits.length);
     if (this.avoids.length > 0 && avoids.length > 0) {
-      budget.spend(10 * (this.avoids.length + avoids.length)); // they are sorted
+      budget.spend(10 * (this.avoids.length + avoids.length)); // join() sorts them
     }
     return new Groups({
       gid: this.gid.and(gid, budget),
@@ -138,7 +139,7 @@ export class Groups implements Values<Groups> {
 
   without({ gid, whole, partial, hits, avoids }: Groups, budget: Budget): readonly Groups[] {
     const rest: Groups[] = [];
-    let left: Groups = new Groups(this); // what is in all limits so far
+    let left: Groups = new Groups(this); // the intersection with the limits so far
     const cut = (outside: readonly Groups[], inside: Groups) => {
       rest.push(...outside.map((part) => left.and(part, budget)));
       left = left.and(inside, budget);
@@ -175,7 +176,7 @@ export class Groups implements Values<Groups> {
       !certain.some((group) => hasId(this.avoids, group));
   }
 
-  /** A gid and a list; `undefined` where there is none. */
+  /** A gid and a list; `undefined` if the set is empty. */
   example(budget: Budget): Pick<PlainPeer, "gid" | "groups" | "ambiguous"> | undefined {
     const { hits, avoids } = this;
     budget.spend(50 + 4 * (this.size + hits.length * (hits.length + avoids.length)));
@@ -208,13 +209,13 @@ export class Groups implements Values<Groups> {
 const ALL_GROUPS = new Groups({});
 const KNOWN_GROUPS = new Groups({ gid: ALL_IDS.known(), partial: false });
 
-/** Texts, or none, or unknown. */
+/** A set of texts, possibly with "none" and "unknown". */
 export class TextValues implements Values<TextValues> {
   readonly texts: Texts | undefined;
-  /** Whether "known to be none" is among them. */
+  /** Whether the set contains "known to be none". */
   readonly none: boolean;
   readonly unknown: boolean;
-  /** Whether there is no text, as far as that was found out. */
+  /** Whether `texts` is empty; `undefined` until it is computed. */
   #hasNoText: boolean | undefined;
 
   constructor(texts: Texts | undefined, none: boolean, unknown: boolean) {
@@ -284,7 +285,7 @@ export class TextValues implements Values<TextValues> {
   }
 }
 
-/** Some of true, false and unknown. */
+/** A set of the values true, false and unknown. */
 export class Truths implements Values<Truths> {
   readonly bits: number;
 
@@ -319,12 +320,12 @@ export class Truths implements Values<Truths> {
     return (this.bits & (truth === undefined ? UNKNOWN : truth ? YES : NO)) !== 0;
   }
 
-  /** One of the two. */
+  /** The set of one known value. */
   static of(truth: boolean): Truths {
     return new Truths(truth ? YES : NO);
   }
 
-  /** Whether it may be true as well as false. */
+  /** Whether the set contains both true and false. */
   isOpen(): boolean {
     return (this.bits & (YES | NO)) === (YES | NO);
   }
@@ -338,7 +339,7 @@ const YES = 1;
 const NO = 2;
 const UNKNOWN = 4;
 
-/** The name of a fact here. The gid is one of the groups. */
+/** The names of facts in regions. The gid belongs to the groups. */
 export type FactKey =
   | "uid"
   | "groups"
@@ -348,29 +349,29 @@ export type FactKey =
   | `namespace ${NamespaceKind}`;
 type AnyValues = Ids | Groups | TextValues | Truths;
 
-/** How the names of namespaces begin here. */
+/** Prefix of the keys of namespaces. */
 const NAMESPACE = "namespace ";
 
-/** For each fact the values that are in it; a fact that is missing has any. */
+/** The values of each fact in the region. A missing fact may have any value. */
 export type Region = ReadonlyMap<FactKey, AnyValues>;
 
-/** Everybody and everything. */
+/** All peers and all actions. */
 export const EVERYTHING: Region = new Map();
 
-/** One fact's values, and any of all others. */
+/** The region in which one fact has these values. */
 const only = (fact: FactKey, values: AnyValues): Region => new Map([[fact, values]]);
 
-/** Steps that it takes to make a region, beside those for its values. */
-const REGION = 100;
+/** Steps to make a region, beside those for its values. */
+const REGION_STEPS = 100;
 
-/** Cells that it takes to keep a region: a map and its values. */
+/** Cells of a region: a map and its values. */
 export function sizeOf(region: Region): number {
   return [...region.values()].reduce((sum, { size }) => sum + 6 + size, 40);
 }
 
-/** What is in both; `undefined` where that is nothing. */
+/** The intersection of two regions; `undefined` if it is empty. */
 export function both(a: Region, b: Region, budget: Budget): Region | undefined {
-  budget.spend(REGION);
+  budget.spend(REGION_STEPS);
   if (a.size === 0) return b;
   const shared: [FactKey, AnyValues][] = [];
   for (const [fact, values] of b) {
@@ -382,14 +383,14 @@ export function both(a: Region, b: Region, budget: Budget): Region | undefined {
   return shared.length === 0 ? a : new Map([...a, ...shared]);
 }
 
-/** What is in `a` and not in `b`, as regions that do not overlap. */
+/** The difference of two regions, as regions that do not overlap. */
 export function without(a: Region, b: Region, budget: Budget): readonly Region[] {
   const rest: Region[] = [];
   const left = new Map(a);
   for (const [fact, values] of b) {
     const mine = left.get(fact) ?? everything(fact);
     for (const outside of mine.without(values as never, budget)) {
-      budget.spend(REGION);
+      budget.spend(REGION_STEPS);
       if (!outside.isEmpty(budget)) rest.push(new Map(left).set(fact, outside));
     }
     const inside = mine.and(values as never, budget);
@@ -399,7 +400,7 @@ export function without(a: Region, b: Region, budget: Budget): readonly Region[]
   return rest;
 }
 
-/** Any value of a fact. */
+/** The set of all values of a fact. */
 function everything(fact: FactKey): AnyValues {
   if (fact === "uid") return ALL_IDS;
   if (fact === "groups") return ALL_GROUPS;
@@ -411,24 +412,24 @@ function everything(fact: FactKey): AnyValues {
 const ANY_TEXT = new TextValues({ in: [], out: [] }, true, true);
 const ANY_ACTION = new TextValues({ in: [], out: [] }, true, false);
 
-/** Of these facts, only known values. */
+/** The part of a region in which these facts are known. */
 export function whereKnown(region: Region, facts: Iterable<FactKey>, budget: Budget): Region {
-  budget.spend(REGION);
+  budget.spend(REGION_STEPS);
   const known = new Map(region);
   for (const fact of facts) known.set(fact, (region.get(fact) ?? everything(fact)).known(budget));
   return known;
 }
 
-/** Whether nothing is in it. */
+/** Whether a region is empty. */
 export function isEmpty(region: Region, budget: Budget): boolean {
   return [...region.values()].some((values) => values.isEmpty(budget));
 }
 
 /** A peer and an action. */
 export interface PolicyCase {
-  /** Facts that it lacks are unknown. */
+  /** A missing fact is unknown. */
   readonly peer: PlainPeer;
-  /** `undefined`: a decision without one. */
+  /** `undefined`: a decision without an action. */
   readonly action: string | undefined;
 }
 
@@ -444,7 +445,7 @@ function textIn({ peer, action }: PolicyCase, fact: FactKey): string | null | un
   return fact === "label" ? peer.label : peer.process?.[fact as Exclude<TextField, "label">];
 }
 
-/** An example in a region that has one; of these facts, with a value, also where any would do. */
+/** Returns a case in a region that is not empty. These facts get a value even if any value would do. */
 export function exampleIn(region: Region, facts: Iterable<FactKey>, budget: Budget): PolicyCase {
   const process: { [field: string]: unknown } = {};
   const namespaces: { [kind: string]: { ours: boolean } } = {};
@@ -474,7 +475,7 @@ export function exampleIn(region: Region, facts: Iterable<FactKey>, budget: Budg
   return { peer: peer as PlainPeer, action };
 }
 
-/** How a condition may turn out. */
+/** The outcomes of a condition that a region is computed for. */
 export type Outcome = "true" | "false" | "not true" | "not false";
 
 const OPPOSITE: { readonly [outcome in Outcome]: Outcome } = {
@@ -484,7 +485,7 @@ const OPPOSITE: { readonly [outcome in Outcome]: Outcome } = {
   "not false": "not true",
 };
 
-/** Where a condition turns out so: the regions may overlap. */
+/** The regions in which a condition has this outcome. They may overlap. */
 export function regionsOf(
   condition: CheckedCondition,
   outcome: Outcome,
@@ -505,13 +506,13 @@ export function regionsOf(
     }
   }
   return regionsOfFact(condition, outcome).filter((region) => {
-    budget.spend(REGION + sizeOf(region));
+    budget.spend(REGION_STEPS + sizeOf(region));
     budget.keep(sizeOf(region));
     return !isEmpty(region, budget);
   });
 }
 
-/** What is in one of each. */
+/** The intersections of each pair of regions. */
 const product = (budget: Budget) => (some: readonly Region[], others: readonly Region[]) =>
   some.flatMap((a) =>
     others.flatMap((b) => {
@@ -577,7 +578,7 @@ function regionsOfGroup(ranges: readonly IdRange[], outcome: Outcome): readonly 
   }
 }
 
-/** The facts that a condition asks for. */
+/** The facts that a condition tests. */
 export function factsOf(condition: CheckedCondition | undefined): readonly FactKey[] {
   if (condition === undefined) return [];
   switch (condition.kind) {

@@ -72,15 +72,15 @@ export function runTests(policy: Policy): TestReport {
 /** Describes how a decision differs from the expected one; `undefined` if it does not. */
 function objection({ grants, rule }: CheckedTest, decision: Decision): string | undefined {
   const { allowed, reason } = decision;
-  const said = `The policy said: ${allowed ? "allowed" : "denied"}. ${reason}`;
+  const actual = `The decision is: ${allowed ? "allowed" : "denied"}. ${reason}`;
   if (allowed !== (grants !== undefined)) {
-    return `Expected ${allowed ? "a no" : "a yes"}. ${said}`;
+    return `Expected: ${allowed ? "denied" : "allowed"}. ${actual}`;
   }
   if (grants !== undefined && grants !== true && outcomeOf({ grants }) !== outcomeOf(decision)) {
-    return `Expected the grants ${grants.join(", ")}. ${said}`;
+    return `Expected the grants ${grants.join(", ")}. ${actual}`;
   }
   if (rule !== undefined && (rule ?? undefined) !== decision.rule) {
-    return `Expected ${rule === null ? "no rule" : `rule "${rule}"`} to decide. ${said}`;
+    return `Expected ${rule === null ? "no rule" : `rule "${rule}"`} to decide. ${actual}`;
   }
   return undefined;
 }
@@ -94,7 +94,7 @@ function reportText({ results, uncovered }: Omit<TestReport, "toString">): strin
       }${name}`,
       ...(message === undefined ? [] : [`        ${message}`]),
     ]),
-    ...uncovered.map((name) => `Rule "${name}" is decided by no test`),
+    ...uncovered.map((name) => `No test is decided by rule "${name}"`),
     `${results.length - failed} passed, ${failed} failed`,
   ].join("\n");
 }

@@ -1,4 +1,4 @@
-/** Sets of texts that globs describe: is there a text that some globs match, and others do not? */
+/** Sets of texts that globs describe. Decides whether a set is empty, and finds a text in it. */
 
 import { type Budget, ONE } from "./budget.ts";
 
@@ -14,7 +14,7 @@ export function hasText({ in: wanted, out }: Texts, text: string, budget: Budget
   return wanted.every((globs) => globs.some(matches)) && !out.some(matches);
 }
 
-/** A text in the set, a short one but not empty if that can be; `undefined` where there is none. */
+/** Finds a short text in the set, preferably not the empty text. `undefined` if the set is empty. */
 export function findText(texts: Texts, budget: Budget): string | undefined {
   const isLiteral = (glob: string) => {
     budget.spend(5 + glob.length / 8);
@@ -26,7 +26,7 @@ export function findText(texts: Texts, budget: Budget): string | undefined {
   return guess(texts, budget) ?? search(texts, budget);
 }
 
-/** Whether everything that a list wants is kept out by name. */
+/** Whether every glob of some list is also in `out`. */
 function isCovered({ in: wanted, out }: Texts, budget: Budget): boolean {
   if (out.length === 0) return false;
   budget.spend(10 * out.length);
@@ -37,7 +37,7 @@ function isCovered({ in: wanted, out }: Texts, budget: Budget): boolean {
   });
 }
 
-/** Whether two lists are of globs that begin or end in ways that exclude each other. */
+/** Whether the globs of two lists have beginnings or ends that exclude each other. */
 function areApart({ in: wanted }: Texts, budget: Budget): boolean {
   for (const [at, globs] of wanted.entries()) {
     for (const others of wanted.slice(at + 1)) {
@@ -50,14 +50,14 @@ function areApart({ in: wanted }: Texts, budget: Budget): boolean {
   return false;
 }
 
-/** So many globs are tried with something in the place of their stars, before a search. */
-const GUESSES = 4;
+/** Before the search, this many globs are tried with their stars replaced by a text. */
+const MAX_GUESSES = 4;
 
 function guess(texts: Texts, budget: Budget): string | undefined {
-  const other = letterBeside([...texts.in.flat(), ...texts.out], budget);
+  const other = unusedLetter([...texts.in.flat(), ...texts.out], budget);
   const [first = ["**"], ...rest] = texts.in;
   const shortest = rest.reduce((a, b) => b.length < a.length ? b : a, first);
-  for (const glob of shortest.slice(0, GUESSES)) {
+  for (const glob of shortest.slice(0, MAX_GUESSES)) {
     budget.spend(glob.length);
     for (const filler of ["", other]) {
       const text = glob.replaceAll(/\*+/g, filler);
@@ -67,12 +67,12 @@ function guess(texts: Texts, budget: Budget): string | undefined {
   return undefined;
 }
 
-/** How far texts have come: for each glob the places that they have reached, ascending. */
-type Places = readonly (readonly number[])[];
+/** For each glob, in ascending order, the positions in it that a text has reached. */
+type Positions = readonly (readonly number[])[];
 
 /**
- * Searches the texts letter by letter, breadth first. What matters of a text is only which places
- * of each glob it has reached: of these there are finitely many, so the search ends.
+ * Searches letter by letter, breadth first, as in the product of the globs' automata. Texts that reach the
+ * same positions of each glob are equivalent, and the number of such states is finite, so the search ends.
  */
 function search({ in: wanted, out }: Texts, budget: Budget): string | undefined {
   const numbers = new Map<string, number>();
@@ -97,26 +97,26 @@ function search({ in: wanted, out }: Texts, budget: Budget): string | undefined 
     keep(60 + glob.length);
     return budget.glob(glob).pieces(budget);
   });
-  const other = letterBeside([...numbers.keys()], budget).charCodeAt(0);
+  const other = unusedLetter([...numbers.keys()], budget).charCodeAt(0);
 
   const hasEnded = (places: readonly number[], glob: number) =>
     places.at(-1) === globs[glob]!.length;
-  const accepts = (reached: Places) =>
+  const accepts = (reached: Positions) =>
     lists.every((list) => list.some((glob) => hasEnded(reached[glob]!, glob))) &&
     !outs.some((glob) => hasEnded(reached[glob]!, glob));
-  const isHopeless = (reached: Places) =>
+  const isHopeless = (reached: Positions) =>
     lists.some((list) => list.every((glob) => reached[glob]!.length === 0));
 
   const seen = new Set<string>();
-  const queue: (readonly [text: string, Places])[] = [];
-  const add = (text: string, reached: Places) => {
+  const queue: (readonly [text: string, Positions])[] = [];
+  const add = (text: string, reached: Positions) => {
     if (isHopeless(reached)) return;
     const key = reached.map((places) => places.join()).join(";");
     if (seen.has(key)) return;
-    // The key, the lists, and what holds them.
+    // Cells of the key and of the lists.
     keep(reached.reduce((sum, { length }) => sum + 10 + length, 40 + key.length / 8));
     seen.add(key);
-    queue.push([text, reached.map((places) => places.slice())]); // without room to grow
+    queue.push([text, reached.map((places) => places.slice())]); // an exact copy, without spare capacity
   };
   add("", globs.map((pieces) => reach(pieces, [], 0)));
   const start = queue[0]?.[1];
@@ -140,7 +140,7 @@ function search({ in: wanted, out }: Texts, budget: Budget): string | undefined 
 
 const SLASH = "/".charCodeAt(0);
 
-/** Adds a place, and the one behind a star, which may stand for nothing. */
+/** Adds a position, and the positions after it that are reachable because a star may match nothing. */
 function reach(pieces: Int32Array, places: number[], place: number): number[] {
   for (;; place++) {
     if (places.length === 0 || places.at(-1)! < place) places.push(place);
@@ -154,15 +154,19 @@ function step(pieces: Int32Array, places: readonly number[], letter: number): nu
     const piece = pieces[place];
     if (piece === undefined || (piece === ONE && letter === SLASH)) continue;
     if (piece === letter) reach(pieces, next, place + 1);
-    // What an earlier place can still reach, one on "**" can as well.
+    // A "**" can reach everything that earlier positions can.
     else if (piece < ONE) next = reach(pieces, [], place);
     else if (piece === ONE) reach(pieces, next, place);
   }
   return next;
 }
 
-/** The letters that can make a difference next. */
-function lettersAfter(globs: readonly Int32Array[], reached: Places, other: number): Set<number> {
+/** The letters that can lead to different states. */
+function lettersAfter(
+  globs: readonly Int32Array[],
+  reached: Positions,
+  other: number,
+): Set<number> {
   const letters = new Set([other, SLASH]);
   for (const [glob, places] of reached.entries()) {
     for (const place of places) {
@@ -173,8 +177,8 @@ function lettersAfter(globs: readonly Int32Array[], reached: Places, other: numb
   return letters;
 }
 
-/** A letter that no glob names: it stands for all of them. */
-function letterBeside(globs: readonly string[], budget: Budget): string {
+/** A letter that occurs in no glob, as the representative of all such letters. */
+function unusedLetter(globs: readonly string[], budget: Budget): string {
   for (let code = 97;; code++) {
     const letter = String.fromCharCode(code);
     const isUsed = globs.some((glob) => {

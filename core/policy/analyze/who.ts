@@ -48,21 +48,21 @@ export interface WhoClause {
 
 /** The peers that may perform an action, if all facts are known. Unknown facts never add peers. */
 export interface Who {
-  /** All of them; nobody is in two, with the same other facts. */
+  /** All of them. No peer with the same facts is in two. */
   readonly clauses: readonly WhoClause[];
-  /** Whether somebody with these ids can, if everything else is right. */
+  /** Whether a peer with these ids may perform the action if its other facts match. */
   includes(ids: {
     readonly uid: number;
     readonly gid: number;
     /** All groups; the gid counts in any case. */
     readonly groups: readonly number[];
   }): boolean;
-  /** Lines of text, one for each clause; "nobody" where there is none. */
+  /** Lines of text, one for each clause; "nobody" if there is none. */
   toString(): string;
 }
 
 /**
- * Finds everybody who may do something, as sets of ids and further conditions.
+ * Finds the peers that may perform an action, as sets of ids and further conditions.
  *
  * @param action The action; if omitted, decisions without an action.
  * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways.
@@ -88,7 +88,7 @@ export function whoCan(
   action: string | undefined,
   budget: Budget = new Budget(),
 ): Who {
-  const clauses = withinBudget("tell who can", () => clausesOf(rules, action, budget));
+  const clauses = withinBudget("list who may do it", () => clausesOf(rules, action, budget));
   return {
     clauses,
     includes: (ids) => clauses.some((clause) => has(clause, ids)),
@@ -101,19 +101,19 @@ function clausesOf(
   action: string | undefined,
   budget: Budget,
 ): readonly WhoClause[] {
-  // Which rules are about the action is settled here, and does not matter any more.
+  // Only rules that match the action are analysed, so regions need no action.
   const isAbout = ({ actions }: CheckedRule) =>
     actions === undefined ||
     (action !== undefined && actions.some((glob) => budget.glob(glob).matches(action, budget)));
-  const about = rules.filter(isAbout).map((rule) => ({ ...rule, actions: undefined }));
-  const reach = new RuleRegions(about, budget);
+  const relevant = rules.filter(isAbout).map((rule) => ({ ...rule, actions: undefined }));
+  const reach = new RuleRegions(relevant, budget);
   reach.requireAll();
   const parts = new Map<string, Part>();
   const world = whereKnown(EVERYTHING, reach.facts, budget);
   for (const [region, rule] of reach.divide(world, budget)) {
-    if (rule === undefined || about[rule]!.grants === undefined) continue;
+    if (rule === undefined || relevant[rule]!.grants === undefined) continue;
     const ranges = (region.get("uid") as Ids | undefined)?.ranges ?? others([]);
-    // Parts that differ in their uids alone are one.
+    // Parts that differ only in their uids are merged.
     const key = JSON.stringify([rule, ...[...region].filter(([fact]) => fact !== "uid").sort()]);
     budget.spend(10 * key.length + ranges.length);
     const same = parts.get(key);
@@ -122,7 +122,7 @@ function clausesOf(
     else for (const range of ranges) same.ranges.push(range);
   }
   return [...parts.values()].sort((a, b) => a.rule - b.rule).map(({ rule, region, ranges }) =>
-    clauseOf(about[rule]!, region, unite(ranges), exampleIn(region, reach.facts, budget).peer)
+    clauseOf(relevant[rule]!, region, unite(ranges), exampleIn(region, reach.facts, budget).peer)
   );
 }
 
@@ -183,7 +183,7 @@ function has(
     !all.some((group) => hasId(notGroups, group));
 }
 
-/** Lines of text, one for each clause; "nobody" where there is none. */
+/** Writes lines of text, one for each clause; "nobody" if there is none. */
 export function writeWho(
   clauses: readonly WhoClause[],
   nameOf?: { readonly user: NameOfId; readonly group: NameOfId },

@@ -72,6 +72,6 @@ function reasonOf(
   }
   const because = why === undefined ? "" : `: ${why}`;
   return truth === undefined
-    ? `Rule "${name}" denies whom it may be about${because}; unknown: ${unknown.join(", ")}`
+    ? `Rule "${name}" may match, and denies it${because}; unknown: ${unknown.join(", ")}`
     : `Rule "${name}" denies it${because}`;
 }

@@ -26,7 +26,7 @@ export function idConditionsOf(
       return condition.of.map(idConditionsOf).reduce(better, undefined);
     case "any": {
       const each = condition.of.map(idConditionsOf);
-      return each.includes(undefined) ? undefined : each.flatMap((guards) => guards!);
+      return each.includes(undefined) ? undefined : each.flatMap((conditions) => conditions!);
     }
   }
   return undefined;
@@ -38,8 +38,8 @@ function better(
   b: readonly IdCondition[] | undefined,
 ): readonly IdCondition[] | undefined {
   if (a === undefined || b === undefined) return a ?? b;
-  const others = (guards: readonly IdCondition[]) =>
-    guards.filter(({ kind }) => kind !== "uid").length;
+  const others = (conditions: readonly IdCondition[]) =>
+    conditions.filter(({ kind }) => kind !== "uid").length;
   return others(b) < others(a) ? b : a;
 }
 

@@ -40,7 +40,7 @@ interface SubjectFacts extends Record<FactName, unknown> {
   readonly cgroup: string;
   /** Container id. */
   readonly container: string;
-  /** Of each kind of namespace, whether it is the server's too. */
+  /** For each kind of namespace, whether the server is in the same one. */
   readonly namespaces: { readonly [kind in NamespaceKind]?: boolean };
   /** Whether nothing has changed since connect. */
   readonly unchanged: boolean;

@@ -135,7 +135,7 @@ class Check implements Report {
       this.problem(path, () => `no ${kind} ${show(name)}${meant()}`);
     } else if (isId(id)) this.named.push({ kind, name, id, path });
     else {this.problem(path, () =>
-        `${kind} ${show(name)} has the id ${show(id)}, which is nobody's`);}
+        `${kind} ${show(name)} has the id ${show(id)}, which is not an id`);}
   }
 
   id(kind: NamedKind, name: string): number | undefined {
@@ -160,21 +160,21 @@ function ruleOf({ name, when, actions, allow, deny }: RuleDocument, check: Check
   };
 }
 
-/** @param keepsOut Whether meeting the condition denies: in a denying rule, or in `not` of an allowing one. */
-function conditionOf(condition: Condition, keepsOut: boolean, check: Check): CheckedCondition {
+/** @param denies Whether a match denies: in a denying rule, or in `not` of an allowing rule. */
+function conditionOf(condition: Condition, denies: boolean, check: Check): CheckedCondition {
   const fields = Object.entries(condition);
-  return { kind: "all", of: fields.map(([field, value]) => factOf(field, value, keepsOut, check)) };
+  return { kind: "all", of: fields.map(([field, value]) => factOf(field, value, denies, check)) };
 }
 
-function factOf(field: string, value: unknown, keepsOut: boolean, check: Check): CheckedCondition {
+function factOf(field: string, value: unknown, denies: boolean, check: Check): CheckedCondition {
   switch (field) {
     case "any":
     case "all": {
-      const of = (value as Condition[]).map((each) => conditionOf(each, keepsOut, check));
+      const of = (value as Condition[]).map((each) => conditionOf(each, denies, check));
       return { kind: field, of };
     }
     case "not":
-      return { kind: field, of: conditionOf(value as Condition, !keepsOut, check) };
+      return { kind: field, of: conditionOf(value as Condition, !denies, check) };
   }
   const text = `${field} ${listOf(value).join(" or ")}`;
   switch (field) {
@@ -205,7 +205,7 @@ function factOf(field: string, value: unknown, keepsOut: boolean, check: Check):
   if (!(TEXT_FIELDS as readonly string[]).includes(field)) throw new TypeError(`No field ${field}`);
   const globs = listOf(value as string);
   if (field !== "label") return { kind: field as TextField, globs, text };
-  return { kind: field, globs: globs.flatMap((glob) => labelGlobs(glob, keepsOut)), text };
+  return { kind: field, globs: globs.flatMap((glob) => labelGlobs(glob, denies)), text };
 }
 
 /**
@@ -215,10 +215,10 @@ function factOf(field: string, value: unknown, keepsOut: boolean, check: Check):
  *
  * @see {@link https://man7.org/linux/man-pages/man7/apparmor.7.html apparmor(7)}
  */
-function labelGlobs(glob: string, keepsOut: boolean): readonly string[] {
+function labelGlobs(glob: string, denies: boolean): readonly string[] {
   const [, profile = glob, mode = ""] = /^(.+)( \([^()]*\))$/.exec(glob) ?? [];
   const modes = (text: string) => mode === "" && !text.endsWith("*") ? ["", " (*)"] : [mode];
-  const texts = keepsOut && profile !== "**"
+  const texts = denies && profile !== "**"
     ? [profile, `${profile}//**`, `**//&${profile}`, `**//&${profile}//**`]
     : [profile];
   return texts.flatMap((text) => modes(text).map((mode) => `${text}${mode}`));

@@ -82,7 +82,7 @@ const PEER_FIELDS: Descriptions = {
 
 const POLICY_FIELDS: Descriptions = {
   version: "Version of this language.",
-  rules: ["The first rule that matches decides; without a match the answer is no.", RULE_FIELDS],
+  rules: ["The first rule that matches decides; without a match the peer is denied.", RULE_FIELDS],
   tests: ["Expected decisions, which can be checked with the policy.", {
     name: "Name of the test, for reports.",
     peer: ["The peer. A missing fact is unknown.", PEER_FIELDS],

@@ -1,27 +1,27 @@
-/** What a policy is written as: plain data, as it stands in code or in a file. */
+/** Policy documents: policies as plain data, in code or in a file. */
 
 import type { NamespaceKind } from "../../process.ts";
 import type { PlainPeer } from "../decide/subject.ts";
 import type { DocumentPath } from "./problems.ts";
 
 /**
- * What must hold. All fields of one condition must; a list means any of it.
+ * A condition on the peer. All of its fields must hold; a list holds if any of its values does.
  *
- * Texts are anchored globs: `*` is any run of characters but "/", `**` any run at all. A condition on
- * a fact that is unknown is unknown, and so is its opposite.
+ * Texts are anchored globs: `*` matches any characters except "/", `**` any characters. A condition on an
+ * unknown fact is unknown, and so is its `not`.
  */
 export interface Condition {
   /** Effective uid: a number, or a range, "1000-1999". */
   readonly uid?: number | string | readonly (number | string)[];
-  /** Effective gid: a number, or a range. Not for a deny list: supplementary members have another one. */
+  /** Effective gid: a number, or a range. A deny list by gid misses supplementary members. */
   readonly gid?: number | string | readonly (number | string)[];
   /** Name of the account with the uid. */
   readonly user?: string | readonly string[];
   /** Name of a group, primary or supplementary. */
   readonly group?: string | readonly string[];
-  /** Whether the uid is the server's own effective one, as it was when the policy was made. */
+  /** Whether the uid is the server's own effective uid, at the time the policy was made. */
   readonly sameUser?: boolean;
-  /** Path of the executable: advice, since whoever has the uid can make it run other code. */
+  /** Path of the executable. Advice only: every process with the same uid can make it run other code. */
   readonly exe?: string | readonly string[];
   /**
    * SHA-256 of the executable, 64 hexadecimal digits. The whole file is hashed for each decision that
@@ -32,87 +32,87 @@ export interface Condition {
   readonly unit?: string | readonly string[];
   /** Path of the control group. */
   readonly cgroup?: string | readonly string[];
-  /** Container id. That there is none proves little: ask for `sameNamespaces`. */
+  /** Container id. The absence of one proves little: use `sameNamespaces`. */
   readonly container?: string | readonly string[];
-  /** Security label. AppArmor's mode may be left out: "docker-default" is also "docker-default (enforce)". */
+  /** Security label. A glob without AppArmor's mode matches every mode: "docker-default". */
   readonly label?: string | readonly string[];
-  /** Namespaces that the process must share with the server, each of them. */
+  /** Namespaces that the process must share with the server, all of them. */
   readonly sameNamespaces?: NamespaceKind | readonly NamespaceKind[];
-  /** Whether ids and groups are as they were at connect, and the process runs. */
+  /** Whether ids and groups are the same as at connect, and the process runs. */
   readonly unchanged?: boolean;
-  /** At least one holds. */
+  /** At least one of these holds. */
   readonly any?: readonly Condition[];
-  /** All hold. */
+  /** All of these hold. */
   readonly all?: readonly Condition[];
-  /** It does not hold. */
+  /** This does not hold. */
   readonly not?: Condition;
 }
 
-/** One rule: it has either `allow` or `deny`. */
+/** A rule. It has either `allow` or `deny`. */
 export interface RuleDocument {
-  /** Stands in decisions and logs; unique in its policy. */
+  /** Name of the rule, for decisions and logs; unique in the policy. */
   readonly name: string;
-  /** Whom it is about; without, everyone. */
+  /** The peers that the rule applies to. Default: every peer. */
   readonly when?: Condition;
-  /** Globs over the action, "GET /metrics"; without, every action, and decisions without one. */
+  /** Globs for the action: "GET /metrics". Default: every action, and decisions without an action. */
   readonly actions?: string | readonly string[];
-  /** `true`, or the grants that it gives, names of your choosing. */
+  /** `true`, or the grants that the rule gives: names of your choice. */
   readonly allow?: true | string | readonly string[];
-  /** `true`, or the reason that is given. */
+  /** `true`, or the reason, meant for the peer. */
   readonly deny?: true | string;
 }
 
-/** A peer in a test: plain data, in which names may stand for ids. */
+/** A peer in a test: plain data, with names as well as ids. */
 export interface TestPeer extends Omit<PlainPeer, "groups"> {
   /** Name of the account with the uid, instead of `uid`. */
   readonly user?: string;
   /** Name of the primary group, instead of `gid`. */
   readonly group?: string;
-  /** All groups, by gid or by name; the primary one counts in any case. */
+  /** All groups, by gid or by name; the primary group always counts. */
   readonly groups?: readonly (number | string)[];
 }
 
-/** A case, and what the policy must say of it. */
+/** A test: a peer, an action and the expected decision. */
 export interface TestDocument {
-  /** What it is about, for reports. */
+  /** Name of the test, for reports. */
   readonly name?: string;
-  /** Who asks. A fact that is missing is unknown. */
+  /** The peer. A missing fact is unknown. */
   readonly peer: TestPeer;
-  /** For what; without, a decision without an action. */
+  /** The action. Default: a decision without an action. */
   readonly action?: string;
-  /** What the policy says: either `allow` or `deny`. */
+  /** The expected decision: either `allow` or `deny`. */
   readonly expect: {
     /** `true`, or exactly these grants. */
     readonly allow?: true | string | readonly string[];
-    /** It is denied. */
+    /** The decision denies. */
     readonly deny?: true;
-    /** The rule that decides; `null`: none matches. */
+    /** The rule that decides; `null`: no rule matches. */
     readonly rule?: string | null;
   };
 }
 
-/** A policy: the first rule that matches decides; where none does, the answer is no. */
+/** A policy: the first rule that matches decides; without a match the peer is denied. */
 export interface PolicyDocument {
-  /** The version of this language. */
+  /** Version of this language. */
   readonly version: 1;
-  /** In order. */
+  /** The rules, in order. */
   readonly rules: readonly RuleDocument[];
   /** Expected decisions, which `runTests()` checks. */
   readonly tests?: readonly TestDocument[];
 }
 
-/** Names → ids. Each gives `undefined` where there is no such name. */
+/** Resolves names to ids. Each function returns `undefined` if the name does not exist. */
 export interface Accounts {
-  /** The uid of a user. */
+  /** Returns the uid of a user. */
   uid(name: string): number | undefined;
-  /** The gid of a group. */
+  /** Returns the gid of a group. */
   gid(name: string): number | undefined;
 }
 
-/** What a name is of. */
+/** The kind of an account. */
 export type NamedKind = "user" | "group";
 
-/** A name that was resolved. */
+/** An account name in a document, with its id. */
 export interface Named {
   readonly kind: NamedKind;
   readonly name: string;

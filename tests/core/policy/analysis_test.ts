@@ -1,4 +1,4 @@
-/** What is said about policies: each claim is checked by deciding, and by a search for a counterexample. */
+/** Tests of the analyses: each result is checked by decisions, and by a search for a counterexample. */
 
 import fc from "fast-check";
 import assert from "node:assert/strict";
@@ -30,7 +30,7 @@ const rulesOf = (...rules: readonly RuleDocument[]) => {
   return "checked" in result ? result.checked.rules : assert.fail();
 };
 
-/** Peers of whom every fact is known. */
+/** Peers with every fact known. */
 const knownPeer = fc.tuple(peer, peer).map(([{ process, ...peer }, other]) => ({
   ...{ uid: 3, gid: 4, groups: [9], label: null, unchanged: true, ...other, ...peer },
   ambiguous: [],
@@ -45,9 +45,7 @@ const knownPeer = fc.tuple(peer, peer).map(([{ process, ...peer }, other]) => ({
 
 const action = fc.option(text, { nil: undefined });
 
-// With every rule of random policies, and all that the analysis rests on.
-
-test("regions: an example of each part is decided by the rule that the part is said to be of", () => {
+test("RuleRegions divides cases into parts whose examples the named rule decides", () => {
   fc.assert(
     fc.property(rules, fc.boolean(), (rules, isKnown) => {
       const policy = compile(...rules);
@@ -63,14 +61,14 @@ test("regions: an example of each part is decided by the rule that the part is s
           if (isKnown) assert.deepEqual(decision.unknown, []);
         }
       } catch (error) {
-        if (!(error instanceof BudgetExceeded)) throw error; // very nested ones are left out
+        if (!(error instanceof BudgetExceeded)) throw error; // deeply nested conditions are skipped
       }
     }),
     { numRuns: RUNS.numRuns / 5 },
   );
 });
 
-test("lint() says never where a search finds nobody, and nothing where it finds somebody", () => {
+test("lint() reports never only for rules that decide no case of a search", () => {
   fc.assert(
     fc.property(
       rules,
@@ -101,7 +99,7 @@ test("lint() says never where a search finds nobody, and nothing where it finds 
   );
 });
 
-test("lint() says that everybody is allowed only where everybody is", () => {
+test("lint() reports everyone only for rules that allow every peer of a search", () => {
   fc.assert(
     fc.property(rules, fc.array(knownPeer, { minLength: 20 }), (rules, peers) => {
       const everyone = lint(compile(...rules)).filter(({ kind }) => kind === "everyone");
@@ -114,7 +112,7 @@ test("lint() says that everybody is allowed only where everybody is", () => {
   );
 });
 
-test("who() has everybody who is allowed, with an example of each clause", () => {
+test("who() includes every allowed peer, and each clause has an example that is allowed", () => {
   fc.assert(
     fc.property(
       rules,
@@ -137,7 +135,7 @@ test("who() has everybody who is allowed, with an example of each clause", () =>
   );
 });
 
-/** A policy, and another one that came of it by a small edit. */
+/** A policy, and the same policy after a small edit. */
 const edit = fc.tuple(rules, fc.nat(), fc.nat(), fc.constantFrom("swap", "drop", "copy", "same"))
   .map(([rules, a, b, how]): [RuleDocument[], RuleDocument[]] => {
     const edited = [...rules];
@@ -148,7 +146,7 @@ const edit = fc.tuple(rules, fc.nat(), fc.nat(), fc.constantFrom("swap", "drop",
     return [[...rules], edited];
   });
 
-test("equivalent() finds a case that differs, or none is found by a search", () => {
+test("equivalent() returns a case that differs, unless a search finds none either", () => {
   fc.assert(
     fc.property(
       edit,
@@ -164,7 +162,7 @@ test("equivalent() finds a case that differs, or none is found by a search", () 
           found = equivalent(a, b);
         } catch (error) {
           if ((error as UcredError).code !== "ERR_UCRED_POLICY") throw error;
-          return; // it is said that they were not compared
+          return; // too many combinations
         }
         if (found !== undefined) {
           const { peer, action } = found;
@@ -182,7 +180,7 @@ test("equivalent() finds a case that differs, or none is found by a search", () 
   );
 });
 
-test("narrower() finds a case that the second policy gives more in, or a search finds none", () => {
+test("narrower() returns a case in which the second policy gives more, unless a search finds none either", () => {
   fc.assert(
     fc.property(
       edit,
@@ -232,7 +230,7 @@ test("narrower() accepts fewer peers and fewer grants, and rejects other grants"
   );
 });
 
-test("lint() names what is doubtful, with a case that shows it", () => {
+test("lint() reports each kind of doubtful rule, with an example", () => {
   const findings = lint(compile(
     rule("people", { when: { uid: "0-20" }, allow: "read" }),
     rule("late deny", { when: { uid: 5 }, deny: true }),
@@ -258,7 +256,7 @@ test("lint() names what is doubtful, with a case that shows it", () => {
   ]);
   const shadowed = findings.find(({ kind, rule }) => kind === "shadowed" && rule === "half")!;
   assert.equal(shadowed.example?.peer.uid, 20);
-  assert.match(shadowed.message, /the earlier rule "people" decides for some/);
+  assert.match(shadowed.message, /^The earlier rule "people" decides differently for some peers/);
   assert.deepEqual(shadowed.path, ["rules", 8]);
   const levels = findings.filter(({ kind }) => kind === "forgeable").map(({ level }) => level);
   assert.deepEqual(levels, ["warning", "note", "warning"]);
@@ -267,15 +265,15 @@ test("lint() names what is doubtful, with a case that shows it", () => {
     rule("b", { actions: ["GET /", "PUT /"], allow: true }),
   )).filter(({ kind }) => kind === "everyone").map(({ message }) => message);
   assert.deepEqual(everyone, [
-    'Rule "a" allows everything to everybody: everybody meets its conditions',
-    'Rule "b" allows GET /, PUT / to everybody: it has no condition',
+    'Rule "a" allows everything to every peer: every peer meets its conditions',
+    'Rule "b" allows GET /, PUT / to every peer: it has no condition',
   ]);
   const late = findings.find(({ rule }) => rule === "late deny")!;
   assert.equal(late.example?.peer.uid, undefined);
-  assert.match(late.message, /decides only where facts are unknown.*Rule "people" decides/);
+  assert.match(late.message, /decides only if facts are unknown.*rule "people" decides/);
 });
 
-test("lint() of a policy that is as it should be finds nothing", () => {
+test("lint() reports nothing about a sound policy", () => {
   const policy = compile(
     rule("root", { when: { uid: 0, sameNamespaces: ["pid", "mnt"] }, allow: "full" }),
     rule("docker", { when: { user: "ben", group: "docker" }, allow: "full" }),
@@ -288,7 +286,7 @@ test("lint() of a policy that is as it should be finds nothing", () => {
   assert.deepEqual(lint(policy, { abstractSocket: true }), []);
 });
 
-test("lint() tells container roots apart where the socket is abstract", () => {
+test("lint() reports rules that allow root in containers, when the socket is abstract", () => {
   const root = compile(rule("root", { when: { uid: 0 }, allow: true }));
   assert.deepEqual(lint(root), []);
   const [finding] = lint(root, { abstractSocket: true });
@@ -306,7 +304,7 @@ test("lint() tells container roots apart where the socket is abstract", () => {
   assert.deepEqual(about(lint(blocked, { abstractSocket: true })), ["shadowed root"]);
 });
 
-test("lint() tells names that stand for one id", () => {
+test("lint() reports names that share an id", () => {
   const twins = { ...resolve, uid: (name: string) => name === "toor" ? 0 : resolve.uid(name) };
   const document: PolicyDocument = {
     version: 1,
@@ -321,12 +319,15 @@ test("lint() tells names that stand for one id", () => {
   ]);
   const namesakes = ({ name }: { name: string }) => name === "root" ? ["root", "admin"] : [];
   const [first] = lint(compilePolicy(result.checked, { namesakes }));
-  assert.match(first!.message, /The user "root" has the uid of "toor", "admin" as well, 0/);
+  assert.match(
+    first!.message,
+    /The user "root" has the same uid as "toor", "admin", 0: the kernel/,
+  );
 });
 
-const CANNOT = "have the id of one in the policy could not be checked: Error: no directory";
+const CANNOT = "have the same id: Error: no directory";
 
-test("lint() tells that names could not be looked up, once for each kind, and goes on", () => {
+test("lint() reports a failed lookup of names once for each kind, and continues", () => {
   const result = checkPolicy({
     version: 1,
     rules: [rule("names", { when: { user: ["root", "ada"], group: "docker" }, allow: true })],
@@ -339,13 +340,13 @@ test("lint() tells that names could not be looked up, once for each kind, and go
   };
   const findings = lint(compilePolicy(result.checked, { namesakes }));
   assert.deepEqual(findings.map(({ kind, level, message }) => [kind, level, message]), [
-    ["same-id", "note", `Whether other users ${CANNOT}`],
-    ["same-id", "note", `Whether other groups ${CANNOT}`],
+    ["same-id", "note", `Cannot check whether other users ${CANNOT}`],
+    ["same-id", "note", `Cannot check whether other groups ${CANNOT}`],
   ]);
   assert.equal(asked, 2);
 });
 
-test("lint() tells cgroup globs that match what others name", () => {
+test("lint() reports cgroup globs that match groups which users can name", () => {
   const said = (cgroup: string, rest: object = {}, not = false) => {
     const when = not ? { not: { cgroup }, ...rest } : { cgroup, ...rest };
     const effect = not ? { deny: true as const } : { allow: true as const };
@@ -372,7 +373,7 @@ test("lint() tells cgroup globs that match what others name", () => {
   assert.ok(!denied.some(({ kind }) => kind === "forgeable"));
 });
 
-test("lint() tells cgroup globs that match what containers and services name", () => {
+test("lint() reports cgroup globs that match groups which containers and services can name", () => {
   const isForgeable = (cgroup: string) =>
     lint(compile(rule("r", { when: { cgroup }, allow: true })))
       .some(({ kind }) => kind === "forgeable");
@@ -402,7 +403,7 @@ test("lint() tells cgroup globs that match what containers and services name", (
   }
 });
 
-test("lint() tells who evades a rule that keeps out by groups", () => {
+test("lint() reports rules that deny by groups which a peer can leave", () => {
   const found = (when: Condition, effect: { deny: true } | { allow: true } = { deny: true }) =>
     lint(compile(rule("r", { when, ...effect })))
       .flatMap(({ kind, level }) => kind === "evadable" ? [level] : []).join();
@@ -428,7 +429,7 @@ test("lint() tells who evades a rule that keeps out by groups", () => {
   assert.match(messages[1]!, /subordinate gids .* Allow by uid or group instead$/);
 });
 
-test("lint() tells rules that take a process of a container for one of the host", () => {
+test("lint() reports rules that match processes in containers like those of the host", () => {
   const found = (when: Condition, effect: { deny: true } | { allow: true } = { allow: true }) =>
     lint(compile(rule("r", { when, ...effect })))
       .flatMap(({ kind, level }) => kind === "container" ? [level] : []).join();
@@ -457,7 +458,7 @@ test("lint() tells rules that take a process of a container for one of the host"
   }
 });
 
-test("lint() tells ids that systemd gives to one service after the other", () => {
+test("lint() reports ids that systemd reuses for services", () => {
   const found = (when: Condition) =>
     lint(compile(rule("r", { when, allow: true })))
       .flatMap(({ kind, level }) => kind === "recycled" ? [level] : []).join();
@@ -477,10 +478,13 @@ test("lint() tells ids that systemd gives to one service after the other", () =>
     { ...resolve, uid: () => 63000 },
   );
   assert.ok("checked" in named);
-  assert.match(lint(compilePolicy(named.checked))[0]!.message, /uid 63000, which systemd gives/);
+  assert.match(
+    lint(compilePolicy(named.checked))[0]!.message,
+    /tests uid 63000, which systemd gives/,
+  );
 });
 
-test("lint() tells where an unknown fact makes way for a rule that gives more", () => {
+test("lint() reports an exception that an unknown fact bypasses", () => {
   const web: RuleDocument = {
     name: "web",
     when: { uid: 5, unit: "web.service" },
@@ -494,7 +498,7 @@ test("lint() tells where an unknown fact makes way for a rule that gives more", 
   assert.deepEqual([finding!.rule, finding!.level], ["web", "warning"]);
   assert.match(
     finding!.message,
-    /^Where unit is unknown, rule "web" does not match, and rule "wider"/,
+    /^If unit is unknown, rule "web" does not match, and rule "wider" gives more/,
   );
   const { peer, action } = finding!.example!;
   const decision = compile(web, wider).decide(peer, { action });
@@ -522,7 +526,7 @@ test("lint() tells where an unknown fact makes way for a rule that gives more", 
   assert.equal(found(rule("ids", { when: { uid: 5 }, allow: "read" }), wider).length, 0);
 });
 
-test("lint() tells where a hash is asked for of whoever connects", () => {
+test("lint() reports rules that hash the executable of every peer", () => {
   const exeSha256 = "0".repeat(64);
   const isSlow = (when: Condition) =>
     lint(compile(rule("r", { when, allow: true }))).some(({ kind }) => kind === "slow");
@@ -546,7 +550,7 @@ test("lint() tells where a hash is asked for of whoever connects", () => {
   ) assert.ok(!isSlow(when), JSON.stringify(when));
 });
 
-test("lint() and who() of ten thousand rules", () => {
+test("lint() and who() analyse ten thousand rules", () => {
   const many = Array.from({ length: 10_000 }, (_, at): RuleDocument =>
     rule(`rule ${at}`, {
       when: at % 3 === 0 ? { uid: at } : { uid: 20_000 + at, gid: at },
@@ -558,7 +562,7 @@ test("lint() and who() of ten thousand rules", () => {
   assert.equal(who(policy).clauses.length > 3000, true);
 });
 
-test("equivalent() tells policies that differ from those that are only written otherwise", () => {
+test("equivalent() distinguishes policies that differ from those that are only written differently", () => {
   const of = (...rules: readonly Omit<RuleDocument, "name">[]) =>
     compile(...rules.map((each, at) => rule(`r${at}`, each)));
   const people = { when: { uid: "1-9" }, allow: ["a", "b"] };
@@ -590,7 +594,7 @@ test("equivalent() tells policies that differ from those that are only written o
     assert.deepEqual([found.peer, found.action], [peer, action]);
     assert.notDeepEqual(found.before.grants, found.after.grants);
   }
-  // Rules that begin and end alike are left out of the comparison, and no others.
+  // Only equal rules at the beginning and at the end are skipped by the comparison.
   const [one, two, three] = [1, 2, 3].map((uid) => ({ when: { uid }, allow: `${uid}` }));
   const twice = { when: { uid: [1, 1] }, allow: "1" };
   for (const [more, fewer] of [[of(one!, two!, three!), of(twice, two!)]] as const) {
@@ -602,7 +606,7 @@ test("equivalent() tells policies that differ from those that are only written o
   const all = of({ when: { unit: "x" }, allow: true }, others);
   assert.deepEqual(equivalent(all, of({ allow: true }))!.peer, {}, "an unknown unit is neither");
   assert.equal(equivalent(of({ when: { unit: "x" }, deny: true }, others), of(others)), undefined);
-  // A label that keeps out also means stacks and children, which one that lets in does not.
+  // A label in a denying condition also matches stacks and children; in an allowing one it does not.
   const either = of({ when: { label: "x" }, allow: true }, {
     when: { not: { label: "x" } },
     allow: true,
@@ -610,7 +614,7 @@ test("equivalent() tells policies that differ from those that are only written o
   assert.match(equivalent(either, of({ allow: true }))!.peer.label!, /^x\/\//);
 });
 
-test("what can be combined in too many ways is said to be so, and does not hang", () => {
+test("lint(), who() and equivalent() report conditions with too many combinations, and end", () => {
   const fields = ["exe", "unit", "cgroup", "label"] as const;
   const any = (at: number) =>
     Array.from({ length: 6 }, (_, i) => ({ [fields[at % 4]!]: `**${at}*${i}**` }));
@@ -630,25 +634,25 @@ test("what can be combined in too many ways is said to be so, and does not hang"
   const findings = lintRules(rules, { named: [], namesakes: () => [], where: undefined }, little());
   assert.deepEqual(about(findings.filter(({ kind }) => kind !== "forgeable")), [
     ...hard.map(({ name }) => `unsettled ${name}`),
-    "never again", // whatever the hard ones are about
+    "never again", // whatever the hard rules match
     "contradiction nobody",
     "unsettled last",
   ]);
   assert.equal(findings.filter(({ kind }) => kind === "forgeable").length, hard.length + 1);
   const unsettled = findings.find(({ kind }) => kind === "unsettled")!;
   assert.deepEqual([unsettled.level, unsettled.path], ["warning", ["rules", 1]]);
-  assert.match(unsettled.message, /^Not all was found out about rule "hard 0": .* too many ways$/);
+  assert.match(unsettled.message, /^Rule "hard 0" was not analysed completely: .* too many ways$/);
   const cannot = (what: string) => ({
     code: "ERR_UCRED_POLICY",
-    message: `Cannot ${what}: the conditions of rule "hard 0" and of those before it ` +
+    message: `Cannot ${what}: the conditions of rule "hard 0" and of earlier rules ` +
       "can be combined in too many ways",
   });
-  assert.throws(() => whoCan(rules, undefined, little()), cannot("tell who can"));
+  assert.throws(() => whoCan(rules, undefined, little()), cannot("list who may do it"));
   assert.throws(() => difference(rules, [], little()), cannot("compare the policies"));
   assert.throws(() => difference([], rules, little()), cannot("compare the policies"));
 });
 
-test("who() and equivalent() end where the parts are too many, though each rule is simple", () => {
+test("who() and equivalent() end when simple rules have too many combinations", () => {
   const simple = Array.from({ length: 1000 }, (_, at): RuleDocument =>
     rule(`r${at}`, {
       when: { uid: `${at * 37 % 5000}-${at * 37 % 5000 + 900}`, gid: `${at * 91 % 5000}-6000` },
@@ -657,7 +661,7 @@ test("who() and equivalent() end where the parts are too many, though each rule 
   const rules = rulesOf(...simple);
   const rotated = rulesOf(...simple.slice(1), simple[0]!, rule("last", { allow: "y" }));
   const tooMany =
-    /^Cannot [a-z ]+: the conditions( of rule "r\d+" and of those before it)? can be combined in/;
+    /^Cannot [a-z ]+: the conditions( of rule "r\d+" and of earlier rules)? can be combined in/;
   const ask = (question: (budget: Budget) => unknown, kind: "steps" | "cells") => {
     const refusals: string[] = [];
     for (let size = 1024;; size *= 2) {
@@ -681,12 +685,12 @@ test("who() and equivalent() end where the parts are too many, though each rule 
     ) {
       const refusals = ask(question, kind);
       assert.match(refusals.at(-1)!, tooMany);
-      assert.ok(refusals.length > 5, "what it takes is counted");
+      assert.ok(refusals.length > 5, "the cost is counted");
     }
   }
 });
 
-test("lint() tells a few of very many names, and the beginning of what is very long", () => {
+test("lint() lists a few of many names, and cuts off long texts", () => {
   const users = Object.fromEntries(Array.from({ length: 2000 }, (_, at) => [`user${at}`, 7]));
   const named = { ...resolve, uid: (name: string) => users[name] };
   const user = Object.keys(users);
@@ -703,14 +707,17 @@ test("lint() tells a few of very many names, and the beginning of what is very l
   const findings = lint(compilePolicy(result.checked, { namesakes }));
   const same = findings.filter(({ kind }) => kind === "same-id");
   assert.deepEqual([same.length, asked], [2000, 1]);
-  assert.match(same[0]!.message, /has the uid of ("user\d", ){4}"user5" as well, 7:/);
-  assert.match(same[3]!.message, /has the uid of "user0", "user1", "user2", "user4", "user5" as/);
+  assert.match(same[0]!.message, /has the same uid as ("user\d", ){4}"user5", 7:/);
+  assert.match(
+    same[3]!.message,
+    /has the same uid as "user0", "user1", "user2", "user4", "user5",/,
+  );
   const never = findings.find(({ kind }) => kind === "never")!;
   assert.ok(never.message.length < 1000 && never.message.includes("x…"));
   assert.equal(never.example?.action, exe);
 });
 
-test("who() reads well", () => {
+test("String(who()) has a line for each clause, with its rule and grants", () => {
   const policy = compile(
     rule("blocked", { when: { group: "users" }, deny: true }),
     rule("root", { when: { uid: 0 }, allow: "full" }),

@@ -33,7 +33,7 @@ function problemsOf(document: unknown): readonly Problem[] {
 const allows = (when: Condition, peer: PlainPeer) =>
   compile({ name: "r", when, allow: true }).decide(peer).allowed;
 
-test("the first rule that matches decides; where none does, the answer is no", () => {
+test("decide() uses the first rule that matches, and denies without a match", () => {
   const policy = compile(
     { name: "root", when: { uid: 0 }, allow: "full" },
     { name: "contractors never", when: { group: "docker" }, deny: "Use the bastion" },
@@ -53,7 +53,7 @@ test("the first rule that matches decides; where none does, the answer is no", (
   assert.equal(compile().decide({ uid: 0 }).allowed, false, "no rules at all");
 });
 
-test("ids are unsigned 32-bit, and ranges have both ends in", () => {
+test("decide() matches unsigned 32-bit ids, and ranges include both ends", () => {
   for (const uid of [0, 4000000000, 4294967294]) assert.ok(allows({ uid }, { uid }));
   for (const [uid, allowed] of [[999, false], [1000, true], [1999, true], [2000, false]] as const) {
     assert.equal(allows({ uid: "1000-1999" }, { uid }), allowed, String(uid));
@@ -62,14 +62,14 @@ test("ids are unsigned 32-bit, and ranges have both ends in", () => {
   assert.ok(!allows({ uid: 0 }, { uid: 4294967296 }));
 });
 
-test("group is the primary or a supplementary one; gid the primary alone", () => {
+test("decide() matches group with the primary and supplementary groups, and gid with the primary one", () => {
   assert.ok(allows({ group: "docker" }, { gid: 3, groups: [] }));
   assert.ok(allows({ group: "docker" }, { gid: 9, groups: [1, 3] }));
   assert.ok(!allows({ group: "docker" }, { gid: 9, groups: [1] }));
   assert.ok(!allows({ gid: 3 }, { gid: 9, groups: [3] }));
 });
 
-test("texts are anchored globs; a fact that is known to be none matches no text", () => {
+test("decide() matches texts by anchored globs, and no glob when the fact is none", () => {
   const process = { exe: "/usr/bin/node", unit: null };
   assert.ok(allows({ exe: "/usr/bin/*" }, { process }));
   assert.ok(allows({ exe: "/usr/**" }, { process }));
@@ -81,7 +81,7 @@ test("texts are anchored globs; a fact that is known to be none matches no text"
   assert.ok(!allows({ not: { unit: "**" } }, { process: {} }), "an unknown unit may be any");
 });
 
-test("what is unknown does not allow, and does deny", () => {
+test("decide() denies when a fact of an allowing or denying rule is unknown", () => {
   const peer = { uid: 1, process: {} };
   assert.ok(!allows({ exe: "**" }, peer));
   assert.ok(!allows({ not: { exe: "/bin/evil" } }, peer));
@@ -91,12 +91,12 @@ test("what is unknown does not allow, and does deny", () => {
   );
   const { allowed, rule, unknown, reason } = policy.decide(peer);
   assert.deepEqual([allowed, rule, unknown], [false, "never", ["exe"]]);
-  assert.equal(reason, 'Rule "never" denies whom it may be about: No; unknown: exe');
+  assert.equal(reason, 'Rule "never" may match, and denies it: No; unknown: exe');
   assert.ok(policy.decide({ uid: 2, process: {} }).allowed, "it is not about uid 2");
   assert.ok(!policy.decide({ process: {} }).allowed, "it may be about an unknown uid");
 });
 
-test("sameUser, sameNamespaces and unchanged", () => {
+test("decide() tests sameUser, sameNamespaces and unchanged", () => {
   assert.ok(
     allows({ sameUser: true }, { uid: OWN_UID }) && !allows({ sameUser: true }, { uid: 0 }),
   );
@@ -114,7 +114,7 @@ test("sameUser, sameNamespaces and unchanged", () => {
   assert.ok(!allows({ unchanged: true }, {}) && !allows({ unchanged: true }, { unchanged: false }));
 });
 
-test("needsPin tells whether a rule asks for what only a pinned peer has", () => {
+test("needsPin is true when a rule tests a fact that only a pinned peer has", () => {
   const needs = (when: Condition) => compile({ name: "r", when, allow: true }).needsPin;
   const none: Condition[] = [{ uid: 1 }, { gid: 1 }, { group: "docker" }, { label: "x" }];
   const pinned: Condition[] = [{ exe: "/x" }, { exeSha256: "0".repeat(64) }, { unit: "x" }];
@@ -130,7 +130,7 @@ test("needsPin tells whether a rule asks for what only a pinned peer has", () =>
   assert.equal(compile({ name: "all", allow: true }).needsPin, false);
 });
 
-test("actions are globs; a rule with actions is about no decision without one", () => {
+test("decide() matches actions by globs, and no rule with actions when there is no action", () => {
   const policy = compile(
     { name: "no secrets", actions: "GET /secrets/**", deny: true },
     { name: "reader", when: { uid: 1 }, actions: ["GET /**", "HEAD /**"], allow: "read" },
@@ -144,7 +144,7 @@ test("actions are globs; a rule with actions is about no decision without one", 
   ]);
 });
 
-test("admits() is false only where no action could be allowed", () => {
+test("admits() is false only if no action could be allowed", () => {
   const policy = compile(
     { name: "blocked", when: { uid: 3 }, deny: true },
     { name: "one less", actions: "GET /x", deny: true },
@@ -163,7 +163,7 @@ test("admits() is false only where no action could be allowed", () => {
   );
 });
 
-test("explain() tells rule by rule what held, what came close, and what is unknown", () => {
+test("explain() reports for each rule the conditions that held, near misses and unknown facts", () => {
   const policy = compile(
     { name: "root", when: { uid: 0 }, allow: "full" },
     { name: "writers", when: { uid: "1-5", group: "docker" }, actions: "PUT *", allow: "write" },
@@ -213,7 +213,7 @@ test("explain() tells rule by rule what held, what came close, and what is unkno
   );
 });
 
-test("explain() says as a sentence what would have to be so", () => {
+test("explain() writes a near miss as a sentence", () => {
   const process = { unit: "a.service", namespaces: { pid: { ours: false } } };
   const peer = { uid: 1, gid: 9, groups: [3], unchanged: false, process };
   const cases: readonly (readonly [Condition, string | undefined])[] = [
@@ -256,7 +256,7 @@ test("explain() says as a sentence what would have to be so", () => {
   }
 });
 
-test("a label without a mode is one with any mode, and a deny misses no stack and no child", () => {
+test("decide() matches a label without a mode in any mode, and denies stacks and children as well", () => {
   const decide = (when: Condition, effect: { deny: true } | { allow: true }, label: string) =>
     compile({ name: "r", when, ...effect }, { name: "rest", allow: "rest" })
       .decide({ label }).grants.length === 0;
@@ -298,7 +298,7 @@ test("a label without a mode is one with any mode, and a deny misses no stack an
   assert.ok(!decide({ label: selinux }, deny, `${selinux}:c1`));
 });
 
-test("explain() does not wish for a gid against its own condition on groups", () => {
+test("explain() suggests no gid that would break the rule's condition on groups", () => {
   const when = { not: { group: "docker" }, gid: GROUPS["docker"]! };
   const policy = compile({ name: "r", when, allow: true });
   for (const [gid, groups] of [[3, []], [5, [3]], [5, []]] as const) {
@@ -306,7 +306,7 @@ test("explain() does not wish for a gid against its own condition on groups", ()
   }
 });
 
-test("explain() says of no uid, gid and group that it would do where it would not", () => {
+test("explain() suggests only ids that make the rule match", () => {
   let said = 0;
   fc.assert(
     fc.property(condition, peer, (when, peer) => {
@@ -334,7 +334,7 @@ test("explain() says of no uid, gid and group that it would do where it would no
   assert.ok(said > 20 || RUNS.numRuns < 1000, `${said}`);
 });
 
-test("explain() says why a fact is unknown, where the peer knows", () => {
+test("explain() reports why a fact is unknown, if the peer knows", () => {
   const reason = (message: string) => ({
     state: "unknown",
     reason: new UcredError("ERR_UCRED_SYSCALL", message, { hint: "" }),
@@ -364,7 +364,7 @@ test("explain() says why a fact is unknown, where the peer knows", () => {
   assert.match(String(policy.explain({ uid: 5 })), /label x: unknown \(label is not known\)/);
 });
 
-test("everything that is wrong is said, with where and what instead", () => {
+test("checkPolicy() reports every problem, with its path and a suggestion", () => {
   const problems = problemsOf({
     version: 2,
     extra: 1,
@@ -404,7 +404,7 @@ test("everything that is wrong is said, with where and what instead", () => {
   }
 });
 
-test("a field without a value is an error, never a condition less", () => {
+test("checkPolicy() rejects a field without a value", () => {
   const wrong: object[] = [
     { name: "r", when: undefined, allow: true },
     { name: "r", when: { uid: undefined }, allow: true },
@@ -431,7 +431,7 @@ test("decide() agrees with the naive evaluator", () => {
   );
 });
 
-test("admits() is false only where decide() allows nothing", () => {
+test("admits() is false only if decide() allows no action", () => {
   fc.assert(
     fc.property(rules, peer, fc.array(text), (rules, peer, actions) => {
       const policy = compile(...rules);
@@ -444,7 +444,7 @@ test("admits() is false only where decide() allows nothing", () => {
   );
 });
 
-test("explain() names the rule that decides, and no other", () => {
+test("explain() marks only the deciding rule as decided", () => {
   fc.assert(
     fc.property(rules, peer, fc.option(text, { nil: undefined }), (rules, peer, action) => {
       const policy = compile(...rules);
@@ -460,7 +460,7 @@ test("explain() names the rule that decides, and no other", () => {
   );
 });
 
-test("globs agree with regular expressions", () => {
+test("compileGlob() agrees with regular expressions", () => {
   fc.assert(
     fc.property(glob, text, (glob, text) => {
       const matched = allows({ label: glob }, { label: text });
@@ -470,7 +470,7 @@ test("globs agree with regular expressions", () => {
   );
 });
 
-test("very many overlapping ranges are decided alike, in little memory", () => {
+test("decide() agrees with the naive evaluator for many overlapping ranges, in little memory", () => {
   const rules = Array.from({ length: 3000 }, (_, at): RuleDocument => ({
     name: `r${at}`,
     when: { uid: `${at}-${100_000 - at}`, gid: at },
@@ -483,7 +483,7 @@ test("very many overlapping ranges are decided alike, in little memory", () => {
   }
 });
 
-test("ids of several kinds find a rule, each way and in its place", () => {
+test("decide() finds rules by uid, gid and group in their order", () => {
   const policy = compile(
     { name: "first", when: { any: [{ uid: 7 }, { group: "docker" }] }, deny: true },
     { name: "second", when: { all: [{ any: [{ gid: 4 }, { uid: "5-50" }] }] }, allow: "second" },

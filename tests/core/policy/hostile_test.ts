@@ -29,7 +29,7 @@ function defineAll(document: unknown): RulePolicy {
 
 const nest = (depth: number): Condition => depth === 0 ? { uid: 0 } : { not: nest(depth - 1) };
 
-test("a document that changes later changes no policy", () => {
+test("definePolicy() copies the document, so later changes have no effect", () => {
   const actions = ["GET /x"];
   const allow = ["read"];
   const when = { label: ["a"], any: [{ uid: [1] }] };
@@ -59,7 +59,7 @@ test("a document that changes later changes no policy", () => {
   assert.throws(() => (who(policy, "GET /x").clauses[0]!.grants as string[]).push("admin"));
 });
 
-test("each field of a document is read once", () => {
+test("checkPolicy() reads each field of a document once", () => {
   let reads = 0;
   const rule = {
     name: "r",
@@ -71,7 +71,7 @@ test("each field of a document is read once", () => {
   assert.equal(reads, 1);
 });
 
-test("what a document seems to have from elsewhere counts for nothing", () => {
+test("checkPolicy() ignores inherited fields of a document", () => {
   const prototype = Object.prototype as { allow?: true; when?: object };
   prototype.allow = true;
   try {
@@ -88,7 +88,7 @@ test("what a document seems to have from elsewhere counts for nothing", () => {
   }
 });
 
-test("what is no plain data is refused", () => {
+test("checkPolicy() rejects objects that are not plain data", () => {
   class Rule {
     name = "r";
     allow = true;
@@ -117,7 +117,7 @@ test("what is no plain data is refused", () => {
   assert.throws(() => defineAll({ version: 1n, rules: [] }), { message: /^version: .* not 1n$/ });
 });
 
-test("objects without a prototype are as good as others", () => {
+test("checkPolicy() accepts objects without a prototype", () => {
   const bare = (fields: object) => Object.assign(Object.create(null), fields);
   const rules = [
     bare({ name: "a", when: bare({ any: [bare({ uid: 0 })] }), allow: true }),
@@ -127,7 +127,7 @@ test("objects without a prototype are as good as others", () => {
   assert.deepEqual([0, 5, 10].map((uid) => policy.decide({ uid }).rule), ["a", undefined, "b"]);
 });
 
-test("a document without an end, or too large, is refused", () => {
+test("checkPolicy() rejects cyclic and oversized documents", () => {
   const itself: { not?: unknown } = {};
   itself.not = itself;
   const twice: { any?: unknown[] } = {};
@@ -156,7 +156,7 @@ const NOBODY: readonly unknown[] = [
   ...[true, false, null, {}, new Number(1000), new Date(0)],
 ];
 
-test("an id of a peer that is no id is unknown", () => {
+test("decide() treats an id outside of uint32 as unknown", () => {
   const deny = compile(
     { name: "no", when: { uid: 1000 }, deny: true },
     { name: "gids", when: { any: [{ gid: 1000 }] }, deny: true },
@@ -181,7 +181,7 @@ test("an id of a peer that is no id is unknown", () => {
   assert.equal(compile({ name: "r", when: { uid: 0 }, allow: true }).decide({ uid: -0 }).rule, "r");
 });
 
-test("groups that are no list are unknown, and a list with one that is no id may lack some", () => {
+test("decide() treats groups as unknown when they are not a list, and as incomplete when one is not an id", () => {
   const deny = compile(
     { name: "no", when: { group: "docker" }, deny: true },
     { name: "all", allow: true },
@@ -205,7 +205,7 @@ test("groups that are no list are unknown, and a list with one that is no id may
   assert.deepEqual(ask(Array(3)), [false, "groups", false]);
 });
 
-test("a group condition is unknown where the gid is", () => {
+test("decide() treats a group condition as unknown when the gid is unknown", () => {
   const policy = compile(
     { name: "never", when: { group: "docker" }, deny: true },
     { name: "nested", when: { any: [{ group: "users" }] }, deny: true },
@@ -222,7 +222,7 @@ test("a group condition is unknown where the gid is", () => {
   assert.ok(inside.decide({ groups: [3] }).allowed, "it is in it whatever the gid");
 });
 
-test("what may stand for other ids is unknown, and no group of such a list is certain", () => {
+test("decide() treats ambiguous ids as unknown, and trusts no group of an ambiguous list", () => {
   const uid = compile({ name: "r", when: { uid: 65534 }, allow: true });
   const gid = compile({ name: "r", when: { gid: 65534 }, allow: true });
   const group = compile({ name: "r", when: { group: "none" }, allow: true });
@@ -253,7 +253,7 @@ test("what may stand for other ids is unknown, and no group of such a list is ce
   for (const none of [[], null, undefined]) assert.equal(ask(uid, none), true);
 });
 
-test("texts, truths and namespaces of another type are unknown", () => {
+test("decide() treats facts of another type as unknown", () => {
   const ask = (when: Condition, peer: unknown) => {
     const yes = compile({ name: "r", when, allow: true }).decide(peer as PlainPeer).allowed;
     const no = compile({ name: "r", when: { not: when }, allow: true }).decide(peer as PlainPeer);
@@ -283,7 +283,7 @@ test("texts, truths and namespaces of another type are unknown", () => {
   }
 });
 
-test("cgroup, container and exeSha256 decide, each alone, and what is unknown denies", () => {
+test("decide() tests cgroup, container and exeSha256 each alone, and denies when they are unknown", () => {
   const right = { cgroup: "/a/b", container: "c1", exeSha256: "a".repeat(64) };
   const facts: Condition = { cgroup: "/a/*", container: "c*", exeSha256: right.exeSha256 };
   const policy = compile({ name: "r", when: facts, allow: true });
@@ -312,13 +312,13 @@ test("cgroup, container and exeSha256 decide, each alone, and what is unknown de
   }
 });
 
-test("so many conditions that no call takes them as arguments are as good as few", () => {
+test("decide() evaluates more conditions than a call can take as arguments", () => {
   const any = Array(200_000).fill({ uid: 5 });
   const policy = define({ name: "r", when: { any, gid: 7 }, allow: true });
   assert.deepEqual([5, 6].map((uid) => policy.decide({ uid, gid: 7 }).allowed), [true, false]);
 });
 
-test("of a peer each fact is read once at most, and none that nobody asked for", () => {
+test("decide() reads each fact of a plain peer at most once, and only facts that a rule tests", () => {
   const read = new Map<string, number>();
   const counting = (of: object, prefix: string): object =>
     new Proxy(of, {
@@ -371,7 +371,7 @@ test("of a peer each fact is read once at most, and none that nobody asked for",
   assert.equal(decision.rule, "n");
 });
 
-test("of a Peer each fact is asked for once at most, however many rules ask", () => {
+test("decide() reads each fact of a Peer at most once for any number of rules", () => {
   const asked: string[] = [];
   const counting = <T extends object>(name: string, values: T): T =>
     Object.defineProperties(
@@ -454,7 +454,7 @@ test("of a Peer each fact is asked for once at most, however many rules ask", ()
   assert.throws(() => twice.decide(peerOf(broken, none)), TypeError);
 });
 
-test("nothing of the process is read for a rule that what is unknown has settled", () => {
+test("decide() reads no fact of the process once unknown facts have settled the rule", () => {
   const hash = "0".repeat(64);
   const dear: Condition = { any: [{ exeSha256: hash }, { exe: "/a", sameNamespaces: "pid" }] };
   /** What a decision reads of the process of a peer with unknown ids, and what it could not know. */
@@ -497,7 +497,7 @@ test("nothing of the process is read for a rule that what is unknown has settled
   assert.deepEqual(ask({ uid: 990, label: "x" }, allow, { label: "y" }), ["", undefined, ""]);
 });
 
-test("what all objects seem to have counts for nothing in a peer, and in what is asked of it", () => {
+test("decide() ignores fields of Object.prototype in peers and options", () => {
   const policy = compile(
     { name: "root", when: { uid: 0 }, allow: true },
     { name: "gid", when: { gid: 5 }, allow: true },
@@ -553,7 +553,7 @@ test("what all objects seem to have counts for nothing in a peer, and in what is
   }
 });
 
-test("a decision is about a peer, and an action that is a text", () => {
+test("decide() throws a TypeError when the peer is not an object or the action not a text", () => {
   const policy = compile({ name: "all", allow: true });
   for (const peer of [undefined, null]) {
     assert.throws(() => policy.decide(peer as never), TypeError);
@@ -565,7 +565,7 @@ test("a decision is about a peer, and an action that is a text", () => {
   }
 });
 
-test("a name has an id of somebody, or the policy is wrong", () => {
+test("checkPolicy() rejects a name that resolves to no id", () => {
   const rules = [{
     name: "r",
     when: { any: [{ user: "ghost" }, { group: "ghost" }] },
@@ -581,12 +581,12 @@ test("a name has an id of somebody, or the policy is wrong", () => {
   }
   for (const id of NOBODY) {
     if (id === null) continue;
-    assert.match(ask(id).join("\n"), /^user "ghost" has the id .*, which is nobody's\ngroup/);
+    assert.match(ask(id).join("\n"), /^user "ghost" has the id .*, which is not an id\ngroup/);
   }
   assert.deepEqual(ask(7), []);
 });
 
-test("the schema's patterns have the characters that mislead, and no others", () => {
+test("the schema's patterns exclude exactly the misleading characters", () => {
   const seen = new RegExp(SEEN_PATTERN, "u");
   const plain = new RegExp(PLAIN_PATTERN, "u");
   for (let code = 0; code < 0x110000; code++) {

@@ -46,7 +46,7 @@ for (
     "ids all over the place": sequence(5000, (i) => Math.imul(i, 0x85ebca6b) >>> 0),
   })
 ) {
-  test(`IdIndex finds each single id, and no other: ${name}`, () => {
+  test(`IdIndex finds exactly the rules of each single id: ${name}`, () => {
     const index = indexOf(ids);
     for (const [position, id] of ids.entries()) {
       assert.deepEqual(found(index, id), { first: 2 * position + 1, asked: [2 * position] });
@@ -75,7 +75,7 @@ const RANGES: { readonly [shape: string]: (at: number) => readonly [number, numb
 };
 
 for (const [shape, rangeOf] of Object.entries(RANGES)) {
-  test(`IdIndex asks no rule that an earlier one makes useless, however ranges overlap: ${shape}`, () => {
+  test(`IdIndex skips rules behind an unconditional one, however ranges overlap: ${shape}`, () => {
     const ranges = sequence(10_000, (at) => at).map(rangeOf);
     const index = new IdIndex(
       ranges.map(([first, last], position) => ({
@@ -92,7 +92,7 @@ for (const [shape, rangeOf] of Object.entries(RANGES)) {
   });
 }
 
-test("IdIndex finds what looking at each rule finds, also where ranges overlap too much to be listed", () => {
+test("IdIndex agrees with a scan of all rules, also when too many ranges overlap", () => {
   // Each base is doubled to so many rules that there is no more room to list them.
   const id = fc.oneof(fc.nat(300), fc.constantFrom(65534, 2 ** 31, MOST - 1, MOST));
   const range = fc.tuple(id, id).map(([a, b]) => ({ first: Math.min(a, b), last: Math.max(a, b) }));

@@ -1,4 +1,4 @@
-/** What conditions are matched with: sets of ids, guards of rules, globs; each beside a naive twin. */
+/** Tests of id sets, id conditions of rules and globs, each against a naive implementation. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -13,7 +13,7 @@ const id = fc.oneof(fc.nat(40), fc.integer({ min: 2 ** 32 - 20, max: 2 ** 32 - 2
 const range = fc.tuple(id, id).map(([a, b]) => ({ first: Math.min(a, b), last: Math.max(a, b) }));
 const ranges = fc.array(range, { maxLength: 12 });
 
-test("hasId() finds the ids of a united set, and no other", () => {
+test("hasId() finds exactly the ids of a united set", () => {
   fc.assert(
     fc.property(ranges, id, (ranges, id) => {
       const united = unite(ranges);
@@ -47,7 +47,7 @@ const label: CheckedCondition = { kind: "label", globs: ["x"], text: "" };
 const any = (...of: CheckedCondition[]): CheckedCondition => ({ kind: "any", of });
 const all = (...of: CheckedCondition[]): CheckedCondition => ({ kind: "all", of });
 
-test("guardsOf() unites the guards of an `any`, and has none where one of it has none", () => {
+test("idConditionsOf() unites the id conditions of an `any`, and is undefined when one has none", () => {
   const kinds = (condition: CheckedCondition) => idConditionsOf(condition)?.map(({ kind }) => kind);
   assert.deepEqual(kinds(any(uid(1), group(2), all(label, uid(3)))), ["uid", "group", "uid"]);
   assert.equal(kinds(any(uid(1), label)), undefined);
@@ -56,7 +56,7 @@ test("guardsOf() unites the guards of an `any`, and has none where one of it has
   assert.deepEqual(kinds(all(group(2), any(uid(1), uid(4)))), ["uid", "uid"], "uids are one's own");
 });
 
-test("a glob matches what its regular expression does", () => {
+test("compileGlob() agrees with its regular expression", () => {
   const piece = fc.constantFrom("*", "**", "a", "b", "/", "ab", ".", "\u{1f980}");
   const glob = fc.array(piece, { maxLength: 8 }).map((pieces) => pieces.join(""));
   const text = fc.array(fc.constantFrom("a", "b", "/", ".", "\n", "\u{1f980}"), { maxLength: 10 })
@@ -76,7 +76,7 @@ test("a glob matches what its regular expression does", () => {
   assert.ok(matches > 50 || cases(5000) < 5000);
 });
 
-test("a glob with many stars matches what its regular expression does, in long texts", () => {
+test("compileGlob() agrees with its regular expression for many stars and long texts", () => {
   for (
     const [glob, text, expected] of [
       ["*a/*b/**c*", "xa/xb/x/y/cz", true],
@@ -109,7 +109,7 @@ function looksOf(run: () => void): number {
   return looks;
 }
 
-test("a glob that begins with a star looks at a long text a few times, not at each letter", () => {
+test("compileGlob() scans a long text a few times only, when the glob begins with a star", () => {
   const globs = Array.from({ length: 40 }, (_, at) => compileGlob(`* /a${at}/**`));
   const text = `GET /${"x".repeat(60_000)}`;
   const looks = looksOf(() => assert.ok(!globs.some((test) => test(text))));
@@ -120,7 +120,7 @@ test("a glob that begins with a star looks at a long text a few times, not at ea
   assert.ok(all <= 10 * 30_000, `${all}`);
 });
 
-test("a glob's beginning and end are looked at first, and do not share letters", () => {
+test("compileGlob() checks the beginning and the end first, and they do not overlap", () => {
   for (
     const [glob, text, expected] of [
       ["ab*ba", "aba", false],

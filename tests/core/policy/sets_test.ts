@@ -22,7 +22,7 @@ const range = fc.tuple(fc.constantFrom(...edges), fc.constantFrom(...edges))
   .map(([a, b]): IdRange => ({ first: Math.min(a, b), last: Math.max(a, b) }));
 const ranges = fc.array(range, { maxLength: 6 });
 
-test("unite(), intersect(), join() and others() have the ids that they should, in order, apart", () => {
+test("unite(), intersect(), join() and others() return the right ids as ascending ranges that do not touch", () => {
   const all = [...new Set(edges.flatMap((id) => [id - 1, id, id + 1]))]
     .filter((id) => id >= 0 && id <= LAST);
   const isTidy = (set: readonly IdRange[]) =>
@@ -63,7 +63,7 @@ const isIn = (set: Texts, text: string) =>
   set.in.every((globs) => globs.some((glob) => globMatches(glob, text))) &&
   !set.out.some((glob) => globMatches(glob, text));
 
-test("findText() finds a text wherever there is one, and it is in the set", () => {
+test("findText() finds a text of the set if and only if there is one", () => {
   fc.assert(
     fc.property(texts, fc.integer({ min: 4, max: 30 }), (set, bits) => {
       let found: string | undefined;
@@ -91,7 +91,7 @@ test("hasText() agrees with regular expressions", () => {
   );
 });
 
-test("findText() sees what is simple without a search", () => {
+test("findText() decides simple sets without a search", () => {
   const find = (wanted: readonly string[][], out: readonly string[] = []) =>
     findText({ in: wanted, out }, new Budget(1500, 0)); // nothing of a search can be kept
   assert.equal(find([["/usr/bin/*"], ["/usr/**", "/opt/**"]]), "/usr/bin/");
@@ -107,7 +107,7 @@ test("findText() sees what is simple without a search", () => {
   assert.throws(() => find([["*a"], ["b*"]]), BudgetExceeded);
 });
 
-test("a budget is what is left, and parts of it are taken from it", () => {
+test("Budget counts what is left, and attempts take their steps from it", () => {
   const budget = new Budget(1000, 100);
   budget.spend(1);
   assert.throws(() => budget.spend(1000), BudgetExceeded);
@@ -116,17 +116,21 @@ test("a budget is what is left, and parts of it are taken from it", () => {
   assert.throws(() => budget.keep(41), BudgetExceeded);
   budget.keep(-10);
   assert.deepEqual([budget.steps, budget.cells], [700, 50]);
-  const asked = budget.ask(7, (part) => {
+  const asked = budget.attempt(7, (part) => {
     assert.deepEqual([part.steps, part.cells], [100, 50]);
     part.spend(30);
     part.keep(50);
   });
   assert.deepEqual([asked, budget.steps, budget.cells], [true, 670, 50]);
-  assert.equal(budget.ask(67, (part) => part.spend(10.5)), false);
-  assert.equal(budget.ask(1000, (part) => part.spend(670 / 64)), true, "a hard one may take more");
+  assert.equal(budget.attempt(67, (part) => part.spend(10.5)), false);
+  assert.equal(
+    budget.attempt(1000, (part) => part.spend(670 / 64)),
+    true,
+    "a hard one may take more",
+  );
   assert.throws(
     () =>
-      budget.ask(1, (part) => {
+      budget.attempt(1, (part) => {
         part.spend(budget.steps);
         throw new TypeError("a bug");
       }),
@@ -135,7 +139,7 @@ test("a budget is what is left, and parts of it are taken from it", () => {
   assert.equal(budget.steps, 0);
 });
 
-test("globs are compiled once, as long as there is room", () => {
+test("Budget.glob() compiles each glob once while the cache has room", () => {
   const budget = new Budget();
   const first = budget.glob("a*");
   assert.equal(budget.glob("a*"), first);

@@ -1,4 +1,4 @@
-/** What a candidate policy, or who is told of differences, can do to decisions: nothing. */
+/** Tests that neither a candidate policy nor a listener affects decisions. */
 
 import assert from "node:assert/strict";
 import process from "node:process";
@@ -15,7 +15,7 @@ const candidate = compile(
   { name: "no", deny: "not yet" },
 );
 
-test("decisions in JSON have all that is said, the reason too", () => {
+test("JSON.stringify() of a decision has every field, and the reason", () => {
   const denied = candidate.decide({ uid: 1600 });
   assert.deepEqual(JSON.parse(JSON.stringify({ ...denied })), {
     allowed: false,
@@ -34,10 +34,10 @@ test("decisions in JSON have all that is said, the reason too", () => {
     'Rule "people" allows it: read',
   );
   const perhaps = compile({ name: "never", when: { label: "x" }, deny: true }).decide({});
-  assert.equal(perhaps.reason, 'Rule "never" denies whom it may be about; unknown: label');
+  assert.equal(perhaps.reason, 'Rule "never" may match, and denies it; unknown: label');
 });
 
-/** What nobody caught while something ran. */
+/** Returns the uncaught errors and rejections of a run. */
 async function uncaughtOf(run: () => Promise<void>): Promise<readonly unknown[]> {
   const uncaught: unknown[] = [];
   const catches = (error: unknown) => void uncaught.push(error);
@@ -76,7 +76,7 @@ const TELLS: { readonly [what: string]: () => unknown } = {
 };
 
 for (const [what, tell] of Object.entries(TELLS)) {
-  test(`an onDifference that ${what} changes no decision and ends nothing; it is counted`, async () => {
+  test(`shadowPolicy() counts an onDifference that ${what}, and keeps the decision`, async () => {
     const policy = shadowPolicy(active, candidate, {
       onDifference: tell as () => void,
     });
@@ -93,7 +93,7 @@ for (const [what, tell] of Object.entries(TELLS)) {
   });
 }
 
-test("an onDifference that returns what it likes fails nothing", async () => {
+test("shadowPolicy() ignores the value that onDifference returns", async () => {
   for (const result of [undefined, null, 5, "x", {}, Promise.resolve(5)]) {
     const policy = shadowPolicy(active, candidate, {
       onDifference: (() => result) as () => void,
@@ -104,7 +104,7 @@ test("an onDifference that returns what it likes fails nothing", async () => {
   }
 });
 
-test("who is told of a difference can change neither it nor the decision", () => {
+test("shadowPolicy() passes frozen differences and decisions to onDifference", () => {
   const policy = shadowPolicy(active, candidate, {
     onDifference: (difference) => {
       assert.throws(() => Object.assign(difference, { uid: 0 }), TypeError);
@@ -118,7 +118,7 @@ test("who is told of a difference can change neither it nor the decision", () =>
   assert.equal(policy.differences[0]!.first.uid, 1600);
 });
 
-test("an onDifference that asks the policy again ends", () => {
+test("shadowPolicy() ends when onDifference calls decide() again", () => {
   const policy = shadowPolicy(active, candidate, {
     onDifference: () => void policy.decide({ uid: 1600 }),
   });
@@ -126,7 +126,7 @@ test("an onDifference that asks the policy again ends", () => {
   assert.equal(policy.decide({ uid: 5 }).allowed, false);
 });
 
-test("a candidate that throws, for good or of a peer's facts, decides nothing", () => {
+test("shadowPolicy() keeps the active decision when the candidate throws", () => {
   const throwing = {
     ...candidate,
     decide: () => assert.fail("of the candidate"),
@@ -145,7 +145,7 @@ test("a candidate that throws, for good or of a peer's facts, decides nothing", 
   assert.deepEqual([policy.failed, other.failed], [1, 1]);
 });
 
-test("equivalent() says which policy of a shadowed one it can compare", () => {
+test("equivalent() names the property to pass when a policy is shadowed", () => {
   const policy = shadowPolicy(active, candidate);
   assert.throws(() => equivalent(policy, active), { name: "TypeError", message: /`current`$/ });
   assert.equal(equivalent(policy.current, active), undefined);

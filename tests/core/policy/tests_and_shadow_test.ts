@@ -26,7 +26,7 @@ function withTests(...tests: readonly TestDocument[]): Policy {
   return compilePolicy(result.checked);
 }
 
-test("test() runs a policy's tests, and tells which rules none is decided by", () => {
+test("runTests() runs a policy's tests, and lists the rules that decide none", () => {
   const report = runTests(withTests(
     { peer: { uid: 0, gid: 0, groups: [] }, expect: { allow: "full", rule: "root" } },
     {
@@ -47,18 +47,18 @@ test("test() runs a policy's tests, and tells which rules none is decided by", (
     String(report),
     [
       ...["test 1", "docker reads", "test 3", "test 4"].map((name) => `ok      ${name}`),
-      'Rule "unit" is decided by no test',
+      'No test is decided by rule "unit"',
       "4 passed, 0 failed",
     ].join("\n"),
   );
 });
 
-test("test() tells each kind of failure", () => {
+test("runTests() reports each kind of failure", () => {
   const root = { uid: 0, gid: 0, groups: [] };
   const cases: readonly [TestDocument["expect"], string?][] = [
     [{ allow: true }],
     [{ allow: "full" }],
-    [{ deny: true }, "Expected a no"],
+    [{ deny: true }, "Expected: denied"],
     [{ allow: "read" }, "Expected the grants read"],
     [{ allow: true, rule: "docker" }, 'Expected rule "docker" to decide'],
     [{ allow: true, rule: null }, "Expected no rule to decide"],
@@ -67,14 +67,17 @@ test("test() tells each kind of failure", () => {
     const { passed, results: [result] } = runTests(withTests({ peer: root, expect }));
     assert.equal(passed, message === undefined);
     if (message === undefined) assert.equal(result!.message, undefined);
-    else assert.ok(result!.message!.startsWith(`${message}. The policy said: allowed`), message);
+    else assert.ok(result!.message!.startsWith(`${message}. The decision is: allowed`), message);
   }
   const { results: [denied] } = runTests(withTests({ peer: {}, expect: { allow: true } }));
-  assert.match(denied!.message!, /^Expected a yes\. The policy said: denied\. .*unknown: groups/);
+  assert.match(
+    denied!.message!,
+    /^Expected: allowed\. The decision is: denied\. .*unknown: groups/,
+  );
   assert.equal(runTests(withTests()).passed, true);
 });
 
-test("wrong tests are errors, each with its place", () => {
+test("checkPolicy() reports each problem of a test, with its path", () => {
   const result = checkPolicy({
     version: 1,
     rules: RULES,
@@ -106,7 +109,7 @@ test("wrong tests are errors, each with its place", () => {
   );
 });
 
-test("a shadow policy decides nothing, and counts where it would have said otherwise", () => {
+test("shadowPolicy() returns the active decision, and counts differences by pair of rules", () => {
   const active = compile(
     { name: "people", when: { uid: "1-5" }, allow: "read" },
     { name: "rest", deny: true },
@@ -144,7 +147,7 @@ test("a shadow policy decides nothing, and counts where it would have said other
   assert.equal(String(who(policy.current)), String(who(active)));
 });
 
-test("a shadow policy lets in whom the active one does, and counts whom the candidate would", () => {
+test("shadowPolicy() admits peers by the active policy, and counts those that the candidate would admit", () => {
   const active = compile({ name: "one", when: { uid: 1 }, actions: "GET /**", allow: true });
   const candidate = compile(
     { name: "not one", when: { uid: 1 }, deny: true },
@@ -158,7 +161,7 @@ test("a shadow policy lets in whom the active one does, and counts whom the cand
   assert.deepEqual([broken.admits({ uid: 1 }), broken.admits({}), broken.failed], [true, false, 2]);
 });
 
-test("a shadow policy tells apart what one pair of rules decides before and after new ones", () => {
+test("shadowPolicy() counts a pair of rules again when a reload changes their effect", () => {
   const [allows, denies] = [
     compile({ name: "r", allow: "a" }),
     compile({ name: "r", deny: true }),
@@ -177,7 +180,7 @@ test("a shadow policy tells apart what one pair of rules decides before and afte
   );
 });
 
-test("a shadow policy that fails, or whose listener does, changes nothing", () => {
+test("shadowPolicy() returns the active decision when the candidate or the listener throws", () => {
   const active = compile({ name: "all", allow: true });
   const broken = { decide: () => assert.fail("broken") } as unknown as Policy;
   const policy = shadowPolicy(active, broken);
@@ -187,7 +190,7 @@ test("a shadow policy that fails, or whose listener does, changes nothing", () =
   assert.deepEqual([policy.failed, loud.failed, loud.differing], [1, 1, 1]);
 });
 
-test("of very many pairs of rules that differ, a thousand are told apart", () => {
+test("shadowPolicy() lists at most a thousand pairs of rules", () => {
   const many = Array.from({ length: 1500 }, (_, uid) => ({
     name: `r${uid}`,
     when: { uid },
@@ -198,7 +201,7 @@ test("of very many pairs of rules that differ, a thousand are told apart", () =>
   assert.deepEqual([policy.differing, policy.differences.length], [1500, 1000]);
 });
 
-test("everything that the schema refuses, the check refuses; what is right, both accept", () => {
+test("policySchema() accepts every valid document, and rejects only documents that checkPolicy() rejects", () => {
   const isRight = new Ajv2020({ allErrors: false, strict: true, strictRequired: false })
     .compile(policySchema());
   const accepts = (document: unknown) => "checked" in checkPolicy(document, resolve);

@@ -1,6 +1,6 @@
 /**
- * Analyses against a world so small that everybody in it can be asked: what is said is so, and what is
- * so is said. Policies here tell nobody apart whom this world has not got.
+ * Tests of the analyses against a small set of cases that contains every combination of facts that the
+ * policies here can distinguish. Results are compared with the decisions about all of these cases.
  */
 
 import fc from "fast-check";
@@ -67,7 +67,7 @@ const policyOf = (kinds: readonly (readonly Condition[])[]) => {
 const kinds = fc.shuffledSubarray([...FACTS], { minLength: 1, maxLength: 2 });
 const policy = kinds.chain(policyOf);
 
-// The world: of each fact a value of each kind that such policies can tell apart, and none known.
+// The cases: for each fact all values that such policies can distinguish, and unknown.
 
 const WORLD: { readonly [fact: string]: readonly object[] } = {
   uid: [{}, { uid: 0 }, { uid: 1 }, { uid: 2 }, { uid: 5 }, { uid: 7 }],
@@ -92,10 +92,10 @@ interface Case {
   readonly action: string | undefined;
 }
 
-/** Everybody, as far as these rules can tell them apart. */
+/** Every case that these rules can distinguish. */
 function world(...policies: readonly (readonly RuleDocument[])[]): Case[] {
   const text = JSON.stringify(policies);
-  const asks: { readonly [fact: string]: RegExp } = {
+  const tests: { readonly [fact: string]: RegExp } = {
     uid: /"uid"|"sameUser"/,
     groups: /"gid"|"group"/,
     unit: /"unit"/,
@@ -105,7 +105,7 @@ function world(...policies: readonly (readonly RuleDocument[])[]): Case[] {
   };
   let all: { [field: string]: unknown }[] = [{}];
   for (const [fact, values] of Object.entries(WORLD)) {
-    if (!asks[fact]!.test(text)) continue;
+    if (!tests[fact]!.test(text)) continue;
     all = all.flatMap((one) => values.map((value) => ({ ...one, ...value })));
   }
   return all.map(({ action, unit, namespaces, ...rest }) => ({
@@ -120,7 +120,7 @@ function world(...policies: readonly (readonly RuleDocument[])[]): Case[] {
   }));
 }
 
-/** Whether everything is known that these rules ask for. */
+/** Whether every fact that these rules test is known. */
 function isKnown(rules: readonly RuleDocument[], { peer }: Case): boolean {
   const text = JSON.stringify(rules);
   const { uid, gid, groups, ambiguous, unchanged, process } = peer;
@@ -149,13 +149,13 @@ const lint = (rules: readonly RuleDocument[], budget?: Budget): readonly Finding
 const decide = (rules: readonly RuleDocument[], { peer, action }: Case) =>
   decideNaively({ version: 1, rules }, peer, action);
 
-/** What counts of what is said: the grants, or a no. */
-const said = (rules: readonly RuleDocument[], one: Case): string => {
+/** The outcome of a decision: the grants, or "deny". */
+const outcome = (rules: readonly RuleDocument[], one: Case): string => {
   const { allowed, grants } = decide(rules, one);
-  return allowed ? JSON.stringify([...new Set(grants)].sort()) : "no";
+  return allowed ? JSON.stringify([...new Set(grants)].sort()) : "deny";
 };
 
-/** What `lint()` must find out about the reach of each rule, by asking everybody. */
+/** The findings that `lint()` must report about the reach of each rule, computed from all cases. */
 function reachOf(rules: readonly RuleDocument[]): string[] {
   const cases = world(rules).map((one) => ({
     ...one,
@@ -189,7 +189,7 @@ const REACH = ["contradiction", "never", "only-unknown", "shadowed", "everyone"]
 const inShort = (findings: readonly Finding[]) =>
   findings.filter(({ kind }) => REACH.includes(kind)).map(({ kind, rule }) => `${kind} ${rule}`);
 
-/** What is tried in any case: each kind of finding, and pairs that are alike and that are not. */
+/** Examples that each run includes: each kind of finding, and equal and different pairs. */
 const EXAMPLES: RuleDocument[][] = [
   [
     { name: "rule 0", when: { uid: "0-1" }, allow: "r" },
@@ -218,7 +218,7 @@ const EXAMPLES: RuleDocument[][] = [
 ];
 const RUNS = { numRuns: cases(200), examples: EXAMPLES.map((rules): [RuleDocument[]] => [rules]) };
 
-test("regions have a case if the rule that they are of decides it", () => {
+test("RuleRegions.ruleOf() returns the rule that decides each case", () => {
   fc.assert(
     fc.property(policy, (rules) => {
       const reach = new RuleRegions(checkedOf(rules).rules, new Budget());
@@ -232,7 +232,7 @@ test("regions have a case if the rule that they are of decides it", () => {
   );
 });
 
-test("lint() finds what asking everybody finds, and nothing else", () => {
+test("lint() reports exactly the findings that decisions about all cases show", () => {
   fc.assert(
     fc.property(policy, (rules) => {
       const findings = lint(rules);
@@ -250,7 +250,7 @@ test("lint() finds what asking everybody finds, and nothing else", () => {
   );
 });
 
-/** Once, a rule that had no room was said never to decide if another one before it had none either. */
+/** Regression: with two rules over budget, the second was reported to never decide. */
 const TIGHT: [RuleDocument[], number, boolean][] = [[
   [
     { name: "rule 0", when: { not: { unchanged: false } }, allow: true },
@@ -266,7 +266,7 @@ for (let bits = 1; bits < 17; bits++) {
   }
 }
 
-test("lint() with less time says less, and what it says is so", () => {
+test("lint() with a small budget reports only true findings, and the rest as unsettled", () => {
   fc.assert(
     fc.property(policy, fc.integer({ min: 1, max: 16 }), fc.boolean(), (rules, bits, isRoom) => {
       const budget = isRoom ? new Budget(2 ** bits) : new Budget(undefined, 2 ** bits);
@@ -284,7 +284,7 @@ test("lint() with less time says less, and what it says is so", () => {
   );
 });
 
-test("who() has those who can, and nobody else", () => {
+test("who() includes exactly the peers that decisions about all cases allow", () => {
   const action = fc.constantFrom(undefined, "x", "y", "z");
   fc.assert(
     fc.property(policy, action, fc.integer({ min: 8, max: 40 }), (rules, action, bits) => {
@@ -294,7 +294,7 @@ test("who() has those who can, and nobody else", () => {
       } catch (error) {
         assert.ok(bits < 30, String(error));
         assert.equal((error as { code?: string }).code, "ERR_UCRED_POLICY");
-        assert.match((error as Error).message, /^Cannot tell who can: .* in too many ways$/);
+        assert.match((error as Error).message, /^Cannot list who may do it: .* in too many ways$/);
         return;
       }
       const can = new Set<string>();
@@ -320,7 +320,7 @@ test("who() has those who can, and nobody else", () => {
   );
 });
 
-/** A policy, and one that came of it by an edit, which may change no decision. */
+/** A policy, and the same policy after an edit, which may change no decision. */
 const pair = kinds.chain((kinds) => fc.tuple(policyOf(kinds), policyOf(kinds)));
 const edited = fc.tuple(pair, fc.nat(4), fc.nat(4), fc.constantFrom(..."sdcnm".split("")))
   .map(([[rules, others], a, b, how]): [RuleDocument[], RuleDocument[]] => {
@@ -341,7 +341,7 @@ const PAIRS: [[RuleDocument[], RuleDocument[]], number][] = EXAMPLES.flatMap((ru
   [[rules, rules.slice(1)], 40],
 ]);
 
-/** Whether the second rules give more than the first: a "no" gives nothing. */
+/** Whether the second rules give more than the first. A denial gives nothing. */
 const givesMore = (before: readonly RuleDocument[], after: readonly RuleDocument[], one: Case) => {
   const [was, is] = [decide(before, one), decide(after, one)];
   return is.allowed &&
@@ -352,7 +352,7 @@ const COMPARISONS: readonly (readonly [string, typeof difference, typeof givesMo
   [
     "equivalent() finds a case that differs wherever there is one, and it does differ",
     difference,
-    (before, after, one) => said(before, one) !== said(after, one),
+    (before, after, one) => outcome(before, one) !== outcome(after, one),
   ],
   [
     "narrower() finds a case that the second policy gives more in wherever there is one",
