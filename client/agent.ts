@@ -18,11 +18,12 @@ export class ConnectingAgent extends Agent {
   override createConnection(
     _options: unknown,
     done?: (error: Error | null, socket: Socket) => void,
-  ): undefined {
+  ): Duplex {
     this.#connect().then(
       (socket) => done?.(null, socket),
       (error) => done?.(error, undefined as never),
     );
+    return undefined as never; // Deno's types of node:http lack the asynchronous form
   }
 
   override reuseSocket(socket: Duplex, request: ClientRequest): void {

@@ -70,11 +70,9 @@ const HTTP_OPTIONS: OptionNames<HttpServerOptions> = {
   requestTimeout: true,
   joinDuplicateHeaders: true,
   keepAliveTimeout: true,
-  keepAliveTimeoutBuffer: true,
   connectionsCheckingInterval: true,
   headersTimeout: true,
   highWaterMark: true,
-  httpValidation: true,
   insecureHTTPParser: true,
   maxHeaderSize: true,
   noDelay: true,
@@ -83,7 +81,8 @@ const HTTP_OPTIONS: OptionNames<HttpServerOptions> = {
   keepAliveInitialDelay: true,
   uniqueHeaders: true,
   rejectNonStandardBodyWrites: true,
-  optimizeEmptyRequests: true,
+  // Deno's types of node:http do not have these three. A spread may have more properties than the type.
+  ...{ httpValidation: true, keepAliveTimeoutBuffer: true, optimizeEmptyRequests: true },
 };
 
 /** An `http.Server` that serves only peers that its policy allows. */

@@ -2,17 +2,19 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { createContext, runInContext } from "node:vm";
 import { build } from "esbuild";
+import ts from "typescript";
 import { policySchema } from "../../policy/mod.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { testWith } from "../support/suite.ts";
 
+const { ModuleKind, resolveModuleName, sys } = ts;
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const run = (command: string, ...args: string[]) =>
   execFileSync(command, args, { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
@@ -115,6 +117,44 @@ test("published types compile without the types of a runtime", () => {
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions: options }));
   writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
   run("tsc", "--project", folder);
+});
+
+// The checkout's own check uses @types/node. A user's Deno project has the types that Deno contains.
+test("the source of every entry point passes deno check with the types of node: in Deno", () => {
+  const { imports, exports } = JSON.parse(readFileSync(join(root, "deno.json"), "utf8")) as {
+    imports: Record<string, string>;
+    exports: Record<string, string>;
+  };
+  const resolution = { module: ModuleKind.NodeNext };
+  const typesOf = (name: string) =>
+    resolveModuleName(name, join(root, "mod.ts"), resolution, sys).resolvedModule!.resolvedFileName;
+  const files = Object.entries(imports).map(([name, to]) => [
+    name,
+    pathToFileURL(to.startsWith("npm:") ? typesOf(name) : join(root, to)),
+  ]);
+  const config = join(temporaryFolder(), "deno.json");
+  const options = { nodeModulesDir: "none", lock: false, unstable: ["sloppy-imports"] };
+  writeFileSync(config, JSON.stringify({ imports: Object.fromEntries(files), ...options }));
+  run("deno", "check", "--config", config, ...Object.values(exports));
+});
+
+test("every entry point of the built package passes deno check in a project without @types/node", () => {
+  const folder = temporaryFolder();
+  const modules = join(folder, "node_modules");
+  mkdirSync(modules);
+  const packages = ["@opentelemetry", "hono", "srvx"];
+  for (const name of packages) symlinkSync(join(root, "node_modules", name), join(modules, name));
+  cpSync(join(root, "dist"), join(modules, "ucred/dist"), { recursive: true });
+  cpSync(join(root, "package.json"), join(modules, "ucred/package.json"));
+  writeFileSync(
+    join(folder, "package.json"),
+    '{ "type": "module", "dependencies": { "ucred": "*", "hono": "*", "@opentelemetry/api": "*" } }',
+  );
+  const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const entries = Object.keys(exports).filter((name) => !name.endsWith(".json"));
+  const names = entries.map((name) => `export * as "${name}" from "${join("ucred", name)}";\n`);
+  writeFileSync(join(folder, "user.ts"), names.join(""));
+  execFileSync("deno", ["check", "user.ts"], { cwd: folder, stdio: ["ignore", "ignore", "pipe"] });
 });
 
 test("dist/mod.js has the exports of mod.ts", async () => {
