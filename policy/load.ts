@@ -20,6 +20,7 @@ import { fixFileHint, policyError } from "../core/policy/document/problems.ts";
 import type { RulePolicy } from "../core/policy/policy.ts";
 import { textOf, visible } from "../core/text.ts";
 import { type FileOwnership, ownershipOf, pathSteps } from "../system/path_owners.ts";
+import { permissionHint } from "../system/runtime_permission.ts";
 import { hasOwnGroupOnly, isTrusted } from "../system/trusted_owner.ts";
 import { parse, type ParseOptions } from "./parse.ts";
 
@@ -224,6 +225,7 @@ export function changing(path: string): UcredError {
 export function unreadable(path: string, cause: unknown): UcredError {
   const why = cause instanceof Error ? cause.message : textOf(cause);
   const message = `Cannot use the policy: ${visible(`${path}: ${why}`)}`;
-  const hint = "Check the path, and that the server may read it";
+  const hint = permissionHint(cause, { deno: "--allow-read", node: "--allow-fs-read=*" }) ??
+    "Check the path, and that the server may read it";
   return new UcredError("ERR_UCRED_POLICY", message, { hint, cause });
 }

@@ -21,6 +21,7 @@ import { stolen } from "./owned_descriptor.ts";
 import { KeptFile } from "./kept_file.ts";
 import { tryLock } from "./file_lock.ts";
 import { ownershipOf, pathSteps } from "./path_owners.ts";
+import { type PermissionFlags, permissionHint } from "./runtime_permission.ts";
 import { hasOwnGroupOnly, isTrusted } from "./trusted_owner.ts";
 import { isBound } from "./unix_sockets.ts";
 
@@ -49,11 +50,13 @@ export interface FileAccess {
 
 /** Builds the errors of one start: what the socket is for, and its path. */
 export class Purpose {
-  readonly #what: string;
+  readonly #verb: "listen" | "receive datagrams";
+  readonly #path: string;
 
-  /** @param verb Completes "Cannot …": "listen". */
-  constructor(verb: string, path: string) {
-    this.#what = `Cannot ${verb} at ${JSON.stringify(path) ?? String(path)}`;
+  /** @param verb Completes "Cannot …". */
+  constructor(verb: "listen" | "receive datagrams", path: string) {
+    this.#verb = verb;
+    this.#path = path;
   }
 
   /** Builds an error from its reason. */
@@ -62,7 +65,8 @@ export class Purpose {
     hint: string,
     details: Omit<ConstructorParameters<typeof UcredError>[2], "hint"> = {},
   ): UcredError {
-    return new UcredError("ERR_UCRED_LISTEN", `${this.#what}: ${why}`, { hint, ...details });
+    const what = `Cannot ${this.#verb} at ${JSON.stringify(this.#path) ?? String(this.#path)}`;
+    return new UcredError("ERR_UCRED_LISTEN", `${what}: ${why}`, { hint, ...details });
   }
 
   /** Builds the error for a path that is in use, as bind(2) reports it. */
@@ -75,11 +79,24 @@ export class Purpose {
   wrap(error: unknown): unknown {
     if (error instanceof UcredError || !(error instanceof Error)) return error;
     const { errno, syscall } = error as { errno?: number; syscall?: string };
-    return this.error(error.message, "Check the path, and that this user may write to its folder", {
+    const hint = permissionHint(error, this.#flags()) ??
+      "Check the path, and that this user may write to its folder";
+    return this.error(error.message, hint, {
       ...(typeof errno === "number" && { errno: Math.abs(errno) }),
       ...(typeof syscall === "string" && { syscall }),
       cause: error,
     });
+  }
+
+  /** Returns all flags of the start, since an error of the runtime names only the first missing one. */
+  #flags(): PermissionFlags {
+    const net = this.#verb === "listen" ? " --allow-net" : ""; // datagram sockets are bound by FFI
+    if (this.#path.startsWith("\0")) return { deno: net.trim(), node: net.trim() };
+    const folder = nodePath().dirname(this.#path);
+    return {
+      deno: `--allow-read --allow-write=${folder}${net}`,
+      node: `--allow-fs-read=* --allow-fs-write=${folder}${net}`,
+    };
   }
 }
 

@@ -147,3 +147,70 @@ testWith([needs.linux, needs.node], "Node under --permission starts no server", 
     assert.deepEqual(failure, ["ERR_UCRED_PERMISSION", "Run Node with --allow-ffi"], name);
   }
 });
+
+/** Returns a path for open.ts, with a policy beside it. */
+function pathWithPolicy(): string {
+  const path = freshPath();
+  writeFileSync(`${path}.yaml`, "version: 1\nrules: [{ name: all, allow: true }]\n");
+  return path;
+}
+
+/** Runs open.ts at a path with these flags: each error as [code, hint], or "done". */
+function open(flags: readonly string[], path: string): { readonly [name: string]: unknown } {
+  const [command, ...args] = runtimeCommand(flags);
+  const script = fileURLToPath(new URL("open.ts", import.meta.url));
+  return JSON.parse(execFileSync(command, [...args, script, path], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "pipe"],
+  }));
+}
+
+const LISTENERS = ["serve", "ucred/net", "ucred/http"];
+/** The source has `yaml` as a package, whose build for Node reads two variables. */
+const yaml = "--allow-env=LOG_TOKENS,LOG_STREAM";
+const all = ["--allow-ffi", yaml, "--allow-read", "--allow-write", "--allow-net"];
+
+/** Flags that lack one permission → what fails without it. */
+const LACKING: readonly (readonly [flags: readonly string[], fail: readonly string[]])[] = [
+  [all.filter((flag) => flag !== "--allow-net"), LISTENERS],
+  [all.filter((flag) => flag !== "--allow-write"), [...LISTENERS, "receive"]],
+  [all.filter((flag) => flag !== "--allow-read"), [...LISTENERS, "receive", "loadPolicy"]],
+];
+
+for (const [flags, fail] of LACKING) {
+  testWith(
+    [needs.linux, needs.deno],
+    `Deno without ${all.find((flag) => !flags.includes(flag))}: the hint has flags that are enough`,
+    () => {
+      const path = pathWithPolicy();
+      for (const [name, answer] of Object.entries(open(flags, path))) {
+        if (!fail.includes(name)) {
+          assert.equal(answer, "done", name);
+          continue;
+        }
+        const [code, hint] = answer as [string, string];
+        assert.equal(code, name === "loadPolicy" ? "ERR_UCRED_POLICY" : "ERR_UCRED_LISTEN", name);
+        const named = /^Run Deno with (--allow-[^]*)$/.exec(hint)?.[1];
+        assert.ok(named, `flags in: ${hint}`);
+        assert.equal(open(["--allow-ffi", yaml, ...named.split(" ")], path)[name], "done", name);
+      }
+    },
+  );
+}
+
+testWith(
+  [needs.linux, needs.node],
+  "Node under --permission: the hint has flags that are enough",
+  () => {
+    const path = pathWithPolicy();
+    const start = ["--permission", "--allow-ffi", `--allow-fs-read=${dirname(script)}/../..`];
+    for (const [name, answer] of Object.entries(open(start, path))) {
+      const [code, hint] = answer as [string, string];
+      assert.equal(code, name === "loadPolicy" ? "ERR_UCRED_POLICY" : "ERR_UCRED_LISTEN", name);
+      const named = /^Run Node with (--allow-fs-[^]*)$/.exec(hint)?.[1];
+      assert.ok(named, `flags in: ${hint}`);
+      const flags = ["--permission", "--allow-ffi", ...named.split(" ")];
+      assert.equal(open(flags, path)[name], "done", name);
+    }
+  },
+);
