@@ -25,12 +25,8 @@ The runtimes for other machines, and Deno's for this one too, are downloaded. If
 DENORT_BIN is the path of Deno's (denort, of the same version), that one is not.
 `;
 
-/**
- * The permissions of the command: it connects, listens, reads and writes files, and calls libc. It
- * starts no process.
- */
-const DENO_PERMISSIONS = ["ffi", "net", "read", "write", "env", "sys"]
-  .map((name) => `--allow-${name}`);
+/** Deno requires this one for reading folders in /proc, as `ucred inspect` does. */
+const DENO_PERMISSIONS = "--allow-all";
 
 const root = join(import.meta.dirname, "..");
 
@@ -45,7 +41,7 @@ function commandFor(target: string, bundle: string, output: string): readonly st
   }
   if (runtime === "deno") {
     const cross = where === undefined ? [] : [`--target=${where}`];
-    const flags = ["--quiet", "--no-config", "--no-prompt", ...DENO_PERMISSIONS, ...cross];
+    const flags = ["--quiet", "--no-config", "--no-prompt", DENO_PERMISSIONS, ...cross];
     return ["deno", "compile", ...flags, `--output=${output}`, bundle];
   }
   throw new Error(`No target "${target}": use bun, deno, or one of these with a machine`);
@@ -110,7 +106,7 @@ function make(target: string, from: string, folder: string): boolean {
     console.log("  A part of the executable could not be downloaded.");
   }
   if (target.startsWith("deno")) {
-    console.log(`  With Deno installed: deno run ${DENO_PERMISSIONS.join(" ")} ${from}`);
+    console.log(`  With Deno installed: deno run ${DENO_PERMISSIONS} ${from}`);
   }
   return false;
 }

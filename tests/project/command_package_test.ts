@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import {
   chmodSync,
   copyFileSync,
@@ -216,7 +217,7 @@ test("build:binaries makes a bundle and an executable of Bun, and reports target
       told.out,
       /^deno: NOT built\n[\s\S]*A part of the executable could not be downloaded\./m,
     );
-    assert.match(told.out, /deno run --allow-ffi .*ucred\.mjs/);
+    assert.match(told.out, /deno run --allow-all .*ucred\.mjs/);
     assert.match(told.out, /^1 of 2 not built$/m);
   } else assert.match(run([join(built, "ucred-deno"), "doctor"]).out, /^Deno/);
 });
@@ -244,9 +245,7 @@ test("build:binaries writes checksums, and a bill of materials that lists each b
 
 test("the bundle runs on each runtime, and on Deno with the permissions that the build prints", () => {
   const bundle = join(built, "ucred.mjs");
-  const flags = /deno run ((?:--allow-[a-z]+ )+)/.exec(told!.out)?.[1]?.trim().split(" ") ??
-    ["--allow-ffi", "--allow-net", "--allow-read", "--allow-write", "--allow-env", "--allow-sys"];
-  const lines = [["node"], ["bun"], ["deno", "run", "--no-prompt", ...flags]];
+  const lines = [["node"], ["bun"], ["deno", "run", "--no-prompt", "--allow-all"]];
   for (const line of lines) {
     const { code, out, err } = run([...line, bundle, "doctor", "--json"], built);
     assert.equal(err, "");
@@ -254,6 +253,49 @@ test("the bundle runs on each runtime, and on Deno with the permissions that the
     assert.deepEqual([code, failed], [0, []], line[0]!);
   }
 });
+
+test("deno install of the bundle makes a command that inspects sockets", async () => {
+  const folder = temporaryFolder();
+  const install = ["deno", "install", "--global", "--allow-all", "--name", "ucred"];
+  const made = run([...install, "--root", folder, join(built, "ucred.mjs")], folder);
+  assert.equal(made.code, 0, made.err);
+  const path = join(folder, "app.sock");
+  const server = createServer().listen(path);
+  await once(server, "listening");
+  const { out, err } = run([join(folder, "bin/ucred"), "inspect", path], folder);
+  server.close();
+  assert.equal(err, "");
+  assert.match(out, new RegExp(`^  listens +pid ${process.pid}, uid ${process.getuid!()}`, "m"));
+});
+
+testWith(
+  [packed],
+  "the policy commands run on Deno with the permissions in docs/command.md",
+  () => {
+    const text = readFileSync(join(root, "docs/command.md"), "utf8");
+    const [, flags] = /deno run ((?:--allow-\S+ )+)\S*cli\.js policy /.exec(text)!;
+    writeFileSync(
+      join(installed!, "p.yaml"),
+      "version: 1\n" +
+        "rules: [{ name: root, when: { user: root }, allow: true }]\n" +
+        "tests: [{ peer: { uid: 0 }, expect: { allow: true } }]\n",
+    );
+    const deno = ["deno", "run", "--no-prompt", ...flags!.trim().split(" ")];
+    const ucred = [...deno, "node_modules/ucred/dist/cli.js", "policy"];
+    for (
+      const [args, code, output] of [
+        [["check", "p.yaml", "--allow-unsafe-owner"], 0, /p\.yaml: ok/],
+        [["test", "p.yaml"], 0, /1 passed, 0 failed/],
+        [["explain", "p.yaml", "--user", "0", "--gid", "0"], 0, /Allowed/],
+        [["check", "none.yaml"], 2, /none\.yaml: ENOENT/],
+      ] as const
+    ) {
+      const ran = run([...ucred, ...args], installed);
+      assert.match(ran.out + ran.err, output);
+      assert.equal(ran.code, code, args[0]);
+    }
+  },
+);
 
 test("the executable ignores .env and bunfig.toml in the working directory", () => {
   const folder = temporaryFolder();
