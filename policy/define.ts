@@ -1,4 +1,4 @@
-/** Makes policies that resolve names with this system's accounts. */
+/** Creates policies that resolve names with this system's accounts. */
 
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { checkPolicy, type Resolve } from "../core/policy/document/check.ts";
@@ -19,18 +19,18 @@ export interface DefineOptions {
   readonly accounts?: Accounts | undefined;
 }
 
-/** The options of {@link DefineOptions}. */
+/** The option names of {@link DefineOptions}. */
 export const DEFINE_OPTIONS: OptionNames<DefineOptions> = { accounts: true };
 
 /**
- * Makes a policy from rules: the first rule that matches decides; without a match the peer is denied.
+ * Creates a policy from rules. The first matching rule decides; without a match, access is denied.
  *
- * Names of users and groups are resolved now, with the system's account database unless `accounts` is
+ * Names of users and groups are resolved once, with the system's account database unless `accounts` is
  * given. A policy without names and without `sameUser` makes no system call.
  *
- * @param document The rules, as data. It is copied.
- * @throws {UcredError} `ERR_UCRED_POLICY` if the document has mistakes: `problems` lists them. As
- * `identify()` does if a name cannot be looked up.
+ * @param document The rules, as data. They are copied.
+ * @throws {UcredError} `ERR_UCRED_POLICY` if the document has mistakes, which `problems` lists. If a name
+ * cannot be looked up, the error of the lookup.
  * @throws {TypeError} If an option is unknown.
  *
  * @example Root may read and write, users may read
@@ -60,9 +60,9 @@ export function definePolicy(document: PolicyDocument, options: DefineOptions = 
 }
 
 /**
- * Checks and compiles data of any origin. Returns the policy, or the problems.
+ * Checks and compiles data of any type. Returns the policy, or the problems.
  *
- * @param where Path in the document → "file:line:column".
+ * @param where Converts a path in the document to "file:line:column".
  */
 export function checkDocument(
   document: unknown,
@@ -87,7 +87,7 @@ export function checkDocument(
   return { policy: compilePolicy(result.checked, { namesakes, where }) };
 }
 
-/** Id → the names that have it. Each name is looked up once. */
+/** Returns the names of each id. Each name is looked up once. */
 function allNames(kind: NamedKind, resolve: Resolve): ReadonlyMap<number, readonly string[]> {
   const byId = new Map<number, string[]>();
   for (const name of new Set(resolve.names(kind))) {

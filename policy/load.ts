@@ -27,13 +27,14 @@ import { parse, type ParseOptions } from "./parse.ts";
 /** Options of {@link loadPolicy}. */
 export interface LoadOptions extends Omit<ParseOptions, "file"> {
   /**
-   * Accept a file, or a folder on its path, that users other than root and the server's own user own or
-   * can write to. Default: `false`, since a user who can change or replace the policy can admit itself.
+   * Whether to accept a file, or a folder on its path, that users other than root and the server's own user
+   * own or can write to. Default: `false`, since users who can replace the policy can allow themselves
+   * everything.
    */
   readonly allowUnsafeOwner?: boolean | undefined;
 }
 
-/** The options of {@link LoadOptions}. */
+/** The option names of {@link LoadOptions}. */
 export const LOAD_OPTIONS: OptionNames<LoadOptions> = {
   accounts: true,
   runTests: true,
@@ -97,11 +98,11 @@ export function readPolicyFile(
   options: LoadOptions,
   expected?: string,
 ): PolicyFile | undefined {
-  const { allowUnsafeOwner: allowUnsafeOwner = false } = ownOf(options);
+  const { allowUnsafeOwner = false } = ownOf(options);
   let fd: number | undefined;
   try {
-    requireFile(path, statSync(path, { bigint: true })); // to open a device may do something
-    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK); // waits for no writer of a pipe
+    requireFile(path, statSync(path, { bigint: true })); // opening a device can have side effects
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK); // does not wait for the writer of a pipe
     const file = fstatSync(fd, { bigint: true });
     const stamp = stampOf(file);
     if (expected !== undefined && stamp !== expected) return undefined;
@@ -118,14 +119,14 @@ export function readPolicyFile(
   }
 }
 
-/** At least the UTF-8 size of the longest text that is parsed. */
+/** Maximum size of a file. The UTF-8 form of the longest text that is parsed fits. */
 const MAX_FILE_BYTES = 16 << 20;
 
-/** Reads the file; one byte more than its size if it has grown. */
+/** Reads a file. Reads one byte more than its size if it has grown, so that the caller notices. */
 function readAll(path: string, fd: number, file: BigIntStats): Uint8Array {
   requireFile(path, file);
   if (file.size > MAX_FILE_BYTES) {
-    throw unusableFile(path, `it has ${file.size} bytes, and may have ${MAX_FILE_BYTES}`);
+    throw unusableFile(path, `it has ${file.size} bytes; the maximum is ${MAX_FILE_BYTES}`);
   }
   const bytes = new Uint8Array(Number(file.size) + 1);
   let length = 0;
@@ -154,7 +155,7 @@ function requireFile(path: string, file: BigIntStats): void {
     : file.isSocket()
     ? "a socket"
     : "a device";
-  throw unreadable(path, new Error(`it is ${what}, and no regular file`));
+  throw unreadable(path, new Error(`it is ${what} and not a regular file`));
 }
 
 /**
@@ -176,12 +177,12 @@ function isSafe(path: string, file: BigIntStats): boolean {
 
 /** @param name Path of the file or folder that `what` describes. */
 function requireSafe(path: string, what: string, name: string, entry: FileOwnership): void {
-  // If others can change where the path of the file leads, the check of its folders fails after this.
+  // If other users can change the target of the path, the check of the folders fails later.
   const why = unsafeFileReason(entry, isTrusted, () => hasOwnGroupOnly(realpathSync(name), entry));
   if (why === undefined) return;
-  const isOwned = isTrusted(entry.uid); // then it is the mode
-  const move = "Move the policy to a folder of root's, /etc/ucred for instance, or ";
-  // A folder may be somebody's home, or for all to write to: to give it to root would break more.
+  const isOwned = isTrusted(entry.uid); // then the mode is unsafe
+  const move = "Move the policy to a folder of root, such as /etc/ucred, or ";
+  // No chown of a folder: it may be a home directory, or a shared one.
   const hint = name !== path && isKubernetesVolume(name)
     ? KUBERNETES
     : name === path
@@ -192,27 +193,27 @@ function requireSafe(path: string, what: string, name: string, entry: FileOwners
   throw unusableFile(path, `${what} ${why}`, hint);
 }
 
-/** The option that lifts the check, in the library and on the command line. */
+/** The option that disables the check, in the library and on the command line. */
 const ALLOW = "set allowUnsafeOwner (--allow-unsafe-owner)";
 
-/** The folder of a ConfigMap, Secret or projected volume has mode 0777 or 1777, and no setting for it. */
+/** The folder of a ConfigMap, Secret or projected volume has mode 0777 or 1777, which cannot be configured. */
 const KUBERNETES = "In Kubernetes mount the file by subPath, have an init container copy it, or " +
   `${ALLOW}; ` +
   "docs/troubleshooting.md shows each";
 
-/** Whether a folder is a volume of the kubelet: its files are symbolic links through "..data". */
+/** Returns whether a folder is a volume of the kubelet: its files are symbolic links through "..data". */
 function isKubernetesVolume(folder: string): boolean {
   return lstatSync(`${folder}/..data`, { throwIfNoEntry: false })?.isSymbolicLink() === true;
 }
 
-/** The error for a file that was read, or could be, and cannot be used. */
+/** Builds the error for a file that is readable but cannot be used. */
 export function unusableFile(path: string, why: string, hint = fixFileHint(path)): UcredError {
   const problem = { message: visible(why), path: [], file: path };
   const problems = [{ ...problem, line: undefined, column: undefined }];
   return policyError(problems, 0, { hint: visible(hint) });
 }
 
-/** The error for a file that changes while it is read. */
+/** Builds the error for a file that changes while it is read. */
 export function changing(path: string): UcredError {
   return unusableFile(
     path,
@@ -221,7 +222,7 @@ export function changing(path: string): UcredError {
   );
 }
 
-/** The error for a file that could not be read. */
+/** Builds the error for a file that could not be read. */
 export function unreadable(path: string, cause: unknown): UcredError {
   const why = cause instanceof Error ? cause.message : textOf(cause);
   const message = `Cannot use the policy: ${visible(`${path}: ${why}`)}`;

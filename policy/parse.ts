@@ -20,13 +20,11 @@ import { type Contents, type Faulty, type Found, readYaml } from "./yaml.ts";
 export interface ParseOptions extends DefineOptions {
   /** Name of the text in errors. Default: "policy". */
   readonly file?: string | undefined;
-  /**
-   * Run the tests in the policy, and reject it if a test fails. Default: `false`.
-   */
+  /** Whether to run the policy's tests, and to reject the policy if one fails. Default: `false`. */
   readonly runTests?: boolean | undefined;
 }
 
-/** The options of {@link ParseOptions}. */
+/** The option names of {@link ParseOptions}. */
 export const PARSE_OPTIONS: OptionNames<ParseOptions> = {
   ...DEFINE_OPTIONS,
   file: true,
@@ -39,8 +37,8 @@ export const PARSE_OPTIONS: OptionNames<ParseOptions> = {
  * Misleading YAML is rejected: tags outside the core schema, merge keys, aliases as names, `yes`, `no`,
  * `on`, `off`, `y`, `n` and numbers such as 0755 without quotes, and invisible characters.
  *
- * @param text At most 4 Mi characters, a million tokens and a thousand aliases. Each alias counts as the
- * values that it stands for: at most a million values in all, nested 64 deep.
+ * @param text At most 4 Mi characters, a million tokens, a thousand aliases, and a million values, nested
+ * 64 deep. Each alias counts as the values that it stands for.
  * @throws {UcredError} `ERR_UCRED_POLICY` if the text has mistakes. `problems` lists the first hundred, and
  * the message has a line "file:line:column: message" for each. Otherwise as `definePolicy()` does.
  * @throws {TypeError} If `text` is not a string, or an option is unknown.
@@ -64,7 +62,7 @@ export function parsePolicy(text: string, options: ParseOptions = {}): RulePolic
   return parse(text, options);
 }
 
-/** {@link parsePolicy} with checked options. */
+/** Implements {@link parsePolicy} with checked options. */
 export function parse(text: string, options: ParseOptions): RulePolicy {
   if (typeof text !== "string") throw new TypeError("text is a string");
   const { file, runTests: areTestsRun = false } = ownOf(options);
@@ -100,7 +98,7 @@ export function parse(text: string, options: ParseOptions): RulePolicy {
 }
 
 /**
- * Reads plain data by the rules of policies: YAML 1.2 or JSON, without what misleads.
+ * Reads plain data by the rules of policies: YAML 1.2 or JSON, without misleading syntax.
  *
  * @returns The data, or the first problem with its line and column.
  */
@@ -142,7 +140,7 @@ function withOthers({ problems, rest }: Faulty, options: ParseOptions): Problems
   return all;
 }
 
-/** A problem for each test of the policy that fails; `undefined` if all pass. */
+/** Returns a problem for each failing test of the policy; `undefined` if all pass. */
 function failuresOf(
   policy: RulePolicy,
   offsetOf: Contents["offsetOf"],
@@ -169,7 +167,7 @@ class Lines {
     this.#text = text;
   }
 
-  /** Line and column, both from 1; a tab is one character. */
+  /** Returns line and column, both from 1; a tab is one character. */
   placeOf(offset: number): { readonly line: number; readonly column: number } {
     const starts = this.#starts ??= startsOf(this.#text);
     let low = 0;

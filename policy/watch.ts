@@ -115,7 +115,7 @@ const CLOCK: Clock = {
   },
 };
 
-/** {@link watchPolicy} with another clock. */
+/** Implements {@link watchPolicy} with another clock. */
 export function watchBy(clock: Clock, path: string, options: WatchOptions): WatchedPolicy {
   return new FileWatch(path.startsWith("/") ? path : `${process.cwd()}/${path}`, options, clock);
 }
@@ -140,9 +140,9 @@ const RETRY_BACKOFF = 20;
 /**
  * The state of the file at a poll.
  *
- * - `changed`: it is another file than the one that was read last; it is read once two polls agree.
+ * - `changed`: it differs from the file that was read last; it is read once two polls agree.
  * - `unusable`: it was read and cannot be used; it is read again after a pause.
- * - `loaded`: its policy is in force; its text is still to be compared once.
+ * - `loaded`: its policy is in force; its text will be compared once.
  * - `confirmed`: its policy is in force and its text was compared.
  */
 type WatchState = "changed" | "unusable" | "loaded" | "confirmed";
@@ -158,7 +158,7 @@ class FileWatch extends ForwardingPolicy<RulePolicy> implements WatchedPolicy {
   /** Stamp of the last poll, and the number of polls before it with the same stamp. */
   #polledStamp: string | undefined;
   #unchangedPolls = 0;
-  /** Polls since the last one whose stamp is `#readStamp`. */
+  /** Number of polls since the last one with the stamp `#readStamp`. */
   #pendingPolls = 0;
   /** The text in force, until it has been compared with the file once more. */
   #unconfirmedText: string | undefined;
@@ -281,7 +281,7 @@ class FileWatch extends ForwardingPolicy<RulePolicy> implements WatchedPolicy {
     const { onError } = this.#options;
     if (onError !== undefined) void this.#callBack("onError", () => onError(error));
     else {
-      const detail = `${error.hint}; until then the policy stays as it is`;
+      const detail = `${error.hint}; until then the previous policy stays in force`;
       process.emitWarning(error.message, { type: "UcredWarning", code: error.code, detail });
     }
   }
@@ -291,7 +291,7 @@ class FileWatch extends ForwardingPolicy<RulePolicy> implements WatchedPolicy {
     try {
       await call();
     } catch (error) {
-      const message = `${name} failed, of the watch of ${this.#path}: ${textOf(error)}`;
+      const message = `${name}() of the watch of ${this.#path} failed: ${textOf(error)}`;
       process.emitWarning(visible(message), { type: "UcredWarning", detail: stackOf(error) });
     }
   }

@@ -19,13 +19,13 @@ import { type Problem, Problems } from "../core/policy/document/problems.ts";
 import { show } from "../core/policy/document/shape.ts";
 import { everyUnseenIn, visible } from "../core/text.ts";
 
-/** In UTF-16 code units. Ten thousand rules take less. */
+/** Maximum length of a text in UTF-16 code units. Ten thousand rules are shorter. */
 export const MAX_TEXT_CHARACTERS = 4 << 20;
 
-/** Tokens of the lexer: the library creates an object for each. Ten thousand rules have half of it. */
+/** Maximum tokens of the lexer: the library creates an object for each. Ten thousand rules have half as many. */
 export const MAX_LEXEMES = 1_000_000;
 
-/** The values that aliases stand for also count, as if written out: see `MAX_VALUES`. */
+/** Maximum number of aliases. Their values also count as if they were written out: see `MAX_VALUES`. */
 export const MAX_ALIASES = 1000;
 
 /** A problem in a text. */
@@ -40,20 +40,20 @@ export interface Found {
 /** The contents of a text. */
 export interface Contents {
   readonly data: unknown;
-  /** The position of a problem: the wrong value, or the name of the unexpected field. */
+  /** Returns the position of a problem: of the wrong value, or of the name of the unexpected field. */
   offsetOf(problem: Pick<Problem, "path" | "isField">): number;
 }
 
 /** The problems of a text, and its readable part. */
 export interface Faulty {
   readonly problems: Problems<Found>;
-  /** The readable part, to find further problems in; `undefined` if the text was not read to its end. */
+  /** The readable part, for further checks; `undefined` if the text was not read to its end. */
   readonly rest: Rest | undefined;
 }
 
 /** The readable part of a text with problems. */
 export interface Rest extends Contents {
-  /** Whether a problem is independent of the problems that were found while reading. */
+  /** Returns whether a problem is independent of the problems that were found while reading. */
   isOwn(problem: Pick<Problem, "path" | "isField">): boolean;
 }
 
@@ -92,7 +92,7 @@ class Reader {
   readonly problems: Problems<Found> = new Problems();
   readonly #anchors = new Map<string, Anchored>();
   #aliases = 0;
-  /** Whether the syntax had no problem: then a missing field is really missing. */
+  /** Whether the syntax has no problem, so that a missing field is really missing. */
   #isWhole = true;
   /** Position of the first syntax error: values after it may be misread. */
   #syntaxEnd = Infinity;
@@ -101,14 +101,14 @@ class Reader {
 
   read(text: string): Contents | Faulty {
     if (text.length > MAX_TEXT_CHARACTERS) {
-      this.#stop(0, `it has ${text.length} characters, and may have ${MAX_TEXT_CHARACTERS}`);
+      this.#stop(0, `it has ${text.length} characters; the maximum is ${MAX_TEXT_CHARACTERS}`);
     }
     for (const { at, name } of everyUnseenIn(text.replaceAll(/[\t\n\r]/g, " "))) {
-      this.#problem(at, () => `it holds the character ${name}, which does not show`);
+      this.#problem(at, () => `it contains the invisible character ${name}`);
     }
     const lone = text.search(LONE_RETURN);
     if (lone >= 0) {
-      this.#stop(lone, "it holds the character U+000D without U+000A, which does not show");
+      this.#stop(lone, "it contains the character U+000D without U+000A");
     }
     const root = this.#compose(this.#tokensOf(text), text.length);
     this.#isWhole = this.problems.isEmpty;
@@ -147,7 +147,7 @@ class Reader {
     throw new Stop();
   }
 
-  /** The tokens of the document. They are counted before they are composed. */
+  /** Returns the tokens of the document. They are counted before they are composed. */
   #tokensOf(text: string): CST.Token[] {
     const tokens: CST.Token[] = [];
     const parser = new Parser();
@@ -158,11 +158,11 @@ class Reader {
       switch (type) {
         case "directive":
           if (/^%YAML[ \t]+1\.2[ \t]*$/.test(token.source)) tokens.push(token);
-          else this.#problem(offset, () => `no directive but %YAML 1.2 is read`);
+          else this.#problem(offset, () => "the only supported directive is %YAML 1.2");
           return;
         case "document":
           if (hasDocument) {
-            this.#problem(offset, () => "a second document begins; a policy is one");
+            this.#problem(offset, () => "a second document begins; a policy is a single document");
             return;
           }
           hasDocument = true;
@@ -170,7 +170,7 @@ class Reader {
           return;
         case "doc-end":
           if (hasDocument) tokens.push(token);
-          else this.#problem(offset, () => "the end of a document that did not begin");
+          else this.#problem(offset, () => "a document ends before it begins");
           return;
         case "error":
           this.#syntax(offset, token.message);
@@ -179,7 +179,7 @@ class Reader {
     for (const lexeme of new Lexer().lex(text)) {
       const { offset } = parser;
       if (++lexemes > MAX_LEXEMES) {
-        this.#stop(offset, `more than ${MAX_LEXEMES} words, marks and spaces`);
+        this.#stop(offset, `more than ${MAX_LEXEMES} tokens`);
       }
       for (const token of parser.next(lexeme)) take(token);
       // The stack also has the document itself and a scalar.
@@ -191,7 +191,7 @@ class Reader {
     return tokens;
   }
 
-  /** The contents of the document; `null` or `undefined` if it is empty. */
+  /** Returns the contents of the document; `null` or `undefined` if it is empty. */
   #compose(tokens: readonly CST.Token[], end: number): unknown {
     const composer = new Composer({
       version: "1.2",
@@ -226,10 +226,10 @@ class Reader {
     if (isAlias(node)) return this.#aliased(node.source, node.range![0]);
     if (!isNode(node)) return null; // "? a"
     const offset = node.range![0];
-    if (!isScalar(node) && !isMap(node) && !isSeq(node)) this.#stop(offset, "what is no data");
+    if (!isScalar(node) && !isMap(node) && !isSeq(node)) this.#stop(offset, "unsupported syntax");
     const { tag, anchor } = node;
     if (this.#isWhole && tag !== undefined && !CORE_TAGS.has(tag)) { // otherwise already reported
-      this.#problem(offset, () => `it has the tag ${show(tag)}, which is none of YAML's core`);
+      this.#problem(offset, () => `the tag ${show(tag)} is not in YAML's core schema`);
     }
     const anchored: Anchored = { isRead: false, data: undefined };
     if (anchor !== undefined) this.#anchors.set(anchor, anchored);
@@ -247,9 +247,9 @@ class Reader {
     if (++this.#aliases > MAX_ALIASES) this.#stop(offset, `more than ${MAX_ALIASES} aliases`);
     const anchored = this.#anchors.get(name);
     if (anchored === undefined) {
-      this.#problem(offset, () => `no &${visible(name)} before the alias`);
+      this.#problem(offset, () => `no anchor &${visible(name)} precedes the alias`);
     } else if (!anchored.isRead) {
-      this.#problem(offset, () => `an alias within its own &${visible(name)}`);
+      this.#problem(offset, () => `the alias is inside its own anchor &${visible(name)}`);
     }
     return anchored?.data;
   }
@@ -279,7 +279,7 @@ class Reader {
     } else if (key.anchor !== undefined || key.tag !== undefined) {
       why = () => "the name of a field has no anchor and no tag";
     } else if (key.value === "<<") {
-      why = () => `merge keys ("<<") are not read: write the fields out`;
+      why = () => `merge keys ("<<") are not supported: write the fields out`;
     } else if (names.has(key.value)) {
       why = () => `two fields are called ${show(key.value)}`;
     } else {
@@ -325,7 +325,7 @@ function offsetOf(root: unknown, problem: Pick<Problem, "path" | "isField">): nu
   return isNode(node) ? node.range?.[0] ?? 0 : 0;
 }
 
-/** The node of a problem, or the innermost node that contains it. */
+/** Returns the node of a problem, or the innermost node that contains it. */
 function nodeAt(root: unknown, { path, isField }: Pick<Problem, "path" | "isField">): unknown {
   let node = root;
   for (const [index, name] of path.entries()) {
@@ -335,7 +335,7 @@ function nodeAt(root: unknown, { path, isField }: Pick<Problem, "path" | "isFiel
       const pair = (node.items as Pair[]).find(({ key }) => isScalar(key) && key.value === name);
       inside = isField && index === path.length - 1 ? pair?.key : pair?.value ?? pair?.key;
     }
-    // A missing value has no position, nor has the value of an alias: the enclosing node is used.
+    // A missing value has no position, and neither has the value of an alias: the enclosing node counts.
     if (!isNode(inside) || !inside.range) return node;
     node = inside;
   }

@@ -109,7 +109,7 @@ test("ucred prints one error line, and exits with 2, for files that it cannot us
       [["policy", name, bad!], /bad\.yaml:[0-9]+:[0-9]+: /] as const
     ),
     [["policy", "check", join(folder, "none")], /none.*ENOENT/],
-    [["policy", "lint", folder], /it is a folder, and no regular file/],
+    [["policy", "lint", folder], /it is a folder and not a regular file/],
     [["policy", "diff", good!, join(folder, "none")], /none.*ENOENT/],
     [
       ["policy", "explain", good!, "--user", "nobody-of-that-name"],

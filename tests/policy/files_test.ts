@@ -127,20 +127,22 @@ for (
       "p.yaml:4:11: Unresolved tag: tag:yaml.org,2002:binary",
     ]],
     ["the tag of no tag", GOOD.replace("root", "! root"), [
-      'p.yaml:4:13: it has the tag "!", which is none of YAML\'s core',
+      'p.yaml:4:13: the tag "!" is not in YAML\'s core schema',
     ]],
-    ["another YAML", `%YAML 1.1\n---\n${GOOD}`, ["p.yaml:1:1: no directive but %YAML 1.2 is read"]],
+    ["another YAML", `%YAML 1.1\n---\n${GOOD}`, [
+      "p.yaml:1:1: the only supported directive is %YAML 1.2",
+    ]],
     ["a directive", `%TAG !! tag:x,2000:\n---\n${GOOD}`, [
-      "p.yaml:1:1: no directive but %YAML 1.2 is read",
+      "p.yaml:1:1: the only supported directive is %YAML 1.2",
     ]],
     ["a second document", `${GOOD}---\nversion: 1\n`, [
-      "p.yaml:13:1: a second document begins; a policy is one",
+      "p.yaml:13:1: a second document begins; a policy is a single document",
     ]],
     [
       "a merge key",
       "version: 1\nrules:\n  - &a { name: a, allow: true }\n  - { <<: *a, name: b }\n",
       [
-        'p.yaml:4:7: merge keys ("<<") are not read: write the fields out',
+        'p.yaml:4:7: merge keys ("<<") are not supported: write the fields out',
       ],
     ],
     ["an alias for a name", "version: &v 1\n*v : 1\n", [
@@ -156,10 +158,10 @@ for (
       "p.yaml:2:4: the name of a field has no anchor and no tag",
     ]],
     ["an alias of nothing", "version: 1\nrules: *rules\n", [
-      "p.yaml:2:8: no &rules before the alias",
+      "p.yaml:2:8: no anchor &rules precedes the alias",
     ]],
     ["an alias within what it names", "version: 1\nrules: &r [*r]\n", [
-      "p.yaml:2:12: an alias within its own &r",
+      "p.yaml:2:12: the alias is inside its own anchor &r",
     ]],
     ["a yes of YAML 1.1", GOOD.replace("full", "No"), [
       'p.yaml:6:12: YAML 1.1 reads No as true or false: write true or false, or "No" for a text',
@@ -247,14 +249,14 @@ const escapeOf = (character: string) =>
 test("parsePolicy() rejects invisible characters, also in comments, with their position", () => {
   for (const character of UNSEEN) {
     const code = `U+${hexOf(character).toUpperCase()}`;
-    const expected = [`p.yaml:1:17: it holds the character ${code}, which does not show`];
+    const expected = [`p.yaml:1:17: it contains the invisible character ${code}`];
     assert.deepEqual(problems(GOOD.replace("may", `m${character}ay`)), [
       expected[0]!.replace("1:17", "1:8"),
     ]);
     assert.deepEqual(problems(`{ "version": 1, ${character}"rules": [] }`), expected);
   }
   assert.deepEqual(problems("version: 1\rrules: []\n"), [
-    "p.yaml:1:11: it holds the character U+000D without U+000A, which does not show",
+    "p.yaml:1:11: it contains the character U+000D without U+000A",
   ]);
 });
 
@@ -309,8 +311,8 @@ test("parsePolicy() reports other problems beside a mistake of YAML, and invents
     ],
     // What the refused fields hold is not missing.
     [rule("&x allow: z"), "3:19: the name of a field has no anchor"],
-    [rule("when: { uid: *u }, allow: z"), "3:29: no &u before the alias"],
-    [rule("allow: *u"), "3:23: no &u before the alias"],
+    [rule("when: { uid: *u }, allow: z"), "3:29: no anchor &u precedes the alias"],
+    [rule("allow: *u"), "3:23: no anchor &u precedes the alias"],
     ["version: 1\n&x rules: []\n", "2:4: the name of a field has no anchor"],
     [
       `${rule("when: { exe: !evil /x, gidd: 5 }, deny: true")}`,
@@ -328,8 +330,8 @@ test("parsePolicy() reports other problems beside a mistake of YAML, and invents
     // Hidden characters: each, and what is wrong beside them.
     [
       `version: 1 # \u202e\nrules: [{ name: "a\u200b", when: { uidd: 1 }, deny: true }]\n`,
-      "1:14: it holds the character U+202E",
-      "2:19: it holds the character U+200B",
+      "1:14: it contains the invisible character U+202E",
+      "2:19: it contains the invisible character U+200B",
       '2:31: no field "uidd" here',
     ],
     [

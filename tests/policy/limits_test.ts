@@ -21,7 +21,9 @@ test("parsePolicy() rejects a text of more than 4 Mi characters", () => {
   assert.ok(parsePolicy(padded(LONGEST)).decide({ uid: 0 }).allowed);
   assert.throws(
     () => parsePolicy(padded(LONGEST + 1)),
-    refused(/^Cannot use the policy: policy:1:1: it has 4194305 characters, and may have 4194304$/),
+    refused(
+      /^Cannot use the policy: policy:1:1: it has 4194305 characters; the maximum is 4194304$/,
+    ),
   );
 });
 
@@ -38,9 +40,12 @@ testWith([safeFolders], "a file has 16 MiB at most, and is not read if it has mo
   writeFileSync(path, ROOT, { mode: 0o600 });
   assert.ok(loadPolicy(path).decide({ uid: 0 }).allowed);
   truncateSync(path, 16 << 20);
-  assert.throws(() => loadPolicy(path), refused(/: it has 16777216 characters, and may have/));
+  assert.throws(() => loadPolicy(path), refused(/: it has 16777216 characters; the maximum is/));
   truncateSync(path, (16 << 20) + 1);
-  assert.throws(() => loadPolicy(path), refused(/: it has 16777217 bytes, and may have 16777216$/));
+  assert.throws(
+    () => loadPolicy(path),
+    refused(/: it has 16777217 bytes; the maximum is 16777216$/),
+  );
 });
 
 const ruleOf = (when: object): PolicyDocument => ({

@@ -130,7 +130,7 @@ testFile(
         const { hint } = refused(path, `its folder ${folder} may be written by others`);
         assert.equal(
           hint,
-          `Move the policy to a folder of root's, /etc/ucred for instance, or run chmod go-w on ${folder}`,
+          `Move the policy to a folder of root, such as /etc/ucred, or run chmod go-w on ${folder}`,
         );
         assert.ok(loadPolicy(path, { allowUnsafeOwner: true }));
       }
@@ -138,7 +138,7 @@ testFile(
       const { hint } = refused(path, `its folder ${folder} may be written by others`);
       assert.equal(
         hint,
-        "Move the policy to a folder of root's, /etc/ucred for instance, or set allowUnsafeOwner (--allow-unsafe-owner)",
+        "Move the policy to a folder of root, such as /etc/ucred, or set allowUnsafeOwner (--allow-unsafe-owner)",
       );
       chmodSync(folder, 0o755);
       assert.ok(loadPolicy(path));
@@ -187,7 +187,7 @@ testWith(
       const ofFolder = refused(name, `its folder ${folder} belongs to uid 4321`).hint;
       assert.match(
         ofFolder,
-        /^Move the policy to a folder of root's, .*, or set allowUnsafeOwner \(--allow-unsafe-owner\)$/,
+        /^Move the policy to a folder of root, .*, or set allowUnsafeOwner \(--allow-unsafe-owner\)$/,
       );
       chownSync(folder, 0, 0);
       assert.ok(loadPolicy(name));
@@ -290,8 +290,8 @@ for (
   testFile(`loadPolicy() waits for nobody: a ${what} is no policy`, () => {
     const path = join(safeFolder(), "policy.yaml");
     make(path);
-    refused(path, `it is a ${what}, and no regular file`);
-    assert.throws(() => loadPolicy(path, { allowUnsafeOwner: true }), /and no regular file$/);
+    refused(path, `it is a ${what} and not a regular file`);
+    assert.throws(() => loadPolicy(path, { allowUnsafeOwner: true }), /and not a regular file$/);
   });
 }
 
@@ -300,7 +300,7 @@ testFile("loadPolicy() says that a socket is one", async () => {
   const server = createServer().listen(path);
   await new Promise((resolve) => server.once("listening", resolve));
   try {
-    refused(path, "it is a socket, and no regular file");
+    refused(path, "it is a socket and not a regular file");
   } finally {
     await new Promise((resolve) => server.close(resolve));
   }
@@ -322,9 +322,9 @@ testFile("loadPolicy() says what it cannot read", () => {
   writeFileSync(path, "\ufeff" + GOOD);
   assert.ok(loadPolicy(path));
   writeFileSync(path, `#${"x".repeat(16 << 20)}`);
-  refused(path, `it has ${(16 << 20) + 1} bytes, and may have ${16 << 20}`);
+  refused(path, `it has ${(16 << 20) + 1} bytes; the maximum is ${16 << 20}`);
   writeFileSync(path, `#${"x".repeat(4 << 20)}`);
-  refusedAt(path, `1:1: it has ${(4 << 20) + 1} characters, and may have ${4 << 20}`);
+  refusedAt(path, `1:1: it has ${(4 << 20) + 1} characters; the maximum is ${4 << 20}`);
 });
 
 function refusedAt(path: string, what: string): void {

@@ -335,15 +335,15 @@ testFile("what is no file, or would exhaust the reader, never replaces a policy"
   };
   rmSync(path);
   execFileSync("mkfifo", [path]);
-  await told(/it is a pipe, and no regular file$/);
+  await told(/it is a pipe and not a regular file$/);
   symlinkSync("/dev/zero", path);
-  await told(/it is a device, and no regular file$/);
+  await told(/it is a device and not a regular file$/);
   mkdirSync(path);
-  await told(/it is a folder, and no regular file$/);
+  await told(/it is a folder and not a regular file$/);
   writeFileSync(path, "[".repeat(100_000), { mode: 0o644 });
   await told(/nested more than 64 deep$/);
   writeFileSync(path, "x".repeat(5 << 20), { mode: 0o644 });
-  await told(/it has 5242880 characters, and may have 4194304$/);
+  await told(/it has 5242880 characters; the maximum is 4194304$/);
   replace(path, only(1002));
   await until(() => watch.reloads() === 1);
   assert.deepEqual([watch.admitted(), watch.policy.error], ["1002", undefined]);
@@ -383,7 +383,7 @@ testFile("a callback that throws or rejects ends nothing, and is told", async ()
     await until(() => warnings.length === 3);
     assert.equal(policy.reload(), false);
     const told = (name: string, what: string) =>
-      `${name} failed, of the watch of ${path}: Error: ${what}`;
+      `${name}() of the watch of ${path} failed: Error: ${what}`;
     assert.deepEqual(warnings, [
       told("onReload", "at once"),
       told("onReload", "late"),
@@ -421,8 +421,8 @@ testFile("a callback that throws what has no text ends nothing, and is told", as
     const what = "something that cannot be printed";
     assert.equal(policy.error?.message, `Cannot use the policy: ${path}: ${what}`);
     assert.deepEqual(warnings, [
-      `onReload failed, of the watch of ${path}: Symbol(s)`,
-      `onError failed, of the watch of ${path}: ${what}`,
+      `onReload() of the watch of ${path} failed: Symbol(s)`,
+      `onError() of the watch of ${path} failed: ${what}`,
     ]);
   });
 });
