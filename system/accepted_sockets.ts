@@ -1,6 +1,6 @@
 /**
  * Finds the descriptors of accepted connections that the runtime hides (Deno.listen, and the http server
- * of Bun), by what the kernel reports about each descriptor of the process.
+ * of Bun). It queries the kernel about the descriptors of the process.
  */
 
 import { host } from "../adapters/host.ts";
@@ -36,7 +36,7 @@ export class FoundSocket {
     return !this.#isClosed && this.#sockets.cookieOf(this.fd) === this.#cookie;
   }
 
-  /** Shuts the connection down, whoever owns it: each side sees the other one hang up. */
+  /** Shuts the connection down, without closing the descriptor: both sides then read its end. */
   shutdown(): void {
     if (this.isOpen()) this.#sockets.shutdown(this.fd);
   }
@@ -66,9 +66,9 @@ export function foundSocketOf(connection: object): FoundSocket | undefined {
 }
 
 /**
- * The cookies of all connections and listeners that were seen, for all finders of a thread. Cookies and
- * not numbers: a connection whose descriptor the program duplicates has several numbers, and would be
- * found again under the next one. Cookies of closed sockets are dropped from time to time.
+ * The cookies of all connections and listeners that the finders of a thread have seen. Descriptor numbers
+ * would not do: a connection with a duplicated descriptor has several, and would be found again under the
+ * next one. Cookies of closed sockets are dropped from time to time.
  */
 const seen = new Set<number>();
 
@@ -141,7 +141,7 @@ class BoundSockets {
     this.#address = address;
   }
 
-  /** Yields the number of each, upwards and then downwards from the lowest free number. */
+  /** Yields the number of each socket, upwards and then downwards from the lowest free number. */
   *all(): Generator<number> {
     const end = this.lowestFree();
     const size = this.tableSize();
@@ -154,7 +154,7 @@ class BoundSockets {
     for (let fd = end - 1; fd >= 0; fd--) if (this.has(fd)) yield fd;
   }
 
-  /** Yields the cookies of those that were seen. */
+  /** Yields the cookies of the sockets that were seen. */
   *seenCookies(): Generator<number> {
     for (const fd of this.all()) {
       const cookie = this.cookieOf(fd);
@@ -162,7 +162,7 @@ class BoundSockets {
     }
   }
 
-  /** Reports whether this number is one of them; `undefined` if it is not a socket at all. */
+  /** Reports whether a number is one of these sockets; `undefined` if it is not a socket at all. */
   has(fd: number): boolean | undefined {
     const { libc, value, size } = this.#system;
     const { length } = this.#address;
@@ -220,7 +220,7 @@ export function hidesDescriptors(): boolean {
 /**
  * Reports whether a socket of this process, a connection or a listener of any thread, is bound to a path,
  * also after its file was moved. A new listener of that path would have the same address, and its
- * connections could not be told apart from those of the other one.
+ * connections would look like those of the other one.
  */
 export function isBoundHere(path: string, system: System = openedSystem()): boolean {
   if (system.abi.os !== "linux") return false; // descriptors are not searched there

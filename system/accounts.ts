@@ -12,16 +12,16 @@ import { readText } from "./proc_files.ts";
 type Lookup = "getpwuid_r" | "getgrgid_r";
 
 /**
- * Largest entry that is read. A group may have any number of members, and every entry of /etc/group
- * up to the requested one must fit. getent(1) has no limit; this one holds about a million members.
+ * Size of the largest entry that is read, about a million members. A group may have any number of
+ * members, and every entry of /etc/group up to the requested one must fit. getent(1) has no limit.
  */
 const MAX_ENTRY_BYTES = 1 << 24;
 
 /** Memory for the first attempt; each further attempt has eight times as much. */
 const FIRST_BYTES = 2048;
 
-/** How long an answer is cached, in ms. Misses are cached too, since they cost more than hits. */
-const KEEP = 60_000;
+/** How long an answer is cached. Misses are cached too, since they cost more than hits. */
+const CACHE_MS = 60_000;
 const MAX_CACHED_ACCOUNTS = 4096;
 
 const answers = new WeakMap<System, Map<string, { fact: Fact<string>; until: number }>>();
@@ -46,7 +46,7 @@ function remembered(system: System, lookup: Lookup, id: number): Fact<string> {
   const fact = look(system, lookup, id);
   if (fact.state === "unknown") return fact; // a failure may be temporary and is not cached
   if (known.size >= MAX_CACHED_ACCOUNTS) known.clear();
-  known.set(key, { fact, until: now + KEEP });
+  known.set(key, { fact, until: now + CACHE_MS });
   return fact;
 }
 

@@ -1,5 +1,5 @@
 /**
- * Whether /proc hides other users' processes from us: hidepid= of proc(5), ProtectProc= of
+ * Detects that /proc hides other users' processes from us: hidepid= of proc(5), ProtectProc= of
  * systemd.exec(5).
  */
 
@@ -12,7 +12,7 @@ import { readText } from "./proc_files.ts";
 export const SHOW_PROCESSES =
   "Set ProtectProc=default in the server's unit, or mount /proc without hidepid=";
 
-/** How the mount of /proc treats other users' processes. */
+/** Whether /proc hides other users' processes. */
 export interface ProcVisibility {
   /** The mount's `hidepid=`; `undefined` if it hides nothing. */
   readonly mode: HidePid["mode"] | undefined;
@@ -21,8 +21,8 @@ export interface ProcVisibility {
 }
 
 /**
- * Reads whether /proc hides other users' processes, from anybody and from us. CAP_SYS_PTRACE makes all
- * processes visible, and so does membership in the group of the `gid=` mount option.
+ * Reads whether /proc hides other users' processes, and whether it hides them from us. CAP_SYS_PTRACE
+ * makes all processes visible, and so does membership in the group of the `gid=` mount option.
  *
  * @returns `undefined` if that cannot be determined.
  */

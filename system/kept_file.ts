@@ -7,7 +7,7 @@
 
 import { nodeFs } from "../adapters/builtins.ts";
 
-/** Owns a descriptor of node:fs. */
+/** A descriptor of node:fs that we own. */
 export class KeptFile {
   readonly fd: number;
   readonly #device: bigint;

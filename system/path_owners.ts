@@ -1,6 +1,5 @@
 /**
- * The owners of everything on the way to a path. Whoever owns a folder or a symbolic link on the way can
- * replace the file at its end.
+ * The owners of the folders and symbolic links that lead to a file. Each of them can replace the file.
  */
 
 import { nodeFs } from "../adapters/builtins.ts";
@@ -40,7 +39,7 @@ const MAX_SYMLINKS = 40;
  * then the file itself: path_resolution(7).
  *
  * Ends early after too many links, or at a file that is not a folder. A caller that relies on the last
- * step checks `isLast` and the kind of its file. A caller that checks each step before it asks for
+ * step checks `isLast` and the kind of its file. A caller that checks each step before it requests
  * the next one relies only on folders that were already checked.
  *
  * @param path Absolute.

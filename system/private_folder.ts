@@ -4,13 +4,13 @@
  * The socket is bound there, gets its mode and owner, is checked, and is then moved to its path. A
  * lock in the folder makes sure that only one of several servers that start at once succeeds.
  *
- * If other users can write to the folder of the path, they can replace any of its entries by a
- * symbolic link at any time. Then each step uses a descriptor of a folder (`/proc/self/fd/N/name`),
- * which follows no such link. Mode and owner are changed only inside the private folder, to which
- * nobody else can write.
+ * Other users who can write to the folder of the path can replace any of its entries by a symbolic
+ * link at any time. Then each step uses a descriptor of a folder (`/proc/self/fd/N/name`), which
+ * follows no such link. Mode and owner are changed only inside the private folder, to which no other
+ * user can write.
  */
 
-import { nodeFs, nodePath } from "../adapters/builtins.ts";
+import { isClusterWorker, nodeFs, nodePath } from "../adapters/builtins.ts";
 import { openedSystem } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { unsafeFolderReason } from "../core/ownership.ts";
@@ -48,7 +48,7 @@ export interface FileAccess {
   readonly group?: number | undefined;
 }
 
-/** Builds the errors of one start: what the socket is for, and its path. */
+/** Builds the errors of one start. */
 export class Purpose {
   readonly #verb: "listen" | "receive datagrams";
   readonly #path: string;
@@ -100,6 +100,13 @@ export class Purpose {
   }
 }
 
+/** Returns the hint for a path at which another server listens, perhaps in another cluster worker. */
+export function otherServerHint(): string {
+  return isClusterWorker()
+    ? "Pass one listening socket to all workers, or give each worker its own path"
+    : "Stop the server that is there, or use another path";
+}
+
 /** `sun_path`, <sys/un.h>, without its NUL: 108 bytes on Linux, 104 on macOS and the BSDs. */
 const MAX_PATH_BYTES = { linux: 107, others: 103 };
 
@@ -118,8 +125,8 @@ export function bytesIn(path: string): number {
 /**
  * The private folder of "/run/app.sock" is "/run/.app.sock.ucred", and the socket in it is "s".
  * Accepted connections keep the name that their listener was bound to. A name is therefore not
- * reused while this process has a socket of that name: connections of the two listeners could not
- * be told apart.
+ * reused while this process has a socket of that name: connections of the two listeners would look
+ * alike.
  */
 const SUFFIX = ".ucred";
 const SOCKET_NAMES: readonly string[] = [..."s0123456789"];
@@ -140,20 +147,22 @@ const ONE_EACH = "Start one server for each path";
 function requireSafeFolder(path: string, purpose: Purpose): void {
   const { dirname } = nodePath();
   try {
-    nodeFs().statSync(dirname(path)); // throws if it is missing or a circle of links
+    nodeFs().statSync(dirname(path)); // throws if it is missing, or if links form a circle
     requireSafe(purpose, dirname(path));
   } catch (error) {
     throw purpose.wrap(error);
   }
 }
 
-/** Checks every folder and symbolic link on the way: their owners can replace everything below. */
+/** Checks every folder and symbolic link of the path: their owners can replace everything below them. */
 function requireSafe(purpose: Purpose, folder: string): void {
   for (const { path, file } of pathSteps(folder)) {
     const entry = ownershipOf(file);
     const why = unsafeFolderReason(entry, isTrusted, () => hasOwnGroupOnly(path, entry));
     if (why === undefined) continue;
-    const hint = `Run chown and chmod go-w on ${path}, use another one, or set allowUnsafeFolder`;
+    const hint =
+      `Run chown and chmod go-w on ${path}, use another folder, or set allowUnsafeFolder ` +
+      "if your program uses the library";
     throw purpose.error(`its folder ${path} ${why}: they could put another socket there`, hint);
   }
 }
@@ -168,14 +177,13 @@ class Folder {
     this.#file = fd === undefined ? undefined : new KeptFile(fd);
   }
 
-  /** Addresses the folder by its path, which nobody else can replace. */
+  /** Addresses the folder by its path, which other users cannot replace. */
   static byPath(path: string): Folder {
     return new Folder(path, undefined);
   }
 
   /**
-   * Opens the folder: a descriptor still refers to it if its path is replaced. The caller closes
-   * it.
+   * Opens the folder, so that its path may be replaced. The caller closes it.
    */
   static open(path: string, followsLink: boolean): Folder {
     const { constants: { O_RDONLY, O_DIRECTORY, O_NOFOLLOW }, openSync } = nodeFs();
@@ -242,7 +250,7 @@ export class PublishedFile {
   }
 }
 
-/** The locked private folder, from the beginning of a start to its end. */
+/** The locked private folder, which exists while a server starts. */
 export class PrivateFolder {
   readonly #path: string;
   readonly #purpose: Purpose;
@@ -259,7 +267,7 @@ export class PrivateFolder {
    * @param path Absolute.
    * @param allowUnsafeFolder Whether others may write to the folder of the path.
    * @throws {UcredError} `ERR_UCRED_LISTEN` if the folder is not safe, another server is starting
-   * there, or the private folder belongs to somebody else.
+   * there, or the private folder belongs to another user.
    */
   static open(path: string, allowUnsafeFolder: boolean, purpose: Purpose): PrivateFolder {
     const length = bytesIn(path);
@@ -267,7 +275,7 @@ export class PrivateFolder {
     const max = hasDescriptors ? maxPathBytes() : maxPathBytes() - ADDED_BYTES;
     if (length > max) {
       const why = `it has ${length} bytes; the maximum is ${max}`;
-      throw purpose.error(why, "Use a shorter path, in /run for instance");
+      throw purpose.error(why, "Use a shorter path, for example in /run");
     }
     let isSafe = true;
     try {
@@ -278,7 +286,7 @@ export class PrivateFolder {
     }
     if (!isSafe && !hasDescriptors) {
       const why = "others can write to its folder, and there is no /proc/self/fd";
-      throw purpose.error(why, "Use a folder to which nobody else can write");
+      throw purpose.error(why, "Use a folder to which only this user can write");
     }
     // The path inside the private folder may be too long; through a descriptor it is short.
     const byDescriptor = !isSafe || length + ADDED_BYTES > maxPathBytes();
@@ -404,14 +412,14 @@ export class PrivateFolder {
     const { linkSync, renameSync, unlinkSync } = nodeFs();
     const to = this.target;
     if (stale !== undefined) {
-      if (!isSame(to, stale)) throw this.#purpose.error("something else was put there", ONE_EACH);
+      if (!isSame(to, stale)) throw this.#purpose.error("another file was created there", ONE_EACH);
       return renameSync(from, to);
     }
     try {
       linkSync(from, to); // unlike rename(2) it replaces nothing
     } catch (error) {
       if (codeOf(error) === "EEXIST") {
-        throw this.#purpose.error("something was put there", ONE_EACH);
+        throw this.#purpose.error("a file was created there", ONE_EACH);
       }
       return renameSync(from, to); // the file system has no links
     }
@@ -463,7 +471,7 @@ function nameBeside(path: string): string {
   return `.${nodePath().basename(path)}${SUFFIX}`;
 }
 
-const OTHER_FILE_SYSTEM = "Use a folder on a file system that keeps modes and owners, as /run";
+const OTHER_FILE_SYSTEM = "Use a folder on a file system that keeps modes and owners, such as /run";
 
 /**
  * Creates the private folder, or reuses one that a killed server left; `undefined` if it was
@@ -498,7 +506,7 @@ function openPrivate(
     }
     const hint = found.uid === ownUid()
       ? "Move it away, or use another path"
-      : "Use a folder in which nobody else may make files, in /run for instance"; // /tmp is sticky: only its owner can remove it
+      : "Use a folder in which only this user can create files, such as one in /run"; // /tmp is sticky: only its owner can remove it
     throw purpose.error(`${JSON.stringify(name)} is in its folder, and ${why}`, hint);
   } catch (error) {
     inner?.close();
@@ -532,7 +540,7 @@ function whyNotPrivate(folder: Folder): string | undefined {
     const isOurs = name === LOCK_NAME
       ? found.isFile() && found.size === 0 && found.uid === uid
       : SOCKET_NAMES.includes(name) && found.isSocket();
-    if (!isOurs) return `holds ${JSON.stringify(name)}, which no server left there`;
+    if (!isOurs) return `contains ${JSON.stringify(name)}, which no server creates`;
   }
   return undefined;
 }

@@ -24,7 +24,7 @@ export interface AccountFiles {
 
 /**
  * Reports whether this user is certainly the only member of a group, so that group permissions give
- * nobody else access.
+ * no other user access.
  *
  * That is certain only if all accounts are in /etc/passwd and /etc/group: a directory (LDAP, sssd,
  * winbind) may have members that it does not list. Otherwise the result is `false`. It is always
@@ -54,8 +54,8 @@ export function hasOneUser(files: AccountFiles, uid: number, gid: number): boole
   if (entries.length === 0) return false;
   const uids = new Map(users.map((user) => [user[0], user[2]]));
   const isOwn = (name: string) => name === "" || uids.get(name) === own;
-  // With a group password, newgrp(1) admits anybody. "x" refers to gshadow(5), which sshd trusts as
-  // well.
+  // With a group password, newgrp(1) admits every user who knows it. "x" refers to gshadow(5), which
+  // sshd trusts as well.
   return entries.every(([, password, , members]) =>
     /^[x!*]*$/.test(password!) && members!.split(",").every(isOwn)
   ) && !isSubordinate(files.subgid, gid);

@@ -12,14 +12,14 @@ interface Buffers {
 
 const buffers = new WeakMap<System, Buffers>();
 const encoder = new TextEncoder();
-/** A byte order mark at the beginning is part of a name like any other character. */
+/** Keeps a byte order mark at the beginning: it is part of a name like any other character. */
 const newDecoder = () => new TextDecoder("utf-8", { ignoreBOM: true });
 const decoder = newDecoder();
 
 function buffersOf(system: System): Buffers {
   let found = buffers.get(system);
   if (found === undefined) {
-    // Paths here are ours and short. A link's target may be as long as a page.
+    // Paths are short, since this library builds them. The target of a link may be as long as a page.
     found = { path: system.libc.memory(64), chunk: system.libc.memory(1 << 16) };
     buffers.set(system, found);
   }

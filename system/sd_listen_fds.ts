@@ -79,8 +79,7 @@ export function takeInherited(
     system.abi.os === "linux" ? readCookie(system, system.abi, fd) : undefined;
   const cookie = cookieNow();
   const giveBack = () => {
-    // Only if the cookie is the same, where there is one: otherwise the number belongs to another
-    // socket.
+    // A different cookie means that the number belongs to another socket by now.
     if (cookie === undefined || cookieNow() === cookie) taken.delete(fd);
     lock?.close();
   };

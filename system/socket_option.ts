@@ -1,4 +1,4 @@
-/** Reads socket options, and what kind of socket a descriptor is. */
+/** Reads socket options, and the family of a socket. */
 
 import type { Memory } from "../adapters/libc.ts";
 import type { System } from "../adapters/select.ts";
@@ -7,9 +7,9 @@ import { AF_UNIX, type LinuxAbi } from "../ffi/abi.ts";
 import { syscallError, unexpectedAnswer } from "./syscall_error.ts";
 
 /**
- * Reads one option at level SOL_SOCKET whose length varies, with growing memory.
+ * Reads an option of variable length at level SOL_SOCKET, with growing memory.
  *
- * @param most The longest answer that is accepted, in bytes.
+ * @param most The maximum length of the answer, in bytes.
  * @param what Completes "Cannot …" in errors.
  * @param decode Decodes the first `length` bytes of memory that the next call overwrites.
  * @returns The decoded answer, or the errno. An exception for a missing label would triple the cost

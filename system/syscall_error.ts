@@ -1,5 +1,5 @@
 /**
- * Turns every failed call into an error; the only file that knows what an errno means for a socket.
+ * Builds the error for a failed call, from the errno's meaning for a socket, a process or an account.
  */
 
 import type { System } from "../adapters/select.ts";

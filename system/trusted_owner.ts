@@ -8,7 +8,7 @@ import { isPrivateGroup } from "./private_group.ts";
 
 /**
  * Reports whether a uid is root, or certainly the user. An owner that our user namespace does not
- * map reads as the overflow id (65534), which may equal the user's uid and stand for anybody.
+ * map reads as the overflow id (65534), which may equal the user's uid and stand for any user.
  */
 export function isTrusted(uid: number, user: number = ownUid()): boolean {
   return uid === 0 || (uid === user && !isAmbiguous(openedSystem(), "uid", uid));

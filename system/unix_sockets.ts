@@ -56,10 +56,12 @@ export function socketsAt(
 }
 
 /**
- * Reports whether a socket is bound to a path, even one that does not listen or has a full queue. A
- * stream socket that connects to such a socket gets the same error as from a dead one, or one that
- * Bun 1.4.5 reports as ECONNREFUSED, too. Therefore a datagram socket connects: it sends nothing,
- * waits for no queue, and gets a different error from sockets of another type.
+ * Reports whether a socket is bound to a path, even one that does not listen or has a full queue.
+ *
+ * A stream socket that connects to a socket without listen(2) gets ECONNREFUSED, as from a closed
+ * socket; with a full queue it gets EAGAIN, which Bun 1.4.5 reports as ECONNREFUSED, too. Therefore
+ * a datagram socket connects: it sends nothing, waits for no queue, and gets EPROTOTYPE from a bound
+ * socket of another type.
  *
  * @returns `undefined` if that cannot be determined.
  */
@@ -132,9 +134,9 @@ export function holdersOf(sockets: Iterable<number>): ReadonlyMap<number, readon
 }
 
 /**
- * Counts the connections of a listener whose clients are in other network namespaces. sock_diag(7)
- * does not list them, since a socket that accept(2) returns is in the client's network namespace.
- * Such a socket is held by the server and bound to the listener's address; /proc/PID/net/unix of
+ * Counts the connections of a listener with clients in other network namespaces. sock_diag(7) does
+ * not list them, since a socket that accept(2) returns is in the client's network namespace. The
+ * server holds such a socket, which is bound to the listener's address, and /proc/PID/net/unix of
  * any process in that namespace lists it.
  *
  * @param listener The inode number of the listening socket.

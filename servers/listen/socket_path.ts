@@ -8,7 +8,6 @@
 
 import { connect } from "node:net";
 import { resolve } from "node:path";
-import { isClusterWorker } from "../../system/cluster.ts";
 import { accountId } from "../../system/accounts.ts";
 import {
   bytesIn,
@@ -17,6 +16,7 @@ import {
   type FileStats,
   lstatIfThere,
   maxPathBytes,
+  otherServerHint,
   PrivateFolder,
   Purpose,
 } from "../../system/private_folder.ts";
@@ -153,11 +153,8 @@ async function requireFree(path: string, purpose: Purpose): Promise<FileStats | 
     : isRefused
     ? "a socket is bound there but accepts no connection now"
     : `whether a server answers there cannot be determined: ${code}`;
-  throw purpose.inUse(why, isClusterWorker() ? CLUSTER : OTHER_PATH);
+  throw purpose.inUse(why, otherServerHint());
 }
-
-const OTHER_PATH = "Stop the server that is there, or use another path";
-const CLUSTER = "Pass one listening socket to all workers, or give each worker its own path";
 
 /** Connects to a path. Resolves to the error code; `undefined` if the connection succeeds. */
 function probe(path: string): Promise<string | undefined> {

@@ -417,7 +417,7 @@ testWith(
       const before = lstatSync(join(planted, name));
       const { message, hint } = await refusal({ path });
       assert.ok(
-        message.endsWith(`and holds ${JSON.stringify(name)}, which no server left there`),
+        message.endsWith(`and contains ${JSON.stringify(name)}, which no server creates`),
         message,
       );
       assert.equal(hint, "Move it away, or use another path");
