@@ -1,7 +1,7 @@
 /**
- * Who is at the other end of a Unix domain socket, as the kernel knows it.
+ * Identifies the process at the other end of a Unix domain socket, as the kernel recorded it.
  *
- * @example Let root and one user in, nobody else
+ * @example Accept only root and one user
  * ```ts
  * import { createServer } from "node:net";
  * import { checkSupport, peerCredentials } from "ucred";

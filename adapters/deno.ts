@@ -80,7 +80,7 @@ const linuxSymbols = {
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // ssize_t sendto(int fd, const void *, size_t, int flags, const struct sockaddr *to, socklen_t size);
   sendto: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "u32"], result: "isize" },
-  // void *memcpy(void *to, const void *from, size_t); of no bytes, for the address of `to`
+  // void *memcpy(void *to, const void *from, size_t); copies no bytes, and returns the address of `to`
   address: { name: "memcpy", parameters: ["buffer", "buffer", "usize"], result: "usize" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
@@ -211,7 +211,7 @@ function existing(paths: readonly string[]): readonly string[] {
       return Deno.permissions.querySync({ name: "read", path }).state === "granted" &&
         Deno.statSync(path).isFile;
     } catch {
-      return false; // not there
+      return false; // the file does not exist
     }
   });
   return found === undefined

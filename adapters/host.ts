@@ -3,7 +3,7 @@
 /** The runtimes that have a foreign function interface. */
 export type Runtime = "deno" | "bun" | "node";
 
-/** The host, described in the words of `process`. */
+/** The host, described by the values of `process`. */
 export interface Host {
   /** `undefined` in a browser and other unsupported runtimes. */
   readonly runtime: Runtime | undefined;
@@ -25,7 +25,7 @@ interface Process {
   getBuiltinModule?(id: string): unknown;
 }
 
-// Not by their bare names, which a bundler for browsers would replace or reject.
+// Read from globalThis: a bundler for browsers would replace or reject the bare names.
 const globals = globalThis as unknown as {
   readonly process?: Process;
   readonly Deno?: { readonly dlopen?: unknown; readonly version?: { readonly deno: string } };
@@ -66,7 +66,7 @@ export function timers(): Timers {
 }
 
 /**
- * Loads a built-in module if the runtime has it. Not an import, so that bundlers resolve nothing.
+ * Loads a built-in module if the runtime has it. This is not an import, so bundlers resolve nothing.
  */
 export function builtinModule(id: string): unknown {
   return globals.process?.getBuiltinModule?.(id);

@@ -12,8 +12,8 @@ type NodeSymbols = NonNullable<Parameters<typeof node.dlopen>[1]>;
 
 const symbols = {
   // int getsockopt(int fd, int level, int name, void *value, socklen_t *size);
-  // All "pointer" and called with bigint: Node's fast path. As i32 and buffer it takes 3 × as long.
-  // A non-negative int has the same register value in both spellings.
+  // Declared as "pointer" and called with bigint, which is Node's fast path: i32 and buffer take 3 × as
+  // long. A non-negative int has the same register value in both declarations.
   getsockopt: { arguments: ["pointer", "pointer", "pointer", "pointer", "pointer"], return: "i32" },
   // int getsockname(int fd, struct sockaddr *address, socklen_t *size);
   getsockname: { arguments: ["i32", "pointer", "pointer"], return: "i32" },

@@ -20,7 +20,7 @@ export interface System {
   readonly value: Memory;
   /** Memory for the `socklen_t` of that answer. Overwritten by every call. */
   readonly size: Memory;
-  /** Caches. */
+  /** Cached answers. */
   readonly remembered: Remembered;
 }
 
@@ -57,12 +57,12 @@ export function openedSystem(): System {
   return opened ??= openSystem(host());
 }
 
-/** Opens the system that `on` describes, with the C library at `path` if it is given. */
-export function openSystem(on: Host, path?: string): System {
-  if (on.runtime === undefined) throw unsupported(`${on.name} cannot call native functions`);
-  const abi = abiOf(on.os, on.cpu);
-  if (abi === undefined) throw unsupported(`${on.os} on ${on.cpu} is not supported`);
-  const libc: Libc = OPENERS[on.runtime](abi, path);
+/** Opens the system of a host, with the C library at `path` if it is given. */
+export function openSystem({ runtime, name, os, cpu, pid }: Host, path?: string): System {
+  if (runtime === undefined) throw unsupported(`${name} cannot call native functions`);
+  const abi = abiOf(os, cpu);
+  if (abi === undefined) throw unsupported(`${os} on ${cpu} is not supported`);
+  const libc: Libc = OPENERS[runtime](abi, path);
   const [value, size] = [libc.memory(VALUE_SIZE), libc.memory(8)];
   const remembered: Remembered = {
     verified: [],
@@ -70,7 +70,7 @@ export function openSystem(on: Host, path?: string): System {
     overflowIds: { uid: new Set(), gid: new Set() },
     mapsEvery: {},
   };
-  return { abi, libc, pid: on.pid, value, size, remembered };
+  return { abi, libc, pid, value, size, remembered };
 }
 
 /** Larger than every structure that is requested, and than `struct sockaddr_un` (110 bytes). */

@@ -1,4 +1,4 @@
-/** HTTP agents over Unix sockets: each connection is opened by a function, and may be verified. */
+/** HTTP agents over Unix sockets, which open each connection by a function that may verify it. */
 
 import { Agent, type AgentOptions, type ClientRequest } from "node:http";
 import type { Socket } from "node:net";
@@ -6,7 +6,7 @@ import process from "node:process";
 import type { Duplex } from "node:stream";
 import { connect, type ConnectOptions } from "./connect.ts";
 
-/** An agent that opens its connections with the function that it was given. */
+/** An agent that opens its connections with a function of its creator. */
 export class ConnectingAgent extends Agent {
   readonly #connect: () => Promise<Socket>;
 

@@ -6,7 +6,7 @@ import { type ServerExpectation, verifyServer } from "../identity/verify_server.
 
 /** The server's address and its expected identity. */
 export interface ConnectOptions {
-  /** A path, or an abstract name with "\0" first. A path of digits is a path, not a TCP port. */
+  /** A path, or an abstract name that begins with "\0". Digits are a path and not a TCP port. */
   readonly path: string;
   /**
    * The process that last called listen(2). With systemd socket activation that is systemd until the
@@ -15,16 +15,16 @@ export interface ConnectOptions {
   readonly expect: ServerExpectation;
 }
 
-/** The options of {@link ConnectOptions}. */
+/** The option names of {@link ConnectOptions}. */
 export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = { path: true, expect: true };
 
 /**
  * Connects to a server and verifies its identity. Nothing is sent before the verification.
  *
- * @returns The connected socket, which is yours.
+ * @returns The connected socket, which the caller closes.
  * @throws {UcredError} `ERR_UCRED_REFUSED` if the server is another one; the connection is then closed.
  * @throws {TypeError} If the path is empty, or has a NUL elsewhere than at its start.
- * @throws {Error} What `net.connect()` reports.
+ * @throws {Error} As `net.connect()` reports, if the connection fails.
  */
 export async function connect(options: ConnectOptions): Promise<Socket> {
   requireOptions("connect()", options, CONNECT_OPTIONS);
@@ -41,7 +41,7 @@ export async function connect(options: ConnectOptions): Promise<Socket> {
 /** A connection to open. */
 export interface Target {
   readonly path: string;
-  /** `undefined`: any server. */
+  /** The expected identity; `undefined` accepts any server. */
   readonly expect: ServerExpectation | undefined;
   readonly allowHalfOpen: boolean;
 }

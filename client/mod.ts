@@ -1,7 +1,7 @@
 /**
- * Clients that verify the server before they send a byte: `ucred/client`.
+ * `ucred/client`: clients that verify the server before they send the first byte.
  *
- * @example Connect to a server of root or of our own user, and to no other
+ * @example Connect only to a server of root or of our own user
  * ```ts
  * import { connect } from "ucred/client";
  * import { createServer } from "ucred/net";
@@ -58,10 +58,10 @@ export interface VerifyingClient {
 }
 
 /**
- * Makes an HTTP client for one server. Each connection is verified before the first request is sent
+ * Creates an HTTP client for one server. Each connection is verified before the first request is sent
  * over it.
  *
- * @example
+ * @example Fetch from a server of our own user
  * ```ts
  * import { createClient } from "ucred/client";
  * import { serve } from "ucred/http";
@@ -84,7 +84,7 @@ export function createClient(options: ConnectOptions): VerifyingClient {
   };
 }
 
-/** Headers about one connection or one message: RFC 9110, 7.6.1, and RFC 9112. The client sets them. */
+/** Headers that concern only one connection or message: RFC 9110, 7.6.1, and RFC 9112. */
 const CONNECTION_HEADERS: ReadonlySet<string> = new Set([
   "connection",
   "expect",
@@ -156,7 +156,7 @@ function requireMethod({ method, body }: Request, { method: wanted = method }: R
   }
 }
 
-/** Whether the length of a body is known before reading it. */
+/** Returns whether the length of a body is known before reading it. */
 function isInMemory(body: unknown): boolean {
   return typeof body === "string" || body instanceof ArrayBuffer || ArrayBuffer.isView(body) ||
     body instanceof URLSearchParams;
@@ -179,7 +179,7 @@ async function sendBody(
   outgoing.end();
 }
 
-/** The response to a request, and a function that fails the request, or later the response's body. */
+/** Returns the response to a request, and a function that fails the request, or later the body. */
 function responseTo(outgoing: ClientRequest, signal: AbortSignal) {
   const { promise: response, resolve, reject } = Promise.withResolvers<Response>();
   let incoming: IncomingMessage | undefined;
@@ -201,7 +201,7 @@ function responseTo(outgoing: ClientRequest, signal: AbortSignal) {
     fail(new TypeError("Cannot use the response: its status is 101"));
   });
   outgoing.on("response", (message: IncomingMessage) => {
-    // A body reports its errors itself.
+    // The body's stream reports its errors to its reader.
     incoming = message.on("error", () => {})
       .on("close", () => signal.removeEventListener("abort", abort));
     try {

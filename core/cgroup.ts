@@ -1,36 +1,35 @@
-/** Control group paths → the systemd units on them, and the container. */
+/** Control group paths → systemd units and containers. */
 
-/** What the paths of a process's control groups show. `null`: known to be none. */
+/** The units and containers in the paths of a process's control groups. `null`: certainly none. */
 export interface CgroupPlace {
-  /** Innermost slice above the unit, "system.slice". */
+  /** Innermost slice above the unit, for example "system.slice". */
   readonly slice: string | null;
-  /** The system manager's unit, "nginx.service", "session-2.scope". */
+  /** The unit of the system manager, for example "nginx.service" or "session-2.scope". */
   readonly unit: string | null;
-  /** The unit of a user's own manager, "foo.service" below "user@1000.service". */
+  /** The unit of a user's own manager, for example "foo.service" below "user@1000.service". */
   readonly userUnit: string | null;
-  /** The login session's id, "2" in "session-2.scope". */
+  /** The login session's id, for example "2" of "session-2.scope". */
   readonly session: string | null;
   /**
-   * The container's id, 64 hexadecimal digits, where root's services made it. `null` only where the process
-   * is in a unit itself, or in no group, in every hierarchy, and that unit is not known to hold
-   * containers; `undefined` otherwise. A container without a control group of its own reads `null`.
+   * The id of a container that a service of root created: 64 hexadecimal digits. `null` only if in every
+   * hierarchy the process is directly in a unit or in no group, and that unit does not run containers.
+   * Otherwise `undefined`. A container without its own control group reads as `null`.
    */
   readonly container: string | null | undefined;
-  /** The same below a user's manager (rootless podman): that user alone vouches for it. */
+  /** The id of a container below a user's manager (rootless podman), which that user can forge. */
   readonly userContainer: string | null | undefined;
 }
 
 /**
- * Reads paths as systemd and the container engines write them.
+ * Finds units and containers in the paths that systemd and the container engines create.
  *
- * What stands below a unit or a container was made by it: a service that may divide its own group
- * (`Delegate=`), a user's manager and a container's root can give any name to what is inside. So the
- * outermost unit and container count, and nothing below them overrides that.
+ * Only the outermost unit and container count. A service with `Delegate=`, a user's manager and a
+ * container's root can create groups of any name below their own.
  *
- * @param path As /proc/PID/cgroup shows it, in the hierarchy that systemd uses.
- * @param others The paths in all other hierarchies: with cgroup v1 an engine may have moved the process
- * in these alone.
- * @returns `undefined` where the group is outside our cgroup namespace: its path is then relative.
+ * @param path The path in the hierarchy that systemd uses, as /proc/PID/cgroup shows it.
+ * @param others The paths in all other hierarchies: with cgroup v1, an engine may have moved the process
+ * in these only.
+ * @returns `undefined` if the group is outside our cgroup namespace: its path is then relative.
  * @see {@link https://systemd.io/CGROUP_DELEGATION/ Control Group APIs and Delegation}
  */
 export function placeOf(path: string, others: readonly string[] = []): CgroupPlace | undefined {
@@ -56,21 +55,21 @@ export function placeOf(path: string, others: readonly string[] = []): CgroupPla
   };
 }
 
-/** `undefined` for a path outside our cgroup namespace. */
+/** Splits a path into names; `undefined` if it is outside our cgroup namespace. */
 function namesOn(path: string): readonly string[] | undefined {
   const raw = path.split("/").slice(1).filter((name) => name !== ""); // "/" alone is the root
-  // Only the kernel writes "..", for what lies above the root of our cgroup namespace. Before names are
-  // unescaped: a service that divides its own group may make a subgroup "_..".
+  // Only the kernel writes "..", for a group above the root of our cgroup namespace. This is checked before
+  // names are unescaped, since a service with Delegate= may create a group "_..".
   return raw.includes("..") ? undefined : raw.map(unescape);
 }
 
-/** The container's id, unless another hierarchy has another one. */
+/** Returns the container's id; `undefined` if another hierarchy has a different one. */
 function onlyContainer(id: string, others: readonly string[]): string | undefined {
   const ids = others.map((other) => placeOf(other)?.container);
   return ids.every((each) => typeof each !== "string" || each === id) ? id : undefined;
 }
 
-/** The unit on the path: what comes first after the slices. */
+/** Finds the unit in a path: the first name after the slices. */
 function unitOf(names: readonly string[]) {
   let at = 0;
   while (names[at] !== undefined && isUnit(names[at]!, SLICE)) at++;
@@ -80,28 +79,28 @@ function unitOf(names: readonly string[]) {
   return { slice, unit, below: names.slice(unit === null ? at : at + 1) };
 }
 
-/** systemd puts "_" before a name that would mean something to the kernel. */
+/** Removes the "_" that systemd puts before a name that the kernel reserves. */
 const unescape = (name: string): string => name.startsWith("_") ? name.slice(1) : name;
 
 const SLICE = /\.slice$/;
 const UNIT = /\.(?:service|scope|mount|socket|swap)$/;
 
-/** Every character that a unit's name may have; systemd.unit(5). */
+/** Returns whether a name is a valid name of a unit with this suffix: systemd.unit(5). */
 const isUnit = (name: string, suffix: RegExp): boolean =>
   suffix.test(name) && name.length < 256 && /^[A-Za-z0-9:_.\\@-]+$/.test(name) &&
   !name.startsWith(".");
 
-/** The container on a path; `undefined` where there may be one without a trustworthy name. */
+/** Finds the container in a path; `undefined` if there may be one without a trustworthy name. */
 function containerIn(unit: string | null, below: readonly string[]): string | null | undefined {
   const own = idIn(unit ?? below[0] ?? "");
   if (own !== undefined) return own;
-  // Below an engine's own group everything may be a container.
+  // Any group below an engine's own group may be a container.
   const isEngine = unit === null ? PARENTS.has(below[0] ?? "") : ENGINES.has(unit);
   if (isEngine) return below.map(idIn).find((id) => id !== undefined);
   return isPlain(unit, below) ? null : undefined;
 }
 
-/** The container below a user's manager; the outermost counts. */
+/** Finds the outermost container below a user's manager. */
 function containerInUserUnit(names: readonly string[]): string | null | undefined {
   const found = names.find((name) => HAS_ID.test(name));
   if (found !== undefined) return idIn(found);
@@ -110,8 +109,8 @@ function containerInUserUnit(names: readonly string[]): string | null | undefine
 }
 
 /**
- * Whether a process is in a unit itself, and nothing shows that containers may be there. A group below a
- * unit may be one whatever it is called, and systemd puts no process into a slice.
+ * Returns whether a process is directly in a unit that does not run containers. A group of any name below
+ * a unit may be a container. systemd puts no process directly into a slice.
  */
 function isPlain(unit: string | null, below: readonly string[]): boolean {
   return unit !== null && below.length === 0 && !HAS_ID.test(unit) && !holdsContainers(unit);
@@ -120,9 +119,9 @@ function isPlain(unit: string | null, below: readonly string[]): boolean {
 const HAS_ID = /[0-9a-f]{64}/;
 
 /**
- * Whether a unit's name, or a glob for one, is that of a service that runs containers, or of the scope of
- * one that has no id: systemd-nspawn, LXC. With cgroup v1, or where an engine makes no group, their
- * processes may be in the unit itself.
+ * Returns whether a unit's name, or a glob for one, is that of a service that runs containers, or of the
+ * scope of a container without an id (systemd-nspawn, LXC). With cgroup v1, or if an engine creates no
+ * group, the processes of containers may be directly in such a unit.
  */
 export function holdsContainers(unit: string): boolean {
   return CONTAINERS.test(unit);
@@ -150,7 +149,7 @@ const CONTAINERS = new RegExp(
   })(?![a-z])`,
 );
 
-/** Services of root that put containers into their own group. */
+/** Services of root that put containers into groups below their own. */
 const ENGINES: ReadonlySet<string> = new Set([
   "containerd.service",
   "crio.service",
@@ -160,7 +159,7 @@ const ENGINES: ReadonlySet<string> = new Set([
   "kubelet.service",
 ]);
 
-/** Groups that such services make where systemd does not make them. */
+/** Groups that such services create themselves, without systemd. */
 const PARENTS: ReadonlySet<string> = new Set([
   "default", //       containerd's namespaces
   "docker",
@@ -171,7 +170,7 @@ const PARENTS: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * The id in a group's name: "docker-ID.scope", "libpod-ID.scope", "cri-containerd-ID.scope",
+ * Returns the id in a group's name: "docker-ID.scope", "libpod-ID.scope", "cri-containerd-ID.scope",
  * "crio-ID.scope", "kubepods-….slice:cri-containerd:ID", or the bare id.
  */
 const idIn = (name: string): string | undefined => CONTAINER.exec(name)?.[1];

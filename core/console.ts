@@ -1,16 +1,16 @@
-/** How console.log() shows what has a toJSON(), in Node, Bun and Deno alike. */
+/** Formats an object as its plain data in console.log() of Node, Bun and Deno. */
 
-/** The name of the method that all three look for. */
+/** The name of the method that the three runtimes call. */
 export const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom") as never;
 
-/** What the method is called with: depth, options, and the function that formats anything. */
+/** The method's arguments: depth, options, and the runtime's formatting function. */
 export type InspectArguments = [
   depth: number,
   options: unknown,
   inspect: (value: unknown, options: unknown) => string,
 ];
 
-/** The name, and then the plain data. */
+/** Returns the name, followed by the plain data. */
 export function inspectAs(
   name: string,
   data: unknown,

@@ -1,10 +1,10 @@
-/** What peer credentials are: three numbers, and which numbers are never an identity. */
+/** Peer credentials: three numbers, and the values that are never an identity. */
 
-/** The kernel's record of who connected. Frozen. */
+/** The kernel's record of the process that connected. Frozen. */
 export interface Credentials {
   /**
-   * Process id as our pid namespace numbers it; `undefined` where it has no number for the peer, or
-   * where the system cannot tell it for certain. For display only: pids are reused.
+   * Process id in our pid namespace; `undefined` if the process has none there, or if the system does
+   * not report it reliably. For display only: pids are reused.
    */
   readonly pid: number | undefined;
   /** Effective user id, unsigned 32-bit. */
@@ -13,16 +13,19 @@ export interface Credentials {
   readonly gid: number;
 }
 
-/** (uid_t) −1, 2³²−1: what kernels answer when there is nobody. Never an identity. */
+/** (uid_t) −1, 2³²−1: kernels return it if there is no peer. Never an identity. */
 export const NO_ID = 0xffffffff;
 
-/** Freezes one set of ids, or refuses what no process can have: the ids −1 and a negative pid. */
+/**
+ * Builds frozen credentials. Returns `undefined` if no process can have these ids: an id of −1, or a
+ * negative pid.
+ */
 export function credentials(pid: number, uid: number, gid: number): Credentials | undefined {
   if (uid === NO_ID || gid === NO_ID || pid < 0) return undefined;
   return Object.freeze({ pid: pid === 0 ? undefined : pid, uid, gid });
 }
 
-/** Whether it is an id of somebody. */
+/** Returns whether a value is a valid uid or gid. */
 export function isId(value: unknown): value is number {
   return typeof value === "number" && value >>> 0 === value && value !== NO_ID;
 }

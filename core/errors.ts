@@ -1,20 +1,20 @@
-/** What can go wrong, as one class with a closed set of codes. */
+/** The error class of this library, with a closed set of codes. */
 
 /**
- * Why a call failed. Programs branch on this; people read `message` and `hint`.
+ * The reason for a failure, for programs. People read `message` and `hint`.
  *
- * - `ERR_UCRED_UNSUPPORTED`: this operating system, CPU, kernel or runtime cannot do it.
- * - `ERR_UCRED_PERMISSION`: the runtime does not let the program call native functions, or the system
- *   does not let it look at the process.
+ * - `ERR_UCRED_UNSUPPORTED`: this operating system, CPU, kernel or runtime lacks a required feature.
+ * - `ERR_UCRED_PERMISSION`: the runtime denies native calls, or the system denies access to the process.
  * - `ERR_UCRED_NO_FD`: the socket is closed, or the runtime hides its descriptor.
- * - `ERR_UCRED_NOT_UNIX`: TCP, a pipe, a file: anything but an AF_UNIX socket.
- * - `ERR_UCRED_NO_PEER`: not connected, a listener, or a datagram socket without a peer.
- * - `ERR_UCRED_SYSCALL`: the system call failed in another way; see `errno` and `syscall`.
+ * - `ERR_UCRED_NOT_UNIX`: the descriptor is not an AF_UNIX socket, but TCP, a pipe or a file, for example.
+ * - `ERR_UCRED_NO_PEER`: the socket is not connected, is a listener, or is a datagram socket without a
+ *   peer.
+ * - `ERR_UCRED_SYSCALL`: a system call failed for another reason; see `errno` and `syscall`.
  * - `ERR_UCRED_PEER_GONE`: the process at the other end has ended.
- * - `ERR_UCRED_NOT_PINNED`: only a pinned peer has it; `identify()` was not asked to pin.
+ * - `ERR_UCRED_NOT_PINNED`: the fact requires a pinned peer, and `identify()` was called without `pin`.
  * - `ERR_UCRED_REFUSED`: the process at the other end is not the one that the program expects.
- * - `ERR_UCRED_POLICY`: a policy document is wrong, or a policy failed to decide.
- * - `ERR_UCRED_LISTEN`: a server cannot listen there, or not safely.
+ * - `ERR_UCRED_POLICY`: a policy document has mistakes, or a policy failed to decide.
+ * - `ERR_UCRED_LISTEN`: a server cannot listen at this address, or not safely.
  */
 export type UcredErrorCode =
   | "ERR_UCRED_UNSUPPORTED"
@@ -29,15 +29,15 @@ export type UcredErrorCode =
   | "ERR_UCRED_POLICY"
   | "ERR_UCRED_LISTEN";
 
-/** What a {@link UcredError} carries beside its code and message. */
+/** The properties of a {@link UcredError} besides its code and message. */
 export interface UcredErrorDetails {
-  /** One imperative sentence: what the reader can do about it. */
+  /** One imperative sentence with a way to fix or avoid the problem. */
   readonly hint: string;
-  /** The positive error number, where a system call gave one. */
+  /** The positive error number, if a system call returned one. */
   readonly errno?: number | undefined;
   /** The C function that failed. */
   readonly syscall?: string | undefined;
-  /** The runtime's own error, where there is one. */
+  /** The runtime's own error, if there is one. */
   readonly cause?: unknown;
   /** The problems of a policy. */
   readonly problems?: readonly PolicyProblem[] | undefined;
@@ -45,24 +45,25 @@ export interface UcredErrorDetails {
 
 /** One problem of a policy. */
 export interface PolicyProblem {
-  /** What is wrong, and what was expected. */
+  /** The mistake, and the expected value. */
   readonly message: string;
-  /** The keys and indexes that lead to the value; empty for the whole document, or an error of syntax. */
+  /** The keys and indexes that lead to the value; empty for the whole document or a syntax error. */
   readonly path: readonly (string | number)[];
   /** The name of the file or text; `undefined` for a policy in code. */
   readonly file: string | undefined;
   /** The line, from 1; `undefined` for a policy in code, or if the problem is the file itself. */
   readonly line: number | undefined;
-  /** The column in characters, from 1; `undefined` where `line` is. */
+  /** The column in characters, from 1; `undefined` if `line` is. */
   readonly column: number | undefined;
 }
 
 /**
- * Every failure that is not the caller's own mistake (those are `TypeError` and `RangeError`).
+ * A failure of a call with valid arguments. (Wrong arguments throw `TypeError` or `RangeError`.)
  *
- * `message` says what could not be done, then why, with the errno's name; `hint` says what to do.
+ * `message` states the operation that failed, and then the reason, with the name of the errno. `hint` is a
+ * way to fix or avoid the problem.
  *
- * @example Tell a closed socket from the rest
+ * @example Recognise a closed socket
  * ```ts
  * import { peerCredentials, UcredError } from "ucred";
  *
@@ -75,18 +76,18 @@ export interface PolicyProblem {
  * ```
  */
 export class UcredError extends Error {
-  /** Why, for programs. */
+  /** The reason, for programs. */
   readonly code: UcredErrorCode;
-  /** What the reader can do about it. */
+  /** One imperative sentence with a way to fix or avoid the problem. */
   readonly hint: string;
-  /** The positive error number, where a system call gave one. */
+  /** The positive error number, if a system call returned one. */
   declare readonly errno?: number;
   /** The C function that failed. */
   declare readonly syscall?: string;
-  /** What is wrong with a policy: at most 100 problems. Missing if its file could not be read. */
+  /** The problems of a policy, at most 100. Missing if its file could not be read. */
   declare readonly problems?: readonly PolicyProblem[];
 
-  /** Made by this library; public so that tests of your own can make one. */
+  /** Creates an error, as this library does. Public for use in your own tests. */
   constructor(code: UcredErrorCode, message: string, details: UcredErrorDetails) {
     super(message, "cause" in details ? { cause: details.cause } : undefined);
     this.code = code;

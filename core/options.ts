@@ -1,17 +1,17 @@
-/** Options of public functions: a misspelled `policy` must not pass for a missing one. */
+/** Checks the names of options: a misspelled `policy` must not count as a missing one. */
 
 import { show, suggest } from "./policy/document/shape.ts";
 
-/** The names of an interface's options. With `satisfies` the compiler finds one that is missing. */
+/** The option names of an interface. The compiler requires all of them. */
 export type OptionNames<Options> = { readonly [name in keyof Options]-?: true };
 
 /**
- * Refuses options that do not exist. An option that is `undefined` counts as not given.
+ * Requires that all options exist. An option that is `undefined` counts as missing.
  *
- * @param owner What has the options: "serve()", say.
- * @param options As the caller passed them.
- * @param names The options that exist.
- * @throws {TypeError} If `options` is not an object, or has an option that does not exist.
+ * @param owner The function that takes the options, for example "serve()".
+ * @param options The options that the caller passed.
+ * @param names The names of the existing options.
+ * @throws {TypeError} If `options` is not an object, or has an unknown option.
  */
 export function requireOptions(
   owner: string,
@@ -19,9 +19,10 @@ export function requireOptions(
   names: { readonly [name: string]: true },
 ): void {
   if (typeof options !== "object" || options === null) {
-    throw new TypeError(`${owner} takes an object of options, not ${show(options)}`);
+    const found = options === undefined ? "undefined" : show(options); // show() is for YAML's values
+    throw new TypeError(`${owner} takes an object of options, not ${found}`);
   }
-  // Not Object.keys(): policy.decide() runs this for each request, and a list would be garbage each time.
+  // policy.decide() runs this for each request: Object.keys() would allocate a list each time.
   for (const name in options) {
     if (names[name] === true || !Object.hasOwn(options, name)) continue;
     if ((options as { readonly [name: string]: unknown })[name] === undefined) continue;
@@ -29,7 +30,7 @@ export function requireOptions(
   }
 }
 
-/** The option that was probably meant, or else those that exist. */
+/** Returns a suggestion of the option that was probably meant; otherwise a list of all options. */
 function meant(wrong: string, right: readonly string[]): string {
   const longer = right.find((name) => name.startsWith(wrong) || wrong.startsWith(name));
   if (longer !== undefined) return `; did you mean ${show(longer)}?`;

@@ -1,25 +1,25 @@
-/** Who else can change a file: what is as safe as the process itself belongs to it, or to root. */
+/** Determines from owner and mode whether users other than root and our own can change a file. */
 
-/** A file's owner and mode, as stat(2) tells them. */
+/** A file's owner and mode, as stat(2) returns them. */
 export interface Ownership {
   readonly uid: number;
   readonly mode: number;
 }
 
-/** Whether an owner is root, or the process's own user for certain. */
+/** Returns whether an owner is root, or certainly the process's own user. */
 export type IsTrusted = (uid: number) => boolean;
 
-/** The group, and all others, may write. */
+/** `S_IWGRP`, `S_IWOTH`: group and others may write. inode(7) */
 const GROUP_WRITABLE = 0o020;
 const WORLD_WRITABLE = 0o002;
 
-/** In such a folder each may remove only what is his own. */
+/** `S_ISVTX`: users may remove only their own files from the folder. inode(7) */
 const STICKY = 0o1000;
 
-/** Whether the group that may write to a file certainly has no member who is not trusted. */
+/** Returns whether all members of a file's group are certainly trusted. */
 export type IsGroupTrusted = () => boolean;
 
-/** Why others than those who are trusted can write to a file; `undefined` if they cannot. */
+/** Returns why untrusted users can write to a file; `undefined` if they cannot. */
 export function unsafeFileReason(
   { uid, mode }: Ownership,
   isTrusted: IsTrusted,
@@ -32,8 +32,8 @@ export function unsafeFileReason(
 }
 
 /**
- * {@link unsafeFileReason}, for who can replace a file of ours in a folder: in a sticky one (/tmp) others
- * add files, and cannot replace those that are there.
+ * Returns why untrusted users can replace our files in a folder; `undefined` if they cannot. In a sticky
+ * folder (/tmp) they can add files, but not replace those of others.
  */
 export function unsafeFolderReason(
   folder: Ownership,
@@ -44,7 +44,7 @@ export function unsafeFolderReason(
   return unsafeFileReason({ uid: folder.uid, mode }, isTrusted, isGroupTrusted);
 }
 
-/** Whether each may remove only what is his own. */
+/** Returns whether users may remove only their own files from a folder. */
 export function isSticky({ mode }: Ownership): boolean {
   return (mode & STICKY) !== 0;
 }

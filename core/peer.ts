@@ -1,36 +1,36 @@
-/** What a peer is: the credentials, and everything else that is known of who connected. */
+/** The peer: its credentials, and all other facts about the process that connected. */
 
 import type { Credentials } from "./credentials.ts";
 import type { Fact, FactSource } from "./facts.ts";
 import type { ProcessJSON, ProcessSnapshot } from "./process.ts";
 
-/** The ids of a {@link Peer} that may stand for "no number in our user namespace". */
+/** The ids of a {@link Peer} that may stand for an id outside our user namespace. */
 export type AmbiguousId = "uid" | "gid" | "groups";
 
 /**
  * How a peer's process is pinned.
  *
- * - `connect`: the kernel told which process connected, or sent the datagram (Linux 6.5). It cannot
- *   be another one.
- * - `accept`: by its pid and ids when it was identified. A process that took the place of the one
- *   that connected, between then and accept, with the same user and group, would not be noticed:
- *   such kernels do not tell when a connection was made, so no start time can be compared with that.
+ * - `connect`: by the pidfd of the process that connected, or sent the datagram (Linux 6.5). It cannot
+ *   be another process.
+ * - `accept`: by its pid and ids at the time of identification. If the process that connected has ended
+ *   before, and another one with the same user and group has its pid, that one is pinned instead. Such
+ *   kernels do not report the time of connect(2), so start times cannot be compared.
  */
 export type PinKind = "connect" | "accept";
 
-/** The ids that a process has now, all unsigned 32-bit; see credentials(7). */
+/** The current ids of a process, all unsigned 32-bit; see credentials(7). */
 export interface LiveCredentials {
   /** Whether the process still runs. */
   readonly alive: true;
-  /** Effective uid, as {@link Credentials.uid} is; the same as `euid`. */
+  /** Effective uid, like {@link Credentials.uid}; equal to `euid`. */
   readonly uid: number;
-  /** Effective gid; the same as `egid`. */
+  /** Effective gid; equal to `egid`. */
   readonly gid: number;
   /** Real uid. */
   readonly ruid: number;
   /** Effective uid. */
   readonly euid: number;
-  /** Saved uid: it can become the effective one again. */
+  /** Saved uid, to which the process can set its effective uid again. */
   readonly suid: number;
   /** Uid for access to files. */
   readonly fsuid: number;
@@ -42,7 +42,7 @@ export interface LiveCredentials {
   readonly sgid: number;
   /** Gid for access to files. */
   readonly fsgid: number;
-  /** The ids that may stand for "no number in our user namespace", as in {@link Peer.ambiguous}. */
+  /** The ids that may stand for an id outside our user namespace, as in {@link Peer.ambiguous}. */
   readonly ambiguous: readonly (
     | "uid"
     | "gid"
@@ -55,23 +55,23 @@ export interface LiveCredentials {
     | "sgid"
     | "fsgid"
   )[];
-  /** Where they were read. */
+  /** Where the ids were read. */
   readonly source: FactSource;
 }
 
-/** The ids of one process, without what is derived from them. */
+/** The ids of one process, without derived properties. */
 export type ProcessIds = Omit<LiveCredentials, "alive" | "uid" | "gid" | "ambiguous" | "source">;
 
 /** The name of an id in {@link LiveCredentials}. */
 export type LiveId = LiveCredentials["ambiguous"][number];
 
-/** A process that has ended, and has no ids any more. */
+/** A process that has ended, and therefore has no ids. */
 export interface EndedProcess {
   /** Whether the process still runs. */
   readonly alive: false;
 }
 
-/** One thing that is not as it was at connect. */
+/** One fact that has changed since connect. */
 export type CredentialDrift =
   | { readonly fact: "alive"; readonly then: true; readonly now: false }
   | { readonly fact: "uid" | "gid"; readonly then: number; readonly now: number }
@@ -81,13 +81,13 @@ export type CredentialDrift =
     readonly now: readonly number[];
   };
 
-/** The facts of a {@link Peer}, each in its three states and with its provenance. */
+/** The facts of a {@link Peer}, each with its state and source. */
 export interface PeerFacts {
-  /** `none`: our pid namespace has no number for the peer. */
+  /** `none`: the peer has no pid in our pid namespace. */
   readonly pid: Fact<number>;
-  /** `unknown` where the id is {@link Peer.ambiguous}. */
+  /** `unknown` if the id is {@link Peer.ambiguous}. */
   readonly uid: Fact<number>;
-  /** `unknown` where the id is {@link Peer.ambiguous}. */
+  /** `unknown` if the id is {@link Peer.ambiguous}. */
   readonly gid: Fact<number>;
   /** Supplementary groups and the gid. */
   readonly groups: Fact<readonly number[]>;
@@ -95,123 +95,124 @@ export interface PeerFacts {
   readonly label: Fact<string>;
   /** `none`: no account has this uid. */
   readonly user: Fact<string>;
-  /** `unknown` as soon as one of the lookups fails. */
+  /** `unknown` if one of the lookups fails. */
   readonly groupNames: Fact<readonly (string | null)[]>;
-  /** `none`: it was not asked for. `unknown`: why the process could not be pinned. */
+  /** `none`: no pin was requested. `unknown`: the process could not be pinned. */
   readonly pinned: Fact<PinKind>;
   /** `unknown` without a pin. */
   readonly key: Fact<string>;
 }
 
-/** A {@link Peer} as plain data. What is unknown is missing, and named in `unknown`. */
+/** A {@link Peer} as plain data. Unknown facts are missing, and listed in `unknown`. */
 export interface PeerJSON {
-  /** Missing where there is no number for it. */
+  /** Missing if the peer has none in our pid namespace. */
   readonly pid?: number;
   /** Effective user id, unsigned 32-bit. */
   readonly uid: number;
   /** Effective group id, unsigned 32-bit. */
   readonly gid: number;
-  /** Missing where unknown. */
+  /** Missing if unknown. */
   readonly groups?: readonly number[];
-  /** Missing where there is none. */
+  /** Missing if there is none. */
   readonly label?: string;
-  /** Missing where there is no such account. */
+  /** Missing if no account has this uid. */
   readonly user?: string;
-  /** In the order of `groups`, `null` for one without a name. Missing where unknown. */
+  /** In the order of `groups`, `null` for a group without a name. Missing if unknown. */
   readonly groupNames?: readonly (string | null)[];
-  /** Missing where every id is certain. */
+  /** Missing if every id is certain. */
   readonly ambiguous?: readonly AmbiguousId[];
-  /** Missing where the process is not pinned. */
+  /** Missing if the process is not pinned. */
   readonly pinned?: PinKind;
-  /** Missing where the process is not pinned. */
+  /** Missing if the process is not pinned. */
   readonly alive?: boolean;
-  /** Missing where the process is not pinned, or the key is unknown. */
+  /** Missing if the process is not pinned, or the key is unknown. */
   readonly key?: string;
-  /** Missing where the process is not pinned, or has ended. */
+  /** Missing if the process is not pinned, or has ended. */
   readonly process?: ProcessJSON;
-  /** The facts that could not be read, and why; missing where all could. */
+  /** The facts that could not be read, with the reasons; missing if there are none. */
   readonly unknown?: { readonly [fact: string]: string };
 }
 
 /**
- * Who is at the other end of a connection. Everything from the kernel was read at once, when the
- * peer was identified; account names are looked up when first asked for, and remembered.
+ * The process at the other end of a connection. All facts from the kernel were read when the peer was
+ * identified. Account names are looked up on first use, and cached.
  *
- * A property that is `undefined` may mean "none" or "unknown"; {@link Peer.facts} tells which.
+ * A property that is `undefined` may mean "none" or "unknown"; {@link Peer.facts} distinguishes the two.
  */
 export interface Peer extends Credentials {
-  /** Supplementary groups and the gid, ascending, each once; `undefined` where unknown. */
+  /** Supplementary groups and the gid, ascending, without duplicates; `undefined` if unknown. */
   readonly groups: readonly number[] | undefined;
-  /** Security label of the peer's socket (SELinux, Smack, AppArmor), where there is one. */
+  /** Security label of the peer's socket (SELinux, Smack, AppArmor); `undefined` if none or unknown. */
   readonly label: string | undefined;
   /** Name of the account with this uid. The lookup may block while a directory server answers. */
   readonly user: string | undefined;
   /**
-   * The names of `groups`, in the same order; `null` where a group has no name, or an ambiguous
-   * number. `undefined` where unknown.
+   * The names of `groups`, in the same order; `null` for a group without a name, or with an ambiguous
+   * gid. `undefined` if unknown.
    */
   readonly groupNames: readonly (string | null)[] | undefined;
   /**
    * Ids that read as the kernel's overflow id (65534 unless `kernel.overflowuid` or `kernel.overflowgid`
-   * is set) while our user namespace does not map every id: they may stand for any user or group outside
-   * it, and prove nothing. Where `groups` is among them, policies trust no member of the list. Empty in the
-   * usual case.
+   * is set) while our user namespace does not map every id. They may stand for any user or group outside
+   * it, and prove nothing. If `groups` is listed, policies trust no group of the peer. Usually empty.
    */
   readonly ambiguous: readonly AmbiguousId[];
-  /** Every fact with its state and provenance. */
+  /** Every fact with its state and source. */
   readonly facts: PeerFacts;
 
-  /** How the process is pinned; `undefined` where it is not. */
+  /** How the process is pinned; `undefined` if it is not. */
   readonly pinned: PinKind | undefined;
   /**
-   * Facts of the process as it is now: a new snapshot each time it is asked for, so keep it where
-   * one answer is to be used twice. Without a pin every fact is unknown.
+   * The current facts of the process. Each access returns a new snapshot: keep one to use an answer
+   * twice. Without a pin every fact is unknown.
    */
   readonly process: ProcessSnapshot;
   /**
-   * Whether the process still runs (a zombie does not); `undefined` where it is not pinned, or closed.
+   * Whether the process still runs (a zombie does not); `undefined` if it is not pinned, or closed.
    */
   readonly alive: boolean | undefined;
   /**
-   * Aborts when the process ends, within about 50 ms; `undefined` where it is not pinned, or was
-   * closed before anybody asked for it.
-   * From when it is first asked for, the peer is to be closed: it is not collected before its
-   * process ends. It keeps no program running. All peers cost one system call each 50 ms together.
+   * Aborts within about 50 ms after the process has ended; `undefined` if the process is not pinned, or
+   * the peer was closed before the first access.
    *
-   * @throws {UcredError} `ERR_UCRED_SYSCALL` where descriptors or watches have run out.
+   * After the first access, close the peer: it is not garbage-collected before its process ends. The
+   * watch does not keep the program running. All watched peers together cost one system call per 50 ms.
+   *
+   * @throws {UcredError} `ERR_UCRED_SYSCALL` if no descriptor or watch is left.
    */
   readonly signal: AbortSignal | undefined;
   /**
-   * The same for two peers only if they are the same process, for rate limits and sessions: no other
-   * process has it, before or after, until the machine restarts or in another. (Two copies of one
-   * running virtual machine cannot be told apart; before Linux 6.9, nor two processes with one pid that
-   * started within 10 ms.) `undefined` where unknown.
+   * A key for rate limits and sessions: two peers have the same key only if they are the same process.
+   * Other processes have other keys, also after a reboot and on other machines. (Two exceptions: copies of
+   * one running virtual machine, and before Linux 6.9 processes with the same pid that started within
+   * 10 ms.) `undefined` if unknown.
    */
   readonly key: string | undefined;
   /**
-   * The ids that the process has now.
+   * Reads the current ids of the process.
    *
-   * @throws {UcredError} Where they cannot be known: the process is not pinned, or closed, or we may
-   * not look.
+   * @throws {UcredError} If they cannot be read: the process is not pinned, the peer is closed, or a
+   * permission is missing.
    */
   live(): LiveCredentials | EndedProcess;
   /**
-   * What is not as it was at connect: effective uid and gid, groups, or that the process has ended.
-   * Empty where nothing is. A change that was undone meanwhile does not show, nor does one of a
-   * process that the socket was handed to.
+   * Returns the facts that have changed since connect: effective uid and gid, groups, and whether the
+   * process has ended. Empty if none has. A change that was undone meanwhile is not detected, nor is
+   * one of another process that received the socket.
    *
-   * @throws {UcredError} Where it cannot be known: never an empty list for that.
+   * @throws {UcredError} If a fact cannot be read: the list is empty only if no fact has changed.
    */
   drift(): readonly CredentialDrift[];
   /**
-   * Gives the pidfd back, and ends the watch of `signal`. What was read stays. May be called again.
-   * The pinned peer of a `net.Socket` is closed when that closes; a second later if its `signal` was
-   * asked for, since a process that ends closes its connections first.
+   * Closes the pidfd, and ends the watch of `signal`. Facts that were read stay. May be called again.
+   *
+   * The pinned peer of a `net.Socket` is closed with its socket; a second later if `signal` was used,
+   * since a process that ends closes its connections first.
    */
   close(): void;
   /** {@link Peer.close}, for `using`. */
   [Symbol.dispose](): void;
 
-  /** Plain data, for logs. Resolves the account names and, of a pinned peer, the process's facts. */
+  /** Returns plain data, for logs. Looks up account names, and reads the process if it is pinned. */
   toJSON(): PeerJSON;
 }

@@ -1,4 +1,4 @@
-/** What a process is: facts that are true of it now, each with its provenance. */
+/** The current facts of a process, each with its source. */
 
 import type { Fact } from "./facts.ts";
 
@@ -7,15 +7,15 @@ export type Capability = `CAP_${string}`;
 
 /** The five sets of capabilities(7). Frozen. */
 export interface Capabilities {
-  /** What counts in permission checks. */
+  /** Used by the kernel's permission checks. */
   readonly effective: readonly Capability[];
-  /** What it can make effective. */
+  /** The process can make these effective. */
   readonly permitted: readonly Capability[];
-  /** What execve(2) may keep. */
+  /** Granted by execve(2) of a file that has them as inheritable, too. */
   readonly inheritable: readonly Capability[];
-  /** What execve(2) can give at most. */
+  /** The upper limit of the set that execve(2) grants. */
   readonly bounding: readonly Capability[];
-  /** What execve(2) keeps for unprivileged programs. */
+  /** Kept by execve(2) of an unprivileged program. */
   readonly ambient: readonly Capability[];
 }
 
@@ -25,7 +25,7 @@ export type SeccompMode = "off" | "strict" | "filter";
 /** The kinds of namespaces(7). */
 export type NamespaceKind = "cgroup" | "ipc" | "mnt" | "net" | "pid" | "time" | "user" | "uts";
 
-/** All of them. */
+/** All kinds of namespaces. */
 export const NAMESPACE_KINDS: readonly NamespaceKind[] = Object.freeze([
   "cgroup",
   "ipc",
@@ -41,7 +41,7 @@ export const NAMESPACE_KINDS: readonly NamespaceKind[] = Object.freeze([
 export interface Namespace {
   /** Its inode number. */
   readonly id: number;
-  /** Whether we are in it too. */
+  /** Whether it is our own namespace, too. */
   readonly ours: boolean;
 }
 
@@ -51,85 +51,86 @@ export type Namespaces = { readonly [kind in NamespaceKind]: Namespace };
 /** The values that a {@link ProcessSnapshot} has. */
 export interface ProcessValues {
   /**
-   * Path of the executable, in the process's own mount namespace. Advice, not a boundary: whoever
-   * runs as the same user can make the process run other code (ptrace, LD_PRELOAD, an interpreter).
-   * Bytes of a path that are no UTF-8 read as U+FFFD.
+   * Path of the executable, in the process's own mount namespace. It is advice and not a boundary: the
+   * same user can make the process run other code (ptrace, LD_PRELOAD, an interpreter). Bytes that are
+   * not UTF-8 read as U+FFFD.
    */
   readonly exe: string;
-  /** Whether the executable's name is gone, as after an upgrade, or itself ends in " (deleted)". */
+  /** Whether the executable was unlinked, as by an upgrade, or has a name that ends in " (deleted)". */
   readonly exeDeleted: boolean;
   /**
-   * SHA-256 of the executable, hexadecimal; of the very file that runs, even if it is deleted. Reads
-   * the whole file, of up to 512 MiB, on this thread: ask it only of peers whose uid you let in. If
-   * the file is in a FUSE file system that the peer's user mounted, the read may take for ever.
+   * SHA-256 of the running executable in hexadecimal, even if its file was deleted. Reads the whole
+   * file, of up to 512 MiB, on this thread. A peer can place the file in its own FUSE file system, and
+   * then the read may never return: use this only for uids that you already trust.
    */
   readonly exeSha256: string;
-  /** The name, at most 15 bytes. The process chooses it. */
+  /** The name, at most 15 bytes, which the process can set. */
   readonly comm: string;
   /**
-   * The arguments. The process can overwrite them; and it can place them in a file of a FUSE file
-   * system, whose user can then make the read take for ever: ask it only of peers whose uid you let in.
+   * The arguments, which the process can overwrite. It can place them in a file of its own FUSE file
+   * system, and then the read may never return: use this only for uids that you already trust.
    */
   readonly cmdline: readonly string[];
-  /** From boot to the process's start, in milliseconds, in steps of 10. */
+  /** Milliseconds from boot to the start of the process, in steps of 10. */
   readonly startTime: number;
-  /** Path of the control group, as our cgroup namespace sees it. */
+  /** Path of the control group, relative to our cgroup namespace. */
   readonly cgroup: string;
   /** systemd: the innermost slice above the unit. */
   readonly slice: string;
-  /** systemd: the system manager's unit. */
+  /** systemd: the unit of the system manager. */
   readonly unit: string;
-  /** systemd: the unit of the user's own manager; that user alone vouches for it. */
+  /** systemd: the unit of the user's own manager, which that user can forge. */
   readonly userUnit: string;
   /**
-   * The container's id, 64 hexadecimal digits, where root's services made it. `none` only where every
-   * control group is a unit itself; a container without a control group of its own reads so, too.
+   * The id of a container that a service of root created: 64 hexadecimal digits. `none` only if the
+   * process is directly in a unit, in every hierarchy; a container without its own control group reads
+   * as `none`, too.
    */
   readonly container: string;
-  /** The id of a container below a user's manager; that user alone vouches for it. */
+  /** The id of a container below a user's manager, which that user can forge. */
   readonly userContainer: string;
   /** logind: the login session's id. */
   readonly session: string;
-  /** The uid that logged in, which stays through su(1) and sudo(8); `none` for a service. */
+  /** The uid that logged in, which su(1) and sudo(8) keep; `none` for a service. */
   readonly auditUid: number;
-  /** The audit system's number of that login. */
+  /** The number of that login in the audit system. */
   readonly auditSession: number;
   /** Capabilities. */
   readonly capabilities: Capabilities;
-  /** Whether it can gain no privileges by execve(2). */
+  /** Whether the process cannot gain privileges by execve(2). */
   readonly noNewPrivs: boolean;
-  /** Whether its system calls are restricted. */
+  /** How seccomp(2) restricts its system calls. */
   readonly seccomp: SeccompMode;
-  /** Namespaces, and which are ours. */
+  /** Its namespaces, and whether each is also ours. */
   readonly namespaces: Namespaces;
 }
 
-/** Each fact of a process in its three states. */
+/** The facts of a process, each with its state and source. */
 export type ProcessFacts = {
   readonly [name in keyof ProcessValues]: Fact<ProcessValues[name]>;
 };
 
-/** A process as plain data: what is known. The rest is missing, and named in `unknown` if unknown. */
+/** The known facts of a process as plain data. Unknown facts are missing, and listed in `unknown`. */
 export type ProcessJSON = Partial<ProcessValues> & {
-  /** The facts that could not be read, and why; missing where all could. */
+  /** The facts that could not be read, with the reasons; missing if there are none. */
   readonly unknown?: { readonly [fact: string]: string };
 };
 
 /**
- * A process at one time. A fact is read when it is first asked for, and then stays: ask the peer
- * for another snapshot to read it again. Each one was checked, after it was read, to be of the
- * pinned process and not of another one with its pid.
+ * Facts of a process. Each fact is read on first use and then stays the same: `peer.process` returns a new
+ * snapshot that reads it again. After each read, the pinned process is checked to be still running, so a
+ * fact never describes another process with the same pid.
  *
- * A property that is `undefined` may mean "none" or "unknown"; `facts` tells which.
+ * A property that is `undefined` may mean "none" or "unknown"; `facts` distinguishes the two.
  */
 export type ProcessSnapshot =
   & { readonly [name in keyof ProcessValues]: ProcessValues[name] | undefined }
   & {
-    /** Every fact with its state and provenance. */
+    /** Every fact with its state and source. */
     readonly facts: ProcessFacts;
     /**
-     * Plain data, for logs. Reads every fact but `exeSha256` (a whole file) and `cmdline` (it may hold
-     * secrets), which are there if they were asked for.
+     * Returns plain data, for logs. Reads every fact except `exeSha256` (which reads a whole file) and
+     * `cmdline` (which may contain secrets): these two are included only if they were read before.
      */
     toJSON(): ProcessJSON;
   };

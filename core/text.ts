@@ -1,18 +1,18 @@
-/** Text that people read: invisible and control characters, and what a thrown value says. */
+/** Finds and escapes invisible characters, and converts thrown values to text. */
 
 /**
- * Characters that do not show, or make others show in another order: what is written with them is not
- * what people read. Controls, ends of lines, direction marks, halves of surrogate pairs; and what
- * leaves no mark: joiners, soft hyphens, fillers, selectors of variants, tags.
+ * Characters that are invisible, or change the order of others: a text with them differs from the text
+ * that people read. These are controls, line separators, direction marks, surrogates, and the ignorable
+ * ones: joiners, soft hyphens, fillers, variation selectors and tags.
  */
 export const UNSEEN = /[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2028\u2029\p{Cs}]/u;
 
 export const EACH_UNSEEN = new RegExp(UNSEEN, "gu");
 
-/** The first character of a text that does not show. */
+/** Returns the first invisible character of a text. */
 export const unseenIn = (text: string): Found | undefined => firstOf(UNSEEN, text);
 
-/** A text with each character that does not show, or only looks like a space, as its escape: "\u202e". */
+/** Escapes the characters of a text that are invisible or only look like a space: "\u202e". */
 export function visible(text: string): string {
   return text.replace(EACH_HIDDEN, (character) => {
     const code = character.codePointAt(0)!;
@@ -22,7 +22,7 @@ export function visible(text: string): string {
 
 export const hex = (code: number): string => code.toString(16).padStart(4, "0");
 
-/** What was thrown, as text: not everything has one. */
+/** Converts a thrown value to text; some values have none. */
 export function textOf(thrown: unknown): string {
   try {
     return String(thrown);
@@ -31,7 +31,7 @@ export function textOf(thrown: unknown): string {
   }
 }
 
-/** Where it was thrown, for the detail of a warning; nothing where that is not told. */
+/** Returns the stack of a thrown value, for the detail of a warning; "" if it has none. */
 export function stackOf(thrown: unknown): string {
   try {
     return thrown instanceof Error ? String(thrown.stack ?? "") : "";
@@ -40,26 +40,26 @@ export function stackOf(thrown: unknown): string {
   }
 }
 
-/** Characters that look like a space and are none: a text with one is not equal to what is typed. */
+/** Characters that only look like a space: a text with one differs from the text that people type. */
 const SPACE_LIKE = /[^\P{Zs} ]|\u2800/u;
 
 export const EACH_HIDDEN = new RegExp(`${UNSEEN.source}|${SPACE_LIKE.source}`, "gu");
 
-/** A character of a text. */
+/** A character that was found in a text. */
 export interface Found {
   readonly at: number;
   /** "U+202E". */
   readonly name: string;
 }
 
-/** Every such character. */
+/** Yields every invisible character of a text. */
 export function* everyUnseenIn(text: string): Generator<Found> {
   for (const { 0: character, index } of text.matchAll(EACH_UNSEEN)) {
     yield { at: index, name: nameOf(character) };
   }
 }
 
-/** The first character of a text that looks like a space and is none: U+00A0, U+3000 and so on. */
+/** Returns the first character of a text that only looks like a space, such as U+00A0 or U+3000. */
 export const spaceLikeIn = (text: string): Found | undefined => firstOf(SPACE_LIKE, text);
 
 export function firstOf(characters: RegExp, text: string): Found | undefined {

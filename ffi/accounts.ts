@@ -1,4 +1,4 @@
-/** struct passwd and struct group: their layout, and decoders that follow no foreign pointer. */
+/** struct passwd and struct group: their layout, and decoders that follow no pointer. */
 
 import { NO_ID } from "../core/credentials.ts";
 import { LITTLE_ENDIAN } from "./abi.ts";

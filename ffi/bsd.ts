@@ -1,4 +1,4 @@
-/** macOS and FreeBSD: socket options, struct xucred and audit_token_t, as their headers give them. */
+/** macOS and FreeBSD: socket options, struct xucred and audit_token_t, as their headers define them. */
 
 import { type Credentials, credentials, NO_ID } from "../core/credentials.ts";
 
@@ -63,7 +63,7 @@ export const AUDIT_TOKEN = {
  * Decodes the pid of an audit token, if the token has the same uid and gid as the credentials.
  *
  * The token names the socket's *last accessor*, the credentials name the process that connected. If
- * the socket was handed on these are two processes, and the pid of one must not be combined with
+ * the socket was passed on, these are two processes, and the pid of one must not be combined with
  * the uid of the other.
  */
 export function decodeTokenPid(words: Uint32Array, of: Credentials): number | undefined {

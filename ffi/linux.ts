@@ -1,4 +1,4 @@
-/** Linux: socket option numbers, struct ucred and struct sockaddr, as the kernel's headers give them. */
+/** Linux: socket option numbers, struct ucred and struct sockaddr, as the kernel's headers define them. */
 
 import { type Credentials, credentials } from "../core/credentials.ts";
 

@@ -1,4 +1,4 @@
-/** Linux: pidfds and the calls that wait for them, as the kernel's headers define them. */
+/** Linux: pidfds and the calls that wait on them, as the kernel's headers define them. */
 
 import type { ProcessIds } from "../core/peer.ts";
 import { LITTLE_ENDIAN } from "./abi.ts";
@@ -14,8 +14,8 @@ export const PIDFD_GET_INFO = 0xc040ff0b;
 /** `struct pidfd_info`, <linux/pidfd.h>: its first version. Every id is 32 bits wide. */
 export const PIDFD_INFO = {
   size: 64, //  bytes
-  mask: 0, //   u64: which parts are asked for, and then which ones were given
-  tgid: 20, //  the process, whichever of its threads the pidfd is of
+  mask: 0, //   u64: the requested parts, and then the returned ones
+  tgid: 20, //  the process, also if the pidfd refers to one of its threads
   ruid: 28,
   rgid: 32,
   euid: 36,
@@ -77,7 +77,7 @@ export const POLLFD = { size: 8, fd: 0, events: 4, revents: 6 } as const;
 /** `POLLIN`, `EPOLLIN`: a pidfd is readable from the moment that its process is a zombie. */
 export const POLLIN = 1;
 
-/** `POLLHUP`: a socket whose both directions are closed. */
+/** `POLLHUP`: both directions of a socket are closed. */
 export const POLLHUP = 0x10;
 
 /** `POLLNVAL`: the descriptor is not open. */

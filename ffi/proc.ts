@@ -39,8 +39,8 @@ export function parseStatus(status: string): ReadonlyMap<string, string> {
   for (const line of status.split("\n")) {
     const colon = line.indexOf(":");
     const name = line.slice(0, colon);
-    // A process cannot put a newline into its name (it reads "\n"). The first line of each name
-    // counts in any case.
+    // A process cannot put a newline into its name: the kernel writes it as "\n". If a name occurs
+    // twice nevertheless, the first line counts.
     if (colon > 0 && !lines.has(name)) lines.set(name, line.slice(colon + 1).trim());
   }
   return lines;
@@ -118,7 +118,7 @@ export function parseCmdline(text: string): readonly string[] {
 
 /**
  * Parses the target of /proc/PID/exe. The kernel appends " (deleted)" if the file was unlinked. A
- * file whose own name ends in " (deleted)" looks the same and counts as deleted.
+ * file with a name that ends in " (deleted)" looks the same and counts as deleted.
  */
 export function parseExe(target: string): { readonly path: string; readonly deleted: boolean } {
   const deleted = target.endsWith(DELETED);
