@@ -5,7 +5,7 @@ import type { Duplex } from "node:stream";
 import { connectVerified } from "../client/connect.ts";
 import { displayName } from "../core/socket_name.ts";
 import { textOf, visible } from "../core/text.ts";
-import { isSpent } from "../identity/hangup.ts";
+import { isDrained } from "../identity/hangup.ts";
 import type { ServerExpectation } from "../identity/verify_server.ts";
 import type { GuardOptions } from "./options.ts";
 
@@ -169,7 +169,7 @@ export class Upstream {
       for (const waiter of queue) {
         if (now - waiter.since >= limit) waiter.settle(this.#lastError);
         // The runtime does not report a hang-up while nothing is read.
-        else if (isSpent(waiter.socket as Socket)) waiter.socket.destroy();
+        else if (isDrained(waiter.socket as Socket)) waiter.socket.destroy();
       }
     }
   }

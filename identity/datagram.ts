@@ -84,9 +84,9 @@ export interface Datagram {
    */
   readonly sender: Peer;
   /**
-   * Whether the process has none of these ids as its real, effective or saved ones: then root named
+   * Whether these ids differ from the process's real, effective and saved ids: then root named
    * another sender, or the process has changed its ids since. `undefined` if that cannot be
-   * determined. `false` does not rule out that root named another process with its true ids.
+   * determined. With `false`, root may still have named another process with its true ids.
    */
   readonly forged: boolean | undefined;
 }
@@ -173,12 +173,12 @@ export function receiveOn(system: System, path: string, options: ReceiveOptions 
   return new DatagramReceiver(system, abi, linux, path, { ...options, maxBytes });
 }
 
-/** Longest poll interval while no datagram arrives, in ms. */
+/** Maximum poll interval while no datagram arrives. */
 const MAX_WAIT_MS = 20;
 
 /**
- * Maximum number of datagrams in one turn of the event loop: some milliseconds of work, at 10 to 30
- * µs each. One turn costs as much as one datagram.
+ * Maximum number of datagrams in one turn of the event loop. They take up to 2 ms, at 10 to 30 µs
+ * each. A turn itself costs as much as one datagram.
  */
 const MAX_IN_TURN = 64;
 
@@ -321,8 +321,8 @@ class DatagramReceiver implements Receiver {
     const pinned = this.#pinOf(control.pidfd, credentials);
     const sender = new CapturedPeer(this.#system, {
       credentials,
-      groups: unknown(notTold("groups")),
-      label: unknown(notTold("label")),
+      groups: unknown(notAttached("groups")),
+      label: unknown(notAttached("label")),
       pinned,
       source: "kernel@send",
     });
@@ -404,13 +404,16 @@ function requireFree(path: string, purpose: Purpose): FileStats | undefined {
   const found = lstatIfThere(path);
   if (found === undefined) return undefined;
   if (!found.isSocket()) {
-    throw purpose.inUse("it is there and no socket", "Remove it, or use another path");
+    throw purpose.inUse("the existing file is not a socket", "Remove it, or use another path");
   }
   if (isBound(path) === false) return found;
-  throw purpose.inUse("a socket is bound there", "Stop what receives there, or use another path");
+  throw purpose.inUse(
+    "a socket is bound there",
+    "Stop the program that receives there, or use another path",
+  );
 }
 
-/** Reports whether the ids are none of the process's own; `undefined` if those cannot be read. */
+/** Reports whether the process has none of these ids; `undefined` if its ids cannot be read. */
 function isForged(pin: Pin, { uid, gid }: Credentials): boolean | undefined {
   try {
     const { ruid, euid, suid, rgid, egid, sgid } = pin.readIds().ids;
@@ -421,7 +424,7 @@ function isForged(pin: Pin, { uid, gid }: Credentials): boolean | undefined {
   }
 }
 
-function notTold(fact: string): UcredError {
+function notAttached(fact: string): UcredError {
   const message =
     `Cannot determine the sender's ${fact}: the kernel does not attach them to datagrams`;
   return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint: "Decide by uid and gid" });

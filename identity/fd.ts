@@ -45,7 +45,7 @@ export type UnixSocket =
   | IncomingMessageLike
   | BunSocketLike;
 
-/** Every field that is read, of any argument. */
+/** Every field that is read from an argument. */
 interface Fields {
   readonly fd?: unknown;
   readonly _handle?: { readonly fd?: unknown } | null;
@@ -86,14 +86,14 @@ export function fdOf(socket: UnixSocket): number {
   if ("_handle" in fields) return fdOfHandle(fields);
   if (typeof fields.fd === "number") return fields.fd < 0 ? throwClosed() : fdOf(fields.fd);
   if (isObject(fields.socket) && "_handle" in fields.socket) return fdOfHandle(fields.socket);
-  return fdOfClaim(socket) ?? hidden(fields);
+  return fdOfFound(socket) ?? hidden(fields);
 }
 
-/** Returns the object that emits "close" for a socket or request, if there is one. */
+/** Returns the object that emits "close" for a socket or request; `undefined` if there is none. */
 export function connectionOf(socket: UnixSocket): Closable | undefined {
   const connection = carrierOf(socket);
-  const claim = foundSocketOf(connection);
-  if (claim !== undefined) return claim;
+  const found = foundSocketOf(connection);
+  if (found !== undefined) return found;
   return "_handle" in connection && typeof connection.once === "function"
     ? connection as unknown as Closable
     : undefined;
@@ -119,12 +119,12 @@ function carrierOf(socket: UnixSocket): Fields {
   return "_handle" in socket || !isObject(socket.socket) ? socket : socket.socket;
 }
 
-/** `net.Socket` and `net.Server`: the descriptor is on the handle, while there is one. */
+/** Returns the descriptor of a `net.Socket` or `net.Server`, which is on its handle while it is open. */
 function fdOfHandle(connection: Fields): number {
   const { _handle, destroyed, connecting, remoteFamily, listening } = connection;
   const fd = _handle?.fd;
   if (typeof fd === "number" && fd >= 0) return fdOf(fd);
-  const found = fdOfClaim(connection);
+  const found = fdOfFound(connection);
   if (found !== undefined) return found;
   if (typeof remoteFamily === "string") { // Deno hides the descriptor of a TCP socket
     throw notUnix();
@@ -162,10 +162,10 @@ export function hidesFd(connection: NetSocketLike): boolean {
 }
 
 /** Returns the descriptor that was found when the connection was accepted. */
-function fdOfClaim(connection: object): number | undefined {
-  const claim = foundSocketOf(connection);
-  if (claim === undefined) return undefined;
-  return claim.isOpen() ? claim.fd : throwClosed();
+function fdOfFound(connection: object): number | undefined {
+  const found = foundSocketOf(connection);
+  if (found === undefined) return undefined;
+  return found.isOpen() ? found.fd : throwClosed();
 }
 
 function isObject(value: unknown): value is Fields {

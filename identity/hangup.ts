@@ -1,6 +1,6 @@
 /**
- * Asks the kernel (poll, POLLHUP) whether the peer has hung up, without waiting for the runtime's
- * "close".
+ * Checks by poll(2) (POLLHUP) whether the peer has hung up, without waiting for the runtime's
+ * "close" event.
  */
 
 import { host } from "../adapters/host.ts";
@@ -11,7 +11,7 @@ import { POLLFD, POLLHUP } from "../ffi/pidfd.ts";
 import { fdOf, type UnixSocket } from "./fd.ts";
 
 /** Reports whether the kernel distinguishes a hang-up from a half-close: only Linux does. */
-export function tellsHangUp(): boolean {
+export function detectsHangUp(): boolean {
   return host().os === "linux";
 }
 
@@ -28,7 +28,7 @@ export function isHungUp(socket: UnixSocket): boolean {
 }
 
 /** Reports whether the peer has hung up and nothing is left to read: closing then loses no data. */
-export function isSpent(socket: UnixSocket): boolean {
+export function isDrained(socket: UnixSocket): boolean {
   if (!isHungUp(socket)) return false;
   const { abi, libc: { linux }, value } = openedSystem();
   const fd = openFd(socket);

@@ -1,4 +1,4 @@
-/** Socket → peer: everything the kernel knows about it, captured at once. */
+/** Socket → peer: reads everything that the kernel recorded about the peer, at once. */
 
 import { openedSystem, type System } from "../adapters/select.ts";
 import type { Credentials } from "../core/credentials.ts";
@@ -76,8 +76,8 @@ export function identifyFd(
 /** The pin of each connection, shared by all requests of that connection. */
 const pins = new WeakMap<object, { pin: Pin }>();
 
-/** How long a watched pin stays open after its connection has closed, in ms. */
-const LINGER = 1000;
+/** How long a watched pin stays open after its connection has closed. */
+const LINGER_MS = 1000;
 
 /**
  * Maximum number of such pins: a client that reconnects in a loop must not exhaust the descriptors.
@@ -95,7 +95,7 @@ function linger(pin: Pin): void {
   afterwards(() => {
     lingering.delete(pin);
     pin.close();
-  }, LINGER);
+  }, LINGER_MS);
 }
 
 function pinned(system: System, fd: number, socket: UnixSocket): Peer {

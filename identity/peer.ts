@@ -1,4 +1,4 @@
-/** The implementation of `Peer`: facts that were captured, and facts that are read on demand. */
+/** The implementation of `Peer`, with facts that were captured and facts that are read on demand. */
 
 import type { System } from "../adapters/select.ts";
 import type { Credentials } from "../core/credentials.ts";

@@ -1,4 +1,4 @@
-/** pid → Peer, for sockets without a connection. */
+/** Pid → peer, for the process that holds a listening socket. */
 
 import { openedSystem, type System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";

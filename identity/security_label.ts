@@ -12,9 +12,9 @@ const MAX_LABEL_BYTES = 4096;
 
 /**
  * Reads the label that a Linux security module assigned to the peer's socket; `none` if none did.
- * Each socket is queried, since nothing cheaper shows whether a module labels sockets.
- * (/proc/self/attr/current also fails with EINVAL if BPF precedes a labelling module:
- * containers/crun 1350.)
+ * Each socket is queried, since no cheaper call shows whether a module labels sockets:
+ * /proc/self/attr/current also fails with EINVAL if BPF precedes a labelling module
+ * (containers/crun 1350).
  *
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SO_PEERSEC
  */

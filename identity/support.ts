@@ -1,4 +1,4 @@
-/** Whether peers can be identified here at all: a check for program start. */
+/** A check at program start that peers can be identified. */
 
 import { openedSystem } from "../adapters/select.ts";
 

@@ -1,4 +1,4 @@
-/** The client's side: verifies the server before the first byte is sent. */
+/** Verifies the server of a connection, before the client sends the first byte. */
 
 import { UcredError } from "../core/errors.ts";
 import { valueOf } from "../core/facts.ts";

@@ -10,13 +10,13 @@ import { stolen } from "../../system/owned_descriptor.ts";
 import { syscallError } from "../../system/syscall_error.ts";
 import { gone, type Pin } from "./pidfd.ts";
 
-/** Poll interval in ms. Each poll is one system call, for any number of peers. */
-const TICK = 50;
+/** Poll interval. Each poll is one system call, for any number of peers. */
+const POLL_INTERVAL_MS = 50;
 
-/** Ended processes that one poll can report, in 64 KiB; the next poll reports the rest. */
+/** Maximum number of ended processes that one poll reports, in 64 KiB; the next one reports the rest. */
 const MAX_EVENTS = 4096;
 
-/** Runs a function later, unless the program ends before. */
+/** Runs a function after a delay. The delay does not keep the program running. */
 export function afterwards(run: () => void, ms: number): void {
   timers().setTimeout(run, ms).unref();
 }
@@ -42,16 +42,16 @@ interface Watched {
 }
 
 /**
- * Watches that are proven at each poll, in turn: after other code of the process has closed a
- * pidfd, its watch no longer fires.
+ * Number of watches that each poll checks, in turn: the watch of a pidfd that other code of the
+ * process has closed never fires.
  */
-const PROVEN_PER_LOOK = 16;
+const CHECKS_PER_POLL = 16;
 
 class Watch {
   readonly #system: System;
   readonly #calls: LinuxCalls;
   readonly #events: Memory;
-  /** In the order in which they are proven. */
+  /** In the order in which they are checked. */
   readonly #watched = new Map<number, Watched>();
   /** The token that the kernel returns for a pin. Descriptor numbers would be reused. */
   #next = 1;
@@ -98,14 +98,14 @@ class Watch {
     }
     this.#epoll = epoll;
     if (this.#timer !== undefined) return;
-    this.#timer = timers().setInterval(() => this.#look(), TICK);
+    this.#timer = timers().setInterval(() => this.#poll(), POLL_INTERVAL_MS);
     this.#timer.unref(); // does not keep the program running
   }
 
   /**
-   * Proves that the epoll, and some of the pidfds in it, are still ours. The kernel identifies a
-   * watch by open file and number: it modifies one only if both descriptors are those with which it
-   * was added. In another epoll it modifies nothing.
+   * Checks that the epoll, and some of the pidfds in it, are still ours. The kernel identifies a
+   * watch by open file and number: EPOLL_CTL_MOD succeeds only with the two descriptors of
+   * EPOLL_CTL_ADD. It fails if the number of the epoll refers to something else by now.
    */
   #prove(most: number): void {
     const some: [number, Watched][] = [];
@@ -113,7 +113,7 @@ class Watch {
       if (some.push(one) === most) break;
     }
     for (const [token, watched] of some) {
-      if (!this.#watched.has(token)) continue; // an abort handler of another one has ended it
+      if (!this.#watched.has(token)) continue; // the abort handler of another watch has ended it
       if (this.#control(EPOLL_CTL.modify, token, watched.pin.fd) < 0) {
         try {
           watched.pin.prove(); // ends the watch if it throws
@@ -128,7 +128,7 @@ class Watch {
     }
   }
 
-  /** Replaces the epoll, since its number refers to something else by now. */
+  /** Opens a new epoll: the number of the old one refers to something else by now. */
   #restart(): void {
     this.#epoll = -1; // not closed, since it is not ours
     try {
@@ -142,8 +142,8 @@ class Watch {
     }
   }
 
-  #look(): void {
-    this.#prove(PROVEN_PER_LOOK);
+  #poll(): void {
+    this.#prove(CHECKS_PER_POLL);
     if (this.#epoll < 0) return;
     const ready = this.#calls.epoll_wait(this.#epoll, this.#events, MAX_EVENTS);
     const { size, data } = epollEvent(this.#system.abi.cpu);
@@ -174,7 +174,7 @@ class Watch {
   /**
    * Releases the epoll and the timer when no peer is watched.
    *
-   * @param isOurs Whether the epoll was just proven to be ours: otherwise it is not closed.
+   * @param isOurs Whether the epoll was just checked to be ours; otherwise it is not closed.
    */
   #stopIfIdle(isOurs: boolean): void {
     if (this.#watched.size > 0) return;
@@ -186,7 +186,7 @@ class Watch {
 }
 
 /**
- * Returns why a closed pin ends its watch: the process has ended, or other code closed the pidfd.
+ * Returns why a closed pin ends its watch: the process has ended, or other code has closed the pidfd.
  */
 function whyEnded(pin: Pin): UcredError | undefined {
   if (pin.isStolen) return stolen(WHY);

@@ -1,4 +1,4 @@
-/** Descriptor → pidfd of the connected process, which detects that its pid was reused. */
+/** Descriptor → pidfd of the connected process. A pidfd shows when its process's pid was reused. */
 
 import type { LinuxCalls, Memory } from "../../adapters/libc.ts";
 import type { System } from "../../adapters/select.ts";
@@ -26,7 +26,7 @@ import { readLink, readText } from "../../system/proc_files.ts";
 import { syscallError, unexpectedAnswer } from "../../system/syscall_error.ts";
 import { procVisibility, SHOW_PROCESSES } from "../../system/hidepid.ts";
 
-/** What identified a pidfd when it was opened, for later comparison. */
+/** Properties that identify a pidfd, taken when it was opened. */
 interface Proof {
   /** Its device and inode. On pidfs (Linux 6.9) every process has an inode number of its own. */
   readonly file: FileId;
@@ -38,8 +38,8 @@ interface Proof {
  * A pidfd that we own, and the checks that it allows. Internal: users hold a peer, and the pin is
  * released when that peer is closed or collected.
  *
- * Each answer is used only after the descriptor was proven to be this pidfd. The proof follows the
- * call that it guards: a number that was lost never refers to the same process again.
+ * Each answer is used only after a check that the descriptor is still this pidfd. The check follows
+ * the call: once the number refers to something else, it never refers to the same process again.
  */
 export class Pin {
   readonly kind: PinKind;
@@ -110,7 +110,7 @@ export class Pin {
     throw this.whyClosed();
   }
 
-  /** Gives up a number that is no longer ours and must not be closed. */
+  /** Drops a number that is no longer ours, without closing it. */
   #lose(): void {
     const fd = this.#fd;
     if (fd < 0) return;
@@ -262,10 +262,10 @@ export class Pin {
   }
 
   /**
-   * Reads in /proc/PID, then checks that the pid belonged to the pinned process all the time: a
-   * process that still runs had its pid before the read.
+   * Reads a file in /proc/PID, and then checks that the pinned process is still running: it had its
+   * pid during the whole read.
    *
-   * @param look Returns its answer, or −errno.
+   * @param look Reads in the folder, and returns its answer or −errno.
    */
   verified<T>(what: string, syscall: string, look: (folder: string) => T | number): T {
     if (this.pid === undefined) {
@@ -311,7 +311,7 @@ export class Pin {
   }
 }
 
-/** Takes the proof of a new pidfd. */
+/** Reads the properties that identify a new pidfd. */
 function proofOf(system: System, calls: LinuxCalls, fd: number): Proof {
   const file = fileIdOf(system, calls, fd);
   if (typeof file === "number") throw syscallError(system, WHAT, "fstat", -file);

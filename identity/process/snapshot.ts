@@ -40,7 +40,7 @@ import type { Pin } from "./pidfd.ts";
 /** Maximum size of an executable that is hashed. */
 const MAX_EXE_BYTES = 512 << 20;
 
-/** Where facts are read: a pin, or the reason why there is none. */
+/** The source of facts: a pin, or the reason why there is none. */
 export type Pinned = Pin | UcredError;
 
 type Name = keyof ProcessValues;
@@ -76,7 +76,7 @@ const SOURCES: { readonly [K in keyof Sources]: (from: Reader) => Sources[K] } =
   status: ({ pin }) => parseStatus(pin.read("status", "read the peer's status")),
   cgroup: ({ pin }) => {
     const what = "read the peer's control group";
-    return sensible(parseCgroup(pin.readRunning("cgroup", what)), what);
+    return requireParsed(parseCgroup(pin.readRunning("cgroup", what)), what);
   },
   place: (from) => {
     const { system, calls } = from.pin;
@@ -112,33 +112,33 @@ const READERS: { readonly [N in Name]: (from: Reader) => ProcessValues[N] | null
   slice: (from) => from.get("place").slice,
   unit: (from) => from.get("place").unit,
   userUnit: (from) => from.get("place").userUnit,
-  container: (from) => told(from.get("place").container),
-  userContainer: (from) => told(from.get("place").userContainer),
+  container: (from) => requireKnown(from.get("place").container),
+  userContainer: (from) => requireKnown(from.get("place").userContainer),
   session: (from) => from.get("place").session,
   auditUid: ({ pin }) => auditId(pin, "loginuid", "read the peer's audit uid"),
   auditSession: ({ pin }) => auditId(pin, "sessionid", "read the peer's audit session"),
   capabilities: (from) =>
-    sensible(parseCapabilities(from.get("status")), "read the peer's capabilities"),
-  noNewPrivs: (from) => sensible(parseNoNewPrivs(from.get("status")), "read no_new_privs"),
-  seccomp: (from) => sensible(parseSeccomp(from.get("status")), "read the seccomp mode"),
+    requireParsed(parseCapabilities(from.get("status")), "read the peer's capabilities"),
+  noNewPrivs: (from) => requireParsed(parseNoNewPrivs(from.get("status")), "read no_new_privs"),
+  seccomp: (from) => requireParsed(parseSeccomp(from.get("status")), "read the seccomp mode"),
   namespaces: readNamespaces,
 };
 
 /**
- * Facts that plain data omits unless they were read: one reads a whole file, the other may hold
- * secrets.
+ * Facts that plain data omits unless they were read before. The first reads a whole file, and the
+ * second may hold secrets.
  */
-const ONLY_IF_ASKED: ReadonlySet<Name> = new Set(["exeSha256", "cmdline"]);
+const ONLY_IF_READ: ReadonlySet<Name> = new Set(["exeSha256", "cmdline"]);
 
 const NAMES = Object.keys(READERS) as readonly Name[];
 
-function sensible<T>(value: T | undefined, what: string): T {
+function requireParsed<T>(value: T | undefined, what: string): T {
   if (value === undefined) throw unexpectedAnswer(what, "read", "unexpected data");
   return value;
 }
 
 function auditId(pin: Pin, file: string, what: string): number | null {
-  const id = sensible(parseAuditId(pin.read(file, what)), what);
+  const id = requireParsed(parseAuditId(pin.read(file, what)), what);
   if (id !== null || file !== "loginuid" || mapsEvery(pin.system, "uid")) return id;
   const message = `Cannot ${what}: our user namespace may not map the login uid`;
   const hint = "Run the server outside the container";
@@ -147,7 +147,7 @@ function auditId(pin: Pin, file: string, what: string): number | null {
 
 const inCgroups = ({ path, others }: CgroupPaths) => placeOf(path, others);
 
-function told(container: string | null | undefined): string | null {
+function requireKnown(container: string | null | undefined): string | null {
   if (container !== undefined) return container;
   const message =
     "Cannot determine whether the peer is in a container: its control groups do not show it";
@@ -158,13 +158,13 @@ function told(container: string | null | undefined): string | null {
 /** Reads the current supplementary groups. */
 export function readGroupsNow(pin: Pin): readonly number[] {
   const what = "read the peer's current groups";
-  return sensible(parseGroups(parseStatus(pin.read("status", what))), what);
+  return requireParsed(parseGroups(parseStatus(pin.read("status", what))), what);
 }
 
 /** Reads the time from boot to the process's start, in ms. */
 export function readStartTime(pin: Pin): number {
   const what = "read the peer's start time";
-  return sensible(parseStartTime(pin.read("stat", what)), what);
+  return requireParsed(parseStartTime(pin.read("stat", what)), what);
 }
 
 function readNamespaces({ pin }: Reader): Namespaces {
@@ -177,7 +177,7 @@ function readNamespaces({ pin }: Reader): Namespaces {
       if (typeof theirs === "number") return theirs;
       const ours = readLink(system, calls, `/proc/self/ns/${kind}`);
       if (typeof ours === "number") return ours;
-      const id = sensible(parseNamespace(theirs), what);
+      const id = requireParsed(parseNamespace(theirs), what);
       namespaces[kind] = Object.freeze({ id, ours: theirs === ours });
     }
     return Object.freeze(namespaces);
@@ -230,8 +230,8 @@ export function snapshotOf(pinned: Pinned, holder: object): ProcessSnapshot {
 
 /** The implementation of {@link ProcessSnapshot}. */
 class Snapshot {
-  // A getter for each fact, defined once: as own properties they took five times as long as a
-  // readlink.
+  // A getter for each fact, defined once for all snapshots: defining own properties took five times
+  // as long as a readlink.
   static {
     for (const name of NAMES) {
       Object.defineProperty(this.prototype, name, {
@@ -267,7 +267,7 @@ class Snapshot {
     const json: { [name: string]: unknown } = {};
     const reasons: { [name: string]: string } = {};
     for (const name of NAMES) {
-      if (ONLY_IF_ASKED.has(name) && !this.#read.has(name)) continue;
+      if (ONLY_IF_READ.has(name) && !this.#read.has(name)) continue;
       const fact = this.#fact(name);
       if (fact.state === "known") json[name] = fact.value;
       if (fact.state === "unknown") reasons[name] = fact.reason.message;

@@ -12,7 +12,7 @@ import { show } from "../../core/policy/document/shape.ts";
 import type { Policy } from "../../core/policy/policy.ts";
 import { stackOf, textOf, visible } from "../../core/text.ts";
 import { closeSocket, fdOf, type UnixSocket } from "../../identity/fd.ts";
-import { isClosed, isSpent } from "../../identity/hangup.ts";
+import { isClosed, isDrained } from "../../identity/hangup.ts";
 import { identifyAt } from "../../identity/identify.ts";
 import { definePolicy } from "../../policy/define.ts";
 import { foundSocketOf } from "../../system/accepted_sockets.ts";
@@ -290,7 +290,7 @@ export class Admission {
     for (const admitted of this.open()) {
       if (uid !== undefined && admitted.peer.uid !== uid) continue;
       const { socket, mayClose } = admitted;
-      if (mayClose && isSpent(socket)) closeSocket(socket);
+      if (mayClose && isDrained(socket)) closeSocket(socket);
       if (!isClosed(socket)) continue;
       foundSocketOf(socket as object)?.close(); // Deno reports no "close" for a connection that its streams have closed
       this.#uncount(admitted);

@@ -1,6 +1,6 @@
 /**
- * Connection limits for each user, so that no user can lock out the others. They follow dbus-daemon's
- * limits.
+ * Connection limits for each user, so that no user can lock out the others. They are modelled on those of
+ * dbus-daemon.
  */
 
 import { type OptionNames, requireOptions } from "../../core/options.ts";

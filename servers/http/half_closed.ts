@@ -3,7 +3,7 @@
 import type { Socket } from "node:net";
 import { isHungUp } from "../../identity/hangup.ts";
 
-/** Connections of which one side has shut down its sending side. They are destroyed once their peer hangs up. */
+/** Connections with one side that has stopped sending. They are destroyed once their peer hangs up. */
 export class HalfClosedConnections {
   readonly #sockets = new Set<Socket>();
 

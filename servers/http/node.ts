@@ -15,7 +15,7 @@ import type { Duplex } from "node:stream";
 import { clearInterval, setInterval } from "node:timers";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
 import { hidesFd } from "../../identity/fd.ts";
-import { isHungUp, tellsHangUp } from "../../identity/hangup.ts";
+import { detectsHangUp, isHungUp } from "../../identity/hangup.ts";
 import {
   Admission,
   ADMISSION_OPTIONS,
@@ -162,7 +162,7 @@ class AdmittingHttpServer extends Server {
     this.maxHeadersCount = 0;
     // A half-closed client still receives its response. The property is undocumented; all three runtimes
     // implement it.
-    (this as { httpAllowHalfOpen?: boolean }).httpAllowHalfOpen = tellsHangUp();
+    (this as { httpAllowHalfOpen?: boolean }).httpAllowHalfOpen = detectsHangUp();
     this.#admission = new Admission({
       policy,
       pin: pin ?? (revalidate || undefined),

@@ -44,7 +44,7 @@ export function isDroppedUpgrade(socket: Socket): boolean {
   return true;
 }
 
-/** Whether the socket has received all bytes of a response. They may not have been sent yet. */
+/** Returns whether the socket has received all bytes of a response. They may not have been sent yet. */
 function isWritten(response: ServerResponse): boolean {
   // A response that waits for an earlier one has no socket yet.
   return response.writableFinished || (response.writableEnded && response.socket !== null);

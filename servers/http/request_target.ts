@@ -90,9 +90,9 @@ function newTarget(method: string, url: string): Target | undefined {
 }
 
 /**
- * Whether a Host header is a host and no more: applications put it before the path to make a URL. With
- * "x/admin?" that URL would have another path, with an empty host its first segment would be the host,
- * and with "a:b", "xn--" or "256.1.1.1" `new URL()` throws.
+ * Returns whether a Host header is exactly one host. Applications put it before the path to build a URL.
+ * With "x/admin?" that URL would have another path. With an empty host, its first segment would become the
+ * host. With "a:b", "xn--" or "256.1.1.1", `new URL()` throws.
  */
 export function isHost(text: string): boolean {
   if (PLAIN_HOST.test(text)) return true; // the common case; URL.canParse() costs as much as the decision

@@ -16,7 +16,7 @@ export function endAfter(socket: Duplex, response: ServerResponse | undefined): 
 
 /**
  * How long a request's body is discarded before its connection is closed. Closing at once would reset a
- * client that is still sending: Docker's then reports a broken pipe instead of the response.
+ * client that is still sending: Docker's client then reports a broken pipe instead of the response.
  */
 const DISCARD_TIMEOUT_MS = 1000;
 
