@@ -1,18 +1,22 @@
 /** Tests that a guard keeps nothing of connections that have ended. */
 
-import assert from "node:assert/strict";
 import { connect } from "node:net";
-import { until } from "../support/suite.ts";
+import { assertFreed, collectorFlags } from "../support/leak.ts";
+import { soak, until } from "../support/suite.ts";
 import { Behind, type End, Guard, testGuard } from "../support/guard.ts";
 
-/** Answers, upgrades, or echoes, and ends when the guard does. */
+/** The number of a client → closes its connection. */
+const leave = new Map<string, () => void>();
+
+/** Answers, upgrades or echoes, and half-closes when the guard does. */
 async function serveAny(end: End): Promise<void> {
   end.socket.on("end", () => end.socket.end());
   const first = await end.bytes(1);
   if (first === "x") return void end.send("x");
   const head = await end.until("\r\n\r\n");
-  if (head.includes("/slow")) return; // never answered
-  if (head.includes("/refused")) {
+  const [, unanswered] = /\/slow\/(\d+)/.exec(head) ?? [];
+  if (unanswered !== undefined) leave.get(unanswered)!();
+  else if (head.includes("/refused")) {
     end.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
   } else if (head.includes("Upgrade: x")) {
     end.send("HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nhi").end();
@@ -22,49 +26,48 @@ async function serveAny(end: End): Promise<void> {
 const upgradeTo = (path: string) =>
   `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n`;
 
-/** What clients send, and when they leave: after an answer, or without one. */
+/** What clients send, and when they close the connection. */
 const CLIENTS = {
   http: {
-    "short": ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", true],
-    "early": ["GET /slow HTTP/1.1\r\nHost: x\r\n\r\n", false],
-    "upgraded": [upgradeTo("/up"), true],
-    "refused": [upgradeTo("/refused"), true],
-    "silent": ["", false],
+    "short": ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "after the answer"],
+    "early": ["GET /slow/ID HTTP/1.1\r\nHost: x\r\n\r\n", "before the answer"],
+    "upgraded": [upgradeTo("/up"), "after the answer"],
+    "refused": [upgradeTo("/refused"), "after the answer"],
+    "silent": ["", "at once"],
   },
-  stream: { "short": ["x", true], "silent": ["", false] },
+  stream: { "short": ["x", "after the answer"], "silent": ["", "at once"] },
 } as const;
 
-function visit(path: string, text: string, waits: boolean): Promise<void> {
+/** Connections of each round. */
+const CONNECTIONS = soak(500, 3000);
+
+function visit(path: string, text: string, leaves: string): Promise<void> {
   return new Promise((resolve) => {
+    const id = `${leave.size}`;
     const socket = connect(path);
+    leave.set(id, () => socket.destroy());
     socket.on("error", () => {}).once("close", () => resolve()).once("connect", () => {
-      if (text !== "") socket.write(text, () => waits || socket.destroy());
-      else socket.destroy();
+      if (leaves === "at once") socket.destroy();
+      else socket.write(text.replace("ID", id));
     }).on("data", () => socket.end());
   });
 }
 
 for (const [mode, clients] of Object.entries(CLIENTS)) {
-  for (const [what, [text, waits]] of Object.entries(clients)) {
+  for (const [what, [text, leaves]] of Object.entries(clients)) {
     testGuard(`guard --mode ${mode} frees the memory of ${what} connections`, async () => {
       const behind = await Behind.start(serveAny);
-      const flags = "--max-old-space-size=48";
-      const env = { DENO_V8_FLAGS: flags, NODE_OPTIONS: flags };
-      const guard = await Guard.start({ upstream: behind.path, mode: mode as "http", env });
+      const flags = collectorFlags;
+      const guard = await Guard.start({ upstream: behind.path, mode: mode as "http", flags });
       const idle = guard.sockets();
-      const visitMany = async (count: number) => {
+      const visitMany = async () => {
+        let left = CONNECTIONS;
         const some = async () => {
-          while (count-- > 0) await visit(guard.path, text, waits);
+          while (left-- > 0) await visit(guard.path, text, leaves);
         };
         await Promise.all(Array.from({ length: 16 }, some));
       };
-      const sizes = [guard.memory()];
-      // The heap grows to its limit at first; a leak makes every round grow.
-      do {
-        await visitMany(1500);
-        sizes.push(guard.memory());
-        assert.ok(sizes.length < 10, `each 1500 connections keep memory: ${sizes} MiB`);
-      } while (sizes.at(-1)! - sizes.at(-2)! > 3);
+      await assertFreed(guard.child.pid!, CONNECTIONS, visitMany, () => guard.bytesInUse());
       await until(() => guard.sockets() <= idle + 1); // their descriptors are closed
     });
   }

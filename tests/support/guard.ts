@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
@@ -11,8 +11,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Child, freshPath } from "./peers.ts";
 import { compileCache, compileProgram } from "./compile.ts";
+import { residentMemory } from "./leak.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "./safe_folder.ts";
-import { endAfterEach, type Need, needs, runtimeCommand, testWith } from "./suite.ts";
+import { endAfterEach, type Need, needs, runtimeCommand, testWith, until } from "./suite.ts";
 
 const here = [needs.linux, needs.cc, needs.root, needs.native, safeFolders];
 
@@ -81,6 +82,8 @@ export interface Start {
   /** Words before the runtime's command. */
   readonly prefix?: readonly string[];
   readonly env?: { readonly [name: string]: string };
+  /** Flags of the runtime instead of those of `runtimeCommand()`. */
+  readonly flags?: readonly string[];
   /** The socket to listen at; `null` if `args` have it. */
   readonly listen?: string | null;
 }
@@ -109,11 +112,11 @@ export class Guard {
   #log = "";
   #seen = 0;
 
-  private constructor({ upstream, mode, policy, args, prefix, env, listen }: Start) {
+  private constructor({ upstream, mode, policy, args, prefix, env, flags, listen }: Start) {
     this.path = listen ?? freshPath("guard.sock");
     const command = [
       ...(prefix ?? []),
-      ...runtimeCommand(),
+      ...runtimeCommand(flags),
       fileURLToPath(new URL("../../cli/main.ts", import.meta.url)),
       "guard",
       ...["--upstream", upstream, "--mode", mode ?? "stream"],
@@ -163,7 +166,7 @@ export class Guard {
     }
   }
 
-  signal(name: "SIGTERM" | "SIGINT" | "SIGHUP"): void {
+  signal(name: NodeJS.Signals): void {
     process.kill(this.child.pid!, name); // Deno marks a child as ended after child.kill()
   }
 
@@ -179,10 +182,17 @@ export class Guard {
     }).length;
   }
 
-  /** Resident memory, in MiB. */
+  /** Resident memory in MiB. */
   memory(): number {
-    const status = readFileSync(`/proc/${this.child.pid}/status`, "utf8");
-    return Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]) / 1024;
+    return residentMemory(this.child.pid!) / 2 ** 20;
+  }
+
+  /** Collects garbage in a guard that has `collectorFlags`, and returns the bytes in use. */
+  async bytesInUse(): Promise<number> {
+    const from = this.#log.length;
+    this.signal("SIGUSR2");
+    await until(() => / bytes in use/.test(this.#log.slice(from)));
+    return Number(/(\d+) bytes in use/.exec(this.#log.slice(from))![1]);
   }
 }
 
