@@ -1,4 +1,4 @@
-/** Nothing here runs: the type check fails if a socket is wrongly accepted or refused. */
+/** Checked, but never run: the type check fails if a socket is wrongly accepted or rejected. */
 
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
@@ -9,7 +9,7 @@ import type * as deno from "../servers/deno.ts";
 import type * as http from "../servers/http.ts";
 import type * as net from "../servers/net.ts";
 
-/** Every runtime's own sockets are arguments as they are. */
+/** Every runtime's own sockets are valid arguments. */
 export function accepted(a: Socket, b: IncomingMessage, c: Bun.Socket<undefined>): void {
   for (const socket of [a, b, c, { fd: 3 }, 3]) {
     peerCredentials(socket);
@@ -17,7 +17,7 @@ export function accepted(a: Socket, b: IncomingMessage, c: Bun.Socket<undefined>
   }
 }
 
-/** What hides its descriptor is an error before the program runs. */
+/** Objects that hide their descriptor are type errors. */
 export function refused(a: Deno.UnixConn, b: Request, c: string): void {
   // @ts-expect-error: Deno.listen hides the descriptor
   peerCredentials(a);

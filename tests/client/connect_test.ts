@@ -1,4 +1,4 @@
-/** Clients that verify the server: they send nothing to another one. */
+/** Clients that verify the server, and send nothing to another one. */
 
 import assert from "node:assert/strict";
 import { unlinkSync } from "node:fs";
@@ -34,12 +34,12 @@ async function impostor(path: string, uid = 1000): Promise<Child> {
   return child;
 }
 
-/** The number of bytes that it received on the next connection. */
+/** Returns the number of bytes that the impostor received on its next connection. */
 const received = async (child: Child) => (await child.json<{ bytes: number }>()).bytes;
 
 const refused = { code: "ERR_UCRED_REFUSED" };
 
-/** A connection of {@link recorded}, and every byte that arrived on it. */
+/** A connection of {@link recorded}, and every byte that it received. */
 interface Recorded {
   readonly socket: Socket;
   text: string;
@@ -89,14 +89,14 @@ async function bytesOf(
   return text;
 }
 
-/** The head of a request as bytes: request line, and sorted headers, names in small letters. */
+/** Returns the request line and the headers, sorted and with names in lower case. */
 function headOf(text: string): readonly string[] {
   const [line, ...headers] = text.slice(0, text.indexOf("\r\n\r\n")).split("\r\n");
   const lower = (header: string) => header.replace(/^[^:]*/, (name) => name.toLowerCase());
   return [line!, ...headers.map(lower).sort()];
 }
 
-/** A body in parts. */
+/** Returns a body that arrives in parts. */
 function streamOf(...parts: readonly string[]): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder();
   return new ReadableStream({
@@ -110,7 +110,7 @@ function streamOf(...parts: readonly string[]): ReadableStream<Uint8Array> {
 const streaming = (...parts: readonly string[]) =>
   ({ body: streamOf(...parts), duplex: "half" }) as RequestInit;
 
-/** What a client of a handler could send to have two requests made of one. */
+/** Headers with which a client could turn one forwarded request into two. */
 const FRAMING: readonly Readonly<Record<string, string>>[] = [
   { "content-length": "26" },
   { "content-length": "0", "transfer-encoding": "chunked" },
@@ -164,7 +164,7 @@ testWith([needs.linux], "connect() returns a socket to the expected server", asy
 
 testWith(
   [needs.linux],
-  "connect() rejects, when the server is another or is not there",
+  "connect() rejects when the server is another one or does not exist",
   async () => {
     const path = freshPath();
     await assert.rejects(connect({ path, expect: own }), { code: "ENOENT" });
@@ -223,7 +223,7 @@ testWith(
       await assert.rejects(client.fetch("http://localhost/secret", init), refused);
       assert.equal(await received(child), 0);
     }
-    // Nor what is built on the agent.
+    // The agent sends nothing, either.
     const error = await new Promise((resolve) => {
       requestOf({ agent: client.agent, path: "/secret", method: "POST" })
         .on("error", resolve).on("response", () => resolve("answered")).end("a secret");
@@ -237,7 +237,7 @@ testWith(
 
 testWith(
   asRoot,
-  "fetch() notices that the server is another user's, when it was started anew meanwhile",
+  "fetch() rejects when another user has started a server at the path in the meantime",
   async () => {
     const path = freshPath();
     const client = createClient({ path, expect: { uid: 0 } });
@@ -248,7 +248,7 @@ testWith(
       path,
     );
     const child = await impostor(path);
-    // Bun 1.4.5 may not have heard yet that the connection it kept has ended.
+    // Bun 1.4.5 may not have noticed yet that its idle connection has ended.
     const isStale = (error: NodeJS.ErrnoException) => /^(EPIPE|ECONNRESET)$/.test(error.code ?? "");
     const first = await get().catch((error) => error);
     assert.equal(
@@ -349,7 +349,7 @@ testWith([needs.linux], "fetch() rejects when the server closes the connection",
   });
 });
 
-test("fetch() rejects when nobody listens", async () => {
+test("fetch() rejects when no server listens", async () => {
   const client = createClient({ path: "/nowhere/s", expect: own });
   await assert.rejects(client.fetch("http://localhost/"), { code: "ENOENT" });
   client.close();
@@ -498,7 +498,7 @@ testWith(
 
 testWith(
   [needs.linux],
-  "fetch() sends a POST once, when the server closes the kept connection instead of answering",
+  "fetch() sends a POST once when the server closes the idle connection instead of answering",
   async () => {
     await recorded(async (path, connections) => {
       const client = createClient({ path, expect: own });
@@ -508,7 +508,7 @@ testWith(
       assert.equal(await (await first).text(), "ok");
       const post = client.fetch("http://localhost/", { method: "POST", body: "pay" });
       const rejected = assert.rejects(post);
-      // A repeated request on another connection is closed too, so that the count decides.
+      // A repeated request on another connection is closed, too: the test compares the number of requests.
       let ended = false;
       rejected.finally(() => ended = true).catch(() => {});
       await until(() => {
@@ -525,7 +525,7 @@ testWith(
 
 testWith(
   [needs.linux],
-  "agent tells callers that a connection is reused, except on Deno",
+  "agent reports that a connection is reused, except on Deno",
   async () => {
     await served((_, response) => response.end("hello"), async (path) => {
       const { agent, close } = createClient({ path, expect: own });
@@ -659,7 +659,7 @@ testWith([needs.linux], "fetch() ignores a response that was sent before its req
       last().socket.write(answer);
       return await (await response).text();
     };
-    // A body where HEAD has none, at once and later; and a second answer to one request.
+    // A body after the response to HEAD, at once and later; and a second response to one request.
     await assert.rejects(get("HEAD", OK));
     await until(() => last().closed);
     assert.equal(await get("HEAD", OK.slice(0, -2)), "");

@@ -1,10 +1,10 @@
 /*
- * A server of another user's that writes down what it is sent, for the tests of clients.
+ * A server of another user that counts the bytes that it receives, for the tests of clients.
  *
  *   impostor UID PATH
  *
- * Listens as that user. Prints {"listening":true}, and for each connection, when the other side has
- * ended it, how many bytes came: {"bytes":0}. Answers nothing. Ends with its input.
+ * Listens as that user. Prints {"listening":true}. After each connection it prints the number of
+ * received bytes: {"bytes":0}. It sends nothing, and ends with its input.
  */
 #define _GNU_SOURCE
 #include <err.h>

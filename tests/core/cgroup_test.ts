@@ -1,4 +1,4 @@
-/** Control group paths as systemd, docker, podman, containerd and Kubernetes write them. */
+/** Control group paths of systemd, docker, podman, containerd and Kubernetes. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -59,7 +59,7 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
     userContainer: undefined,
   },
 
-  // What a user, a service or a container puts below itself overrides nothing.
+  // Groups that a user, a service or a container creates below its own override nothing.
   "/system.slice/web.service/_..": { ...system, unit: "web.service", container: undefined },
   "/system.slice/web.service/_../_../x": { ...system, unit: "web.service", container: undefined },
   "/system.slice/web.service/__..": { ...system, unit: "web.service", container: undefined },
@@ -149,7 +149,7 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
     container: ID,
   },
 
-  // No ids, no units.
+  // Names that are neither ids nor units.
   [`/docker/${ID.slice(1)}`]: { container: undefined },
   [`/docker/${ID}0`]: { container: undefined },
   [`/docker/${ID.toUpperCase()}`]: { container: undefined },
@@ -158,7 +158,7 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
   "/.service": { container: undefined },
   "/a b.service": { container: undefined },
 
-  // Containers that have no ids, or that nobody trustworthy names, are neither told nor told to be none.
+  // Containers without an id, or with a name that is not trustworthy, are unknown.
   "/machine.slice/machine-debian.scope/payload": {
     slice: "machine.slice",
     unit: "machine-debian.scope",
@@ -177,7 +177,7 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
     unit: "containerd.service",
     container: undefined,
   },
-  // An engine's own group may hold containers for which it makes none.
+  // An engine's own group may contain processes of containers without a group.
   "/system.slice/containerd.service": {
     ...system,
     unit: "containerd.service",
@@ -201,7 +201,7 @@ for (const [path, place] of Object.entries(places)) {
   });
 }
 
-/** Processes of containers, in groups that show none. */
+/** Groups that contain processes of containers, but do not show it. */
 const hidden: readonly string[] = [
   "/system.slice/libvirtd.service",
   "/user.slice/user-1000.slice/session-3.scope/lxc/c1",
@@ -224,12 +224,12 @@ const hidden: readonly string[] = [
   "/kubepods.slice/kubepods-pod1.slice",
 ];
 for (const path of hidden) {
-  test(`placeOf() does not say that there is no container in ${path.replaceAll(ID, "ID")}`, () => {
+  test(`placeOf() returns undefined as the container for ${path.replaceAll(ID, "ID")}`, () => {
     assert.equal(placeOf(path)?.container, undefined);
   });
 }
 
-test("placeOf() says that there is no container in usual units", () => {
+test("placeOf() returns null as the container for usual units", () => {
   for (
     const path of [
       "/system.slice/nginx.service",
@@ -245,7 +245,7 @@ test("placeOf() says that there is no container in usual units", () => {
   }
 });
 
-test("placeOf() does not say that there is no container where another hierarchy shows a group", () => {
+test("placeOf() returns undefined as the container when another hierarchy shows a group", () => {
   const docker = "/system.slice/docker.service";
   const web = "/system.slice/web.service";
   for (
@@ -254,7 +254,7 @@ test("placeOf() does not say that there is no container where another hierarchy 
       ["/", "/docker", `/docker/${ID}`], // OpenRC
       ["/", "/nginx"],
       [web, web, `/docker/${ID}`],
-      [web, "/system.slice/web"], // no parent, though it begins alike
+      [web, "/system.slice/web"], // not a parent, although the beginning is equal
       [web, `${web}/c1`],
       [web, "/../c1"],
       [web, "/user.slice"],
@@ -263,18 +263,18 @@ test("placeOf() does not say that there is no container where another hierarchy 
     assert.equal(placeOf(path, others)?.container, undefined, `${path} ${others}`);
   }
   assert.equal(placeOf(`${manager}/app.slice/a.service`, ["/x"])?.userContainer, undefined);
-  // A controller that a group does not use shows a group above.
+  // A controller that a group does not use shows a parent group.
   assert.equal(placeOf(web, ["/", "/system.slice", web])?.container, null);
 });
 
-test("placeOf() gives a container's id where no other hierarchy has another one", () => {
+test("placeOf() returns a container's id unless another hierarchy has a different one", () => {
   const own = `/docker/${ID}`;
   assert.equal(placeOf(own, ["/", "/system.slice/docker.service", own])?.container, ID);
   assert.equal(placeOf(own, [`/docker/${OTHER}`])?.container, undefined);
   assert.equal(placeOf(own, [`/system.slice/docker-${OTHER}.scope`])?.container, undefined);
 });
 
-test("placeOf() does not tell what is outside our cgroup namespace", () => {
+test("placeOf() returns undefined for groups outside our cgroup namespace", () => {
   for (
     const path of ["/..", "/../nginx.service", `/../../docker/${ID}`, "/system.slice/../x.service"]
   ) {

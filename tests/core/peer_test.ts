@@ -6,7 +6,7 @@ import { credentials, NO_ID } from "../../core/credentials.ts";
 import { UcredError } from "../../core/errors.ts";
 import { known, none, unknown } from "../../core/facts.ts";
 
-test("a UcredError has what its details say, and no more", () => {
+test("UcredError has exactly the properties of its details", () => {
   const cause = new Error("why");
   const error = new UcredError("ERR_UCRED_SYSCALL", "Cannot read: getsockopt failed with EIO", {
     hint: "Try again",
@@ -29,7 +29,7 @@ test("a UcredError has what its details say, and no more", () => {
   assert.ok(!("errno" in bare) && !("syscall" in bare) && !("cause" in bare));
 });
 
-test("credentials() refuses the id -1 and negative pids, and freezes the rest", () => {
+test("credentials() returns undefined for the id -1 and negative pids, and freezes its result", () => {
   assert.equal(credentials(1, NO_ID, 0), undefined);
   assert.equal(credentials(1, 0, NO_ID), undefined);
   assert.equal(credentials(-1, 0, 0), undefined);
@@ -38,7 +38,7 @@ test("credentials() refuses the id -1 and negative pids, and freezes the rest", 
   assert.throws(() => Object.assign(found, { uid: 0 }), TypeError);
 });
 
-test("facts cannot be changed afterwards", () => {
+test("known(), none() and unknown() return frozen facts", () => {
   const reason = new UcredError("ERR_UCRED_SYSCALL", "Cannot read", { hint: "Try again" });
   const facts = [known(1, "kernel@connect"), none("accounts@now"), unknown(reason)];
   assert.deepEqual(facts.map(({ state }) => state), ["known", "none", "unknown"]);

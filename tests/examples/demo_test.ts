@@ -1,4 +1,4 @@
-/** The demo runs, tells the truth, notices when it does not, and leaves nothing behind. */
+/** The demo shows the right peers, fails when a server reports wrong ones, and leaves nothing behind. */
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn, type SpawnOptions, spawnSync } from "node:child_process";
@@ -47,7 +47,7 @@ interface Output {
   }[];
 }
 
-/** Beside the temporary folder of this suite, which other users may be kept out of. */
+/** A folder beside the temporary one of this suite, which other users may be unable to enter. */
 function openFolder(): string {
   const folder = mkdtempSync(join(isRoot ? "/tmp" : tmpdir(), "ucred-demo-test-"));
   after(() => rmSync(folder, { recursive: true, force: true }));
@@ -85,7 +85,7 @@ function checkTruth([code, { ok, runtimes }]: [number | null, Output]): void {
 
 const demoNeeds: readonly Need[] = [needs.node, needs.native];
 
-/** A uid without an account. A container may not map it, and then nobody can become it. */
+/** A uid without an account. A container may not map it, and then no process can change to it. */
 const STRANGER = 4_000_000_000;
 
 const becomeAnyone: Need = {
@@ -94,7 +94,7 @@ const becomeAnyone: Need = {
     spawnSync(process.execPath, ["-e", `process.setuid(${STRANGER})`]).status === 0,
 };
 
-testWith([...demoNeeds, becomeAnyone], "as root, the demo shows several users", () => {
+testWith([...demoNeeds, becomeAnyone], "demo.ts shows several users when root runs it", () => {
   const result = demo();
   checkTruth(result);
   for (const { connections, leftOut } of result[1].runtimes) {
@@ -111,7 +111,7 @@ testWith([...demoNeeds, becomeAnyone], "as root, the demo shows several users", 
 
 const OTHER = { uid: 1000, gid: 1000 };
 
-/** That user reads the checkout and runs what is in it. */
+/** This user reads the checkout and runs its programs. */
 function isReadable(): boolean {
   const files = ["package.json", "examples/demo/demo.ts", "mod.ts", "core/peer.ts"];
   const programs = ["deno", "bun", "node"].map((name) => `node_modules/.bin/${name}`);
@@ -125,7 +125,7 @@ testWith(
     name: "a checkout that other users may read",
     met: !isRoot || isReadable(),
   }],
-  "as a user who is not root, the demo shows that user",
+  "demo.ts shows its own user when another user than root runs it",
   () => {
     if (!isRoot) return checkTruth(demo());
     const home = openFolder();
@@ -139,7 +139,7 @@ testWith(
   },
 );
 
-/** A checkout of which the demo takes other runtimes. */
+/** Creates a checkout with other runtimes. */
 function checkoutWith(runtimes: { readonly [name: string]: string }): string {
   const checkout = openFolder();
   for (
@@ -157,20 +157,24 @@ function checkoutWith(runtimes: { readonly [name: string]: string }): string {
   return checkout;
 }
 
-testWith(demoNeeds, "the demo fails when a runtime cannot start, or a server tells lies", () => {
-  const checkout = checkoutWith({
-    deno: "echo no such library >&2; exit 3",
-    bun: `node --disable-warning=ExperimentalWarning "$@" | sed -u 's/"uid":/"uid":7/'`,
-  });
-  const [code, { ok, runtimes: [deno, bun, node] }] = demo({}, checkout);
-  assert.deepEqual([code, ok], [1, false]);
-  assert.equal(deno!.error, "Deno ended with exit code 3\nno such library");
-  assert.ok(bun!.connections.length > 0);
-  for (const { wrong } of bun!.connections) assert.match(wrong.join("\n"), /^uid: 7/);
-  assert.deepEqual(node!.connections.flatMap(({ wrong }) => wrong), []);
-});
+testWith(
+  demoNeeds,
+  "demo.ts fails when a runtime cannot start, or a server reports wrong peers",
+  () => {
+    const checkout = checkoutWith({
+      deno: "echo no such library >&2; exit 3",
+      bun: `node --disable-warning=ExperimentalWarning "$@" | sed -u 's/"uid":/"uid":7/'`,
+    });
+    const [code, { ok, runtimes: [deno, bun, node] }] = demo({}, checkout);
+    assert.deepEqual([code, ok], [1, false]);
+    assert.equal(deno!.error, "Deno ended with exit code 3\nno such library");
+    assert.ok(bun!.connections.length > 0);
+    for (const { wrong } of bun!.connections) assert.match(wrong.join("\n"), /^uid: 7/);
+    assert.deepEqual(node!.connections.flatMap(({ wrong }) => wrong), []);
+  },
+);
 
-/** The processes that have a word in their command line. */
+/** Returns the processes with a word in their command line. */
 function processesWith(word: string): string[] {
   return readdirSync("/proc").filter((pid) => /^\d+$/.test(pid)).filter((pid) => {
     try {
@@ -184,7 +188,7 @@ function processesWith(word: string): string[] {
 for (const [signal, expected] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
   testWith(
     [...demoNeeds, needs.linux],
-    `${signal} ends the demo and all that it made`,
+    `demo.ts ends with all its processes and files after ${signal}`,
     async () => {
       const folder = openFolder();
       const child = spawn(process.execPath, [join(root, "examples/demo/demo.ts")], {

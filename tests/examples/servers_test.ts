@@ -1,4 +1,4 @@
-/** Each example of examples/servers, on each runtime, with clients that its policy allows and denies. */
+/** Runs each example of examples/servers on each runtime, with clients that its policy allows and denies. */
 
 import assert from "node:assert/strict";
 import type * as grpc from "@grpc/grpc-js";
@@ -191,7 +191,7 @@ for (const [name, check] of Object.entries(CHECKS)) {
   }
 }
 
-testWith([], "this file tests each example of examples/servers", () => {
+testWith([], "examples/servers has no example without a test", () => {
   const names = readdirSync(folder).filter((name) => name.endsWith(".ts") && name !== "policy.ts");
   assert.deepEqual(names.sort(), Object.keys(CHECKS).map((name) => `${name}.ts`).sort());
 });

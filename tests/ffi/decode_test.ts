@@ -1,4 +1,4 @@
-/** What the kernel may write → what it means, or that it means nothing. */
+/** Decoders of the kernel's answers, for valid and malformed bytes. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,7 +9,7 @@ import { decodeLinuxFamily, decodeUcred, LINUX_OPTIONS } from "../../ffi/linux.t
 
 const words = (...values: number[]) => Uint32Array.from(values, (value) => value >>> 0);
 
-test("decodeUcred() takes every pid, uid and gid that a process can have", () => {
+test("decodeUcred() accepts every pid, uid and gid that a process can have", () => {
   for (const pid of [1, 4194304, 0x7fffffff]) {
     for (const uid of [0, 1000, 65534, 0x7fffffff, 0x80000000, 0xfffffffe]) {
       for (const gid of [0, 1000, 65534, 0x80000000, 0xfffffffe]) {
@@ -19,19 +19,19 @@ test("decodeUcred() takes every pid, uid and gid that a process can have", () =>
   }
 });
 
-test("decodeUcred() gives no pid for 0, and freezes what it gives", () => {
+test("decodeUcred() returns undefined as the pid for 0, and freezes its result", () => {
   const found = decodeUcred(words(0, 5, 6));
   assert.deepEqual(found, { pid: undefined, uid: 5, gid: 6 });
   assert.ok(Object.isFrozen(found));
 });
 
-test("decodeUcred() refuses what no process can have", () => {
+test("decodeUcred() returns undefined for ids that no process can have", () => {
   for (const ids of [[1, -1, 0], [1, 0, -1], [-1, 0, 0], [-0x80000000, 0, 0], [0, -1, -1]]) {
     assert.equal(decodeUcred(words(...ids)), undefined, String(ids));
   }
 });
 
-/** A struct xucred: version, uid, ngroups, then `groups`, then, on FreeBSD, a pid. */
+/** Builds a struct xucred: version, uid, ngroups, then `groups`, then, on FreeBSD, a pid. */
 function xucred(groups: number[], { uid = 501, version = 0, ngroups = groups.length, pid = -1 }) {
   const size = pid === -1 ? XUCRED.darwinSize : XUCRED.freebsdSize;
   const memory = new Uint32Array(size / 4).fill(0xffffffff);
@@ -41,7 +41,7 @@ function xucred(groups: number[], { uid = 501, version = 0, ngroups = groups.len
   return memory;
 }
 
-test("decodeXucred() gives the effective ids, the groups, and FreeBSD's pid", () => {
+test("decodeXucred() returns the effective ids, the groups, and FreeBSD's pid", () => {
   const groups = [20, 12, 0xfffffffe];
   const found = { pid: undefined, uid: 501, gid: 20 };
   assert.deepEqual(decodeXucred(xucred(groups, {})), { credentials: found, groups });
@@ -50,13 +50,13 @@ test("decodeXucred() gives the effective ids, the groups, and FreeBSD's pid", ()
   assert.equal(decodeXucred(xucred(groups, { pid: 0 }))!.credentials.pid, undefined);
 });
 
-test("decodeXucred() does not call sixteen groups all of them", () => {
+test("decodeXucred() returns undefined as the groups when there are sixteen", () => {
   const sixteen = Array.from({ length: 16 }, (_, index) => index + 1);
   assert.equal(decodeXucred(xucred(sixteen, {}))!.groups, undefined);
   assert.deepEqual(decodeXucred(xucred(sixteen.slice(1), {}))!.groups, sixteen.slice(1));
 });
 
-test("decodeXucred() refuses another version and what no process can have", () => {
+test("decodeXucred() returns undefined for another version, and for ids that no process can have", () => {
   const wrong = [{ version: 1 }, { ngroups: 0 }, { ngroups: -1 }, { ngroups: 17 }, { uid: -1 }];
   for (const fields of wrong) {
     assert.equal(decodeXucred(xucred([0], fields)), undefined, JSON.stringify(fields));
@@ -65,7 +65,7 @@ test("decodeXucred() refuses another version and what no process can have", () =
   assert.equal(decodeXucred(xucred([0, -1], {})), undefined, "a group");
 });
 
-test("decodeTokenPid() gives the pid only if the token is of the same user and group", () => {
+test("decodeTokenPid() returns the pid only if the token has the same user and group", () => {
   const of = { pid: undefined, uid: 501, gid: 20 };
   const token = (euid: number, egid: number, pid: number) =>
     words(501, euid, egid, 501, 20, pid, 100000, 3);
@@ -75,13 +75,13 @@ test("decodeTokenPid() gives the pid only if the token is of the same user and g
   }
 });
 
-test("the family is the first two bytes on Linux and the second byte on the BSDs", () => {
+test("decodeLinuxFamily() reads the first two bytes, and decodeBsdFamily() the second one", () => {
   const address = new Uint8Array(new Uint16Array([40]).buffer);
   assert.equal(decodeLinuxFamily(address), 40);
   assert.equal(decodeBsdFamily(Uint8Array.of(16, 1)), 1);
 });
 
-/** What getpwuid_r leaves: pointers as if the memory stood at `base`, and the name in it. */
+/** Builds the answer of getpwuid_r: the name, and pointers as if the memory was at `base`. */
 function account(
   { id = 1000, name = "ada", result = 1n, start = ACCOUNT.strings as number, room = 400 },
 ) {
@@ -98,12 +98,12 @@ function account(
   return memory;
 }
 
-test("decodeAccountName() reads the name, wherever in the strings it stands", () => {
+test("decodeAccountName() reads the name at any position in the strings", () => {
   assert.equal(decodeAccountName(account({}), 1000), "ada");
   assert.equal(decodeAccountName(account({ start: 300, name: "jürgen" }), 1000), "jürgen");
 });
 
-test("decodeAccountName() tells no account from an answer without sense", () => {
+test("decodeAccountName() returns null for a missing account, and undefined for a malformed answer", () => {
   assert.equal(decodeAccountName(account({ result: 0n }), 1000), null);
   for (const start of [-1, 0, ACCOUNT.struct, ACCOUNT.strings - 1, 400, 401, 2 ** 40]) {
     assert.equal(decodeAccountName(account({ start }), 1000), undefined, `name at ${start}`);
@@ -118,14 +118,14 @@ test("decodeAccountName() tells no account from an answer without sense", () => 
   assert.equal(decodeAccountName(endless, 1000), undefined, "a name without an end");
 });
 
-test("powerpc has its own SO_PEERCRED; the generic one would be answered there", () => {
+test("LINUX_OPTIONS has powerpc's own SO_PEERCRED, where the generic number is another option", () => {
   assert.equal(LINUX_OPTIONS["ppc64"]!.SO_PEERCRED, 21);
   for (const cpu of ["x64", "arm64", "riscv64", "s390x", "loong64"]) {
     assert.equal(LINUX_OPTIONS[cpu]!.SO_PEERCRED, 17, cpu);
   }
 });
 
-test("abiOf() knows the systems that errors list, and no other", () => {
+test("abiOf() returns an ABI only for the systems that error messages list", () => {
   for (const cpu of Object.keys(LINUX_OPTIONS)) {
     assert.equal(abiOf("linux", cpu)?.os, "linux");
     assert.ok(SUPPORTED.includes(cpu), cpu);
@@ -145,7 +145,7 @@ test("abiOf() knows the systems that errors list, and no other", () => {
   }
 });
 
-test("libc is looked for where distributions have it", () => {
+test("abiOf() lists the paths of libc on all distributions", () => {
   const paths = (cpu: string) => abiOf("linux", cpu)!.libraryPaths;
   for (
     const [cpu, machine] of [["x64", "x86_64"], ["arm64", "aarch64"], ["ppc64", "powerpc64le"]]

@@ -1,4 +1,4 @@
-/* Prints, as JSON, what this system's C headers say of the numbers and layouts in ffi/. */
+/* Prints, as JSON, the numbers and layouts in ffi/ as this system's C headers define them. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -98,7 +98,7 @@ int main(void) {
   printf(",\"AF_NETLINK\":%d,\"NETLINK_SOCK_DIAG\":%d", AF_NETLINK, NETLINK_SOCK_DIAG);
   printf(",\"NETLINK_SOCKET\":%d", SOCK_DGRAM | SOCK_CLOEXEC);
   printf(",\"state.ESTABLISHED\":%d,\"state.LISTEN\":%d", TCP_ESTABLISHED, TCP_LISTEN);
-  /* The question of diagRequest(), as the headers lay it out. */
+  /* The request of diagRequest(), in the layout of the headers. */
   struct { struct nlmsghdr head; struct unix_diag_req body; } question = {
     .head = { sizeof question, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 0, 0 },
     .body = { .sdiag_family = AF_UNIX, .udiag_states = -1,

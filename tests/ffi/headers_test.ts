@@ -1,4 +1,4 @@
-/** The numbers and layouts in ffi/ are those of this system's C headers. */
+/** Compares the numbers and layouts in ffi/ with this system's C headers. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -48,7 +48,7 @@ type Headers = { readonly [name: string]: number } & {
 
 const here = [needs.cc, needs.native];
 
-/** Compares what stands in ffi/ with what the headers say. */
+/** Compares values in ffi/ with those of the headers. */
 function compare(headers: Headers, ours: { readonly [name: string]: number }): void {
   for (const [name, number] of Object.entries(ours)) {
     const isNewer = /SO_\w*(PIDFD|RIGHTS)$/.test(name) && !(name in headers); // than these headers
@@ -61,11 +61,11 @@ function readHeaders(): Headers {
   return JSON.parse(execFileSync(program, { encoding: "utf8" }));
 }
 
-/** Prefixes the keys, as the program does. */
+/** Prefixes the keys, like the C program. */
 const section = (name: string, of: { readonly [key: string]: number }) =>
   Object.fromEntries(Object.entries(of).map(([key, number]) => [`${name}.${key}`, number]));
 
-testWith(here, "socket options, layouts and the address family are those of the headers", () => {
+testWith(here, "ffi/ has the socket options, layouts and address family of the headers", () => {
   const headers = readHeaders();
   const abi = abiOf(host().os, host().cpu) as Abi;
   assert.equal(AF_UNIX, headers["AF_UNIX"]);
@@ -112,7 +112,7 @@ testWith(here, "socket options, layouts and the address family are those of the 
   }
 });
 
-testWith(here, "struct passwd and struct group have name and id where ffi/ reads them", () => {
+testWith(here, "ACCOUNT has the offsets of name and id in struct passwd and struct group", () => {
   const headers = readHeaders();
   const name = ACCOUNT.name - ACCOUNT.struct;
   const id = ACCOUNT.id - ACCOUNT.struct;
@@ -122,7 +122,7 @@ testWith(here, "struct passwd and struct group have name and id where ffi/ reads
   assert.ok(headers["account.userSize"]! <= room && headers["account.groupSize"]! <= room);
 });
 
-testWith([], "the names of errors are the runtime's", () => {
+testWith([], "LINUX_ERRNO has the runtime's names and numbers", () => {
   const { errnoNames } = abiOf(host().os, host().cpu) as Abi;
   const runtime = new Map<number, string[]>();
   for (const [name, number] of Object.entries(constants.errno)) {

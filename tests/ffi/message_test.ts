@@ -1,4 +1,4 @@
-/** Control data and addresses of datagrams, whole, cut off and bent. */
+/** Control messages and addresses of datagrams: valid, truncated and malformed. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,7 +9,7 @@ const little = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
 type Message = [level: number, type: number, ...words: number[]];
 
-/** Control messages one after another: level, type and 32-bit words. */
+/** Builds control messages from level, type and 32-bit words. */
 function control(...messages: readonly Message[]) {
   const bytes = new Uint8Array(CONTROL_SIZE).fill(0xff);
   const view = new DataView(bytes.buffer);
@@ -39,18 +39,18 @@ test("decodeControl() finds credentials, pidfd and descriptors in any order", ()
   assert.deepEqual(decode(control(...parts.toReversed())), found);
 });
 
-test("decodeControl() gives a pidfd that the kernel could not open as below 0", () => {
+test("decodeControl() returns a negative pidfd when the kernel could not open it", () => {
   assert.equal(decode(control([1, 4, -3 >>> 0])).pidfd, -3);
 });
 
-test("decodeControl() takes nothing of another level, type or size", () => {
+test("decodeControl() ignores messages of another level, type or size", () => {
   assert.deepEqual(decode(control([41, 2, 1, 0, 0])), NOTHING);
   assert.deepEqual(decode(control([1, 99, 1, 0, 0])), NOTHING);
   assert.deepEqual(decode(control([1, 2, 1, 0])), NOTHING, "short credentials");
   assert.deepEqual(decode(control([1, 4, 1, 2])), NOTHING, "two pidfds");
 });
 
-test("decodeControl() takes nothing that was cut off", () => {
+test("decodeControl() ignores truncated messages", () => {
   const whole = control([1, 2, 7, 0, 0]);
   for (let length = 0; length < 28; length++) assert.deepEqual(decode(whole, length), NOTHING);
   assert.deepEqual(decode(whole, 28).ucred, [7, 0, 0]);

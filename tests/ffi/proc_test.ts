@@ -1,4 +1,4 @@
-/** The texts of /proc, as kernels write them and as processes try to bend them. */
+/** The texts of /proc, as kernels write them, and with names that a process chooses. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -30,7 +30,7 @@ import {
 const stat = (comm: string) =>
   `77 (${comm}) S 1 77 77 0 -1 4194560 131 0 0 0 0 0 0 0 20 0 1 0 7421 2990080 345 184467 1\n`;
 
-test("parseStartTime() is not misled by a name with parentheses and spaces", () => {
+test("parseStartTime() reads the time when the name has parentheses and spaces", () => {
   for (const comm of ["sh", "a) S 1 (", ") R 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 9 9", "", "((("]) {
     assert.equal(parseStartTime(stat(comm)), 74210, comm);
   }
@@ -39,7 +39,7 @@ test("parseStartTime() is not misled by a name with parentheses and spaces", () 
   }
 });
 
-test("isEnding() knows a process whose main thread ends, and takes nonsense for one", () => {
+test("isEnding() returns true when the main thread ends, and for malformed text", () => {
   assert.equal(isEnding(stat("sh) Z 1 (")), false);
   assert.equal(isEnding(stat("sh").replace(") S ", ") Z ")), true);
   assert.equal(isEnding(stat("sh").replace(" 4194560 ", " 4194564 ")), true);
@@ -49,7 +49,7 @@ test("isEnding() knows a process whose main thread ends, and takes nonsense for 
 const status = (fields: string) =>
   parseStatus(`Name:\tsh\\nUid:\t9\t9\t9\t9\nUmask:\t0022\n${fields}`);
 
-test("ids and groups keep all 32 bits, and no process has the id -1", () => {
+test("parseIds() and parseGroups() keep all 32 bits, and reject the id -1", () => {
   const full = status(
     "Uid:\t0\t4000000000\t4294967294\t7\nGid:\t1\t2\t3\t4294967294\nGroups:\t4 5 \n",
   );
@@ -73,11 +73,11 @@ test("ids and groups keep all 32 bits, and no process has the id -1", () => {
   }
 });
 
-test("the first line of a name counts", () => {
+test("parseStatus() uses the first line of a name", () => {
   assert.equal(parseNoNewPrivs(parseStatus("NoNewPrivs:\t0\nNoNewPrivs:\t1\n")), false);
 });
 
-test("flags that are missing or new are unknown", () => {
+test("parseNoNewPrivs() and parseSeccomp() return undefined for missing and new values", () => {
   assert.equal(parseNoNewPrivs(status("NoNewPrivs:\t1\n")), true);
   assert.deepEqual(
     ["0", "1", "2", "3", ""].map((mode) => parseSeccomp(status(`Seccomp:\t${mode}\n`))),
@@ -87,7 +87,7 @@ test("flags that are missing or new are unknown", () => {
   assert.equal(parseNoNewPrivs(status("NoNewPrivs:\t2\n")), undefined);
 });
 
-test("capabilities have names, newer ones numbers", () => {
+test("parseCapabilities() returns names, and numbers for newer capabilities", () => {
   const text =
     "CapInh:\t0\nCapPrm:\t00000000000000c0\nCapEff:\t8000000000000001\nCapBnd:\t0\nCapAmb:\t0\n";
   const { permitted, effective, inheritable } = parseCapabilities(status(text))!;
@@ -98,36 +98,36 @@ test("capabilities have names, newer ones numbers", () => {
   assert.equal(parseCapabilities(status(text.replace("c0", "zz"))), undefined);
 });
 
-test("parsePidNumbers() gives one number for each pid namespace", () => {
+test("parsePidNumbers() returns one number for each pid namespace", () => {
   assert.deepEqual(parsePidNumbers(status("NSpid:\t4242\t7\t1\n")), [4242, 7, 1]);
   assert.equal(parsePidNumbers(status("")), undefined);
 });
 
-test("parseCgroup() takes v2's path, or on v1 that of systemd, and the paths beside it", () => {
+test("parseCgroup() returns v2's path, or on v1 that of systemd, and the other paths", () => {
   assert.deepEqual(parseCgroup("0::/a:b/c d\n"), { path: "/a:b/c d", others: [] });
   const v1 = "12:pids:/p\n1:name=systemd:/system.slice/x.service\n";
   const path = "/system.slice/x.service";
   assert.deepEqual(parseCgroup(v1), { path, others: ["/p"] });
   assert.deepEqual(parseCgroup(`0::/y\n${v1}`), { path, others: ["/y", "/p"] });
-  const odd = "/a\u2028b\rc"; // a group's name can have everything but a newline
+  const odd = "/a\u2028b\rc"; // the name of a group can have any character except a newline
   assert.deepEqual(parseCgroup(`1:name=systemd:${odd}\n0::/\n`), { path: odd, others: ["/"] });
   for (const text of ["", "1:cpu:/x\n", "garbage", "0::relative\n"]) {
     assert.equal(parseCgroup(text), undefined, text);
   }
 });
 
-test("parseCmdline() gives the strings, empty ones too", () => {
+test("parseCmdline() returns all strings, including empty ones", () => {
   assert.deepEqual(parseCmdline("a\0\0b c\0"), ["a", "", "b c"]);
   assert.deepEqual(parseCmdline("overwritten by the process"), ["overwritten by the process"]);
 });
 
-test("parseExe() takes off the kernel's mark, once", () => {
+test('parseExe() removes one " (deleted)" of the kernel', () => {
   assert.deepEqual(parseExe("/bin/x"), { path: "/bin/x", deleted: false });
   assert.deepEqual(parseExe("/bin/x (deleted)"), { path: "/bin/x", deleted: true });
   assert.deepEqual(parseExe("/x (deleted) (deleted)"), { path: "/x (deleted)", deleted: true });
 });
 
-test("audit ids, namespaces and inodes are numbers or unknown", () => {
+test("parseAuditId() and parseNamespace() return undefined for malformed text", () => {
   assert.deepEqual(["1000", "0\n", "4294967295", "", "-1"].map(parseAuditId), [
     1000,
     0,
@@ -165,7 +165,7 @@ test("parseHidePid() reads the last mount at /proc", () => {
   }
 });
 
-test("decodePidfdPid() takes nothing without the bit that says so, nor what is no pid here", () => {
+test("decodePidfdPid() returns undefined without PIDFD_INFO_PID, and for a pid of 0", () => {
   const words = new Uint32Array(PIDFD_INFO.size / 4);
   words[PIDFD_INFO.tgid / 4] = 42;
   assert.equal(decodePidfdPid(words), undefined);
@@ -175,7 +175,7 @@ test("decodePidfdPid() takes nothing without the bit that says so, nor what is n
   assert.equal(decodePidfdPid(words), undefined);
 });
 
-test("decodePidfdIds() takes nothing without the bit that says so", () => {
+test("decodePidfdIds() returns undefined without PIDFD_INFO_CREDS", () => {
   const words = new Uint32Array(PIDFD_INFO.size / 4);
   assert.equal(decodePidfdIds(words), undefined, "all zero would be root");
   words.set(pidfdRequest());
@@ -188,7 +188,7 @@ test("decodePidfdIds() takes nothing without the bit that says so", () => {
   assert.equal(decodePidfdIds(words), undefined, "a reaped process");
 });
 
-test("struct epoll_event is packed on x86-64 alone", () => {
+test("epollEvent() returns the packed layout only on x86-64", () => {
   assert.deepEqual(epollEvent("x64"), { size: 12, data: 4 });
   for (const cpu of ["arm64", "riscv64", "s390x"]) {
     assert.deepEqual(epollEvent(cpu), { size: 16, data: 8 });

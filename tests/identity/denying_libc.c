@@ -1,11 +1,11 @@
 /*
- * The real C library, but for calls that fail as an older kernel or a denied process sees it. Each
- * is switched on by a macro with the errno:
+ * The real C library, with calls that fail as on an older kernel or in a denied process. Each
+ * failure is enabled by a macro with the errno:
  *
  *   PEERPIDFD     getsockopt(SO_PEERPIDFD)
  *   PIDFD_OPEN    syscall(SYS_pidfd_open)
- *   GET_INFO      ioctl(PIDFD_GET_INFO); 0: succeeds, and gives no ids
- *   STATFS        fstatfs(); 0: succeeds, and says another file system
+ *   GET_INFO      ioctl(PIDFD_GET_INFO); 0: succeeds, and returns no ids
+ *   STATFS        fstatfs(); 0: succeeds, and returns another file system
  *   PASSPIDFD     setsockopt(SO_PASSPIDFD), and SO_PASSRIGHTS
  *   PASSCRED      setsockopt(SO_PASSCRED); 0: succeeds, and does nothing
  *   POLL, EPOLL_CREATE, EPOLL_CTL, READLINK, OPEN, SOCKET, BIND, RECVMSG

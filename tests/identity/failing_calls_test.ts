@@ -1,4 +1,4 @@
-/** Linux calls that fail, answer short, or answer nonsense: an error each time, never an identity. */
+/** Linux calls that fail, or return short or malformed answers: each causes an error, never an identity. */
 
 import assert from "node:assert/strict";
 import { constants } from "node:os";
@@ -43,7 +43,7 @@ const alice = peercred({ bytes: words(42, 1000, 100) });
 const here = [needs.linux, needs.cc];
 const fake = needs.linux.met && needs.cc.met ? new FakeLibc() : undefined!;
 
-/** Expects this error of readCredentials(), asked twice: nothing wrong is remembered either. */
+/** Expects this error twice, since a wrong answer must not be cached. */
 function refused(answers: readonly Answer[], code: UcredErrorCode, errno?: number): void {
   fake.answer(...answers);
   const system = fake.open();
@@ -59,7 +59,7 @@ function refused(answers: readonly Answer[], code: UcredErrorCode, errno?: numbe
   }
 }
 
-testWith(here, "readCredentials() takes a whole answer of a connection", () => {
+testWith(here, "readCredentials() returns the credentials of a complete answer", () => {
   fake.answer(root, ...connection);
   assert.deepEqual(readCredentials(fake.open(), FD), { pid: 42, uid: 0, gid: 0 });
 });
@@ -76,42 +76,50 @@ const CODES: { readonly [name: string]: UcredErrorCode } = {
   EACCES: "ERR_UCRED_PERMISSION",
 };
 
-testWith(here, "readCredentials() gives each errno from 1 to 133 as it is, with its name", () => {
-  const numbers = constants.errno as { [name: string]: number };
-  const codes = new Map(Object.entries(CODES).map(([name, code]) => [numbers[name], code]));
-  const names = namesOf(LINUX_ERRNO);
-  const system = fake.open();
-  for (let error = 1; error <= 133; error++) {
-    // With an answer that would be root's, were the result not looked at.
-    fake.answer(peercred({ result: -1, error, bytes: words(1, 0, 0) }), ...connection);
-    assert.throws(() => readCredentials(system, FD), (thrown) => {
-      assert.ok(thrown instanceof UcredError);
-      assert.equal(thrown.errno, error);
-      assert.equal(thrown.syscall, "getsockopt");
-      assert.equal(thrown.code, codes.get(error) ?? "ERR_UCRED_SYSCALL");
-      assert.ok(thrown.message.endsWith(`with ${names[error] ?? `errno ${error}`}`));
-      return true;
-    });
-  }
-});
+testWith(
+  here,
+  "readCredentials() throws an error with the errno and its name, for each errno from 1 to 133",
+  () => {
+    const numbers = constants.errno as { [name: string]: number };
+    const codes = new Map(Object.entries(CODES).map(([name, code]) => [numbers[name], code]));
+    const names = namesOf(LINUX_ERRNO);
+    const system = fake.open();
+    for (let error = 1; error <= 133; error++) {
+      // The answer is root's, and would be accepted if the result was ignored.
+      fake.answer(peercred({ result: -1, error, bytes: words(1, 0, 0) }), ...connection);
+      assert.throws(() => readCredentials(system, FD), (thrown) => {
+        assert.ok(thrown instanceof UcredError);
+        assert.equal(thrown.errno, error);
+        assert.equal(thrown.syscall, "getsockopt");
+        assert.equal(thrown.code, codes.get(error) ?? "ERR_UCRED_SYSCALL");
+        assert.ok(thrown.message.endsWith(`with ${names[error] ?? `errno ${error}`}`));
+        return true;
+      });
+    }
+  },
+);
 
 for (const result of [-1, -2, 1, 12, 0x7fffffff, -0x80000000]) {
-  testWith(here, `readCredentials() refuses the result ${result} without an errno`, () => {
+  testWith(here, `readCredentials() throws when the result is ${result} without an errno`, () => {
     refused([peercred({ result, bytes: words(1, 0, 0) }), ...connection], "ERR_UCRED_SYSCALL");
   });
 }
 
 for (const size of [0, 4, 8, 11, 13, 16, 0xffffffff]) {
-  testWith(here, `readCredentials() refuses an answer that says it has ${size | 0} bytes`, () => {
-    const bytes = words(1, 0, 0).subarray(0, Math.min(size, 12));
-    // −1 tells the library to leave the size alone: one less stands for 2³² − 2.
-    const reported = size === 0xffffffff ? -2 : size;
-    refused([peercred({ size: reported, bytes }), ...connection], "ERR_UCRED_SYSCALL");
-  });
+  testWith(
+    here,
+    `readCredentials() throws when the answer reports a length of ${size | 0} bytes`,
+    () => {
+      const bytes = words(1, 0, 0).subarray(0, Math.min(size, 12));
+      // −1 makes the fake library keep the size; −2 stands for 2³² − 2.
+      const reported = size === 0xffffffff ? -2 : size;
+      refused([peercred({ size: reported, bytes }), ...connection], "ERR_UCRED_SYSCALL");
+    },
+  );
 }
 
 for (const length of [0, 4, 8]) {
-  testWith(here, `readCredentials() refuses 12 bytes of which ${length} were written`, () => {
+  testWith(here, `readCredentials() throws when only ${length} of 12 bytes were written`, () => {
     const bytes = words(1, 0, 0).subarray(0, length);
     refused([peercred({ size: 12, bytes }), ...connection], "ERR_UCRED_NO_PEER");
   });
@@ -123,10 +131,10 @@ for (
     ["uid 2³² − 1", [1, -1, 0]],
     ["gid 2³² − 1", [1, 0, -1]],
     ["a negative pid", [-1, 0, 0]],
-    ["nothing but ones", [-1, -1, -1]],
+    ["only ones", [-1, -1, -1]],
   ] as const
 ) {
-  testWith(here, `readCredentials() refuses ${name}`, () => {
+  testWith(here, `readCredentials() throws when the answer has ${name}`, () => {
     refused([peercred({ bytes: words(...ids) }), ...connection], "ERR_UCRED_NO_PEER");
   });
 }
@@ -134,16 +142,16 @@ for (
 for (
   const [name, answers, code, errno] of [
     ["a listener", [family(AF_UNIX), accepting(1)], "ERR_UCRED_NO_PEER"],
-    ["what may be a listener", [family(AF_UNIX), accepting(2)], "ERR_UCRED_NO_PEER"],
+    ["a socket that may be a listener", [family(AF_UNIX), accepting(2)], "ERR_UCRED_NO_PEER"],
     ["TCP", [family(AF_INET), accepting(0)], "ERR_UCRED_NOT_UNIX"],
-    ["Bluetooth, which answers", [family(AF_BLUETOOTH), accepting(0)], "ERR_UCRED_NOT_UNIX"],
+    ["Bluetooth, which also answers", [family(AF_BLUETOOTH), accepting(0)], "ERR_UCRED_NOT_UNIX"],
     ["TCP with a peer", [family(AF_INET, "getpeername"), family(AF_INET)], "ERR_UCRED_NOT_UNIX"],
     [
       "Bluetooth with a peer",
       [family(AF_BLUETOOTH, "getpeername"), family(AF_BLUETOOTH), accepting(0)],
       "ERR_UCRED_NOT_UNIX",
     ],
-    ["a socket whose peer has no family", [
+    ["a socket with a peer of no family", [
       { ...peerName, bytes: new Uint8Array() },
       ...[family(AF_UNIX), accepting(0)],
     ], "ERR_UCRED_NO_PEER"],
@@ -153,35 +161,35 @@ for (
     ], "ERR_UCRED_NO_PEER"],
     ["a socket without a family", [{ call: "getsockname" }, accepting(0)], "ERR_UCRED_NOT_UNIX"],
     [
-      "a socket whose name fails",
+      "a socket with a failing getsockname()",
       [{ call: "getsockname", result: -1, error: 12 }, accepting(0)],
       "ERR_UCRED_SYSCALL",
       12,
     ],
     [
-      "a socket that will not say if it listens",
+      "a socket with a failing SO_ACCEPTCONN",
       [family(AF_UNIX), { ...accepting(0), result: -1, error: 22 }],
       "ERR_UCRED_SYSCALL",
       22,
     ],
     [
-      "half an answer if it listens",
+      "a socket with a short SO_ACCEPTCONN",
       [family(AF_UNIX), { ...accepting(0), size: 2 }],
       "ERR_UCRED_SYSCALL",
     ],
     [
-      "an answer if it listens that was not written",
+      "a socket with an SO_ACCEPTCONN that was not written",
       [family(AF_UNIX), { ...accepting(0), bytes: new Uint8Array() }],
       "ERR_UCRED_NO_PEER",
     ],
   ] as readonly (readonly [string, readonly Answer[], UcredErrorCode, number?])[]
 ) {
-  testWith(here, `readCredentials() refuses ${name}, whatever its credentials`, () => {
+  testWith(here, `readCredentials() throws for ${name}, with any credentials`, () => {
     for (const answer of [root, alice]) refused([answer, ...answers], code, errno);
   });
 }
 
-testWith(here, "readCredentials() verifies a descriptor again when another peer is on it", () => {
+testWith(here, "readCredentials() verifies a descriptor again when it has another peer", () => {
   const system = fake.open();
   fake.answer(alice, ...connection);
   const first = readCredentials(system, FD);
@@ -196,7 +204,7 @@ testWith(here, "readCredentials() verifies a descriptor again when another peer 
 });
 
 for (const [name, pid] of [["our own pid", process.pid], ["no pid", 0]] as const) {
-  testWith(here, `readCredentials() verifies each time where a socket carries ${name}`, () => {
+  testWith(here, `readCredentials() verifies each answer that has ${name}`, () => {
     const system = fake.open();
     for (const value of [0, 1]) {
       const kind = value === 0 ? connection : [family(AF_UNIX), accepting(value)];
@@ -217,8 +225,8 @@ const many = Uint32Array.from({ length: 65536 }, (_, index) => index);
 
 for (
   const [name, answer, expected] of [
-    ["none", { size: 0 }, [100]],
-    ["nine", { size: 36, bytes: words(1, 2, 3, 4, 5, 6, 7, 8, 9) }, [
+    ["only the gid without supplementary groups", { size: 0 }, [100]],
+    ["nine groups", { size: 36, bytes: words(1, 2, 3, 4, 5, 6, 7, 8, 9) }, [
       1,
       2,
       3,
@@ -230,24 +238,28 @@ for (
       9,
       100,
     ]],
-    ["32, which just fit", { size: 128, bytes: words(...many.subarray(200, 232)) }, [
+    ["32 groups, which just fit", { size: 128, bytes: words(...many.subarray(200, 232)) }, [
       100,
       ...many.subarray(200, 232),
     ]],
-    ["33, which do not", { need: 132, size: 132, bytes: words(...many.subarray(200, 233)) }, [
+    ["33 groups, which need more memory", {
+      need: 132,
+      size: 132,
+      bytes: words(...many.subarray(200, 233)),
+    }, [
       100,
       ...many.subarray(200, 233),
     ]],
-    ["65536", { need: 262144, size: 262144, bytes: words(...many) }, [...many]],
-    ["unsorted ones, some twice", { size: 16, bytes: words(9, 100, 3, 9) }, [3, 9, 100]],
-    ["ones above 2³¹", { size: 8, bytes: words(4294967294, 2147483648) }, [
+    ["65536 groups", { need: 262144, size: 262144, bytes: words(...many) }, [...many]],
+    ["sorted groups without duplicates", { size: 16, bytes: words(9, 100, 3, 9) }, [3, 9, 100]],
+    ["groups above 2³¹", { size: 8, bytes: words(4294967294, 2147483648) }, [
       100,
       2147483648,
       4294967294,
     ]],
   ] as readonly (readonly [string, Partial<Answer>, readonly number[]])[]
 ) {
-  testWith(here, `readGroups() gives ${name}`, () => {
+  testWith(here, `readGroups() returns ${name}`, () => {
     fake.answer(groups(answer));
     const fact = readGroups(fake.open(), FD, OF);
     assert.deepEqual(fact, { state: "known", value: expected, source: "kernel@connect" });
@@ -260,18 +272,18 @@ for (
     ["no data", { result: -1, error: 61 }, "ERR_UCRED_NO_PEER"],
     ["another errno", { result: -1, error: 22 }, "ERR_UCRED_SYSCALL"],
     ["no errno", { result: -1 }, "ERR_UCRED_SYSCALL"],
-    ["too long for ever", { result: -1, error: 34 }, "ERR_UCRED_SYSCALL"],
+    ["ERANGE for any size", { result: -1, error: 34 }, "ERR_UCRED_SYSCALL"],
     [
-      "too long, and a size that is no help",
+      "ERANGE with a useless size",
       { result: -1, error: 34, size: -2 },
       "ERR_UCRED_SYSCALL",
     ],
     ["half a group", { size: 6, bytes: words(0, 0) }, "ERR_UCRED_SYSCALL"],
-    ["more than was asked for", { size: 4096, bytes: words(0) }, "ERR_UCRED_SYSCALL"],
+    ["more bytes than requested", { size: 4096, bytes: words(0) }, "ERR_UCRED_SYSCALL"],
     ["groups that were not written", { size: 8, bytes: words(1) }, "ERR_UCRED_SYSCALL"],
   ] as readonly (readonly [string, Partial<Answer>, UcredErrorCode])[]
 ) {
-  testWith(here, `identify() has unknown groups, and the rest, after ${name}`, () => {
+  testWith(here, `identify() returns a peer with unknown groups after ${name}`, () => {
     fake.answer(alice, ...connection, groups(answer));
     const peer = identifyFd(fake.open(), FD);
     assert.deepEqual([peer.pid, peer.uid, peer.gid], [42, 1000, 100]);
@@ -303,7 +315,7 @@ for (
     ["beyond ASCII", { size: 5, bytes: text("fünf").subarray(0, 5) }, "fünf"],
   ] as readonly (readonly [string, Partial<Answer>, string])[]
 ) {
-  testWith(here, `readLabel() gives a label ${name}`, () => {
+  testWith(here, `readLabel() returns a label ${name}`, () => {
     fake.answer(label(answer));
     const fact = readLabel(fake.open(), FD);
     assert.deepEqual(fact, { state: "known", value: expected, source: "kernel@connect" });
@@ -317,7 +329,7 @@ for (
     ["the label is a NUL", { size: 1, bytes: text("\0") }],
   ] as readonly (readonly [string, Partial<Answer>])[]
 ) {
-  testWith(here, `readLabel() knows that there is none where ${name}`, () => {
+  testWith(here, `readLabel() returns none when ${name}`, () => {
     fake.answer(label(answer));
     assert.equal(readLabel(fake.open(), FD).state, "none");
   });
@@ -325,7 +337,7 @@ for (
 
 testWith(
   here,
-  "readGroups() gives what the kernel says each time, whose ever it was before",
+  "readGroups() returns the kernel's answer each time, also after answers for other users",
   () => {
     const system = fake.open();
     const read = (uid: number, gid: number, ...list: number[]) => {
@@ -348,7 +360,7 @@ testWith(
       const fact = read(uid, gid, ...list);
       assert.deepEqual(fact.state === "known" && fact.value, expected);
     }
-    for (let uid = 0; uid < 1000; uid++) { // more users than are remembered
+    for (let uid = 0; uid < 1000; uid++) { // more users than are cached
       const fact = read(uid, 0, uid + 1);
       assert.deepEqual(fact.state === "known" && fact.value, [0, uid + 1]);
     }
@@ -364,12 +376,12 @@ for (
     ["another errno", { result: -1, error: 22 }, "ERR_UCRED_SYSCALL"],
     ["no data", { result: -1, error: 61 }, "ERR_UCRED_NO_PEER"],
     ["a label longer than a page", { need: 8192 }, "ERR_UCRED_SYSCALL"],
-    ["more than was asked for", { size: 4096, bytes: text("root") }, "ERR_UCRED_SYSCALL"],
+    ["more bytes than requested", { size: 4096, bytes: text("root") }, "ERR_UCRED_SYSCALL"],
     ["what is no UTF-8", { size: 2, bytes: new Uint8Array([0x61, 0xff]) }, "ERR_UCRED_SYSCALL"],
     ["a label that was not written", { size: 4 }, "ERR_UCRED_SYSCALL"],
   ] as readonly (readonly [string, Partial<Answer>, UcredErrorCode])[]
 ) {
-  testWith(here, `identify() has an unknown label, and the rest, after ${name}`, () => {
+  testWith(here, `identify() returns a peer with an unknown label after ${name}`, () => {
     fake.answer(alice, ...connection, groups({ size: 0 }), label(answer));
     const peer = identifyFd(fake.open(), FD);
     assert.deepEqual([peer.uid, peer.label, peer.groups], [1000, undefined, [100]]);

@@ -1,4 +1,4 @@
-/** Pinning where the kernel is older, or denies a call: the weaker kind, or a reason; never another process. */
+/** Pins on older kernels, or with denied calls: the weaker kind or a reason, never another process. */
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -23,7 +23,7 @@ const here = [needs.linux, needs.cc, needs.peerPidfd];
 const errnos = constants.errno as { readonly [name: string]: number };
 const { EACCES, ENOPROTOOPT, ENOTTY, EINVAL, ESRCH, EPERM, EMFILE, ENOSYS, ENOENT } = errnos;
 
-/** Before 6.5, 6.9 and 6.13. */
+/** The calls that Linux before 6.5, 6.9 and 6.13 lacks. */
 const OLD = { PEERPIDFD: ENOPROTOOPT, STATFS: 0, GET_INFO: ENOTTY };
 
 const on = (system: System) => (socket: Parameters<typeof fdOf>[0]) =>
@@ -40,7 +40,7 @@ const reasonOf = (fact: Fact<unknown>) => {
 
 testWith(
   here,
-  "Linux before 6.5 gives the weaker pin, with everything that /proc tells",
+  "identify() returns the weaker pin, with all facts of /proc, on Linux before 6.5",
   async () => {
     const [peer, actor] = await startActor([], on(deny(OLD)));
     assert.equal(peer.pinned, "accept");
@@ -59,7 +59,7 @@ testWith(
   },
 );
 
-testWith([...here, needs.root], "the weaker pin follows changes of user", async () => {
+testWith([...here, needs.root], "drift() of the weaker pin reports a change of user", async () => {
   const [peer, actor] = await startActor([], on(deny(OLD)));
   await actor.tell("setresuid 20 21 22");
   const live = peer.live();
@@ -70,35 +70,43 @@ testWith([...here, needs.root], "the weaker pin follows changes of user", async 
   actor.hangUp();
 });
 
-testWith([...here, needs.root], "the weaker pin refuses a process with other ids", async () => {
-  const [socket, actor] = await startActor([], (socket) => socket);
-  await actor.tell("setresuid 20 21 22");
-  const before = pidfds();
-  for (const kernel of [OLD, { PEERPIDFD: ENOPROTOOPT }]) {
-    const peer = on(deny(kernel))(socket);
-    const { code, message } = reasonOf(peer.facts.pinned);
-    assert.equal(code, "ERR_UCRED_UNSUPPORTED");
-    assert.match(message, /other ids/);
+testWith(
+  [...here, needs.root],
+  "identify() makes no weaker pin when the process has other ids",
+  async () => {
+    const [socket, actor] = await startActor([], (socket) => socket);
+    await actor.tell("setresuid 20 21 22");
+    const before = pidfds();
+    for (const kernel of [OLD, { PEERPIDFD: ENOPROTOOPT }]) {
+      const peer = on(deny(kernel))(socket);
+      const { code, message } = reasonOf(peer.facts.pinned);
+      assert.equal(code, "ERR_UCRED_UNSUPPORTED");
+      assert.match(message, /other ids/);
+      assert.deepEqual([peer.pinned, peer.alive, peer.uid], [undefined, undefined, 0]);
+    }
+    assert.equal(pidfds(), before);
+    actor.hangUp();
+  },
+);
+
+testWith(
+  [...here, needs.root],
+  "identify() makes no weaker pin when the pidfd belongs to another process",
+  async () => {
+    const before = pidfds();
+    const stranger = spawn("sleep", ["30"], { uid: 4321 });
+    const byNumber = { PEERPIDFD: ENOPROTOOPT, OTHER_PID: stranger.pid };
+    const [peer, actor] = await startActor([], on(deny(byNumber)));
+    assert.match(reasonOf(peer.facts.pinned).message, /pid \d+ where \d+ was expected/);
     assert.deepEqual([peer.pinned, peer.alive, peer.uid], [undefined, undefined, 0]);
-  }
-  assert.equal(pidfds(), before);
-  actor.hangUp();
-});
+    actor.hangUp();
+    stranger.kill();
+    await new Promise((resolve) => stranger.once("exit", resolve));
+    await until(() => pidfds() <= before); // a runtime may have a pidfd of an ended process
+  },
+);
 
-testWith([...here, needs.root], "the weaker pin refuses another process's pidfd", async () => {
-  const before = pidfds();
-  const stranger = spawn("sleep", ["30"], { uid: 4321 });
-  const byNumber = { PEERPIDFD: ENOPROTOOPT, OTHER_PID: stranger.pid };
-  const [peer, actor] = await startActor([], on(deny(byNumber)));
-  assert.match(reasonOf(peer.facts.pinned).message, /pid \d+ where \d+ was expected/);
-  assert.deepEqual([peer.pinned, peer.alive, peer.uid], [undefined, undefined, 0]);
-  actor.hangUp();
-  stranger.kill();
-  await new Promise((resolve) => stranger.once("exit", resolve));
-  await until(() => pidfds() <= before); // a runtime may have one of a process that has ended
-});
-
-testWith(here, "the weaker pin finds no process where the pid is free", async () => {
+testWith(here, "identify() makes no weaker pin when the pid is free", async () => {
   const { pid } = spawnedAndGone();
   const [peer, actor] = await startActor([], on(deny({ ...OLD, OTHER_PID: pid })));
   assert.equal(reasonOf(peer.facts.pinned).code, "ERR_UCRED_PEER_GONE");
@@ -109,7 +117,7 @@ testWith(here, "the weaker pin finds no process where the pid is free", async ()
   actor.hangUp();
 });
 
-/** The pid of a process that has ended. */
+/** Returns the pid of a process that has ended. */
 function spawnedAndGone(): { readonly pid: number } {
   return { pid: Number(execFileSync("sh", ["-c", "echo $$"], { encoding: "utf8" })) };
 }
@@ -131,7 +139,7 @@ for (
 ) {
   testWith(
     here,
-    `identify() tells a peer that is ${name} all the same, and why no pin`,
+    `identify() returns a peer without a pin, and the reason: ${name}`,
     async () => {
       const system = deny(calls);
       const [peer, actor] = await startActor([], on(system));
@@ -148,20 +156,24 @@ for (
   );
 }
 
-testWith(here, "without /proc, every fact of the process says that there is none", async () => {
-  const [peer, actor] = await startActor([], on(deny({ OPEN: ENOENT, READLINK: ENOENT })));
-  assert.equal(peer.pinned, "connect");
-  for (const [name, fact] of Object.entries(peer.process.facts)) {
-    const { code, message, hint } = reasonOf(fact);
-    assert.equal(code, "ERR_UCRED_UNSUPPORTED", name);
-    assert.match(message, /: \/proc is not mounted/, name);
-    assert.match(hint, /^Mount proc /);
-  }
-  peer.close();
-  actor.hangUp();
-});
+testWith(
+  here,
+  "process.facts are unknown, with a hint to mount /proc, when it is missing",
+  async () => {
+    const [peer, actor] = await startActor([], on(deny({ OPEN: ENOENT, READLINK: ENOENT })));
+    assert.equal(peer.pinned, "connect");
+    for (const [name, fact] of Object.entries(peer.process.facts)) {
+      const { code, message, hint } = reasonOf(fact);
+      assert.equal(code, "ERR_UCRED_UNSUPPORTED", name);
+      assert.match(message, /: \/proc is not mounted/, name);
+      assert.match(hint, /^Mount proc /);
+    }
+    peer.close();
+    actor.hangUp();
+  },
+);
 
-testWith(here, "a process has one key or none, and gets it when it can be read", async () => {
+testWith(here, "key is never a weaker one, and is read again after a failure", async () => {
   const limited = deny({ OPEN: EMFILE });
   const [[peer, sound], actor] = await startActor([], (socket) => {
     return [on(limited)(socket), on(deny({}))(socket)] as const;
@@ -175,17 +187,17 @@ testWith(here, "a process has one key or none, and gets it when it can be read",
   actor.hangUp();
 });
 
-testWith(here, "out of descriptors: peerCredentials() works", async () => {
+testWith(here, "readCredentials() works without a free descriptor", async () => {
   const system = deny({ PEERPIDFD: EMFILE, OPEN: EMFILE, EPOLL_CREATE: EMFILE });
   const [{ uid }, actor] = await startActor([], (socket) => readCredentials(system, fdOf(socket)));
   assert.equal(uid, process.geteuid!());
   actor.hangUp();
 });
 
-testWith(here, "an answer without ids is not taken for root's", async () => {
+testWith(here, "live() reads /proc when PIDFD_GET_INFO returns no ids", async () => {
   const [peer, actor] = await startActor([], on(deny({ GET_INFO: 0 })));
   const live = peer.live();
-  assert.ok(live.alive && live.source === "procfs@now", "asked of /proc instead");
+  assert.ok(live.alive && live.source === "procfs@now", "read from /proc instead");
   assert.equal(live.uid, peer.uid);
   peer.close();
   actor.hangUp();
@@ -197,7 +209,7 @@ testWith(here, "an answer without ids is not taken for root's", async () => {
   second.hangUp();
 });
 
-/** Nothing that rests on this call is answered. */
+/** Members of a peer that need the call. */
 const denied: readonly [string, (peer: Peer) => unknown][] = [
   ["POLL", (peer) => peer.alive],
   ["POLL", (peer) => peer.live()],
@@ -207,7 +219,7 @@ const denied: readonly [string, (peer: Peer) => unknown][] = [
   ["OPEN", (peer) => peer.drift()],
 ];
 for (const [call, ask] of denied) {
-  testWith(here, `where ${call} fails, ${ask} throws`, async () => {
+  testWith(here, `${ask} throws when ${call} fails`, async () => {
     const [peer, actor] = await startActor([], on(deny({ [call]: EMFILE })));
     assert.equal(peer.pinned, "connect");
     const before = readdirSync("/proc/self/fd").length;
@@ -222,7 +234,7 @@ for (const [call, ask] of denied) {
 
 testWith(
   here,
-  "where a file cannot be read, the facts in it are unknown, with the errno",
+  "process.facts are unknown, with the errno, when their file cannot be read",
   async () => {
     const [peer, actor] = await startActor([], on(deny({ READLINK: EPERM })));
     const { exe, exeDeleted, namespaces, comm } = peer.process.facts;
@@ -235,7 +247,7 @@ testWith(
     assert.equal(comm.state, "known");
     assert.deepEqual(Object.keys(peer.process.toJSON().unknown ?? {}), [
       ...["exe", "exeDeleted"],
-      // Whether we are in the host's cgroup namespace is told by a link, too.
+      // Our own cgroup namespace is read from a link, too.
       ...["slice", "unit", "userUnit", "container", "userContainer", "session"],
       "namespaces",
     ]);
@@ -251,7 +263,7 @@ for (
     ["BIND", EACCES],
   ] as const
 ) {
-  testWith(here, `receive() fails where ${call} fails, and leaves nothing behind`, () => {
+  testWith(here, `receive() throws when ${call} fails, and leaves nothing behind`, () => {
     const system = deny({ [call]: errno });
     const before = readdirSync("/proc/self/fd").length;
     const path = freshPath();
@@ -261,36 +273,40 @@ for (
   });
 }
 
-testWith(here, "receive() fails where recvmsg fails", async () => {
+testWith(here, "read() of a receiver throws when recvmsg fails", async () => {
   using receiver = receiveOn(deny({ RECVMSG: EMFILE }), freshPath());
   assert.throws(() => receiver.read(), { code: "ERR_UCRED_SYSCALL", errno: EMFILE });
   await assert.rejects(() => receiver.next(), { errno: EMFILE });
 });
 
-testWith(here, "Linux before 6.5 tells the sender's ids, and nothing of its process", async () => {
-  using receiver = receiveOn(deny({ PASSPIDFD: ENOPROTOOPT }), freshPath());
-  execFileSync(senderProgram, [receiver.path, "hello"]);
-  const { sender, forged } = (await receiver.next())!;
-  assert.equal(sender.uid, process.getuid!());
-  assert.deepEqual([sender.pinned, sender.alive, forged], [undefined, undefined, undefined]);
-  assert.equal(reasonOf(sender.facts.pinned).code, "ERR_UCRED_UNSUPPORTED");
-  assert.equal(reasonOf(sender.process.facts.exe).code, "ERR_UCRED_UNSUPPORTED");
-});
+testWith(
+  here,
+  "receive() reports the sender's ids, but not its process, on Linux before 6.5",
+  async () => {
+    using receiver = receiveOn(deny({ PASSPIDFD: ENOPROTOOPT }), freshPath());
+    execFileSync(senderProgram, [receiver.path, "hello"]);
+    const { sender, forged } = (await receiver.next())!;
+    assert.equal(sender.uid, process.getuid!());
+    assert.deepEqual([sender.pinned, sender.alive, forged], [undefined, undefined, undefined]);
+    assert.equal(reasonOf(sender.facts.pinned).code, "ERR_UCRED_UNSUPPORTED");
+    assert.equal(reasonOf(sender.process.facts.exe).code, "ERR_UCRED_UNSUPPORTED");
+  },
+);
 
-testWith(here, "Linux before 6.16: descriptors that are passed are closed", async () => {
+testWith(here, "receive() closes passed descriptors on Linux before 6.16", async () => {
   using receiver = receiveOn(deny({ PASSPIDFD: ENOPROTOOPT }), freshPath());
   const before = readdirSync("/proc/self/fd").length;
   for (const count of ["1", "2", "253"]) {
     execFileSync(senderProgram, ["--descriptors", count, receiver.path, "hello"]);
     assert.equal((await receiver.next())!.sender.uid, process.getuid!());
-    // The pipes of the child close when they will.
+    // The pipes of the child close at any time.
     while (readdirSync("/proc/self/fd").length > before) await sleep(5);
   }
 });
 
 testWith(
   here,
-  "a datagram whose sender is not told is dropped and counted, not given to anybody",
+  "receive() drops and counts datagrams without a sender",
   () => {
     using receiver = receiveOn(deny({ PASSCRED: 0, PASSPIDFD: ENOPROTOOPT }), freshPath());
     execFileSync(senderProgram, ["--repeat", "3", receiver.path, "hello"]);

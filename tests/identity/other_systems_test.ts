@@ -1,6 +1,6 @@
 /**
- * macOS and FreeBSD, from the socket option to the peer, against a C library that answers as they
- * do. That the kernels do answer so is from their headers and source, and not verified on hardware.
+ * macOS and FreeBSD, from the socket option to the peer, with a fake C library. Its answers follow
+ * the headers and sources of these systems, and are not verified on hardware.
  */
 
 import assert from "node:assert/strict";
@@ -15,7 +15,7 @@ const SOL_SOCKET = 0xffff, SO_ACCEPTCONN = 2;
 const SOL_LOCAL = 0, LOCAL_PEERCRED = 1, LOCAL_PEERTOKEN = 6;
 const AF_UNIX = 1, AF_INET = 2;
 
-// FreeBSD gives the pid with the credentials, macOS in a token of its own.
+// FreeBSD returns the pid with the credentials, macOS in a separate token.
 const SIZES = { darwin: 76, freebsd: 88 } as const;
 type Os = keyof typeof SIZES;
 const SYSTEMS = (["darwin", "freebsd"] as const).flatMap((os) =>
@@ -64,11 +64,11 @@ const token = (euid: number, egid: number, pid: number, answer: Partial<Answer> 
   ...answer,
 });
 
-const here = [needs.linux, needs.cc]; // the library is built as Linux builds them
+const here = [needs.linux, needs.cc]; // the fake library is built for Linux
 const fake = needs.linux.met && needs.cc.met ? new FakeLibc() : undefined!;
 
 for (const [os, cpu] of SYSTEMS) {
-  testWith(here, `identify() gives pid, ids and groups on ${os} ${cpu}`, () => {
+  testWith(here, `identify() returns pid, ids and groups on ${os} ${cpu}`, () => {
     const groups = [4294967294, 80, 12];
     const bytes = xucred(os, { uid: 4000000000, groups });
     fake.answer(peercred({ bytes }), token(4000000000, 4294967294, 42), ...connection);
@@ -94,21 +94,29 @@ for (
     ["a token that was not written", token(501, 20, 42, { bytes: new Uint8Array() })],
   ] as const
 ) {
-  testWith(here, `pid is undefined on darwin where the last accessor's token says ${name}`, () => {
-    fake.answer(peercred({ bytes: xucred("darwin") }), answer, ...connection);
-    const found = readCredentials(fake.open("darwin", "arm64"), FD);
-    assert.deepEqual(found, { pid: undefined, uid: 501, gid: 20 });
-  });
+  testWith(
+    here,
+    `readCredentials() returns no pid on darwin when the last accessor's token has ${name}`,
+    () => {
+      fake.answer(peercred({ bytes: xucred("darwin") }), answer, ...connection);
+      const found = readCredentials(fake.open("darwin", "arm64"), FD);
+      assert.deepEqual(found, { pid: undefined, uid: 501, gid: 20 });
+    },
+  );
 }
 
-testWith(here, "pid is undefined on freebsd where cr_pid is 0, as before FreeBSD 13", () => {
-  fake.answer(peercred({ bytes: xucred("freebsd", { pid: 0 }) }), ...connection);
-  const found = readCredentials(fake.open("freebsd", "x64"), FD);
-  assert.deepEqual(found, { pid: undefined, uid: 501, gid: 20 });
-});
+testWith(
+  here,
+  "readCredentials() returns no pid on freebsd when cr_pid is 0, as before FreeBSD 13",
+  () => {
+    fake.answer(peercred({ bytes: xucred("freebsd", { pid: 0 }) }), ...connection);
+    const found = readCredentials(fake.open("freebsd", "x64"), FD);
+    assert.deepEqual(found, { pid: undefined, uid: 501, gid: 20 });
+  },
+);
 
 for (const os of ["darwin", "freebsd"] as const) {
-  testWith(here, `identify() does not take 16 groups for all of them on ${os}`, () => {
+  testWith(here, `identify() returns unknown groups when there are 16 on ${os}`, () => {
     const groups = Array.from({ length: 16 }, (_, index) => 100 + index);
     fake.answer(peercred({ bytes: xucred(os, { groups }) }), token(501, 100, 42), ...connection);
     const peer = identifyFd(fake.open(os, "arm64"), FD);
@@ -135,7 +143,7 @@ for (const os of ["darwin", "freebsd"] as const) {
         [peercred({ size: 0 }), family(AF_INET)],
         "ERR_UCRED_NOT_UNIX",
       ],
-      ["TCP, whatever it answers", [whole, family(AF_INET)], "ERR_UCRED_NOT_UNIX"],
+      ["TCP, with any answer", [whole, family(AF_INET)], "ERR_UCRED_NOT_UNIX"],
       ["no answer", [peercred({ size: 0 })], "ERR_UCRED_SYSCALL"],
       ["a short answer", [{ ...whole, size: 8 }], "ERR_UCRED_SYSCALL"],
       ["a long answer", [{ ...whole, size: 120 }], "ERR_UCRED_SYSCALL"],
@@ -149,7 +157,7 @@ for (const os of ["darwin", "freebsd"] as const) {
       ["gid 2³² − 1", [peercred({ bytes: xucred(os, { groups: [-1] }) })], "ERR_UCRED_NO_PEER"],
     ] as readonly (readonly [string, readonly Answer[], UcredErrorCode, number?])[]
   ) {
-    testWith(here, `readCredentials() refuses ${name} on ${os}`, () => {
+    testWith(here, `readCredentials() throws for ${name} on ${os}`, () => {
       fake.answer(...answers, token(0, 0, 42), ...connection);
       const system = fake.open(os, "arm64");
       for (const ask of [readCredentials, identifyFd]) {
@@ -162,7 +170,7 @@ for (const os of ["darwin", "freebsd"] as const) {
     });
   }
 
-  testWith(here, `errors carry ${os}'s names`, () => {
+  testWith(here, `readCredentials() throws errors with ${os}'s names of errno`, () => {
     for (const [error, name] of [[35, "EAGAIN"], [55, "ENOBUFS"], [84, "EOVERFLOW"]] as const) {
       fake.answer(peercred({ result: -1, error }), ...connection);
       assert.throws(() => readCredentials(fake.open(os, "x64"), FD), {
@@ -176,7 +184,7 @@ for (const os of ["darwin", "freebsd"] as const) {
 for (
   const [os, cpu] of [["darwin", "ia32"], ["openbsd", "x64"], ["win32", "x64"], ["linux", "mips"]]
 ) {
-  testWith(here, `${os} on ${cpu} is unsupported, and the error says what is`, () => {
+  testWith(here, `openSystem() throws for ${os} on ${cpu}, and lists the supported systems`, () => {
     assert.throws(() => fake.open(os, cpu), (error) => {
       assert.ok(error instanceof UcredError);
       assert.equal(error.code, "ERR_UCRED_UNSUPPORTED");

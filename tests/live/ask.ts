@@ -1,4 +1,4 @@
-/** Imports the module, then asks for the first inherited connection; prints what came of it. */
+/** Imports the module, and prints the credentials of the first inherited connection, or the error. */
 
 import process from "node:process";
 import { peerCredentials, UcredError } from "../../mod.ts";

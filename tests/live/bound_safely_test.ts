@@ -1,4 +1,4 @@
-/** Where receivers and servers are bound while another user meddles with their folder. */
+/** Receivers and servers that are bound while another user changes their folder. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -26,7 +26,7 @@ const program = asRoot.every(({ met }) => met)
   ? compileProgram(new URL("meddle.c", import.meta.url))
   : "";
 
-/** Runs something while another user meddles; what that user says in the end. */
+/** Runs something while another user changes the folder; returns what that user printed. */
 async function meanwhile(args: readonly string[], run: () => Promise<void>): Promise<number> {
   const meddler = new Child(program, args);
   await meddler.json();
@@ -37,7 +37,7 @@ async function meanwhile(args: readonly string[], run: () => Promise<void>): Pro
 
 testWith(
   asRoot,
-  "receive() is at no moment more open than asked, when the umask is 0",
+  "receive() never exposes the socket with a wider mode than requested, with umask 0",
   async () => {
     const path = freshPath();
     const before = process.umask(0);
@@ -59,7 +59,7 @@ testWith(
 
 testWith(
   asRoot,
-  "Another user's datagrams arrive, when the mode of a receiver admits that user",
+  "receive() accepts another user's datagrams when its mode admits that user",
   async () => {
     const path = freshPath();
     const taken = await meanwhile(["send", "1000", path], async () => {
@@ -70,7 +70,7 @@ testWith(
   },
 );
 
-/** What binds a socket at a path, and closes it. */
+/** Functions that bind a socket at a path, and close it. */
 const BINDERS: { readonly [name: string]: (path: string) => Promise<void> } = {
   "receive()": (path) => {
     receive(path, { mode: 0o666, allowUnsafeFolder: true }).close();
@@ -123,7 +123,7 @@ for (const [name, bind] of Object.entries(BINDERS)) {
   );
 }
 
-testWith(asRoot, "receive() refuses folders in which others could replace the socket", () => {
+testWith(asRoot, "receive() rejects folders in which other users could replace the socket", () => {
   const path = freshPath();
   chmodSync(dirname(path), 0o777);
   assert.throws(() => receive(path), {
@@ -138,13 +138,13 @@ testWith(asRoot, "receive() refuses folders in which others could replace the so
 
 testWith(
   [needs.linux, needs.logger],
-  "receive() replaces the file of a receiver that was killed",
+  "receive() replaces the file of a killed receiver",
   () => {
     const path = freshPath();
     const former = receive(path);
     assert.throws(() => receive(path), { code: "ERR_UCRED_LISTEN", errno: 98 });
     renameSync(path, `${path}-moved`);
-    former.close(); // as if it was killed: its file stays
+    former.close(); // its file stays, as after a kill
     renameSync(`${path}-moved`, path);
     using receiver = receive(path);
     execFileSync("logger", ["--socket", path, "--", "hello"]);
@@ -154,7 +154,7 @@ testWith(
 
 testWith(
   [needs.linux],
-  "receive() makes a relative path absolute, for the whole life of the receiver",
+  "receive() resolves a relative path once, for the whole life of the receiver",
   () => {
     const path = freshPath();
     const before = process.cwd();
@@ -172,9 +172,13 @@ testWith(
   },
 );
 
-testWith([needs.linux], "receive() refuses modes that there are not, and any for a name", () => {
-  for (const mode of [-1, 0o1000, 1.5, NaN]) {
-    assert.throws(() => receive(freshPath(), { mode }), RangeError);
-  }
-  assert.throws(() => receive(`\0ucred-${process.pid}`, { mode: 0o600 }), TypeError);
-});
+testWith(
+  [needs.linux],
+  "receive() throws when the mode is out of range, or given for an abstract name",
+  () => {
+    for (const mode of [-1, 0o1000, 1.5, NaN]) {
+      assert.throws(() => receive(freshPath(), { mode }), RangeError);
+    }
+    assert.throws(() => receive(`\0ucred-${process.pid}`, { mode: 0o600 }), TypeError);
+  },
+);

@@ -1,4 +1,4 @@
-/** Real processes of many identities connect; each must be told apart as the kernel does. */
+/** Credentials of real processes with many identities, compared with those that the kernel reports. */
 
 import assert from "node:assert/strict";
 import { connect, createServer, type Socket } from "node:net";
@@ -26,7 +26,7 @@ const both = (socket: Socket) => [peerCredentials(socket), identify(socket)] as 
 
 testWith(
   peers,
-  "peerCredentials() gives the pid, uid and gid of a process like ourselves",
+  "peerCredentials() returns the pid, uid and gid of a process of our own user",
   async () => {
     const [[credentials, peer], self] = await meet([], both);
     assert.deepEqual(credentials, { pid: self.pid, uid: self.uid, gid: self.gid });
@@ -41,7 +41,7 @@ testWith(
 );
 
 for (const [uid, gid] of [[0, 0], [1, 2], [2147483648, 2147483647], [4000000000, 4294967294]]) {
-  testWith(rootPeers, `peerCredentials() keeps uid ${uid} and gid ${gid} as they are`, async () => {
+  testWith(rootPeers, `peerCredentials() returns uid ${uid} and gid ${gid} unchanged`, async () => {
     const ids = ["--resgid", `${gid},${gid},${gid}`, "--resuid", `${uid},${uid},${uid}`];
     const [[credentials, peer], self] = await meet(ids, both);
     assert.deepEqual(credentials, { pid: self.pid, uid, gid });
@@ -52,28 +52,36 @@ for (const [uid, gid] of [[0, 0], [1, 2], [2147483648, 2147483647], [4000000000,
 
 testWith(
   rootPeers,
-  "peerCredentials() gives effective ids when real and saved ones differ",
+  "peerCredentials() returns effective ids when real and saved ones differ",
   async () => {
     const [[{ uid, gid }]] = await meet(["--resgid", "11,12,13", "--resuid", "21,22,23"], both);
     assert.deepEqual({ uid, gid }, { uid: 22, gid: 12 });
   },
 );
 
-testWith(peers, "peerCredentials() names the process, not the thread that connected", async () => {
-  const [[{ pid }], self] = await meet(["--thread"], both);
-  assert.equal(pid, self.pid);
-});
+testWith(
+  peers,
+  "peerCredentials() returns the pid of the process, not of the thread that connected",
+  async () => {
+    const [[{ pid }], self] = await meet(["--thread"], both);
+    assert.equal(pid, self.pid);
+  },
+);
 
-testWith(peers, "peerCredentials() knows a peer that ended before it was accepted", async () => {
-  const [credentials, peer] = await meetGone(both);
-  assertOurs(credentials);
-  assertOurs(peer);
-  assert.ok(credentials.pid! > 0);
-});
+testWith(
+  peers,
+  "peerCredentials() returns the ids of a peer that ended before accept(2)",
+  async () => {
+    const [credentials, peer] = await meetGone(both);
+    assertOurs(credentials);
+    assertOurs(peer);
+    assert.ok(credentials.pid! > 0);
+  },
+);
 
 testWith(
   rootPeers,
-  "peerCredentials() names who connected when the socket was handed on",
+  "peerCredentials() returns the process that connected when the socket was passed on",
   async () => {
     const ids = ["--resuid", "7,7,0", "--hand-on", "9"];
     const [[{ pid, uid }], self] = await meet(ids, both);
@@ -91,7 +99,7 @@ testWith(peers, "peerCredentials() works on an abstract socket", async () => {
 
 testWith(
   rootPeers,
-  "peerCredentials() is not moved by paths that look like credentials",
+  "peerCredentials() ignores paths that look like credentials",
   async () => {
     const ids = ["--resgid", "12,12,12", "--resuid", "65533,65533,65533"];
     const bound = freshPath("c;uid=0;pid=1;\nuid=0\n");
@@ -105,7 +113,7 @@ testWith(
 
 testWith(
   rootPeers,
-  "peerCredentials() on the client's side names who called listen(2)",
+  "peerCredentials() returns the process that called listen(2), on the client's side",
   async () => {
     const name = `ucred-${process.pid}-${Math.random()}`;
     const server = new Child(peerProgram, ["--resuid", "33,33,33", "--listen", `@${name}`]);
@@ -121,7 +129,7 @@ testWith(
 
 for (const [count, text] of [[0, ""], [1, "7"], [9, "1,2,3,4,5,6,7,8,9"]] as const) {
   const list = count > 1 ? [...rootPeers, needs.native] : rootPeers;
-  testWith(list, `identify() gives the gid and ${count} supplementary groups`, async () => {
+  testWith(list, `identify() returns the gid and ${count} supplementary groups`, async () => {
     const [peer] = await meet(["--groups", text, "--resgid", "100,100,100"], identify);
     const expected = text === "" ? [100] : [...text.split(",").map(Number), 100];
     assert.deepEqual(peer.groups, expected);
@@ -130,12 +138,16 @@ for (const [count, text] of [[0, ""], [1, "7"], [9, "1,2,3,4,5,6,7,8,9"]] as con
   });
 }
 
-testWith([...rootPeers, needs.native], "identify() gives 65536 supplementary groups", async () => {
-  const [peer, self] = await meet(["--many-groups", "65536", "--resgid", "5,5,5"], identify);
-  assert.equal(self.groups.length, 65536);
-  assert.deepEqual(peer.groups, [5, ...self.groups]);
-  assert.equal(peer.facts.groupNames.state, "unknown"); // would take seconds to look up
-});
+testWith(
+  [...rootPeers, needs.native],
+  "identify() returns 65536 supplementary groups",
+  async () => {
+    const [peer, self] = await meet(["--many-groups", "65536", "--resgid", "5,5,5"], identify);
+    assert.equal(self.groups.length, 65536);
+    assert.deepEqual(peer.groups, [5, ...self.groups]);
+    assert.equal(peer.facts.groupNames.state, "unknown"); // would take seconds to look up
+  },
+);
 
 testWith(
   [...rootPeers, needs.native],
@@ -149,16 +161,20 @@ testWith(
   },
 );
 
-testWith(rootPeers, "identify() tells a uid without an account from one with", async () => {
-  const [nobodyKnows] = await meet(["--resuid", "4000000001,4000000001,4000000001"], identify);
-  assert.equal(nobodyKnows.user, undefined);
-  assert.equal(nobodyKnows.facts.user.state, "none");
-  const [root] = await meet([], identify);
-  assert.equal(root.user, "root");
-  assert.deepEqual(root.facts.user, { state: "known", value: "root", source: "accounts@now" });
-});
+testWith(
+  rootPeers,
+  "identify() returns the user of a uid with an account, and none without one",
+  async () => {
+    const [nobodyKnows] = await meet(["--resuid", "4000000001,4000000001,4000000001"], identify);
+    assert.equal(nobodyKnows.user, undefined);
+    assert.equal(nobodyKnows.facts.user.state, "none");
+    const [root] = await meet([], identify);
+    assert.equal(root.user, "root");
+    assert.deepEqual(root.facts.user, { state: "known", value: "root", source: "accounts@now" });
+  },
+);
 
-testWith(peers, "identify() gives a label or says that there is none", async () => {
+testWith(peers, "identify() returns a label, or none", async () => {
   const [peer] = await meet([], identify);
   assert.notEqual(peer.facts.label.state, "unknown");
   assert.equal(peer.label === undefined, peer.facts.label.state === "none");
@@ -166,7 +182,7 @@ testWith(peers, "identify() gives a label or says that there is none", async () 
 
 testWith(
   [...rootPeers, needs.pidNamespace],
-  "pid is ours for a peer in a pid namespace below",
+  "peerCredentials() returns the pid in our pid namespace for a peer in a child namespace",
   async () => {
     const [{ pid }, self] = await meet(["--unshare-pid"], identify);
     assert.equal(self.pid, 1);
@@ -176,7 +192,7 @@ testWith(
 
 testWith(
   [...rootPeers, needs.userNamespace],
-  "a peer that unmapped itself keeps its uid",
+  "peerCredentials() returns the uid of a peer that unmaps itself in its user namespace",
   async () => {
     const [{ uid, ambiguous }, self] = await meet(["--unshare-user"], identify);
     assert.equal(self.uid, 65534);
@@ -184,7 +200,7 @@ testWith(
   },
 );
 
-testWith(rootPeers, "65534 is a plain id where every id is mapped", async () => {
+testWith(rootPeers, "identify() returns 65534 as certain when every id is mapped", async () => {
   const ids = [
     "--groups",
     "65534",
@@ -199,7 +215,7 @@ testWith(rootPeers, "65534 is a plain id where every id is mapped", async () => 
   assert.equal(peer.facts.uid.state, "known");
 });
 
-/** Lets peer.c connect to serve.ts, which runs after `prefix`. */
+/** Lets peer.c connect to serve.ts, which `prefix` starts. */
 async function meetInside(prefix: string[], options: string[], pin?: "pin") {
   const path = freshPath();
   const server = startScript(prefix, "live/serve.ts", path, ...(pin ? [pin] : []));
@@ -221,7 +237,7 @@ async function meetInside(prefix: string[], options: string[], pin?: "pin") {
 
 testWith(
   [...rootPeers, needs.pidNamespace],
-  "pid is undefined for a peer outside our pid namespace",
+  "peerCredentials() returns no pid for a peer outside our pid namespace",
   async () => {
     const [seen, self] = await meetInside(["unshare", "--pid", "--fork"], ["--resuid", "8,8,8"]);
     assert.equal(seen.pid, undefined);
@@ -232,7 +248,7 @@ testWith(
 
 testWith(
   [...rootPeers, needs.userNamespace, needs.peerPidfd],
-  "ids of now from outside our user namespace are marked, each by its name",
+  "live() marks each id outside our user namespace as ambiguous",
   async () => {
     const ids = ["--resgid", "0,12,12", "--resuid", "0,1000,0"];
     const [{ live }] = await meetInside(["unshare", "--user", "--map-root-user"], ids, "pin");
@@ -244,7 +260,7 @@ testWith(
 
 testWith(
   [...rootPeers, needs.userNamespace],
-  "ids from outside our user namespace are marked, whoever they are",
+  "identify() marks all ids outside our user namespace as ambiguous",
   async () => {
     const ids = ["--groups", "", "--resgid", "12,12,12", "--resuid", "1000,1000,1000"];
     const [seen] = await meetInside(["unshare", "--user", "--map-root-user"], ids);
@@ -262,7 +278,7 @@ testWith(
 
 testWith(
   [needs.linux, needs.root],
-  "identify() gives ids that can be used with a server's own",
+  "identify() returns ids that are comparable with the server's own",
   async () => {
     const path = freshPath();
     const server = createServer();
@@ -281,7 +297,7 @@ testWith(
 
 testWith(
   [...peers, needs.native],
-  "the kernel calls a short answer a success and leaves the rest: why memory is filled with 0xFF",
+  "getsockopt() reports success for a short answer, and leaves the rest of the memory unchanged",
   async () => {
     const { SOL_SOCKET, SO_PEERCRED } = LINUX_OPTIONS[process.arch]!;
     const { libc, value, size } = openedSystem();

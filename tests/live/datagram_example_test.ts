@@ -1,4 +1,4 @@
-/** examples/datagrams, with the clients that real systems have. */
+/** examples/datagrams, with the clients of real systems. */
 
 import assert from "node:assert/strict";
 import { execFile, execFileSync } from "node:child_process";
@@ -20,7 +20,7 @@ interface Line {
   readonly forged?: true;
 }
 
-/** Starts the example; gives its path and the lines that it prints. */
+/** Starts the example; returns its path and the lines that it prints. */
 async function start(): Promise<[string, Child]> {
   const path = freshPath();
   const [command, ...args] = runtimeCommand();
@@ -38,7 +38,7 @@ async function stop(path: string, child: Child): Promise<void> {
 
 testWith(
   [...here, needs.systemdNotify],
-  "systemd-notify is understood, and does not wait in vain",
+  "datagrams.ts receives from systemd-notify, which ends",
   async () => {
     const [path, child] = await start();
     const env = { PATH: "/usr/bin:/bin", NOTIFY_SOCKET: path };
@@ -57,7 +57,7 @@ testWith(
   },
 );
 
-testWith([...here, needs.logger], "logger is understood", async () => {
+testWith([...here, needs.logger], "datagrams.ts receives from logger", async () => {
   const [path, child] = await start();
   execFileSync("logger", ["--socket", path, "--tag", "ucred", "hello\n{forged}"]);
   const { text } = await child.json<Line>();
@@ -65,7 +65,7 @@ testWith([...here, needs.logger], "logger is understood", async () => {
   await stop(path, child);
 });
 
-testWith(here, "a wrong path is said in one line, without a stack", async () => {
+testWith(here, "datagrams.ts reports a wrong path in one line, without a stack", async () => {
   const [command, ...args] = runtimeCommand();
   const run = promisify(execFile);
   await assert.rejects(run(command, [...args, script, "/nowhere/s"]), (error) => {

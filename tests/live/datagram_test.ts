@@ -1,4 +1,4 @@
-/** Datagrams of real processes, honest and not, each with the sender that the kernel tells. */
+/** Datagrams of real processes, with the sender that the kernel reports, also for false claims. */
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
@@ -34,7 +34,7 @@ function open(options: ReceiveOptions = {}): Receiver {
   return receive(path, { mode: 0o666, ...options });
 }
 
-/** Sends one datagram and lets its sender wait until it is told to end. */
+/** Sends one datagram; the sender then waits until its input ends. */
 async function send(receiver: Receiver, ...options: string[]): Promise<[Datagram, Child, number]> {
   const path = receiver.path.replace(/^\0/, "@");
   const child = new Child(sender, ["--wait", ...options, path, "hello"]);
@@ -45,7 +45,7 @@ async function send(receiver: Receiver, ...options: string[]): Promise<[Datagram
 }
 
 for (const path of ["a path", "\0ucred-datagram-test"]) {
-  testWith(here, `receive() at ${JSON.stringify(path)} tells the sender`, async () => {
+  testWith(here, `receive() reports the sender, at ${JSON.stringify(path)}`, async () => {
     using receiver = path === "a path" ? open() : receive(`${path}-${process.pid}`);
     const [datagram, child, pid] = await send(receiver);
     const { sender: peer, truncated, from, forged } = datagram;
@@ -69,7 +69,7 @@ for (const path of ["a path", "\0ucred-datagram-test"]) {
 
 testWith(
   rootHere,
-  "receive() keeps ids as they are, and tells the name that the sender bound",
+  "receive() reports the sender's ids unchanged, and the name that the sender bound",
   async () => {
     using receiver = open();
     for (const id of [1, 65534, 2147483648, 4294967294]) {
@@ -84,7 +84,7 @@ testWith(
   },
 );
 
-testWith(here, "receive() gives every datagram, in the order of its sender", async () => {
+testWith(here, "receive() returns every datagram, in the order of its sender", async () => {
   using receiver = open();
   const count = 3000;
   const children = ["a", "b"].map((text) => {
@@ -102,22 +102,26 @@ testWith(here, "receive() gives every datagram, in the order of its sender", asy
   assert.ok(openDescriptors() <= before + 1, "one sender at most is open");
 });
 
-testWith(here, "next() lets the event loop turn, while datagrams wait all the time", async () => {
-  using receiver = open();
-  let turns = 0;
-  const timer = setInterval(() => turns++);
-  try {
-    for (let count = 0; count < 2000 || turns === 0; count++) {
-      assert.ok(count < 100_000, "a timer that is due runs");
-      notifyAt(openedSystem(), receiver.path, "x"); // one waits whenever the next is asked for
-      assert.equal(textOf((await receiver.next())!), "x");
+testWith(
+  here,
+  "next() lets the event loop turn while datagrams are pending all the time",
+  async () => {
+    using receiver = open();
+    let turns = 0;
+    const timer = setInterval(() => turns++);
+    try {
+      for (let count = 0; count < 2000 || turns === 0; count++) {
+        assert.ok(count < 100_000, "a timer that is due runs");
+        notifyAt(openedSystem(), receiver.path, "x"); // one is pending at each call of next()
+        assert.equal(textOf((await receiver.next())!), "x");
+      }
+    } finally {
+      clearInterval(timer);
     }
-  } finally {
-    clearInterval(timer);
-  }
-});
+  },
+);
 
-testWith(here, "receive() marks what it cut off", async () => {
+testWith(here, "receive() marks truncated datagrams", async () => {
   using receiver = open({ maxBytes: 1000 });
   for (
     const [size, truncated] of [[999, false], [1000, false], [1001, true], [50_000, true]] as const
@@ -130,7 +134,7 @@ testWith(here, "receive() marks what it cut off", async () => {
 
 testWith(
   rootHere,
-  "receive() marks ids that are not those of the process that root named",
+  "receive() marks a sender with ids that its process does not have",
   async () => {
     using receiver = open();
     const other = spawn("sleep", ["60"], { uid: 4321, gid: 4321 });
@@ -143,7 +147,7 @@ testWith(
       assert.deepEqual(await claim(`${other.pid},0,0`), [other.pid, 0, true]);
       assert.deepEqual(await claim(`${other.pid},4321,0`), [other.pid, 4321, true]);
       assert.deepEqual(await claim(`${process.pid},4321,4321`), [process.pid, 4321, true]);
-      // Root may say that anybody sent it, and nothing shows it: as documented.
+      // Root can name any process with its true ids, which is not detected: as documented.
       assert.deepEqual(await claim(`${other.pid},4321,4321`), [other.pid, 4321, false]);
     } finally {
       other.kill();
@@ -151,23 +155,27 @@ testWith(
   },
 );
 
-testWith(rootHere, "a sender without privileges cannot name others", () => {
-  using receiver = open();
-  for (const claim of [`${process.pid},4321,4321`, "1,0,0"]) {
-    const { status } = spawnSync(sender, ["--uid", "4321", "--claim", claim, receiver.path, "x"]);
-    assert.equal(status, 5, claim);
-  }
-  assert.equal(receiver.read(), undefined);
-});
+testWith(
+  rootHere,
+  "receive() never reports another process than the sender, when it has no privileges",
+  () => {
+    using receiver = open();
+    for (const claim of [`${process.pid},4321,4321`, "1,0,0"]) {
+      const { status } = spawnSync(sender, ["--uid", "4321", "--claim", claim, receiver.path, "x"]);
+      assert.equal(status, 5, claim);
+    }
+    assert.equal(receiver.read(), undefined);
+  },
+);
 
 for (const count of [1, 2, 3, 253]) {
   const args = ["--descriptors", String(count)];
-  testWith(here, `receive() takes none of ${count} passed descriptors`, () => {
+  testWith(here, `receive() keeps none of ${count} passed descriptors`, () => {
     using receiver = open();
     const before = openDescriptors();
     const { status } = spawnSync(sender, [...args, receiver.path, "x"], { stdio: "ignore" });
     const datagram = receiver.read();
-    if (status === 5) assert.equal(datagram, undefined); // Linux 6.16 refuses them for us
+    if (status === 5) assert.equal(datagram, undefined); // since Linux 6.16 the kernel rejects them
     else assert.equal(datagram?.sender.uid, process.getuid!());
     datagram?.sender.close();
     assert.ok(openDescriptors() <= before);
@@ -175,7 +183,7 @@ for (const count of [1, 2, 3, 253]) {
 
   testWith(
     here,
-    `receive() closes ${count} passed descriptors, where that is asked for`,
+    `receive() closes ${count} passed descriptors, with closeDescriptors`,
     async () => {
       using receiver = open({ closeDescriptors: true });
       const before = openDescriptors();
@@ -188,7 +196,7 @@ for (const count of [1, 2, 3, 253]) {
   );
 }
 
-testWith(here, "a sender that has ended is still told", () => {
+testWith(here, "receive() reports a sender that has ended", () => {
   using receiver = open();
   execFileSync(sender, [receiver.path, "gone"]);
   const datagram = receiver.read();
@@ -199,7 +207,7 @@ testWith(here, "a sender that has ended is still told", () => {
   assert.equal(datagram.sender.process.exe, undefined);
 });
 
-testWith(here, "with pin, senders are the caller's to close", async () => {
+testWith(here, "receive() leaves senders open, with pin", async () => {
   using receiver = open({ pin: true });
   const [first, child] = await send(receiver);
   assert.equal(receiver.read(), undefined);
@@ -210,7 +218,7 @@ testWith(here, "with pin, senders are the caller's to close", async () => {
   first.sender.close();
 });
 
-testWith(here, "a closed receiver leaves nothing behind, and says so", async () => {
+testWith(here, "close() of a receiver leaves nothing behind, and later reads throw", async () => {
   const before = openDescriptors();
   const receiver = open();
   const waiting = receiver.next();
@@ -224,20 +232,24 @@ testWith(here, "a closed receiver leaves nothing behind, and says so", async () 
   assert.ok(openDescriptors() <= before);
 });
 
-testWith(here, "a file that somebody else put at the path is not removed", () => {
-  const receiver = open();
-  rmSync(receiver.path);
-  writeFileSync(receiver.path, "another's");
-  receiver.close();
-  assert.ok(existsSync(receiver.path));
-});
+testWith(
+  here,
+  "close() of a receiver keeps a file that another process created at the path",
+  () => {
+    const receiver = open();
+    rmSync(receiver.path);
+    writeFileSync(receiver.path, "another's");
+    receiver.close();
+    assert.ok(existsSync(receiver.path));
+  },
+);
 
-testWith(here, "receive() sets the mode that is asked for", () => {
+testWith(here, "receive() sets the requested mode", () => {
   using receiver = open({ mode: 0o620 });
   assert.equal(statSync(receiver.path).mode & 0o777, 0o620);
 });
 
-testWith(here, "receive() refuses a path where something is", () => {
+testWith(here, "receive() throws when the path is in use", () => {
   using receiver = open();
   const before = openDescriptors();
   assert.throws(() => receive(receiver.path), {
@@ -250,7 +262,7 @@ testWith(here, "receive() refuses a path where something is", () => {
   assert.ok(existsSync(receiver.path), "the other's file stays");
 });
 
-testWith([], "receive() refuses paths that no socket can have", () => {
+testWith([], "receive() throws when the path is not valid for a socket", () => {
   for (const path of ["", "x".repeat(108), `\0${"x".repeat(108)}`, "a\0b", "ü".repeat(54)]) {
     assert.throws(() => receive(path), RangeError);
   }

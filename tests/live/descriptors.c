@@ -1,6 +1,6 @@
 /*
- * Opens one descriptor of each kind that a program may be handed, then runs a command with them in
- * a child, as systemd does: the credentials that the sockets carry are this process's.
+ * Opens one descriptor of each kind that a program may inherit, then runs a command with them in
+ * a child, as systemd does: the sockets have the credentials of this process.
  *
  *   descriptors COMMAND [ARG]...
  *
@@ -34,7 +34,7 @@ static int add(const char *kind, int fd)
 	return next++;
 }
 
-/* A listener on an abstract name of the kernel's choosing (autobind), and its address. */
+/* A listener on an abstract name that the kernel chooses (autobind), and its address. */
 static int listener(int type, struct sockaddr_un *address, socklen_t *length)
 {
 	int fd = socket(AF_UNIX, type, 0);

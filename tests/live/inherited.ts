@@ -8,7 +8,7 @@ const answers = Object.entries(descriptors).map(([kind, fd]) => [kind, answer(fd
 console.log(JSON.stringify(Object.fromEntries(answers)));
 
 function answer(fd: number): unknown {
-  // Twice: the first answer is remembered, and a wrong one must not be either.
+  // Twice: the first answer is cached, and a wrong one must not be.
   const answers = [peerCredentials, identify, peerCredentials].map((ask) => {
     try {
       const { pid, uid, gid } = ask(fd);

@@ -1,4 +1,4 @@
-/** Many lookups leave descriptors and memory where they were, and are right to the last. */
+/** Many lookups leave no descriptors and no memory behind, and all return the right ids. */
 
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
@@ -12,7 +12,7 @@ const MEBIBYTE = 2 ** 20;
 
 testWith(
   [needs.linux, needs.cc],
-  `${LOOKUPS} lookups leak neither memory nor descriptors`,
+  `identify() leaks neither memory nor descriptors in ${LOOKUPS} calls`,
   async () => {
     const [{ wrong, descriptors, grown }] = await meet([], (socket) => {
       const first = peerCredentials(socket);
@@ -22,7 +22,7 @@ testWith(
           const now = peerCredentials(socket);
           if (now.pid !== first.pid || now.uid !== first.uid || now.gid !== first.gid) wrong++;
           if (i % 10 === 0 && identify(socket).uid !== first.uid) wrong++;
-          // Garbage makes collectors move what can be moved: a pointer that went stale would show.
+          // Garbage makes collectors move objects, which shows a stale pointer.
           if (i % 1000 === 0) new Array(10_000).fill({});
         }
       };

@@ -1,4 +1,4 @@
-/** Asks for groups of an account database with a very long line; prints one line of JSON. */
+/** Looks up groups in an account database with a very long line; prints one line of JSON. */
 
 import process from "node:process";
 import { accountName } from "../../system/accounts.ts";

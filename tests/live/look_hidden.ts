@@ -1,4 +1,4 @@
-/** A server from which /proc may hide its peer: prints one line of JSON about it, pinned. */
+/** A server with a /proc that may hide its peer: prints one line of JSON about it, pinned. */
 
 import { createServer } from "node:net";
 import { chmodSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** A server in a pid namespace of its own: prints "ready", then one line of JSON about each peer. */
+/** A server in its own pid namespace: prints "ready", then one line of JSON about each peer. */
 
 import { chmodSync } from "node:fs";
 import { connect, createServer } from "node:net";
@@ -6,7 +6,7 @@ import process from "node:process";
 import { fdOf } from "../../identity/fd.ts";
 import { identify, UcredError } from "../../mod.ts";
 
-/** What a call gives, or its error's code. */
+/** Returns the result of a call, or the code of its error. */
 function outcome<T>(call: () => T): T | string {
   try {
     return call();
@@ -33,6 +33,6 @@ server.listen(path, () => {
   chmodSync(path, 0o777);
   console.log('"ready"');
 });
-// "connect" has it look at itself.
+// "connect" makes the server its own client.
 process.stdin.setEncoding("utf8").on("data", () => void connect(path).on("error", () => {}));
 process.stdin.on("end", () => process.exit());

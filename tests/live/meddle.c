@@ -1,7 +1,7 @@
-/* Another user who meddles with the folder of a socket while it is bound, until stdin ends. As root:
+/* Another user who changes the folder of a socket while it is bound, until stdin ends. As root:
  *
- *   meddle send UID PATH              sends datagrams to PATH; prints how many were taken
- *   meddle swap UID FOLDER TARGET     puts links to what is in TARGET in the place of FOLDER's files
+ *   meddle send UID PATH              sends datagrams to PATH; prints how many were accepted
+ *   meddle swap UID FOLDER TARGET     replaces FOLDER's files by links to those in TARGET
  */
 
 #include <errno.h>
@@ -29,7 +29,7 @@ static long send_to(const char *path) {
   return taken;
 }
 
-/* In turn the socket's name, and that of its private folder, lead elsewhere. */
+/* The socket's name and that of its private folder become links in turn. */
 static long swap(const char *folder, const char *target) {
   const char *names[] = {"s", ".s.ucred"};
   char inside[4096];

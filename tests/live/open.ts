@@ -1,4 +1,4 @@
-/** Starts each kind of server, and reads a policy: what each fails with, as JSON. */
+/** Starts each kind of server, and reads a policy: prints the error of each as JSON. */
 
 import { once } from "node:events";
 import process from "node:process";

@@ -1,4 +1,4 @@
-/** What happens without the permission to call native functions, and with just enough of it. */
+/** Errors without the permission to call native functions, and the permissions that are sufficient. */
 
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
@@ -30,7 +30,7 @@ function ask(flags: readonly string[]): { uid?: number; code?: string; hint?: st
 const linuxDeno = [needs.linux, needs.cc, needs.deno];
 const env = "--allow-env=UCRED_DESCRIPTORS";
 
-testWith(linuxDeno, "Deno without permission imports; the first call names the flag to add", () => {
+testWith(linuxDeno, "peerCredentials() names the missing flag, on Deno without permission", () => {
   const { code, hint } = ask([env]);
   assert.equal(code, "ERR_UCRED_PERMISSION");
   const flag = /^Run Deno with (--allow-ffi=\S+)$/.exec(hint ?? "")?.[1];
@@ -40,7 +40,7 @@ testWith(linuxDeno, "Deno without permission imports; the first call names the f
 
 testWith(
   [...linuxDeno, needs.native],
-  "Deno that may read gets a flag with the one path that exists",
+  "peerCredentials() names the existing path in the missing flag, on Deno with read permission",
   () => {
     const { code, hint } = ask([env, "--allow-read"]);
     assert.equal(code, "ERR_UCRED_PERMISSION");
@@ -52,16 +52,16 @@ testWith(
 for (
   const path of host().runtime === "deno" ? libraries.filter((path) => !path.includes("musl")) : []
 ) {
-  testWith(linuxDeno, `Deno with --allow-ffi=${path} needs nothing more`, () => {
+  testWith(linuxDeno, `peerCredentials() works on Deno with --allow-ffi=${path} alone`, () => {
     assert.deepEqual(ask([env, `--allow-ffi=${path}`]), ours);
   });
 }
 
-testWith(linuxDeno, "Deno with --allow-ffi for any path works", () => {
+testWith(linuxDeno, "peerCredentials() works on Deno with --allow-ffi", () => {
   assert.deepEqual(ask([env, "--allow-ffi"]), ours);
 });
 
-testWith(linuxDeno, "Deno with --deny-ffi is refused, and told so", () => {
+testWith(linuxDeno, "peerCredentials() reports the denial, on Deno with --deny-ffi", () => {
   for (const flags of [[env, "--deny-ffi"], ["-A", "--deny-ffi"]]) {
     const { code, hint } = ask(flags);
     assert.equal(code, "ERR_UCRED_PERMISSION");
@@ -69,17 +69,21 @@ testWith(linuxDeno, "Deno with --deny-ffi is refused, and told so", () => {
   }
 });
 
-testWith(linuxDeno, "Deno with another distribution's flag is told the right one", () => {
-  const missing = abi.libraryPaths.find((path) => !existsSync(path) && !path.includes("musl"));
-  const { code, hint } = ask([env, `--allow-ffi=${missing}`]);
-  assert.equal(code, "ERR_UCRED_PERMISSION");
-  const flag = /^Run Deno with (--allow-ffi=\S+)$/.exec(hint ?? "")?.[1];
-  assert.deepEqual(ask([env, flag!]), ours, `${flag} is enough`);
-});
+testWith(
+  linuxDeno,
+  "peerCredentials() names the right path, on Deno with the flag of another distribution",
+  () => {
+    const missing = abi.libraryPaths.find((path) => !existsSync(path) && !path.includes("musl"));
+    const { code, hint } = ask([env, `--allow-ffi=${missing}`]);
+    assert.equal(code, "ERR_UCRED_PERMISSION");
+    const flag = /^Run Deno with (--allow-ffi=\S+)$/.exec(hint ?? "")?.[1];
+    assert.deepEqual(ask([env, flag!]), ours, `${flag} is enough`);
+  },
+);
 
 testWith(
   [needs.linux, needs.cc, needs.node],
-  "Node under --permission names the flag to add",
+  "peerCredentials() names the missing flag, on Node with --permission",
   () => {
     const permission = ["--permission", "--allow-fs-read=*"];
     const denied = ask(permission);
@@ -90,7 +94,7 @@ testWith(
 
 testWith(
   [needs.linux, needs.cc, needs.node],
-  "Node with --no-experimental-ffi is unsupported",
+  "peerCredentials() reports a missing node:ffi, on Node with --no-experimental-ffi",
   () => {
     const { code, hint } = ask(["--no-experimental-ffi"]);
     assert.equal(code, "ERR_UCRED_UNSUPPORTED");
@@ -98,11 +102,11 @@ testWith(
   },
 );
 
-testWith([needs.linux, needs.cc, needs.bun], "Bun has no such permission", () => {
+testWith([needs.linux, needs.cc, needs.bun], "peerCredentials() works on Bun without flags", () => {
   assert.deepEqual(ask([]), ours);
 });
 
-/** Runs start.ts with these flags: what each kind of server fails with when it starts. */
+/** Runs start.ts with these flags: returns the error of each kind of server at its start. */
 function start(flags: readonly string[]): { readonly [name: string]: unknown } {
   const [command, ...args] = runtimeCommand(flags);
   const script = fileURLToPath(new URL("start.ts", import.meta.url));
@@ -112,41 +116,53 @@ function start(flags: readonly string[]): { readonly [name: string]: unknown } {
   }));
 }
 
-testWith([needs.linux, needs.deno], "Deno without permission starts no server", () => {
-  const all = ["--allow-net", "--allow-read", "--allow-write", "--allow-sys", "--allow-env"];
-  for (const [name, [code, hint]] of Object.entries(start(all) as { [name: string]: string[] })) {
-    assert.equal(code, "ERR_UCRED_PERMISSION", name);
-    assert.match(hint!, /^Run Deno with --allow-ffi=\//, name);
-  }
-});
+testWith(
+  [needs.linux, needs.deno],
+  "every server fails at its start, on Deno without permission",
+  () => {
+    const all = ["--allow-net", "--allow-read", "--allow-write", "--allow-sys", "--allow-env"];
+    for (const [name, [code, hint]] of Object.entries(start(all) as { [name: string]: string[] })) {
+      assert.equal(code, "ERR_UCRED_PERMISSION", name);
+      assert.match(hint!, /^Run Deno with --allow-ffi=\//, name);
+    }
+  },
+);
 
-testWith([needs.linux, needs.deno], "Deno without permission ends a server of node:net", () => {
-  const [command, ...args] = runtimeCommand(["--allow-net", "--allow-read", "--allow-write"]);
-  const code = `
+testWith(
+  [needs.linux, needs.deno],
+  "checkSupport() ends a server of node:net, on Deno without permission",
+  () => {
+    const [command, ...args] = runtimeCommand(["--allow-net", "--allow-read", "--allow-write"]);
+    const code = `
     import { createServer } from "node:net";
     import { checkSupport, peerCredentials } from ${
-    JSON.stringify(new URL("../../mod.ts", import.meta.url))
-  };
+      JSON.stringify(new URL("../../mod.ts", import.meta.url))
+    };
     checkSupport();
     createServer((socket) => void socket.end(String(peerCredentials(socket).uid))).listen(Deno.args[0]);
   `;
-  const script = join(dirname(freshPath()), "server.ts");
-  writeFileSync(script, code);
-  const { status, stderr } = spawnSync(command, [...args, script, freshPath()], {
-    encoding: "utf8",
-    timeout: 60_000,
-  });
-  assert.equal(status, 1);
-  assert.match(stderr, /UcredError: Cannot /);
-  assert.match(stderr, /run again with the --allow-ffi flag/);
-});
+    const script = join(dirname(freshPath()), "server.ts");
+    writeFileSync(script, code);
+    const { status, stderr } = spawnSync(command, [...args, script, freshPath()], {
+      encoding: "utf8",
+      timeout: 60_000,
+    });
+    assert.equal(status, 1);
+    assert.match(stderr, /UcredError: Cannot /);
+    assert.match(stderr, /run again with the --allow-ffi flag/);
+  },
+);
 
-testWith([needs.linux, needs.node], "Node under --permission starts no server", () => {
-  const failures = start(["--permission", "--allow-fs-read=*", "--allow-fs-write=*"]);
-  for (const [name, failure] of Object.entries(failures)) {
-    assert.deepEqual(failure, ["ERR_UCRED_PERMISSION", "Run Node with --allow-ffi"], name);
-  }
-});
+testWith(
+  [needs.linux, needs.node],
+  "every server fails at its start, on Node with --permission",
+  () => {
+    const failures = start(["--permission", "--allow-fs-read=*", "--allow-fs-write=*"]);
+    for (const [name, failure] of Object.entries(failures)) {
+      assert.deepEqual(failure, ["ERR_UCRED_PERMISSION", "Run Node with --allow-ffi"], name);
+    }
+  },
+);
 
 /** Returns a path for open.ts, with a policy beside it. */
 function pathWithPolicy(): string {
@@ -180,7 +196,9 @@ const LACKING: readonly (readonly [flags: readonly string[], fail: readonly stri
 for (const [flags, fail] of LACKING) {
   testWith(
     [needs.linux, needs.deno],
-    `Deno without ${all.find((flag) => !flags.includes(flag))}: the hint has flags that are enough`,
+    `every API has a hint with sufficient flags, on Deno without ${
+      all.find((flag) => !flags.includes(flag))
+    }`,
     () => {
       const path = pathWithPolicy();
       for (const [name, answer] of Object.entries(open(flags, path))) {
@@ -200,7 +218,7 @@ for (const [flags, fail] of LACKING) {
 
 testWith(
   [needs.linux, needs.node],
-  "Node under --permission: the hint has flags that are enough",
+  "every API has a hint with sufficient flags, on Node with --permission",
   () => {
     const path = pathWithPolicy();
     const start = ["--permission", "--allow-ffi", `--allow-fs-read=${dirname(script)}/../..`];

@@ -1,6 +1,6 @@
 /**
- * A server under a low limit on descriptors, in a process of its own. Prints one line of JSON: what
- * came of identify() with the limit reached, and afterwards.
+ * A server with a low limit on descriptors, in a separate process. Prints one line of JSON: the
+ * results of identify() at the limit, and afterwards.
  */
 
 import { closeSync, openSync } from "node:fs";
@@ -13,7 +13,7 @@ const accepted: Socket[] = [];
 const server = createServer((socket) => void accepted.push(socket.on("error", () => {})));
 await new Promise<void>((resolve) => server.listen(path, resolve));
 
-/** Connects once more, and gives the server's end. */
+/** Connects once more, and returns the server's end. */
 async function accept(): Promise<Socket> {
   const before = accepted.length;
   const client = connect(path).on("error", () => {});
@@ -34,7 +34,7 @@ const code = (run: () => unknown) => {
 
 const [socket, watched] = [await accept(), await accept()];
 const peer = identify(watched, { pin: true });
-peer.process.toJSON(); // what is loaded on the first call is loaded now
+peer.process.toJSON(); // the first call loads modules
 
 const filled: number[] = [];
 try {
@@ -62,7 +62,7 @@ for (const fd of filled) closeSync(fd);
 const next = identify(await accept(), { pin: true });
 const after = { pinned: next.pinned, signal: code(() => peer.signal), comm: peer.process.comm };
 
-// One that comes and goes, and is watched each time: a closed connection's pin lingers for its signal.
+// Connections that are watched and closed: the pin of each stays open for a while, for its signal.
 let flood = 0;
 for (let i = 0; i < 400; i++) {
   const socket = await accept();

@@ -1,4 +1,4 @@
-/** Many pinned peers, too few descriptors, and a server that may look at little. */
+/** Many pinned peers, too few descriptors, and servers with few permissions. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -17,7 +17,7 @@ const CONNECTIONS = soak(2048, 10_000);
 const AT_ONCE = 64;
 const MEBIBYTE = 2 ** 20;
 
-/** Opens connections to ourselves, pinned or not, and closes them in any order, by any way. */
+/** Opens connections to ourselves, pinned or not, and closes them in any order and way. */
 async function churn(pin: boolean): Promise<void> {
   const path = freshPath();
   const open: (readonly [Peer, Socket])[] = [];
@@ -52,25 +52,25 @@ const descriptors = () => readdirSync("/proc/self/fd").length;
 
 testWith(
   here,
-  `${CONNECTIONS} pinned connections leave descriptors and memory as they were`,
+  `identify() leaks neither memory nor descriptors for ${CONNECTIONS} pinned connections`,
   async () => {
     const grownBy = async (pin: boolean): Promise<number> => {
       const before = [descriptors(), process.memoryUsage().rss] as const;
       await churn(pin);
-      while (descriptors() > before[0]) await sleep(20); // a second, where a signal was watched
+      while (descriptors() > before[0]) await sleep(20); // a second later, if a signal was watched
       return (process.memoryUsage().rss - before[1]) / MEBIBYTE;
     };
-    // By then the runtime has the descriptors and the memory that it wants for itself; and what was
-    // watched was given back, a second later.
+    // By now the runtime has opened its own descriptors and allocated its memory, and watched pins
+    // were closed a second later.
     await churn(true);
     await sleep(1500);
-    // Deno's sockets cost memory that it keeps, so the same without pins is what to compare with.
+    // Deno keeps memory for each socket: the comparison is with connections without pins.
     const grown = await grownBy(true) - Math.max(await grownBy(false), 0);
     assert.ok(grown < 64, `grew by ${grown.toFixed(1)} MiB`);
   },
 );
 
-testWith(here, "out of descriptors, peers are identified, and pinned again afterwards", () => {
+testWith(here, "identify() works without a free descriptor, and pins again afterwards", () => {
   const script = fileURLToPath(new URL("pins.ts", import.meta.url));
   const limited = [
     "-c",
@@ -101,7 +101,7 @@ testWith(here, "out of descriptors, peers are identified, and pinned again after
 
 testWith(
   [...here, needs.cc, needs.root],
-  "a server without privileges knows of root's process what it may read, and the rest is unknown",
+  "process.facts of root's process are unknown where a server without privileges may not read them",
   async () => {
     const path = freshPath();
     chmodSync(dirname(path), 0o777);
@@ -130,7 +130,7 @@ testWith(
     ) {
       assert.equal(states[name], "known", name);
     }
-    // The last of these in a container, where it cannot be known.
+    // In a container, the last of these is unknown.
     for (const [name, state] of Object.entries(states)) {
       assert.match(state, /^(known|none|ERR_UCRED_UNSUPPORTED)$/, name);
     }
@@ -158,7 +158,7 @@ for (
   const who = user.length === 0 ? "root" : "a user";
   testWith(
     [...here, needs.cc, needs.root, needs.mountNamespace],
-    `where /proc is mounted with ${options}, ${who} learns why facts are unknown, and what to set`,
+    `process.facts are known, or name the cause, when /proc is mounted with ${options}, for ${who}`,
     async () => {
       const path = freshPath();
       chmodSync(dirname(path), 0o777);
@@ -203,10 +203,10 @@ interface Inside {
 
 testWith(
   [...here, needs.cc, needs.root, needs.pidNamespace],
-  "in a pid namespace, /proc of another one is not believed, and peers outside are pinned all the same",
+  "identify() ignores /proc of another pid namespace, and pins peers outside its own",
   async () => {
     const path = freshPath();
-    // Without --mount-proc, /proc/1 is not the server but what started the machine.
+    // Without --mount-proc, /proc/1 is not the server but the machine's init.
     const foreign = startScript(["unshare", "-fp", "--kill-child"], "live/look_inside.ts", path);
     assert.equal(await foreign.json(), "ready");
     foreign.process.stdin!.write("connect\n");

@@ -1,4 +1,4 @@
-/** Policies over real peers: only what a decision needs is asked, and what cannot be known denies. */
+/** Policies over real peers: a decision reads only the facts that it needs, and unknown facts deny. */
 
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
@@ -20,7 +20,7 @@ const ids = (
   id: number,
 ) => ["--groups", "7", "--resgid", `${id},${id},${id}`, "--resuid", `${id},${id},${id}`];
 
-testWith(rootHere, "root, an allowed uid, and nobody else", async () => {
+testWith(rootHere, "decide() allows root and one uid of a policy, and no other uid", async () => {
   const policy = definePolicy({
     version: 1,
     rules: [
@@ -38,7 +38,7 @@ testWith(rootHere, "root, an allowed uid, and nobody else", async () => {
   assert.deepEqual((await ask(["--groups", "8", "--resuid", "9,9,9"])).grants, ["mail"], "gid 8");
 });
 
-testWith(here, "sameUser lets in whoever runs as the server does", async () => {
+testWith(here, "decide() allows peers of the server's own user with sameUser", async () => {
   const policy = definePolicy({
     version: 1,
     rules: [{ name: "me", when: { sameUser: true }, allow: true }],
@@ -52,7 +52,7 @@ testWith(here, "sameUser lets in whoever runs as the server does", async () => {
 
 testWith(
   [...here, needs.peerPidfd],
-  "only the facts that are needed are read, once each",
+  "decide() reads only the facts that it needs, once each",
   async () => {
     const document: PolicyDocument = {
       version: 1,
@@ -81,7 +81,7 @@ testWith(
   },
 );
 
-/** The peer, with a note of every fact that takes a system call. */
+/** Wraps a peer, and records each access to a fact that takes a system call. */
 function watch(peer: Peer, asked: string[]): Peer {
   const noting = <T extends object>(of: T, names: boolean): T =>
     new Proxy(of, {
@@ -96,7 +96,7 @@ function watch(peer: Peer, asked: string[]): Peer {
   return noting(peer, false);
 }
 
-testWith(here, "decisions leave no descriptor open", async () => {
+testWith(here, "decide() leaves no descriptor open", async () => {
   const policy = definePolicy({
     version: 1,
     rules: [{ name: "r", when: { exe: "/nowhere", unit: "x", container: "y" }, allow: true }],
@@ -110,14 +110,14 @@ testWith(here, "decisions leave no descriptor open", async () => {
   assert.ok(after <= before);
 });
 
-testWith([needs.linux], "definePolicy() suggests what a misspelt name may have meant", () => {
+testWith([needs.linux], "definePolicy() suggests an account for a misspelled name", () => {
   const ask = (when: Condition) => () =>
     definePolicy({ version: 1, rules: [{ name: "a", when, allow: true }] });
   assert.throws(ask({ user: "rooot" }), { message: /: no user "rooot"; did you mean "root"\?$/ });
   assert.throws(ask({ group: "rot" }), { message: /: no group "rot"; did you mean "root"\?$/ });
 });
 
-testWith([], "definePolicy() says everything that is wrong, at once", () => {
+testWith([], "definePolicy() reports all problems at once", () => {
   const rules = [{ name: "a", when: { user: "nobody-of-this-name" }, allow: true }, { name: "b" }];
   assert.throws(() => definePolicy({ version: 1, rules } as PolicyDocument), {
     name: "UcredError",

@@ -1,4 +1,4 @@
-/** Processes that change, end, or give their pid away, after they connected. */
+/** Processes that change or end after connect, and pids that are reused. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -24,7 +24,7 @@ import { type Actor, actorProgram, freshPath, listen, startActor } from "../supp
 
 const here = [needs.linux, needs.cc, needs.peerPidfd];
 const rootHere = [...here, needs.root];
-/** By number, so that the peer is not closed with the connection. */
+/** Identifies by descriptor number, so that the peer is not closed with the connection. */
 const pin = (socket: Socket): Peer => identify(fdOf(socket), { pin: true });
 const pinSocket = (socket: Socket): Peer => identify(socket, { pin: true });
 
@@ -32,7 +32,7 @@ const openDescriptors = () => readdirSync("/proc/self/fd").length;
 
 testWith(
   here,
-  "a pinned peer lives, and has the ids and groups that it connected with",
+  "identify() returns a live peer with its ids and groups, with pin",
   async () => {
     const [peer, actor] = await startActor([], pin);
     assert.equal(peer.pinned, "connect");
@@ -48,29 +48,33 @@ testWith(
   },
 );
 
-testWith(rootHere, "setresuid after connect shows in live() and drift(), not in uid", async () => {
-  const [peer, actor] = await startActor([], pin);
-  await actor.tell("setgroups 7,9");
-  await actor.tell("setresgid 30 31 32");
-  await actor.tell("setresuid 20 21 22");
-  assert.deepEqual([peer.uid, peer.gid], [0, 0]);
-  const { source, ...live } = peer.live() as { source: string };
-  assert.deepEqual(live, {
-    ...{ alive: true, uid: 21, gid: 31 },
-    ...{ ruid: 20, euid: 21, suid: 22, fsuid: 21 },
-    ...{ rgid: 30, egid: 31, sgid: 32, fsgid: 31 },
-    ambiguous: [],
-  });
-  assert.match(source, /^(kernel|procfs)@now$/);
-  assert.deepEqual(peer.drift(), [
-    { fact: "uid", then: 0, now: 21 },
-    { fact: "gid", then: 0, now: 31 },
-    { fact: "groups", then: peer.groups, now: [7, 9, 31] },
-  ]);
-  actor.hangUp();
-});
+testWith(
+  rootHere,
+  "live() and drift() report setresuid(2) after connect, and uid stays",
+  async () => {
+    const [peer, actor] = await startActor([], pin);
+    await actor.tell("setgroups 7,9");
+    await actor.tell("setresgid 30 31 32");
+    await actor.tell("setresuid 20 21 22");
+    assert.deepEqual([peer.uid, peer.gid], [0, 0]);
+    const { source, ...live } = peer.live() as { source: string };
+    assert.deepEqual(live, {
+      ...{ alive: true, uid: 21, gid: 31 },
+      ...{ ruid: 20, euid: 21, suid: 22, fsuid: 21 },
+      ...{ rgid: 30, egid: 31, sgid: 32, fsgid: 31 },
+      ambiguous: [],
+    });
+    assert.match(source, /^(kernel|procfs)@now$/);
+    assert.deepEqual(peer.drift(), [
+      { fact: "uid", then: 0, now: 21 },
+      { fact: "gid", then: 0, now: 31 },
+      { fact: "groups", then: peer.groups, now: [7, 9, 31] },
+    ]);
+    actor.hangUp();
+  },
+);
 
-testWith(here, "exec after connect shows in exe, and leaves the rest", async () => {
+testWith(here, "process.exe changes after execve(2), and the other facts stay", async () => {
   const [peer, actor] = await startActor([], pin);
   const before = peer.process;
   assert.equal(before.exe, actorProgram);
@@ -89,20 +93,20 @@ testWith(here, "exec after connect shows in exe, and leaves the rest", async () 
   actor.hangUp();
 });
 
-testWith(here, "a thread that takes over the pid by exec is the same process", async () => {
+testWith(here, "alive stays true when a thread takes over the pid by execve(2)", async () => {
   const [peer, actor] = await startActor([], pin);
   const { key, signal } = peer;
   const other = `${temporaryFolder()}/other`;
   copyFileSync(actorProgram, other);
   await actor.tell(`thread-exec ${other}`);
-  await sleep(120); // more than two looks at the pidfd
+  await sleep(120); // longer than two polls of the pidfd
   assert.deepEqual([peer.alive, signal?.aborted, peer.key], [true, false, key]);
   assert.equal(peer.process.exe, other);
   assert.deepEqual(peer.drift(), []);
   actor.hangUp();
 });
 
-testWith(here, "signal aborts when the process ends, and a zombie is not alive", async () => {
+testWith(here, "signal aborts and alive is false when the process is a zombie", async () => {
   const [peer, actor] = await startActor(["--parent"], pin);
   const { signal } = peer;
   assert.ok(signal !== undefined && signal === peer.signal);
@@ -123,7 +127,7 @@ testWith(here, "signal aborts when the process ends, and a zombie is not alive",
   await actor.child.end();
 });
 
-/** The process has ended, and nothing of whoever may have its pid now is told as its own. */
+/** Checks that the process has ended, and that no fact of another process with its pid is reported. */
 function assertGone(peer: Peer): void {
   assert.equal(peer.alive, false);
   assert.deepEqual(peer.live(), { alive: false });
@@ -135,7 +139,7 @@ function assertGone(peer: Peer): void {
   assert.equal(peer.toJSON().process, undefined);
 }
 
-testWith(here, "a killed process is gone", async () => {
+testWith(here, "every fact is unknown when the process was killed", async () => {
   const [peer, actor] = await startActor([], pin);
   process.kill(peer.pid!, "SIGKILL");
   await until(() => peer.alive === false);
@@ -144,39 +148,47 @@ testWith(here, "a killed process is gone", async () => {
   assert.ok(actor);
 });
 
-testWith(rootHere, "a pid that was reused before accept is not the peer", async () => {
-  const path = freshPath();
-  const { promise, resolve } = Promise.withResolvers<Peer>();
-  const server = createServer((socket) => resolve(pin(socket.on("error", () => {}))));
-  await listen(server, path);
-  // Blocks this thread, so nothing is accepted before another process has the number.
-  const other = Number(execFileSync(actorProgram, ["--reused", path], { encoding: "utf8" }));
-  try {
-    const peer = await promise;
-    assert.deepEqual([peer.pid, peer.uid], [other, 0]);
-    assertFooled(other);
+testWith(
+  rootHere,
+  "identify() does not pin another process when the pid was reused before accept(2)",
+  async () => {
+    const path = freshPath();
+    const { promise, resolve } = Promise.withResolvers<Peer>();
+    const server = createServer((socket) => resolve(pin(socket.on("error", () => {}))));
+    await listen(server, path);
+    // Blocks this thread, so no connection is accepted before another process has the pid.
+    const other = Number(execFileSync(actorProgram, ["--reused", path], { encoding: "utf8" }));
+    try {
+      const peer = await promise;
+      assert.deepEqual([peer.pid, peer.uid], [other, 0]);
+      assertFooled(other);
+      assertGone(peer);
+      peer.close();
+    } finally {
+      process.kill(other, "SIGKILL");
+      server.close();
+    }
+  },
+);
+
+testWith(
+  rootHere,
+  "process.facts never describe another process when the pid was reused after accept(2)",
+  async () => {
+    const [peer, actor] = await startActor(["--parent"], pin);
+    const before = [peer.process.startTime, peer.key];
+    assert.ok(!before.includes(undefined));
+    await actor.exit();
+    actor.child.process.stdin!.write("reuse\n");
+    assert.equal(await actor.child.json(), peer.pid);
+    assertFooled(peer.pid!);
     assertGone(peer);
     peer.close();
-  } finally {
-    process.kill(other, "SIGKILL");
-    server.close();
-  }
-});
+    await actor.child.end();
+  },
+);
 
-testWith(rootHere, "a pid that was reused after accept is not the peer", async () => {
-  const [peer, actor] = await startActor(["--parent"], pin);
-  const before = [peer.process.startTime, peer.key];
-  assert.ok(!before.includes(undefined));
-  await actor.exit();
-  actor.child.process.stdin!.write("reuse\n");
-  assert.equal(await actor.child.json(), peer.pid);
-  assertFooled(peer.pid!);
-  assertGone(peer);
-  peer.close();
-  await actor.child.end();
-});
-
-/** Who reads /proc by the number finds a living process with the right uid and the right name. */
+/** Checks that /proc/PID shows a running process with the expected uid and name. */
 function assertFooled(pid: number): void {
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
   assert.match(status, /^Uid:\t0\t/m);
@@ -185,14 +197,14 @@ function assertFooled(pid: number): void {
   assert.equal(readlinkSync(`/proc/${pid}/exe`), actorProgram);
 }
 
-testWith(here, "a child that keeps the connection is not the peer", async () => {
+testWith(here, "identify() does not pin a child that keeps the connection", async () => {
   const look = (socket: Socket) => [pin(socket), socket] as const;
   const [[peer, socket], actor] = await startActor([], look);
   await actor.tell("leave"); // the child answers
   await until(() => peer.alive === false);
   assertGone(peer);
   assert.deepEqual({ ...peerCredentials(socket) }, { pid: peer.pid, uid: peer.uid, gid: peer.gid });
-  // The number is free by now, so a pin that is made only now must not find another process.
+  // The pid is free by now: a pin that is opened now must not find another process.
   const late = identify(socket, { pin: true });
   assertGone(late);
   late.close();
@@ -201,7 +213,7 @@ testWith(here, "a child that keeps the connection is not the peer", async () => 
 
 testWith(
   here,
-  "key is the process's own: two connections share it, two processes do not",
+  "key is equal for two connections of a process, and differs for two processes",
   async () => {
     const [first, one] = await startActor([], pin);
     const [second, two] = await startActor([], (socket) => [pin(socket), pin(socket)] as const);
@@ -215,7 +227,7 @@ testWith(
   },
 );
 
-testWith(here, "process facts are those of /proc, whatever the process calls itself", async () => {
+testWith(here, "process.facts equal those of /proc, with any name of the process", async () => {
   const [peer, actor] = await startActor([], pin);
   await actor.tell("comm x) S 1 (%nUid:");
   await actor.tell("no-new-privs");
@@ -240,7 +252,7 @@ testWith(here, "process facts are those of /proc, whatever the process calls its
   actor.hangUp();
 });
 
-testWith(rootHere, "capabilities are those of now", async () => {
+testWith(rootHere, "process.capabilities are the current ones", async () => {
   const [peer, actor] = await startActor([], pin);
   const before = peer.process.capabilities!;
   assert.ok(before.effective.includes("CAP_SETUID") && before.permitted.includes("CAP_SETUID"));
@@ -251,7 +263,7 @@ testWith(rootHere, "capabilities are those of now", async () => {
   actor.hangUp();
 });
 
-testWith([...here, needs.userNamespace], "namespaces tell which are ours", async () => {
+testWith([...here, needs.userNamespace], "process.namespaces mark our own namespaces", async () => {
   const command = ["-U", "-n", actorProgram];
   const [peer, actor] = await startActor([], pin, ["unshare", ...command]);
   const { namespaces } = peer.process;
@@ -262,7 +274,7 @@ testWith([...here, needs.userNamespace], "namespaces tell which are ours", async
   actor.hangUp();
 });
 
-testWith(here, "without a pin nothing is said of the process", async () => {
+testWith(here, "process.facts are unknown without a pin", async () => {
   const [peer, actor] = await startActor([], (socket) => identify(socket));
   assert.deepEqual([peer.pinned, peer.alive, peer.signal, peer.key], [
     undefined,
@@ -280,10 +292,10 @@ testWith(here, "without a pin nothing is said of the process", async () => {
   actor.hangUp();
 });
 
-testWith(here, "a pidfd is not inherited by programs that are started", async () => {
+testWith(here, "identify() opens pidfds that started programs do not inherit", async () => {
   const [peer, actor] = await startActor([], pin);
   const infos = readdirSync("/proc/self/fd").map((fd) => `/proc/self/fdinfo/${fd}`);
-  const pidfds = infos.filter(existsSync).map((info) => readFileSync(info, "utf8")) // one is gone again
+  const pidfds = infos.filter(existsSync).map((info) => readFileSync(info, "utf8")) // the descriptor of readdirSync() is closed again
     .filter((info) => info.includes(`\nPid:\t${peer.pid}\n`));
   assert.ok(pidfds.length > 0);
   for (const info of pidfds) {
@@ -296,7 +308,7 @@ testWith(here, "a pidfd is not inherited by programs that are started", async ()
 
 testWith(
   here,
-  "three hundred processes that end at once are all told, whoever closes whom meanwhile",
+  "signal aborts for 300 processes that end at once, while abort handlers close other peers",
   async () => {
     const before = openDescriptors();
     const all: (readonly [Peer, Actor])[] = [];
@@ -306,7 +318,7 @@ testWith(
       peer.signal!.addEventListener("abort", () => {
         ended++;
         peer.close();
-        all[(index + 1) % all.length]![0].close(); // whose own signal may not have fired yet
+        all[(index + 1) % all.length]![0].close(); // its signal may not have aborted yet
       });
     }
     for (const [, actor] of all) actor.hangUp();
@@ -316,7 +328,7 @@ testWith(
   },
 );
 
-testWith(here, "a watch keeps no program running", () => {
+testWith(here, "signal does not keep the program running", () => {
   const script = fileURLToPath(new URL("watch_and_end.ts", import.meta.url));
   const [command, ...args] = runtimeCommand();
   const options = { encoding: "utf8", timeout: 30_000 } as const;
@@ -326,10 +338,10 @@ testWith(here, "a watch keeps no program running", () => {
   );
 });
 
-testWith(here, "exeSha256 gives up on an executable that is too large, and says so", async () => {
+testWith(here, "process.exeSha256 is unknown when the executable is too large", async () => {
   const large = `${temporaryFolder()}/large`;
   copyFileSync(actorProgram, large);
-  truncateSync(large, (512 << 20) + 1); // a hole, which takes no room
+  truncateSync(large, (512 << 20) + 1); // a sparse file
   const before = openDescriptors();
   const [peer, actor] = await startActor([], pin, [large]);
   const { exeSha256 } = peer.process.facts;
@@ -341,7 +353,7 @@ testWith(here, "exeSha256 gives up on an executable that is too large, and says 
   await until(() => openDescriptors() <= before);
 });
 
-testWith(here, "a closed peer gives its descriptor back, and says no more", async () => {
+testWith(here, "close() closes the pidfd, and later accesses throw or are unknown", async () => {
   const before = openDescriptors();
   const [peer, actor] = await startActor([], pin);
   const { signal } = peer;
@@ -359,7 +371,7 @@ testWith(here, "a closed peer gives its descriptor back, and says no more", asyn
   await until(() => openDescriptors() <= before);
 });
 
-testWith(here, "a connection that closes gives the descriptor back", async () => {
+testWith(here, "identify() closes the pidfd when the connection closes", async () => {
   const before = openDescriptors();
   const [peer, actor] = await startActor([], pinSocket);
   assert.equal(peer.alive, true);
@@ -369,7 +381,7 @@ testWith(here, "a connection that closes gives the descriptor back", async () =>
 
 testWith(
   here,
-  "signal aborts when the process ends, although its connection closes first",
+  "signal aborts when the process ends after its connection has closed",
   async () => {
     const before = openDescriptors();
     const [peer, actor] = await startActor([], pinSocket);
@@ -381,38 +393,42 @@ testWith(
   },
 );
 
-testWith(here, "peers of one connection share a descriptor, until the last is closed", async () => {
-  const [[first, second, socket], actor] = await startActor([], (socket) => {
-    return [pinSocket(socket), pinSocket(socket), socket] as const;
-  });
-  const [now, listeners] = [openDescriptors(), socket.listenerCount("close")];
-  for (let i = 0; i < 100; i++) {
-    using again = pinSocket(socket);
-    assert.ok(again.alive && again.signal === first.signal);
-  }
-  assert.equal(openDescriptors(), now + 1, "the epoll of the signal");
-  first.close();
-  first.close();
-  assert.deepEqual([first.alive, second.alive], [undefined, true]);
-  assert.throws(() => first.live(), { code: "ERR_UCRED_NO_FD" });
-  second.close();
-  assert.equal(openDescriptors(), now - 1, "neither pidfd nor epoll");
-  const third = pinSocket(socket);
-  assert.equal(third.alive, true);
-  assert.equal(socket.listenerCount("close"), listeners);
-  actor.hangUp();
-  await until(() => third.alive === undefined);
-});
+testWith(
+  here,
+  "identify() shares one pidfd among the peers of a connection, until the last is closed",
+  async () => {
+    const [[first, second, socket], actor] = await startActor([], (socket) => {
+      return [pinSocket(socket), pinSocket(socket), socket] as const;
+    });
+    const [now, listeners] = [openDescriptors(), socket.listenerCount("close")];
+    for (let i = 0; i < 100; i++) {
+      using again = pinSocket(socket);
+      assert.ok(again.alive && again.signal === first.signal);
+    }
+    assert.equal(openDescriptors(), now + 1, "the epoll of the signal");
+    first.close();
+    first.close();
+    assert.deepEqual([first.alive, second.alive], [undefined, true]);
+    assert.throws(() => first.live(), { code: "ERR_UCRED_NO_FD" });
+    second.close();
+    assert.equal(openDescriptors(), now - 1, "neither pidfd nor epoll");
+    const third = pinSocket(socket);
+    assert.equal(third.alive, true);
+    assert.equal(socket.listenerCount("close"), listeners);
+    actor.hangUp();
+    await until(() => third.alive === undefined);
+  },
+);
 
 testWith(
   here,
-  "a signal outlives the peer that was asked for it, and other peers that close",
+  "signal aborts after its peer was garbage-collected and other peers were closed",
   async () => {
     const [[signal, socket], actor] = await startActor([], (socket) => {
       return [pinSocket(socket).signal!, socket] as const;
     });
     for (let i = 0; i < 20; i++) {
-      new Array(100_000).fill({}); // until the first peer is collected, most likely
+      new Array(100_000).fill({}); // so that the first peer is collected
       await sleep(1);
     }
     pinSocket(socket).close();
@@ -423,7 +439,7 @@ testWith(
 
 testWith(
   here,
-  "what a process without its main thread seems to lack is unknown, not none",
+  "process.facts are unknown and not none when the main thread has ended",
   async () => {
     const [peer, actor] = await startActor([], pin);
     assert.equal(peer.process.facts.cmdline.state, "known");
@@ -439,7 +455,7 @@ testWith(
   },
 );
 
-testWith(here, "whoever waits for a signal gets it, although the peer was forgotten", async () => {
+testWith(here, "signal aborts when its peer was garbage-collected", async () => {
   const [signal, actor] = await startActor([], (socket) => pin(socket).signal!);
   for (let i = 0; i < 20; i++) {
     new Array(100_000).fill({});
@@ -449,7 +465,7 @@ testWith(here, "whoever waits for a signal gets it, although the peer was forgot
   await until(() => signal.aborted);
 });
 
-testWith(here, "a snapshot tells more although its peer was forgotten", async () => {
+testWith(here, "process reads further facts when its peer was garbage-collected", async () => {
   const [snapshot, actor] = await startActor([], (socket) => {
     const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
     return identify(fd, { pin: true }).process;
@@ -462,14 +478,14 @@ testWith(here, "a snapshot tells more although its peer was forgotten", async ()
   actor.hangUp();
 });
 
-testWith(here, "a peer that is forgotten gives its descriptor back", async () => {
+testWith(here, "identify() closes the pidfd when the peer is garbage-collected", async () => {
   const [socket, actor] = await startActor([], (socket) => socket);
   const before = openDescriptors();
   const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
-  for (let i = 0; i < 50; i++) identify(fd, { pin: true }); // a number tells nobody when it closes
+  for (let i = 0; i < 50; i++) identify(fd, { pin: true }); // no "close" event closes these
   assert.ok(openDescriptors() > before);
   await until(() => {
-    for (let i = 0; i < 50; i++) new Array(100_000).fill({}); // until the collector takes them
+    for (let i = 0; i < 50; i++) new Array(100_000).fill({}); // so that they are collected
     return openDescriptors() <= before;
   });
   actor.hangUp();

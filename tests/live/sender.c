@@ -4,7 +4,7 @@
  *   --bind NAME        bind the sending socket first; '@' begins an abstract name, as in PATH
  *   --uid N            send as this real, effective and saved uid and gid
  *   --claim P,U,G      name this pid, uid and gid as the sender's
- *   --descriptors N    pass on so many descriptors
+ *   --descriptors N    pass N descriptors
  *   --repeat N         send TEXT followed by 0, 1, .. N-1
  *   --size N           send N bytes instead
  *   --wait             print a line, and end with the input

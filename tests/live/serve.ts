@@ -1,4 +1,4 @@
-/** A server in namespaces of its own: prints "ready", then one line of JSON per connection. */
+/** A server in its own namespaces: prints "ready", then one line of JSON per connection. */
 
 import { createServer } from "node:net";
 import { chmodSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** Every object that has a peer, on each runtime; and for those that hide it, what to use instead. */
+/** Every object with a peer on each runtime, and the alternatives to those that hide it. */
 
 import assert from "node:assert/strict";
 import { createServer as createHttpServer, get, type IncomingMessage } from "node:http";
@@ -27,7 +27,7 @@ function listening(server: Server, ...where: [string] | [number, string]): Promi
   });
 }
 
-/** Connects to a server of ours and hands the accepted and the connecting socket to `look`. */
+/** Connects to a server of ours, and passes the accepted and the connecting socket to `look`. */
 async function connected(
   where: [string] | [number, string],
   look: (accepted: Socket, client: Socket, server: Server) => void | Promise<void>,
@@ -53,7 +53,7 @@ async function connected(
 
 const freshest = ([path]: [string] | [number, string]) => path as string;
 
-/** One request over a Unix socket to a node:http server, whose message is looked at. */
+/** Sends one request over a Unix socket to a node:http server, and passes its message to `look`. */
 async function requested(
   look: (message: IncomingMessage) => void,
   accept: "http" | "net" = "http",
@@ -80,7 +80,7 @@ async function requested(
   if (failure !== undefined) throw failure;
 }
 
-test("a net.Socket has a peer on both sides, and so have its descriptor and an object with it", async () => {
+test("identify() accepts a net.Socket on both sides, its descriptor, and an object with it", async () => {
   await connected([freshPath()], (accepted, client) => {
     for (const socket of [accepted, client]) {
       const fd = (socket as unknown as { _handle: { fd: number } })._handle.fd;
@@ -92,7 +92,7 @@ test("a net.Socket has a peer on both sides, and so have its descriptor and an o
   });
 });
 
-test("a closed net.Socket is refused", async () => {
+test("identify() throws for a closed net.Socket", async () => {
   await connected([freshPath()], (accepted) => {
     const handle = (accepted as unknown as { _handle: { fd: number } })._handle;
     accepted.destroy();
@@ -101,16 +101,16 @@ test("a closed net.Socket is refused", async () => {
   });
 });
 
-test("a closed descriptor is refused", () => {
+test("identify() throws for a closed descriptor", () => {
   refuses(2147483647, "ERR_UCRED_NO_FD", /accept handler/);
   refuses({ fd: -1 }, "ERR_UCRED_NO_FD", /accept handler/);
 });
 
-test("a net.Socket that was never connected is refused", () => {
+test("identify() throws for a net.Socket that was never connected", () => {
   refuses(new Socket(), "ERR_UCRED_NO_FD", /connect/);
 });
 
-test("a net.Server is refused: it listens, and the kernel would name ourselves", async () => {
+test("identify() throws for a net.Server, for which the kernel would report our own process", async () => {
   const server = createServer();
   await listening(server, freshPath());
   refuses(server, "ERR_UCRED_NO_PEER", /accepted/);
@@ -118,14 +118,14 @@ test("a net.Server is refused: it listens, and the kernel would name ourselves",
   refuses(createServer(), "ERR_UCRED_NO_FD", /connection that it accepted|connect/);
 });
 
-test("a TCP socket is refused on both sides", async () => {
+test("identify() throws for a TCP socket, on both sides", async () => {
   await connected([0, "127.0.0.1"], (accepted, client) => {
     refuses(accepted, "ERR_UCRED_NOT_UNIX", /Unix domain socket/);
     refuses(client, "ERR_UCRED_NOT_UNIX", /Unix domain socket/);
   });
 });
 
-testWith([needs.denoOrNode], "an http.IncomingMessage has a peer", async () => {
+testWith([needs.denoOrNode], "identify() accepts an http.IncomingMessage", async () => {
   await requested((message) => {
     assertOurs(peerCredentials(message));
     assertOurs(identify(message));
@@ -134,7 +134,7 @@ testWith([needs.denoOrNode], "an http.IncomingMessage has a peer", async () => {
 
 testWith(
   [needs.bun],
-  "an http.IncomingMessage of Bun's own is refused, with the way out",
+  "identify() throws for an http.IncomingMessage of Bun, with an alternative",
   async () => {
     await requested((message) =>
       refuses(message, "ERR_UCRED_NO_FD", /createServer\(\) of ucred\/http.*emit\("connection"/)
@@ -142,11 +142,11 @@ testWith(
   },
 );
 
-test("an http.IncomingMessage over a socket that net accepted has a peer", async () => {
+test("identify() accepts an http.IncomingMessage over a socket of node:net", async () => {
   await requested((message) => assertOurs(peerCredentials(message)), "net");
 });
 
-testWith([needs.bun], "a Bun.Socket has a peer until it closes", async () => {
+testWith([needs.bun], "identify() accepts a Bun.Socket until it closes", async () => {
   const path = freshPath();
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const listener = Bun.listen({
@@ -172,28 +172,32 @@ testWith([needs.bun], "a Bun.Socket has a peer until it closes", async () => {
   listener.stop(true);
 });
 
-testWith([needs.bun], "what Bun.serve gives is refused, with the way out", async () => {
-  const path = freshPath();
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const server = Bun.serve({
-    unix: path,
-    fetch(request, server) {
-      try {
-        refuses(request, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
-        refuses(server, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
-        resolve();
-      } catch (error) {
-        reject(error);
-      }
-      return new Response();
-    },
-  });
-  await fetch("http://localhost/", { unix: path } as RequestInit);
-  await promise;
-  await server.stop(true);
-});
+testWith(
+  [needs.bun],
+  "identify() throws for the arguments of a Bun.serve handler, with an alternative",
+  async () => {
+    const path = freshPath();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const server = Bun.serve({
+      unix: path,
+      fetch(request, server) {
+        try {
+          refuses(request, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
+          refuses(server, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
+          resolve();
+        } catch (error) {
+          reject(error);
+        }
+        return new Response();
+      },
+    });
+    await fetch("http://localhost/", { unix: path } as RequestInit);
+    await promise;
+    await server.stop(true);
+  },
+);
 
-testWith([needs.deno], "a Deno.UnixConn is refused, with the way out", async () => {
+testWith([needs.deno], "identify() throws for a Deno.UnixConn, with an alternative", async () => {
   const path = freshPath();
   const listener = Deno.listen({ transport: "unix", path });
   const [conn, client] = await Promise.all([
@@ -207,7 +211,7 @@ testWith([needs.deno], "a Deno.UnixConn is refused, with the way out", async () 
   listener.close();
 });
 
-testWith([needs.deno], "a Deno.TcpConn is refused", async () => {
+testWith([needs.deno], "identify() throws for a Deno.TcpConn", async () => {
   const listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
   const { port } = listener.addr;
   const client = await Deno.connect({ port, hostname: "127.0.0.1" });
@@ -218,33 +222,37 @@ testWith([needs.deno], "a Deno.TcpConn is refused", async () => {
   listener.close();
 });
 
-testWith([needs.deno], "what Deno.serve gives is refused, with the way out", async () => {
-  const path = freshPath();
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const server = Deno.serve({ path, onListen() {} } as Deno.ServeUnixOptions, (request, info) => {
-    try {
-      refuses(request, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
-      refuses(
-        new (class Own extends Request {})(request),
-        "ERR_UCRED_NO_FD",
-        /serve\(\) of ucred\/http/,
-      );
-      refuses(info, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
-      resolve();
-    } catch (error) {
-      reject(error);
-    }
-    return new Response();
-  });
-  await new Promise((done) =>
-    get({ socketPath: path, agent: false }, (response) => response.resume().on("end", done))
-  );
-  await promise;
-  refuses(server, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
-  await server.shutdown();
-});
+testWith(
+  [needs.deno],
+  "identify() throws for the arguments of a Deno.serve handler, with an alternative",
+  async () => {
+    const path = freshPath();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const server = Deno.serve({ path, onListen() {} } as Deno.ServeUnixOptions, (request, info) => {
+      try {
+        refuses(request, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
+        refuses(
+          new (class Own extends Request {})(request),
+          "ERR_UCRED_NO_FD",
+          /serve\(\) of ucred\/http/,
+        );
+        refuses(info, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
+        resolve();
+      } catch (error) {
+        reject(error);
+      }
+      return new Response();
+    });
+    await new Promise((done) =>
+      get({ socketPath: path, agent: false }, (response) => response.resume().on("end", done))
+    );
+    await promise;
+    refuses(server, "ERR_UCRED_NO_FD", /serve\(\) of ucred\/http/);
+    await server.shutdown();
+  },
+);
 
-test("a descriptor of −0 is 0", () => {
+test("identify() treats the descriptor −0 as 0", () => {
   const outcome = (fd: number) => {
     try {
       return peerCredentials(fd);
@@ -255,7 +263,7 @@ test("a descriptor of −0 is 0", () => {
   assert.deepEqual(outcome(-0), outcome(0));
 });
 
-test("what is no socket is the caller's mistake", () => {
+test("identify() throws TypeError or RangeError for other values", () => {
   for (const wrong of [undefined, null, "7", 7n, true, () => 7, {}, [], { fd: "7" }, Symbol("7")]) {
     assert.throws(() => peerCredentials(wrong as never), TypeError);
     assert.throws(() => identify(wrong as never), TypeError);
@@ -265,7 +273,7 @@ test("what is no socket is the caller's mistake", () => {
   }
 });
 
-test("a worker thread reads its own errno", async () => {
+test("peerCredentials() reads the errno of its own worker thread", async () => {
   const mod = new URL("../../mod.ts", import.meta.url).href;
   const code = `
     import { parentPort } from "node:worker_threads";
@@ -281,7 +289,7 @@ test("a worker thread reads its own errno", async () => {
   await worker.terminate();
 });
 
-test("console.log(peer) reads alike on the three runtimes", async () => {
+test("console.log(peer) prints the same on the three runtimes", async () => {
   const { inspect } = await import("node:util");
   await connected([freshPath()], (accepted) => {
     const peer = identify(accepted);

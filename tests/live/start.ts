@@ -1,4 +1,4 @@
-/** Starts each kind of server without a permission: what that fails with, as JSON. */
+/** Starts each kind of server without a permission, and prints the error of each as JSON. */
 
 import { once } from "node:events";
 import process from "node:process";

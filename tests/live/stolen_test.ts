@@ -1,7 +1,7 @@
 /**
- * Descriptors of ours that other code of the process closes and whose numbers are then reused. Each use
- * must be an error or an unknown fact, never another process's answer, and the new owner of the number
- * must keep it.
+ * Descriptors of ours that other code of the process closes, with numbers that are then reused. Each use
+ * must cause an error or an unknown fact, never a fact of another process. The new owner of the number
+ * must keep it open.
  */
 
 import assert from "node:assert/strict";
@@ -40,7 +40,7 @@ const { ENOPROTOOPT, ENOTTY } = constants.errno as { readonly [name: string]: nu
 
 const calls = () => openedSystem().libc.linux!;
 
-/** Every open descriptor of this process, with its link in /proc/self/fd. */
+/** Returns every open descriptor of this process, with its link in /proc/self/fd. */
 function descriptors(): Map<number, string> {
   const found = new Map<number, string>();
   for (const fd of readdirSync("/proc/self/fd")) {
@@ -53,7 +53,7 @@ function descriptors(): Map<number, string> {
   return found;
 }
 
-/** Runs a function, and finds the one descriptor of a kind that it opened. */
+/** Runs a function, and returns the one descriptor of a kind that it opened. */
 function opening<T>(kind: RegExp, run: () => T): [result: T, fd: number] {
   const before = descriptors();
   const result = run();
@@ -95,7 +95,7 @@ for (const [name, denied] of kernels) {
   for (const reused of ["a stranger's pidfd", "no pidfd", "nothing"]) {
     testWith(
       here,
-      `a pin reports no facts, when its number is reused for ${reused}${name}`,
+      `process.facts are unknown when the pidfd's number is reused for ${reused}${name}`,
       async () => {
         const system = denied === undefined ? openedSystem() : deny(denied);
         const [[peer, fd], actor] = await startActor([], (socket) => {
@@ -138,7 +138,7 @@ for (const [name, denied] of kernels) {
     );
   }
 
-  testWith(here, `close() leaves a reused number open${name}`, async () => {
+  testWith(here, `close() of a peer leaves a reused number open${name}`, async () => {
     const system = denied === undefined ? openedSystem() : deny(denied);
     for (const by of [strangersPidfd(), calls().epoll_create1(0)]) {
       const [[peer, fd], actor] = await startActor([], (socket) => {
@@ -157,7 +157,7 @@ for (const [name, denied] of kernels) {
 
 testWith(
   here,
-  "a pin is lost, and the next one works, when the next one has its number",
+  "identify() pins the next peer when it gets the number of a stolen pidfd",
   async () => {
     const [[first, second], actor] = await startActor([], (socket) => {
       const pin = () => identifyFd(openedSystem(), fdOf(socket), { pin: true });
@@ -177,7 +177,7 @@ testWith(
 
 testWith(
   here,
-  "signal aborts when the peer ends, after the number of the epoll was reused",
+  "signal aborts when the peer ends after the number of the epoll was reused",
   async () => {
     const pinned = async () =>
       await startActor([], (socket) => identifyFd(openedSystem(), fdOf(socket), { pin: true }));
@@ -230,7 +230,7 @@ testWith(
   },
 );
 
-testWith(here, "read() of a receiver throws, when another socket has its number", () => {
+testWith(here, "read() of a receiver throws when another socket has its number", () => {
   const sender = compileProgram(new URL("sender.c", import.meta.url));
   const [receiver, fd] = opening(/^socket:/, () => receive(freshPath()));
   const [other, otherFd] = opening(/^socket:/, () => receive(freshPath()));
@@ -244,12 +244,12 @@ testWith(here, "read() of a receiver throws, when another socket has its number"
   calls().close(fd);
 });
 
-/** Nothing but the pid and the end of the loop is shared with the thread that closes the pidfd. */
+/** A thread closes the pidfd. It shares only the pid and the end of the loop with this one. */
 const THIEF = new URL("thief.ts", import.meta.url);
 
 testWith(
   here,
-  "a pin never reports another process, when a thread closes it meanwhile",
+  "process.facts never describe another process when a thread closes the pidfd at any time",
   async () => {
     for (let round = 0; round < 5; round++) {
       const [[peer, fd], actor] = await startActor([], (socket) => {
@@ -264,11 +264,11 @@ testWith(
       const failed = new Promise((_, reject) => void worker.once("error", reject));
       const started = until(() => Atomics.load(shared, 0) > 0);
       await Promise.race([started, failed]);
-      Atomics.add(shared, 0, 1); // the thread goes on, at any point of the loop below
+      Atomics.add(shared, 0, 1); // the thread continues, at any point of the loop below
       Atomics.notify(shared, 0);
       let lost = false;
       while (!lost) {
-        // Read before the facts: what is read after the theft must not be another process's.
+        // Read before the facts: facts that are read after the theft must not be those of another process.
         const isOver = Atomics.load(shared, 1) !== 0;
         try {
           const live = peer.live();
@@ -298,8 +298,8 @@ testWith(
 );
 
 /**
- * A private folder that is used through descriptors, since everybody can write beside it. Numbers that a
- * test takes from it stay open: in Deno's node:fs they still mean the former file, and the kernel would
+ * A private folder that is used through descriptors, since every user can write beside it. Numbers that a
+ * test takes from it stay open: in Deno's node:fs they still refer to the former file, and the kernel would
  * reuse them for the next one.
  */
 function openPrivateFolder() {
@@ -324,7 +324,7 @@ function bindSocket(path: string): number {
 for (const which of ["outer", "inner"] as const) {
   testWith(
     [needs.linux],
-    `PrivateFolder changes nothing, when another folder has its ${which} one's number`,
+    `PrivateFolder changes nothing when another folder has the number of its ${which} one`,
     () => {
       const opened = openPrivateFolder();
       const stranger = realpathSync(temporaryFolder());

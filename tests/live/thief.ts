@@ -4,7 +4,7 @@ import { workerData } from "node:worker_threads";
 import { openedSystem } from "../../adapters/select.ts";
 
 const { shared, fd, by } = workerData as {
-  /** What the two threads have reached, and the number of the duplicate once it is there. */
+  /** The progress of the two threads, and the number of the duplicate once it exists. */
   readonly shared: Int32Array;
   readonly fd: number;
   readonly by: number;

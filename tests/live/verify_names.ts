@@ -1,4 +1,4 @@
-/** A client that expects a server of root by many names: prints one line of JSON, what came of each. */
+/** A client that expects a server of root by many names: prints the result of each, in one line of JSON. */
 
 import { once } from "node:events";
 import { connect, createServer } from "node:net";

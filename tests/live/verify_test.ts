@@ -1,4 +1,4 @@
-/** A client that makes sure of the server before it sends a byte. */
+/** A client that verifies the server before it sends the first byte. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -13,7 +13,7 @@ import { Child, freshPath, listen, peerProgram, startScript } from "../support/p
 const here = [needs.linux];
 const [uid, gid] = [process.geteuid?.() ?? -1, process.getegid?.() ?? -1];
 
-/** Connects to a server of ours; gives the client's end, and what the server got when it ended. */
+/** Connects to a server of ours; returns the client's end, and the bytes that the server received. */
 async function connected(look: (client: Socket) => void): Promise<string> {
   const server = createServer();
   const path = freshPath();
@@ -39,7 +39,7 @@ async function connected(look: (client: Socket) => void): Promise<string> {
 
 testWith(
   here,
-  "verifyServer() gives the server that is expected, and leaves the socket open",
+  "verifyServer() returns the expected server, and leaves the socket open",
   async () => {
     const received = await connected((client) => {
       const { user, groupNames, groups } = identify(client);
@@ -61,9 +61,9 @@ testWith(
 
 testWith(
   [...here, needs.root, needs.mountNamespace],
-  "verifyServer() knows a server by each name of its account, and by its digits",
+  "verifyServer() accepts each name of an account, and the digits of its id",
   async () => {
-    // A second name for root, as BSD's toor, and a group's likewise.
+    // A second name for root, like BSD's toor, and a second name for a group.
     const folder = dirname(freshPath());
     const files = ["passwd", "group"].map((name) => {
       const line = name === "group" ? "wheels:x:0:" : "toor:x:0:0::/root:/bin/sh";
@@ -93,7 +93,7 @@ testWith(
 
 testWith(
   [...here, needs.root, needs.mountNamespace],
-  "definePolicy() and identify() know groups after one with very many members",
+  "definePolicy() and identify() find groups after one with very many members",
   async () => {
     const path = freshPath();
     const file = join(dirname(path), "group");
@@ -127,7 +127,7 @@ for (
 ) {
   testWith(
     here,
-    `verifyServer() closes where ${JSON.stringify(expected)} is expected`,
+    `verifyServer() closes the socket when ${JSON.stringify(expected)} is expected`,
     async () => {
       const received = await connected((client) => {
         assert.throws(() => verifyServer(client, expected), {
@@ -145,7 +145,7 @@ for (
 
 testWith(
   here,
-  "verifyServer() that expects nothing, or nonsense, is the caller's mistake",
+  "verifyServer() throws TypeError when nothing is expected, or a field has another type",
   async () => {
     const wrong = [{}, { uid: undefined }, { uid: "0" }, { user: 0 }, { uid: [] }, { pid: 1 }];
     for (const expected of wrong) {
@@ -157,7 +157,7 @@ testWith(
   },
 );
 
-testWith([], "verifyServer() closes what has no peer", async () => {
+testWith([], "verifyServer() closes a socket without a peer", async () => {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const client = connect((server.address() as { port: number }).port, "127.0.0.1");
@@ -169,7 +169,7 @@ testWith([], "verifyServer() closes what has no peer", async () => {
 
 testWith(
   [...here, needs.cc, needs.root],
-  "verifyServer() tells another user's server",
+  "verifyServer() throws for another user's server",
   async () => {
     const path = freshPath();
     const ids = ["--listen", "--resgid", "0,0,0", "--resuid", "0,4000000000,0"];
@@ -189,14 +189,18 @@ testWith(
   },
 );
 
-testWith([...here, needs.bun], "verifyServer() closes a Bun.Socket", async () => {
-  const { Bun } = globalThis as unknown as { Bun: typeof import("bun") };
-  const path = freshPath();
-  const server = Bun.listen({ unix: path, socket: { data() {} } });
-  const { promise: closed, resolve } = Promise.withResolvers<void>();
-  const socket = { data() {}, close: () => resolve() };
-  const client = await Bun.connect({ unix: path, socket });
-  assert.throws(() => verifyServer(client, { uid: uid + 1 }), { code: "ERR_UCRED_REFUSED" });
-  await closed;
-  server.stop(true);
-});
+testWith(
+  [...here, needs.bun],
+  "verifyServer() closes a Bun.Socket when another server is expected",
+  async () => {
+    const { Bun } = globalThis as unknown as { Bun: typeof import("bun") };
+    const path = freshPath();
+    const server = Bun.listen({ unix: path, socket: { data() {} } });
+    const { promise: closed, resolve } = Promise.withResolvers<void>();
+    const socket = { data() {}, close: () => resolve() };
+    const client = await Bun.connect({ unix: path, socket });
+    assert.throws(() => verifyServer(client, { uid: uid + 1 }), { code: "ERR_UCRED_REFUSED" });
+    await closed;
+    server.stop(true);
+  },
+);

@@ -1,4 +1,4 @@
-/** Watches for the end of a process that outlives it (its own), and must end all the same. */
+/** Watches for the end of its own process, which must not keep the program running. */
 
 import { connect, createServer } from "node:net";
 import process from "node:process";

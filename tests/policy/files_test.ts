@@ -1,4 +1,4 @@
-/** Policies in texts: what is read, and where each mistake stands. */
+/** Policies in texts: the data, and the position of each mistake. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -56,7 +56,7 @@ test("parsePolicy() expands aliases", () => {
   assert.equal(policy.decide({ uid: 9, gid: 2 }).rule, "b");
 });
 
-/** The lines of the error, without what stands before them. */
+/** Returns the lines of the error without their common beginning. */
 function problems(text: string): readonly string[] {
   try {
     parse(text);
@@ -234,7 +234,7 @@ test("parsePolicy() reports fields named like those of Object.prototype as unkno
   }
 });
 
-/** What does not show, or turns the order of what does. */
+/** Characters that are invisible, or change the order of others. */
 const UNSEEN = [
   ...["\u0000", "\u0007", "\u001b", "\u007f", "\u0085", "\u009b", "\u200e", "\u200f", "\u061c"],
   ...["\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u2066", "\u2067", "\u2068", "\u2069"],
@@ -309,7 +309,7 @@ test("parsePolicy() reports other problems beside a mistake of YAML, and invents
       "4:5: a rule has neither allow nor deny",
       '4:13: two rules have the name "a"',
     ],
-    // What the refused fields hold is not missing.
+    // The contents of rejected fields are not missing.
     [rule("&x allow: z"), "3:19: the name of a field has no anchor"],
     [rule("when: { uid: *u }, allow: z"), "3:29: no anchor &u precedes the alias"],
     [rule("allow: *u"), "3:23: no anchor &u precedes the alias"],
@@ -319,7 +319,7 @@ test("parsePolicy() reports other problems beside a mistake of YAML, and invents
       "3:29: Unresolved tag: !evil",
       '3:39: no field "gidd" here',
     ],
-    // Nor is what an error of syntax hides; before it everything is reported.
+    // Neither is the text after a syntax error; before it, all problems are reported.
     [
       rule("whenn: { uid: 1 }, allow: z") + "  - { name: b, allow: [z }\n  - { namee: c }\n",
       '3:16: no field "whenn" here',
@@ -327,7 +327,7 @@ test("parsePolicy() reports other problems beside a mistake of YAML, and invents
       "5:3: ",
     ],
     ["version: 2\nrules:\n  - name: a\n    allow: x\n   deny: true\n", "1:10: version is 1", "5:"],
-    // Hidden characters: each, and what is wrong beside them.
+    // Each invisible character, and the other mistakes beside them.
     [
       `version: 1 # \u202e\nrules: [{ name: "a\u200b", when: { uidd: 1 }, deny: true }]\n`,
       "1:14: it contains the invisible character U+202E",
@@ -359,7 +359,7 @@ test("parsePolicy() reports the first hundred problems", () => {
   assert.match(found[100]!, /^and \d+ more$/);
 });
 
-/** Every space but U+0020, and the Braille pattern without dots. */
+/** Every space except U+0020, and the Braille pattern without dots. */
 const SPACE_LIKE =
   "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a" +
   "\u202f\u205f\u2800\u3000";
@@ -388,11 +388,11 @@ test("parsePolicy() rejects characters that look like a space, with their positi
         ),
       );
     }
-    // A person reads these.
+    // People read these texts.
     assert.ok(
       parse(`version: 1 # a${character}b\nrules: [{ name: a, deny: "Oh${character}!" }]\n`),
     );
-    // A field with one in its name is another field.
+    // A field with such a character in its name is another field.
     assert.equal(problems(`version: 1\nrules: [{ name: a, deny${character}: true }]\n`).length, 2);
   }
   assert.equal(
@@ -411,7 +411,7 @@ test("parsePolicy() escapes invisible characters in messages, with a line for ea
     } catch (error) {
       message = (error as Error).message;
     }
-    // In JSON and YAML it is written otherwise than in messages.
+    // JSON and YAML escape it differently from messages.
     const shown = character.length > 1 ? `\\u{${hexOf(character)}}` : escaped;
     const lines = message.replace("Cannot use the policy: ", "").split("\n");
     assert.equal(lines.length, 3, message);

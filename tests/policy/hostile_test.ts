@@ -1,4 +1,4 @@
-/** Texts that are made to crash, mislead or exhaust the reader of policies. */
+/** Texts that could crash, mislead or exhaust the reader of policies. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -26,7 +26,7 @@ const accounts = {
   gid: (name: string) => name === "docker" ? 970 : undefined,
 };
 
-/** What is said of a text, without what stands before it. */
+/** Returns the error of a text without its common beginning. */
 function said(text: string): string {
   try {
     parsePolicy(text, { file: "p.yaml", accounts });
@@ -44,7 +44,7 @@ for (let i = 1; i < 20; i++) {
 
 const V = "version: 1\n";
 
-/** Name → text, and what is said of it. */
+/** Name → text and expected error. */
 const HOSTILE: { readonly [name: string]: readonly [text: () => string, says: RegExp] } = {
   "aliases of aliases": [() => bomb.join("\n"), /^p\.yaml:1:1: more than 1000000 values$/],
   "one alias after another": [
@@ -122,7 +122,7 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 
 testWith(
   [needs.soak, needs.node, needs.native],
-  "hostile texts of any kind take less than a gigabyte",
+  "parsePolicy() uses less than a gigabyte for hostile texts",
   () => {
     const script = join(temporaryFolder(), "read.ts");
     writeFileSync(
@@ -212,7 +212,7 @@ tests:
 
 const isRight = new Ajv2020({ strictRequired: false }).compile(policySchema());
 
-/** A policy that schema and library agree with, or a UcredError. @returns Whether it is a policy. */
+/** Requires a policy that the schema accepts, or a UcredError. @returns Whether it is a policy. */
 function check(text: string): boolean {
   try {
     parsePolicy(text, { file: "p.yaml", accounts });
@@ -236,7 +236,7 @@ function check(text: string): boolean {
   return true;
 }
 
-/** With prototypes. */
+/** Returns a copy with prototypes. */
 const plain = (data: unknown): unknown => JSON.parse(JSON.stringify(data));
 
 const junk = fc.constantFrom(
@@ -360,7 +360,7 @@ test("readYaml() reads any data that the library writes in YAML or JSON", () => 
 });
 
 test("decide() ends for a glob of many stars and a long text", () => {
-  // Backtracking would take longer than there is.
+  // Backtracking would not end.
   const long = "a".repeat(100_000);
   for (const star of ["*", "**"]) {
     const glob = `${`${star}a`.repeat(60)}${star}b`;

@@ -1,4 +1,4 @@
-/** How much a policy may be: as much as a limit says, and no more. */
+/** Limits on the size of a policy: the exact limit is accepted, and one more is rejected. */
 
 import assert from "node:assert/strict";
 import { truncateSync, writeFileSync } from "node:fs";
@@ -14,13 +14,13 @@ after(removeSafeFolders);
 const refused = (pattern: RegExp) => ({ code: "ERR_UCRED_POLICY", message: pattern });
 
 const ROOT = "version: 1\nrules: [{ name: root, when: { uid: 0 }, allow: true }]\n";
-const LONGEST = 4_194_304;
+const MAX_CHARACTERS = 4_194_304;
 
 test("parsePolicy() rejects a text of more than 4 Mi characters", () => {
   const padded = (length: number) => `${ROOT}#${"x".repeat(length - ROOT.length - 1)}`;
-  assert.ok(parsePolicy(padded(LONGEST)).decide({ uid: 0 }).allowed);
+  assert.ok(parsePolicy(padded(MAX_CHARACTERS)).decide({ uid: 0 }).allowed);
   assert.throws(
-    () => parsePolicy(padded(LONGEST + 1)),
+    () => parsePolicy(padded(MAX_CHARACTERS + 1)),
     refused(
       /^Cannot use the policy: policy:1:1: it has 4194305 characters; the maximum is 4194304$/,
     ),
@@ -35,18 +35,22 @@ test("parsePolicy() rejects more than a thousand aliases", () => {
   assert.throws(() => parsePolicy(aliased(1001)), refused(/: more than 1000 aliases$/));
 });
 
-testWith([safeFolders], "a file has 16 MiB at most, and is not read if it has more", () => {
-  const path = join(safeFolder(), "policy.yaml");
-  writeFileSync(path, ROOT, { mode: 0o600 });
-  assert.ok(loadPolicy(path).decide({ uid: 0 }).allowed);
-  truncateSync(path, 16 << 20);
-  assert.throws(() => loadPolicy(path), refused(/: it has 16777216 characters; the maximum is/));
-  truncateSync(path, (16 << 20) + 1);
-  assert.throws(
-    () => loadPolicy(path),
-    refused(/: it has 16777217 bytes; the maximum is 16777216$/),
-  );
-});
+testWith(
+  [safeFolders],
+  "loadPolicy() rejects a file of more than 16 MiB without reading it",
+  () => {
+    const path = join(safeFolder(), "policy.yaml");
+    writeFileSync(path, ROOT, { mode: 0o600 });
+    assert.ok(loadPolicy(path).decide({ uid: 0 }).allowed);
+    truncateSync(path, 16 << 20);
+    assert.throws(() => loadPolicy(path), refused(/: it has 16777216 characters; the maximum is/));
+    truncateSync(path, (16 << 20) + 1);
+    assert.throws(
+      () => loadPolicy(path),
+      refused(/: it has 16777217 bytes; the maximum is 16777216$/),
+    );
+  },
+);
 
 const ruleOf = (when: object): PolicyDocument => ({
   version: 1,
@@ -78,7 +82,7 @@ test("parsePolicy() rejects documents of more than 16 Mi characters, and globs o
 
 test("parsePolicy() rejects more than 64 levels of nesting", () => {
   const nested = (depth: number): object => depth === 0 ? { uid: 5 } : { not: nested(depth - 1) };
-  // The rules, the rule, `when`; and what is deepest has no fields in it.
+  // The rules, the rule and `when` are three levels; the innermost value has no fields.
   assert.ok(definePolicy(ruleOf(nested(60))).decide({ uid: 5 }).allowed);
   assert.throws(() => definePolicy(ruleOf(nested(61))), refused(/: nested more than 64 deep$/));
 });

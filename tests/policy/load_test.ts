@@ -1,4 +1,4 @@
-/** Policies in files: who else could write them, or put others in their place, and what is no file. */
+/** Policies in files: owners and permissions of file and folders, and files that are not regular. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -37,14 +37,14 @@ const asRoot = [safeFolders, needs.root];
 
 const GOOD = "version: 1\nrules: [{ name: root, when: { uid: 0 }, allow: true }]\n";
 
-/** A policy in a fresh folder. */
+/** Writes a policy to a new folder. */
 function policyFile(): string {
   const path = join(safeFolder(), "policy.yaml");
   writeFileSync(path, GOOD, { mode: 0o644 });
   return path;
 }
 
-/** Both ways to read a file refuse it, with this after the path. */
+/** Requires that both functions reject the file, with this text after the path. */
 function refused(path: string, why: string | RegExp): UcredError {
   let found: UcredError | undefined;
   for (const read of [loadPolicy, watchPolicy]) {
@@ -62,7 +62,7 @@ function refused(path: string, why: string | RegExp): UcredError {
   return found!;
 }
 
-testFile("loadPolicy() reads a file that is safe", () => {
+testFile("loadPolicy() reads a safe file", () => {
   const path = policyFile();
   assert.equal(loadPolicy(path).decide({ uid: 0 }).rule, "root");
   writeFileSync(path, "version: 3\nrules: []\n");
@@ -71,19 +71,25 @@ testFile("loadPolicy() reads a file that is safe", () => {
   });
 });
 
-testFile("loadPolicy() refuses what others can write, unless it is told not to mind", () => {
-  const path = policyFile();
-  for (const mode of [0o664, 0o646, 0o666, 0o602, 0o620]) {
-    chmodSync(path, mode);
-    const { hint } = refused(path, "it may be written by others");
-    assert.equal(hint, `Run chmod go-w on ${path}, or set allowUnsafeOwner (--allow-unsafe-owner)`);
-    assert.ok(loadPolicy(path, { allowUnsafeOwner: true }));
-  }
-  chmodSync(path, 0o444);
-  assert.ok(loadPolicy(path));
-});
+testFile(
+  "loadPolicy() rejects files that other users can write, unless allowUnsafeOwner is set",
+  () => {
+    const path = policyFile();
+    for (const mode of [0o664, 0o646, 0o666, 0o602, 0o620]) {
+      chmodSync(path, mode);
+      const { hint } = refused(path, "it may be written by others");
+      assert.equal(
+        hint,
+        `Run chmod go-w on ${path}, or set allowUnsafeOwner (--allow-unsafe-owner)`,
+      );
+      assert.ok(loadPolicy(path, { allowUnsafeOwner: true }));
+    }
+    chmodSync(path, 0o444);
+    assert.ok(loadPolicy(path));
+  },
+);
 
-testFile("what all objects were given is no option", () => {
+testFile("loadPolicy() ignores options that Object.prototype has", () => {
   const path = policyFile();
   chmodSync(path, 0o666);
   const prototype = Object.prototype as { allowUnsafeOwner?: true };
@@ -96,28 +102,32 @@ testFile("what all objects were given is no option", () => {
   }
 });
 
-testFile("runTests refuses a policy whose own tests fail, and keeps the one before", () => {
-  const path = policyFile();
-  const tests = (uid: number) => `tests:\n  - peer: { uid: ${uid} }\n    expect: { allow: true }\n`;
-  writeFileSync(path, GOOD + tests(0), { mode: 0o644 });
-  using policy = watchPolicy(path, { runTests: true, onError: () => {} });
-  assert.ok(loadPolicy(path, { runTests: true }));
-  writeFileSync(path, GOOD.replace("root", "other") + tests(1));
-  assert.equal(policy.reload(), false);
-  assert.equal(policy.decide({ uid: 0 }).rule, "root");
-  const message = `Cannot use the policy: ${path}:4:5: the test "test 1" fails: ` +
-    "Expected: allowed. The decision is: denied. No rule matches";
-  assert.equal(policy.error?.message, message);
-  assert.throws(() => loadPolicy(path, { runTests: true }), {
-    code: "ERR_UCRED_POLICY",
-    message,
-    hint: `Fix ${path} at the listed places, and run: ucred policy check ${path}`,
-  });
-  assert.equal(loadPolicy(path).decide({ uid: 0 }).rule, "other");
-});
+testFile(
+  "runTests rejects a policy with a failing test, and the previous policy stays in force",
+  () => {
+    const path = policyFile();
+    const tests = (uid: number) =>
+      `tests:\n  - peer: { uid: ${uid} }\n    expect: { allow: true }\n`;
+    writeFileSync(path, GOOD + tests(0), { mode: 0o644 });
+    using policy = watchPolicy(path, { runTests: true, onError: () => {} });
+    assert.ok(loadPolicy(path, { runTests: true }));
+    writeFileSync(path, GOOD.replace("root", "other") + tests(1));
+    assert.equal(policy.reload(), false);
+    assert.equal(policy.decide({ uid: 0 }).rule, "root");
+    const message = `Cannot use the policy: ${path}:4:5: the test "test 1" fails: ` +
+      "Expected: allowed. The decision is: denied. No rule matches";
+    assert.equal(policy.error?.message, message);
+    assert.throws(() => loadPolicy(path, { runTests: true }), {
+      code: "ERR_UCRED_POLICY",
+      message,
+      hint: `Fix ${path} at the listed places, and run: ucred policy check ${path}`,
+    });
+    assert.equal(loadPolicy(path).decide({ uid: 0 }).rule, "other");
+  },
+);
 
 testFile(
-  "loadPolicy() refuses a folder on the way that others can write to, however far up",
+  "loadPolicy() rejects any folder above the file that other users can write to",
   () => {
     const top = safeFolder();
     const folders = ["a", "b", "c"].map((_, index, all) => join(top, ...all.slice(0, index + 1)));
@@ -151,7 +161,7 @@ testWith(
     name: "a /tmp where all may write",
     met: (statSync("/tmp", { throwIfNoEntry: false })?.mode ?? 0) % 0o10000 === 0o1777,
   }],
-  "loadPolicy() refuses a file in /tmp, where all may write",
+  "loadPolicy() rejects a file in /tmp, where all users may write",
   () => {
     const folder = mkdtempSync("/tmp/ucred-");
     try {
@@ -167,7 +177,7 @@ testWith(
 
 testWith(
   asRoot,
-  "loadPolicy() refuses what belongs to others, and folders that do, through links too",
+  "loadPolicy() rejects files and folders of other users, also through links",
   () => {
     const path = policyFile();
     const folder = dirname(path);
@@ -192,14 +202,14 @@ testWith(
       chownSync(folder, 0, 0);
       assert.ok(loadPolicy(name));
     }
-    // Nobody else can put another link in its place: whose it is does not matter.
+    // No other user can replace the link, so its owner does not matter.
     lchownSync(link, 4321, 0);
     assert.ok(loadPolicy(link));
   },
 );
 
 testFile(
-  "loadPolicy() looks at the folders of each link, and at those that it leads through",
+  "loadPolicy() checks the folders of each link, and those of its target",
   () => {
     const [first, second, third, through] = [
       safeFolder(),
@@ -210,7 +220,7 @@ testFile(
     const real = join(third, "inner");
     mkdirSync(real, { mode: 0o755 });
     writeFileSync(join(real, "real.yaml"), GOOD, { mode: 0o644 });
-    symlinkSync(real, join(through, "folder")); // a link to a folder, in the middle of a target
+    symlinkSync(real, join(through, "folder")); // a link to a folder within a target
     symlinkSync(join(through, "folder", "real.yaml"), join(second, "middle.yaml"));
     symlinkSync(
       `../${second.slice(second.lastIndexOf("/") + 1)}/./middle.yaml`,
@@ -242,7 +252,7 @@ testFile(
   },
 );
 
-testFile("loadPolicy() looks at the folders above a relative path", () => {
+testFile("loadPolicy() checks the folders above a relative path", () => {
   const path = policyFile();
   const before = process.cwd();
   process.chdir(dirname(path));
@@ -260,7 +270,7 @@ testFile("loadPolicy() looks at the folders above a relative path", () => {
   }
 });
 
-testFile("loadPolicy() follows no links that go round", () => {
+testFile("loadPolicy() throws when links form a circle", () => {
   const folder = safeFolder();
   symlinkSync("b", join(folder, "a"));
   symlinkSync("a", join(folder, "b"));
@@ -268,7 +278,7 @@ testFile("loadPolicy() follows no links that go round", () => {
 });
 
 testFile(
-  "a file is read from the descriptor whose owner was looked at, not from what is there later",
+  "loadPolicy() reads the file that it has checked when another one replaces it",
   () => {
     const path = policyFile();
     const stamp = stampOf(statSync(path, { bigint: true }));
@@ -287,7 +297,7 @@ for (
     ["device", (path) => symlinkSync("/dev/zero", path)],
   ] as readonly (readonly [string, (path: string) => void])[]
 ) {
-  testFile(`loadPolicy() waits for nobody: a ${what} is no policy`, () => {
+  testFile(`loadPolicy() throws at once for a ${what}`, () => {
     const path = join(safeFolder(), "policy.yaml");
     make(path);
     refused(path, `it is a ${what} and not a regular file`);
@@ -295,7 +305,7 @@ for (
   });
 }
 
-testFile("loadPolicy() says that a socket is one", async () => {
+testFile("loadPolicy() throws for a socket", async () => {
   const path = join(safeFolder(), "policy.yaml");
   const server = createServer().listen(path);
   await new Promise((resolve) => server.once("listening", resolve));
@@ -306,7 +316,7 @@ testFile("loadPolicy() says that a socket is one", async () => {
   }
 });
 
-testFile("loadPolicy() says what it cannot read", () => {
+testFile("loadPolicy() reports why a file cannot be read", () => {
   const path = join(safeFolder(), "policy.yaml");
   const { cause } = refused(path, /ENOENT|os error 2/);
   assert.ok(cause instanceof Error);
@@ -318,7 +328,7 @@ testFile("loadPolicy() says what it cannot read", () => {
     path,
     new Uint8Array([0xff, 0xfe, ...new Uint8Array(new Uint16Array([35, 10]).buffer)]),
   );
-  refused(path, "it is not in UTF-8"); // but in UTF-16
+  refused(path, "it is not in UTF-8"); // it is in UTF-16
   writeFileSync(path, "\ufeff" + GOOD);
   assert.ok(loadPolicy(path));
   writeFileSync(path, `#${"x".repeat(16 << 20)}`);
@@ -331,7 +341,7 @@ function refusedAt(path: string, what: string): void {
   assert.throws(() => loadPolicy(path), { message: `Cannot use the policy: ${path}:${what}` });
 }
 
-testFile("a file's name cannot look like another message", () => {
+testFile("loadPolicy() escapes the file's name in messages", () => {
   const path = join(safeFolder(), "p\nallowed: \u202e\x1b[2K.yaml");
   const shown = path.replace("\n", "\\u000a").replace("\u202e", "\\u202e").replace(
     "\x1b",
@@ -356,23 +366,23 @@ testFile("a file's name cannot look like another message", () => {
 
 testWith(
   [...asRoot, { name: "setfacl (Debian: acl)", met: succeeds("setfacl", "--version") }],
-  "loadPolicy() refuses files and folders to which an ACL lets others write",
+  "loadPolicy() rejects files and folders that an ACL makes writable for other users",
   () => {
     for (const on of ["file", "folder"] as const) {
       const path = policyFile();
       const entry = on === "file" ? path : dirname(path);
       execFileSync("setfacl", ["-m", "u:1000:rwx", entry]);
       refused(path, new RegExp(`(it|its folder .*) may be written by others$`));
-      execFileSync("setfacl", ["-m", "m::r-x", entry]); // the entry grants no more than the mask
+      execFileSync("setfacl", ["-m", "m::r-x", entry]); // the mask limits the entry
       loadPolicy(path);
       execFileSync("setfacl", ["-b", entry]);
-      execFileSync("setfacl", ["-d", "-m", "u:1000:rwx", dirname(path)]); // for files to come
+      execFileSync("setfacl", ["-d", "-m", "u:1000:rwx", dirname(path)]); // for new files
       loadPolicy(path);
     }
   },
 );
 
-testWith(asRoot, "loadPolicy() names what helps, when the file is in a Kubernetes volume", () => {
+testWith(asRoot, "loadPolicy() has a hint for files in a Kubernetes volume", () => {
   for (const mode of [0o777, 0o1777, 0o2777]) {
     const volume = join(safeFolder(), "volume");
     mkdirSync(join(volume, "..2026_01_02"), { recursive: true });
@@ -406,7 +416,7 @@ test("loadPolicy() distinguishes owners and write permissions of a file", () => 
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
-/** What loadPolicy() says of a file that belongs to 65534, in a process of uid 65534. */
+/** Runs loadPolicy() as uid 65534 with a file of uid 65534, and returns its result. */
 function saidTo65534(path: string, ...before: readonly string[]): string {
   const script = join(safeFolder(), "load.ts");
   writeFileSync(
@@ -430,12 +440,12 @@ console.log(process.geteuid?.(), said);
 
 testWith(
   [...asRoot, needs.userNamespace, needs.node],
-  "a file of 65534 is our own where each id has its number, and anybody's where not",
+  "loadPolicy() accepts a file of its own uid 65534 only when every id is mapped",
   () => {
     const path = policyFile();
     chownSync(path, 65534, 65534);
     assert.equal(saidTo65534(path), "65534 read\n");
-    // In a namespace without a number for root and for 4321, both read as 65534, as we do.
+    // In a namespace that does not map root and 4321, both read as 65534, like ourselves.
     const foreign = policyFile();
     chownSync(foreign, 4321, 4321);
     chownSync(dirname(foreign), 4321, 4321);
@@ -445,7 +455,7 @@ testWith(
   },
 );
 
-testFile("no descriptor is left of files that are refused", () => {
+testFile("loadPolicy() leaves no descriptor open when it throws", () => {
   const path = policyFile();
   const before = openSync("/dev/null", "r");
   closeSync(before);

@@ -1,4 +1,4 @@
-/** Policies that follow their files: what is noticed, and what never takes the place of a good one. */
+/** Policies that follow their files: which changes are noticed, and which files never replace a policy. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -34,33 +34,33 @@ afterEach(removeSafeFolders);
 const testFile = (name: string, run: () => void | Promise<void>) =>
   testWith([safeFolders], name, run);
 
-/** A policy that lets in one uid, of four digits. */
+/** Returns a policy that allows one uid of four digits. */
 const only = (uid: number) =>
   `version: 1\nrules: [{ name: "${uid}", when: { uid: ${uid} }, allow: true }]\n`;
 
-/** A folder with `policy.yaml` that lets in uid 1001. */
+/** Creates a folder with a `policy.yaml` that allows uid 1001. */
 function policyFile(): string {
   const path = join(safeFolder(), "policy.yaml");
   writeFileSync(path, only(1001));
   return path;
 }
 
-/** Replaces it as one should. */
+/** Replaces a file safely: by a rename. */
 function replace(path: string, text: string): void {
   writeFileSync(`${path}.new`, text);
   renameSync(`${path}.new`, path);
 }
 
-/** Adds to a file, and gives its mode: Deno's appendFileSync makes it 0666 where none is given. */
+/** Appends to a file. The mode is given, since Deno's appendFileSync sets 0666 without one. */
 const append = (path: string, text: string) => appendFileSync(path, text, { mode: 0o644 });
 
 /**
- * How much faster than in a program the watch looks. On Deno it does not: there a file's times are in
- * whole seconds, which have to pass before two looks can tell a change.
+ * How much faster the clock of the watch runs. On Deno it runs normally: the times of files are in whole
+ * seconds there, and a change is visible only after a second.
  */
 const SPEED = runtime === "deno" ? 1 : 5;
 
-/** A clock that runs so much faster. */
+/** A clock that runs faster by a factor. */
 const clockOf = (speed: number): Clock => ({
   now: () => performance.now() * speed,
   after: (ms, call) => {
@@ -70,7 +70,7 @@ const clockOf = (speed: number): Clock => ({
   },
 });
 
-/** Watches, and counts what is reported. */
+/** Watches a file, and records the reports. */
 function watched(path: string, options: WatchOptions = {}, speed = SPEED) {
   const errors: string[] = [];
   let reloads = 0;
@@ -103,7 +103,7 @@ function watched(path: string, options: WatchOptions = {}, speed = SPEED) {
   return watch;
 }
 
-/** What the process is warned of while something runs. */
+/** Records the process warnings while something runs. */
 async function warningsOf(run: (warnings: readonly string[]) => Promise<void>): Promise<void> {
   const warnings: string[] = [];
   const listen = ({ name, message }: Error) => {
@@ -121,14 +121,14 @@ const descriptors = () => readdirSync("/proc/self/fd").length;
 
 for (
   const [name, change] of [
-    ["another file is renamed to it", (path) => replace(path, only(1002))],
-    ["it is written to", (path) => writeFileSync(path, only(1002))],
-    ["it is written to and its time put back", (path) => {
+    ["another file is renamed to its path", (path) => replace(path, only(1002))],
+    ["it is overwritten", (path) => writeFileSync(path, only(1002))],
+    ["it is overwritten and its time is restored", (path) => {
       const { atime, mtime } = statSync(path);
       writeFileSync(path, only(1002));
       utimesSync(path, atime, mtime);
     }],
-    ["it is deleted and made again at once", (path) => {
+    ["it is deleted and created again at once", (path) => {
       rmSync(path);
       writeFileSync(path, only(1002));
     }],
@@ -147,7 +147,7 @@ for (
     }],
   ] as readonly (readonly [string, (path: string) => void])[]
 ) {
-  testFile(`a watched policy follows its file when ${name}`, async () => {
+  testFile(`watchPolicy() reloads the policy when ${name}`, async () => {
     const folder = join(safeFolder(), "conf");
     mkdirSync(folder);
     const path = join(folder, "policy.yaml");
@@ -161,43 +161,49 @@ for (
   });
 }
 
-testFile("a watched policy follows a link to a folder, as Kubernetes swaps it", async () => {
-  const folder = safeFolder();
-  const publish = (version: string, text: string) => {
-    mkdirSync(join(folder, version));
-    writeFileSync(join(folder, version, "policy.yaml"), text);
-    symlinkSync(version, join(folder, "..data_tmp"));
-    renameSync(join(folder, "..data_tmp"), join(folder, "..data"));
-  };
-  publish("..1", only(1001));
-  const path = join(folder, "policy.yaml");
-  symlinkSync(join("..data", "policy.yaml"), path);
-  using watch = watched(path);
-  for (const [round, uid] of [1002, 1003].entries()) {
-    publish(`..${round + 2}`, only(uid));
-    rmSync(join(folder, `..${round + 1}`), { recursive: true });
-    await until(() => watch.reloads() > round);
-    assert.equal(watch.admitted(), `${uid}`);
-  }
-  publish("..4", "version: 2\nrules: []\n");
-  await until(() => watch.policy.error);
-  assert.equal(watch.admitted(), "1003");
-});
+testFile(
+  "watchPolicy() reloads the policy when a link to its folder is swapped, as by Kubernetes",
+  async () => {
+    const folder = safeFolder();
+    const publish = (version: string, text: string) => {
+      mkdirSync(join(folder, version));
+      writeFileSync(join(folder, version, "policy.yaml"), text);
+      symlinkSync(version, join(folder, "..data_tmp"));
+      renameSync(join(folder, "..data_tmp"), join(folder, "..data"));
+    };
+    publish("..1", only(1001));
+    const path = join(folder, "policy.yaml");
+    symlinkSync(join("..data", "policy.yaml"), path);
+    using watch = watched(path);
+    for (const [round, uid] of [1002, 1003].entries()) {
+      publish(`..${round + 2}`, only(uid));
+      rmSync(join(folder, `..${round + 1}`), { recursive: true });
+      await until(() => watch.reloads() > round);
+      assert.equal(watch.admitted(), `${uid}`);
+    }
+    publish("..4", "version: 2\nrules: []\n");
+    await until(() => watch.policy.error);
+    assert.equal(watch.admitted(), "1003");
+  },
+);
 
-testFile("a deleted policy stays in force, and its return is noticed", async () => {
-  const path = policyFile();
-  using watch = watched(path);
-  renameSync(path, `${path}.away`);
-  await until(() => watch.policy.error);
-  assert.equal(watch.admitted(), "1001");
-  assert.match(watch.errors.join(), /^[^,]*(ENOENT|os error 2)/);
-  renameSync(`${path}.away`, path);
-  await until(() => watch.reloads() === 1);
-  assert.deepEqual([watch.admitted(), watch.policy.error], ["1001", undefined]);
-  assert.equal(watch.errors.length, 1);
-});
+testFile(
+  "watchPolicy() keeps the policy when its file is deleted, and reloads it when it is back",
+  async () => {
+    const path = policyFile();
+    using watch = watched(path);
+    renameSync(path, `${path}.away`);
+    await until(() => watch.policy.error);
+    assert.equal(watch.admitted(), "1001");
+    assert.match(watch.errors.join(), /^[^,]*(ENOENT|os error 2)/);
+    renameSync(`${path}.away`, path);
+    await until(() => watch.reloads() === 1);
+    assert.deepEqual([watch.admitted(), watch.policy.error], ["1001", undefined]);
+    assert.equal(watch.errors.length, 1);
+  },
+);
 
-testFile("a bad file never replaces a good policy, and is told once", async () => {
+testFile("watchPolicy() keeps the policy when its file is bad, and reports that once", async () => {
   const path = policyFile();
   using watch = watched(path);
   const bad = [
@@ -217,22 +223,22 @@ testFile("a bad file never replaces a good policy, and is told once", async () =
     assert.equal(watch.policy.error, error);
     assert.equal(watch.admitted(), "1001");
   }
-  await sleep(2500 / SPEED); // it is tried again
+  await sleep(2500 / SPEED); // the file is read again
   assert.equal(watch.errors.length, bad.length, watch.errors.join("\n"));
   writeFileSync(path, only(1002));
   await until(() => watch.reloads() > 0);
   assert.deepEqual([watch.admitted(), watch.policy.error], ["1002", undefined]);
-  // What was mended and comes back is told again.
+  // A problem that was fixed and occurs again is reported again.
   writeFileSync(path, "");
   await until(() => watch.errors.length > bad.length);
   assert.equal(watch.errors.at(-1), watch.errors[0]);
 });
 
 testFile(
-  "a file that is being written is not taken half-written, and is told if that goes on",
+  "watchPolicy() ignores a half-written file, and reports one that keeps changing",
   async () => {
     const path = policyFile();
-    using watch = watched(path, {}, 1); // a writer that pauses for longer than two looks has finished
+    using watch = watched(path, {}, 1); // a writer that pauses for two polls counts as finished
     const [start, end] = [
       "version: 1\nrules:\n  - name: few\n    allow: true\n",
       "    when: { uid: 1002 }\n",
@@ -260,7 +266,7 @@ testFile(
   },
 );
 
-testFile("a file is not read as another one than was looked at", () => {
+testFile("readPolicyFile() returns undefined when the file has another stamp", () => {
   const path = policyFile();
   const stamp = stampOf(statSync(path, { bigint: true }));
   assert.deepEqual(readPolicyFile(path, {}, stamp), { text: only(1001), stamp });
@@ -268,35 +274,38 @@ testFile("a file is not read as another one than was looked at", () => {
   assert.equal(readPolicyFile(path, {}, stamp), undefined);
 });
 
-testFile("a file that others can write to is not taken, until that is mended", async () => {
-  const path = policyFile();
-  using watch = watched(path);
-  writeFileSync(path, only(1002));
-  chmodSync(path, 0o666);
-  await until(() => watch.errors.length === 1);
-  assert.deepEqual([watch.admitted(), watch.errors], ["1001", ["it may be written by others"]]);
-  chmodSync(path, 0o644);
-  await until(() => watch.reloads() === 1);
-  assert.equal(watch.admitted(), "1002");
+testFile(
+  "watchPolicy() ignores a file that other users can write, until its mode is fixed",
+  async () => {
+    const path = policyFile();
+    using watch = watched(path);
+    writeFileSync(path, only(1002));
+    chmodSync(path, 0o666);
+    await until(() => watch.errors.length === 1);
+    assert.deepEqual([watch.admitted(), watch.errors], ["1001", ["it may be written by others"]]);
+    chmodSync(path, 0o644);
+    await until(() => watch.reloads() === 1);
+    assert.equal(watch.admitted(), "1002");
 
-  // The file alone tells nothing of its folder: it is tried again.
-  chmodSync(dirname(path), 0o777);
-  writeFileSync(path, only(1003));
-  await until(() => watch.errors.length === 2);
-  assert.match(watch.errors[1]!, /^its folder .* may be written by others$/);
-  assert.equal(watch.admitted(), "1002");
-  chmodSync(dirname(path), 0o755);
-  await until(() => watch.reloads() === 2);
-  assert.deepEqual([watch.admitted(), watch.policy.error], ["1003", undefined]);
+    // The file's stamp does not contain its folder, so the file is read again.
+    chmodSync(dirname(path), 0o777);
+    writeFileSync(path, only(1003));
+    await until(() => watch.errors.length === 2);
+    assert.match(watch.errors[1]!, /^its folder .* may be written by others$/);
+    assert.equal(watch.admitted(), "1002");
+    chmodSync(dirname(path), 0o755);
+    await until(() => watch.reloads() === 2);
+    assert.deepEqual([watch.admitted(), watch.policy.error], ["1003", undefined]);
 
-  using other = watched(path, { allowUnsafeOwner: true });
-  chmodSync(path, 0o666);
-  await until(() => other.reloads() === 1);
-  assert.equal(other.policy.error, undefined);
-});
+    using other = watched(path, { allowUnsafeOwner: true });
+    chmodSync(path, 0o666);
+    await until(() => other.reloads() === 1);
+    assert.equal(other.policy.error, undefined);
+  },
+);
 
 testFile(
-  "a link that is led to where others can write is not followed, until it is led back",
+  "watchPolicy() ignores a link to a folder that other users can write, until it is set back",
   async () => {
     const path = join(safeFolder(), "policy.yaml");
     const lead = (to: string) => {
@@ -323,45 +332,52 @@ testFile(
   },
 );
 
-testFile("what is no file, or would exhaust the reader, never replaces a policy", async () => {
-  const path = policyFile();
-  using watch = watched(path);
-  const told = async (what: RegExp) => {
-    const { length } = watch.errors;
-    // That it has gone may be told before.
-    await until(() => watch.errors.slice(length).some((error) => what.test(error)));
-    assert.equal(watch.admitted(), "1001");
-    rmSync(path, { recursive: true });
-  };
-  rmSync(path);
-  execFileSync("mkfifo", [path]);
-  await told(/it is a pipe and not a regular file$/);
-  symlinkSync("/dev/zero", path);
-  await told(/it is a device and not a regular file$/);
-  mkdirSync(path);
-  await told(/it is a folder and not a regular file$/);
-  writeFileSync(path, "[".repeat(100_000), { mode: 0o644 });
-  await told(/nested more than 64 deep$/);
-  writeFileSync(path, "x".repeat(5 << 20), { mode: 0o644 });
-  await told(/it has 5242880 characters; the maximum is 4194304$/);
-  replace(path, only(1002));
-  await until(() => watch.reloads() === 1);
-  assert.deepEqual([watch.admitted(), watch.policy.error], ["1002", undefined]);
-});
+testFile(
+  "watchPolicy() keeps the policy when its path is not a regular file, or the file is too large",
+  async () => {
+    const path = policyFile();
+    using watch = watched(path);
+    const told = async (what: RegExp) => {
+      const { length } = watch.errors;
+      // The deletion may be reported before.
+      await until(() => watch.errors.slice(length).some((error) => what.test(error)));
+      assert.equal(watch.admitted(), "1001");
+      rmSync(path, { recursive: true });
+    };
+    rmSync(path);
+    execFileSync("mkfifo", [path]);
+    await told(/it is a pipe and not a regular file$/);
+    symlinkSync("/dev/zero", path);
+    await told(/it is a device and not a regular file$/);
+    mkdirSync(path);
+    await told(/it is a folder and not a regular file$/);
+    writeFileSync(path, "[".repeat(100_000), { mode: 0o644 });
+    await told(/nested more than 64 deep$/);
+    writeFileSync(path, "x".repeat(5 << 20), { mode: 0o644 });
+    await told(/it has 5242880 characters; the maximum is 4194304$/);
+    replace(path, only(1002));
+    await until(() => watch.reloads() === 1);
+    assert.deepEqual([watch.admitted(), watch.policy.error], ["1002", undefined]);
+  },
+);
 
-testWith([safeFolders, needs.root], "a file that is given to others is not taken", async () => {
-  const path = policyFile();
-  using watch = watched(path);
-  writeFileSync(path, only(1002));
-  chownSync(path, 4321, 0);
-  await until(() => watch.policy.error);
-  assert.deepEqual([watch.admitted(), watch.errors], ["1001", ["it belongs to uid 4321"]]);
-  chownSync(path, 0, 0);
-  await until(() => watch.reloads() === 1);
-  assert.equal(watch.admitted(), "1002");
-});
+testWith(
+  [safeFolders, needs.root],
+  "watchPolicy() ignores a file that belongs to another user",
+  async () => {
+    const path = policyFile();
+    using watch = watched(path);
+    writeFileSync(path, only(1002));
+    chownSync(path, 4321, 0);
+    await until(() => watch.policy.error);
+    assert.deepEqual([watch.admitted(), watch.errors], ["1001", ["it belongs to uid 4321"]]);
+    chownSync(path, 0, 0);
+    await until(() => watch.reloads() === 1);
+    assert.equal(watch.admitted(), "1002");
+  },
+);
 
-testFile("a callback that throws or rejects ends nothing, and is told", async () => {
+testFile("watchPolicy() warns and continues when a callback throws or rejects", async () => {
   await warningsOf(async (warnings) => {
     const path = policyFile();
     let calls = 0;
@@ -395,39 +411,42 @@ testFile("a callback that throws or rejects ends nothing, and is told", async ()
   });
 });
 
-testFile("a callback that throws what has no text ends nothing, and is told", async () => {
-  const thrown: unknown[] = [Symbol("s"), Object.create(null), { toString: null }];
-  await warningsOf(async (warnings) => {
-    const path = policyFile();
-    using policy = watchPolicy(path, {
-      onReload: () => {
-        throw thrown[0];
-      },
-      onError: () => {
-        throw thrown[1];
-      },
-      accounts: {
-        uid: () => {
-          throw thrown[2];
+testFile(
+  "watchPolicy() warns and continues when a callback throws a value without a text",
+  async () => {
+    const thrown: unknown[] = [Symbol("s"), Object.create(null), { toString: null }];
+    await warningsOf(async (warnings) => {
+      const path = policyFile();
+      using policy = watchPolicy(path, {
+        onReload: () => {
+          throw thrown[0];
         },
-        gid: () => undefined,
-      },
+        onError: () => {
+          throw thrown[1];
+        },
+        accounts: {
+          uid: () => {
+            throw thrown[2];
+          },
+          gid: () => undefined,
+        },
+      });
+      assert.equal(policy.reload(), true);
+      await until(() => warnings.length === 1);
+      replace(path, "version: 1\nrules: [{ name: a, when: { user: ada }, allow: true }]\n");
+      assert.equal(policy.reload(), false);
+      await until(() => warnings.length === 2);
+      const what = "something that cannot be printed";
+      assert.equal(policy.error?.message, `Cannot use the policy: ${path}: ${what}`);
+      assert.deepEqual(warnings, [
+        `onReload() of the watch of ${path} failed: Symbol(s)`,
+        `onError() of the watch of ${path} failed: ${what}`,
+      ]);
     });
-    assert.equal(policy.reload(), true);
-    await until(() => warnings.length === 1);
-    replace(path, "version: 1\nrules: [{ name: a, when: { user: ada }, allow: true }]\n");
-    assert.equal(policy.reload(), false);
-    await until(() => warnings.length === 2);
-    const what = "something that cannot be printed";
-    assert.equal(policy.error?.message, `Cannot use the policy: ${path}: ${what}`);
-    assert.deepEqual(warnings, [
-      `onReload() of the watch of ${path} failed: Symbol(s)`,
-      `onError() of the watch of ${path} failed: ${what}`,
-    ]);
-  });
-});
+  },
+);
 
-testFile("without onError a process warning tells the problem, once", async () => {
+testFile("watchPolicy() emits one process warning for a problem without onError", async () => {
   await warningsOf(async (warnings) => {
     const path = policyFile();
     using policy = watchPolicy(path);
@@ -441,7 +460,7 @@ testFile("without onError a process warning tells the problem, once", async () =
   });
 });
 
-testFile("watchPolicy() throws as loadPolicy() does where the file is bad from the start", () => {
+testFile("watchPolicy() throws like loadPolicy() when the file is bad at the start", () => {
   const path = policyFile();
   writeFileSync(path, "version: 2\nrules: []\n");
   const error = {
@@ -453,7 +472,7 @@ testFile("watchPolicy() throws as loadPolicy() does where the file is bad from t
 });
 
 testFile(
-  "reload() takes the file at once, and whatever an `accounts` throws is reported",
+  "reload() reads the file at once, and reports errors of accounts",
   async () => {
     const path = policyFile();
     let admins: number | undefined = 1001;
@@ -470,7 +489,7 @@ testFile(
     admins = 1002;
     assert.equal(watch.policy.reload(), true);
     assert.deepEqual([watch.admitted(), watch.reloads()], ["1002", 1]);
-    // The same text in a file that was touched.
+    // The same text in a file with a new time.
     admins = 1003;
     utimesSync(path, 1, 1);
     await until(() => watch.reloads() === 2);
@@ -484,7 +503,7 @@ testFile(
   },
 );
 
-testFile("a decision is made by one policy", () => {
+testFile("decide() of a watched policy uses one policy for each decision", () => {
   const path = policyFile();
   const both = (uid: number, gid: number) =>
     `version: 1\nrules: [{ name: a, when: { uid: ${uid}, gid: ${gid} }, allow: true }]\n`;
@@ -505,7 +524,7 @@ testFile("a decision is made by one policy", () => {
   assert.equal(reloaded, true);
 });
 
-testFile("a relative path stays what it was", () => {
+testFile("watchPolicy() resolves a relative path once", () => {
   const path = policyFile();
   const before = process.cwd();
   process.chdir(dirname(path));
@@ -522,7 +541,7 @@ testFile("a relative path stays what it was", () => {
 
 testWith(
   [safeFolders, needs.linux],
-  "close() ends the watch, and no descriptor is left",
+  "close() ends the watch, and leaves no descriptor open",
   async () => {
     const path = policyFile();
     const [witness, closed] = [watched(path), watched(path)];
@@ -570,15 +589,15 @@ function program(code: string, flags: readonly string[] = [], before: readonly s
   return execFileSync(command!, args, { encoding: "utf8", timeout: 60_000 });
 }
 
-testFile("a watch keeps no program running", () => {
+testFile("watchPolicy() does not keep the program running", () => {
   const output = program(`
     const policy = watchPolicy(path);
-    await sleep(700); // it has looked
+    await sleep(700); // after some polls
     console.log(policy.decide({ uid: 1001 }).allowed);`);
   assert.equal(output, "true\n");
 });
 
-testFile("policies that were replaced are given back", () => {
+testFile("watchPolicy() releases replaced policies", () => {
   const flags = {
     node: ["--expose-gc"],
     deno: ["--v8-flags=--expose-gc"],
@@ -595,7 +614,7 @@ testFile("policies that were replaced are given back", () => {
     writeFileSync(path, "");
     for (let i = 0; i < 400; i++) policy.reload();
     const left = () => refs.filter((ref) => ref.deref() !== undefined).length;
-    while (left() > 40) { // what is on the stack may stay
+    while (left() > 40) { // some may still be on the stack
       await sleep(10);
       (globalThis as unknown as { gc(): void }).gc();
     }
@@ -607,7 +626,7 @@ testFile("policies that were replaced are given back", () => {
 
 const privateMounts = [safeFolders, needs.root, needs.pidNamespace, needs.native];
 
-testWith(privateMounts, "a reload finds a user who was just added", () => {
+testWith(privateMounts, "reload() finds a user that was just added", () => {
   const passwd = join(safeFolder(), "passwd");
   writeFileSync(passwd, readFileSync("/etc/passwd"));
   const mount = ["-m", "sh", "-c", 'mount --bind "$0" /etc/passwd && exec "$@"', passwd];

@@ -1,4 +1,4 @@
-/** Which descriptor was accepted, found by what the kernel tells: compared with what node:net shows. */
+/** The search for descriptors of accepted connections, compared with those that node:net shows. */
 
 import assert from "node:assert/strict";
 import { closeSync, openSync, renameSync, unlinkSync } from "node:fs";
@@ -21,7 +21,7 @@ import { crowd, visitAs } from "../support/servers.ts";
 const here = [needs.linux, needs.native];
 
 const oneByOne = {
-  name: "a node:net that tells of each connection before it accepts the next, unlike Deno's",
+  name: "a node:net that reports each connection before it accepts the next, unlike Deno's",
   met: runtime !== "deno",
 };
 
@@ -44,7 +44,7 @@ const end = (server: Server) => new Promise((resolve) => server.close(resolve));
 for (const path of ["a path", "an abstract name"]) {
   testWith(
     [...here, needs.cc, oneByOne],
-    `Acceptor finds each connection, at ${path}`,
+    `find() finds each connection, at ${path}`,
     async () => {
       const where = path === "a path" ? freshPath() : `\0${freshPath()}`;
       let [right, wrong] = [0, 0];
@@ -55,7 +55,7 @@ for (const path of ["a path", "an abstract name"]) {
         else wrong++;
         socket.once("close", () => claim.close());
         if (right % 3 === 0) socket.end();
-        // Other descriptors come and go meanwhile, below and above.
+        // Other descriptors open and close meanwhile, below and above.
         if (right % 2 === 0) files.push(openSync("/dev/null", "r"));
         else if (files.length > 0) closeSync(files.splice(right % files.length, 1)[0]!);
       });
@@ -70,30 +70,34 @@ for (const path of ["a path", "an abstract name"]) {
   );
 }
 
-testWith(here, "Acceptor finds what was accepted last, however many are open", async () => {
-  const path = freshPath();
-  const claims: [Socket, FoundSocket][] = [];
-  const server = await listen(path, (socket) => {
-    claims.push([socket, acceptor.find(socket)]);
-  });
-  const acceptor = new DescriptorFinder(path);
-  const clients: Socket[] = [];
-  for (let times = 0; times < 200; times++) {
-    clients.push(await dial(path));
-    // One in the middle ends without a word to the acceptor.
-    if (times % 5 === 4) clients.splice(clients.length >> 1, 1)[0]!.destroy();
-  }
-  await until(() => claims.length === 200);
-  for (const [socket, claim] of claims) {
-    if (!socket.destroyed) assert.equal(claim.fd, fdOf(socket));
-  }
-  const open = claims.filter(([socket]) => !socket.destroyed).map(([, { fd }]) => fd);
-  assert.equal(new Set(open).size, open.length);
-  for (const client of clients) client.destroy();
-  await end(server);
-});
+testWith(
+  here,
+  "find() finds the connection that was accepted last, with any number of open ones",
+  async () => {
+    const path = freshPath();
+    const claims: [Socket, FoundSocket][] = [];
+    const server = await listen(path, (socket) => {
+      claims.push([socket, acceptor.find(socket)]);
+    });
+    const acceptor = new DescriptorFinder(path);
+    const clients: Socket[] = [];
+    for (let times = 0; times < 200; times++) {
+      clients.push(await dial(path));
+      // One in the middle ends, which the finder does not notice.
+      if (times % 5 === 4) clients.splice(clients.length >> 1, 1)[0]!.destroy();
+    }
+    await until(() => claims.length === 200);
+    for (const [socket, claim] of claims) {
+      if (!socket.destroyed) assert.equal(claim.fd, fdOf(socket));
+    }
+    const open = claims.filter(([socket]) => !socket.destroyed).map(([, { fd }]) => fd);
+    assert.equal(new Set(open).size, open.length);
+    for (const client of clients) client.destroy();
+    await end(server);
+  },
+);
 
-testWith(here, "Acceptor takes nothing for new that was there before it", async () => {
+testWith(here, "find() ignores connections that are older than the finder", async () => {
   const path = freshPath();
   const seen: Socket[] = [];
   const server = await listen(path, (socket) => void seen.push(socket));
@@ -111,7 +115,7 @@ testWith(here, "Acceptor takes nothing for new that was there before it", async 
 
 testWith(
   here,
-  "Acceptor does not find connections of other addresses, nor clients' ends",
+  "find() ignores connections of other addresses, and the clients' ends",
   async () => {
     const [path, other] = [freshPath(), freshPath()];
     const server = await listen(path, () => {});
@@ -121,7 +125,7 @@ testWith(
     const client = await dial(other);
     await until(() => count === 1);
     assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
-    // Of a path that begins the same.
+    // A path with the same beginning.
     const longer = await listen(`${path}2`, () => count++);
     const client2 = await dial(`${path}2`);
     await until(() => count === 2);
@@ -142,7 +146,7 @@ const closeDuplicate = (fd: number) => openedSystem().libc.linux!.close(fd);
 
 testWith(
   here,
-  "Acceptor does not find a connection again under a duplicate of its number",
+  "find() ignores duplicates of known connections",
   async () => {
     const path = freshPath();
     const accepted: Socket[] = [];
@@ -152,7 +156,7 @@ testWith(
     await until(() => accepted.length === 1);
     const { fd } = acceptor.find(accepted[0]!);
     assert.equal(fd, fdOf(accepted[0]!));
-    // Where the search looks first, where it looks last, and far above what is in use.
+    // The number that the search tries first, the one that it tries last, and one far above all others.
     const duplicates = [0, 0, 0, 300, 800].map((least) => duplicate(fd, least));
     assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
     const clients = [first];
@@ -160,7 +164,7 @@ testWith(
       clients.push(await dial(path));
       await until(() => accepted.length === times);
       assert.equal(acceptor.find(accepted.at(-1)!).fd, fdOf(accepted.at(-1)!));
-      if (times === 5) accepted[0]!.destroy(); // its duplicates are open still
+      if (times === 5) accepted[0]!.destroy(); // its duplicates are still open
     }
     assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
     assert.throws(() => new DescriptorFinder(path).find({}), { code: "ERR_UCRED_NO_FD" });
@@ -170,7 +174,7 @@ testWith(
   },
 );
 
-testWith(here, "Acceptor remembers no more connections than are open, and some more", async () => {
+testWith(here, "find() remembers a bounded number of closed connections", async () => {
   const path = freshPath();
   let onAccept = (_: Socket) => {};
   const server = await listen(path, (socket) => onAccept(socket));
@@ -183,39 +187,43 @@ testWith(here, "Acceptor remembers no more connections than are open, and some m
     const socket = await accepted;
     const claim = acceptor.find(socket);
     assert.equal(claim.fd, fdOf(socket));
-    copy ??= duplicate(claim.fd, 1500); // of the first, which is open all the while
+    copy ??= duplicate(claim.fd, 1500); // of the first connection, which stays open
     client.destroy();
     socket.destroy();
     claim.close();
     most = Math.max(most, countSeen());
   }
-  assert.ok(most < 2600, `${most}`); // Linux has room for 2048 descriptors then
+  assert.ok(most < 2600, `${most}`); // Linux has a table of 2048 descriptors then
   assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
   closeDuplicate(copy!);
   await end(server);
 });
 
-testWith(here, "Two Acceptors in a thread share what they have seen", async () => {
-  const path = freshPath();
-  const seen: Socket[] = [];
-  const server = await listen(path, (socket) => void seen.push(socket));
-  const [one, two] = [new DescriptorFinder(path), new DescriptorFinder(path)];
-  const client = await dial(path);
-  await until(() => seen.length === 1);
-  assert.equal(one.find(seen[0]!).fd, fdOf(seen[0]!));
-  assert.throws(() => two.find({}), { code: "ERR_UCRED_NO_FD" });
-  client.destroy();
-  await end(server);
-});
+testWith(
+  here,
+  "find() ignores connections that another finder of the thread has found",
+  async () => {
+    const path = freshPath();
+    const seen: Socket[] = [];
+    const server = await listen(path, (socket) => void seen.push(socket));
+    const [one, two] = [new DescriptorFinder(path), new DescriptorFinder(path)];
+    const client = await dial(path);
+    await until(() => seen.length === 1);
+    assert.equal(one.find(seen[0]!).fd, fdOf(seen[0]!));
+    assert.throws(() => two.find({}), { code: "ERR_UCRED_NO_FD" });
+    client.destroy();
+    await end(server);
+  },
+);
 
 testWith(
   here,
-  "Acceptor throws, when two sockets of the process listen at its address",
+  "DescriptorFinder() throws when two sockets of the process listen at its address",
   async () => {
     const path = freshPath();
     const one = await listen(path, () => {});
-    const acceptor = new DescriptorFinder(path); // one is fine
-    renameSync(path, `${path}-moved`); // which does not change what it is bound to
+    const acceptor = new DescriptorFinder(path); // one listener is accepted
+    renameSync(path, `${path}-moved`); // the bound address stays the same
     const two = await listen(path, () => {});
     assert.throws(() => new DescriptorFinder(path), { code: "ERR_UCRED_LISTEN" });
     await end(two);
@@ -227,7 +235,7 @@ testWith(
 
 testWith(
   here,
-  "isBoundHere() tells of listeners and connections, until the last is closed",
+  "isBoundHere() returns true until the last listener and connection are closed",
   async () => {
     for (const path of [freshPath(), `\0${freshPath()}`]) {
       assert.equal(isBoundHere(path), false);
@@ -248,7 +256,7 @@ testWith(
 
 testWith(
   [...here, needs.cc, needs.root],
-  "Two HTTP servers of a process at one path tell each visitor his own identity",
+  "two HTTP servers of a process identify each client when their sockets have had the same path",
   async () => {
     const path = freshPath();
     const start = () =>
@@ -278,62 +286,66 @@ testWith(
   },
 );
 
-testWith(here, "A claim is open only while its very connection is under its number", async () => {
-  const path = freshPath();
-  const claims: FoundSocket[] = [];
-  const sockets: Socket[] = [];
-  const server = await listen(path, (socket) => {
-    sockets.push(socket);
-    claims.push(acceptor.find(socket));
-  });
-  const acceptor = new DescriptorFinder(path);
-  const open = () => openSync("/dev/null", "r");
-  const files = [open()]; // below what is accepted
-  const first = await dial(path);
-  await until(() => claims.length === 1);
-  const { fd } = claims[0]!;
-  assert.equal(claims[0]!.isOpen(), true);
-  first.destroy();
-  await until(() => !claims[0]!.isOpen());
-  // The number is given again: the lowest one that is free to the client's end, and the next to ours.
-  const clients: Socket[] = [];
-  while (claims.at(-1) === claims[0] || claims.at(-1)!.fd !== fd) {
-    assert.ok(clients.length < 100);
-    clients.at(-1)?.destroy();
-    await until(() => claims.at(-1)!.isOpen() === false);
-    do files.push(open()); while (files.at(-1)! < fd);
-    closeSync(files.shift()!);
-    if (files.at(-1) === fd) closeSync(files.pop()!);
-    const count = claims.length;
-    clients.push(await dial(path));
-    await until(() => claims.length > count);
-    files.unshift(open());
-  }
-  for (const file of files) closeSync(file);
-  assert.equal(claims[0]!.isOpen(), false);
-  claims[0]!.shutdown(); // of somebody else now: left alone
-  const holder = claims.findLast((claim) => claim.fd === fd)!;
-  assert.equal(holder.isOpen(), true);
-  assert.equal(sockets[claims.indexOf(holder)]!.destroyed, false);
+testWith(
+  here,
+  "isOpen() of a found socket returns true only while its number refers to its connection",
+  async () => {
+    const path = freshPath();
+    const claims: FoundSocket[] = [];
+    const sockets: Socket[] = [];
+    const server = await listen(path, (socket) => {
+      sockets.push(socket);
+      claims.push(acceptor.find(socket));
+    });
+    const acceptor = new DescriptorFinder(path);
+    const open = () => openSync("/dev/null", "r");
+    const files = [open()]; // below the accepted connections
+    const first = await dial(path);
+    await until(() => claims.length === 1);
+    const { fd } = claims[0]!;
+    assert.equal(claims[0]!.isOpen(), true);
+    first.destroy();
+    await until(() => !claims[0]!.isOpen());
+    // The number is reused: the client's end gets the lowest free one, and our end the next.
+    const clients: Socket[] = [];
+    while (claims.at(-1) === claims[0] || claims.at(-1)!.fd !== fd) {
+      assert.ok(clients.length < 100);
+      clients.at(-1)?.destroy();
+      await until(() => claims.at(-1)!.isOpen() === false);
+      do files.push(open()); while (files.at(-1)! < fd);
+      closeSync(files.shift()!);
+      if (files.at(-1) === fd) closeSync(files.pop()!);
+      const count = claims.length;
+      clients.push(await dial(path));
+      await until(() => claims.length > count);
+      files.unshift(open());
+    }
+    for (const file of files) closeSync(file);
+    assert.equal(claims[0]!.isOpen(), false);
+    claims[0]!.shutdown(); // the number refers to another socket now, which stays open
+    const holder = claims.findLast((claim) => claim.fd === fd)!;
+    assert.equal(holder.isOpen(), true);
+    assert.equal(sockets[claims.indexOf(holder)]!.destroyed, false);
 
-  let closed = 0;
-  holder.once("close", () => closed++);
-  const ended = new Promise((resolve) =>
-    clients[claims.indexOf(holder) - 1]!.once("close", resolve)
-  );
-  holder.shutdown();
-  await ended;
-  holder.close();
-  holder.close();
-  assert.deepEqual([closed, holder.isOpen()], [1, false]);
-  for (const client of clients) client.destroy();
-  await end(server);
-});
+    let closed = 0;
+    holder.once("close", () => closed++);
+    const ended = new Promise((resolve) =>
+      clients[claims.indexOf(holder) - 1]!.once("close", resolve)
+    );
+    holder.shutdown();
+    await ended;
+    holder.close();
+    holder.close();
+    assert.deepEqual([closed, holder.isOpen()], [1, false]);
+    for (const client of clients) client.destroy();
+    await end(server);
+  },
+);
 
-testWith([needs.linux], "Acceptor throws, when the path is too long for one", () => {
+testWith([needs.linux], "DescriptorFinder() throws when the path is too long for a socket", () => {
   assert.throws(() => new DescriptorFinder("x".repeat(109)), RangeError);
 });
 
-test("claimOf() knows nothing of what was not found", () => {
+test("foundSocketOf() returns undefined for a connection that was not found", () => {
   assert.equal(foundSocketOf({}), undefined);
 });

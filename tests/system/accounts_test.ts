@@ -1,4 +1,4 @@
-/** Names of accounts: found, missing, or unknown because the lookup failed; and ids that may be anyone's. */
+/** Names of accounts: found, missing, or unknown after a failed lookup; and ambiguous ids. */
 
 import assert from "node:assert/strict";
 import { UcredError } from "../../core/errors.ts";
@@ -27,18 +27,18 @@ for (const [call, lookUp] of LOOKUPS) {
       ["an account", found("deploy"), "known"],
       ["an account with a long entry", { ...found("deploy"), need: 900_000 }, "known"],
       ["no account", missing, "none"],
-      ["no account, said with ENOENT", { ...missing, result: ENOENT }, "none"],
-      ["no account, said with ESRCH", { ...missing, result: ESRCH }, "none"],
+      ["no account, by ENOENT", { ...missing, result: ENOENT }, "none"],
+      ["no account, by ESRCH", { ...missing, result: ESRCH }, "none"],
       ["a failure", { ...missing, result: EIO }, "unknown"],
       ["a failure with an answer", { ...found("root"), result: EIO }, "unknown"],
       ["an entry that is too long", { ...found("root"), need: 2 ** 25 }, "unknown"],
-      ["too long for ever", { ...found("root"), result: ERANGE }, "unknown"],
+      ["ERANGE for any size", { ...found("root"), result: ERANGE }, "unknown"],
       ["another account", { ...found("root"), size: ACCOUNT_ANSWER.otherId }, "unknown"],
       ["a name elsewhere in memory", { ...found("root"), size: ACCOUNT_ANSWER.outside }, "unknown"],
       ["an empty name", found(""), "unknown"],
     ] as readonly (readonly [string, Partial<Answer>, string])[]
   ) {
-    testWith(here, `${lookUp.name}() is ${state} for ${name}`, () => {
+    testWith(here, `${lookUp.name}() returns ${state} for ${name}`, () => {
       fake.answer({ call, key: 4000000000, ...answer });
       const fact = lookUp(fake.open(), 4000000000);
       assert.equal(fact.state, state);
@@ -53,7 +53,7 @@ for (const [call, lookUp] of LOOKUPS) {
 
   testWith(
     here,
-    `${lookUp.name}() asks once for what is and what is not, and again after a failure`,
+    `${lookUp.name}() caches found and missing accounts, but no failure`,
     () => {
       const system = fake.open();
       fake.answer({ call, key: 1, ...found("daemon") }, { call, key: 2, ...missing });
@@ -80,14 +80,14 @@ const socketOption = (name: number, bytes: Uint8Array): Answer => ({
   bytes,
 });
 
-/** Answers for a peer with these ids, on a Unix connection. */
+/** Returns answers for a peer with these ids, on a Unix connection. */
 const peerWith = (uid: number, gid: number, ...groups: number[]): Answer[] => [
   socketOption(SO_PEERCRED, words(42, uid, gid)),
   socketOption(SO_PEERGROUPS, words(...groups)),
   { call: "getpeername", size: 2, bytes: new Uint8Array(new Uint16Array([1]).buffer) },
 ];
 
-testWith(here, "accountId() takes digits for an id, where no account has that name", () => {
+testWith(here, "accountId() reads digits as an id when no account has that name", () => {
   const id = (name: string, ...answers: Answer[]) => {
     fake.answer(...answers);
     return accountId("user", name, fake.open());
@@ -105,7 +105,7 @@ testWith(here, "accountId() takes digits for an id, where no account has that na
 
 testWith(
   here,
-  "an account of up to 16 MiB is read, and a longer one is an error that says so",
+  "idOf() reads an entry of up to 16 MiB, and throws for a longer one",
   () => {
     const group = (need: number): Answer => ({
       ...{ call: "getgrnam_r", key: 5, need },
@@ -122,7 +122,7 @@ testWith(
   },
 );
 
-testWith(here, "identify() tells a missing account from a failing lookup", () => {
+testWith(here, "identify() distinguishes a missing account from a failing lookup", () => {
   const names = (...answers: Answer[]) => {
     fake.answer(...peerWith(1000, 100), ...answers);
     const peer = identifyFd(fake.open(), 7);
@@ -152,7 +152,7 @@ function valueOf<T>(fact: { readonly state: string; readonly value?: T }): T | u
   return fact.value;
 }
 
-testWith(here, "identify() looks names up only when asked, and once", () => {
+testWith(here, "identify() looks up names on first use, and only once", () => {
   fake.answer(...peerWith(1000, 100, 7), { call: "getpwuid_r", key: 1000, ...found("u") });
   const peer = identifyFd(fake.open(), 7);
   assert.deepEqual([fake.count("getpwuid_r"), fake.count("getgrgid_r")], [0, 0]);
@@ -161,7 +161,7 @@ testWith(here, "identify() looks names up only when asked, and once", () => {
   assert.deepEqual([fake.count("getpwuid_r"), fake.count("getgrgid_r")], [1, 0]);
 });
 
-/** The files in /proc, by what open() and read() are told apart by. */
+/** Returns answers for files in /proc: the fake library distinguishes them by the length of their names. */
 function proc(files: { overflow?: string; map?: string }): Answer[] {
   const read = (path: string, content: string | undefined): Answer[] =>
     content === undefined
@@ -192,12 +192,12 @@ for (
     ["the map is garbage", { overflow: "65534\n", map: "4294967295\n" }, 65534, true],
     ["the map cannot be read", { overflow: "65534\n" }, 65534, true],
     ["nothing can be read", {}, 65534, true],
-    ["nothing can be read, of another id", {}, 65533, false],
+    ["nothing can be read and the id is another one", {}, 65533, false],
     ["the system has another overflow id", { overflow: "99\n", map: "0 1000 1\n" }, 99, true],
     ["the system has another overflow id", { overflow: "99\n", map: "0 1000 1\n" }, 65534, false],
   ] as const
 ) {
-  testWith(here, `isAmbiguous() is ${expected} for ${id} where ${name}`, () => {
+  testWith(here, `isAmbiguous() returns ${expected} for ${id} when ${name}`, () => {
     fake.answer(...proc(files));
     assert.equal(isAmbiguous(fake.open(), "uid", id), expected);
   });
@@ -209,18 +209,18 @@ testWith(here, "isAmbiguous() follows the overflow id that the system sets at ru
   const system = fake.open();
   assert.deepEqual([5, 65534].map((id) => isAmbiguous(system, "uid", id)), [false, true]);
   fake.answer(...proc({ overflow: "5\n", map }));
-  // An id that was read before the change may have been the former one.
+  // An id that was read before the change may have been the previous overflow id.
   assert.deepEqual([5, 65534, 6].map((id) => isAmbiguous(system, "uid", id)), [true, true, false]);
   fake.answer({ call: "open", result: -1, error: EIO });
   assert.deepEqual([5, 65534, 6].map((id) => isAmbiguous(system, "uid", id)), [true, true, false]);
 });
 
-testWith(here, "isAmbiguous() is true for 65534 where no file can be opened", () => {
+testWith(here, "isAmbiguous() returns true for 65534 when no file can be opened", () => {
   fake.answer({ call: "open", result: -1, error: 13 });
   assert.equal(isAmbiguous(fake.open(), "uid", 65534), true);
 });
 
-testWith(here, "isAmbiguous() is false on systems without user namespaces", () => {
+testWith(here, "isAmbiguous() returns false on systems without user namespaces", () => {
   fake.answer();
   assert.equal(isAmbiguous(fake.open("darwin", "arm64"), "uid", 65534), false);
   assert.equal(isAmbiguous(fake.open("freebsd", "x64"), "gid", 65534), false);
@@ -231,39 +231,43 @@ for (const [kind, call] of [["user", "getpwnam_r"], ["group", "getgrnam_r"]] as 
   const ada = (fields: Partial<Answer> = {}) =>
     answer({ bytes: words(4000000000), size: 0, ...fields });
 
-  testWith(here, `idOf() gives the id of a ${kind}, with as much memory as it takes`, () => {
+  testWith(here, `idOf() returns the id of a ${kind}, with growing memory`, () => {
     for (const need of [0, 4000, 1 << 19]) {
       fake.answer(ada({ need }));
       assert.equal(idOf(kind, "ada", fake.open()), 4000000000);
     }
   });
 
-  testWith(here, `idOf() tells no ${kind} of the name from a lookup that fails`, () => {
-    for (const result of [0, 2, 3]) {
-      fake.answer(answer({ result, size: ACCOUNT_ANSWER.missing }));
-      assert.equal(idOf(kind, "ada", fake.open()), undefined);
-    }
-    fake.answer(ada());
-    for (const name of ["", "a\0a"]) assert.equal(idOf(kind, name, fake.open()), undefined);
-    for (
-      const [answer, errno] of [
-        [ada({ result: 5 }), 5],
-        [ada({ result: 13 }), 13],
-        [ada({ need: 1 << 24 }), 34],
-        [ada({ bytes: words(-1) }), undefined],
-      ] as const
-    ) {
-      fake.answer(answer);
-      assert.throws(() => idOf(kind, "ada", fake.open()), (error) => {
-        assert.ok(error instanceof UcredError);
-        assert.deepEqual([error.code, error.errno], ["ERR_UCRED_SYSCALL", errno]);
-        return true;
-      });
-    }
-  });
+  testWith(
+    here,
+    `idOf() returns undefined for a missing ${kind}, and throws when the lookup fails`,
+    () => {
+      for (const result of [0, 2, 3]) {
+        fake.answer(answer({ result, size: ACCOUNT_ANSWER.missing }));
+        assert.equal(idOf(kind, "ada", fake.open()), undefined);
+      }
+      fake.answer(ada());
+      for (const name of ["", "a\0a"]) assert.equal(idOf(kind, name, fake.open()), undefined);
+      for (
+        const [answer, errno] of [
+          [ada({ result: 5 }), 5],
+          [ada({ result: 13 }), 13],
+          [ada({ need: 1 << 24 }), 34],
+          [ada({ bytes: words(-1) }), undefined],
+        ] as const
+      ) {
+        fake.answer(answer);
+        assert.throws(() => idOf(kind, "ada", fake.open()), (error) => {
+          assert.ok(error instanceof UcredError);
+          assert.deepEqual([error.code, error.errno], ["ERR_UCRED_SYSCALL", errno]);
+          return true;
+        });
+      }
+    },
+  );
 }
 
-testWith([], "idOf() knows root, and nobody of a name that nobody has", () => {
+testWith([], "idOf() returns root's ids, and undefined for a name without an account", () => {
   assert.equal(idOf("user", "root"), 0);
   assert.equal(idOf("user", "nobody-of-this-name"), undefined);
   assert.equal(idOf("group", "nobody-of-this-name"), undefined);

@@ -1,4 +1,4 @@
-/** A server on the socket that systemd passed, while a second thread tries to take it, too, and ends. */
+/** A server on a socket of systemd, while a second thread tries to take it, too, and ends. */
 
 import { once } from "node:events";
 import process from "node:process";

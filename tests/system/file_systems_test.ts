@@ -1,4 +1,4 @@
-/** Sockets in folders and on file systems that give a file another mode, owner or list than asked for. */
+/** Sockets on file systems, and in folders, that change the mode, owner or ACL of new files. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -47,7 +47,7 @@ for (
 ) {
   testWith(
     [...asRoot, setfacl],
-    `listen() admits only whom its mode admits, when the folder's default ACL is ${entries}`,
+    `listen() exposes the socket only by its mode when the folder's default ACL is ${entries}`,
     async () => {
       const path = freshPath();
       execFileSync("setfacl", ["-d", "-m", entries, dirname(path)]);
@@ -68,7 +68,7 @@ for (
 
 testWith(
   [...asRoot, setfacl],
-  "listen() refuses folders to which an ACL lets others write",
+  "listen() rejects folders that an ACL makes writable for other users",
   async () => {
     const path = freshPath();
     execFileSync("setfacl", ["-m", "u:1000:rwx", dirname(path)]);
@@ -87,7 +87,7 @@ endAfterEach(() => {
   for (const folder of mounts.splice(0)) execFileSync("umount", ["--lazy", folder]);
 });
 
-/** A folder of a FUSE file system that changes what it is asked for. */
+/** Mounts a FUSE file system that changes modes or owners, and returns its folder. */
 function fuseFolder(...options: string[]): string {
   const [from, to] = [dirname(freshPath()), dirname(freshPath())];
   execFileSync("bindfs", ["-o", "allow_other", ...options, from, to]);
@@ -121,7 +121,7 @@ for (
     ],
   ] as const
 ) {
-  testWith([...asRoot, bindfs], `listen() refuses a file system that ${name}`, async () => {
+  testWith([...asRoot, bindfs], `listen() rejects a file system that ${name}`, async () => {
     const folder = fuseFolder(...options);
     const path = join(folder, "s");
     const before = process.umask(0);
@@ -140,7 +140,7 @@ for (
 
 testWith(
   [...asRoot, bindfs],
-  "listen() serves on a FUSE file system that keeps modes",
+  "listen() succeeds on a FUSE file system that keeps modes",
   async () => {
     const folder = fuseFolder();
     chmodSync(folder, 0o755);

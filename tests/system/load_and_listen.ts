@@ -1,4 +1,4 @@
-/** Loads policy.yaml of a folder, and listens there: prints what comes of each. */
+/** Loads policy.yaml of a folder, and listens there: prints the result of each. */
 
 import { once } from "node:events";
 import { join } from "node:path";

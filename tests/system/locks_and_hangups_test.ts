@@ -1,4 +1,4 @@
-/** Locks of files, and whether a peer has closed its end: what servers ask the kernel beside identity. */
+/** File locks, and hang-ups of peers. */
 
 import assert from "node:assert/strict";
 import { closeSync, mkdirSync, openSync, readdirSync, readlinkSync } from "node:fs";
@@ -12,11 +12,11 @@ import { Child, freshPath } from "../support/peers.ts";
 import { needs, testWith, until } from "../support/suite.ts";
 import { ServerProcess } from "../support/servers.ts";
 
-testWith([needs.linux], "tryLock() gives a lock to one descriptor, until it is closed", () => {
+testWith([needs.linux], "tryLock() grants a lock to one descriptor, until it is closed", () => {
   const file = freshPath("lock");
   const [one, two] = [openSync(file, "w"), openSync(file, "w")];
   assert.equal(tryLock(one), true);
-  assert.equal(tryLock(one), true); // it has it
+  assert.equal(tryLock(one), true); // it has the lock
   assert.equal(tryLock(two), false);
   closeSync(one);
   assert.equal(tryLock(two), true);
@@ -26,11 +26,11 @@ testWith([needs.linux], "tryLock() gives a lock to one descriptor, until it is c
 
 testWith(
   [needs.linux, needs.cc],
-  "tryLock() gives a lock back, when its process is killed",
+  "tryLock() succeeds when the process that had the lock was killed",
   async () => {
     const path = freshPath();
     const server = await ServerProcess.start();
-    // While it starts it has the lock; its folder is then left as it was.
+    // A starting server has the lock; its folder then stays unchanged.
     const script = 'mkdir -m 700 "$0" && exec 9>"$0/lock" && flock 9 && echo locked && sleep 60';
 
     const folder = path.replace(/s$/, ".s.ucred");
@@ -50,9 +50,9 @@ testWith(
 
 testWith(
   [needs.linux],
-  "PrivateFolder.open() closes its descriptors, if another server has the lock",
+  "PrivateFolder.open() closes its descriptors when another server has the lock",
   () => {
-    const path = freshPath().padEnd(105, "s"); // so long that folders are opened
+    const path = freshPath().padEnd(105, "s"); // long, so that folders are opened
     const folder = join(dirname(path), `.${basename(path)}.ucred`);
     mkdirSync(folder, { mode: 0o700 });
     const lock = openSync(join(folder, "lock"), "w");
@@ -65,7 +65,7 @@ testWith(
       try {
         return readlinkSync(`/proc/self/fd/${fd}`);
       } catch {
-        return ""; // it was of readdirSync()
+        return ""; // the descriptor of readdirSync()
       }
     });
     const left = targets.filter((target) => target.startsWith(dirname(path)));
@@ -78,7 +78,7 @@ testWith(
 
 testWith(
   [needs.linux],
-  "isHungUp() tells that the peer has closed, and of nothing less",
+  "isHungUp() returns true only when the peer has closed both directions",
   async () => {
     const path = freshPath();
     let accepted: Socket | undefined;
@@ -91,7 +91,7 @@ testWith(
     assert.equal(isHungUp(accepted!), false);
     client.write("hello");
     assert.equal(isHungUp(accepted!), false);
-    await new Promise<void>((resolve) => client.end(resolve)); // one direction: it still listens
+    await new Promise<void>((resolve) => client.end(resolve)); // half-closed: the client still reads
     assert.equal(isHungUp(accepted!), false);
     client.destroy();
     await until(() => isHungUp(accepted!));

@@ -1,4 +1,4 @@
-/** The walk to a path: which folders and links it passes, and in which order. */
+/** The folders and links of a path, in the order in which the kernel resolves them. */
 
 import assert from "node:assert/strict";
 import { mkdirSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
@@ -8,13 +8,13 @@ import { ownershipOf, pathSteps } from "../../system/path_owners.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { testWith } from "../support/suite.ts";
 
-/** The steps below a folder, as "name", or "name (last)". */
+/** Returns the steps below a folder, as "name", or "name (last)". */
 function stepsBelow(root: string, path: string): string[] {
   return [...pathSteps(path)].filter((step) => step.path.startsWith(`${root}/`))
     .map(({ path, isLast }) => path.slice(root.length + 1) + (isLast ? " (last)" : ""));
 }
 
-testWith([], "pathSteps() passes each folder from / on, and then the file", () => {
+testWith([], "pathSteps() yields each folder from / on, and then the file", () => {
   const root = realpathSync(temporaryFolder());
   mkdirSync(join(root, "a/b"), { recursive: true });
   writeFileSync(join(root, "a/b/file"), "");
@@ -23,7 +23,7 @@ testWith([], "pathSteps() passes each folder from / on, and then the file", () =
   assert.deepEqual(stepsBelow(root, `${root}//a/./b/../b`), ["a", "a/b", "a/b (last)"]);
 });
 
-testWith([], "pathSteps() passes a link, and then every folder on the way to its target", () => {
+testWith([], "pathSteps() yields a link, and then every folder of its target", () => {
   const root = realpathSync(temporaryFolder());
   mkdirSync(join(root, "a/b"), { recursive: true });
   mkdirSync(join(root, "c"));
@@ -46,7 +46,7 @@ testWith([], "pathSteps() resolves .. after a link by the target, as the kernel 
   ]);
 });
 
-testWith([], "pathSteps() ends without a last step, when links form a circle", () => {
+testWith([], "pathSteps() ends without a last step when links form a circle", () => {
   const root = realpathSync(temporaryFolder());
   symlinkSync("circle", join(root, "circle"));
   const steps = [...pathSteps(join(root, "circle"))];
@@ -60,15 +60,19 @@ testWith([], "pathSteps() ends at a file that the path uses as a folder", () => 
   assert.deepEqual(stepsBelow(root, join(root, "file/beyond")), ["file"]);
 });
 
-testWith([], "pathSteps() throws, when a folder on the way does not exist", () => {
+testWith([], "pathSteps() throws when a folder of the path does not exist", () => {
   const root = realpathSync(temporaryFolder());
   assert.throws(() => [...pathSteps(join(root, "missing/file"))], { code: "ENOENT" });
 });
 
-testWith([], "ownershipOf() reports no mode of a link, whose mode means nothing", () => {
-  const root = realpathSync(temporaryFolder());
-  symlinkSync("/", join(root, "link"));
-  const { file } = [...pathSteps(join(root, "link"))].find(({ path }) => path.endsWith("/link"))!;
-  assert.equal(ownershipOf(file).mode, 0);
-  assert.equal(ownershipOf(file).uid, process.getuid!());
-});
+testWith(
+  [],
+  "ownershipOf() returns mode 0 for a link, since the mode of a link has no meaning",
+  () => {
+    const root = realpathSync(temporaryFolder());
+    symlinkSync("/", join(root, "link"));
+    const { file } = [...pathSteps(join(root, "link"))].find(({ path }) => path.endsWith("/link"))!;
+    assert.equal(ownershipOf(file).mode, 0);
+    assert.equal(ownershipOf(file).uid, process.getuid!());
+  },
+);

@@ -1,4 +1,4 @@
-/** Groups with one user: folders and files that umask 002 leaves writable by the group. */
+/** Groups with one user: umask 002 makes files and folders writable by the group. */
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -25,7 +25,7 @@ test("hasOneUser() accepts a group that has only its user", () => {
   assert.equal(ann(passwd("again:x:4321:4321::/home/ann:/bin/sh")), true); // the same uid
 });
 
-test("hasOneUser() refuses a group that somebody else has", () => {
+test("hasOneUser() rejects a group that another user has", () => {
   assert.equal(ann(group("ann:x:4321:bob")), false);
   assert.equal(ann(group("ann:x:4321:ann,bob")), false);
   assert.equal(ann(group("ann:x:4321:ann,nobody-knows")), false);
@@ -40,7 +40,7 @@ test("hasOneUser() refuses a group that somebody else has", () => {
   assert.equal(hasOneUser(FILES, 4999, 4321), false);
 });
 
-test("hasOneUser() refuses every group, where the files may not list all accounts", () => {
+test("hasOneUser() rejects every group when the files may not list all accounts", () => {
   for (
     const nsswitch of [
       "passwd: files sss\ngroup: files",
@@ -114,7 +114,7 @@ const here = [
   mountNamespaces,
 ];
 
-/** Runs load_and_listen.ts as uid 4321 where the system's account files are these. */
+/** Runs load_and_listen.ts as uid 4321 with these account files of the system. */
 function asAnn(folder: string, change: Partial<AccountFiles>): unknown {
   const script = fileURLToPath(new URL("load_and_listen.ts", import.meta.url));
   const command = [

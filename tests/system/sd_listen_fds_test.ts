@@ -1,4 +1,4 @@
-/** Sockets that the service manager passes, by the real systemd-socket-activate, and what it is told. */
+/** Sockets that the real systemd-socket-activate passes, and notifications to the service manager. */
 
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
@@ -23,20 +23,20 @@ interface Answer {
   readonly error?: UcredError;
 }
 
-/** Each kind of server that takes sockets of node:net's kind. */
+/** Each kind of server that accepts a passed socket. */
 const KINDS: { readonly [api: string]: Orders } = {
   "ucred/net": {},
   ...(runtime === "bun" && { "ucred/bun": { bun: true } }),
 };
 
-/** A server that is started when somebody connects; without an answer to its start. */
+/** A server that systemd starts when a client connects. It prints nothing at its start. */
 function activated(orders: Orders, ...options: string[]): ServerProcess {
-  // Deno's cache is in the home folder, where this is not already compiled.
+  // Deno's cache in the home folder may lack these files.
   const prefix = ["systemd-socket-activate", ...options, "-E", "HOME", "-E", "PATH"];
   return new ServerProcess(orders, prefix);
 }
 
-/** A visit as soon as somebody listens. */
+/** Connects as soon as a server listens. */
 async function visitSoon(path: string, ...options: string[]): Promise<string> {
   for (;;) {
     const text = await visit(path, ...options);
@@ -44,7 +44,7 @@ async function visitSoon(path: string, ...options: string[]): Promise<string> {
   }
 }
 
-/** Whether a process listens on anything but Unix sockets. */
+/** Returns whether a process listens on a socket of another family than AF_UNIX. */
 function listensOnTcp(pid: number): boolean {
   const links = readdirSync(`/proc/${pid}/fd`).map((fd) => {
     try {
@@ -63,7 +63,7 @@ function listensOnTcp(pid: number): boolean {
 }
 
 for (const [api, kind] of Object.entries(KINDS)) {
-  testWith(here, `${api} serves on the one socket that it is given`, async () => {
+  testWith(here, `${api} listens on the only socket that systemd passed`, async () => {
     const path = freshPath();
     const server = activated({ ...kind, listen: { systemd: true } }, "-l", path);
     const first = visitSoon(path);
@@ -71,14 +71,14 @@ for (const [api, kind] of Object.entries(KINDS)) {
     assert.equal(await first, `${process.getuid!()}\n`);
     assert.equal(await visit(path), `${process.getuid!()}\n`);
     assert.equal(listensOnTcp(server.child.process.pid!), false);
-    // There is no second one.
+    // There is no second socket.
     const { error } = await server.tell<Answer>({ listen: { systemd: true } });
     assert.equal(error?.code, "ERR_UCRED_NO_FD");
     assert.match(error!.message, /: there is none; available: none$/);
     await server.kill();
   });
 
-  testWith(here, `${api} leaves the service manager's file, when it closes`, async () => {
+  testWith(here, `${api} keeps the service manager's socket file when it closes`, async () => {
     const path = freshPath();
     const server = activated({ ...kind, listen: { systemd: true } }, "-l", path);
     const first = visitSoon(path);
@@ -89,7 +89,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
     await server.kill();
   });
 
-  testWith([...here, needs.root], `${api} refuses others on a socket that is passed`, async () => {
+  testWith([...here, needs.root], `${api} refuses other users on a passed socket`, async () => {
     const path = `\0${freshPath()}`;
     const name = path.replace("\0", "@");
     const server = activated({ ...kind, listen: { systemd: true } }, "-l", name);
@@ -99,7 +99,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
     await server.kill();
   });
 
-  testWith(here, `${api} takes each of several sockets by its name`, async () => {
+  testWith(here, `${api} takes each of several passed sockets by its name`, async () => {
     const paths = [freshPath(), freshPath(), freshPath()] as const;
     const listens = paths.flatMap((path) => ["-l", path]);
     const server = activated(kind, ...listens, "--fdname=one:two:two");
@@ -109,7 +109,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
 
     assert.match((await ask(true)).error!.message, /there are 3; available: "one", "two", "two"$/);
     assert.match((await ask("two")).error!.message, /there are 2 of this name; available: /);
-    // None is inherited by what the server starts, whether it serves there or not.
+    // Programs that the server starts inherit none of the sockets.
     for (const fd of [3, 4, 5]) {
       const info = readFileSync(`/proc/${server.child.process.pid}/fdinfo/${fd}`, "utf8");
       assert.ok(parseInt(/^flags:\s*([0-7]+)$/m.exec(info)![1]!, 8) & 0o2000000, info);
@@ -124,12 +124,12 @@ for (const [api, kind] of Object.entries(KINDS)) {
     );
 
     const left = await Promise.race([second.then(() => "served"), visit(paths[0])]);
-    assert.equal(left, `${process.getuid!()}\n`); // nobody serves the second
+    assert.equal(left, `${process.getuid!()}\n`); // no server accepts on the second
     await server.kill();
     assert.equal(await second, "");
   });
 
-  testWith(here, `${api} never serves TCP, when it is given a TCP socket`, async () => {
+  testWith(here, `${api} fails when the passed socket is TCP`, async () => {
     const port = 20_000 + process.pid % 40_000;
     const server = activated({ ...kind, text: "served" }, "-l", `127.0.0.1:${port}`);
     let received = "";
@@ -154,7 +154,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
       ["a connection", ["--accept"], "", /it does not listen$/],
     ] as const
   ) {
-    testWith(here, `${api} reports, when it is given ${name}`, async () => {
+    testWith(here, `${api} fails when it is given ${name}`, async () => {
       const path = freshPath();
       const server = activated(kind, "-l", path, ...options);
       const visitors = visitSoon(path, ...(visitor === "" ? [] : ["--type", visitor.slice(2)]));
@@ -168,7 +168,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
 
   testWith(
     here,
-    `${api} reports, when nothing is passed, or what is passed is no socket`,
+    `${api} fails when no socket is passed, or the descriptor is not a socket`,
     async () => {
       for (
         const [set, code, message] of [
@@ -192,7 +192,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
   for (const where of ["a path", "an abstract name"]) {
     testWith(
       [...here, needs.peerPidfd],
-      `${api} tells when it is ready and stops, at ${where}`,
+      `${api} notifies the service manager of its start and stop, at ${where}`,
       async () => {
         const path = freshPath();
         const notifyPath = where === "a path" ? freshPath() : `\0${freshPath()}`;
@@ -213,7 +213,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
         await server.tell({ close: {} });
         assert.deepEqual(await told(), ["STOPPING=1", pid]);
 
-        // Who is not asked to tells nothing.
+        // Without the option, no notification is sent.
         await server.tell({ listen: { path } });
         await server.tell({ close: {} });
         await server.tell({ listen: { path, notify: true } });
@@ -223,7 +223,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
     );
   }
 
-  testWith(here, `${api} listens and warns, when it cannot report that it does`, async () => {
+  testWith(here, `${api} listens and warns when it cannot notify the service manager`, async () => {
     for (const notifySocket of ["/nowhere/notify", "relative", "vsock:2:1"]) {
       const path = freshPath();
       const server = await ServerProcess.start(kind, ["env", `NOTIFY_SOCKET=${notifySocket}`]);
@@ -242,13 +242,13 @@ for (const [api, kind] of Object.entries(KINDS)) {
 
   testWith(
     [...here, needs.peerPidfd],
-    `${api} listens at once, and reports it as soon as there is room in the manager's queue`,
+    `${api} listens at once, and retries the notification while the manager's queue is full`,
     async () => {
       const path = freshPath();
       const notifyPath = freshPath();
       using receiver = receive(notifyPath);
       assert.throws(() => {
-        for (;;) notifyAt(openedSystem(), notifyPath, "STATUS=full"); // as a flood of any user's
+        for (;;) notifyAt(openedSystem(), notifyPath, "STATUS=full"); // any user could fill the queue
       }, { errno: 11 });
       const server = await ServerProcess.start(kind, ["env", `NOTIFY_SOCKET=${notifyPath}`]);
       assert.deepEqual(await server.tell<Answer>({ listen: { path, notify: true } }), {
@@ -268,7 +268,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
     },
   );
 
-  testWith(here, `${api} stops all the same, when it cannot tell that it does`, async () => {
+  testWith(here, `${api} closes when it cannot notify the service manager`, async () => {
     const path = freshPath();
     const notifyPath = freshPath();
     const receiver = receive(notifyPath);
@@ -280,16 +280,20 @@ for (const [api, kind] of Object.entries(KINDS)) {
     await server.kill();
   });
 
-  testWith(here, `${api} listens as ever, when nobody wants to be told`, async () => {
-    const path = freshPath();
-    const server = await ServerProcess.start(kind, ["env", "-u", "NOTIFY_SOCKET"]);
-    assert.deepEqual(await server.tell({ listen: { path, notify: true } }), { listening: path });
-    await server.tell({ close: {} });
-    await server.kill();
-  });
+  testWith(
+    here,
+    `${api} listens without a notification when NOTIFY_SOCKET is not set`,
+    async () => {
+      const path = freshPath();
+      const server = await ServerProcess.start(kind, ["env", "-u", "NOTIFY_SOCKET"]);
+      assert.deepEqual(await server.tell({ listen: { path, notify: true } }), { listening: path });
+      await server.tell({ close: {} });
+      await server.kill();
+    },
+  );
 }
 
-testWith(here, "A socket that was taken is not inherited by children", async () => {
+testWith(here, "takeInherited() takes a socket that children do not inherit", async () => {
   const path = freshPath();
   const server = activated({ listen: { systemd: true } }, "-l", path);
   const first = visitSoon(path);
@@ -301,51 +305,59 @@ testWith(here, "A socket that was taken is not inherited by children", async () 
   await server.kill();
 });
 
-testWith(here, "Processes that were passed one socket share its connections", async () => {
-  const path = freshPath();
-  const script = fileURLToPath(new URL("../servers/server.ts", import.meta.url));
-  const orders = JSON.stringify({ policy: "anyone", pid: true, listen: { systemd: true } });
-  // As docs/troubleshooting.md shows: each process is to find its own number in LISTEN_PID.
-  const start = 'LISTEN_PID=$$ exec "$@"';
-  const one = `sh -c '${start}' - "$@" <&9 &`; // they end with our input
-  const both = `exec 9<&0; ${one} ${one} wait`;
-  const child = new Child("systemd-socket-activate", [
-    ...["-l", path, "-E", "HOME", "-E", "PATH", "sh", "-c", both, "-"],
-    ...[...runtimeCommand(), script, orders],
-  ]);
-  const first = visitSoon(path);
-  await child.json();
-  await child.json(); // both listen
-  const pids = new Set([await first]);
-  await until(async () => {
-    for (const pid of await Promise.all(Array.from({ length: 16 }, () => visit(path)))) {
-      pids.add(pid);
-    }
-    return pids.size === 2;
-  });
-  await child.end();
-});
+testWith(
+  here,
+  "takeInherited() lets processes with the same socket share its connections",
+  async () => {
+    const path = freshPath();
+    const script = fileURLToPath(new URL("../servers/server.ts", import.meta.url));
+    const orders = JSON.stringify({ policy: "anyone", pid: true, listen: { systemd: true } });
+    // As docs/troubleshooting.md shows: each process must find its own pid in LISTEN_PID.
+    const start = 'LISTEN_PID=$$ exec "$@"';
+    const one = `sh -c '${start}' - "$@" <&9 &`; // they end with their input
+    const both = `exec 9<&0; ${one} ${one} wait`;
+    const child = new Child("systemd-socket-activate", [
+      ...["-l", path, "-E", "HOME", "-E", "PATH", "sh", "-c", both, "-"],
+      ...[...runtimeCommand(), script, orders],
+    ]);
+    const first = visitSoon(path);
+    await child.json();
+    await child.json(); // both listen
+    const pids = new Set([await first]);
+    await until(async () => {
+      for (const pid of await Promise.all(Array.from({ length: 16 }, () => visit(path)))) {
+        pids.add(pid);
+      }
+      return pids.size === 2;
+    });
+    await child.end();
+  },
+);
 
-testWith(here, "A socket that one thread has taken is refused to the others", async () => {
-  const path = freshPath();
-  const script = fileURLToPath(new URL("activated_threads.ts", import.meta.url));
-  const args = ["-l", path, "-E", "HOME", "-E", "PATH", ...runtimeCommand(), script];
-  const child = new Child("systemd-socket-activate", args);
-  const first = visitSoon(path);
-  assert.deepEqual(await child.json(), { main: "listening" });
-  assert.equal(await first, "main\n");
-  const { code, message } = await child.json<{ code: string; message: string }>();
-  assert.equal(code, "ERR_UCRED_NO_FD");
-  assert.match(message, /: another thread of this process has taken fd 3$/);
-  assert.deepEqual(await child.json(), { worker: "ended" });
-  assert.equal(await visit(path), "main\n");
-  assert.equal(await visit(path), "main\n");
-  await child.end();
-});
+testWith(
+  here,
+  "takeInherited() throws in the other threads when one has taken the socket",
+  async () => {
+    const path = freshPath();
+    const script = fileURLToPath(new URL("activated_threads.ts", import.meta.url));
+    const args = ["-l", path, "-E", "HOME", "-E", "PATH", ...runtimeCommand(), script];
+    const child = new Child("systemd-socket-activate", args);
+    const first = visitSoon(path);
+    assert.deepEqual(await child.json(), { main: "listening" });
+    assert.equal(await first, "main\n");
+    const { code, message } = await child.json<{ code: string; message: string }>();
+    assert.equal(code, "ERR_UCRED_NO_FD");
+    assert.match(message, /: another thread of this process has taken fd 3$/);
+    assert.deepEqual(await child.json(), { worker: "ended" });
+    assert.equal(await visit(path), "main\n");
+    assert.equal(await visit(path), "main\n");
+    await child.end();
+  },
+);
 
 testWith(
   [needs.linux],
-  "takeInherited() takes nothing, when the variables are not in order",
+  "takeInherited() throws when the variables are malformed",
   () => {
     const own = String(process.pid);
     for (
