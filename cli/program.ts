@@ -67,19 +67,19 @@ export function programFor(done: (code: ExitCode) => void): Command {
     );
     return made.showHelpAfterError(`       See ucred ${nameOf(made)} --help`);
   };
-  const json = () => new Option("--json", "print JSON");
+  const json = () => new Option("--json", "print JSON instead of text");
 
   command(program, "inspect", "show who serves a socket, who may connect, and findings")
-    .argument("<socket>", "path, or @name for an abstract socket", socketName)
+    .argument("<socket>", "path, or @name (abstract socket)", socketName)
     .addOption(json())
     .action(async (socket, options) => done(await inspectSocket(socket, options)));
 
   command(program, "listen", "listen at a socket, and show each process that connects")
-    .argument("<socket>", "path, or @name", socketName)
-    .option("--policy <file>", "also show the decision of this policy, with the reason")
-    .option("--action <text>", "action to decide (default: none)")
-    .option("--socket-mode <octal>", "mode of the socket file (default: 0666)", octal)
-    .addOption(json())
+    .argument("<socket>", "path, or @name (abstract socket)", socketName)
+    .option("--policy <file>", "also show the decision of this policy about each process")
+    .option("--action <text>", "decide about this action (default: the connection itself)")
+    .option("--socket-mode <octal>", "set the mode of the socket file (default: 0666)", octal)
+    .option("--json", "print one JSON object per line instead of text")
     .action(async (socket, options: ListenCommandOptions, listener: Command) => {
       if (socket.startsWith("@") && options.socketMode !== undefined) {
         const wrong = "--socket-mode has no effect: an abstract socket has no file";
@@ -121,47 +121,94 @@ function errorText(text: string): string {
 
 function addGuard(command: Command, done: (code: ExitCode) => void): void {
   command
-    .option("--listen <socket>", "socket to listen at: path, or @name", socketName)
-    .option("--systemd [name]", "listen on a socket that systemd passes (socket activation)")
-    .requiredOption("--upstream <socket>", "socket of the upstream server", socketName)
-    .option("--upstream-user <user>", "required user of the upstream server (at listen(2) time)")
+    .optionsGroup("Sockets:")
+    .option(
+      "--listen <socket>",
+      "listen at this path, or @name (abstract socket); required without --systemd",
+      socketName,
+    )
+    .option(
+      "--systemd [name]",
+      "listen on the socket that systemd passes with this FileDescriptorName= " +
+        "(default: the only one)",
+    )
+    .requiredOption(
+      "--upstream <socket>",
+      "forward to the server at this path, or @name; required",
+      socketName,
+    )
+    .option(
+      "--upstream-user <user>",
+      "require that this user (name or uid) called listen(2) on the upstream socket " +
+        "(default: any user)",
+    )
+    .option("--socket-mode <octal>", "set the mode of the socket file (default: 0600)", octal)
+    .option(
+      "--socket-owner <user>",
+      "set the owner (name or uid) of the socket file (default: the guard's user)",
+    )
+    .option(
+      "--socket-group <group>",
+      "set the group (name or gid) of the socket file (default: that of a new file)",
+    )
+    .optionsGroup("Decisions:")
     .addOption(
-      new Option("--mode <mode>", "decide connections (stream) or HTTP requests (http)")
+      new Option(
+        "--mode <mode>",
+        "decide about connections, or about HTTP requests",
+      )
         .choices(["stream", "http"]).default("stream"),
     )
-    .option("--policy <file>", "policy file (default: only root and the guard's own user)")
-    .option("--h2c", "also allow h2c upgrades; requests inside bypass the policy")
     .option(
-      "--keep-header <name...>",
-      "forward headers that are removed by default: X-Forwarded-For, Remote-User, ...",
-      headerNames,
+      "--policy <file>",
+      "decide by this policy (default: allow root and the guard's own user)",
     )
-    .option("--shadow <file>", "candidate policy: decides nothing; differences are logged")
+    .option(
+      "--shadow <file>",
+      "log which decisions this candidate policy would change (default: none)",
+    )
     .option(
       "--allow-unsafe-owner",
-      "accept policy files that other users can write",
+      "accept policy files that other users can change (default: reject them)",
     )
-    .option("--socket-mode <octal>", "mode of the socket file (default: 0600)", octal)
-    .option("--socket-owner <user>", "owner of the socket file")
-    .option("--socket-group <group>", "group of the socket file")
-    .option("--audit <file>", "append audit events to this file as JSON lines (-: stderr)")
-    .option("--audit-denied", "log only denied connections and requests")
+    .optionsGroup("HTTP:")
+    .option(
+      "--keep-header <name...>",
+      "forward these headers of clients, for example X-Forwarded-For (default: remove them)",
+      headerNames,
+    )
+    .option(
+      "--h2c",
+      "forward upgrades to h2c, inside which no request is decided (default: remove them)",
+    )
+    .optionsGroup("Audit log:")
+    .option(
+      "--audit <file>",
+      "append events to this file (-: stderr) as JSON lines (default: no audit log)",
+    )
+    .option("--audit-denied", "log only denied connections and requests (default: all)")
+    .optionsGroup("Limits:")
     .option(
       "--max-connections <n>",
-      `maximum of open connections (default: ${DEFAULT_CONNECTIONS})`,
+      `maximum number of open connections (default: ${DEFAULT_CONNECTIONS})`,
       positive,
     )
     .option(
       "--max-per-user <n>",
-      `maximum of open connections per user (default: ${DEFAULT_CONNECTIONS_PER_USER})`,
+      `maximum number of open connections per user (default: ${DEFAULT_CONNECTIONS_PER_USER})`,
       positive,
     )
     .option(
       "--accept-rate <n>",
-      "maximum of new connections per user and second (default: unlimited)",
+      "maximum number of new connections per user and second (default: unlimited)",
       positive,
     )
-    .option("--drain <seconds>", "time for open connections after SIGTERM", seconds, 10)
+    .option(
+      "--drain <seconds>",
+      "time in seconds that open connections have to end after SIGTERM or SIGINT",
+      seconds,
+      10,
+    )
     .action(async (options: GuardCommandOptions) => {
       const wrong = contradictionIn(options);
       if (wrong !== undefined) command.error(`error: ${wrong}`, { exitCode: 2 });
@@ -208,38 +255,52 @@ function addPolicy(
 ): void {
   const add = (name: string, about: string) =>
     command(parent, name, about)
-      .option("--accounts <file>", "users and groups of another machine (YAML, name: id)")
+      .option(
+        "--accounts <file>",
+        "use the users and groups (name: id) of this YAML file (default: this system's)",
+      )
       .addOption(json());
-  add("check", "check that a server can use these files")
-    .argument("<file...>", "policy files (-: stdin)")
-    .option("--allow-unsafe-owner", "accept files that other users can write")
+  const files = "policy files, - for stdin";
+  const file = "policy file, - for stdin";
+  add("check", "check that a server can use policy files; exit code 1: it cannot")
+    .argument("<file...>", files)
+    .option(
+      "--allow-unsafe-owner",
+      "accept files that other users can change (default: reject them)",
+    )
     .action((files, options) => done(policy.check(files, options)));
-  add("lint", "find mistakes in these files; exit code 1: errors or warnings")
-    .argument("<file...>", "policy files (-: stdin)")
-    .option("--abstract-socket", "the policies are for a socket that containers can reach")
+  add("lint", "find mistakes in policy files; exit code 1: errors or warnings")
+    .argument("<file...>", files)
+    .option(
+      "--abstract-socket",
+      "also find rules that accept root of containers that can connect to an abstract socket",
+    )
     .action((files, options) => done(policy.lint(files, options)));
-  add("test", "run the tests in these files")
-    .argument("<file...>", "policy files (-: stdin)")
+  add("test", "run the tests in policy files; exit code 1: one fails")
+    .argument("<file...>", files)
     .action((files, options) => done(policy.test(files, options)));
   add("explain", "explain the decision about a peer; exit code 1: denied")
-    .argument("<file>", "policy file (-: stdin)")
-    .option("--action <text>", "action that the peer requests")
-    .option("--user <user>", "user of the peer, by name or uid, with the groups of the account")
-    .option("--gid <id>", "gid of the peer, instead of the account's", id)
-    .option("--group <group...>", "groups of the peer, by name or gid, instead of the account's")
+    .argument("<file>", file)
+    .option("--action <text>", "decide about this action (default: the connection itself)")
+    .option("--user <user>", "decide about this user (name or uid) with its groups")
+    .option("--gid <id>", "use this primary group (default: the user's)", id)
+    .option(
+      "--group <group...>",
+      "use these supplementary groups, by name or gid (default: the user's)",
+    )
     .addOption(
-      new Option("--pid <pid>", "use a running process as the peer").argParser(positive)
+      new Option("--pid <pid>", "decide about this running process").argParser(positive)
         .conflicts(["user", "gid", "group", "peer"]),
     )
-    .option("--peer <json>", 'the peer as JSON: {"process":{"unit":"a.service"}}')
+    .option("--peer <json>", 'decide about this peer: {"process":{"unit":"a.service"}}')
     .action((file, options) => done(policy.explain(file, options)));
-  add("who", "list who may do something")
-    .argument("<file>", "policy file (-: stdin)")
-    .option("--action <text>", "action to check; without it, connections as such")
+  add("who", "list the peers that a policy allows")
+    .argument("<file>", file)
+    .option("--action <text>", "list the peers that may do this action (default: connect)")
     .action((file, options) => done(policy.who(file, options)));
   add("diff", "find a decision that an edit changes; exit code 1: there is one")
-    .argument("<before>", "policy file (-: stdin)")
-    .argument("<after>", "policy file (-: stdin)")
+    .argument("<before>", file)
+    .argument("<after>", file)
     .action((before, after, options) => done(policy.diff(before, after, options)));
 }
 
