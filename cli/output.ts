@@ -41,6 +41,11 @@ export function print(line: string): void {
   write(`${line}\n`);
 }
 
+/** Prints untrusted text on stdout, escaped for a terminal. It may have several lines. */
+export function printText(text: string): void {
+  print(text.split("\n").map(printable).join("\n"));
+}
+
 /** Writes text to stdout. */
 export function write(text: string): void {
   try {

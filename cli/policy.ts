@@ -1,4 +1,4 @@
-/** `ucred policy …`: the analyses of policies, for people and for CI. */
+/** `ucred policy …`: checks, tests and queries policy files, as text or JSON. */
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -9,7 +9,8 @@ import type { Peer } from "../core/peer.ts";
 import { equivalent } from "../core/policy/analyze/difference.ts";
 import { lint as lintPolicy } from "../core/policy/analyze/lint.ts";
 import { runTests } from "../core/policy/analyze/run_tests.ts";
-import { who as whoIn, writeWho } from "../core/policy/analyze/who.ts";
+import { who as listWho, writeWho } from "../core/policy/analyze/who.ts";
+import type { Decision } from "../core/policy/decide/decision.ts";
 import { type NameOfId, writeRanges } from "../core/policy/decide/id_ranges.ts";
 import type { PlainPeer } from "../core/policy/decide/subject.ts";
 import { pathText } from "../core/policy/document/problems.ts";
@@ -22,7 +23,7 @@ import { definePolicy } from "../policy/define.ts";
 import { type LoadOptions, loadPolicy } from "../policy/load.ts";
 import { parsePolicy, readData } from "../policy/parse.ts";
 import { accountId, accountName } from "../system/accounts.ts";
-import { parseId } from "./arguments.ts";
+import { ID_RANGE, parseId } from "./arguments.ts";
 import {
   columns,
   type ExitCode,
@@ -31,21 +32,24 @@ import {
   print,
   printable,
   printJson,
+  printText,
   UsageError,
 } from "./output.ts";
 
-/** Options that all of them have. */
+/** Options of all `policy` commands, parsed. */
 export interface PolicyCommandOptions {
   readonly json?: boolean;
   readonly accounts?: string;
 }
 
+/** The result for one file. */
 interface Report {
   readonly code: ExitCode;
+  /** The result of `--json`. */
   readonly data: unknown;
 }
 
-/** `check`: can the files be used? */
+/** `check`: reports whether a server can use the files. */
 export function check(
   files: readonly string[],
   options: PolicyCommandOptions & { readonly allowUnsafeOwner?: boolean },
@@ -61,7 +65,7 @@ export function check(
   });
 }
 
-/** `lint`: what is doubtful in them? */
+/** `lint`: prints the findings in the files. */
 export function lint(
   files: readonly string[],
   { abstractSocket, ...options }: PolicyCommandOptions & { readonly abstractSocket?: boolean },
@@ -83,16 +87,16 @@ export function lint(
   });
 }
 
-/** `test`: do their own tests pass? */
+/** `test`: runs the tests in the files. */
 export function test(files: readonly string[], options: PolicyCommandOptions): ExitCode {
   return each(files, options, (file) => {
     const report = runTests(load(file, options));
-    if (!options.json) print(String(report).split("\n").map(printable).join("\n"));
+    if (!options.json) printText(String(report));
     return { code: report.passed ? 0 : 1, data: report };
   });
 }
 
-/** Who asks, as the command line says. */
+/** Options of `policy explain`, which describe the peer and its request. */
 export interface ExplainOptions extends PolicyCommandOptions {
   readonly action?: string;
   readonly gid?: number;
@@ -102,18 +106,18 @@ export interface ExplainOptions extends PolicyCommandOptions {
   readonly peer?: string;
 }
 
-/** `explain`: what would be decided of a peer, and why? */
+/** `explain`: prints the decision about a peer, rule by rule. */
 export function explain(file: string, options: ExplainOptions): ExitCode {
   const policy = load(file, options);
   const { action } = options;
   const live = options.pid === undefined ? undefined : processOf(options.pid);
   try {
-    const { peer, account } = live === undefined ? plainPeer(options) : { peer: live };
+    const { peer, note } = live === undefined ? plainPeer(options) : { peer: live };
     const explanation = policy.explain(peer, { action });
-    if (options.json) printJson(account === undefined ? explanation : { peer, ...explanation });
+    if (options.json) printJson(note === undefined ? explanation : { peer, ...explanation });
     else {
-      if (account !== undefined) print(printable(account));
-      print(String(explanation).split("\n").map(printable).join("\n"));
+      if (note !== undefined) printText(note);
+      printText(String(explanation));
     }
     return explanation.decision.allowed ? 0 : 1;
   } finally {
@@ -121,11 +125,11 @@ export function explain(file: string, options: ExplainOptions): ExitCode {
   }
 }
 
-/** More than pid_t can number: the kernel would take it for another, or for none of its business. */
-const TOO_MANY = 2 ** 31;
+/** The maximum of pid_t, a signed 32-bit integer. A larger number would wrap around to another process. */
+const MAX_PID = 2 ** 31 - 1;
 
 function processOf(pid: number): Peer {
-  if (pid >= TOO_MANY) throw new UsageError(`There is no process ${pid}`);
+  if (pid > MAX_PID) throw new UsageError(`There is no process ${pid}`);
   try {
     return peerOfPid(pid);
   } catch (error) {
@@ -136,40 +140,41 @@ function processOf(pid: number): Peer {
   }
 }
 
-/** `who`: who may do something? */
+/** `who`: lists the peers that a policy allows. */
 export function who(
   file: string,
   options: PolicyCommandOptions & { readonly action?: string },
 ): ExitCode {
-  const found = whoIn(load(file, options), options.action);
+  const found = listWho(load(file, options), options.action);
   if (options.json) printJson(found);
-  else print(writeWho(found.clauses, namesOf(options)).split("\n").map(printable).join("\n"));
+  else printText(writeWho(found.clauses, namesOf(options)));
   return 0;
 }
 
-/** `diff`: does an edit change any decision? */
+/** `diff`: prints a decision that an edit changes, if there is one. */
 export function diff(before: string, after: string, options: PolicyCommandOptions): ExitCode {
   const found = equivalent(load(before, options), load(after, options));
   if (options.json) printJson(found ?? null);
   else if (found === undefined) print("No decision changes");
   else {
-    const { peer, action, before: was, after: is } = found;
-    const said = (allowed: boolean) => allowed ? paint("green", "allowed") : paint("red", "denied");
-    print(`A decision changes: of ${printable(JSON.stringify(peer))}`);
+    const { peer, action } = found;
+    const verdict = ({ allowed, reason }: Decision) =>
+      `${allowed ? paint("green", "allowed") : paint("red", "denied")}. ${printable(reason)}`;
     const names = accountsIn(peer, options);
-    if (names !== "") print(`(${printable(names)})`);
-    print(action === undefined ? "without an action" : `for ${printable(JSON.stringify(action))}`);
-    const rows = [[before, was], [after, is]] as const;
-    const lines = rows.map(([file, { allowed, reason }]) => [
-      `${titleOf(file)}:`,
-      `${said(allowed)}. ${printable(reason)}`,
-    ]);
-    for (const line of columns(lines)) print(line);
+    const rows = [
+      ["peer:", printable(JSON.stringify(peer))],
+      ...(names === "" ? [] : [["", printable(names)]]),
+      ["action:", action === undefined ? "none" : printable(JSON.stringify(action))],
+      [`${titleOf(before)}:`, verdict(found.before)],
+      [`${titleOf(after)}:`, verdict(found.after)],
+    ];
+    print("A decision changes");
+    for (const line of columns(rows)) print(line);
   }
   return found === undefined ? 0 : 1;
 }
 
-/** Runs for each file, and prints all reports at once where JSON is asked for. */
+/** Runs a command for each file. With `--json`, prints all results as one list. */
 function each(
   files: readonly string[],
   options: PolicyCommandOptions,
@@ -187,7 +192,11 @@ function each(
   return Math.max(...reports.map(({ code }) => code)) as ExitCode;
 }
 
-/** Reports a policy that cannot be used. A file that could not be read is a failure of the command. */
+/**
+ * The report about a policy that cannot be used.
+ *
+ * @param code The exit code for mistakes in the policy. A file that cannot be read always results in 2.
+ */
 function refused(error: unknown, { json }: PolicyCommandOptions, code: 1 | 2): Report {
   if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
   const { message, hint, problems } = error;
@@ -197,10 +206,10 @@ function refused(error: unknown, { json }: PolicyCommandOptions, code: 1 | 2): R
   return { code: isUnread ? 2 : code, data };
 }
 
-/** Reads a policy; "-" is stdin. Its owner does not matter, by default: nobody is let in by it. */
+/** Reads a policy. By default the file may have any owner: the command only reports its decisions. */
 function load(file: string, options: PolicyCommandOptions, allowUnsafeOwner = true): RulePolicy {
   const accounts = accountsOf(options);
-  if (file !== "-") return loadPolicy(file, { ...accounts, allowUnsafeOwner: allowUnsafeOwner });
+  if (file !== "-") return loadPolicy(file, { ...accounts, allowUnsafeOwner });
   const bytes = readStdin();
   let text: string;
   try {
@@ -212,7 +221,7 @@ function load(file: string, options: PolicyCommandOptions, allowUnsafeOwner = tr
     return parsePolicy(text, { ...accounts, file: "stdin" });
   } catch (error) {
     if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
-    const hint = "Fix the policy at the listed places, and run this again";
+    const hint = "Fix the policy at the listed places, and run the command again";
     throw new UcredError("ERR_UCRED_POLICY", error.message, { hint, problems: error.problems });
   }
 }
@@ -222,7 +231,7 @@ const titleOf = (file: string): string => file === "-" ? "stdin" : printable(fil
 let isStdinRead = false;
 
 function readStdin(): Uint8Array {
-  if (isStdinRead) throw new UsageError("- is stdin, which is one policy");
+  if (isStdinRead) throw new UsageError("- may be given once: stdin contains one policy");
   isStdinRead = true;
   try {
     return readFileSync(0);
@@ -231,18 +240,19 @@ function readStdin(): Uint8Array {
   }
 }
 
-/** Accounts of another machine, from a file: `users` and `groups`, each name → id. */
+/** The accounts of `--accounts`, as an option of the policy functions. */
 function accountsOf(options: PolicyCommandOptions): Pick<LoadOptions, "accounts"> {
-  const given = givenAccounts(options);
-  return given === undefined ? {} : { accounts: given };
+  const accounts = fileAccounts(options);
+  return accounts === undefined ? {} : { accounts };
 }
 
-interface GivenAccounts extends Accounts {
-  /** Id → name. */
+/** The accounts in the file of `--accounts`. */
+interface FileAccounts extends Accounts {
+  /** Returns a name of the id; `undefined` if the file has none. */
   nameOf(kind: NamedKind, id: number): string | undefined;
 }
 
-function givenAccounts({ accounts: file }: PolicyCommandOptions): GivenAccounts | undefined {
+function fileAccounts({ accounts: file }: PolicyCommandOptions): FileAccounts | undefined {
   if (file === undefined) return undefined;
   const text = readFileSync(file, "utf8");
   const contents = text.trim() === "" ? { data: {} } : readData(text);
@@ -251,7 +261,7 @@ function givenAccounts({ accounts: file }: PolicyCommandOptions): GivenAccounts 
     throw new UsageError(`${file}:${line}:${column}: ${message}`);
   }
   const { data } = contents;
-  const wrong = new UsageError(`${file}: it has users and groups, and under each name: id`);
+  const wrong = new UsageError(`${file}: it must map users and groups, each from names to ids`);
   const mapOf = (kind: "users" | "groups") => {
     const map = isObject(data) ? data[kind] ?? {} : undefined;
     if (!isObject(map)) throw wrong;
@@ -263,7 +273,7 @@ function givenAccounts({ accounts: file }: PolicyCommandOptions): GivenAccounts 
       if (!Object.hasOwn(map, name)) return undefined;
       const id = map[name];
       if (typeof id === "number" && isId(id)) return id;
-      throw new UsageError(`${file}: ${name} has no id from 0 to 4294967294`);
+      throw new UsageError(`${file}: ${name} must have ${ID_RANGE}`);
     };
   };
   const nameOf = (kind: NamedKind, id: number) =>
@@ -271,21 +281,21 @@ function givenAccounts({ accounts: file }: PolicyCommandOptions): GivenAccounts 
   return { uid: idsIn("users"), gid: idsIn("groups"), nameOf };
 }
 
-/** Each lookup may ask a directory server. */
+/** The maximum of lookups for one output: each may send a request to a directory server. */
 const MAX_LOOKUPS = 1000;
 
-/** Ids → names, each looked up once. */
+/** Returns two functions from an id to its name, for users and for groups. They look up each id once. */
 function namesOf(
   options: PolicyCommandOptions,
 ): { readonly user: NameOfId; readonly group: NameOfId } {
-  const given = givenAccounts(options);
+  const accounts = fileAccounts(options);
   let left = MAX_LOOKUPS;
   const names = (kind: NamedKind): NameOfId => {
     const known = new Map<number, string | undefined>();
     return (id) => {
       if (!known.has(id) && left > 0) {
         left--;
-        known.set(id, given === undefined ? accountName(kind, id) : given.nameOf(kind, id));
+        known.set(id, accounts === undefined ? accountName(kind, id) : accounts.nameOf(kind, id));
       }
       return known.get(id);
     };
@@ -293,29 +303,32 @@ function namesOf(
   return { user: names("user"), group: names("group") };
 }
 
-/** "uid 0 is root, gid 970 is docker": the accounts of a peer's ids that have names. */
+/** The ids of a peer that have names, as text: "uid 0 is root, gid 970 is docker". */
 function accountsIn({ uid, gid, groups = [] }: PlainPeer, options: PolicyCommandOptions): string {
   const { user, group } = namesOf(options);
   const gids = [...new Set([...(gid === undefined ? [] : [gid]), ...groups])];
-  const named = (what: string, id: number, name: string | undefined) =>
-    name === undefined ? [] : [`${what} ${id} is ${name}`];
+  const nameText = (kind: string, id: number, name: string | undefined) =>
+    name === undefined ? [] : [`${kind} ${id} is ${name}`];
   return [
-    ...(uid === undefined ? [] : named("uid", uid, user(uid))),
-    ...gids.flatMap((id) => named("gid", id, group(id))),
+    ...(uid === undefined ? [] : nameText("uid", uid, user(uid))),
+    ...gids.flatMap((id) => nameText("gid", id, group(id))),
   ].join(", ");
 }
 
-/** The peer that the options describe; an account's groups are those of this system, unless they are given. */
+/**
+ * The peer that the options describe. If they do not list its groups, it has those of its account on
+ * this system, and `note` is a line about them.
+ */
 function plainPeer(
   options: ExplainOptions,
-): { readonly peer: PlainPeer; readonly account?: string | undefined } {
+): { readonly peer: PlainPeer; readonly note?: string | undefined } {
   const { gid, user, group = [], peer: text } = options;
   const accounts = accountsOf(options).accounts;
   const idOf = (kind: NamedKind, name: string): number => {
     if (/^[0-9]+$/.test(name)) {
       const id = parseId(name);
       if (id !== undefined) return id;
-      throw new UsageError(`--${kind}: ${name} is no id from 0 to 4294967294`);
+      throw new UsageError(`--${kind}: ${name} is not ${ID_RANGE}`);
     }
     const id = accounts === undefined
       ? accountId(kind, name)
@@ -338,10 +351,12 @@ function plainPeer(
   const found = accounts === undefined && name !== undefined ? groupsOfAccount(name) : undefined;
   if (found === undefined) {
     if (peer.groups !== undefined) return { peer };
-    const why = accounts === undefined ? "there is no such account" : "--accounts has no members";
+    const why = accounts === undefined
+      ? "there is no such account"
+      : "--accounts lists no members of groups";
     return {
       peer,
-      account: `Groups of ${user} are not known (${why}): give them by --gid and --group`,
+      note: `The groups of ${user} are unknown (${why}): set them with --gid and --group`,
     };
   }
   peer.gid ??= found.gid;
@@ -350,18 +365,18 @@ function plainPeer(
   const list = found.groups.map((id) => writeRanges([{ first: id, last: id }], names)).join(", ");
   return {
     peer,
-    account: `${name} has uid ${peer.uid}, gid ${found.gid} and the groups ${list} now; ` +
-      "a process has those of when it logged in",
+    note: `${name} now has uid ${peer.uid}, gid ${found.gid} and the groups ${list}; ` +
+      "processes keep the groups of their login",
   };
 }
 
-/** The primary group, and all groups, of an account now; `undefined` if the system does not know it. */
+/** The primary group and all groups of an account; `undefined` if there is no such account. */
 function groupsOfAccount(
   name: string,
 ): { readonly gid: number; readonly groups: readonly number[] } | undefined {
   let out: string;
   try {
-    // By NSS, as getgrouplist(3): the primary group is the first.
+    // id(1) calls getgrouplist(3), which uses all account sources. The primary group is the first.
     out = execFileSync("id", ["-G", "--", name], {
       encoding: "utf8",
       stdio: ["ignore", "pipe", "ignore"],
@@ -378,19 +393,19 @@ function peerFrom(text: string): PlainPeer {
   try {
     peer = JSON.parse(text);
   } catch (error) {
-    throw new UsageError(`--peer is no JSON: ${(error as Error).message}`);
+    throw new UsageError(`--peer is not JSON: ${(error as Error).message}`);
   }
-  if (!isObject(peer)) throw new UsageError('--peer is an object, {"uid": 1000} for instance');
+  if (!isObject(peer)) throw new UsageError('--peer must be an object such as {"uid": 1000}');
   const { user, group, groups } = peer;
   const isNamed = (Array.isArray(groups) ? groups : []).some((each) => typeof each === "string");
   if (user !== undefined || group !== undefined || isNamed) {
-    throw new UsageError("--peer has ids; give names by --user and --group");
+    throw new UsageError("--peer takes ids only: set names with --user and --group");
   }
   requirePeer(peer);
   return peer;
 }
 
-/** Peers are checked as those of tests in policies are. */
+/** Checks a peer by the rules for peers in the tests of a policy. */
 function requirePeer(peer: { readonly [name: string]: unknown }): void {
   const rules = [{ name: "any", allow: true as const }];
   const test = { peer, expect: { deny: true as const } };

@@ -1,4 +1,4 @@
-/** Tests of `ucred policy`: every analysis, for people and as JSON, and its exit code. */
+/** Tests of `ucred policy`: the text, the JSON and the exit code of each command. */
 
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
@@ -39,7 +39,7 @@ const ACCOUNTS = file("accounts.yaml", "users: { guest: 9, ada: 7 }\ngroups: { s
 const policy = (name: string, ...args: string[]) =>
   ucred(["policy", name, "--accounts", ACCOUNTS, ...args]);
 
-/** Its code, and its data. */
+/** Returns the exit code, and the output of `--json`. */
 // deno-lint-ignore no-explicit-any
 async function data(name: string, ...args: string[]): Promise<[code: number | null, data: any]> {
   const { code, out, err } = await policy(name, "--json", ...args);
@@ -47,11 +47,11 @@ async function data(name: string, ...args: string[]): Promise<[code: number | nu
   return [code, JSON.parse(out)];
 }
 
-test("policy check tells of each file whether it can be used, and where it is wrong", async () => {
+test("policy check reports for each file whether it can be used, with the line of each problem", async () => {
   const { code, out, err } = await policy("check", "--allow-unsafe-owner", GOOD, WRONG);
   assert.deepEqual([code, out], [1, `${GOOD}: ok\n`]);
   assert.match(err, /wrong\.yaml:3:[0-9]+: .*uuid/);
-  assert.match(err, /uid/); // what was meant
+  assert.match(err, /uid/); // the suggestion
   const [jsonCode, [good, wrong]] = await data("check", "--allow-unsafe-owner", GOOD, WRONG);
   assert.equal(jsonCode, 1);
   assert.deepEqual(good, { file: GOOD, result: { ok: true } });
@@ -59,7 +59,7 @@ test("policy check tells of each file whether it can be used, and where it is wr
   assert.match(wrong.result.message, /wrong\.yaml:3:/);
 });
 
-test("policy lint exits with 0 without findings, and with 1 where there are, told with their lines", async () => {
+test("policy lint prints findings with their lines, and exits with 1 if there are any", async () => {
   const { code, out } = await policy("lint", DOUBTFUL);
   assert.equal(code, 1);
   for (const line of out.trimEnd().split("\n")) {
@@ -73,7 +73,7 @@ test("policy lint exits with 0 without findings, and with 1 where there are, tol
   assert.equal(goodCode, 0, JSON.stringify(good));
 });
 
-test("policy lint exits with 0 where there are notes alone", async () => {
+test("policy lint exits with 0 when all findings are notes", async () => {
   const noted = file(
     "noted.yaml",
     "version: 1\nrules: [{ name: a, when: { uid: 1-9 }, allow: x }, { name: b, when: { uid: 5-20 }, allow: z }]\n",
@@ -83,7 +83,7 @@ test("policy lint exits with 0 where there are notes alone", async () => {
   assert.equal(code, 0);
 });
 
-/** Runs with a policy at stdin. */
+/** Runs a policy command with this text on stdin. */
 function withStdin(input: string | Uint8Array, ...args: string[]) {
   const [program, ...start] = command;
   const { status, stdout, stderr } = spawnSync(program!, [...start, "policy", ...args], {
@@ -93,7 +93,7 @@ function withStdin(input: string | Uint8Array, ...args: string[]) {
   return { code: status, out: stdout, err: stderr };
 }
 
-test("policy commands read stdin where the file is -", () => {
+test("policy commands read stdin when the file is -", () => {
   const text = "version: 1\nrules: [{ name: root, when: { uid: 0 }, allow: full }]\n";
   assert.deepEqual(withStdin(text, "check", "-"), { code: 0, out: "stdin: ok\n", err: "" });
   assert.match(withStdin(text, "who", "-").out, /^uid 0/);
@@ -103,7 +103,7 @@ test("policy commands read stdin where the file is -", () => {
   assert.equal(wrong.code, 1);
   assert.match(
     wrong.err,
-    /stdin:2:31: no field "uuid" here; did you mean "uid"\?\n.*run this again/,
+    /stdin:2:31: no field "uuid" here; did you mean "uid"\?\n.*run the command again/,
   );
   const doubtful = withStdin("version: 1\nrules: [{ name: all, allow: full }]\n", "lint", "-");
   assert.deepEqual([doubtful.code, /^stdin:2:\d+: warning: /.test(doubtful.out)], [1, true]);
@@ -169,8 +169,8 @@ test("policy test runs the tests in the file, and exits with 1 if one fails", as
   assert.deepEqual([code, result.passed, result.results.length], [0, true, 3]);
 });
 
-test("policy explain says what is decided of whom, and exits with 1 if that is no", async () => {
-  const cases: readonly (readonly [args: readonly string[], code: number, says: RegExp])[] = [
+test("policy explain prints the decision about a peer, and exits with 1 if it is denied", async () => {
+  const cases: readonly (readonly [args: readonly string[], code: number, output: RegExp])[] = [
     [["--user", "0"], 0, /^Allowed: Rule "root" allows it: full$/m],
     [["--user", "guest"], 1, /^Denied: .*Guests stay outside$/m],
     [["--user", "ada", "--group", "staff", "--action", "GET /x"], 0, /^Allowed: .*readers/m],
@@ -179,21 +179,21 @@ test("policy explain says what is decided of whom, and exits with 1 if that is n
     [["--peer", '{"uid":7,"gid":7,"groups":[]}', "--action", "GET /x"], 1, /would match if/],
     [["--action", "GET /x"], 1, /unknown/],
   ];
-  await Promise.all(cases.map(async ([args, code, says]) => {
+  await Promise.all(cases.map(async ([args, code, output]) => {
     const ran = await policy("explain", GOOD, ...args);
     assert.equal(ran.code, code, args.join(" "));
-    assert.match(ran.out, says, args.join(" "));
+    assert.match(ran.out, output, args.join(" "));
   }));
   const [code, { decision, rules }] = await data("explain", GOOD, "--user", "0");
   assert.deepEqual([code, decision.allowed, decision.rule, rules.length], [0, true, "root", 3]);
 });
 
-/** A user of this system, and the groups of the account. */
-const me = succeedsWith("id", "-un");
-const groups = succeedsWith("id", "-G", "--", me ?? "").split(" ");
-const names = succeedsWith("id", "-Gn", "--", me ?? "").split(" ");
+/** The user that runs the tests, and the ids and names of its groups. Empty without an account. */
+const me = outputOf("id", "-un");
+const groups = outputOf("id", "-G", "--", me).split(" ");
+const names = outputOf("id", "-Gn", "--", me).split(" ");
 
-function succeedsWith(program: string, ...args: string[]): string {
+function outputOf(program: string, ...args: string[]): string {
   try {
     return execFileSync(program, args, { encoding: "utf8" }).trim();
   } catch {
@@ -203,7 +203,7 @@ function succeedsWith(program: string, ...args: string[]): string {
 
 testWith(
   [{ name: "an account for the tests' user", met: me !== "" && groups[0] !== "" }],
-  "policy explain --user takes the groups of the account, and says so; who and diff print names",
+  "policy explain --user uses and prints the groups of the account; who and diff print names",
   async () => {
     const group = names.at(-1)!;
     const path = file(
@@ -211,16 +211,16 @@ testWith(
       `version: 1\nrules: [{ name: in, when: { group: ${JSON.stringify(group)} }, allow: x }]\n`,
     );
     const run = (...args: string[]) => ucred(["policy", ...args]);
-    for (const user of [me, succeedsWith("id", "-u")]) {
+    for (const user of [me, outputOf("id", "-u")]) {
       const { code, out } = await run("explain", path, "--user", user);
       assert.equal(code, 0, out);
       const [first] = out.split("\n");
-      assert.match(first!, new RegExp(`^${me} has uid \\d+, gid ${groups[0]} and the groups `));
+      assert.match(first!, new RegExp(`^${me} now has uid \\d+, gid ${groups[0]} and the groups `));
       assert.ok(first!.includes(`${groups.at(-1)} (${group})`), out);
     }
     const json = JSON.parse((await run("explain", path, "--user", me, "--json")).out);
     assert.deepEqual(json.peer.groups.map(String), groups);
-    // What is given counts instead.
+    // --gid and --group replace the groups of the account.
     const given = await run(
       "explain",
       path,
@@ -234,7 +234,7 @@ testWith(
     assert.equal(given.code, 1);
     const stranger = await run("explain", path, "--user", "4294967");
     assert.equal(stranger.code, 1);
-    assert.match(stranger.out, /^Groups of 4294967 are not known \(there is no such account\)/);
+    assert.match(stranger.out, /^The groups of 4294967 are unknown \(there is no such account\)/);
     const who = await run("who", path);
     assert.ok(who.out.includes(`in group ${groups.at(-1)} (${group})`), who.out);
     const none = file("nobody.yaml", "version: 1\nrules: []\n");
@@ -250,16 +250,16 @@ test("policy who and diff print the names of --accounts", async () => {
     "version: 1\nrules: [{ name: g, when: { uid: 9 }, allow: x }]\n",
   );
   const none = file("none.yaml", "version: 1\nrules: []\n");
-  assert.match((await policy("diff", guests, none)).out, /^\(uid 9 is guest/m);
+  assert.match((await policy("diff", guests, none)).out, /^ +uid 9 is guest/m);
   assert.match(
     (await policy("explain", GOOD, "--user", "ada")).out,
-    /^Groups of ada are not known \(--accounts has no members\): give them by --gid and --group\n/,
+    /^The groups of ada are unknown \(--accounts lists no members of groups\): set them with --gid/,
   );
 });
 
 testWith(
   [needs.linux, needs.root],
-  "policy explain --pid asks about a process that runs",
+  "policy explain --pid explains the decision about a running process",
   async () => {
     const { code, out } = await policy("explain", GOOD, "--pid", `${process.pid}`);
     assert.equal(code, 0);
@@ -267,7 +267,7 @@ testWith(
   },
 );
 
-test("policy who tells who may do something, or that nobody may", async () => {
+test("policy who lists the peers that a policy allows", async () => {
   const [root, readers, nobody] = await Promise.all([
     policy("who", GOOD),
     policy("who", GOOD, "--action", "GET /x"),
@@ -284,7 +284,7 @@ test("policy who tells who may do something, or that nobody may", async () => {
   assert.ok(clauses.length >= 2);
 });
 
-test("policy diff finds a decision that an edit changes, and exits with 1; with 0 if there is none", async () => {
+test("policy diff prints a decision that an edit changes, and exits with 1, or with 0 if there is none", async () => {
   const [same, other] = await Promise.all([
     policy("diff", GOOD, GOOD),
     policy("diff", GOOD, DOUBTFUL),
@@ -293,14 +293,14 @@ test("policy diff finds a decision that an edit changes, and exits with 1; with 
   assert.equal(other.code, 1);
   assert.match(
     other.out,
-    /A decision changes: of \{.*\}\n[\s\S]*good\.yaml: +denied[\s\S]*doubtful\.yaml: +allowed/,
+    /^A decision changes\npeer: +\{.*\}\n[\s\S]*good\.yaml: +denied[\s\S]*doubtful\.yaml: +allowed/,
   );
   const [code, found] = await data("diff", GOOD, DOUBTFUL);
   assert.equal(code, 1);
   assert.notEqual(found.before.allowed, found.after.allowed);
 });
 
-test("names in a policy cannot write to the terminal", async () => {
+test("policy commands escape the names in a policy", async () => {
   const hostile = String.raw`"\e[2J\u202E\aevil\nname"`;
   const rule = `{ name: ${hostile}, when: { exe: ${hostile} }, deny: ${hostile} }`;
   const path = file("hostile.yaml", `version: 1\nrules: [${rule}]\n`);
