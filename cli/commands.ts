@@ -36,7 +36,7 @@ const EXAMPLES: {
   "policy check": [["ucred policy check /etc/app/*.yaml", "check that a server can use them"]],
   "policy lint": [[
     "ucred policy lint policy.yaml",
-    "find rules that never decide, or allow everybody",
+    "find rules that never decide, or that allow every peer",
   ]],
   "policy test": [["ucred policy test policy.yaml", "run the tests in the file"]],
   "policy explain": [

@@ -56,7 +56,7 @@ type PeerSummary = Omit<PeerJSON, "process"> & {
 /** The result of an inspection. */
 interface SocketReport {
   readonly path: string;
-  /** `undefined` for an abstract socket, to which everybody can connect. */
+  /** `undefined` for an abstract socket, which has no mode. */
   readonly file: FileReport | undefined;
   /** From the socket's folder up to "/". */
   readonly folders: readonly FileReport[];
@@ -180,18 +180,18 @@ class Inspection {
   #checkFailure(code: string): boolean {
     const isBusy = code === "EAGAIN" || (code === "ECONNREFUSED" && isBound(this.#path) === true);
     if (code === "ECONNREFUSED" && !isBusy && this.#file === undefined) {
-      const hint = "`ss -xl` lists all names";
-      throw new UsageError(`Nobody listens at ${displayName(this.#path)}; ${hint}`);
+      const name = displayName(this.#path);
+      throw new UsageError(`No server listens at ${name}. Run \`ss -xl\` to list all names`);
     }
     if (isBusy) {
       const message =
-        "It accepts no connection now: its backlog is full, or it is not a stream socket";
+        "The socket accepts no connection now: its backlog is full, or it is not a stream socket";
       this.#find("busy", message);
     } else if (code === "ECONNREFUSED") {
-      this.#find("dead", "Nobody listens: the server has ended and left its socket behind");
+      this.#find("dead", "No server listens: it has ended and left its socket behind");
     } else {
       const message = {
-        EACCES: "You may not connect, so the server is unknown: run this as root",
+        EACCES: "Permission to connect is denied, so the server is unknown: run ucred as root",
         EPROTOTYPE: "It is a datagram or packet socket, not a stream socket: the server is unknown",
       }[code] ?? `Connecting failed with ${code}: the server is unknown`;
       this.#find("unreachable", message);
@@ -216,11 +216,11 @@ class Inspection {
       );
       if (why === undefined) continue;
       const what = isLink ? "link" : "folder";
-      this.#find(what, `The ${what} ${path} ${why}: they can put another socket there`);
+      this.#find(what, `The ${what} ${path} ${why}: others can replace the socket`);
     }
     const folder = this.#folders[0];
     if (folder !== undefined && isSticky({ uid: 0, mode: parseInt(folder.mode, 8) })) {
-      const message = `Everybody can create files in ${folder.path}: while the server is down, ` +
+      const message = `Every user can create files in ${folder.path}: while the server is down, ` +
         "another process can bind its path";
       this.#find("sticky", message);
     }

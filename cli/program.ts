@@ -42,7 +42,7 @@ function withHelp(program: Command, args: readonly string[]): readonly string[] 
     }
     path.push(word);
     const below = at.commands.find((command) => command.name() === word);
-    if (below === undefined) return path; // commander reports the unknown command; "--help" would hide it
+    if (below === undefined) return path; // commander reports the unknown command; "--help" would hide the error
     at = below;
   }
   return wantsHelp ? [...path, "--help"] : args;
@@ -324,7 +324,7 @@ function prepare(): void {
     if (process.listenerCount("SIGTERM") > 0) process.kill(process.pid, "SIGTERM");
     else if (isUnwritten) process.exit(2);
   });
-  process.stderr.on("error", () => {}); // a guard goes on without a reader of its messages
+  process.stderr.on("error", () => {}); // a guard continues without a reader of its messages
   const show = process.listeners("warning");
   process.removeAllListeners("warning").on("warning", (warning) => {
     if (warning.name === "UcredWarning") log(`ucred: ${printable(warning.message)}`);

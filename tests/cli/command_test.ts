@@ -159,7 +159,7 @@ testWith(
       ucred(["listen", join(folder, "s")], how),
     ]);
     assert.match(socket.out, /may connect +root\n/);
-    assert.match(socket.out, /finding +You may not connect/);
+    assert.match(socket.out, /finding +Permission to connect is denied/);
     assert.equal(socket.code, 1);
     assert.match(policy.err, /EACCES/);
     assert.match(deep.err, /secret\/s: permission denied \(EACCES\)/);
@@ -412,7 +412,7 @@ testWith(
       /^no +peer credentials +Cannot call libc: .*--(allow-ffi=|no-experimental-ffi).*Effect: nothing works$/m,
     );
     assert.match(out, /^no +groups +\(same cause\) Effect: rules on groups never match$/m);
-    const inspected = await ucred(["inspect", "@nobody"], { flags });
+    const inspected = await ucred(["inspect", "@none"], { flags });
     assert.equal(inspected.code, 2);
     assert.match(
       inspected.err,

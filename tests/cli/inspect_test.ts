@@ -1,4 +1,4 @@
-/** Tests of `ucred inspect`: sockets of every kind, as root and as anybody. */
+/** Tests of `ucred inspect`: sockets of every kind, as root and as other users. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -126,7 +126,7 @@ testWith(
 
 testWith(
   [...peers, tools.strangers],
-  "inspect tells an unprivileged user that some clients are hidden",
+  "inspect reports to an unprivileged user how many clients are hidden",
   async () => {
     using server = await serve();
     const client = await connectAs(4001, server.path);
@@ -208,7 +208,7 @@ set +e
 "$@" 3>&-`;
 
 const overlay = {
-  name: "leave to mount an overlayfs over two file systems",
+  name: "permission to mount an overlayfs over two file systems",
   met: needs.root.met &&
     succeeds(
       "unshare",
@@ -373,10 +373,10 @@ testWith(
 
 testWith(
   [needs.linux],
-  "inspect exits with 2 when nobody listens at an abstract name",
+  "inspect exits with 2 when no server listens at an abstract name",
   async () => {
-    const { code, err } = await ucred(["inspect", "@ucred-nobody"]);
-    assert.deepEqual([code, /Nobody listens at @ucred-nobody/.test(err)], [2, true]);
+    const { code, err } = await ucred(["inspect", "@ucred-none"]);
+    assert.deepEqual([code, /No server listens at @ucred-none/.test(err)], [2, true]);
   },
 );
 
@@ -451,7 +451,7 @@ testWith(
         text,
       );
       assert.match(text, /connected +none in this network namespace$/m);
-      assert.match(text.replaceAll(/\s+/g, " "), /finding Everybody can create files in \S+/);
+      assert.match(text.replaceAll(/\s+/g, " "), /finding Every user can create files in \S+/);
     }
   },
 );
