@@ -1,4 +1,4 @@
-/** Child processes that print lines of JSON, and that never outlive the demo. */
+/** Child processes that print lines of JSON. They end with the demo. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { delimiter, join } from "node:path";
@@ -6,17 +6,18 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import { setTimeout } from "node:timers/promises";
 
-/** The repository. */
-export const root: string = join(import.meta.dirname, "../..");
+/** The root folder of the repository. */
+const root: string = join(import.meta.dirname, "../..");
 
-// The pinned runtimes come first, also where npm has not put them there.
+// The pinned runtimes are first on PATH, also if the demo was not started by npm.
 const PATH = [join(root, "node_modules/.bin"), process.env["PATH"]].join(delimiter);
 
-const PATIENCE = 15_000; // ms; a start takes a tenth of a second, on a busy machine some seconds
+/** A start takes 0.1 s, and some seconds on a busy machine. */
+const LINE_TIMEOUT_MS = 15_000;
 
 const running = new Set<ChildProcess>();
 
-/** Ends all children at once, stopped ones too. */
+/** Kills all children, also stopped ones. */
 export function killChildren(): void {
   for (const child of running) child.kill("SIGKILL");
 }
@@ -35,7 +36,7 @@ export class Child {
     this.#process = child;
     running.add(child);
     this.#lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-    child.stdin.on("error", () => {}); // it may have ended: its next line, which is missing, tells
+    child.stdin.on("error", () => {}); // it may have ended: line() reports that
     child.stderr.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
     this.#ended = new Promise((resolve) => {
       child.once("error", (error) => resolve(`cannot start: ${error.message}`));
@@ -44,13 +45,15 @@ export class Child {
     this.#ended.finally(() => running.delete(child));
   }
 
-  /** The next line that it prints. */
+  /** Returns the next line of its output, parsed. */
   async line<T>(): Promise<T> {
     const next = await Promise.race([
       this.#lines.next(),
-      setTimeout(PATIENCE, undefined, { ref: false }),
+      setTimeout(LINE_TIMEOUT_MS, undefined, { ref: false }),
     ]);
-    if (next === undefined) throw new Error(`${this.#name} has not answered in ${PATIENCE} ms`);
+    if (next === undefined) {
+      throw new Error(`${this.#name} has printed nothing for ${LINE_TIMEOUT_MS} ms`);
+    }
     if (next.done) {
       throw new Error(`${this.#name} ${await this.#ended}\n${this.#errors.trim()}`.trim());
     }
@@ -61,7 +64,7 @@ export class Child {
     }
   }
 
-  /** Lets it go on from where it waits for its input. */
+  /** Sends an empty line, for which it waits. */
   wake(): void {
     this.#process.stdin!.write("\n");
   }
@@ -70,7 +73,7 @@ export class Child {
     this.#process.kill(name);
   }
 
-  /** Ends its input, upon which it ends. */
+  /** Closes its stdin, which ends it, and waits for the end. */
   async end(): Promise<void> {
     this.#process.stdin!.end();
     await this.#ended;

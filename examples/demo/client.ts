@@ -1,11 +1,11 @@
 /**
- * A process that connects, sends nothing, and tells the demo who it is, so that what the server was
- * told can be compared.
+ * A client that connects, sends nothing, and prints its own ids. The demo compares them with what the
+ * kernel reported to the server.
  *
- * It starts as the demo's user and changes user itself, once everything is loaded: the new user need
- * not be able to read these files.
+ * The process starts as the demo's user, loads everything, and then changes its user: the new user
+ * may have no permission to read these files.
  *
- * Usage: client.ts [--become JSON [--late]] SOCKET. Waits for a line before it connects.
+ * Usage: client.ts [--become JSON [--late]] SOCKET. It waits for a line on stdin before it connects.
  */
 
 import { once } from "node:events";
@@ -22,23 +22,23 @@ export interface Identity {
   readonly groups: readonly number[];
 }
 
-/** What the client prints first: it waits, or it could not become who it is to be. */
+/** The first line of output: the client is ready, or it could not change its user. */
 export interface Ready {
-  readonly impossible?: string;
+  readonly error?: string;
 }
 
-/** What it prints once it is connected. */
-export interface Said {
+/** The line of output after connect(2). */
+export interface ClientReport {
   readonly pid: number;
-  /** Who it was when it connected. */
-  readonly then: Identity;
-  /** Who it is now: somebody else, with `--late`. */
+  /** The ids at the time of connect(2). */
+  readonly atConnect: Identity;
+  /** The ids after it. They differ with `--late`. */
   readonly now: Identity;
 }
 
-/** What it prints last: the server's answer. */
-export interface Answer {
-  readonly answer: string;
+/** The last line of output. */
+export interface Received {
+  readonly response: string;
 }
 
 function self(): Identity {
@@ -50,10 +50,10 @@ function self(): Identity {
 function become({ uid, gid, groups }: Identity): void {
   process.setgroups!([...groups]);
   process.setgid!(gid);
-  process.setuid!(uid); // last, since only root may do the others
+  process.setuid!(uid); // last, because only root may change groups and gid
 }
 
-function print(line: Ready | Said | Answer): void {
+function print(line: Ready | ClientReport | Received): void {
   console.log(JSON.stringify(line));
 }
 
@@ -67,15 +67,15 @@ process.stdin.on("end", () => process.exit());
 try {
   if (other && !values.late) become(other);
 } catch (error) {
-  print({ impossible: String(error) }); // a container's root may lack the right, or the id
+  print({ error: String(error) }); // root in a container may lack the capability, or the id
   process.exit();
 }
 print({});
 await once(process.stdin, "data");
 
-const then = self();
+const atConnect = self();
 const socket = connect({ path });
 await once(socket, "connect");
 if (other && values.late) become(other);
-print({ pid: process.pid, then, now: self() });
-print({ answer: (await text(socket)).trim() });
+print({ pid: process.pid, atConnect, now: self() });
+print({ response: (await text(socket)).trim() });

@@ -1,6 +1,6 @@
 /**
- * `npm run demo`: on each runtime in turn, a server on a Unix socket is told by the kernel who
- * connects; the demo starts those who connect, prints what the server was told, and checks it.
+ * `npm run demo`: starts a server on a Unix socket on each runtime, and clients of several users. It
+ * prints what the kernel reported to the server about each client, and checks it.
  */
 
 import {
@@ -19,24 +19,24 @@ import { isDeepStrictEqual, parseArgs, styleText } from "node:util";
 import { abiOf } from "../../ffi/abi.ts";
 import type { PeerJSON } from "../../mod.ts";
 import { Child, killChildren } from "./children.ts";
-import type { Answer, Ready, Said } from "./client.ts";
-import { type Account, nameOf, type Scene, scenes, type Visitor } from "./scenes.ts";
+import type { ClientReport, Ready, Received } from "./client.ts";
+import { type Account, type Client, nameOf, type Scenario, scenarios } from "./scenarios.ts";
 import { table } from "./table.ts";
 
 const HELP = `Usage: npm run demo [-- OPTION...]
 
-Shows who connects to a Unix socket, as the kernel tells the server, on Deno, Bun and Node.
-As root, processes of several users connect; otherwise your own.
+Starts a server on Deno, Bun and Node, connects to it, and prints what the kernel reported about each
+client. As root, the clients are processes of several users; otherwise all are your own.
 
-  --runtime NAME  deno, bun or node; may be given again (default: all three)
-  --json          print everything as one JSON document
-  --help          show this text
+  --runtime NAME  run on deno, bun or node; may be repeated (default: all three)
+  --json          print one JSON document instead of text
+  --help          print this text
 
-Exit code: 0 if every runtime answered and every answer was true, 1 if not, 2 for wrong options.
+Exit code: 0 if all reports are correct, 1 if not, 2 for wrong options.
 `;
 
-/** What server.ts prints of a connection. */
-interface Seen {
+/** The line that server.ts prints for a connection. */
+interface ServerReport {
   readonly peer: PeerJSON;
   readonly allowed: boolean;
   readonly reason?: string;
@@ -44,83 +44,89 @@ interface Seen {
 }
 
 /** A row of the table. */
-interface Connection extends Seen {
-  readonly visitor: string;
-  readonly said: Said;
-  /** The program that the process runs, where that can be read. */
+interface Connection extends ServerReport {
+  readonly title: string;
+  readonly client: ClientReport;
+  /** The program of the client process, if it can be read. */
   readonly exe?: string;
-  /** What of the server's answer is not so. */
-  readonly wrong: readonly string[];
+  /** The differences between the reports of server and client. */
+  readonly mismatches: readonly string[];
 }
 
-/** What happened on one runtime. */
+/** The result on one runtime. */
 interface Report {
   readonly runtime: string;
   version?: string;
   error?: string;
   readonly connections: Connection[];
-  /** Visitors who could not be, and why. */
-  readonly leftOut: string[];
+  /** Clients that could not be started, with the reasons. */
+  readonly skipped: string[];
 }
 
 const RUNTIMES = { deno: "Deno", bun: "Bun", node: "Node" } as const;
 type Runtime = keyof typeof RUNTIMES;
 
-const server = join(import.meta.dirname, "server.ts");
-const client = join(import.meta.dirname, "client.ts");
+const serverScript = join(import.meta.dirname, "server.ts");
+const clientScript = join(import.meta.dirname, "client.ts");
 
-/** Starts server.ts on `runtime`, with as few permissions as a server of this kind needs. */
+/** The command that starts server.ts, on Deno with only the permissions that it needs. */
 function serverCommand(runtime: Runtime, path: string): [string, ...string[]] {
-  if (runtime === "bun") return ["bun", server];
-  if (runtime === "node") return ["node", "--disable-warning=ExperimentalWarning", server];
+  if (runtime === "bun") return ["bun", serverScript];
+  if (runtime === "node") return ["node", "--disable-warning=ExperimentalWarning", serverScript];
   const libraries = abiOf(process.platform, process.arch)?.libraryPaths ?? [];
-  // On macOS the C library is no file on disk.
+  // On macOS the C library is not a file on disk.
   const library = libraries.find((path) => existsSync(path)) ?? libraries[0];
   const socket = [`--allow-net=unix:${path}`, `--allow-read=${path}`, `--allow-write=${path}`];
-  return ["deno", "run", "--no-prompt", `--allow-ffi=${library}`, ...socket, server];
+  return ["deno", "run", "--no-prompt", `--allow-ffi=${library}`, ...socket, serverScript];
 }
 
-/** Starts a server and its visitors, and brings them together one by one. */
-async function play(runtime: Runtime, scene: Scene, path: string, report: Report): Promise<void> {
+/** Runs a server and its clients. They connect one after the other. */
+async function run(
+  runtime: Runtime,
+  { allowed, clients }: Scenario,
+  path: string,
+  report: Report,
+): Promise<void> {
   const command = serverCommand(runtime, path);
-  const host = new Child(RUNTIMES[runtime], [...command, path, `${scene.allowed.uid}`]);
-  const visits = scene.visitors.map((visitor) => {
-    const become = visitor.become ? ["--become", JSON.stringify(visitor.become)] : [];
-    const late = visitor.late ? ["--late"] : [];
-    return { visitor, guest: new Child("The client", ["node", client, ...become, ...late, path]) };
+  const server = new Child(RUNTIMES[runtime], [...command, path, `${allowed.uid}`]);
+  const started = clients.map((client) => {
+    const become = client.become ? ["--become", JSON.stringify(client.become)] : [];
+    const late = client.late ? ["--late"] : [];
+    const command = ["node", clientScript, ...become, ...late, path] as const;
+    return { client, child: new Child("The client", command) };
   });
-  report.version = (await host.line<{ version: string }>()).version;
+  report.version = (await server.line<{ version: string }>()).version;
 
-  const impossible = new Map<Account | undefined, string>();
-  for (const { visitor, guest } of visits) {
-    const { impossible: reason } = await guest.line<Ready>();
-    if (reason !== undefined) impossible.set(visitor.become, reason);
-    const why = impossible.get(visitor.become);
+  const errors = new Map<Account | undefined, string>();
+  for (const { client, child } of started) {
+    const { error } = await child.line<Ready>();
+    if (error !== undefined) errors.set(client.become, error);
+    const why = errors.get(client.become);
     if (why !== undefined) {
-      report.leftOut.push(`${visitor.title}: ${why}`);
+      report.skipped.push(`${client.title}: ${why}`);
       continue;
     }
-    // Hold the server, so that the visitor has certainly changed before it is looked at: the kernel
-    // accepts the connection all the same.
-    if (visitor.late) host.signal("SIGSTOP");
-    guest.wake();
-    const said = await guest.line<Said>();
-    if (visitor.late) host.signal("SIGCONT");
-    const seen = await host.line<Seen>();
-    if (seen.error !== undefined) throw new Error(seen.error);
-    const { answer } = await guest.line<Answer>();
+    // A stopped server cannot identify the client before it has changed its user. The kernel
+    // completes the connection without the server.
+    if (client.late) server.signal("SIGSTOP");
+    child.wake();
+    const clientReport = await child.line<ClientReport>();
+    if (client.late) server.signal("SIGCONT");
+    const serverReport = await server.line<ServerReport>();
+    if (serverReport.error !== undefined) throw new Error(serverReport.error);
+    const { response } = await child.line<Received>();
     report.connections.push({
-      visitor: visitor.title,
-      said,
-      ...seen,
-      ...exeOf(said.pid),
-      wrong: falsehoods(seen, answer, said, visitor, scene.allowed),
+      title: client.title,
+      client: clientReport,
+      ...serverReport,
+      ...exeOf(clientReport.pid),
+      mismatches: mismatches(serverReport, response, clientReport, client, allowed),
     });
   }
-  await Promise.all([host, ...visits.map(({ guest }) => guest)].map((child) => child.end()));
+  await Promise.all([server, ...started.map(({ child }) => child)].map((child) => child.end()));
 }
 
-/** Read here, not in the server, which then needs no permission for /proc. macOS has none. */
+/** Reads the link here, so that the server needs no permission for /proc. macOS has no /proc. */
 function exeOf(pid: number): { exe?: string } {
   try {
     return { exe: readlinkSync(`/proc/${pid}/exe`) };
@@ -129,39 +135,42 @@ function exeOf(pid: number): { exe?: string } {
   }
 }
 
-/** Compares what the server was told, and did, with what the visitor says and should have met. */
-function falsehoods(
-  { peer, allowed }: Seen,
-  answer: string,
-  { pid, then }: Said,
-  { account }: Visitor,
-  host: Account,
+/** Compares the server's report and decision with the client's report and the expected decision. */
+function mismatches(
+  { peer, allowed }: ServerReport,
+  response: string,
+  { pid, atConnect }: ClientReport,
+  { account }: Client,
+  allowedUser: Account,
 ): readonly string[] {
-  const isProven = !peer.ambiguous?.includes("uid");
-  const isAllowed = isProven && (then.uid === 0 || then.uid === host.uid);
-  const claims: [what: string, told: unknown, so: unknown][] = [
+  const isCertain = !peer.ambiguous?.includes("uid");
+  const isAllowed = isCertain && (atConnect.uid === 0 || atConnect.uid === allowedUser.uid);
+  const claims: [what: string, found: unknown, expected: unknown][] = [
     ["pid", peer.pid, pid],
-    ["uid", peer.uid, then.uid],
+    ["uid", peer.uid, atConnect.uid],
     ["uid", peer.uid, account.uid],
-    ["gid", peer.gid, then.gid],
-    ["user", peer.user, isProven ? account.name : undefined],
+    ["gid", peer.gid, atConnect.gid],
+    ["user", peer.user, isCertain ? account.name : undefined],
     ["decision", allowed, isAllowed],
-    ["answer", answer, isAllowed ? "welcome" : "no"],
+    ["response", response, isAllowed ? "welcome" : "no"],
   ];
   if (process.platform === "darwin") {
-    // The kernel keeps 16 groups; getgroups(2) tells more, asking the directory.
-    const strange = peer.groups?.filter((gid) => !then.groups.includes(gid)) ?? [];
-    claims.push(["groups not its own", strange, []]);
-  } else claims.push(["groups", peer.groups, then.groups], ["groups", peer.groups, account.groups]);
-  return claims.filter(([, told, so]) => !isDeepStrictEqual(told, so))
-    .map(([what, told, so]) => `${what}: ${show(told)}, but it is ${show(so)}`);
+    // The kernel keeps 16 groups. getgroups(2) returns more, from the directory service.
+    const unknown = peer.groups?.filter((gid) => !atConnect.groups.includes(gid)) ?? [];
+    claims.push(["groups that the client lacks", unknown, []]);
+  } else {
+    claims.push(["groups", peer.groups, atConnect.groups]);
+    claims.push(["groups", peer.groups, account.groups]);
+  }
+  return claims.filter(([, found, expected]) => !isDeepStrictEqual(found, expected))
+    .map(([what, found, expected]) => `${what}: ${show(found)}, expected ${show(expected)}`);
 }
 
 function show(value: unknown): string {
   return value === undefined ? "none" : JSON.stringify(value);
 }
 
-/** A new folder that everyone may enter: as root, users other than our own are to get through. */
+/** Creates a folder that every user can enter: root's demo has clients of other users. */
 function socketFolder(): string {
   const isOpen = (path: string): boolean =>
     (statSync(path).mode & 0o001) !== 0 && (path === "/" || isOpen(dirname(path)));
@@ -173,21 +182,21 @@ function socketFolder(): string {
   return folder;
 }
 
-function introduce(list: readonly Scene[]): string {
-  const count = list.reduce((sum, { visitors }) => sum + visitors.length, 0);
+function introduction(list: readonly Scenario[]): string {
+  const count = list.reduce((sum, { clients }) => sum + clients.length, 0);
   const [first, second] = list.map(({ allowed }) => `root and ${nameOf(allowed)}`);
   const rules = second === undefined
-    ? `the server lets in ${first}, nobody else.`
-    : `one server lets in ${first}, another ${second}.\nStart this as root to see processes of other users.`;
-  return `${count} processes connect to a Unix socket. They send no name, no password, no token: ucred asks the
-kernel who each one is, and ${rules}\n`;
+    ? `The server accepts ${first}.`
+    : `One server accepts ${first}, the other ${second}.\nRun the demo as root to see clients of other users.`;
+  return `${count} processes connect to a Unix socket. They send no name, no password and no token.
+ucred asks the kernel for the credentials of each. ${rules}\n`;
 }
 
-function describe({ runtime, version, error, connections, leftOut }: Report): string {
-  const rows = connections.map(({ visitor, peer, exe, reason }) => {
+function describe({ runtime, version, error, connections, skipped }: Report): string {
+  const rows = connections.map(({ title, peer, exe, reason }) => {
     const { uid, pid, user, groups, groupNames } = peer;
     return [
-      visitor,
+      title,
       `${pid ?? "?"}`,
       user === undefined ? `${uid}` : `${user} (${uid})`,
       groups?.map((gid, index) => groupNames?.[index] ?? gid).join(" ") ?? "?",
@@ -195,20 +204,20 @@ function describe({ runtime, version, error, connections, leftOut }: Report): st
       exe ?? "-",
     ];
   });
-  const head = ["who connects", "pid", "user (uid)", "groups", "let in?", "program"];
+  const head = ["client", "pid", "user (uid)", "groups", "accepted?", "program"];
   const lines = table([head, ...rows], (cell, y, x) => {
     if (y === 0) return styleText("bold", cell);
     if (x === 4) return styleText(connections[y - 1]!.allowed ? "green" : "red", cell);
     return x === 5 ? styleText("dim", cell) : cell;
   });
-  const wrong = connections.flatMap(({ visitor, wrong }) =>
-    wrong.map((claim) => styleText("red", `  FALSE of "${visitor}": ${claim}`))
+  const wrong = connections.flatMap(({ title, mismatches }) =>
+    mismatches.map((mismatch) => styleText("red", `  WRONG for "${title}": ${mismatch}`))
   );
   return [
     styleText(["bold", "cyan"], `${runtime} ${version ?? ""}`.trim()),
     ...(rows.length > 0 ? [lines] : []),
     ...wrong,
-    ...leftOut.map((why) => `  Left out: ${why}`),
+    ...skipped.map((why) => `  Skipped: ${why}`),
     ...(error === undefined
       ? []
       : [styleText("red", `  FAILED: ${error.replaceAll("\n", "\n  ")}`)]),
@@ -216,25 +225,24 @@ function describe({ runtime, version, error, connections, leftOut }: Report): st
   ].join("\n");
 }
 
-function isTrue({ error, connections }: Report): boolean {
+function isCorrect({ error, connections }: Report): boolean {
   return error === undefined && connections.length > 0 &&
-    connections.every(({ wrong }) => wrong.length === 0);
+    connections.every(({ mismatches }) => mismatches.length === 0);
 }
 
-function summarize(reports: readonly Report[]): string {
+function summary(reports: readonly Report[]): string {
   const connections = reports.flatMap(({ connections }) => connections);
-  const right = connections.filter(({ wrong }) => wrong.length === 0).length;
+  const correct = connections.filter(({ mismatches }) => mismatches.length === 0).length;
   const failed = reports.filter(({ error }) => error !== undefined).map(({ runtime }) => runtime);
-  const note = connections.some(({ said }) => said.then.uid !== said.now.uid)
-    ? "* Connected as root, then changed user before the server looked: the kernel tells who connected.\n\n"
+  const note = connections.some(({ client }) => client.atConnect.uid !== client.now.uid)
+    ? "* This process connected as root and then changed its user. The kernel reports the user that connected.\n\n"
     : "";
-  const result =
-    `${right} of ${connections.length} answers are what the processes say of themselves` +
+  const result = `${correct} of ${connections.length} reports match the client's own ids` +
     (failed.length > 0 ? `; ${failed.join(" and ")} failed.` : ".");
-  return note + styleText(reports.every(isTrue) ? "green" : "red", result);
+  return note + styleText(reports.every(isCorrect) ? "green" : "red", result);
 }
 
-/** Reads the command line. What is wrong with it is told, and ends the program. */
+/** Parses the command line. Prints the help and ends the program if it is wrong. */
 function options(): { json: boolean; runtimes: readonly Runtime[] } {
   const all = Object.keys(RUNTIMES) as Runtime[];
   try {
@@ -260,20 +268,20 @@ function options(): { json: boolean; runtimes: readonly Runtime[] } {
 
 const { json, runtimes } = options();
 process.on("exit", killChildren);
-process.stdout.on("error", () => process.exit(1)); // a pager was closed before the end
+process.stdout.on("error", () => process.exit(1)); // the reader, for example a pager, was closed
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   process.once(signal, () => process.exit(128 + constants.signals[signal]));
 }
 const folder = socketFolder();
-const list = scenes();
-if (!json) console.log(introduce(list));
+const list = scenarios();
+if (!json) console.log(introduction(list));
 
 const reports: Report[] = [];
 for (const runtime of runtimes) {
-  const report: Report = { runtime: RUNTIMES[runtime], connections: [], leftOut: [] };
+  const report: Report = { runtime: RUNTIMES[runtime], connections: [], skipped: [] };
   try {
-    for (const [index, scene] of list.entries()) {
-      await play(runtime, scene, join(folder, `${runtime}${index}`), report);
+    for (const [index, scenario] of list.entries()) {
+      await run(runtime, scenario, join(folder, `${runtime}${index}`), report);
     }
   } catch (error) {
     report.error = error instanceof Error ? error.message : String(error);
@@ -282,6 +290,6 @@ for (const runtime of runtimes) {
   reports.push(report);
   if (!json) console.log(describe(report));
 }
-const ok = reports.every(isTrue);
-console.log(json ? JSON.stringify({ ok, runtimes: reports }, undefined, 2) : summarize(reports));
+const ok = reports.every(isCorrect);
+console.log(json ? JSON.stringify({ ok, runtimes: reports }, undefined, 2) : summary(reports));
 process.exitCode = ok ? 0 : 1;

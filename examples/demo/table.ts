@@ -1,19 +1,25 @@
-/** Lays out a head and rows in columns, the last of which holds paths. */
+/** Text tables. The last column contains paths. */
 
-/** The widest line, which fits in most terminals. */
-const WIDTH = 100;
+/** Maximum length of a line, in columns. */
+const MAX_WIDTH = 100;
 
-/** As wide as a cell may be. */
-const MOST = 26;
+/** Maximum width of a cell in any other column. */
+const MAX_CELL_WIDTH = 26;
 
-/** The rows as aligned lines, indented by two. `paint` gets cells that already have their width. */
+/**
+ * Formats rows as aligned lines. The first row is the heading.
+ *
+ * @param paint Adds colour codes to a cell that is already padded or truncated.
+ */
 export function table(
   rows: readonly (readonly string[])[],
   paint: (cell: string, row: number, column: number) => string,
 ): string {
   const cut = rows.map((row) =>
     row.map((cell, x) =>
-      x < row.length - 1 && cell.length > MOST ? `${cell.slice(0, MOST - 1)}…` : cell
+      x < row.length - 1 && cell.length > MAX_CELL_WIDTH
+        ? `${cell.slice(0, MAX_CELL_WIDTH - 1)}…`
+        : cell
     )
   );
   const widths: number[] = [];
@@ -24,14 +30,14 @@ export function table(
   const lines = cut.map((row, y) => {
     const cells = row.map((cell, x) => {
       const isLast = x === row.length - 1;
-      return paint(isLast ? pathEnd(cell, WIDTH - before - 2) : cell.padEnd(widths[x]!), y, x);
+      return paint(isLast ? pathEnd(cell, MAX_WIDTH - before - 2) : cell.padEnd(widths[x]!), y, x);
     });
     return `  ${cells.join("  ")}`;
   });
   return lines.join("\n");
 }
 
-/** As many of a path's last parts as fit. */
+/** Truncates a path at its start, between names. */
 function pathEnd(path: string, room: number): string {
   if (path.length <= room) return path;
   const parts = path.split("/");

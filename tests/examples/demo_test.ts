@@ -1,4 +1,4 @@
-/** The demo shows the right peers, fails when a server reports wrong ones, and leaves nothing behind. */
+/** The demo reports correct ids, detects wrong ones, and removes its processes and files. */
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn, type SpawnOptions, spawnSync } from "node:child_process";
@@ -36,18 +36,18 @@ interface Output {
     readonly runtime: string;
     readonly version?: string;
     readonly error?: string;
-    readonly leftOut: readonly string[];
+    readonly skipped: readonly string[];
     readonly connections: readonly {
-      readonly said: { readonly pid: number; readonly then: Ids; readonly now: Ids };
+      readonly client: { readonly pid: number; readonly atConnect: Ids; readonly now: Ids };
       readonly peer: Ids & { readonly pid: number; readonly user?: string };
       readonly allowed: boolean;
       readonly exe?: string;
-      readonly wrong: readonly string[];
+      readonly mismatches: readonly string[];
     }[];
   }[];
 }
 
-/** A folder beside the temporary one of this suite, which other users may be unable to enter. */
+/** A new folder that other users can enter, unlike the temporary folder of the suite. */
 function openFolder(): string {
   const folder = mkdtempSync(join(isRoot ? "/tmp" : tmpdir(), "ucred-demo-test-"));
   after(() => rmSync(folder, { recursive: true, force: true }));
@@ -55,7 +55,7 @@ function openFolder(): string {
   return folder;
 }
 
-/** Runs the demo of a checkout to its end. */
+/** Runs the demo of a checkout, and returns its exit code and output. */
 function demo(options: SpawnOptions = {}, checkout: string = root): [code: number | null, Output] {
   const script = join(checkout, "examples/demo/demo.ts");
   const { status, stdout, stderr } = spawnSync(process.execPath, [script, "--json"], {
@@ -67,51 +67,59 @@ function demo(options: SpawnOptions = {}, checkout: string = root): [code: numbe
   return [status, JSON.parse(stdout)];
 }
 
-function checkTruth([code, { ok, runtimes }]: [number | null, Output]): void {
+function assertCorrect([code, { ok, runtimes }]: [number | null, Output]): void {
   assert.deepEqual([code, ok], [0, true], JSON.stringify(runtimes));
   assert.deepEqual(runtimes.map(({ runtime }) => runtime), ["Deno", "Bun", "Node"]);
   for (const { version, connections } of runtimes) {
     assert.match(version ?? "", /^\d+\.\d+/);
-    assert.ok(connections.length >= 3, "several processes connected");
-    assert.ok(connections.some(({ allowed }) => allowed), "somebody was let in");
-    assert.ok(connections.some(({ allowed }) => !allowed), "somebody was refused");
-    for (const { said, peer, exe } of connections) {
-      assert.deepEqual([peer.pid, peer.uid], [said.pid, said.then.uid]);
+    assert.ok(connections.length >= 3, "several clients connect");
+    assert.ok(connections.some(({ allowed }) => allowed), "a client is accepted");
+    assert.ok(connections.some(({ allowed }) => !allowed), "a client is rejected");
+    for (const { client, peer, exe } of connections) {
+      assert.deepEqual([peer.pid, peer.uid], [client.pid, client.atConnect.uid]);
       assert.equal(exe !== undefined, needs.linux.met);
-      if (needs.linux.met) assert.deepEqual(peer.groups, said.then.groups);
+      if (needs.linux.met) assert.deepEqual(peer.groups, client.atConnect.groups);
     }
   }
 }
 
 const demoNeeds: readonly Need[] = [needs.node, needs.native];
 
-/** A uid without an account. A container may not map it, and then no process can change to it. */
+/** A uid without an account. In a container that does not map it, no process can have it. */
 const STRANGER = 4_000_000_000;
 
-const becomeAnyone: Need = {
+const canBecomeStranger: Need = {
   name: "root, with every uid mapped",
   met: isRoot && needs.node.met && // spawn() itself takes ids below 2³¹ only
     spawnSync(process.execPath, ["-e", `process.setuid(${STRANGER})`]).status === 0,
 };
 
-testWith([...demoNeeds, becomeAnyone], "demo.ts shows several users when root runs it", () => {
-  const result = demo();
-  checkTruth(result);
-  for (const { connections, leftOut } of result[1].runtimes) {
-    assert.deepEqual(leftOut, []);
-    assert.deepEqual(connections.map(({ allowed }) => allowed), [true, true, false, false, true]);
-    assert.deepEqual(
-      connections.map(({ peer }) => peer.user ?? peer.uid).filter((_, index) => index !== 2),
-      ["root", "daemon", STRANGER, "root"],
-    );
-    assert.ok(connections[2]!.peer.groups.length > 1, "with supplementary groups");
-    assert.notEqual(connections[4]!.said.now.uid, 0, "root had become somebody else by then");
-  }
-});
+testWith(
+  [...demoNeeds, canBecomeStranger],
+  "the demo reports the ids of several users, as root",
+  () => {
+    const result = demo();
+    assertCorrect(result);
+    for (const { connections, skipped } of result[1].runtimes) {
+      assert.deepEqual(skipped, []);
+      assert.deepEqual(connections.map(({ allowed }) => allowed), [true, true, false, false, true]);
+      assert.deepEqual(
+        connections.map(({ peer }) => peer.user ?? peer.uid).filter((_, index) => index !== 2),
+        ["root", "daemon", STRANGER, "root"],
+      );
+      assert.ok(connections[2]!.peer.groups.length > 1, "it has supplementary groups");
+      assert.notEqual(
+        connections[4]!.client.now.uid,
+        0,
+        "it has changed its user after connect(2)",
+      );
+    }
+  },
+);
 
 const OTHER = { uid: 1000, gid: 1000 };
 
-/** This user reads the checkout and runs its programs. */
+/** Whether OTHER can read the checkout and run its programs. */
 function isReadable(): boolean {
   const files = ["package.json", "examples/demo/demo.ts", "mod.ts", "core/peer.ts"];
   const programs = ["deno", "bun", "node"].map((name) => `node_modules/.bin/${name}`);
@@ -125,21 +133,21 @@ testWith(
     name: "a checkout that other users may read",
     met: !isRoot || isReadable(),
   }],
-  "demo.ts shows its own user when another user than root runs it",
+  "the demo reports the ids of its own user, as another user than root",
   () => {
-    if (!isRoot) return checkTruth(demo());
+    if (!isRoot) return assertCorrect(demo());
     const home = openFolder();
     execFileSync("chown", [`${OTHER.uid}:${OTHER.gid}`, home]);
     const env = { ...process.env, HOME: home, TMPDIR: "/tmp" };
     const result = demo({ ...OTHER, env });
-    checkTruth(result);
+    assertCorrect(result);
     for (const { connections } of result[1].runtimes) {
       assert.deepEqual(new Set(connections.map(({ peer }) => peer.uid)), new Set([OTHER.uid]));
     }
   },
 );
 
-/** Creates a checkout with other runtimes. */
+/** A copy of the checkout, with other programs as the runtimes. */
 function checkoutWith(runtimes: { readonly [name: string]: string }): string {
   const checkout = openFolder();
   for (
@@ -159,7 +167,7 @@ function checkoutWith(runtimes: { readonly [name: string]: string }): string {
 
 testWith(
   demoNeeds,
-  "demo.ts fails when a runtime cannot start, or a server reports wrong peers",
+  "the demo exits with 1 if a runtime cannot start, or if a server reports wrong ids",
   () => {
     const checkout = checkoutWith({
       deno: "echo no such library >&2; exit 3",
@@ -169,12 +177,12 @@ testWith(
     assert.deepEqual([code, ok], [1, false]);
     assert.equal(deno!.error, "Deno ended with exit code 3\nno such library");
     assert.ok(bun!.connections.length > 0);
-    for (const { wrong } of bun!.connections) assert.match(wrong.join("\n"), /^uid: 7/);
-    assert.deepEqual(node!.connections.flatMap(({ wrong }) => wrong), []);
+    for (const { mismatches } of bun!.connections) assert.match(mismatches.join("\n"), /^uid: 7/);
+    assert.deepEqual(node!.connections.flatMap(({ mismatches }) => mismatches), []);
   },
 );
 
-/** Returns the processes with a word in their command line. */
+/** The processes that have this text in their command line. */
 function processesWith(word: string): string[] {
   return readdirSync("/proc").filter((pid) => /^\d+$/.test(pid)).filter((pid) => {
     try {
@@ -188,7 +196,7 @@ function processesWith(word: string): string[] {
 for (const [signal, expected] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
   testWith(
     [...demoNeeds, needs.linux],
-    `demo.ts ends with all its processes and files after ${signal}`,
+    `the demo ends its processes and removes its files, upon ${signal}`,
     async () => {
       const folder = openFolder();
       const child = spawn(process.execPath, [join(root, "examples/demo/demo.ts")], {
@@ -198,7 +206,7 @@ for (const [signal, expected] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
       const exited = once(child, "exit");
       await once(child.stdout, "data"); // the introduction, printed before the first server starts
       while (child.exitCode === null && processesWith(folder).length === 0) await setTimeout(1);
-      assert.equal(readdirSync(folder).length, 1, "the socket's folder is there");
+      assert.equal(readdirSync(folder).length, 1, "the folder of the socket exists");
       child.kill(signal);
       assert.deepEqual(await exited, [expected, null]);
       assert.deepEqual(readdirSync(folder), []);
