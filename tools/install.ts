@@ -1,4 +1,4 @@
-/** `node tools/install.ts FOLDER...`: installs the packages of folders that have a package.json of their own. */
+/** `node tools/install.ts FOLDER...`: installs the packages of folders with their own package.json. */
 
 import { spawnSync } from "node:child_process";
 import { statSync } from "node:fs";
@@ -19,9 +19,10 @@ function isInstalled(folder: string): boolean {
 }
 
 for (const folder of process.argv.slice(2).filter((folder) => !isInstalled(folder))) {
-  console.log(`npm ci --prefix ${folder}`);
+  console.error(`npm ci --prefix ${folder}`);
   const args = ["ci", "--prefix", folder, "--no-audit", "--no-fund"];
-  const { status, error } = spawnSync("npm", args, { cwd: root, stdio: "inherit" });
+  // Output goes to stderr: the stdout of `npm run --silent bench -- --json` is one JSON document.
+  const { status, error } = spawnSync("npm", args, { cwd: root, stdio: ["inherit", 2, 2] });
   if (status === 0) continue;
   console.error(`Cannot install the packages of ${folder}${error ? `: ${error.message}` : ""}`);
   process.exit(1);
