@@ -7,7 +7,14 @@ import { readlinkSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
-import { conduct, inTurn, type Options, type Prepared, progress, setting } from "./conduct.ts";
+import {
+  inTurn,
+  type Options,
+  type Prepared,
+  progress,
+  runBenchmark,
+  setting,
+} from "./benchmark.ts";
 import { Contender, type Lookup, SOCKET, type Tool, TOOLS } from "./contenders.ts";
 import { markdown, text } from "./report.ts";
 import {
@@ -27,9 +34,9 @@ Rust, Go, Python and Java, if these are installed. Needs a C compiler (cc) and L
 Takes about two minutes.
 
   --quick  fewer rounds, for a first impression
-  --json   print the result as JSON, with the samples of all rounds (npm run --silent bench …)
+  --json   print the result as JSON, with the samples of all rounds (npm run --silent bench -- --json)
   --save   also write bench/results.md and bench/results.svg
-  --help   print this text
+  --help   print this help
 
 The exit code is 1 if an answer is wrong or if lookups leak. Missed targets are only reported,
 because they depend on the machine.
@@ -37,9 +44,11 @@ because they depend on the machine.
 
 const ROUNDS = 21;
 const QUICK_ROUNDS = 5;
-const ROUND = 40e6; // ns: short, so that each round finds the machine in one state
-const WARM_UP = 300e6; // ns: by then every compiler has settled, measured
-/** V8's heap grows by up to 130 MiB until then, and no further: measured over 6 million. */
+/** A round is short, so that the load of the machine hardly changes in it. */
+const ROUND_NS = 40e6;
+/** After this time no compiler optimizes any further (measured). */
+const WARM_UP_NS = 300e6;
+/** V8's heap grows by up to 130 MiB in these lookups, and not in the next 6 million (measured). */
 const SETTLING_LOOKUPS = 600_000;
 /** Number of lookups in the leak check; slow lookups have fewer. */
 const LEAK_LOOKUPS: { readonly [lookup in Lookup]: number } = {
@@ -61,19 +70,19 @@ async function bench(options: Options, folder: string): Promise<Result> {
   const rounds = options.quick ? QUICK_ROUNDS : ROUNDS;
   const before = { ...setting("bench", options), rounds };
   const { participants, prepared } = await prepare(folder);
-  const meeting = await meet(join(folder, SOCKET));
+  const connection = await connectHere(join(folder, SOCKET));
   const contenders = [...prepared].flatMap(([tool, how]) =>
-    tool.lookups.map((lookup) => new Contender(tool, how, lookup, meeting.accepted))
+    tool.lookups.map((lookup) => new Contender(tool, how, lookup, connection.accepted))
   );
   await check(contenders);
   const rows = rowsOf(await time(contenders, rounds));
   const leaks = await leak(contenders);
   await Promise.all(contenders.map((contender) => contender.end()));
-  meeting.end();
+  connection.end();
   return { ...before, participants, rows, targets: targetsOf(rows), leaks };
 }
 
-/** Builds all contenders. A contender that cannot be built is absent, with the reason. */
+/** Builds all contenders. A contender that cannot be built does not take part; its row has the reason. */
 async function prepare(
   folder: string,
 ): Promise<{ participants: Participant[]; prepared: Map<Tool, Prepared> }> {
@@ -95,10 +104,10 @@ async function prepare(
 }
 
 /**
- * Makes a connection with this process as the peer. For the contenders, the peer is another process:
- * the library caches no descriptor whose peer is its own process.
+ * Opens a connection with this process as the peer. A contender cannot be its own peer: ucred caches
+ * no descriptor of a connection to its own process.
  */
-async function meet(path: string): Promise<{ accepted: Socket; end(): void }> {
+async function connectHere(path: string): Promise<{ accepted: Socket; end(): void }> {
   const sockets: Socket[] = [];
   const server = createServer({ pauseOnConnect: true }, (socket) => sockets.push(socket));
   await once(server.listen(path), "listening");
@@ -114,7 +123,7 @@ async function meet(path: string): Promise<{ accepted: Socket; end(): void }> {
   };
 }
 
-/** Fails unless the answers of all contenders are right. Wrong answers are never timed. */
+/** Fails if a contender gives a wrong answer. Wrong answers are never timed. */
 async function check(contenders: readonly Contender[]): Promise<void> {
   progress("Checking answers");
   const ids = { pid: process.pid, uid: process.geteuid!(), gid: process.getegid!() };
@@ -125,10 +134,10 @@ async function check(contenders: readonly Contender[]): Promise<void> {
   for (const contender of contenders) {
     const { tool, lookup } = contender;
     const answer = await contender.answer();
-    // SO_PEERGROUPS leaves the gid out, unless it is among the supplementary groups as well.
+    // SO_PEERGROUPS contains the gid only if it is also a supplementary group.
     if (answer.groups) answer.groups = ascending([...answer.groups, ids.gid]);
-    label ??= answer.label; // from C: the other sources differ between security modules
-    const expected = tool.tellsNames ? names : {
+    label ??= answer.label; // C's answer: other sources of the label differ between security modules
+    const expected = tool.returnsNames ? names : {
       ...{ again: ids, first: ids, pin: ids, identify: { ...ids, groups, label } },
       ...{ live: { uid: ids.uid, gid: ids.gid }, exe: { exe }, snapshot: { exe } },
     }[lookup];
@@ -149,16 +158,16 @@ function nameOf(what: "--user" | "--group"): string {
   return spawnSync("id", [what, "--name"], { encoding: "utf8" }).stdout.trim();
 }
 
-/** Measures the contenders in turn, round by round. */
+/** Times the contenders in turn, round by round. */
 async function time(contenders: readonly Contender[], rounds: number): Promise<Samples[]> {
   const entries = [];
   for (const [index, contender] of contenders.entries()) {
     progress("Warming up", `${index + 1} of ${contenders.length}`);
     let [times, took, spent] = [100, 0, 0];
-    while (spent < WARM_UP) {
+    while (spent < WARM_UP_NS) {
       took = await contender.measure(times);
       spent += took * times;
-      times = Math.ceil(ROUND / took);
+      times = Math.ceil(ROUND_NS / took);
     }
     entries.push({ contender, lookupsPerRound: times, samples: [] as number[] });
   }
@@ -171,7 +180,7 @@ async function time(contenders: readonly Contender[], rounds: number): Promise<S
   return entries.map(({ contender: { tool, lookup }, ...rest }) => ({ tool, lookup, ...rest }));
 }
 
-/** Compares descriptors and memory of each runtime before and after many lookups of each kind. */
+/** Compares the descriptors and the memory of each runtime before and after many lookups. */
 function leak(contenders: readonly Contender[]): Promise<Leak[]> {
   progress("Looking for leaks");
   const ours = contenders.filter(({ tool }) => tool.isOurs);
@@ -187,12 +196,12 @@ function leak(contenders: readonly Contender[]): Promise<Leak[]> {
 }
 
 async function save(result: Result): Promise<void> {
-  const { chart } = await import("./chart.ts"); // loads a large library
+  const { chart } = await import("./chart.ts"); // imports a large package
   writeFileSync(new URL("results.svg", import.meta.url), chart(result));
   writeFileSync(new URL("results.md", import.meta.url), markdown(result));
 }
 
-await conduct({
+await runBenchmark({
   help: HELP,
   bench,
   text,

@@ -1,4 +1,4 @@
-/** A result → a bar chart in SVG, legible on light pages and on dark ones. */
+/** Draws a result as a bar chart in SVG, on a white background for light and dark pages. */
 
 import { type CustomSeriesOption, type EChartsOption, init } from "echarts";
 import { type Lookup, LOOKUPS } from "./contenders.ts";
@@ -6,7 +6,7 @@ import type { Result, Row } from "./result.ts";
 
 const WIDTH = 880;
 const MARGIN = 36;
-const TITLE = 84; //   the heading of the whole
+const TITLE = 84; //   the title of the chart
 const HEADING = 72; // the heading of each panel
 const BAR = 30; //     each row of a panel
 const AXIS = 46; //    below the rows of a panel
@@ -25,21 +25,21 @@ const COLOR = {
   other: "#b3bcc9",
 };
 
-/** Panels in the same list share a scale, so that their bars can be compared. */
+/** The panels. Those in the same list have the same scale. */
 const SCALES: readonly (readonly Lookup[])[] = [
   ["again", "first"],
   ["identify", "pin", "live", "exe", "snapshot"],
 ];
 
-/** The median ratio to C as a bar, and a line from the least to the most of all rounds. */
+/** Bars show the median ratio to C, and lines its range over all rounds. */
 export function chart(result: Result): string {
   const panels = SCALES.flatMap((lookups) => {
     const rows = result.rows.filter(({ lookup }) => lookups.includes(lookup));
-    // Java's bar is cut: it does something else as well, and would flatten all others.
+    // Java's bar is cut: it also looks up names, and would shorten all other bars.
     const most = Math.max(
-      ...rows.filter(({ tellsNames }) => !tellsNames).map(({ ratio }) => ratio.most),
+      ...rows.filter(({ returnsNames }) => !returnsNames).map(({ ratio }) => ratio.most),
     );
-    const room = most * 1.12; // for the number beside the longest line
+    const room = most * 1.12; // includes the number beside the longest line
     const interval = [0.5, 1, 2, 5, 10, 20].find((step) => room / step <= 8) ?? 50;
     const end = Math.ceil(room / interval) * interval;
     return lookups.map((of) => ({
@@ -101,7 +101,7 @@ export function chart(result: Result): string {
   canvas.setOption(option);
   const svg = canvas.renderToSVGString();
   canvas.dispose();
-  // librsvg, and with it many image viewers, ignores the baseline that echarts asks for.
+  // librsvg, which many image viewers use, ignores the dominant-baseline of echarts.
   const drawn = svg.replaceAll('dominant-baseline="central"', 'dy="0.35em"');
   return `<!-- deno-fmt-ignore-file -->\n${drawn}\n`;
 }
@@ -127,7 +127,7 @@ function title(top: number, fontSize: number, text: string, subtext: string) {
   } as const;
 }
 
-/** One panel's rows: bar, line and number each. */
+/** The rows of a panel. Each has a bar, a line and a number. */
 function bars(rows: readonly Row[], end: number, index: number) {
   const renderItem: CustomSeriesOption["renderItem"] = ({ dataIndex }, { coord }) => {
     const { name, isOurs, ratio } = rows[dataIndex]!;
@@ -170,7 +170,7 @@ function bars(rows: readonly Row[], end: number, index: number) {
           y,
           style: {
             text: isCut
-              ? `looks names up as well: ${ratio.median.toFixed(0)} ×`
+              ? `also looks up names: ${ratio.median.toFixed(0)} ×`
               : `${ratio.median.toFixed(2)} ×`,
             align: isCut ? "right" : "left",
             verticalAlign: "middle",

@@ -1,9 +1,9 @@
-/** Who competes: how each is built, started and spoken to. */
+/** The contenders: how each is built and started, and its lookups. */
 
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Helper, type Prepared, run, RUNTIMES, split } from "./conduct.ts";
+import { Helper, type Prepared, run, RUNTIMES, split } from "./benchmark.ts";
 
 /** The kinds of lookup that are timed. */
 export const LOOKUP_NAMES = [
@@ -17,7 +17,7 @@ export const LOOKUP_NAMES = [
 ] as const;
 export type Lookup = typeof LOOKUP_NAMES[number];
 
-/** What each kind is, on both sides of its ratio. */
+/** The titles of the lookups, and what ucred and C do for each. */
 export const LOOKUPS: {
   readonly [lookup in Lookup]: {
     readonly title: string;
@@ -27,18 +27,18 @@ export const LOOKUPS: {
 } = {
   again: {
     title: "The same connection again",
-    ours: "peerCredentials(fd): one call; the object is that of the first time",
+    ours: "peerCredentials(fd): one call, which returns the same object as before",
     c: "getsockopt(SO_PEERCRED)",
   },
   first: {
     title: "First time on a descriptor",
-    ours: "peerCredentials(fd), made to forget the descriptor before each call: a new object",
+    ours: "peerCredentials(fd), after removing the descriptor from its cache: a new object",
     c: "the same 2 calls: getsockopt(SO_PEERCRED), getpeername",
   },
   identify: {
-    title: "Everything of the peer",
-    ours: "identify(fd), descriptor verified before: credentials, sorted groups, label",
-    c: "the same 3 calls: getsockopt of SO_PEERCRED, SO_PEERGROUPS, SO_PEERSEC; answers left raw",
+    title: "All facts of the peer",
+    ours: "identify(fd), with a known descriptor: credentials, sorted groups, label",
+    c: "the same 3 calls: getsockopt of SO_PEERCRED, SO_PEERGROUPS, SO_PEERSEC; not decoded",
   },
   pin: {
     title: "Pinning, and closing",
@@ -46,7 +46,7 @@ export const LOOKUPS: {
     c: "the same 5 calls: getsockopt of those three and SO_PEERPIDFD, close",
   },
   live: {
-    title: "The ids of now",
+    title: "The current ids",
     ours: "peer.live()",
     c: "the same 3 calls: poll, ioctl(PIDFD_GET_INFO), poll",
   },
@@ -56,28 +56,28 @@ export const LOOKUPS: {
     c: "the same 3 calls: poll, readlink(/proc/PID/exe), poll",
   },
   snapshot: {
-    title: "Every fact of the process",
+    title: "All facts of the process",
     ours: "peer.process.toJSON(), parsed",
-    c: "the same files and links of /proc, with a poll before and after each; left raw",
+    c: "the same files and links of /proc, with a poll before and after each; not parsed",
   },
 };
 
-/** One language or runtime. */
+/** A language or runtime. */
 export interface Tool {
   readonly name: string;
   readonly lookups: readonly Lookup[];
-  /** Ours: a runtime on which the library itself runs. */
+  /** A runtime on which ucred runs. */
   readonly isOurs?: true;
-  /** Its answer is the names of user and group. */
-  readonly tellsNames?: true;
+  /** Its answers are the names of user and group. */
+  readonly returnsNames?: true;
   /**
-   * Builds what it needs in `folder`; to the command the kind of lookup is appended. Fails where the
+   * Builds the program in `folder`. The name of the lookup is appended to the command. Fails if the
    * tool is not installed, or too old.
    */
   prepare(folder: string): Promise<Prepared>;
 }
 
-/** Who the peer is, as far as the contender tells. */
+/** The facts in a contender's answer. */
 export interface Answer {
   readonly pid?: number;
   readonly uid?: number;
@@ -89,7 +89,7 @@ export interface Answer {
   readonly exe?: string;
 }
 
-/** What a contender holds on to. */
+/** The resources of a contender. */
 export interface Usage {
   readonly descriptors: number;
   readonly bytes: number;
@@ -98,7 +98,7 @@ export interface Usage {
 const source = (name: string) => fileURLToPath(new URL(`contenders/${name}`, import.meta.url));
 const PEER_CREDENTIALS = source("peer_credentials.ts");
 
-/** The baseline first. */
+/** All tools. The baseline is the first. */
 export const TOOLS: readonly Tool[] = [
   {
     name: "C",
@@ -137,15 +137,15 @@ export const TOOLS: readonly Tool[] = [
     name: "Python",
     lookups: ["again"],
     async prepare() {
-      const ask = "import platform, sys; print(platform.python_version(), sys.executable)";
-      const [version, program] = split(await run("python3", "-c", ask));
+      const code = "import platform, sys; print(platform.python_version(), sys.executable)";
+      const [version, program] = split(await run("python3", "-c", code));
       return { version, command: [program, source("lookup.py")] };
     },
   },
   {
     name: "Java",
     lookups: ["again"],
-    tellsNames: true,
+    returnsNames: true,
     async prepare(folder) {
       await run("javac", "-d", folder, source("Lookup.java"));
       const version = numberIn(await run("java", "--version"));
@@ -154,43 +154,43 @@ export const TOOLS: readonly Tool[] = [
   },
 ];
 
-/** Name of the socket in the folder, for the contender that connects by itself. */
+/** Name of the socket in the folder, for a contender that cannot inherit a connection. */
 export const SOCKET = "peer";
 
 function numberIn(version: string): string {
   return /\d+(\.\d+)+/.exec(version)?.[0] ?? version;
 }
 
-/** One contender: a process that does one kind of lookup whenever it is told to. */
+/** A process that measures one kind of lookup. */
 export class Contender {
   readonly tool: Tool;
   readonly lookup: Lookup;
   readonly #helper: Helper;
 
-  /** Starts it, with `connection` as descriptor 3. */
+  /** @param connection Descriptor 3 of the process. */
   constructor(tool: Tool, { command }: Prepared, lookup: Lookup, connection: Socket) {
     this.tool = tool;
     this.lookup = lookup;
     this.#helper = new Helper(tool.name, [...command, lookup], [connection]);
   }
 
-  /** Its first answer. To be asked once, before anything else. */
+  /** Returns the answer of its first lookup. Called once, before the other methods. */
   async answer(): Promise<Answer> {
     return JSON.parse(await this.#helper.line()) as Answer;
   }
 
-  /** Does this many lookups, each checked against the first answer; ns for each. */
+  /** Repeats the lookup, compares each answer with the first one, and returns ns per lookup. */
   async measure(times: number): Promise<number> {
-    const nanoseconds = Number(await this.#helper.ask(`${times}`));
+    const nanoseconds = Number(await this.#helper.request(`${times}`));
     if (nanoseconds > 0) return nanoseconds;
     throw new Error(`${this.tool.name} took ${nanoseconds} ns for a lookup`);
   }
 
   async usage(): Promise<Usage> {
-    return JSON.parse(await this.#helper.ask("usage")) as Usage;
+    return JSON.parse(await this.#helper.request("usage")) as Usage;
   }
 
-  /** Ends its input, upon which it ends. */
+  /** Ends the process. */
   end(): Promise<void> {
     return this.#helper.end();
   }

@@ -2,7 +2,7 @@
 
 import { styleText } from "node:util";
 import { type Lookup, LOOKUP_NAMES, LOOKUPS, type Usage } from "./contenders.ts";
-import type { Setting } from "./conduct.ts";
+import type { Setting } from "./benchmark.ts";
 import type { Result, Spread } from "./result.ts";
 
 const METHOD: readonly string[] = [
@@ -15,15 +15,15 @@ const NAMES = "* returns names instead of a pid, and looks them up each time";
 
 export type Cells = readonly string[];
 
-/** The table of one kind of lookup. The first row is the heading. */
+/** Returns the table of one kind of lookup. The first row is the heading. */
 function table({ rows }: Result, lookup: Lookup): readonly Cells[] {
-  const hasOneCall = lookup !== "again"; // for this lookup, C also makes one call
+  const hasOneCall = lookup !== "again"; // for "again", C makes only one call
   const last = (cell: string) => hasOneCall ? [cell] : [];
   const shown = rows.filter((row) => row.lookup === lookup);
   return [
     ["", "ns", "range", "× C", "range", ...last("× C's one getsockopt")],
-    ...shown.map(({ name, tellsNames, nanoseconds, ratio, ratioToOneCall }) => [
-      `${name}${tellsNames ? "*" : ""}`,
+    ...shown.map(({ name, returnsNames, nanoseconds, ratio, ratioToOneCall }) => [
+      `${name}${returnsNames ? "*" : ""}`,
       ...numbers(nanoseconds, 0),
       ...numbers(ratio, 2),
       ...last(ratioToOneCall.median.toFixed(2)),
@@ -62,7 +62,7 @@ function tools({ participants }: Result): readonly string[] {
   );
 }
 
-/** For the terminal. */
+/** Formats the result for the terminal. */
 export function text(result: Result): string {
   const bold = (line: string) => styleText("bold", line);
   const dim = (line: string) => styleText("dim", line);
@@ -92,6 +92,11 @@ export function text(result: Result): string {
   return `${blocks.map((lines) => lines.join("\n")).join("\n\n")}\n`;
 }
 
+/** The line about the origin of a results.md. */
+export function writtenBy({ command, date }: Setting): string {
+  return `This file was written by \`${command}\` on ${date}.`;
+}
+
 /** Aligns rows for the terminal: the first column to the left, the others to the right. */
 export function aligned(rows: readonly Cells[]): Cells {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
@@ -102,12 +107,12 @@ export function aligned(rows: readonly Cells[]): Cells {
   return rows.map((row) => `  ${cells(row).join("  ")}`);
 }
 
-/** For bench/results.md. */
+/** Formats bench/results.md. */
 export function markdown(result: Result): string {
   const blocks = [
     ["# Benchmark results"],
-    [`Made by \`${result.command}\` on ${result.date}, which writes this file anew.`],
-    ["![Time for each lookup as a multiple of C's; the tables below have the numbers](results.svg)"],
+    [writtenBy(result)],
+    ["![Time per lookup as a multiple of C's. The tables below have the numbers.](results.svg)"],
     [`${machine(result)}.`, `${result.rounds} rounds.`, ...METHOD],
     tools(result).map((tool) => `- ${tool}`),
     ...LOOKUP_NAMES.flatMap((lookup) => {

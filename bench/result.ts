@@ -1,39 +1,39 @@
-/** What a run found: the samples, and what follows from them. */
+/** The result of a run: samples, ratios, targets and leaks. */
 
-import type { Setting } from "./conduct.ts";
+import type { Setting } from "./benchmark.ts";
 import { type Lookup, LOOKUPS, type Tool, TOOLS, type Usage } from "./contenders.ts";
 
-/** The middle and the ends of some samples. */
+/** Median, minimum and maximum of samples. */
 export interface Spread {
   readonly median: number;
   readonly least: number;
   readonly most: number;
 }
 
-/** One contender at one kind of lookup. */
+/** The times of one contender for one kind of lookup. */
 export interface Row {
   readonly name: string;
   readonly lookup: Lookup;
   readonly isOurs: boolean;
-  readonly tellsNames: boolean;
+  readonly returnsNames: boolean;
   readonly lookupsPerRound: number;
-  /** ns for each lookup, round by round. */
+  /** ns per lookup, round by round. */
   readonly samples: readonly number[];
   readonly nanoseconds: Spread;
-  /** To C in the same round, doing the same system calls. */
+  /** Ratio to C with the same system calls, in the same round. */
   readonly ratio: Spread;
-  /** To C in the same round, doing a single getsockopt(SO_PEERCRED). */
+  /** Ratio to C with one getsockopt(SO_PEERCRED), in the same round. */
   readonly ratioToOneCall: Spread;
 }
 
-/** A limit that the library sets itself. */
+/** A target of ucred, and whether the run meets it. */
 export interface Target {
   readonly text: string;
   readonly found: number;
   readonly isMet: boolean;
 }
 
-/** What a runtime held before and after many lookups. */
+/** The resources of a runtime before and after many lookups. */
 export interface Leak {
   readonly name: string;
   readonly lookup: Lookup;
@@ -50,7 +50,7 @@ export interface Participant {
   readonly absent?: string;
 }
 
-/** Everything that a run found. */
+/** The result of a run. */
 export interface Result extends Setting {
   readonly participants: readonly Participant[];
   readonly rounds: number;
@@ -59,7 +59,7 @@ export interface Result extends Setting {
   readonly leaks: readonly Leak[];
 }
 
-/** What a contender's rounds gave. */
+/** The samples of one contender for one kind of lookup. */
 export interface Samples {
   readonly tool: Tool;
   readonly lookup: Lookup;
@@ -67,14 +67,14 @@ export interface Samples {
   readonly samples: readonly number[];
 }
 
-/** × C that each runtime may take for the same calls. */
-const MOST: { readonly [name: string]: number } = { Deno: 1.3, Bun: 1.3, Node: 1.7 };
+/** Maximum ratio to C with the same system calls, by runtime. */
+const MAX_RATIO: { readonly [name: string]: number } = { Deno: 1.3, Bun: 1.3, Node: 1.7 };
 
-/** Languages that each runtime should be faster than. */
-const SLOWER: readonly string[] = ["Go", "Python"];
+/** Languages that must take longer than each runtime. */
+const SLOWER_LANGUAGES: readonly string[] = ["Go", "Python"];
 
-/** Resident memory comes and goes with the collector; a leaked 80-byte object each is 76 MiB. */
-const MAX_GROWTH_BYTES = 32 * 2 ** 20; // bytes
+/** Resident memory varies with garbage collection. A leak of 80 bytes per lookup would be 76 MiB. */
+const MAX_GROWTH_BYTES = 32 * 2 ** 20;
 
 export function spread(samples: readonly number[]): Spread {
   const sorted = samples.toSorted((a, b) => a - b);
@@ -91,14 +91,14 @@ export function rowsOf(all: readonly Samples[]): readonly Row[] {
   const baseline = (lookup: Lookup): readonly number[] =>
     all.find((other) => other.lookup === lookup && other.tool === TOOLS[0])!.samples;
   return all.map(({ tool, lookup, lookupsPerRound, samples }) => {
-    // Round by round: what slows the machine down for a while slows both sides of each ratio.
+    // Both samples of a ratio are of the same round, so that a busy moment slows both.
     const over = (others: readonly number[]) =>
       spread(samples.map((sample, round) => sample / others[round]!));
     return {
       name: tool.name,
       lookup,
       isOurs: tool.isOurs ?? false,
-      tellsNames: tool.tellsNames ?? false,
+      returnsNames: tool.returnsNames ?? false,
       lookupsPerRound,
       samples,
       nanoseconds: spread(samples),
@@ -108,19 +108,19 @@ export function rowsOf(all: readonly Samples[]): readonly Row[] {
   });
 }
 
-/** Both ways to look, beside the single call that the others make. */
+/** The targets for repeated and first lookups. The other languages make one call for either. */
 export function targetsOf(rows: readonly Row[]): readonly Target[] {
   const of = (which: Lookup) => rows.filter(({ lookup }) => lookup === which);
-  const others = of("again").filter(({ name }) => SLOWER.includes(name));
+  const others = of("again").filter(({ name }) => SLOWER_LANGUAGES.includes(name));
   return [...of("again"), ...of("first")].flatMap(({ name, lookup, ratio, ratioToOneCall }) => {
-    const most = MOST[name];
-    if (most === undefined) return [];
+    const max = MAX_RATIO[name];
+    if (max === undefined) return [];
     const when = `${name}, ${LOOKUPS[lookup].title.toLowerCase()}`;
     return [
       {
-        text: `${when}: at most ${most.toFixed(1)} × C's same calls`,
+        text: `${when}: at most ${max.toFixed(1)} × C's same calls`,
         found: ratio.median,
-        isMet: ratio.median <= most,
+        isMet: ratio.median <= max,
       },
       ...others.map((other) => {
         const text = `${when}: faster than ${other.name}, ${

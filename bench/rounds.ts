@@ -1,41 +1,41 @@
-/** Rounds of a benchmark: those in which a contender gave no result are reported and left out. */
+/** Rounds of a benchmark. A round without a result is reported and repeated. */
 
-/** What a number of rounds gave. */
+/** The results of rounds. */
 export interface Rounds<T> {
-  /** As many as were wanted. */
-  readonly good: readonly T[];
-  /** Why the other rounds are left out, one text for each. */
-  readonly leftOut: readonly string[];
+  /** The requested number of results. */
+  readonly results: readonly T[];
+  /** One reason for each round without a result. */
+  readonly skipped: readonly string[];
 }
 
-/** Thrown in a round whose numbers cannot be compared, although no answer was wrong. */
+/** A round has no result, for example because the server was not scheduled. No answer was wrong. */
 export class NoResult extends Error {}
 
-/** A busy machine can starve this many rounds, however few are wanted. */
-const MAX_LEFT_OUT = 10;
+/** On a busy machine this many rounds may have no result, even if fewer are requested. */
+const MAX_SKIPPED = 10;
 
 /**
- * Plays rounds until so many are good.
+ * Runs rounds until there is the requested number of results.
  *
- * @param play Throws `NoResult` if the round is to be left out.
- * @throws {Error} If too many rounds were left out, or with what else `play` throws.
+ * @param run Runs one round. Throws `NoResult` if it has none.
+ * @throws {Error} If too many rounds have no result, and any other error that `run` throws.
  */
-export async function playRounds<T>(
-  wanted: number,
-  play: (round: number) => Promise<T>,
+export async function runRounds<T>(
+  count: number,
+  run: (round: number) => Promise<T>,
 ): Promise<Rounds<T>> {
-  const good: T[] = [];
-  const leftOut: string[] = [];
-  while (good.length < wanted) {
+  const results: T[] = [];
+  const skipped: string[] = [];
+  while (results.length < count) {
     try {
-      good.push(await play(good.length + leftOut.length));
+      results.push(await run(results.length + skipped.length));
     } catch (error) {
       if (!(error instanceof NoResult)) throw error;
-      leftOut.push(error.message);
-      if (leftOut.length > Math.max(wanted, MAX_LEFT_OUT)) {
-        throw new Error(`${leftOut.length} rounds gave no result: ${error.message}`);
+      skipped.push(error.message);
+      if (skipped.length > Math.max(count, MAX_SKIPPED)) {
+        throw new Error(`${skipped.length} rounds gave no result: ${error.message}`);
       }
     }
   }
-  return { good, leftOut };
+  return { results, skipped };
 }

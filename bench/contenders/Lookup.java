@@ -7,9 +7,9 @@ import jdk.net.ExtendedSocketOptions;
 import jdk.net.UnixDomainPrincipal;
 
 /**
- * Java's lookup, by the JDK. Speaks as baseline.c does, but connects by itself, to the path in its
- * argument, since it cannot adopt a descriptor; and its answer is names, which it looks up each
- * time, without a pid.
+ * Java's lookup, with the JDK. The protocol is that of baseline.c, with two differences: Java cannot
+ * use an inherited descriptor, so it connects to the path in its argument; and its answer is the
+ * names of user and group, which it looks up each time.
  */
 class Lookup {
     private static SocketChannel channel;

@@ -1,6 +1,7 @@
 /*
- * The baseline: the same lookups without a runtime. Fd 3 is the connection; the argument says which
- * lookup. Prints its first answer as JSON, then reads how many lookups to do and prints ns for each.
+ * The baseline: the same lookups in C. Descriptor 3 is the connection; the argument selects the
+ * lookup. It prints the first answer as JSON. Then it reads numbers of lookups from stdin, makes as
+ * many, and prints ns per lookup.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -43,7 +44,7 @@ static inline bool again(void)
     return getsockopt(FD, SOL_SOCKET, SO_PEERCRED, &now.ids, &size) == 0 && size == sizeof now.ids;
 }
 
-/* As the library does before it believes a descriptor: it is AF_UNIX, and it has a peer. */
+/* ucred makes the same call for a new descriptor, to check that it is AF_UNIX and has a peer. */
 static inline bool first(void)
 {
     struct sockaddr_storage name;
@@ -61,7 +62,7 @@ static inline bool identify(void)
     if (getsockopt(FD, SOL_SOCKET, SO_PEERSEC, now.label, &now.label_size) == 0)
         return true;
     now.label_size = 0;
-    return errno == ENOPROTOOPT; /* no security module labels sockets: an answer too */
+    return errno == ENOPROTOOPT; /* no security module labels sockets, which is also an answer */
 }
 
 static inline bool get_pidfd(void)
@@ -109,7 +110,7 @@ static inline bool exe(void)
     return alive() && read_link(peer_pid, "exe", now.exe) && alive();
 }
 
-/* Every file that the library reads for the plain data of a snapshot; what is in them is left raw. */
+/* Reads the files that ucred reads for a snapshot, without parsing them. */
 static inline bool snapshot(void)
 {
     static const char *const files[] = { "status", "cgroup", "comm", "stat", "loginuid", "sessionid" };
@@ -124,7 +125,7 @@ static inline bool snapshot(void)
         if (!alive())
             return false;
         int fd = open(text, O_RDONLY | O_CLOEXEC);
-        if (fd >= 0) { /* without an audit system, the last two are missing */
+        if (fd >= 0) { /* without an audit system, the last two do not exist */
             while (read(fd, text, sizeof text) > 0)
                 ;
             close(fd);
@@ -140,7 +141,7 @@ static inline bool snapshot(void)
     return alive();
 }
 
-/* Inlined for each lookup, so that the baseline does not pay for a call through a pointer. */
+/* Inlined for each lookup, so that the baseline makes no calls through a pointer. */
 static inline __attribute__((always_inline)) double measure(long times, lookup *look)
 {
     struct ucred expected = now.ids;

@@ -1,4 +1,4 @@
-// Go's lookup, by its standard library. Speaks as baseline.c does.
+// Go's lookup, with its standard library. The protocol is that of baseline.c.
 package main
 
 import (

@@ -1,4 +1,4 @@
-"""Python's lookup, by the idiom of its manual. Speaks as baseline.c does."""
+"""Python's lookup, as in its manual. The protocol is that of baseline.c."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-//! Rust's lookup, by libc's own function. Speaks as baseline.c does.
+//! Rust's lookup, with the function of libc. The protocol is that of baseline.c.
 
 use std::ffi::{c_int, c_void};
 use std::io::{stdin, Error};
@@ -20,7 +20,7 @@ extern "C" {
 
 const FD: c_int = 3;
 const SOL_SOCKET: c_int = 1;
-// <asm-generic/socket.h>; arch/powerpc/include/uapi/asm/socket.h has another.
+// <asm-generic/socket.h>, and arch/powerpc/include/uapi/asm/socket.h.
 const SO_PEERCRED: c_int = if cfg!(target_arch = "powerpc64") { 21 } else { 17 };
 
 fn lookup() -> Ucred {

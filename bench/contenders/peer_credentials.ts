@@ -1,6 +1,6 @@
 /**
- * The library's lookups, on whichever runtime this is started. Speaks as baseline.c does; to the
- * line "usage" it answers with its open descriptors and resident memory.
+ * The lookups of ucred, on the runtime that runs this file. The protocol is that of baseline.c. In
+ * addition it answers the line "usage" with its open descriptors and resident memory.
  */
 
 import { readdirSync } from "node:fs";
@@ -13,7 +13,7 @@ const FD = 3;
 
 const { verified } = openedSystem().remembered;
 
-/** What a lookup finds, as far as it is checked. */
+/** The facts of a lookup that are checked. */
 interface Found {
   readonly pid?: number | undefined;
   readonly uid?: number;
@@ -23,11 +23,11 @@ interface Found {
   readonly exe?: string;
 }
 
-// Each process is told one of these, so that a compiler can inline it into the loop.
+// A process calls only one of these, so that a compiler can inline it into the loop.
 const LOOKUPS: { readonly [name: string]: () => () => Found } = {
   again: () => () => peerCredentials(FD),
   first: () => () => {
-    verified[FD] = undefined; // as if the descriptor had never been seen
+    verified[FD] = undefined; // removes the descriptor from the cache
     return peerCredentials(FD);
   },
   identify: () => () => identify(FD),
@@ -53,7 +53,7 @@ const LOOKUPS: { readonly [name: string]: () => () => Found } = {
   },
 };
 
-/** What each lookup answers with. */
+/** The answers of lookups other than pid, uid and gid. */
 const ANSWERS: { readonly [name: string]: (found: Found) => Found } = {
   identify: ({ pid, uid, gid, groups, label = "" }) => ({ pid, uid, gid, groups, label } as Found),
   live: ({ uid, gid }) => ({ uid, gid } as Found),

@@ -8,9 +8,9 @@ import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { conduct, inTurn, type Options, progress, setting } from "../conduct.ts";
+import { inTurn, type Options, progress, runBenchmark, setting } from "../benchmark.ts";
 import { type Contender, CONTENDERS } from "./contenders.ts";
-import { NoResult, playRounds } from "../rounds.ts";
+import { NoResult, runRounds } from "../rounds.ts";
 import { markdown, text } from "./report.ts";
 import {
   isConnectionError,
@@ -54,14 +54,14 @@ async function bench(options: Options, folder: string): Promise<Result> {
   const [rounds, seconds] = options.quick ? [2, 0.2] : [9, 0.5];
   const described = setting("bench:guard", options);
   const rows: Row[] = [];
-  const leftOut: string[] = [];
+  const skipped: string[] = [];
   for (const load of LOADS) {
     progress(load.name);
     const found = await compare(load, present, { folder, programs, rounds, seconds });
     rows.push(...found.rows);
-    leftOut.push(...found.leftOut);
+    skipped.push(...found.skipped);
   }
-  return { ...described, versions, absent, rounds, seconds, rows, leftOut };
+  return { ...described, versions, absent, rounds, seconds, rows, skipped };
 }
 
 interface Programs {
@@ -100,7 +100,7 @@ async function compare(
   load: Load,
   contenders: readonly Contender[],
   { folder, programs, rounds, seconds }: Run,
-): Promise<{ readonly rows: readonly Row[]; readonly leftOut: readonly string[] }> {
+): Promise<{ readonly rows: readonly Row[]; readonly skipped: readonly string[] }> {
   const own = mkdtempSync(join(folder, "load-"));
   const upstream = join(own, "upstream");
   const started = [await start([programs.ends, load.serves, upstream], upstream)];
@@ -121,19 +121,19 @@ async function compare(
     return sample;
   };
   for (const side of sides) { // compilers settle meanwhile
-    await playRounds(1, () => take(side, 4 * seconds));
+    await runRounds(1, () => take(side, 4 * seconds));
   }
-  const { good, leftOut } = await playRounds(rounds, async (round) => {
+  const { results, skipped } = await runRounds(rounds, async (round) => {
     const found = [];
     for (const side of inTurn(sides, round)) {
       found.push({ side, sample: await take(side, seconds) });
     }
     return found;
   });
-  for (const { side, sample } of good.flat()) side.samples.push(sample);
+  for (const { side, sample } of results.flat()) side.samples.push(sample);
   if (answers.size !== 1) throw new Error(`${load.name}: answers differ: ${[...answers]}`);
   await Promise.all(started.map(end));
-  return { rows: rowsOf(load, sides), leftOut };
+  return { rows: rowsOf(load, sides), skipped };
 }
 
 async function measure(
@@ -217,7 +217,7 @@ async function end(child: ChildProcess): Promise<void> {
   children.delete(child);
 }
 
-await conduct({
+await runBenchmark({
   help: HELP,
   bench,
   text,

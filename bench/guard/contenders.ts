@@ -2,7 +2,7 @@
 
 import { existsSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { type Prepared, run, type Runtime, RUNTIMES } from "../conduct.ts";
+import { type Prepared, run, type Runtime, RUNTIMES } from "../benchmark.ts";
 import type { Load } from "./result.ts";
 
 export interface Contender {

@@ -41,10 +41,10 @@ function method({ rounds, seconds }: Result): readonly string[] {
   ];
 }
 
-function notes({ absent, leftOut }: Result): readonly string[] {
+function notes({ absent, skipped }: Result): readonly string[] {
   return [
     ...absent.map(({ contender, why }) => `${contender} took no part: ${why}`),
-    ...leftOut.map((why) => `A round is left out: ${why}`),
+    ...skipped.map((why) => `A round is left out: ${why}`),
   ];
 }
 

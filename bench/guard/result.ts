@@ -1,6 +1,6 @@
 /** What is compared with what, and what a run found. */
 
-import type { Setting } from "../conduct.ts";
+import type { Setting } from "../benchmark.ts";
 import { type Spread, spread } from "../result.ts";
 
 /** What goes through a guard. */
@@ -81,7 +81,7 @@ export function isConnectionError(errors: string): boolean {
 
 export interface Result extends Setting {
   /** Why rounds are not compared, one text for each. */
-  readonly leftOut: readonly string[];
+  readonly skipped: readonly string[];
   readonly versions: { readonly [name: string]: string };
   readonly absent: readonly { readonly contender: string; readonly why: string }[];
   readonly rounds: number;

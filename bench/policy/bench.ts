@@ -1,18 +1,18 @@
-/** The policies' benchmark: `npm run bench:policy`. Conducts the contenders, and prints what they took. */
+/** `npm run bench:policy`: runs the policy engines and prints their times. */
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import {
-  conduct,
   Helper,
   inTurn,
   type Options,
   type Prepared,
   progress,
+  runBenchmark,
   type Runtime,
   RUNTIMES,
   setting,
-} from "../conduct.ts";
+} from "../benchmark.ts";
 import { CONTENDERS } from "./contenders.ts";
 import type { Loaded, Task } from "./measure.ts";
 import { markdown, text } from "./report.ts";
@@ -26,32 +26,33 @@ Deno, Bun and Node, beside Casbin, CASL, Cedar and json-rules-engine with the sa
 Takes about five minutes.
 
   --quick  two sizes and fewer rounds, for a first impression
-  --json   print everything as JSON, every round included (npm run --silent bench:policy …)
+  --json   print the result as JSON, with all rounds (npm run --silent bench:policy -- --json)
   --save   also write bench/policy/results.md
-  --help   print this
+  --help   print this help
 
-Exits with 1 if an answer is wrong. Targets that are missed are only reported: they depend on the
+The exit code is 1 if an answer is wrong. Missed targets are only reported, because they depend on the
 machine.
 `;
 
-/** How much is done. */
+/** The size of a run. */
 interface Extent {
   readonly sizes: readonly number[];
   readonly rounds: number;
-  /** ms in which another's answers are compared; who is slow is asked by fewer peers. */
+  /** Time to compare the answers of other engines, in ms. A slow engine decides about fewer peers. */
   readonly checking: number;
-  /** ns of CPU time. */
+  /** CPU time, in ns. */
   readonly warmUp: number;
 }
 
 const FULL: Extent = { sizes: [10, 100, 1000, 10_000], rounds: 21, checking: 4000, warmUp: 400e6 };
 const QUICK: Extent = { sizes: [10, 1000], rounds: 3, checking: 100, warmUp: 10e6 };
 
-const ROUND = 30e6; // ns of CPU time: short, so that each round finds the machine in one state
+/** CPU time of a round. It is short, so that the load of the machine hardly changes in it. */
+const ROUND_NS = 30e6;
 
 const MEASURE = fileURLToPath(new URL("measure.ts", import.meta.url));
 
-/** A contender's process, and the policy that it is to decide by. */
+/** A contender's process, and the size of its policy. */
 interface Entry {
   readonly runtime: Runtime;
   readonly contender: string;
@@ -62,7 +63,7 @@ interface Entry {
 
 async function bench(options: Options): Promise<Result> {
   const extent = options.quick ? QUICK : FULL;
-  const began = setting("bench:policy", options);
+  const before = setting("bench:policy", options);
   const versions: { [name: string]: string } = {};
   for (const { name, package: from } of CONTENDERS) {
     if (from !== undefined) versions[name] = `${from} ${versionOf(from)}`;
@@ -83,7 +84,7 @@ async function bench(options: Options): Promise<Result> {
       helpers.push(helper);
       for (const rules of extent.sizes) {
         const checking = from === undefined ? Number.MAX_VALUE : extent.checking;
-        const loaded = await ask(helper, { load: rules, checking }) as Loaded;
+        const loaded = await send(helper, { load: rules, checking }) as Loaded;
         if ("wrong" in loaded) throw new Error(`On ${runtime}, ${loaded.wrong}`);
         if ("absent" in loaded) {
           if (from === undefined) throw new Error(`${name} on ${runtime}: ${loaded.absent}`);
@@ -96,7 +97,7 @@ async function bench(options: Options): Promise<Result> {
   }));
   const rows = rowsOf(await time(entries, extent));
   await Promise.all(helpers.map((helper) => helper.end()));
-  return { ...began, rounds: extent.rounds, versions, rows, absent, targets: targetsOf(rows) };
+  return { ...before, rounds: extent.rounds, versions, rows, absent, targets: targetsOf(rows) };
 }
 
 function versionOf(name: string): string {
@@ -104,17 +105,17 @@ function versionOf(name: string): string {
   return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }
 
-async function ask(helper: Helper, task: Task): Promise<unknown> {
-  return JSON.parse(await helper.ask(JSON.stringify(task)));
+async function send(helper: Helper, task: Task): Promise<unknown> {
+  return JSON.parse(await helper.request(JSON.stringify(task)));
 }
 
-/** ns for each of so many decisions. */
+/** Returns ns per decision. */
 const measure = ({ helper, rules }: Entry, times: number) =>
-  ask(helper, { measure: rules, times }) as Promise<number>;
+  send(helper, { measure: rules, times }) as Promise<number>;
 
-/** Lets the contenders take turns, round by round. */
+/** Times the contenders in turn, round by round. */
 async function time(entries: readonly Entry[], extent: Extent): Promise<readonly Samples[]> {
-  // The sizes and contenders of a runtime are compared: they come after each other.
+  // Rows that are compared with each other are timed one after the other.
   const order = (a: Entry, b: Entry) => a.runtime.localeCompare(b.runtime) || a.rules - b.rules;
   const timed = [];
   for (const [index, entry] of entries.toSorted(order).entries()) {
@@ -123,8 +124,8 @@ async function time(entries: readonly Entry[], extent: Extent): Promise<readonly
     while (spent < extent.warmUp) {
       const took = await measure(entry, times);
       spent += took * times;
-      // The clock may not have moved on.
-      const enough = Math.min(64 * times, ROUND / took);
+      // With few decisions the clock may not advance.
+      const enough = Math.min(64 * times, ROUND_NS / took);
       times = KINDS_OF_PEERS * Math.ceil(enough / KINDS_OF_PEERS);
     }
     timed.push({ entry, times, samples: [] as number[] });
@@ -138,7 +139,7 @@ async function time(entries: readonly Entry[], extent: Extent): Promise<readonly
   return timed.map(({ entry: { helper: _, ...entry }, samples }) => ({ ...entry, samples }));
 }
 
-await conduct({
+await runBenchmark({
   help: HELP,
   bench,
   text,

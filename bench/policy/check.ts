@@ -1,27 +1,28 @@
-/** Rules loaded by a contender, and the peers whose answers are right: a wrong one is never timed. */
+/** Loads rules into a contender and checks its answers. Wrong answers are never timed. */
 
 import { type AnyEngine, type Contender, CONTENDERS } from "./contenders.ts";
-import { firstMet, KINDS_OF_PEERS, workload } from "./workload.ts";
+import { firstMatch, KINDS_OF_PEERS, workload } from "./workload.ts";
 
-/** Rules that are loaded, and requests that are answered rightly. */
+/** An engine with its rules, and requests with checked answers. */
 export interface Checked {
   readonly engine: AnyEngine;
   readonly requests: readonly unknown[];
-  /** The name of the rule that decides each, as the engine itself spelt it. */
+  /** For each request the name of the rule that decides, as the engine returns it. */
   readonly expected: readonly (string | undefined)[];
 }
 
-/** The answer that is not as it should be. */
+/** An engine gave a wrong answer. */
 export class WrongAnswer extends Error {}
 
-/** Ours, which the answers of others are compared with. */
+/** The engine with which the others are compared. */
 const OURS = CONTENDERS[0]!;
 
 /**
- * Loads so many rules, and compares the answers for all peers: with ours, and ours with the first
- * rule that is found by looking at one after the other.
+ * Loads rules, and compares the contender's answers with those of ucred, and ucred's answers with a
+ * search rule by rule.
  *
- * @param milliseconds When this is over, the peers are those that were compared.
+ * @param count The number of rules.
+ * @param milliseconds The comparison ends after this time. The result has only the peers until then.
  * @throws {WrongAnswer}
  */
 export async function loadChecked(
@@ -39,7 +40,7 @@ export async function loadChecked(
     if (index > 0 && index % KINDS_OF_PEERS === 0 && performance.now() > end) break;
     const request = engine.request(peer);
     const answer = await answerOf(engine, request);
-    const first = firstMet(rules, peer);
+    const first = firstMatch(rules, peer);
     const right = contender === OURS
       ? { allowed: first?.allows ?? false, rule: first?.name }
       : await answerOf(ours, ours.request(peer));

@@ -1,13 +1,13 @@
 /**
- * Who decides: each policy engine, told the same rules in the way that its documentation shows for
- * speed. Each is loaded only where it is used, so that none grows the heap of another.
+ * The policy engines. Each has the same rules, in the form that its documentation recommends for
+ * speed. A process imports only one of them, so that none increases the heap of another.
  */
 
 import type { Ids, Rule } from "./workload.ts";
 
-/** An engine that holds the rules of one policy. */
+/** An engine with the rules of one policy. */
 export interface Engine<Request, Reply> {
-  /** A peer as the engine wants it; made before, so that deciding alone is timed. */
+  /** Converts a peer to the form of the engine. The conversion is not timed. */
   request(ids: Ids): Request;
   decide(request: Request): Reply | Promise<Reply>;
   allowed(reply: Reply): boolean;
@@ -15,13 +15,13 @@ export interface Engine<Request, Reply> {
   rule(reply: Reply): string | undefined;
 }
 
-// deno-lint-ignore no-explicit-any -- what one engine's requests are is no other's business
+// deno-lint-ignore no-explicit-any -- each engine has its own type of requests
 export type AnyEngine = Engine<any, any>;
 
-/** A way to decide that is timed. */
+/** An engine, or a way to use one. */
 export interface Contender {
   readonly name: string;
-  /** The package that it is of; none: this one. */
+  /** Its package; `undefined` for ucred. */
   readonly package?: string;
   readonly how: string;
   load(rules: readonly Rule[]): Promise<AnyEngine>;
@@ -59,7 +59,7 @@ e = priority(p.eft) || deny
 m = meets(r.sub, p.kind, p.id)
 `;
 
-/** Ours first, plain objects before peers: it is what the others are compared with. */
+/** All contenders. The others are compared with the first one. */
 export const CONTENDERS: readonly Contender[] = [
   {
     name: "ucred",
@@ -68,7 +68,7 @@ export const CONTENDERS: readonly Contender[] = [
   },
   {
     name: "ucred, peers",
-    how: "policy.decide(), peers of the class that identify() makes",
+    how: "policy.decide(), peers of the class that identify() returns",
     async load(rules) {
       const { openedSystem: system } = await import("../../adapters/select.ts");
       const { known, none } = await import("../../core/facts.ts");
@@ -97,7 +97,7 @@ export const CONTENDERS: readonly Contender[] = [
         `p, ${kind}, ${id}, ${allows ? "allow" : "deny"}, ${name}`
       );
       const enforcer = await newEnforcer(model, new StringAdapter(lines.join("\n")));
-      // Policies are texts there. Comparisons in the matcher itself took 4 times as long, measured.
+      // Policies are text in Casbin. Comparisons in the matcher took 4 times as long (measured).
       interface Texts {
         readonly uid: string;
         readonly gid: string;
@@ -125,7 +125,7 @@ export const CONTENDERS: readonly Contender[] = [
   {
     name: "CASL",
     package: "@casl/ability",
-    how: "relevantRuleFor(); the last rule decides there, so in reverse",
+    how: "relevantRuleFor(); rules in reverse order, because the last match decides",
     async load(rules) {
       const { createMongoAbility, subject } = await import("@casl/ability");
       const ability = createMongoAbility(
@@ -149,7 +149,7 @@ export const CONTENDERS: readonly Contender[] = [
   {
     name: "Cedar",
     package: "@cedar-policy/cedar-wasm",
-    how: "statefulIsAuthorized(), policies parsed before; groups are the user's parents",
+    how: "statefulIsAuthorized(), with parsed policies; groups are parents of the user",
     async load(rules) {
       const { preparsePolicySet, statefulIsAuthorized } = await import(
         "@cedar-policy/cedar-wasm/nodejs"
@@ -185,7 +185,7 @@ export const CONTENDERS: readonly Contender[] = [
           return answer.response;
         },
         allowed: ({ decision }) => decision === "allow",
-        // Policies have no order there: it names every one that holds.
+        // Cedar's policies have no order. It returns all that apply.
         rule: ({ diagnostics: { reason } }) =>
           reason.length === 0 ? undefined : rules[Math.min(...reason.map(Number))]!.name,
       } satisfies Engine<
@@ -197,7 +197,7 @@ export const CONTENDERS: readonly Contender[] = [
   {
     name: "json-rules-engine",
     package: "json-rules-engine",
-    how: "run(); each rule has a priority, and the first that holds stops the engine",
+    how: "run(); each rule has a priority, and the first match stops the engine",
     async load(rules) {
       const { Engine: RulesEngine } = await import("json-rules-engine");
       const engine = new RulesEngine(
@@ -213,7 +213,7 @@ export const CONTENDERS: readonly Contender[] = [
           priority: rules.length - position,
         })),
       );
-      engine.on("success", () => void engine.stop()); // all at one priority took longer, measured
+      engine.on("success", () => void engine.stop()); // one priority for all rules took longer (measured)
       type Reply = Awaited<ReturnType<typeof engine.run>>;
       return {
         request: (ids) => ({ ...ids }),

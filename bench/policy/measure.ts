@@ -1,6 +1,6 @@
 /**
- * One contender, on whichever runtime this is started: `measure.ts NAME`. Answers each line, a
- * {@link Task} in JSON, with a line of JSON.
+ * `measure.ts NAME`: one contender, on the runtime that runs this file. It answers each line of input,
+ * a {@link Task} in JSON, with a line of JSON.
  */
 
 import process from "node:process";
@@ -8,19 +8,19 @@ import { createInterface } from "node:readline";
 import { type Checked, loadChecked, WrongAnswer } from "./check.ts";
 import { CONTENDERS } from "./contenders.ts";
 
-/** What it is told to do. */
+/** A line of input. */
 export type Task =
-  /** Load so many rules, and compare answers for about so many ms: {@link Loaded}. */
+  /** Load this number of rules, and compare answers for about `checking` ms. The answer is {@link Loaded}. */
   | { readonly load: number; readonly checking: number }
-  /** Let the policy of so many rules decide so often: ns for each. */
+  /** Make `times` decisions with the policy of `measure` rules. The answer is ns per decision. */
   | { readonly measure: number; readonly times: number };
 
-/** What became of loading. */
+/** The answer to `load`. */
 export type Loaded =
-  /** How many peers' answers were compared; these ask when it is timed. */
+  /** The number of peers with checked answers. They are the peers of the measurement. */
   | { readonly peers: number }
   | { readonly wrong: string }
-  /** Why the contender cannot run here. */
+  /** The reason why the contender does not run here. */
   | { readonly absent: string };
 
 const contender = CONTENDERS.find(({ name }) => name === process.argv[2])!;
@@ -37,16 +37,16 @@ async function load(count: number, checking: number): Promise<Loaded> {
   }
 }
 
-/** Every answer names its rule, and is compared once more. */
+/** Times decisions. The rule in each answer is compared with the checked one. */
 async function measure(count: number, times: number): Promise<number> {
   const policy = policies.get(count)!;
   const { engine, requests, expected } = policy;
   let at = policy.next;
   let wrong = 0;
   const first = engine.decide(requests[at]);
-  await first; // json-rules-engine must not decide two at once
+  await first; // json-rules-engine cannot make two decisions at once
   const isAsync = first instanceof Promise;
-  // Not the time on the wall, in which other processes may run.
+  // CPU time: wall time would include other processes.
   const start = process.cpuUsage();
   if (isAsync) {
     for (let i = 0; i < times; i++) {

@@ -1,7 +1,7 @@
 /** Formats a result as text for the terminal and as Markdown. */
 
 import { styleText } from "node:util";
-import { aligned, type Cells, machine, piped } from "../report.ts";
+import { aligned, type Cells, machine, piped, writtenBy } from "../report.ts";
 import type { Spread } from "../result.ts";
 import { CONTENDERS } from "./contenders.ts";
 import type { Result } from "./result.ts";
@@ -21,7 +21,7 @@ const METHOD: readonly string[] = [
 function table({ rows }: Result, runtime: string): readonly Cells[] {
   const shown = rows.filter((row) => row.runtime === runtime);
   return [
-    ["", "rules", "ns a decision", "range", "× ucred", "range", "peers"],
+    ["", "rules", "ns per decision", "range", "× ucred", "range", "peers"],
     ...shown.map(({ contender, rules, peers, nanoseconds, ratio }) => [
       contender,
       rules.toLocaleString("en"),
@@ -32,7 +32,7 @@ function table({ rows }: Result, runtime: string): readonly Cells[] {
   ];
 }
 
-/** Formats a number with three digits: the largest is a million times the smallest. */
+/** Formats a number with three significant digits, since their range is wide. */
 function figure(number: number): string {
   return number.toLocaleString("en", { maximumSignificantDigits: 3 });
 }
@@ -65,7 +65,7 @@ function notes({ rows, absent }: Result): readonly string[] {
   ];
 }
 
-/** For the terminal. */
+/** Formats the result for the terminal. */
 export function text(result: Result): string {
   const bold = (line: string) => styleText("bold", line);
   const dim = (line: string) => styleText("dim", line);
@@ -88,14 +88,14 @@ export function text(result: Result): string {
   }\n`;
 }
 
-/** For results.md. */
+/** Formats bench/policy/results.md. */
 export function markdown(result: Result): string {
   const blocks = [
     ["# Policy benchmark results"],
-    [`Made by \`${result.command}\` on ${result.date}, which writes this file anew.`],
+    [writtenBy(result)],
     [`${machine(result)}.`, `${result.rounds} rounds.`, ...METHOD],
     versions(result).map((line) => `- ${line}`),
-    ["How each is used:"],
+    ["How each contender is used:"],
     CONTENDERS.map(({ name, how }) => `- ${name}: ${how}`),
     notes(result),
     ...runtimesOf(result).flatMap((runtime) => [[`## ${runtime}`], piped(table(result, runtime))]),

@@ -1,6 +1,6 @@
-/** What is decided: rules about ids, and peers that meet the first, some, the last or none of them. */
+/** The workload: rules about ids, and peers that match an early rule, a middle one, a late one, or none. */
 
-/** One rule, as every contender is told it; the name of a user or group as its id. */
+/** One rule, in a form that every contender converts to its own. Users and groups have ids for names. */
 export interface Rule {
   readonly name: string;
   readonly kind: "uid" | "gid" | "user" | "group";
@@ -8,7 +8,7 @@ export interface Rule {
   readonly allows: boolean;
 }
 
-/** Who asks: what a kernel tells of a peer. */
+/** The credentials of a peer. */
 export interface Ids {
   readonly uid: number;
   readonly gid: number;
@@ -17,30 +17,30 @@ export interface Ids {
 }
 
 export interface Workload {
-  /** In order. Those that deny come first: then also languages that know no order decide the same. */
+  /** In order. Rules that deny are first, so that engines without an order decide the same. */
   readonly rules: readonly Rule[];
   readonly peers: readonly Ids[];
 }
 
-/** How many peers ask in turn. */
+/** Number of peers. */
 export const PEERS = 1024;
 
-/** Peers come by so many: they meet rules of the first tenth, of the middle one, of the last one; none. */
+/** Peers alternate: a match in the first tenth of the rules, in the middle one, in the last one, no match. */
 export const KINDS_OF_PEERS = 4;
 
-/** Of the rules this part denies. */
+/** Share of the rules that deny. */
 const DENYING = 1 / 5;
 
-/** Supplementary groups of a peer, beside the gid. */
+/** Number of supplementary groups of a peer, without the gid. */
 const GROUPS = 6;
 
 const KINDS = ["uid", "gid", "user", "group"] as const;
 
-/** The same rules and peers each time. */
+/** Generates rules and peers, the same for the same count. */
 export function workload(count: number): Workload {
   const random = randomFrom(count);
   const below = (end: number) => Math.floor(random() * end);
-  // Local accounts, and those that sssd numbers.
+  // Ids of local accounts, and ids from the range of sssd.
   const anyId = () => below(4) > 0 ? 1000 + below(59_000) : 200_000 + below(2_000_000_000);
   const used = new Set<number>();
   const freshId = (): number => {
@@ -54,37 +54,37 @@ export function workload(count: number): Workload {
     const id = freshId();
     return { name: `${position}: ${kind} ${id}`, kind, id, allows: position >= count * DENYING };
   });
-  const ofNobody = Array.from({ length: 4 * PEERS }, freshId);
-  const stranger = () => ofNobody[below(ofNobody.length)]!;
+  const unusedIds = Array.from({ length: 4 * PEERS }, freshId);
+  const stranger = () => unusedIds[below(unusedIds.length)]!;
   const tenth = count / 10;
   const peers = Array.from({ length: PEERS }, (_, index): Ids => {
     let [uid, gid] = [stranger(), stranger()];
     const groups = Array.from({ length: GROUPS }, stranger);
-    const meet = ({ kind, id }: Rule): void => {
+    const match = ({ kind, id }: Rule): void => {
       if (kind === "uid" || kind === "user") uid = id;
-      else if (kind === "gid" || random() < 0.5) gid = id; // a primary group is one, too
+      else if (kind === "gid" || random() < 0.5) gid = id; // the primary group is a group, too
       else groups[0] = id;
     };
     const first = [0, (count - tenth) / 2, count - tenth][index % KINDS_OF_PEERS];
     if (first !== undefined) {
       const position = Math.floor(first) + below(tenth);
-      if (random() < 0.25) meet(rules[position + below(count - position)]!); // a later one as well
-      meet(rules[position]!);
+      if (random() < 0.25) match(rules[position + below(count - position)]!); // it also matches a later rule
+      match(rules[position]!);
     }
     return { uid, gid, groups: [...new Set([gid, ...groups])].sort((a, b) => a - b) };
   });
   return { rules, peers };
 }
 
-/** The first rule that a peer meets, by looking at one after the other. */
-export function firstMet(rules: readonly Rule[], { uid, gid, groups }: Ids): Rule | undefined {
+/** The first rule that a peer matches, by a search rule by rule. */
+export function firstMatch(rules: readonly Rule[], { uid, gid, groups }: Ids): Rule | undefined {
   return rules.find(({ kind, id }) => {
     if (kind === "group") return groups.includes(id);
     return id === (kind === "gid" ? gid : uid);
   });
 }
 
-/** mulberry32: numbers from 0 to 1 that are the same for the same seed. */
+/** mulberry32: pseudo-random numbers from 0 to 1, the same for the same seed. */
 function randomFrom(seed: number): () => number {
   let state = seed;
   return () => {

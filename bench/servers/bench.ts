@@ -5,19 +5,19 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import {
-  conduct,
   Helper,
   inTurn,
   type Options,
   type Prepared,
   progress,
   run,
+  runBenchmark,
   type Runtime,
   RUNTIMES,
   setting,
-} from "../conduct.ts";
+} from "../benchmark.ts";
 import { spread } from "../result.ts";
-import { NoResult, playRounds } from "../rounds.ts";
+import { NoResult, runRounds } from "../rounds.ts";
 import { markdown, text } from "./report.ts";
 import {
   type Pair,
@@ -153,7 +153,7 @@ class Running {
 
   /** CPU time of the process up to now, in µs. */
   async cpu(): Promise<number> {
-    return Number(await this.#helper.ask(""));
+    return Number(await this.#helper.request(""));
   }
 
   end(): Promise<void> {
@@ -183,24 +183,24 @@ async function comparePair(
     kind,
     samples: [] as Sample[],
   }));
-  const leftOut: string[] = [];
+  const skipped: string[] = [];
   for (let start = 0; start < starts; start++) {
     const sides: { readonly server: Running; readonly samples: Sample[] }[] = [];
     for (const { kind, samples } of inTurn(all, start)) {
       sides.push({ server: await Running.start(place, runtime, kind), samples });
     }
     for (const { server } of sides) {
-      await playRounds(1, () => measure(server, WARM_UP * seconds));
+      await runRounds(1, () => measure(server, WARM_UP * seconds));
     }
-    const played = await playRounds(rounds, async (round) => {
+    const played = await runRounds(rounds, async (round) => {
       const found = [];
       for (const { server, samples } of inTurn(sides, round)) {
         found.push({ samples, sample: await measure(server, seconds) });
       }
       return found;
     });
-    for (const { samples, sample } of played.good.flat()) samples.push(sample);
-    leftOut.push(...played.leftOut);
+    for (const { samples, sample } of played.results.flat()) samples.push(sample);
+    skipped.push(...played.skipped);
     for (const { server } of sides) await server.end();
   }
   if (answers.size !== 1 || !answers.has("welcome")) {
@@ -212,7 +212,7 @@ async function comparePair(
     spread(samples.map(({ perSecond }, at) => perSecond / plainSamples[at]!.perSecond));
   const [ratio, leastRatio] = [toPlain(oursSamples), toPlain(leastSamples)];
   const isMet = ratio.median >= atLeast;
-  return { ...pair, plainSamples, leastSamples, oursSamples, ratio, leastRatio, isMet, leftOut };
+  return { ...pair, plainSamples, leastSamples, oursSamples, ratio, leastRatio, isMet, skipped };
 }
 
 async function compareRival(
@@ -228,7 +228,7 @@ async function compareRival(
     const before = await server.cpu();
     const where = port === 0 ? path : port;
     const question = { kind, where, connection, count, atOnce: CONNECTIONS };
-    const answer = await client.ask(JSON.stringify(question));
+    const answer = await client.request(JSON.stringify(question));
     if (answer !== "ok") throw new Error(`${runtime}, ${kind}: ${answer}`);
     return (await server.cpu() - before) / count;
   };
@@ -253,7 +253,7 @@ async function compareRival(
   return { ...rival, rows, isMet: others.every(({ cpu }) => ours!.cpu.median < cpu.median) };
 }
 
-await conduct({
+await runBenchmark({
   help: HELP,
   bench,
   text,

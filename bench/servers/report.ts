@@ -27,9 +27,9 @@ function pairs({ pairs }: Result): Rows {
 }
 
 /** One line for each pair with rounds that were left out. */
-export function leftOut({ pairs }: Pick<Result, "pairs">): readonly string[] {
-  return pairs.filter(({ leftOut }) => leftOut.length > 0).map(({ runtime, name, leftOut }) =>
-    `${runtime}, ${name}: ${leftOut.length} rounds left out: ${[...new Set(leftOut)].join(", ")}`
+export function skipped({ pairs }: Pick<Result, "pairs">): readonly string[] {
+  return pairs.filter(({ skipped }) => skipped.length > 0).map(({ runtime, name, skipped }) =>
+    `${runtime}, ${name}: ${skipped.length} rounds left out: ${[...new Set(skipped)].join(", ")}`
   );
 }
 
@@ -69,7 +69,7 @@ export function text(result: Result): string {
     "",
     ...aligned(pairs(result)).map(mark),
     "",
-    ...leftOut(result),
+    ...skipped(result),
     ...aligned(rivals(result)).map(mark),
     "",
   ].join("\n");
@@ -86,7 +86,7 @@ export function markdown(result: Result): string {
     "",
     ...piped(pairs(result)),
     "",
-    ...leftOut(result).flatMap((line) => [line, ""]),
+    ...skipped(result).flatMap((line) => [line, ""]),
     "## Beside a token in each request, and mutual TLS",
     "",
     "CPU time of the server; ucred on a Unix socket, the others over TCP on localhost. A JSON web token: HS256, verified by jose for each request. Mutual TLS:",

@@ -1,6 +1,6 @@
 /** What is compared with what, and what a run found. */
 
-import type { Runtime, Setting } from "../conduct.ts";
+import type { Runtime, Setting } from "../benchmark.ts";
 import type { Spread } from "../result.ts";
 
 /** A server with identity and policy, and the same without. */
@@ -102,7 +102,7 @@ export interface PairResult extends Pair {
   readonly leastRatio: Spread;
   readonly isMet: boolean;
   /** Why rounds are not compared: in each of them a server gave no answer. */
-  readonly leftOut: readonly string[];
+  readonly skipped: readonly string[];
 }
 
 export interface RivalResult extends Rival {

@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { RUNTIMES } from "../../bench/conduct.ts";
+import { RUNTIMES } from "../../bench/benchmark.ts";
 import { CONTENDERS } from "../../bench/guard/contenders.ts";
 import { isConnectionError, LOADS, type Result, rowsOf } from "../../bench/guard/result.ts";
 import { needs, testWith } from "../support/suite.ts";

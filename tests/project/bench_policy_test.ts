@@ -6,13 +6,13 @@ import { readFileSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { RUNTIMES } from "../../bench/conduct.ts";
+import { RUNTIMES } from "../../bench/benchmark.ts";
 import { loadChecked, WrongAnswer } from "../../bench/policy/check.ts";
 import { CONTENDERS } from "../../bench/policy/contenders.ts";
 import { type Result, rowsOf, targetsOf } from "../../bench/policy/result.ts";
 import { packagesOf } from "../support/packages.ts";
 import { testWith } from "../support/suite.ts";
-import { firstMet, KINDS_OF_PEERS, PEERS, workload } from "../../bench/policy/workload.ts";
+import { firstMatch, KINDS_OF_PEERS, PEERS, workload } from "../../bench/policy/workload.ts";
 
 const packages = packagesOf("bench");
 
@@ -22,7 +22,7 @@ test("workload() makes peers that match a rule of the first, middle or last tent
     assert.equal(peers.length, PEERS);
     assert.equal(new Set(rules.map(({ id }) => id)).size, count, "each rule has an id of its own");
     const met = new Set(peers.map((peer, index) => {
-      const rule = firstMet(rules, peer);
+      const rule = firstMatch(rules, peer);
       const position = rule === undefined ? -1 : rules.indexOf(rule);
       if (rule === undefined) {
         assert.equal(index % KINDS_OF_PEERS, 3);

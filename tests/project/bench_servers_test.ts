@@ -6,8 +6,8 @@ import { readFileSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { leftOut as leftOutOf } from "../../bench/servers/report.ts";
-import { NoResult, playRounds } from "../../bench/rounds.ts";
+import { skipped as skippedRounds } from "../../bench/servers/report.ts";
+import { NoResult, runRounds } from "../../bench/rounds.ts";
 import { PAIRS, type Result, RIVALS } from "../../bench/servers/result.ts";
 import { packagesOf } from "../support/packages.ts";
 import { needs, testWith } from "../support/suite.ts";
@@ -37,28 +37,28 @@ testWith(
   },
 );
 
-test("playRounds() repeats a round in which a server gave no answer, and the report counts it", async () => {
+test("runRounds() repeats a round in which a server gave no answer, and the report counts it", async () => {
   const played: number[] = [];
-  const { good, leftOut } = await playRounds(3, (round) => {
+  const { results, skipped } = await runRounds(3, (round) => {
     played.push(round);
     return round % 2 === 1
       ? Promise.reject(new NoResult("http gave no answer"))
       : Promise.resolve(round);
   });
-  assert.deepEqual([good, played], [[0, 2, 4], [0, 1, 2, 3, 4]]);
-  const pair = { ...PAIRS[0]!, leftOut } as unknown as Result["pairs"][number];
-  assert.deepEqual(leftOutOf({ pairs: [pair, { ...pair, leftOut: [] }] }), [
+  assert.deepEqual([results, played], [[0, 2, 4], [0, 1, 2, 3, 4]]);
+  const pair = { ...PAIRS[0]!, skipped } as unknown as Result["pairs"][number];
+  assert.deepEqual(skippedRounds({ pairs: [pair, { ...pair, skipped: [] }] }), [
     `${pair.runtime}, ${pair.name}: 2 rounds left out: http gave no answer`,
   ]);
 });
 
-test("playRounds() fails if no round gives a result, or if an answer is wrong", async () => {
+test("runRounds() fails if no round gives a result, or if an answer is wrong", async () => {
   const starved = () => Promise.reject(new NoResult("http gave no answer"));
   await assert.rejects(
-    playRounds(2, starved),
+    runRounds(2, starved),
     /^Error: 11 rounds gave no result: http gave no answer$/,
   );
-  await assert.rejects(playRounds(2, () => Promise.reject(new Error("wrong"))), /^Error: wrong$/);
+  await assert.rejects(runRounds(2, () => Promise.reject(new Error("wrong"))), /^Error: wrong$/);
 });
 
 test("docs/servers.md and docs/why.md show the figures of bench/servers/results.md", () => {

@@ -1,4 +1,4 @@
-/** What conductors of benchmarks share: options, the machine, progress, processes that are told what to time. */
+/** Shared by all benchmarks: options, the description of the machine, progress, runtimes, child processes. */
 
 import { type ChildProcess, execFile, spawn, type StdioOptions } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -9,30 +9,30 @@ import { clearLine, createInterface, cursorTo } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 
-/** What every benchmark can be told. */
+/** The options of every benchmark. */
 export interface Options {
   readonly quick: boolean;
   readonly json: boolean;
   readonly save: boolean;
 }
 
-/** What a benchmark does, and how it tells what it found. */
+/** One benchmark. */
 export interface Benchmark<R> {
-  /** What `--help` prints. */
+  /** The output of `--help`. */
   readonly help: string;
-  /** Finds a result; `folder` is empty, and removed at the end. */
+  /** Measures. `folder` is empty, and removed at the end. */
   bench(options: Options, folder: string): Promise<R>;
-  /** For the terminal. */
+  /** Formats the result for the terminal. */
   text(result: R): string;
-  /** Writes it to files, for `--save`. */
+  /** Writes the result to files, for `--save`. */
   save(result: R): void | Promise<void>;
-  /** Whether something is wrong with it all the same. */
+  /** Whether the benchmark exits with 1 although it has a result. */
   isBad?(result: R): boolean;
 }
 
 /**
- * The whole of a benchmark: reads the options, finds a result, and prints it. Whatever ends it, no
- * process and no file is left. Exits with 1 if it fails, and with 2 if an option is wrong.
+ * Parses the options, runs the benchmark, and prints the result. Ends all its processes and removes
+ * its files, also upon a signal. Exits with 1 if the benchmark fails, and with 2 if an option is wrong.
  */
 export async function conduct<R>(benchmark: Benchmark<R>): Promise<never> {
   const flag = { type: "boolean", default: false } as const;
@@ -46,7 +46,7 @@ export async function conduct<R>(benchmark: Benchmark<R>): Promise<never> {
     const folder = mkdtempSync(join(tmpdir(), "ucred-bench-"));
     process.once("exit", () => {
       ending.abort(new Error("The benchmark ends"));
-      rmSync(folder, { recursive: true, force: true, maxRetries: 5 }); // a compiler may still write
+      rmSync(folder, { recursive: true, force: true, maxRetries: 5 }); // a compiler may still write files
     });
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
       process.once(signal, () => process.exit(128 + constants.signals[signal]));
@@ -67,9 +67,9 @@ export async function conduct<R>(benchmark: Benchmark<R>): Promise<never> {
   }
 }
 
-/** Where and how a result was found. */
+/** The command, date and machine of a run. */
 export interface Setting {
-  /** The command that makes such a result. */
+  /** The command that repeats the run. */
   readonly command: string;
   readonly date: string;
   readonly machine: {
@@ -77,12 +77,12 @@ export interface Setting {
     readonly cores: number;
     readonly kernel: string;
     readonly architecture: string;
-    /** Load average over a minute, before the first round; the run itself adds one. */
+    /** Load average of one minute, before the first round. The run itself adds 1. */
     readonly load: number;
   };
 }
 
-/** The setting of a run that begins now. */
+/** The setting of a run that starts now. */
 export function setting(script: string, { quick, save }: Options): Setting {
   const flags = [quick ? "--quick" : [], save ? "--save" : []].flat();
   return {
@@ -91,7 +91,7 @@ export function setting(script: string, { quick, save }: Options): Setting {
     machine: {
       cpu: cpus()[0]?.model ?? "unknown CPU",
       cores: cpus().length,
-      kernel: /^[\d.]+/.exec(release())?.[0] ?? release(), // what follows names who built it
+      kernel: /^[\d.]+/.exec(release())?.[0] ?? release(), // without the name of the build
       architecture: machine(),
       load: loadavg()[0]!,
     },
@@ -100,7 +100,7 @@ export function setting(script: string, { quick, save }: Options): Setting {
 
 let phase: string | undefined;
 
-/** Shows what is going on, on standard error; where that is no terminal, only each new phase. */
+/** Prints the current phase on stderr: on a terminal with details, elsewhere once per phase. */
 export function progress(now?: string, detail = ""): void {
   if (process.stderr.isTTY) {
     cursorTo(process.stderr, 0);
@@ -112,29 +112,29 @@ export function progress(now?: string, detail = ""): void {
   phase = now;
 }
 
-/** All of them, beginning with another one each round: nobody is always the first after a pause. */
+/** Rotates a list by the round, so that each contender is first in some rounds. */
 export function inTurn<T>(all: readonly T[], round: number): readonly T[] {
   const next = round % all.length;
   return [...all.slice(next), ...all.slice(0, next)];
 }
 
-/** How to start a program, and which version it is. */
+/** A program's version, and the command that starts it. */
 export interface Prepared {
   readonly version: string;
   readonly command: readonly [program: string, ...args: string[]];
 }
 
-/** How to run a file on each runtime. */
+/** Functions that return the command to run a file on each runtime. */
 export const RUNTIMES = {
-  // Asked where it is, since on the PATH there may be a script that does not pass descriptors on.
+  // The runtime reports its own path: on PATH may be a script that does not pass on descriptors.
   async Deno(file: string): Promise<Prepared> {
-    const ask = "console.log(Deno.version.deno + ' ' + Deno.execPath())";
-    const [version, program] = split(await run("deno", "eval", ask));
+    const code = "console.log(Deno.version.deno + ' ' + Deno.execPath())";
+    const [version, program] = split(await run("deno", "eval", code));
     return { version, command: [program, "run", "--allow-all", file] };
   },
   async Bun(file: string): Promise<Prepared> {
-    const ask = "process.versions.bun + ' ' + process.execPath";
-    const [version, program] = split(await run("bun", "--print", ask));
+    const code = "process.versions.bun + ' ' + process.execPath";
+    const [version, program] = split(await run("bun", "--print", code));
     return { version, command: [program, file] };
   },
   Node: (file: string): Promise<Prepared> =>
@@ -145,22 +145,22 @@ export const RUNTIMES = {
 } as const;
 export type Runtime = keyof typeof RUNTIMES;
 
-/** "word rest" → both. */
-export function split(answer: string): [first: string, rest: string] {
-  const at = answer.indexOf(" ");
-  return [answer.slice(0, at), answer.slice(at + 1)];
+/** Splits a text at its first space. */
+export function split(text: string): [first: string, rest: string] {
+  const at = text.indexOf(" ");
+  return [text.slice(0, at), text.slice(at + 1)];
 }
 
-/** Ends every process that this file starts. */
+/** Ends every process that this file has started. */
 export const ending = new AbortController();
 
-/** Deno and Bun are those of the lock file, also when this is not started by npm. */
+/** An environment with the pinned versions of Deno and Bun, also if the benchmark was not started by npm. */
 function environment(): NodeJS.ProcessEnv {
   const binaries = fileURLToPath(new URL("../node_modules/.bin", import.meta.url));
   return { ...process.env, PATH: [binaries, process.env["PATH"]].join(delimiter) };
 }
 
-/** Runs a command; the first line that it prints. */
+/** Runs a command, and returns the first line of its output. */
 export async function run(command: string, ...args: string[]): Promise<string> {
   try {
     const options = { signal: ending.signal, env: environment() };
@@ -169,13 +169,13 @@ export async function run(command: string, ...args: string[]): Promise<string> {
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     if ("code" in error && error.code === "ENOENT") throw new Error(`${command} is not installed`);
-    const said = "stderr" in error ? String(error.stderr).trim().split("\n")[0] : "";
-    const why = (said || error.message).replaceAll(/\S*\//g, ""); // results name no folders
+    const line = "stderr" in error ? String(error.stderr).trim().split("\n")[0] : "";
+    const why = (line || error.message).replaceAll(/\S*\//g, ""); // without the folders of this machine
     throw new Error(`${command} failed: ${why}`);
   }
 }
 
-/** A process that answers each line with a line. */
+/** A child process that answers each line of input with a line of output. */
 export class Helper {
   readonly #name: string;
   readonly #process: ChildProcess;
@@ -183,7 +183,7 @@ export class Helper {
   readonly #closed: Promise<void>;
   #errors = "";
 
-  /** Starts it, with `others` as descriptors from 3 on. */
+  /** @param others The descriptors from 3 on. */
   constructor(
     name: string,
     [program, ...args]: readonly [program: string, ...args: string[]],
@@ -197,25 +197,26 @@ export class Helper {
     });
     this.#closed = new Promise((resolve) => this.#process.once("close", () => resolve()));
     this.#process.on("error", (error) => this.#errors ||= error.message);
-    this.#process.stdin!.on("error", () => {}); // it ended early: the next line that is read tells
+    this.#process.stdin!.on("error", () => {}); // it has ended: line() reports that
     this.#process.stderr!.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
     this.#lines = createInterface({ input: this.#process.stdout! })[Symbol.asyncIterator]();
   }
 
-  ask(line: string): Promise<string> {
+  /** Sends a line, and returns the answer. */
+  request(line: string): Promise<string> {
     this.#process.stdin!.write(`${line}\n`);
     return this.line();
   }
 
-  /** The next line that it says. */
+  /** Returns the next line of output. */
   async line(): Promise<string> {
     const { value, done } = await this.#lines.next();
     if (!done) return value;
-    await this.#closed; // by then it has said why
-    throw new Error(`${this.#name} ended: ${this.#errors.trim() || "in silence"}`);
+    await this.#closed; // then all of stderr has been read
+    throw new Error(`${this.#name} ended: ${this.#errors.trim() || "without a message"}`);
   }
 
-  /** Ends its input, upon which it ends. */
+  /** Closes its stdin, which ends it, and waits for the end. */
   end(): Promise<void> {
     this.#process.stdin!.end();
     return this.#closed;
