@@ -34,7 +34,7 @@ export interface Benchmark<R> {
  * Parses the options, runs the benchmark, and prints the result. Ends all its processes and removes
  * its files, also upon a signal. Exits with 1 if the benchmark fails, and with 2 if an option is wrong.
  */
-export async function conduct<R>(benchmark: Benchmark<R>): Promise<never> {
+export async function runBenchmark<R>(benchmark: Benchmark<R>): Promise<never> {
   const flag = { type: "boolean", default: false } as const;
   const options = { quick: flag, json: flag, save: flag, help: { ...flag, short: "h" } } as const;
   try {

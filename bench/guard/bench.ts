@@ -1,4 +1,4 @@
-/** The guard's benchmark: `npm run bench:guard`. Conducts what stands in between, and both ends. */
+/** `npm run bench:guard`: runs the guard and other proxies between a client and a server in C. */
 
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -24,16 +24,16 @@ import {
 
 const HELP = `Usage: npm run bench:guard -- [options]
 
-What gets through ucred guard, on Deno, Bun and Node: bytes, lines, requests and new connections in a
-second, and how long each takes; beside no guard at all, socat, systemd-socket-proxyd and HAProxy,
-as far as they are installed. Needs Linux and cc. Takes about five minutes.
+Compares ucred guard on Deno, Bun and Node with a direct connection, and with socat,
+systemd-socket-proxyd and HAProxy, if they are installed: bytes, lines, requests and new connections
+per second, latency, and CPU time. Needs Linux and cc. Takes about five minutes.
 
-  --quick    few and short rounds, for a first impression
-  --json     print everything as JSON, every round included (npm run --silent bench:guard …)
-  --save     also write bench/guard/results.md
-  --help     print this
+  --quick  few and short rounds, for a first impression
+  --json   print the result as JSON, with all rounds (npm run --silent bench:guard -- --json)
+  --save   also write bench/guard/results.md
+  --help   print this help
 
-Exits with 1 if a byte or an answer is wrong.
+The exit code is 1 if a byte or an answer is wrong.
 `;
 
 const children = new Set<ChildProcess>();
@@ -90,12 +90,12 @@ interface Side {
   readonly contender: string;
   readonly isOurs: boolean;
   readonly path: string;
-  /** Whoever stands in between; nobody. */
+  /** The proxy; `undefined` without one. */
   readonly child?: ChildProcess;
   readonly samples: Sample[];
 }
 
-/** Has everybody serve the same load, round after round. */
+/** Measures all contenders under one load, in turn, round by round. */
 async function compare(
   load: Load,
   contenders: readonly Contender[],
@@ -120,7 +120,7 @@ async function compare(
     answers.add(answer);
     return sample;
   };
-  for (const side of sides) { // compilers settle meanwhile
+  for (const side of sides) { // compilers optimize in this time
     await runRounds(1, () => take(side, 4 * seconds));
   }
   const { results, skipped } = await runRounds(rounds, async (round) => {
@@ -139,10 +139,10 @@ async function compare(
 async function measure(
   { ends, load: loader }: Programs,
   { name, client, connections }: Load,
-  { contender, isOurs, path, child: between }: Side,
+  { contender, isOurs, path, child: proxy }: Side,
   length: number,
 ): Promise<Sample & { readonly answer: string }> {
-  const before = computed(between);
+  const before = cpuTime(proxy);
   const child = client === "move"
     ? spawn(ends, [client, path, `${length}`])
     : spawn(loader, [client, path, `${connections}`, `${length}`]);
@@ -154,34 +154,34 @@ async function measure(
   children.delete(child);
   if (code !== 0) {
     const why = `${name}, ${contender}: ${errors.trim()}`;
-    // A wrong answer is an error whoever gives it. That another program ends a connection is only told.
-    const isForeign = !isOurs && between !== undefined;
+    // A wrong answer is always an error. A closed connection of another program is only reported.
+    const isForeign = !isOurs && proxy !== undefined;
     throw isForeign && isConnectionError(errors) ? new NoResult(why) : new Error(why);
   }
   const { answers, seconds, p50, p99, answer } = JSON.parse(output);
   if (!(answers > 0)) throw new NoResult(`${name}, ${contender}: no answer`);
-  const cpu = (computed(between) - before) / answers;
+  const cpu = (cpuTime(proxy) - before) / answers;
   return { perSecond: answers / seconds, p50, p99, cpu, answer };
 }
 
-/** µs that a process, and those that it has started, have computed: proc(5), in ticks of 10 ms. */
-function computed(child: ChildProcess | undefined): number {
+/** The CPU time of a process and its children in µs, with a resolution of 10 ms: proc(5). */
+function cpuTime(child: ChildProcess | undefined): number {
   if (child === undefined) return 0;
   let ticks = 0;
   for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
     try {
       const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ").map(Number); // from the 3rd on
-      // Its group is its own; utime, stime, and those of children that have ended.
+      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ").map(Number); // from the third field on
+      // The process leads its group. The fields are utime and stime, of it and of its ended children.
       if (fields[2] === child.pid) { for (const at of [11, 12, 13, 14]) ticks += fields[at]!; }
     } catch {
-      // it has ended
+      // the process has ended
     }
   }
   return ticks * 10_000;
 }
 
-/** Starts something that listens, and waits until it does. */
+/** Starts a program, and waits until it listens. */
 async function start([program, ...args]: readonly string[], path: string): Promise<ChildProcess> {
   const child = spawn(program!, args, { stdio: ["ignore", "ignore", "pipe"], detached: true });
   children.add(child);
@@ -209,7 +209,7 @@ function answers(path: string): Promise<boolean> {
   });
 }
 
-/** Ends a process and those that it has started. */
+/** Kills a process and its children. */
 async function end(child: ChildProcess): Promise<void> {
   const closed = once(child, "exit");
   process.kill(-child.pid!, "SIGKILL");

@@ -1,4 +1,4 @@
-/** What can stand in front of a socket: `ucred guard`, and what else people put there. */
+/** The contenders: `ucred guard`, and other proxies for Unix sockets. */
 
 import { existsSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -9,11 +9,11 @@ export interface Contender {
   readonly name: string;
   readonly isOurs: boolean;
   readonly modes: readonly Load["mode"][];
-  /** How it is used. */
+  /** How the benchmark uses it. */
   readonly how: string;
-  /** Its version; throws where it is not installed. */
+  /** Returns its version; throws if it is not installed. */
   version(): Promise<string>;
-  /** What starts it, as itself alone. */
+  /** Returns the command that starts it. */
   command(where: Place): readonly [program: string, ...args: string[]];
 }
 
@@ -21,11 +21,11 @@ export interface Place {
   readonly mode: Load["mode"];
   readonly listen: string;
   readonly upstream: string;
-  /** A folder of its own, for what it wants in files. */
+  /** A folder for its configuration. */
   readonly folder: string;
 }
 
-/** The policy: some rules before the one that lets the client in. */
+/** The policy of the guard. The last rule matches. */
 const POLICY = `version: 1
 rules:
   - { name: nobody, when: { uid: 65000 }, deny: true }
@@ -42,7 +42,7 @@ function ours(runtime: Runtime): Contender {
     name: `ucred guard on ${runtime}`,
     isOurs: true,
     modes: ["stream", "http"],
-    how: "a policy of four rules, of which the last matches, from a file that is watched",
+    how: "with a policy file of four rules, of which the last matches",
     async version() {
       prepared = await RUNTIMES[runtime](MAIN);
       return prepared.version;
@@ -67,7 +67,7 @@ export const CONTENDERS: readonly Contender[] = [
     name: "socat",
     isOurs: false,
     modes: ["stream"],
-    how: "UNIX-LISTEN with fork, which is a process for each connection; decides nothing",
+    how: "UNIX-LISTEN with fork: one process per connection; decides nothing",
     version: async () => (await run("sh", "-c", "socat -V | grep -o 'version [0-9.]*'")).slice(8),
     command: ({ listen, upstream }) => [
       "socat",
@@ -94,7 +94,7 @@ export const CONTENDERS: readonly Contender[] = [
     isOurs: false,
     modes: ["stream", "http"],
     how:
-      "one thread, as the others; mode tcp or http, connections to the server kept; decides nothing",
+      "one thread, like the others; mode tcp or http with kept connections to the server; decides nothing",
     version: async () => /version (\S+)/.exec(await run("haproxy", "-v"))?.[1] ?? "?",
     command({ mode, listen, upstream, folder }) {
       const file = `${folder}/haproxy.cfg`;

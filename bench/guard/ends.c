@@ -1,10 +1,10 @@
 /*
- * What stands behind a guard, and a client that moves much; see ../servers/load.c for the others.
+ * The server behind a guard, and a client for bulk data. The other clients are in ../servers/load.c.
  *
- *   ends lines PATH         serve: a line upon accept, and one for each that comes
- *   ends http PATH          serve: an answer for each head that comes
- *   ends bytes PATH         serve: everything that comes, back
- *   ends move PATH SECONDS  send to `bytes` and compare what comes back; prints JSON, in MiB
+ *   ends lines PATH         server: sends a line upon accept, and one for each line received
+ *   ends http PATH          server: sends a response for each request head received
+ *   ends bytes PATH         server: sends all received bytes back
+ *   ends move PATH SECONDS  client of `bytes`: compares the received bytes; prints JSON, in MiB
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CHUNK = 1 << 16, PERIOD = 1000003 }; /* prime: no two chunks are alike for long */
+enum { CHUNK = 1 << 16, PERIOD = 1000003 }; /* a prime, so that equal chunks are rare */
 
 static const char line[] = "welcome\n";
 static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nwelcome\n";
@@ -57,7 +57,7 @@ static void *send_back(void *argument)
 	return NULL;
 }
 
-/* How many ends of a head or of a line there are; `matched` counts on from one read to the next. */
+/* Counts the ends of heads or lines. `matched` keeps a partial match for the next read. */
 static int count_ends(const char *bytes, ssize_t length, const char *end, unsigned char *matched)
 {
 	int found = 0;

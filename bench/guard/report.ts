@@ -1,16 +1,16 @@
 /** Formats a result as text for the terminal and as Markdown. */
 
 import { styleText } from "node:util";
-import { aligned, type Cells, machine, piped } from "../report.ts";
+import { aligned, type Cells, machine, piped, writtenBy } from "../report.ts";
 import { CONTENDERS } from "./contenders.ts";
 import { LOADS, type Result } from "./result.ts";
 
 function table({ rows }: Result, load: typeof LOADS[number]): readonly Cells[] {
   const shown = rows.filter((row) => row.load === load.name);
-  const waits = shown.some(({ p50 }) => p50 > 0);
-  const latency = waits ? ["p50 µs", "p99 µs"] : [];
+  const hasLatency = shown.some(({ p50 }) => p50 > 0);
+  const latency = hasLatency ? ["p50 µs", "p99 µs"] : [];
   return [
-    ["", `${load.unit}/s`, "range", "of no guard's", "range", "CPU µs", "range", ...latency],
+    ["", `${load.unit}/s`, "range", "× no guard", "range", "CPU µs", "range", ...latency],
     ...shown.map(({ contender, perSecond, ratio, cpu, p50, p99 }) => [
       contender,
       perSecond.median.toFixed(0),
@@ -21,34 +21,33 @@ function table({ rows }: Result, load: typeof LOADS[number]): readonly Cells[] {
         cpu.median.toFixed(0),
         `${cpu.least.toFixed(0)}–${cpu.most.toFixed(0)}`,
       ]),
-      ...(waits ? [p50.toFixed(0), p99.toFixed(0)] : []),
+      ...(hasLatency ? [p50.toFixed(0), p99.toFixed(0)] : []),
     ]),
   ];
 }
 
-/** The loads that took place. */
+/** The loads of this run. */
 function loadsOf({ rows }: Result) {
   return LOADS.filter(({ name }) => rows.some(({ load }) => load === name));
 }
 
 function method({ rounds, seconds }: Result): readonly string[] {
   return [
-    `${rounds} rounds of ${seconds} s, the contenders in turn. Client and server are programs in C, and`,
-    "share the machine with whoever is between them. Every answer is compared. Numbers are medians of",
-    "all rounds, ranges go from the least to the most, and ratios are to no guard in the same round.",
-    "CPU is what the one in between has computed for each: where the machine is busy with other things,",
-    "that says more than how many there were in a second.",
+    `${rounds} rounds of ${seconds} s, the contenders in turn. Client and server are programs in C on the`,
+    "same machine. All answers are compared. Numbers are medians of all rounds, ranges go from the minimum",
+    "to the maximum, and ratios compare with no guard in the same round. CPU is the CPU time of the proxy",
+    "per unit. On a busy machine it is more reliable than the rate.",
   ];
 }
 
 function notes({ absent, skipped }: Result): readonly string[] {
   return [
-    ...absent.map(({ contender, why }) => `${contender} took no part: ${why}`),
-    ...skipped.map((why) => `A round is left out: ${why}`),
+    ...absent.map(({ contender, why }) => `${contender} did not take part: ${why}`),
+    ...skipped.map((why) => `A round had no result: ${why}`),
   ];
 }
 
-/** For the terminal. */
+/** Formats the result for the terminal. */
 export function text(result: Result): string {
   const bold = (line: string) => styleText("bold", line);
   const dim = (line: string) => styleText("dim", line);
@@ -64,11 +63,11 @@ export function text(result: Result): string {
   return `${blocks.map((lines) => lines.join("\n")).join("\n\n")}\n`;
 }
 
-/** For results.md. */
+/** Formats bench/guard/results.md. */
 export function markdown(result: Result): string {
   const blocks = [
     ["# What a guard costs"],
-    [`Made by \`${result.command}\` on ${result.date}, which writes this file anew.`],
+    [writtenBy(result)],
     [`${machine(result)}.`, ...method(result)],
     [
       ...CONTENDERS.filter(({ name }) => name in result.versions).map(({ name, how }) =>

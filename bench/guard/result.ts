@@ -1,18 +1,18 @@
-/** What is compared with what, and what a run found. */
+/** The loads, and the result of a run. */
 
 import type { Setting } from "../benchmark.ts";
 import { type Spread, spread } from "../result.ts";
 
-/** What goes through a guard. */
+/** One kind of load. */
 export interface Load {
   readonly name: string;
   readonly mode: "stream" | "http";
-  /** What `ends.c` is to serve. */
+  /** The mode of the server in `ends.c`. */
   readonly serves: "lines" | "http" | "bytes";
-  /** What the client is to do: `move` of `ends.c`, or one of `load.c`. */
+  /** The mode of the client: `move` of `ends.c`, or a mode of `load.c`. */
   readonly client: "move" | "echo" | "hello" | "http" | "connect";
   readonly connections: number;
-  /** What is counted. */
+  /** The unit that is counted. */
   readonly unit: string;
 }
 
@@ -21,11 +21,15 @@ const REQUESTS = { mode: "http", serves: "http" } as const;
 
 export const LOADS: readonly Load[] = [
   {
-    ...{ name: "Stream: much, there and back on one connection", mode: "stream", serves: "bytes" },
+    ...{
+      name: "Stream: bulk data, there and back on one connection",
+      mode: "stream",
+      serves: "bytes",
+    },
     ...{ client: "move", connections: 1, unit: "MiB" },
   },
   {
-    ...{ name: "Stream: lines and their answers, 32 connections", ...LINES },
+    ...{ name: "Stream: lines and answers, 32 connections", ...LINES },
     ...{ client: "echo", connections: 32, unit: "lines" },
   },
   {
@@ -53,10 +57,10 @@ export const LOADS: readonly Load[] = [
 /** One round. */
 export interface Sample {
   readonly perSecond: number;
-  /** µs until an answer: half of them came sooner, and 99 of 100; 0 where none is waited for. */
+  /** Percentiles of the latency in µs; 0 for bulk data. */
   readonly p50: number;
   readonly p99: number;
-  /** µs that whoever stands in between computed for each. */
+  /** CPU time of the proxy per unit, in µs. */
   readonly cpu: number;
 }
 
@@ -70,17 +74,17 @@ export interface Row {
   readonly p50: number;
   readonly p99: number;
   readonly cpu: Spread;
-  /** Of what gets through without a guard, in the same round. */
+  /** Ratio of the rate to that without a proxy, in the same round. */
   readonly ratio: Spread;
 }
 
-/** Whether what a client of ours printed says that its connection was ended, and not that bytes are wrong. */
+/** Whether the errors of a client report a closed connection, and not wrong bytes. */
 export function isConnectionError(errors: string): boolean {
   return /closed a connection|Connection reset|Broken pipe|Connection refused/.test(errors);
 }
 
 export interface Result extends Setting {
-  /** Why rounds are not compared, one text for each. */
+  /** One reason for each round without a result. */
   readonly skipped: readonly string[];
   readonly versions: { readonly [name: string]: string };
   readonly absent: readonly { readonly contender: string; readonly why: string }[];
@@ -89,14 +93,14 @@ export interface Result extends Setting {
   readonly rows: readonly Row[];
 }
 
-/** What a contender's rounds under a load gave. */
+/** The samples of one contender under one load. */
 export interface Samples {
   readonly contender: string;
   readonly isOurs: boolean;
   readonly samples: readonly Sample[];
 }
 
-/** Compares each with the first, which is no guard at all. */
+/** Compares each contender with the first one, the connection without a proxy. */
 export function rowsOf(load: Load, all: readonly Samples[]): readonly Row[] {
   const median = (samples: readonly Sample[], of: "p50" | "p99") =>
     spread(samples.map((sample) => sample[of])).median;

@@ -1,4 +1,4 @@
-/** What a user would pick instead, on localhost: a token in each request, or mutual TLS. */
+/** The alternatives on localhost: a JSON web token in each request, and mutual TLS. */
 
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -9,10 +9,7 @@ import { jwtVerify } from "jose";
 
 const WELCOME = "welcome\n";
 
-/** The files that `certificates()` of the conductor has made: a key, and certificates for each side. */
-export const FILES = ["ca.pem", "server.pem", "server.key", "client.pem", "client.key", "secret"];
-
-/** Starts a server that verifies a token, signed with a shared secret (HS256, by jose). */
+/** Starts a server that verifies a token with a shared secret (HS256, by jose). */
 export function startJwt(folder: string): Promise<void> {
   const secret = readFileSync(join(folder, "secret"));
   return listening(
@@ -20,7 +17,7 @@ export function startJwt(folder: string): Promise<void> {
       try {
         const token = request.headers.authorization?.replace("Bearer ", "") ?? "";
         const { payload } = await jwtVerify(token, secret, { algorithms: ["HS256"] });
-        if (payload.sub !== "bench") throw new Error("somebody else");
+        if (payload.sub !== "bench") throw new Error("wrong subject");
         response.end(WELCOME);
       } catch {
         response.writeHead(401).end();
@@ -29,7 +26,7 @@ export function startJwt(folder: string): Promise<void> {
   );
 }
 
-/** Starts a server that asks for a client's certificate. */
+/** Starts a server that requires a certificate of the client. */
 export function startMtls(folder: string): Promise<void> {
   const read = (name: string) => readFileSync(join(folder, name));
   return listening(

@@ -1,4 +1,4 @@
-/** The servers' benchmark: `npm run bench:servers`. Conducts the servers and their clients. */
+/** `npm run bench:servers`: runs servers and clients, and prints their rates and CPU times. */
 
 import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
@@ -32,33 +32,33 @@ import {
 
 const HELP = `Usage: npm run bench:servers -- [options]
 
-Requests and connections per second of each kind of server with identity and policy, beside the same
-server without, and with no more of it than one getsockopt(), on Deno, Bun and Node; and the CPU time
-that the server takes for each, beside a JSON web token for each request and mutual TLS. Needs Linux,
-cc and openssl. Takes about ten minutes.
+Compares servers with identity and policy to the same servers without ucred, and to servers that only
+make one getsockopt() per connection, on Deno, Bun and Node: requests and connections per second.
+Compares the CPU time of a server to those with a JSON web token per request, and with mutual TLS.
+Needs Linux, cc and openssl. Takes about ten minutes.
 
   --quick  few and short rounds, for a first impression
-  --json   print everything as JSON, every round included (npm run --silent bench:servers …)
+  --json   print the result as JSON, with all rounds (npm run --silent bench:servers -- --json)
   --save   also write bench/servers/results.md
-  --help   print this
+  --help   print this help
 
-Exits with 1 if an answer is wrong. Targets that are missed are only reported: they depend on the
+The exit code is 1 if an answer is wrong. Missed targets are only reported, because they depend on the
 machine.
 `;
 
 const CONNECTIONS = 32;
 
-/** How much is done. */
+/** The size of a run. */
 interface Extent {
-  /** How often each server is started: what its heap and compilers come to differs by a tenth. */
+  /** Number of starts of each server. Two starts of the same server differ by up to 10 %. */
   readonly starts: number;
-  /** Of each start. */
+  /** Rounds per start. */
   readonly rounds: number;
-  /** Of load in a round: short, so that each round finds the machine in one state. */
+  /** Duration of a round. It is short, so that the load of the machine hardly changes in it. */
   readonly seconds: number;
-  /** Beside what a user would pick instead. */
+  /** Rounds of the comparison with the alternatives. */
   readonly rivalRounds: number;
-  /** Requests in a round, where one is followed by the next on the same connection, and where not. */
+  /** Requests per round: on kept connections, and with a new connection each. */
   readonly requests: { readonly kept: number; readonly new: number };
 }
 
@@ -76,8 +76,8 @@ const QUICK: Extent = {
   rivalRounds: 1,
   requests: { kept: 300, new: 100 },
 };
-/** As long as compilers take to settle, in rounds. */
-const WARM_UP = 4;
+/** After this number of rounds no compiler optimizes any further. */
+const WARM_UP_ROUNDS = 4;
 
 const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
@@ -101,7 +101,7 @@ async function bench(options: Options, folder: string): Promise<Result> {
   return { ...before, versions, starts, rounds, seconds, connections: CONNECTIONS, pairs, rivals };
 }
 
-/** A token's key, and certificates of both sides. */
+/** Makes a secret for tokens, and certificates for server and client. */
 function makeSecrets(folder: string): void {
   writeFileSync(join(folder, "secret"), crypto.getRandomValues(new Uint8Array(32)));
   const openssl = (...args: string[]) =>
@@ -123,7 +123,7 @@ interface Place {
   readonly client: Prepared;
 }
 
-/** A server that runs. */
+/** A server process. */
 class Running {
   static #count = 0;
   readonly kind: string;
@@ -147,11 +147,11 @@ class Running {
     for (;;) {
       const line = await server.#helper.line();
       if (line === "ready") return server;
-      server.port = Number(line); // of those that listen at one
+      server.port = Number(line); // servers over TCP print their port
     }
   }
 
-  /** CPU time of the process up to now, in µs. */
+  /** The CPU time of the process so far, in µs. */
   async cpu(): Promise<number> {
     return Number(await this.#helper.request(""));
   }
@@ -190,7 +190,7 @@ async function comparePair(
       sides.push({ server: await Running.start(place, runtime, kind), samples });
     }
     for (const { server } of sides) {
-      await runRounds(1, () => measure(server, WARM_UP * seconds));
+      await runRounds(1, () => measure(server, WARM_UP_ROUNDS * seconds));
     }
     const played = await runRounds(rounds, async (round) => {
       const found = [];

@@ -1,6 +1,6 @@
 /**
- * The client of what a user would pick instead: `client.ts FOLDER`. For each line of JSON on its input
- * it makes requests, and answers "ok" once all were answered rightly.
+ * `client.ts FOLDER`: the client in the comparison with tokens and mutual TLS. For each line of input, a
+ * {@link Load} in JSON, it sends requests and prints "ok", or the message of an error.
  */
 
 import { readFileSync } from "node:fs";
@@ -20,6 +20,7 @@ const token = await new SignJWT({ sub: "bench" })
   .sign(read("secret"));
 const tls = { ca: read("ca.pem"), cert: read("client.pem"), key: read("client.key") };
 
+/** Requests to send. */
 interface Load {
   readonly kind: string;
   readonly where: string | number;
@@ -40,7 +41,7 @@ for await (const line of createInterface({ input: process.stdin })) {
 async function run({ kind, where, connection, count, atOnce }: Load): Promise<void> {
   const isTls = kind === "mTLS";
   const { Agent, get } = isTls ? https : http;
-  // maxCachedSessions: each new connection is one that the server has not seen.
+  // maxCachedSessions: no TLS session is resumed, so that each connection has a full handshake.
   const agent = new Agent({
     ...{ keepAlive: connection === "kept", maxSockets: atOnce, maxCachedSessions: 0 },
   });
@@ -58,10 +59,10 @@ async function run({ kind, where, connection, count, atOnce }: Load): Promise<vo
         response.setEncoding("utf8").on("data", (chunk: string) => text += chunk);
         response.on("end", () => {
           if (response.statusCode === 200 && text === "welcome\n") resolve();
-          else reject(new Error(`answered ${response.statusCode} ${text}`));
+          else reject(new Error(`the response is ${response.statusCode} ${text}`));
         });
       });
-      // A server may close a connection that was idle just as it is used again.
+      // A server may close an idle connection while the client sends the next request on it.
       request.on("error", (error) => request.reusedSocket ? resolve(one()) : reject(error));
     });
   let left = count;

@@ -1,15 +1,15 @@
 /*
- * Load on a Unix socket, until a number of answers has come or a time is over.
+ * Load on a Unix socket for some time.
  *
  *   load http|connect|echo|hello PATH CONNECTIONS SECONDS [awake]
  *
- * http: GET / over and over on each connection. connect: a connection for each request, closed by the
- * client once it is answered. echo: a line for each line that the server sends, the first of them upon
- * accept. hello: a connection for each line that the server sends upon accept.
- * Each answer is compared with the first, which is printed. Prints JSON.
+ * http: repeats GET / on each connection. connect: opens a new connection for each GET /. echo: sends a
+ * line for each line of the server, which sends the first one upon accept. hello: opens a new connection
+ * after each line, which the server sends upon accept.
+ * Each answer is compared with the first one. The output is JSON, with the first answer.
  *
- * awake: never sleeps. To wake somebody up costs a server as much as half a connection, and only the one
- * that leaves its client the time to fall asleep: a server that is a little slower would seem to be much.
+ * awake: polls without sleeping. Waking a client takes the server as much time as half a connection, and
+ * only a server that is slow enough for its client to fall asleep would pay for it.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -39,7 +39,7 @@ static uint64_t now(void)
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
-static void ask(struct connection *c)
+static void send_request(struct connection *c)
 {
 	const char *text = http ? request : "x\n";
 	c->length = 0;
@@ -63,11 +63,11 @@ static void open_connection(struct connection *c)
 	uint64_t since = c->since;
 	c->length = 0;
 	if (http)
-		ask(c);
+		send_request(c);
 	c->since = since;
 }
 
-/* The body, once all of it is there. */
+/* The body of the response, or NULL while it is incomplete. */
 static const char *body_of(struct connection *c)
 {
 	c->text[c->length] = 0;
@@ -99,7 +99,7 @@ int main(int argc, char **argv)
 {
 	if (argc < 5)
 		errx(2, "usage: load http|connect|echo|hello PATH CONNECTIONS SECONDS [awake]");
-	int patience = argc > 5 && strcmp(argv[5], "awake") == 0 ? 0 : 100;
+	int timeout = argc > 5 && strcmp(argv[5], "awake") == 0 ? 0 : 100;
 	const char *mode = argv[1];
 	http = strcmp(mode, "http") == 0 || strcmp(mode, "connect") == 0;
 	once = strcmp(mode, "connect") == 0 || strcmp(mode, "hello") == 0;
@@ -117,7 +117,7 @@ int main(int argc, char **argv)
 		open_connection(&all[i]);
 	struct epoll_event events[64];
 	while (now() < end) {
-		int ready = epoll_wait(epoll, events, 64, patience);
+		int ready = epoll_wait(epoll, events, 64, timeout);
 		for (int i = 0; i < ready; i++) {
 			struct connection *c = events[i].data.ptr;
 			ssize_t got = read(c->fd, c->text + c->length, sizeof c->text - 1 - c->length);
@@ -139,7 +139,7 @@ int main(int argc, char **argv)
 				close(c->fd);
 				open_connection(c);
 			} else
-				ask(c);
+				send_request(c);
 		}
 	}
 	double took = (now() - start) / 1e9;

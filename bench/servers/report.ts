@@ -1,7 +1,7 @@
 /** Formats a result as text for the terminal and as Markdown. */
 
 import { styleText } from "node:util";
-import { aligned, type Cells, machine, piped } from "../report.ts";
+import { aligned, type Cells, machine, piped, writtenBy } from "../report.ts";
 import { spread } from "../result.ts";
 import type { Result, Sample } from "./result.ts";
 
@@ -11,7 +11,17 @@ function pairs({ pairs }: Result): Rows {
   const median = (samples: readonly Sample[], of: keyof Sample, digits = 0) =>
     spread(samples.map((sample) => sample[of])).median.toFixed(digits);
   return [
-    ["", "without, /s", "with, /s", "ratio", "range", "one look", "CPU µs", "p99 µs", "at least"],
+    [
+      "",
+      "without ucred, /s",
+      "with, /s",
+      "ratio",
+      "range",
+      "one getsockopt",
+      "CPU µs",
+      "p99 µs",
+      "at least",
+    ],
     ...pairs.map(({ runtime, name, plainSamples, oursSamples, ratio, leastRatio, ...rest }) => [
       `${runtime}, ${name}`,
       median(plainSamples, "perSecond"),
@@ -26,10 +36,12 @@ function pairs({ pairs }: Result): Rows {
   ];
 }
 
-/** One line for each pair with rounds that were left out. */
+/** One line for each pair with rounds that had no result. */
 export function skipped({ pairs }: Pick<Result, "pairs">): readonly string[] {
   return pairs.filter(({ skipped }) => skipped.length > 0).map(({ runtime, name, skipped }) =>
-    `${runtime}, ${name}: ${skipped.length} rounds left out: ${[...new Set(skipped)].join(", ")}`
+    `${runtime}, ${name}: ${skipped.length} rounds without a result: ${
+      [...new Set(skipped)].join(", ")
+    }`
   );
 }
 
@@ -48,13 +60,13 @@ function method({ starts, rounds, seconds, connections }: Result): string {
   return `${starts} starts of each server with ${rounds} rounds of ${seconds} s each, the servers in ` +
     `turn, ${connections} connections at once. ` +
     "The client polls without sleeping, so that no server spends time on waking it. All responses are " +
-    "compared. Numbers are medians; a ratio compares two servers in the same round. One look: the ratio of " +
+    "compared. Numbers are medians; a ratio compares two servers in the same round. One getsockopt: the ratio of " +
     "a server that calls getsockopt(SO_PEERCRED) once per connection, and reads method and URL of each " +
     "request. Where the runtime hides the descriptor, it makes the call on another one; for Deno.serve, it " +
     "uses the engine's hook for single connections.";
 }
 
-/** For the terminal. */
+/** Formats the result for the terminal. */
 export function text(result: Result): string {
   const mark = (line: string) =>
     line.includes("NOT MET")
@@ -75,22 +87,23 @@ export function text(result: Result): string {
   ].join("\n");
 }
 
-/** For results.md. */
+/** Formats bench/servers/results.md. */
 export function markdown(result: Result): string {
   return [
     "# What identity and policy cost a server",
     "",
-    `Made by \`${result.command}\` on ${result.date}, which writes this file anew.`,
+    writtenBy(result),
     "",
     `${machine(result)}. ${result.versions.join(", ")}. ${method(result)}`,
     "",
     ...piped(pairs(result)),
     "",
     ...skipped(result).flatMap((line) => [line, ""]),
-    "## Beside a token in each request, and mutual TLS",
+    "## Compared with a token per request, and mutual TLS",
     "",
-    "CPU time of the server; ucred on a Unix socket, the others over TCP on localhost. A JSON web token: HS256, verified by jose for each request. Mutual TLS:",
-    "P-256 certificates, TLS 1.3 on localhost, a full handshake for each new connection.",
+    "CPU time of the server. ucred listens on a Unix socket, the others over TCP on localhost. JWT: a JSON " +
+    "web token (HS256), which jose verifies for each request. mTLS: mutual TLS 1.3 with P-256 certificates, " +
+    "and a full handshake for each new connection.",
     "",
     ...piped(rivals(result)),
     "",

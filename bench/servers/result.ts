@@ -1,31 +1,31 @@
-/** What is compared with what, and what a run found. */
+/** The comparisons, and the result of a run. */
 
 import type { Runtime, Setting } from "../benchmark.ts";
 import type { Spread } from "../result.ts";
 
-/** A server with identity and policy, and the same without. */
+/** A server with identity and policy, and the same server without ucred. */
 export interface Pair {
   readonly runtime: Runtime;
   readonly name: string;
   readonly plain: string;
   readonly ours: string;
   /**
-   * The server without, but for what identity takes at the very least: a single SO_PEERCRED for each
-   * connection, and looking at method and URL of each request, on the engine that ours runs on.
+   * The server without ucred that makes the least calls of any identification: one SO_PEERCRED per
+   * connection, and reading method and URL of each request. It runs on the same engine as ours.
    */
   readonly least: string;
-  /** What `load.c` is to do. */
+  /** The mode of `load.c`. */
   readonly load: "http" | "connect" | "echo" | "hello";
-  /** What ours is to do in a second, as a part of what the other does. */
+  /** Target for the ratio of the rate of `ours` to that of `plain`. */
   readonly atLeast: number;
 }
 
-/** What a user would pick instead, beside ours. */
+/** A comparison with the alternatives. */
 export interface Rival {
   readonly runtime: Runtime;
   readonly name: string;
   readonly kinds: readonly string[];
-  /** Whether each request is on a connection of its own. */
+  /** Whether requests share kept connections, or each has a new one. */
   readonly connection: "kept" | "new";
 }
 
@@ -39,7 +39,7 @@ const LINES = [
   { load: "hello", what: "connections" },
 ] as const;
 
-/** What we aim at; where a runtime hides who connects, it costs more to find. */
+/** All pairs, with their targets. Where a runtime hides descriptors, they take longer to find. */
 export const PAIRS: readonly Pair[] = [
   ...RUNTIMES.flatMap((runtime) => [
     ...REQUESTS.map(({ load, what }): Pair => ({
@@ -85,9 +85,9 @@ export const RIVALS: readonly Rival[] = RUNTIMES.flatMap((runtime): Rival[] => [
 /** One round. */
 export interface Sample {
   readonly perSecond: number;
-  /** µs that the server computed for each answer. */
+  /** CPU time of the server per answer, in µs. */
   readonly cpu: number;
-  /** µs until an answer: half of them came sooner, and 99 of 100. */
+  /** Percentiles of the latency, in µs. */
   readonly p50: number;
   readonly p99: number;
 }
@@ -96,35 +96,35 @@ export interface PairResult extends Pair {
   readonly plainSamples: readonly Sample[];
   readonly leastSamples: readonly Sample[];
   readonly oursSamples: readonly Sample[];
-  /** Ours to the one without, in the same round. */
+  /** Ratio of `ours` to `plain`, in the same round. */
   readonly ratio: Spread;
-  /** The one that does the least to the one without, likewise. */
+  /** Ratio of `least` to `plain`, in the same round. */
   readonly leastRatio: Spread;
   readonly isMet: boolean;
-  /** Why rounds are not compared: in each of them a server gave no answer. */
+  /** Rounds without a result, because a server gave no answer. */
   readonly skipped: readonly string[];
 }
 
 export interface RivalResult extends Rival {
   readonly rows: readonly {
     readonly kind: string;
-    /** µs for each answer, round by round. */
+    /** µs per answer, round by round. */
     readonly samples: readonly number[];
     readonly cpu: Spread;
   }[];
   readonly isMet: boolean;
 }
 
-/** Everything that a run found. */
+/** The result of a run. */
 export interface Result extends Setting {
   readonly versions: readonly string[];
-  /** How often each server was started. */
+  /** Number of starts of each server. */
   readonly starts: number;
-  /** Of each start. */
+  /** Rounds per start. */
   readonly rounds: number;
-  /** Of load in a round. */
+  /** Duration of a round. */
   readonly seconds: number;
-  /** At once. */
+  /** Number of connections at once. */
   readonly connections: number;
   readonly pairs: readonly PairResult[];
   readonly rivals: readonly RivalResult[];

@@ -1,6 +1,6 @@
 /**
- * One server of the benchmark: `server.ts KIND WHERE`. Prints "ready", and answers each line on its
- * input with the CPU time that it has used, in µs.
+ * `server.ts KIND WHERE`: one server of the benchmark. It prints "ready", and answers each line of input
+ * with its CPU time so far, in µs.
  */
 
 import { createServer as createHttpServer } from "node:http";
@@ -17,7 +17,7 @@ import { createServer as createUcredHttpServer, serve } from "../../servers/http
 import { createServer as createUcredNetServer } from "../../servers/net.ts";
 import { startJwt, startMtls } from "./alternatives.ts";
 
-/** What is decided of each request, or of each connection. */
+/** The policy of the servers with ucred. */
 const policy = definePolicy({
   version: 1,
   rules: [
@@ -39,7 +39,7 @@ const limits = { connections: 1e6, connectionsPerUser: 1e6 };
 
 type Start = (where: string) => Promise<unknown> | unknown;
 
-/** One look at who is there: what the rest of the library's work is compared with. */
+/** Makes one getsockopt(SO_PEERCRED). The rest of ucred's work is compared with it. */
 function lookOnce(fd: number): void {
   const { abi: { options }, libc, value, size } = openedSystem();
   size.words[0] = UCRED.size;
@@ -51,14 +51,14 @@ function lookOnce(fd: number): void {
 const fdIn = (socket: Socket): number | undefined =>
   (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
 
-/** The descriptor of a connection, to be looked at where that of the accepted one is hidden. */
-let known = -1;
+/** A descriptor for lookOnce() on runtimes that hide the descriptor of an accepted connection. */
+let spareFd = -1;
 
-/** Opens that. */
-function knock(path: string): Promise<void> {
+/** Opens the connection of `spareFd`. */
+function openSpare(path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = connect(path, () => {
-      known = fdIn(socket)!;
+      spareFd = fdIn(socket)!;
       resolve();
     }).on("error", reject).resume();
   });
@@ -71,12 +71,12 @@ const http = (path: string, look: boolean) => {
   });
   if (look) {
     server.on("connection", (socket) => {
-      const fd = fdIn(socket) ?? known; // Bun's http hides it
-      if (fd !== -1) lookOnce(fd); // else it is that one
+      const fd = fdIn(socket) ?? spareFd; // Bun's http hides it
+      if (fd !== -1) lookOnce(fd); // -1: this is the spare connection itself
     });
   }
   const start = started(server, () => server.listen(path));
-  return look ? start.then(() => knock(path)) : start;
+  return look ? start.then(() => openSpare(path)) : start;
 };
 
 const net = (path: string, look: boolean) => {
@@ -127,19 +127,19 @@ const KINDS: { readonly [kind: string]: Start } = {
     const answer = ({ method, url }: Request) => new Response(method + url ? WELCOME : null);
     const fails = () => new Response(null, { status: 500 });
     void onDeno(path, (conn) => {
-      if (known !== -1) lookOnce(known);
+      if (spareFd !== -1) lookOnce(spareFd);
       serve(conn, new AbortController().signal, answer, fails, () => {}).finished.catch(() => {});
     });
-    return knock(path);
+    return openSpare(path);
   },
   "ucred/http serve": (path) => serve({ path, policy, limits, fetch: () => new Response(WELCOME) }),
   "Deno.listen": (path) => void onDeno(path, echo),
   "Deno.listen least": (path) => {
     void onDeno(path, (conn) => {
-      if (known !== -1) lookOnce(known);
+      if (spareFd !== -1) lookOnce(spareFd);
       return echo(conn);
     });
-    return knock(path);
+    return openSpare(path);
   },
   "ucred/deno": (path) => {
     const peers = withPeers(Deno.listen({ transport: "unix", path }), { policy, limits });
@@ -170,7 +170,7 @@ async function echo(conn: Deno.UnixConn): Promise<void> {
   try {
     await conn.write(bytes);
     while (await conn.read(buffer) !== null) await conn.write(bytes);
-  } catch { /* the client has left */ }
+  } catch { /* the client has hung up */ }
   conn.close();
 }
 

@@ -48,7 +48,7 @@ test("runRounds() repeats a round in which a server gave no answer, and the repo
   assert.deepEqual([results, played], [[0, 2, 4], [0, 1, 2, 3, 4]]);
   const pair = { ...PAIRS[0]!, skipped } as unknown as Result["pairs"][number];
   assert.deepEqual(skippedRounds({ pairs: [pair, { ...pair, skipped: [] }] }), [
-    `${pair.runtime}, ${pair.name}: 2 rounds left out: http gave no answer`,
+    `${pair.runtime}, ${pair.name}: 2 rounds without a result: http gave no answer`,
   ]);
 });
 
@@ -68,7 +68,7 @@ test("docs/servers.md and docs/why.md show the figures of bench/servers/results.
       part.trim().split("\n").map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()))
     );
   const [pairs, rivals] = tables(read("bench/servers/results.md")) as [string[][], string[][]];
-  const [ratio, look] = [pairs[0]!.indexOf("ratio"), pairs[0]!.indexOf("one look")];
+  const [ratio, look] = [pairs[0]!.indexOf("ratio"), pairs[0]!.indexOf("one getsockopt")];
   const found = new Map(pairs.map((row) => [row[0]!, [row[ratio], row[look]]]));
   const tablesBelow = (path: string, heading: string) =>
     tables(read(path).split(`\n## ${heading}\n`)[1]!);
