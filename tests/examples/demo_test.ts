@@ -96,7 +96,7 @@ const canBecomeStranger: Need = {
 
 testWith(
   [...demoNeeds, canBecomeStranger],
-  "the demo reports the ids of several users, as root",
+  "demo.ts reports the ids of several users when root runs it",
   () => {
     const result = demo();
     assertCorrect(result);
@@ -133,7 +133,7 @@ testWith(
     name: "a checkout that other users may read",
     met: !isRoot || isReadable(),
   }],
-  "the demo reports the ids of its own user, as another user than root",
+  "demo.ts reports the ids of its own user when another user than root runs it",
   () => {
     if (!isRoot) return assertCorrect(demo());
     const home = openFolder();
@@ -167,7 +167,7 @@ function checkoutWith(runtimes: { readonly [name: string]: string }): string {
 
 testWith(
   demoNeeds,
-  "the demo exits with 1 if a runtime cannot start, or if a server reports wrong ids",
+  "demo.ts exits with 1 when a runtime cannot start, or a server reports wrong ids",
   () => {
     const checkout = checkoutWith({
       deno: "echo no such library >&2; exit 3",
@@ -196,7 +196,7 @@ function processesWith(word: string): string[] {
 for (const [signal, expected] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
   testWith(
     [...demoNeeds, needs.linux],
-    `the demo ends its processes and removes its files, upon ${signal}`,
+    `demo.ts ends its processes and removes its files after ${signal}`,
     async () => {
       const folder = openFolder();
       const child = spawn(process.execPath, [join(root, "examples/demo/demo.ts")], {
