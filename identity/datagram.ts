@@ -167,7 +167,7 @@ export function receiveOn(system: System, path: string, options: ReceiveOptions 
   const { abi, libc: { linux } } = system;
   if (abi.os !== "linux" || linux === undefined) {
     const message = `Cannot receive datagrams with their senders: ${abi.os} does not report them`;
-    const hint = "Use stream sockets, whose peers can be identified";
+    const hint = "Use stream sockets, which identify their peers";
     throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
   }
   return new DatagramReceiver(system, abi, linux, path, { ...options, maxBytes });

@@ -61,7 +61,7 @@ const MAX_REMEMBERED_USERS = 256;
 /** Longer lists are not cached. */
 const MAX_REMEMBERED_GROUPS = 256;
 
-/** Reads SO_PEERGROUPS, which omits the gid and whose length is in bytes. */
+/** Reads SO_PEERGROUPS. The list omits the gid, and its length is in bytes. */
 function readPeerGroups(
   system: System,
   { options }: LinuxAbi,

@@ -58,7 +58,7 @@ export function identify(socket: UnixSocket, options?: IdentifyOptions): Peer {
   return identifyAt(fdOf(socket), socket, options.pin ?? false);
 }
 
-/** Implements {@link identify} for a socket whose descriptor is known. */
+/** Implements {@link identify} for a socket with a known descriptor. */
 export function identifyAt(fd: number, socket: UnixSocket, pin: boolean): Peer {
   const system = openedSystem();
   return pin ? pinned(system, fd, socket) : identifyFd(system, fd);

@@ -2,7 +2,7 @@
  * `ucred/deno`: `Deno.listen` with peer identification.
  *
  * Deno hides the descriptor of an accepted connection. `withPeers()` finds it: after each `accept()` it
- * looks for a socket bound to the listener's address whose SO_COOKIE it has not seen. If it finds none, or
+ * looks for a socket bound to the listener's address with an SO_COOKIE that is new. If it finds none, or
  * more than one, it rejects the connection. The search takes about 5 µs for each connection.
  *
  * `Deno.serve` is not supported: it accepts connections itself and exposes neither the event nor the

@@ -130,7 +130,7 @@ class BoundSockets {
     const { abi, libc: { linux } } = system;
     if (abi.os !== "linux" || linux === undefined) {
       const message = `Cannot ${WHAT}: ${abi.os} has no SO_COOKIE`;
-      const hint = "Use ucred/net or ucred/http, whose sockets show their descriptor";
+      const hint = "Use ucred/net or ucred/http, which need no search";
       throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
     }
     const address = encodeAddress(path);

@@ -16,7 +16,7 @@ export interface BigFileStats {
   isSymbolicLink(): boolean;
 }
 
-/** One folder, symbolic link or file on the way to a path. */
+/** One folder, symbolic link or file that the kernel resolves for a path. */
 export interface PathStep {
   /** Its absolute path, without symbolic links before the last name. */
   readonly path: string;
@@ -35,7 +35,7 @@ export interface FileOwnership extends Ownership {
 const MAX_SYMLINKS = 40;
 
 /**
- * Yields each folder and symbolic link that the kernel passes on the way to a path, from "/" on, and
+ * Yields each folder and symbolic link that the kernel resolves for a path, from "/" on, and
  * then the file itself: path_resolution(7).
  *
  * Ends early after too many links, or at a file that is not a folder. A caller that relies on the last

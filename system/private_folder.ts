@@ -167,7 +167,7 @@ function requireSafe(purpose: Purpose, folder: string): void {
   }
 }
 
-/** A folder whose entries are addressed by its path, or through a descriptor. */
+/** A folder that addresses its entries by its path, or through a descriptor. */
 class Folder {
   readonly #path: string;
   readonly #file: KeptFile | undefined;

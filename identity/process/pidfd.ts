@@ -28,7 +28,7 @@ import { procVisibility, SHOW_PROCESSES } from "../../system/hidepid.ts";
 
 /** Properties that identify a pidfd, taken when it was opened. */
 interface Proof {
-  /** Its device and inode. On pidfs (Linux 6.9) every process has an inode number of its own. */
+  /** Its device and inode. On pidfs (Linux 6.9) every process has a different inode number. */
   readonly file: FileId;
   /** Before Linux 6.9, where all pidfds share one inode: `Pid:` in /proc/self/fdinfo. */
   readonly pid: string | undefined;
@@ -322,12 +322,12 @@ function proofOf(system: System, calls: LinuxCalls, fd: number): Proof {
   if (pid !== undefined && pid !== -LINUX_ERRNO.ENOENT) {
     throw syscallError(system, WHAT, "open", -pid);
   }
-  const message = `Cannot ${WHAT}: /proc/self/fdinfo does not show whose pidfd it is`;
-  const hint = "Mount /proc, or use Linux 6.9 or later, whose pidfds have an inode each";
+  const message = `Cannot ${WHAT}: /proc/self/fdinfo does not show its pid`;
+  const hint = "Mount /proc, or use Linux 6.9 or later, where each pidfd has an inode";
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }
 
-/** Reports whether a new pidfd has an inode of its own. All such pidfds are on one device. */
+/** Reports whether a new pidfd has its own inode. All such pidfds are on one device. */
 function isPidfs(system: System, calls: LinuxCalls, fd: number, [low, high]: FileId): boolean {
   const memory = memoryOf(system);
   const { statfs, pidfs } = memory;

@@ -75,7 +75,7 @@ export interface ServerStats {
   readonly allowed: number;
   /** Requests that were denied. */
   readonly denied: number;
-  /** Connections and requests whose handler threw. */
+  /** Connections and requests with a handler that threw. */
   readonly failed: number;
   /** Lines that the audit log dropped. */
   readonly auditDropped: number;
@@ -197,7 +197,7 @@ export class Admission {
   /**
    * Reserves room for the response to a connection that the policy refused.
    *
-   * @returns A function that releases the room; `undefined` if the connection is to be closed without a
+   * @returns A function that releases the room; `undefined` if the connection must be closed without a
    * response.
    */
   roomToAnswer({ why, peer }: RefusedConnection): (() => void) | undefined {
@@ -283,7 +283,7 @@ export class Admission {
   }
 
   /**
-   * Closes connections that have hung up but whose "close" event is still pending. Every open descriptor
+   * Closes connections that have hung up, before their "close" event arrives. Every open descriptor
    * counts, also after its peer has hung up.
    */
   #closeDead(uid: number | undefined): void {

@@ -71,8 +71,8 @@ export class UserLimits {
   /**
    * @param ownUid Returns the uid that shares the reserve with root. Called only when `connections` is
    * nearly reached.
-   * @param closeDead Closes connections of `uid` (or of everybody) that have hung up but whose "close"
-   * event is still pending; under load Bun delivers it only after accepting.
+   * @param closeDead Closes connections of `uid` (or of all users) that have hung up, before their "close"
+   * event arrives: under load Bun delivers it only after accepting.
    * @throws {RangeError} If a limit is not a number above 0.
    * @throws {TypeError} If a limit's name is unknown, or `acceptBurst` is given without `acceptsPerSecond`.
    */

@@ -75,7 +75,7 @@ export async function serveNatively(options: ServeOptions): Promise<EngineServer
   );
   const { Deno } = globalThis as unknown as { readonly Deno: DenoGlobal };
   if (options.path === undefined) throw new TypeError('The engine "deno" requires a path');
-  /** Functions that end the refused connections whose response is being sent. */
+  /** Functions that end the refused connections to which a response is being sent. */
   const refusals = new Set<() => void>();
   let peers: Peers<DenoConnection> | undefined;
   let place: BoundPath | undefined;
@@ -270,7 +270,7 @@ class DenoHttp {
     const path = slash === -1 ? url.length : slash; // "http+unix://x:80" for CONNECT
     const target = url.slice(path);
     const origin = url.slice(0, path);
-    // Deno builds the URL from header and target, so the end of the header is lost: "x/other?" has to be
+    // Deno builds the URL from header and target, so the end of the header is lost: "x/other?" must be
     // detected. In HTTP/2, and with an absolute target, the URL does not contain the header at all.
     const header = request.headers.get("host");
     let hasHost = origin === served.origin && header === served.host;

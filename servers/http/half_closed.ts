@@ -17,7 +17,7 @@ export class HalfClosedConnections {
     if (this.#sockets.size > 0) this.#sockets.delete(socket);
   }
 
-  /** Destroys the sockets whose peer has hung up. The server calls it periodically. */
+  /** Destroys the sockets of peers that have hung up. The server calls it periodically. */
   sweep(): void {
     for (const socket of this.#sockets) {
       // A handler that has ended an upgraded connection without reading it never receives its "end".

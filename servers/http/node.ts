@@ -148,7 +148,7 @@ class AdmittingHttpServer extends Server {
   readonly #revalidate: boolean;
   readonly #halfClosed = new HalfClosedConnections();
   #sweeper: ReturnType<typeof setInterval> | undefined;
-  /** Refused connections whose response is being sent. */
+  /** Refused connections to which a response is being sent. */
   readonly #refused = new Set<Socket>();
   readonly #bun = new BunListener();
 

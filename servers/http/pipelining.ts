@@ -57,7 +57,7 @@ export function countDropped(socket: Socket): void {
   cutPipeline(socket, connection);
 }
 
-/** Closes a connection whose pipelined requests are not served, and stops its parser. */
+/** Closes a connection without serving its pipelined requests, and stops its parser. */
 function cutPipeline(socket: Socket, { admitted }: NodeConnection): void {
   admitted.why ??= "pipelining";
   socket.destroy();

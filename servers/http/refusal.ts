@@ -72,8 +72,8 @@ export function refuseSocket(socket: Socket, problem: Problem): void {
 const REFUSAL = Symbol("ucred.refusal");
 
 /**
- * Marks a connection whose requests its server must answer with a problem, which {@link refusalOf} returns.
- * Needed on Bun, whose http.Server reads connections natively.
+ * Sets the response to all requests of a refused connection, which {@link refusalOf} returns.
+ * Needed on Bun, where http.Server reads connections natively.
  */
 export function refuseRequests(socket: Socket, problem: Problem): void {
   (socket as { [REFUSAL]?: Problem })[REFUSAL] = problem;

@@ -76,7 +76,7 @@ export interface PeerListener<C> extends AsyncIterableIterator<PeerConnection<C>
  * Identifies each connection of a Unix listener, and yields those that the policy allows.
  *
  * Nothing else in the process may accept on this listener, or on another one that was bound to the same
- * path: their connections cannot be told apart. A connection counts as open until `conn.close()`, or for up
+ * path: their connections would look alike. A connection counts as open until `conn.close()`, or for up
  * to a second after its streams have closed it.
  *
  * @experimental Deno does not expose the descriptor of a connection, so it is searched for among those of the

@@ -297,7 +297,7 @@ export function closeTimer(options: CloseOptions): (cut: () => void) => () => vo
   };
 }
 
-/** Parses the arguments of `listen()`. @throws {TypeError} If they do not ask for a Unix socket. */
+/** Parses the arguments of `listen()`. @throws {TypeError} If they do not describe a Unix socket. */
 function parseListen(
   [where, ...rest]: ListenArguments,
 ): { readonly options: ListenOptions; readonly onListening: (() => void) | undefined } {

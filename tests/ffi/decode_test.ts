@@ -112,7 +112,11 @@ test("decodeAccountName() returns null for a missing account, and undefined for 
   assert.equal(decodeAccountName(account({ name: "" }), 1000), undefined, "an empty name");
   const bytes = account({ name: "root" });
   bytes[ACCOUNT.strings + 1] = 0xff;
-  assert.equal(decodeAccountName(bytes, 1000), undefined, "no UTF-8: others would read alike");
+  assert.equal(
+    decodeAccountName(bytes, 1000),
+    undefined,
+    "not UTF-8: other names would read the same",
+  );
   assert.equal(decodeAccountName(account({ name: "\ufeffroot" }), 1000), "\ufeffroot");
   const endless = account({ start: 390 }).fill(97, 390);
   assert.equal(decodeAccountName(endless, 1000), undefined, "a name without an end");

@@ -91,7 +91,7 @@ int ioctl(int fd, unsigned long request, ...)
 	(void)fd;
 	memset(argument, 0, 64);
 	if (GET_INFO == 0)
-		return 0; /* as for a process that was reaped: every id is 0, and the mask says so */
+		return 0; /* as for a reaped process: every id is 0, and the mask has no id bits */
 	DENY(GET_INFO);
 }
 #endif

@@ -346,7 +346,7 @@ testWith(
     };
     const first = read(1, 5, 2, 3);
     assert.deepEqual(first, { state: "known", value: [2, 3, 5], source: "kernel@connect" });
-    assert.equal(read(1, 5, 2, 3), first, "the same is not made again");
+    assert.equal(read(1, 5, 2, 3), first, "an equal answer returns the cached list");
     const others: readonly [uid: number, gid: number, groups: number[], expected: number[]][] = [
       [1, 5, [2], [2, 5]],
       [1, 5, [], [5]],

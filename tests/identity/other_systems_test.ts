@@ -139,7 +139,7 @@ for (const os of ["darwin", "freebsd"] as const) {
         "ERR_UCRED_NO_PEER",
       ],
       [
-        "TCP, whose option 1 is IP_OPTIONS",
+        "TCP, where option 1 is IP_OPTIONS",
         [peercred({ size: 0 }), family(AF_INET)],
         "ERR_UCRED_NOT_UNIX",
       ],

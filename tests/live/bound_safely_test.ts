@@ -117,7 +117,7 @@ for (const [name, bind] of Object.entries(BINDERS)) {
         }
       });
       assert.deepEqual(look(), before);
-      assert.ok(swaps > 0, "it was meddled with");
+      assert.ok(swaps > 0, "the folder was changed");
       assert.ok(isBound > 0, "some starts succeed");
     },
   );

@@ -63,7 +63,7 @@ for (const path of ["a path", "\0ucred-datagram-test"]) {
     await child.end();
     assert.deepEqual(peer.drift(), [{ fact: "alive", then: true, now: false }]);
     assert.equal(receiver.read(), undefined);
-    assert.equal(peer.alive, undefined, "closed when the next was asked for");
+    assert.equal(peer.alive, undefined, "closed by the next read");
   });
 }
 
@@ -99,7 +99,7 @@ testWith(here, "receive() returns every datagram, in the order of its sender", a
     if (next["a"] === count && next["b"] === count) break;
   }
   assert.equal(receiver.dropped, 0);
-  assert.ok(openDescriptors() <= before + 1, "one sender at most is open");
+  assert.ok(openDescriptors() <= before + 1, "at most one sender is open");
 });
 
 testWith(
@@ -111,7 +111,7 @@ testWith(
     const timer = setInterval(() => turns++);
     try {
       for (let count = 0; count < 2000 || turns === 0; count++) {
-        assert.ok(count < 100_000, "a timer that is due runs");
+        assert.ok(count < 100_000, "a due timer runs");
         notifyAt(openedSystem(), receiver.path, "x"); // one is pending at each call of next()
         assert.equal(textOf((await receiver.next())!), "x");
       }
@@ -227,7 +227,7 @@ testWith(here, "close() of a receiver leaves nothing behind, and later reads thr
   assert.equal(await waiting, undefined);
   assert.equal(await receiver.next(), undefined);
   assert.throws(() => receiver.read(), { code: "ERR_UCRED_NO_FD" });
-  for await (const _ of receiver) assert.fail("nothing can come");
+  for await (const _ of receiver) assert.fail("no datagram was sent");
   assert.equal(existsSync(receiver.path), false);
   assert.ok(openDescriptors() <= before);
 });
@@ -259,7 +259,7 @@ testWith(here, "receive() throws when the path is in use", () => {
     errno: 98,
   });
   assert.ok(openDescriptors() <= before);
-  assert.ok(existsSync(receiver.path), "the other's file stays");
+  assert.ok(existsSync(receiver.path), "the other file stays");
 });
 
 testWith([], "receive() throws when the path is not valid for a socket", () => {

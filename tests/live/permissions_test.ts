@@ -182,7 +182,7 @@ function open(flags: readonly string[], path: string): { readonly [name: string]
 }
 
 const LISTENERS = ["serve", "ucred/net", "ucred/http"];
-/** The source has `yaml` as a package, whose build for Node reads two variables. */
+/** In the source, `yaml` is a package, and its build for Node reads two variables. */
 const yaml = "--allow-env=LOG_TOKENS,LOG_STREAM";
 const all = ["--allow-ffi", yaml, "--allow-read", "--allow-write", "--allow-net"];
 

@@ -96,7 +96,7 @@ testWith(here, "identify() works without a free descriptor, and pins again after
   assert.equal(after.pinned, "connect");
   assert.equal(after.signal, "ok");
   assert.equal(typeof after.comm, "string");
-  assert.equal(flood, 400, "watched peers that come and go take no more than their share");
+  assert.equal(flood, 400, "the pins of closed connections use a bounded number of descriptors");
 });
 
 testWith(

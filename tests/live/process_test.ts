@@ -81,7 +81,7 @@ testWith(here, "process.exe changes after execve(2), and the other facts stay", 
   const other = `${temporaryFolder()}/other`;
   copyFileSync(actorProgram, other);
   await actor.tell(`exec ${other}`);
-  assert.equal(before.exe, actorProgram, "a snapshot stays as it was");
+  assert.equal(before.exe, actorProgram, "a snapshot does not change");
   assert.equal(peer.process.exe, other);
   assert.equal(peer.process.exeDeleted, false);
   assert.deepEqual(peer.drift(), []);
@@ -121,8 +121,8 @@ testWith(here, "signal aborts and alive is false when the process is a zombie", 
   actor.child.process.stdin!.write("reap\n");
   assert.equal(await actor.child.json(), peer.pid);
   assertGone(peer);
-  assert.equal(snapshot.exe, actorProgram, "what was read stays");
-  assert.equal(snapshot.facts.comm.state, "unknown", "what was not cannot be");
+  assert.equal(snapshot.exe, actorProgram, "facts that were read stay");
+  assert.equal(snapshot.facts.comm.state, "unknown", "other facts cannot be read");
   peer.close();
   await actor.child.end();
 });
@@ -144,7 +144,7 @@ testWith(here, "every fact is unknown when the process was killed", async () => 
   process.kill(peer.pid!, "SIGKILL");
   await until(() => peer.alive === false);
   assertGone(peer);
-  assert.equal(peer.signal?.aborted, true, "a signal that is asked for afterwards, too");
+  assert.equal(peer.signal?.aborted, true, "a signal of a later access is aborted, too");
   assert.ok(actor);
 });
 
@@ -221,7 +221,7 @@ testWith(
     assert.notEqual(first.key, second[0].key);
     assert.match(first.key ?? "", /^[0-9a-f-]{36}-[\d-]+$/);
     for (const peer of [first, ...second]) peer.close();
-    assert.equal(first.key, first.toJSON().key, "what was read stays");
+    assert.equal(first.key, first.toJSON().key, "facts that were read stay");
     one.hangUp();
     two.hangUp();
   },
@@ -248,7 +248,7 @@ testWith(here, "process.facts equal those of /proc, with any name of the process
   }
   assert.equal(Object.keys(now.namespaces ?? {}).length, 8);
   assert.equal(facts.exe.state === "known" && facts.exe.source, "procfs@now");
-  assert.deepEqual(peer.live().alive && peer.drift(), [], "the name is no line of status");
+  assert.deepEqual(peer.live().alive && peer.drift(), [], "the name adds no line to status");
   actor.hangUp();
 });
 
@@ -444,7 +444,7 @@ testWith(
     const [peer, actor] = await startActor([], pin);
     assert.equal(peer.process.facts.cmdline.state, "known");
     await actor.tell("main-thread-exit");
-    assert.equal(peer.alive, true, "another thread goes on");
+    assert.equal(peer.alive, true, "another thread still runs");
     const { facts } = peer.process;
     for (const name of ["cmdline", "cgroup", "unit", "container", "session", "exe"] as const) {
       assert.equal(facts[name].state, "unknown", name);

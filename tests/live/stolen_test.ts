@@ -128,7 +128,7 @@ for (const [name, denied] of kernels) {
         peer.close();
         if (by === undefined) assert.equal(descriptors().has(fd), false);
         else {
-          assert.equal(descriptors().get(fd), descriptors().get(by), "the number was left alone");
+          assert.equal(descriptors().get(fd), descriptors().get(by), "the number is still open");
           calls().close(fd);
           calls().close(by);
         }
@@ -203,7 +203,7 @@ testWith(
       await until(() => third.signal!.aborted);
       for (const peer of [one, other, third] as Peer[]) peer.close();
       if (by !== undefined) {
-        assert.equal(descriptors().get(epoll), descriptors().get(by), "the number was left alone");
+        assert.equal(descriptors().get(epoll), descriptors().get(by), "the number is still open");
         calls().close(epoll);
         calls().close(by);
       }
@@ -238,7 +238,7 @@ testWith(here, "read() of a receiver throws when another socket has its number",
   replace(fd, otherFd);
   assert.throws(() => receiver.read(), { code: "ERR_UCRED_NO_FD", message: /has closed/ });
   receiver.close();
-  assert.equal(descriptors().get(fd), descriptors().get(otherFd), "the number was left alone");
+  assert.equal(descriptors().get(fd), descriptors().get(otherFd), "the number is still open");
   assert.equal(new TextDecoder().decode(other.read()!.data), "hello");
   other.close();
   calls().close(fd);
@@ -287,7 +287,7 @@ testWith(
       assert.equal(peer.alive, undefined);
       peer.close();
       const reused = Atomics.load(shared, 1);
-      assert.match(descriptors().get(reused)!, PIDFD, "the number was left alone");
+      assert.match(descriptors().get(reused)!, PIDFD, "the number is still open");
       calls().close(reused);
       calls().close(by);
       await worker.terminate();
@@ -337,7 +337,7 @@ for (const which of ["outer", "inner"] as const) {
       assert.throws(publish, { code: "ERR_UCRED_NO_FD", message: /has closed/ });
       opened.folder.end();
       assert.deepEqual(readdirSync(stranger), ["lock"]);
-      assert.equal(descriptors().get(opened[which]), stranger, "the number was left alone");
+      assert.equal(descriptors().get(opened[which]), stranger, "the number is still open");
       calls().close(bound);
       closeSync(by);
     },
@@ -351,7 +351,7 @@ testWith([needs.linux], "end() of a PrivateFolder leaves its lock's reused numbe
   const by = openSync(other, "r");
   replace(lock, by);
   folder.end();
-  assert.equal(descriptors().get(lock), other, "the number was left alone");
+  assert.equal(descriptors().get(lock), other, "the number is still open");
   closeSync(by);
 });
 
@@ -366,7 +366,7 @@ testWith([needs.linux], "KeptFile closes only the file that it was made for", ()
   replace(one, other);
   assert.equal(kept.isOurs(), false);
   kept.close();
-  assert.equal(descriptors().get(one), join(folder, "other"), "the number was left alone");
+  assert.equal(descriptors().get(one), join(folder, "other"), "the number is still open");
   closeSync(other);
 });
 
@@ -385,5 +385,5 @@ testWith([needs.linux], "OwnedDescriptor closes only the file that it was made f
   assert.throws(() => owned.use("look"), { code: "ERR_UCRED_NO_FD" });
   assert.equal(calls().fcntl(0, DUPFD, fd), fd, "it was closed");
   owned.close();
-  assert.equal(calls().close(fd), 0, "and what has the number now was not");
+  assert.equal(calls().close(fd), 0, "the new owner of the number is open");
 });

@@ -151,7 +151,7 @@ testWith(
     for (const expected of wrong) {
       await connected((client) => {
         assert.throws(() => verifyServer(client, expected as never), TypeError);
-        assert.equal(client.destroyed, true, "nothing can be sent to whoever it is");
+        assert.equal(client.destroyed, true, "the connection is closed");
       });
     }
   },

@@ -276,7 +276,7 @@ test("parsePolicy() returns a valid policy or throws a UcredError, whatever is c
     }),
     { numRuns: RUNS },
   );
-  assert.ok(accepted > 0 || RUNS < 1500, "some changes do no harm");
+  assert.ok(accepted > 0 || RUNS < 1500, "some changed policies are still valid");
 });
 
 test("parsePolicy() returns a valid policy or throws a UcredError for any text", () => {
@@ -392,7 +392,7 @@ test("lint() ends for globs that name every letter", () => {
 
 test("the YAML library calls its composer's onError, which readYaml() replaces", () => {
   const composer = new Composer();
-  assert.ok(Object.hasOwn(composer, "onError"), "it is called otherwise now: look at yaml.ts");
+  assert.ok(Object.hasOwn(composer, "onError"), "the member has another name now: see yaml.ts");
   let told = 0;
   (composer as unknown as { onError: () => void }).onError = () => told++;
   const documents = [...composer.compose(new Parser().parse("a: &b &c x\nb: !!!x y\n"), true, 21)];

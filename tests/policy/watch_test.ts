@@ -249,7 +249,7 @@ testFile(
       assert.equal(
         parsePolicy(text).decide({ uid: 1003 }).allowed,
         true,
-        "half of it lets in anyone",
+        "the first half allows everybody",
       );
       assert.equal(watch.admitted(), "1001");
       await sleep(20);

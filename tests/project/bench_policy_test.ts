@@ -20,7 +20,7 @@ test("workload() makes peers that match a rule of the first, middle or last tent
   for (const count of [10, 1000]) {
     const { rules, peers } = workload(count);
     assert.equal(peers.length, PEERS);
-    assert.equal(new Set(rules.map(({ id }) => id)).size, count, "each rule has an id of its own");
+    assert.equal(new Set(rules.map(({ id }) => id)).size, count, "each rule has another id");
     const met = new Set(peers.map((peer, index) => {
       const rule = firstMatch(rules, peer);
       const position = rule === undefined ? -1 : rules.indexOf(rule);

@@ -29,7 +29,7 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
   ".": ["policy", "identity", "core"],
 };
 
-/** Folders whose files run on a server, and may import every module of Node. */
+/** Folders with files that run on a server, and may import every module of Node. */
 const IMPORTS_NODE = ["client", "servers", "guard", "cli"];
 
 /** File → packages and built-in modules that it may import, beside those. */

@@ -54,7 +54,7 @@ interface Entry {
   readonly [name: string]: unknown;
 }
 
-/** Parses a log, each of whose lines must be one complete event. */
+/** Parses a log. Each line must be one complete event. */
 function entries(file: string): Entry[] {
   const text = readFileSync(file, "utf8");
   assert.ok(text === "" || text.endsWith("\n"));
@@ -153,12 +153,12 @@ test("auditLog() omits allowed connections and actions with onlyDenied", async (
         peer: undefined,
         decision: undefined,
       },
-      error: new UcredError("ERR_UCRED_NO_FD", "Cannot tell", { hint: "Look" }),
+      error: new UcredError("ERR_UCRED_NO_FD", "Cannot read it", { hint: "Look" }),
     } as ServerEvent);
   }, { onlyDenied: true });
   assert.deepEqual(lines.map((line) => line.event), ["decided", "failed", "refused"]);
   assert.equal(lines[0]!["action"], "GET /no");
-  assert.deepEqual(lines[2]!["reason"], "Cannot tell");
+  assert.deepEqual(lines[2]!["reason"], "Cannot read it");
 });
 
 testWith(
@@ -337,8 +337,8 @@ test("auditLog() keeps records of allowed actions during a flood of denied ones"
     audit.write(denied(1002, 0));
     audit.write(decided("GET /allowed"));
     for (let at = 0; at < 8000; at++) audit.write(denied(1001, at));
-    assert.ok(audit.drained!(1001) instanceof Promise, "the flooding user is held");
-    assert.equal(audit.drained!(1002), undefined, "and no other");
+    assert.ok(audit.drained!(1001) instanceof Promise, "the flooding user waits");
+    assert.equal(audit.drained!(1002), undefined, "other users do not wait");
     await audit.drained!(1001);
     lost = audit.dropped;
     audit.write(decided("GET /after"));
@@ -629,7 +629,7 @@ testWith(
     assert.equal(readFileSync(other, "utf8"), "");
     assert.equal(log.dropped, 0);
     await log.close();
-    assert.equal(readlinkSync(`/proc/self/fd/${fd}`), other, "the number was left alone");
+    assert.equal(readlinkSync(`/proc/self/fd/${fd}`), other, "the number is still open");
     close(fd);
     closeSync(mine);
   },

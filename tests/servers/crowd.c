@@ -1,12 +1,12 @@
 /*
- * Many connections by processes of many users, so many at a time: each asks the server who it is, and
- * compares the answer with what it knows of itself. For root.
+ * Many concurrent connections by processes of many users. Each receives its identity from the server,
+ * and compares it with its own ids. Requires root.
  *
  *   crowd stream|http PATH CONNECTIONS AT_ONCE SEED
  *
- * stream: the server sends "pid uid gid\n" upon connect. http: it answers GET / with that.
- * Prints, as JSON, how many answers were compared, were wrong, and were not given; and how many
- * connections were left without a look. Ends with 1 if any was wrong.
+ * stream: the server sends "pid uid gid\n" upon connect. http: it sends the same in response to GET /.
+ * Prints, as JSON, the numbers of compared, wrong and missing answers, and of connections that hung
+ * up without reading one. The exit code is 1 if any answer was wrong.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -38,7 +38,7 @@ static int connect_as(uid_t uid, gid_t gid)
 	return fd;
 }
 
-/* Reads until `text` ends with what is expected, or with another line of that kind. */
+/* Reads until `text` ends with the expected line, or with another line of the same form. */
 static int answer(int fd, int http)
 {
 	char text[4096];
@@ -82,7 +82,7 @@ static void visit(struct counts *counts, int http)
 		__atomic_add_fetch(&counts->left, 1, __ATOMIC_RELAXED);
 		close(fd);
 		return;
-	case 1: /* says something and leaves */
+	case 1: /* sends something and hangs up */
 		if (http)
 			(void)!write(fd, request, sizeof request - 1);
 		else

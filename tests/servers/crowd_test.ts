@@ -113,7 +113,7 @@ const SERVERS: { readonly [name: string]: Server } = {
 for (const [api, server] of Object.entries(SERVERS)) {
   testWith(
     [...here, ...server.needs ?? []],
-    `${api} tells each of ${CONNECTIONS} connections its own identity`,
+    `${api} identifies the peer of each of ${CONNECTIONS} connections`,
     async () => {
       const path = freshPath();
       const stop = await server.start(path);

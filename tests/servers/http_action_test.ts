@@ -161,7 +161,7 @@ test("targetOf() is idempotent, and removes empty and dot segments", () => {
     }),
     { ...runs, numRuns: 10_000 },
   );
-  assert.ok(taken > 1000, "enough were taken to say anything");
+  assert.ok(taken > 1000, "the sample of accepted targets is large enough");
 });
 
 test("targetOf() agrees with URL and posix.normalize() on accepted targets", () => {
@@ -202,7 +202,7 @@ test("targetOf() rejects, or maps to /admin, each target that URL resolves to /a
     }),
     runs,
   );
-  assert.ok(found > 100, "enough were there to say anything");
+  assert.ok(found > 100, "the sample is large enough");
 });
 
 /** One policy allows everything except `/admin`; the other allows only `/public`. */

@@ -221,7 +221,7 @@ const CASES: readonly (readonly [what: string, bytes: string, most?: number])[] 
   ["a hidden request in a value", get(`X: ${HIDDEN.replaceAll("\r\n", "\\r\\n")}\r\n`)],
   // bytes after an upgrade
   [
-    "a request after an upgrade that nobody takes",
+    "a request after an upgrade without a listener",
     get("Connection: upgrade\r\nUpgrade: websocket\r\n"),
   ],
   [

@@ -105,7 +105,7 @@ testEach("close({ timeout }) cuts off and aborts requests that do not finish", a
   assert.equal(existsSync(server.path), false);
 });
 
-/** Starts a server whose handler never ends, and a client that waits for it. */
+/** Starts a server with a handler that never ends, and a client that waits for it. */
 async function startHanging(kind: Kind) {
   let isAsked = false;
   const server = await kind.start({ policy }, () => {

@@ -77,7 +77,7 @@ const BODIES: readonly (readonly [what: string, head: string, body: () => Iterab
     }
     yield Buffer.from("0\r\n\r\n");
   }],
-  ["a body that never comes", "Content-Length: 1000\r\n", () => []],
+  ["a body that never arrives", "Content-Length: 1000\r\n", () => []],
 ];
 
 for (const [what, head, body] of BODIES) {
@@ -172,7 +172,7 @@ testServe(
       return { body: "served" };
     });
     const wire = Wire.as(0, server.path);
-    assert.equal((await wire.get("/real")).status, 200, "its host is noted");
+    assert.equal((await wire.get("/real")).status, 200, "the decision records its host");
     for (const host of ["x/other?", "x/", "x?", "x#", "x/other/..", "y@x", "x"]) {
       const wire = Wire.as(0, server.path);
       for (const each of ["x", host]) {

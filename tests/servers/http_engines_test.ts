@@ -87,7 +87,7 @@ for (const kind of ["createServer", "serve"] as const) {
       own.destroy();
       other.destroy();
       await child.end();
-      assert.ok(existsSync(path), "the socket is the service manager's");
+      assert.ok(existsSync(path), "the socket file of the service manager still exists");
     } finally {
       child.process.kill("SIGKILL");
     }

@@ -63,7 +63,7 @@ testHere("all servers close connections without a request or with too slow heade
     const drip = async () => {
       while (!isOver) {
         slow[2]!.send("X: y\r\n");
-        assert.equal((await other.get("/open")).status, 200, "others are served all the while");
+        assert.equal((await other.get("/open")).status, 200, "others are served in the meantime");
         await sleep(200);
       }
     };
@@ -105,7 +105,7 @@ testWith(
       ...answers.map(async ([wire, body]) => {
         assert.equal((await wire.response()).body, body);
         await Promise.all(ends);
-        assert.equal((await wire.get("/next")).body, "/next", "it may ask again");
+        assert.equal((await wire.get("/next")).body, "/next", "the connection is still open");
       }),
     ]);
   },

@@ -40,14 +40,14 @@ testEach("decides by the new policy after a reload between two requests", async 
   assert.deepEqual(await ask(), [403, false, 200, "new"]);
   write("{ name: none, allow: true, when: { uid: 1002 } }");
   policy.reload();
-  assert.deepEqual(await ask(), [403, false, 403, false], "on a connection that was let in");
+  assert.deepEqual(await ask(), [403, false, 403, false], "on an accepted connection");
   assert.equal(await Wire.as(1001, server.path).rest(), "");
   assert.equal(server.stats().accepted, 1);
 });
 
 const live = [needs.peerPidfd];
 
-/** Connects from process `pid`, whose child keeps the connection with `--child`. */
+/** Connects from process `pid`. With `--child`, a child of it keeps the connection. */
 async function held(kind: Kind, how: readonly string[], revalidate = true) {
   const asks: Ask[] = [];
   const server = await kind.start({ policy, revalidate }, async (ask) => {

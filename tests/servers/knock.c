@@ -1,11 +1,11 @@
 /*
- * Somebody who tries to get in while servers start and end at a path: for the tests of safe places.
+ * A user who tries to connect while servers start and end at a path, for the tests of socket paths.
  *
  *   knock UID PATH
  *
- * As that user, without other groups, connects again and again to PATH and to the socket in the
- * private folder beside it, and looks at the file of PATH. Prints {"knocking":true} once it has begun;
- * at the end of input, how often it got in, and each mode, owner and group that the file ever had:
+ * As that user, without other groups, connects repeatedly to PATH and to the socket in the private
+ * folder beside it, and calls stat(2) on PATH. Prints {"knocking":true} once it has begun. At the end
+ * of input it prints how often it connected, and each mode, owner and group that the file has had:
  * {"in":0,"refused":17,"seen":["600 0 0"]}
  */
 #define _GNU_SOURCE

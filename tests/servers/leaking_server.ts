@@ -1,5 +1,5 @@
 /**
- * A server in a process of its own: `leaking_server.ts KIND PATH`. For each line of input it prints the
+ * A server in a separate process: `leaking_server.ts KIND PATH`. For each line of input it prints the
  * bytes in use after a garbage collection.
  */
 

@@ -22,7 +22,7 @@ type AllLimits = { readonly [name in keyof Limits]-?: number };
 /** The uid that shares the reserve with root. */
 const OWN = 1001;
 
-/** A simple model: it keeps every accept and counts them anew each time. */
+/** A simple model: it keeps every accept, and counts all of them each time. */
 class Model {
   readonly #limits: AllLimits;
   readonly #open: number[] = [];
@@ -300,7 +300,7 @@ interface Held {
   close(): Promise<unknown>;
 }
 
-/** Servers whose handlers keep each connection open and read nothing. */
+/** Servers with handlers that keep each connection open and read nothing. */
 const HOLDERS: {
   readonly [api: string]: { readonly needs?: readonly Need[]; start(path: string): Promise<Held> };
 } = {
@@ -374,7 +374,7 @@ const HELD = { limits: { connectionsPerUser: 4 } };
 for (const [api, holder] of Object.entries(HOLDERS)) {
   testWith(
     [needs.linux, needs.cc, ...holder.needs ?? []],
-    `${api} has no more descriptors of a user than his limit, when peers leave what nobody reads`,
+    `${api} keeps the limit on a user's descriptors when peers leave unread data`,
     async () => {
       const path = freshPath();
       const server = await holder.start(path);
@@ -392,7 +392,7 @@ for (const [api, holder] of Object.entries(HOLDERS)) {
         await until(() => process.exitCode !== null || process.signalCode !== null);
         counts.push(connectionsAt(path));
       }
-      assert.ok(server.stats().accepted >= 4, `${server.stats().accepted} were let in`);
+      assert.ok(server.stats().accepted >= 4, `${server.stats().accepted} were accepted`);
       assert.ok(Math.max(...counts) <= 4, `${counts} descriptors`);
       await server.close();
       await until(() => server.stats().open === 0);

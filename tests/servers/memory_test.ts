@@ -20,7 +20,7 @@ const TIMES = 3000;
 /** Maximum average leak of a connection in bytes. Deno leaked 2,400 when `destroy()` followed "end". */
 const MOST = 400;
 
-const HTTP = ["leave", "ask", "early", "upgrade", "denied", "behind"] as const;
+const HTTP = ["leave", "request", "early", "upgrade", "denied", "behind"] as const;
 const LINES = ["leave", "hello"] as const;
 
 const SERVERS:

@@ -171,7 +171,7 @@ testWith(here, "createServer() refuses the connection when refusalMessage throws
 
 testWith(
   here,
-  "createServer() closes a refused connection whose client does not read",
+  "createServer() closes a refused connection when its client does not read",
   async () => {
     await served({ policy: nobody, refusalMessage: "x".repeat(1 << 22) }, async (path) => {
       assert.match(await visit(path, "--deaf", "1"), /^x+$/);
@@ -326,22 +326,26 @@ testWith(
   },
 );
 
-testWith(here, "two servers that accept one connection each keep their own decision", async () => {
-  const own = process.getuid!();
-  const allow = (grant: string) => rules({ name: grant, when: { uid: own }, allow: grant });
-  const heard: string[] = [];
-  const hear = (name: string): Handler => (socket, _, { grants }) => {
-    heard.push(`${name}: ${grants}`);
-    socket.end();
-  };
-  const second = createServer({ policy: allow("full") }, hear("second"));
-  await served({ policy: allow("read") }, async (path, first) => {
-    first.prependListener("connection", (socket) => second.emit("connection", socket));
-    await visit(path);
-    await until(() => first.stats().open + second.stats().open === 0);
-    assert.deepEqual(heard, ["second: full", "first: read"]);
-  }, hear("first"));
-});
+testWith(
+  here,
+  "createServer() keeps the decision of each server when two accept the same connection",
+  async () => {
+    const own = process.getuid!();
+    const allow = (grant: string) => rules({ name: grant, when: { uid: own }, allow: grant });
+    const heard: string[] = [];
+    const hear = (name: string): Handler => (socket, _, { grants }) => {
+      heard.push(`${name}: ${grants}`);
+      socket.end();
+    };
+    const second = createServer({ policy: allow("full") }, hear("second"));
+    await served({ policy: allow("read") }, async (path, first) => {
+      first.prependListener("connection", (socket) => second.emit("connection", socket));
+      await visit(path);
+      await until(() => first.stats().open + second.stats().open === 0);
+      assert.deepEqual(heard, ["second: full", "first: read"]);
+    }, hear("first"));
+  },
+);
 
 testWith(
   here,

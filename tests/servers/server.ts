@@ -1,5 +1,5 @@
 /**
- * A server of ucred/net or ucred/bun in a process of its own. It executes commands, which are lines of JSON
+ * A server of ucred/net or ucred/bun in a separate process. It executes commands, which are lines of JSON
  * on its input, in order, and answers each with a line: `{"listen":…}`, `{"close":…}`, `{"stats":true}`.
  *
  * Its argument is JSON: options for createServer(), `uid` and `gid` to run as, and where to `listen` at

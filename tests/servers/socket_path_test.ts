@@ -123,7 +123,7 @@ testWith(
       for (let times = 0; times < 30; times++) {
         const server = createPlainServer((socket) => void socket.on("error", () => {}).destroy());
         await new Promise<void>((resolve) => server.listen(path, resolve));
-        await sleep(1); // it is caught sooner
+        await sleep(1); // makes it more likely
         chmodSync(path, 0o600);
         await new Promise((resolve) => server.close(resolve));
       }
@@ -269,7 +269,7 @@ testWith(
     const cases: [mode: number, owner: number, isSafe: boolean][] = [
       [0o755, 0, true],
       [0o700, 0, true],
-      [0o1777, 0, true], // as /tmp: each may remove only what is his
+      [0o1777, 0, true], // like /tmp: users may remove only their own files
       [0o775, 0, false],
       [0o757, 0, false],
       [0o777, 0, false],
@@ -459,7 +459,7 @@ testWith(
     const former = createServer({ policy: "anyone" }, (socket) => void socket.write("welcome"));
     await listening(former, path);
     assert.deepEqual(boundNames(path), ["s"]);
-    unlinkSync(path); // or a program that takes it for stale
+    unlinkSync(path); // or a program that considers it stale
     await at({ path }, async () => {
       assert.deepEqual(boundNames(path).toSorted(), ["0", "s"]);
       unlinkSync(path);
@@ -514,7 +514,7 @@ testWith(here, "close() removes the socket's file only if it is the server's own
   await at({ path }, () => {});
   assert.deepEqual(readdirSync(dirname(path)), []);
 
-  await at({ path }, () => unlinkSync(path)); // somebody was faster
+  await at({ path }, () => unlinkSync(path)); // another process has removed the file
   assert.deepEqual(readdirSync(dirname(path)), []);
 
   await at({ path }, () => {

@@ -1,15 +1,15 @@
 /*
- * Many short connections to a server, one after the other, for the tests of what a server keeps of them.
+ * Many short connections to a server, one after the other, for the memory tests of servers.
  *
  *   throng UID HOW TIMES PATH
  *
  * As that user, without other groups, and TIMES times:
  *
- *   leave    connect, and close the connection at once
- *   hello    send a line of text, read what comes, and close
- *   ask      send a GET request for /a, read its response, and close
+ *   leave    connect, and hang up at once
+ *   hello    send a line of text, read the answer, and close
+ *   request  send a GET request for /a, read its response, and close
  *   early    send a GET request for /wait, and close before there is a response
- *   upgrade  ask for an upgrade at /upgrade, read the response, and close
+ *   upgrade  request an upgrade at /upgrade, read the response, and close
  *   denied   the same at /secret
  *   behind   the same at /secret, with 16 KiB of data behind the request
  *
@@ -29,7 +29,7 @@
 
 static char buffer[16384];
 
-/* Waits until the server has read the request, so that the end of the connection finds it at work. */
+/* Waits until the server has read the request, so that the connection ends while it is handled. */
 static void wait_until_read(int fd)
 {
 	int unread;
@@ -45,7 +45,7 @@ int main(int argc, char **argv)
 	uid_t uid = (uid_t)atol(argv[1]);
 	if (setgroups(0, NULL) != 0 || setresgid(uid, uid, uid) != 0 || setresuid(uid, uid, uid) != 0)
 		err(1, "uid %s", argv[1]);
-	const char *target = strcmp(how, "ask") == 0 ? "/a" :
+	const char *target = strcmp(how, "request") == 0 ? "/a" :
 		strcmp(how, "early") == 0 ? "/wait" :
 		strcmp(how, "upgrade") == 0 ? "/upgrade" : "/secret";
 	int is_upgrade = strcmp(target, "/a") != 0 && strcmp(target, "/wait") != 0;

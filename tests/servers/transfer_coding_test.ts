@@ -1,4 +1,4 @@
-/** Transfer codings other than "chunked", whose end of body parsers interpret differently. */
+/** Transfer codings other than "chunked": parsers disagree about the end of the body. */
 
 import assert from "node:assert/strict";
 import { exchange, testEach } from "../support/http.ts";

@@ -1,22 +1,22 @@
 /*
- * A process that connects to a Unix socket and then does what the server writes to it, line by line:
+ * A process that connects to a Unix socket and executes the lines that the server sends to it:
  *
  *   actor PATH
- *   actor --parent PATH   the same as a child of a process that collects it only when told to
+ *   actor --parent PATH   the same, as a child of a process that reaps it only on command
  *
  * Commands on the connection; each is answered with "ok", or ends the process with a message:
  *   setresuid R E S, setresgid R E S, setgroups A,B,..    change identity
- *   exec FILE           becomes this program again, under another file's name
+ *   exec FILE           executes a copy of this program, from another file
  *   thread-exec FILE    the same from a thread that is not the leader, which takes over the pid
- *   comm NAME           sets the process's name, %n in it being a newline
+ *   comm NAME           sets the process's name; %n stands for a newline
  *   no-new-privs
  *   leave               a child keeps the connection, this process ends
- *   main-thread-exit    the main thread ends, another one goes on
+ *   main-thread-exit    the main thread ends, and another one continues
  *   exit                ends, without an answer
  *
  * The parent reads commands from its input, and answers with a line:
- *   reap                waits until the child has ended, and collects it
- *   reuse               the same, then starts a process with the pid that the child had
+ *   reap                waits until the child has ended, and reaps it
+ *   reuse               the same, then starts a process with the former pid of the child
  *
  *   actor --reused PATH   connects and ends; another process gets its pid, which is printed
  */
@@ -137,7 +137,7 @@ static void obey(int fd)
 	_exit(0);
 }
 
-/* Starts a process with this pid, which does nothing for at most a minute. */
+/* Starts a process with this pid, which sleeps for at most a minute. */
 static void take_pid(pid_t pid)
 {
 	struct clone_args arguments = {

@@ -1,4 +1,4 @@
-/** The command, run for real: piped, on a terminal (tmux), and by other users. */
+/** Runs the command: with pipes, on a terminal (tmux), and as other users. */
 
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
@@ -14,18 +14,18 @@ import { endAfterEach, needs, runtimeCommand, succeeds } from "./suite.ts";
 
 const main = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
 
-/** How `ucred` is started on the runtime under test. */
+/** The command line of `ucred` on the runtime under test. */
 export const command: readonly string[] = [...runtimeCommand(), main];
 
-/** Somebody without any privilege. */
+/** A user without privileges. */
 export const STRANGER = 4321;
 
 const asUser = (uid: number) => ["setpriv", `--reuid=${uid}`, `--regid=${uid}`, "--clear-groups"];
 
-/** What not every machine has. */
+/** Tools that some machines lack. */
 export const tools = {
   tmux: { name: "tmux", met: succeeds("tmux", "-V") },
-  /** Others can run this runtime, and read this checkout. */
+  /** Other users can run this runtime, and read this checkout. */
   strangers: {
     name: "root, setpriv, and a checkout that other users can read",
     met: needs.root.met && succeeds(...asUser(STRANGER) as [string], "test", "-r", main) &&
@@ -33,36 +33,36 @@ export const tools = {
   },
 } as const;
 
-/** Our environment without what tells of colours and of service managers. */
+/** Our environment without the variables for colours and of service managers. */
 function environment(more: Readonly<Record<string, string>>): NodeJS.ProcessEnv {
   const { NO_COLOR: _, FORCE_COLOR: __, NOTIFY_SOCKET: ___, ...rest } = process.env;
   return { ...rest, TERM: "xterm-256color", NODE_COMPILE_CACHE: compileCache, ...more };
 }
 
-/** What a command did. */
+/** The result of a command. */
 export interface Ran {
   readonly code: number | null;
   readonly out: string;
   readonly err: string;
 }
 
-/** How it is run. */
+/** Options for running a command. */
 export interface How {
   readonly as?: number;
-  /** Before all of it: `unshare …`, for instance. */
+  /** Words before the command line, for example `unshare …`. */
   readonly prefix?: readonly string[];
-  /** Of the runtime, instead of those that let it do everything. */
+  /** Flags of the runtime, instead of those that permit everything. */
   readonly flags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** So long is waited at most for what has to come, in ms: a test that fails says why. */
-const PATIENCE = 60_000;
+/** How long to wait for an expected output. A failing test then reports what is missing. */
+const OUTPUT_TIMEOUT_MS = 60_000;
 
 const children = new Set<ChildProcess>();
 endAfterEach(() => children.forEach((child) => child.kill("SIGKILL")));
 
-/** A command that runs, and what it has printed so far. */
+/** A running command, and its output so far. */
 export class Running {
   readonly process: ChildProcess;
   readonly done: Promise<Ran>;
@@ -88,11 +88,11 @@ export class Running {
     });
   }
 
-  /** Waits until it has printed something; fails if it ends before. */
+  /** Waits until the command has printed a text; fails if it ends before. */
   async says(stream: "out" | "err", what: string | RegExp): Promise<void> {
     const isSaid = () =>
       typeof what === "string" ? this[stream].includes(what) : what.test(this[stream]);
-    const deadline = performance.now() + PATIENCE;
+    const deadline = performance.now() + OUTPUT_TIMEOUT_MS;
     while (!isSaid()) {
       assert.ok(performance.now() < deadline, `after a minute, no ${what}: ${this.out}${this.err}`);
       assert.ok(children.has(this.process), `it ended: ${this.out}${this.err}`);
@@ -100,21 +100,21 @@ export class Running {
     }
   }
 
-  /** Sends a signal, and waits for the end. */
+  /** Sends a signal, and waits until the command has ended. */
   async end(signal: NodeJS.Signals = "SIGTERM"): Promise<Ran> {
-    process.kill(this.process.pid!, signal); // after child.kill(), Deno tells no exit code
+    process.kill(this.process.pid!, signal); // after child.kill(), Deno reports no exit code
     return await this.done;
   }
 }
 
-/** Runs `ucred`. Whatever it was told, it shows no stack, and nothing that moves a cursor. */
+/** Runs `ucred`. Requires for any arguments that it prints no stack, and no sequence that moves the cursor. */
 export async function ucred(args: readonly string[], how: How = {}): Promise<Ran> {
   const ran = await new Running(args, how).done;
   assert.doesNotMatch(ran.err, /\n\s+at |defect/, `ucred ${args.join(" ")}`);
   return ran;
 }
 
-/** Fails unless all of a text is printable, apart from the ends of its lines and tabs. */
+/** Requires that a text has only printable characters, line ends and tabs. */
 export function assertPrintable(text: string): void {
   assert.doesNotMatch(
     text,
@@ -122,21 +122,21 @@ export function assertPrintable(text: string): void {
   );
 }
 
-/** A file of ours that nobody else may write. */
+/** Creates a file that only we may write. */
 export function file(name: string, text: string): string {
   const path = join(temporaryFolder(), name);
   writeFileSync(path, text, { mode: 0o644 });
   return path;
 }
 
-/** A server in this very process, which reads, and says nothing. */
+/** A server in this process, which reads and sends nothing. */
 export interface Served extends Disposable {
   readonly path: string;
-  /** How many are connected. */
+  /** The number of connections. */
   readonly connected: () => number;
 }
 
-/** Serves at a path. */
+/** Starts a server at a path. */
 export async function serve(path: string = freshPath(), mode = 0o777): Promise<Served> {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
@@ -154,7 +154,7 @@ export async function serve(path: string = freshPath(), mode = 0o777): Promise<S
   return { path, connected: () => sockets.size, [Symbol.dispose]: close };
 }
 
-/** A terminal of so many columns, in which `ucred` runs. */
+/** A terminal with a number of columns, in which `ucred` runs. */
 export class Terminal {
   readonly #socket = join(temporaryFolder(), "tmux");
 
@@ -186,14 +186,14 @@ export class Terminal {
     return execFileSync("tmux", ["-S", this.#socket, ...args], { encoding: "utf8" });
   }
 
-  /** What it shows; "colours" shows those too. */
+  /** Returns the text on the terminal; with "colours", including colours. */
   shown(how: "plain" | "colours" = "plain"): string {
     return this.#tmux("capture-pane", "-p", ...(how === "colours" ? ["-e"] : []));
   }
 
-  /** Waits until it shows something. */
+  /** Waits until the terminal shows a text. */
   async shows(what: string): Promise<string> {
-    const deadline = performance.now() + PATIENCE;
+    const deadline = performance.now() + OUTPUT_TIMEOUT_MS;
     for (;;) {
       assert.ok(performance.now() < deadline, `after a minute, no ${what}: ${this.shown()}`);
       const shown = this.shown();
@@ -203,9 +203,9 @@ export class Terminal {
     }
   }
 
-  /** Waits for the end of the command: what it has shown, and its exit code. */
+  /** Waits until the command has ended. Returns the text on the terminal, and the exit code. */
   async ended(): Promise<{ text: string; code: number }> {
-    const deadline = performance.now() + PATIENCE;
+    const deadline = performance.now() + OUTPUT_TIMEOUT_MS;
     for (;;) {
       assert.ok(performance.now() < deadline, `after a minute, no end: ${this.shown()}`);
       const [, text, code] = /^([\s\S]*)\[ended: ([0-9]+)\]/.exec(this.shown()) ?? [];

@@ -8,11 +8,11 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 
 const folders: string[] = [];
-// Node's runner alone lets a process see its end: for the others, `npm test` clears the TMPDIR that it
-// sets. Not after(): Bun shares modules among test files and runs that hook after the first.
+// Only Node's runner emits "exit" at its end. For the others, `npm test` removes the TMPDIR that it
+// sets. after() would not do: Bun shares modules among test files, and runs it after the first one.
 process.on("exit", () => folders.forEach((path) => rmSync(path, { recursive: true, force: true })));
 
-/** A fresh folder that is removed when this process ends. Other users may enter it. */
+/** Creates a folder that is removed when this process ends. Other users may enter it. */
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), "ucred-"));
   folders.push(folder);

@@ -1,11 +1,11 @@
 /*
- * A C library that answers as a script says: with any errno, length or garbage, and as another
- * operating system does. The script is the file SCRIPT, read anew at each call:
+ * A C library that answers by a script: with any errno, length or bytes, and like another
+ * operating system. The script is the file SCRIPT, which each call reads:
  *
  *   records of { call, key, result, error, need, size, count: int32 } and then `count` bytes
  *
  * The first record with this call and key answers. A call without a record fails with ENOSYS. Each
- * call appends a byte, its number, to the file CALLS. What is not defined here comes from libc.
+ * call appends a byte, its number, to the file CALLS. All other functions are those of libc.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -20,7 +20,7 @@
 
 enum { GETSOCKOPT = 1, GETSOCKNAME, GETPWUID_R, GETGRGID_R, OPEN, READ, GETPEERNAME, GETPWNAM_R, GETGRNAM_R };
 
-/* What to do with the pointer that the account calls give back. */
+/* The pointer that the account calls return. */
 enum { FOUND = 0, MISSING = 1, OUTSIDE = 2, OTHER_ID = 3 };
 
 struct record {
@@ -152,7 +152,7 @@ int getgrnam_r(const char *name, struct group *group, char *strings, size_t room
 	return named(find(GETGRNAM_R, strlen(name)), group, &group->gr_gid, room, (void **)result);
 }
 
-/* Files are told apart by the length of their names, which is all that the tests need. */
+/* The key of a file is the length of its name, which is sufficient for the tests. */
 static const char *opened;
 
 int open(const char *path, int flags, ...)

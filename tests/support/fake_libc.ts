@@ -1,4 +1,4 @@
-/** A system that answers as a test says, through the runtime's real FFI. See fake_libc.c. */
+/** A system with answers that a test chooses, through the runtime's real FFI. See fake_libc.c. */
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { Buffer } from "node:buffer";
@@ -19,27 +19,27 @@ const CALLS = {
   getgrnam_r: 9,
 } as const;
 
-/** What becomes of the pointer that an account call gives back. */
+/** The pointer that an account call returns. */
 export const ACCOUNT_ANSWER = { found: 0, missing: 1, outside: 2, otherId: 3 } as const;
 
-/** How one call answers. What is left out is success, without an answer. */
+/** The answer of one call. Omitted fields mean success, without an answer. */
 export interface Answer {
   readonly call: keyof typeof CALLS;
   /** {@link option}, an id, or the length of a path. */
   readonly key?: number;
   readonly result?: number;
   readonly error?: number;
-  /** With less room than this: ERANGE. */
+  /** The call fails with ERANGE if its buffer is smaller. */
   readonly need?: number;
-  /** The length that is reported; left alone by default. For accounts, {@link ACCOUNT_ANSWER}. */
+  /** The length that is reported; unchanged by default. For accounts, {@link ACCOUNT_ANSWER}. */
   readonly size?: number;
   readonly bytes?: Uint8Array;
 }
 
-/** The key of a socket option. */
+/** Returns the key of a socket option. */
 export const option = (level: number, name: number): number => level * 0x10000 + name;
 
-/** 32-bit words as bytes. */
+/** Returns 32-bit words as bytes. */
 export const words = (...values: number[]): Uint8Array =>
   new Uint8Array(Uint32Array.from(values, (value) => value >>> 0).buffer);
 
@@ -59,12 +59,12 @@ export class FakeLibc {
     this.#library = compileLibrary(source, ...flags);
   }
 
-  /** The library as that of an operating system and CPU; a new system, which remembers nothing. */
+  /** Opens the library as that of an operating system and CPU, with empty caches. */
   open(os: string = host().os, cpu: string = host().cpu): System {
     return openSystem({ ...host(), os, cpu }, this.#library);
   }
 
-  /** Sets how calls answer from now on: for each call, the first answer with its key. */
+  /** Sets the answers of the following calls: each call uses the first answer with its key. */
   answer(...answers: readonly Answer[]): void {
     const records = answers.flatMap((answer) => {
       const { call, key = 0, result = 0, error = 0, need = 0, size = -1 } = answer;
@@ -76,7 +76,7 @@ export class FakeLibc {
     writeFileSync(this.#calls, "");
   }
 
-  /** How many calls of this kind there were since the answers were set. */
+  /** Returns the number of calls of this kind since the answers were set. */
   count(call: keyof typeof CALLS): number {
     return readFileSync(this.#calls).filter((number) => number === CALLS[call]).length;
   }

@@ -1,14 +1,14 @@
 /*
- * One end of a stream whose every byte is known, for the tests of the guard.
+ * One end of a stream with known bytes, for the tests of the guard.
  *
- *   flow listen|connect PATH exchange BYTES   send so many, and at the same time check what comes
- *   flow listen|connect PATH fill             send until nothing more is taken for a while, and print how
- *                                             much was; upon a line of input end, and count what comes
+ *   flow listen|connect PATH exchange BYTES   send this many bytes, and check those that arrive
+ *   flow listen|connect PATH fill             send until no byte is accepted for a while, and print the
+ *                                             number; after a line of input end, and count those that arrive
  *   flow listen|connect PATH drain            read nothing until a line of input, then check all
  *   flow listen PATH echo BACKLOG             serve any number of connections of `short`
- *   flow connect PATH short COUNT PARALLEL    so many connections, so many at once, each with its content
+ *   flow connect PATH short COUNT PARALLEL    COUNT connections, PARALLEL of them at once, each with its content
  *
- * Whoever listens sends another stream than who connects. Prints JSON: {"listening":true} first.
+ * The two ends send different streams. Prints JSON: {"listening":true} first.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -25,7 +25,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { CHUNK = 1 << 16, LONGEST = 100000 };
+enum { CHUNK = 1 << 16, MAX_LENGTH = 100000 };
 
 static struct sockaddr_un address = { .sun_family = AF_UNIX };
 
@@ -38,7 +38,7 @@ static uint64_t word(uint64_t seed, uint64_t index)
 	return z ^ z >> 31;
 }
 
-/* The bytes of a stream from an offset on; there are 16 more at hand than asked for. */
+/* The bytes of a stream from an offset on; the buffer has 16 more than requested. */
 static const char *stream(uint64_t seed, uint64_t offset, size_t length, uint64_t *room)
 {
 	for (size_t i = 0; i < length / 8 + 2; i++)
@@ -117,7 +117,7 @@ static int connected(void)
 	return fd;
 }
 
-/* A visit of `short` begins with how many bytes it has, and who ends it. */
+/* A connection of `short` begins with its number of bytes, and the side that ends it. */
 struct visit { uint32_t length, server_ends; };
 
 static void *serve_visit(void *argument)
@@ -146,10 +146,10 @@ static long next_visit, visits;
 static long bad;
 static uint64_t total;
 
-/* Sends and reads at once, as neither side may wait for the other; whether all came back as it was. */
+/* Sends and reads at the same time, so that no side waits for the other. Returns whether all bytes came back. */
 static int visit_once(long number)
 {
-	uint32_t length = word(3, number) % 8 == 0 ? word(4, number) % LONGEST : word(4, number) % 300;
+	uint32_t length = word(3, number) % 8 == 0 ? word(4, number) % MAX_LENGTH : word(4, number) % 300;
 	struct visit visit = { length, number % 2 };
 	size_t size = sizeof visit + length, sent = 0, received = 0;
 	uint64_t *room = malloc(length + 32);

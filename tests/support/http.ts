@@ -129,7 +129,7 @@ const byServe = (engine: "node:http" | "deno", list: readonly Need[]): Kind => (
 function byFetch(app: App): ServeOptions["fetch"] {
   return async (request, { peer, decision }) => {
     const { pathname, search } = new URL(request.url);
-    assert.ok(request.url.split("?", 1)[0]!.endsWith(pathname), "nothing that URL changes");
+    assert.ok(request.url.split("?", 1)[0]!.endsWith(pathname), "a URL that `new URL()` keeps");
     if (request.url.startsWith("http:")) { // Elysia assumes a host of at least four characters
       assert.equal(request.url.indexOf("/", 11), request.url.indexOf("/", 7));
     }
@@ -213,7 +213,7 @@ export const whoAsks: App = ({ peer, decision, url }) => ({
   body: JSON.stringify({ uid: peer.uid, pid: peer.pid, rule: decision.rule, url }),
 });
 
-/** Yields so many megabytes, which contain what looks like a request. */
+/** Yields a number of megabytes, which contain bytes that look like a request. */
 export function* many(count: number): Iterable<Buffer> {
   const megabyte = Buffer.alloc(1 << 20, "GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
   for (let at = 0; at < count; at++) yield megabyte;
@@ -249,7 +249,7 @@ export const relay: string = here.every(({ met }) => met)
   ? compileProgram(new URL("relay.c", import.meta.url))
   : "";
 
-/** A client connection whose bytes the test controls. */
+/** A client connection with bytes that the test chooses. */
 export class Wire {
   readonly #input: Writable;
   readonly #output: Readable;

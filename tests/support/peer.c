@@ -1,18 +1,18 @@
 /*
- * A process with a chosen identity that connects to a Unix socket, for the live tests.
+ * A process with chosen ids that connects to a Unix socket, for the live tests.
  *
  *   peer [option]... PATH     connects, prints one line of JSON about itself, waits for end of input
  *
  * PATH beginning with '@' is an abstract name. Options, applied in this order:
  *   --unshare-user   enter a user namespace that maps nothing
- *   --unshare-pid    be in a pid namespace of its own
+ *   --unshare-pid    enter a new pid namespace
  *   --bind PATH      bind the client's end first
  *   --groups A,B,..  supplementary groups; --many-groups N for 1000..1000+N-1
  *   --resgid R,E,S  --resuid R,E,S   real, effective and saved ids
  *   --seqpacket      instead of a stream
  *   --thread         connect from a thread that is not the leader
  *   --exit           end at once after connecting, without a line
- *   --hand-on UID    after connecting, leave the socket to a child with this uid (the saved uid must
+ *   --hand-on UID    after connecting, pass the socket to a child with this uid (the saved uid must
  *                    be 0 for that), and end
  *   --listen         listen on PATH instead of connecting to it
  */

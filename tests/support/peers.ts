@@ -1,4 +1,4 @@
-/** Brings a server and real processes of chosen identity together. */
+/** Servers, and real client processes with chosen ids. */
 
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
@@ -12,7 +12,7 @@ import { fileURLToPath } from "node:url";
 import { compileCache, compileProgram, temporaryFolder } from "./compile.ts";
 import { endAfterEach, needs, runtimeCommand } from "./suite.ts";
 
-/** What the client process says of itself, from its own namespaces. */
+/** The client's report about itself, from its own namespaces. */
 export interface Self {
   readonly pid: number;
   readonly uid: number;
@@ -30,14 +30,14 @@ export const actorProgram: string = needs.cc.met && needs.linux.met
   ? compileProgram(new URL("actor.c", import.meta.url))
   : "";
 
-/** A socket path that nobody has used, in a folder that everyone may enter. */
+/** Returns an unused socket path, in a folder that every user may enter. */
 export function freshPath(name = "s"): string {
   return join(temporaryFolder(), name);
 }
 
 const children = new Set<ChildProcess>();
-// A test that fails must not leave a child behind: the runner would wait for it for ever. Nor pipes:
-// the next test may count descriptors.
+// A failing test must not leave a child behind, for which the runner would wait forever. It must leave
+// no pipes, either: the next test may count descriptors.
 endAfterEach(async () => {
   if (children.size === 0) return;
   const ends = [...children].map((child) => new Promise((resolve) => child.once("close", resolve)));
@@ -59,19 +59,19 @@ export class Child {
     this.process.stderr!.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
   }
 
-  /** The next line of its output. */
+  /** Returns the next line of the child's output. */
   async line(): Promise<string> {
     const { value, done } = await this.#lines.next();
     if (done) throw new Error(`The child ended without an answer: ${this.#errors}`);
     return value;
   }
 
-  /** The next line of its output, as JSON. */
+  /** Returns the next line of the child's output, parsed as JSON. */
   async json<T>(): Promise<T> {
     return JSON.parse(await this.line()) as T;
   }
 
-  /** Ends its input, upon which it ends. */
+  /** Ends the child's input, which ends the child. */
   async end(): Promise<void> {
     if (this.process.exitCode !== null || this.process.signalCode !== null) return;
     const ended = new Promise((resolve) => this.process.once("exit", resolve));
@@ -80,7 +80,7 @@ export class Child {
   }
 }
 
-/** Runs a script of this folder on the runtime under test, after `prefix` (`unshare …`, say). */
+/** Runs a script of this folder on the runtime under test. `prefix` are words such as `unshare …`. */
 export function startScript(prefix: readonly string[], script: string, ...args: string[]): Child {
   const file = fileURLToPath(new URL(`../${script}`, import.meta.url));
   const [command, ...rest] = [...prefix, ...runtimeCommand(), file, ...args] as [string];
@@ -88,10 +88,10 @@ export function startScript(prefix: readonly string[], script: string, ...args: 
 }
 
 /**
- * Listens, lets peer.c connect with these options, and looks at the accepted socket.
+ * Listens, lets peer.c connect with these options, and passes the accepted socket to `look`.
  *
  * @param look Runs in the accept handler.
- * @returns What `look` returned, and what the client says of itself.
+ * @returns The result of `look`, and the client's report about itself.
  */
 export async function meet<T>(
   options: readonly string[],
@@ -110,7 +110,7 @@ export async function meet<T>(
   }
 }
 
-/** Lets peer.c connect and end before the connection can be accepted, then looks at it. */
+/** Lets peer.c connect and end before the connection can be accepted, and passes it to `look`. */
 export async function meetGone<T>(look: (socket: Socket) => T): Promise<T> {
   const path = freshPath();
   const { seen, server } = await acceptOne(path, look);
@@ -150,30 +150,30 @@ export class Actor {
     this.child = child;
   }
 
-  /** Has it do something, and waits until that is done. */
+  /** Sends a command to the actor, and waits until it is done. */
   async tell(command: string): Promise<void> {
     this.#socket.write(`${command}\n`);
     const { value } = await this.#answers.next();
     assert.equal(value, "ok", command);
   }
 
-  /** Has it end, and waits until its connection is closed. */
+  /** Makes the actor end, and waits until its connection is closed. */
   async exit(): Promise<void> {
     this.#socket.write("exit\n");
     await this.#answers.next();
   }
 
-  /** Closes our end, upon which it ends. */
+  /** Closes our end, which ends the actor. */
   hangUp(): void {
     this.#socket.destroy();
   }
 }
 
 /**
- * Starts an actor, and looks at its connection in the accept handler.
+ * Starts an actor, and passes its connection to `look` in the accept handler.
  *
- * @param options Of actor.c.
- * @param command What starts it, `unshare …`, say.
+ * @param options The options of actor.c.
+ * @param command The command that starts it, for example `unshare …`.
  */
 export async function startActor<T>(
   options: readonly string[],
@@ -205,23 +205,23 @@ export async function listen(server: ReturnType<typeof createServer>, path: stri
   if (!path.startsWith("\0")) chmodSync(path, 0o777);
 }
 
-/** As a command line spells an abstract name. */
+/** Returns an abstract name as it is written on a command line. */
 function toName(path: string): string {
   return path.startsWith("\0") ? `@${path.slice(1)}` : path;
 }
 
-/** Fails unless the ids are those of this very process. */
+/** Requires that the ids are those of this process. */
 export function assertOurs(found: { uid: number; gid: number }): void {
   assert.deepEqual([found.uid, found.gid], [process.geteuid!(), process.getegid!()]);
 }
 
-/** How many pidfds this process has. */
+/** Returns the number of pidfds of this process. */
 export function pidfds(): number {
   return readdirSync("/proc/self/fd").filter((fd) => {
     try {
       return readlinkSync(`/proc/self/fd/${fd}`).includes("pidfd");
     } catch {
-      return false; // that of the folder itself
+      return false; // the descriptor of the folder itself
     }
   }).length;
 }

@@ -1,14 +1,14 @@
 /*
- * A process of a chosen user that passes bytes on: from its input to a Unix socket, and back.
+ * A process of a chosen user that copies bytes from its input to a Unix socket, and back.
  *
  *   relay [option]... PATH
  *
- *   --uid N    be this user, with the group of the same number and no others, before connecting
- *   --later N  become this user when SIGUSR1 comes; the saved uid is left as it was for that
- *   --child    a child connects, and leaves the connection to a child of its own, which passes bytes on
- *   --reused   the same; once the one that connected has ended, another process gets its pid
+ *   --uid N    become this user before connecting, with the group of the same number and no others
+ *   --later N  become this user at SIGUSR1; the saved uid is kept for that
+ *   --child    a child connects, and ends; its own child keeps the connection, and copies the bytes
+ *   --reused   the same; another process then gets the pid of the process that connected
  *
- * The end of the input is passed on as the end of what is sent; the end of what comes ends the process.
+ * The end of the input half-closes the connection; the end of the received data ends the process.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -45,7 +45,7 @@ static void wait_for_the_end(void)
 	_exit(0);
 }
 
-/* Goes on as a child. */
+/* Continues as a child. */
 static void have_a_child(int is_reused)
 {
 	pid_t child = fork();

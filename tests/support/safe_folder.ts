@@ -1,4 +1,4 @@
-/** Folders on whose way nobody else can write: what policy files must stand in. */
+/** Safe folders, as policy files require: no other user can write to them or to a folder above. */
 
 import { chmodSync, lstatSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -6,7 +6,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import type { Need } from "./suite.ts";
 
-/** Whether the folder, and each above it, belongs to root or to us, and nobody else may write to it. */
+/** Returns whether the folder, and each above it, belongs to root or to us, and no other user may write to it. */
 export function isSafeFolder(folder: string): boolean {
   const { uid, mode } = lstatSync(folder);
   if ((uid !== 0 && uid !== process.geteuid?.()) || (mode & 0o022) !== 0) return false;
@@ -20,7 +20,7 @@ function findPlace(): string | undefined {
       rmSync(mkdtempSync(join(place, "ucred-")), { recursive: true });
       return realpathSync(place);
     } catch {
-      // it is not there, or not ours to write to
+      // it does not exist, or we may not write to it
     }
   }
   return undefined;
@@ -28,7 +28,7 @@ function findPlace(): string | undefined {
 
 const place = findPlace();
 
-/** That there is one. */
+/** The need for such a folder. */
 export const safeFolders: Need = {
   name:
     "a temporary folder that others can write to nowhere on the way (root's /run, or XDG_RUNTIME_DIR)",
@@ -37,19 +37,19 @@ export const safeFolders: Need = {
 
 const folders: string[] = [];
 
-/** A fresh one. Other users may enter it. Test files that call this call `afterEach(removeSafeFolders)`. */
+/** Creates a safe folder, which other users may enter. Callers also call `afterEach(removeSafeFolders)`. */
 export function safeFolder(): string {
   if (place === undefined) throw new Error(`No ${safeFolders.name}`);
-  process.umask(0o022); // nor to what is made in it
+  process.umask(0o022); // for files in it
   const folder = mkdtempSync(join(place, "ucred-"));
   folders.push(folder);
   chmodSync(folder, 0o755);
   return folder;
 }
 
-/** Ends what {@link safeFolder} has begun. */
+/** Removes the folders of {@link safeFolder}. */
 export function removeSafeFolders(): void {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
 }
 
-process.on("exit", removeSafeFolders); // where the runner tells
+process.on("exit", removeSafeFolders); // if the runner emits it

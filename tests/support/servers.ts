@@ -1,4 +1,4 @@
-/** Clients with a chosen uid, and servers in processes of their own. */
+/** Clients with a chosen uid, and servers in separate processes. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";

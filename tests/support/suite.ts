@@ -1,4 +1,4 @@
-/** What a test may need of the machine, and how a test that lacks it says so. */
+/** The needs of tests. A test is skipped, with the reason, if the machine does not meet its needs. */
 
 import { execFileSync } from "node:child_process";
 import { release } from "node:os";
@@ -7,7 +7,7 @@ import process from "node:process";
 import { afterEach, test } from "node:test";
 import { host } from "../../adapters/host.ts";
 
-/** Something that not every machine or runtime has. */
+/** A feature that some machines or runtimes lack. */
 export interface Need {
   readonly name: string;
   readonly met: boolean;
@@ -18,26 +18,26 @@ const on = host();
 /** The runtime that this suite runs on. */
 export const runtime = on.runtime!;
 
-/** The suite runs on another CPU's build of the runtime, under user-mode emulation. */
+/** Whether the suite runs on another CPU's build of the runtime, under user-mode emulation. */
 export const emulated = process.env["UCRED_EMULATED"] !== undefined;
 
-/** `npm run test:soak`: what takes long has its full length. */
+/** Whether this is `npm run test:soak`, which runs long tests at full length. */
 const soaking = process.env["UCRED_SOAK"] !== undefined;
 
-/** A size or count: a short one in each run of the suite, the full one in `npm run test:soak`. */
+/** Selects a size or count: the short one in each run of the suite, the full one in `npm run test:soak`. */
 export function soak(short: number, full: number): number {
   return soaking ? full : short;
 }
 
 /**
- * How many random cases to try. Pure code gives the same answers on each runtime, so Deno and Bun try a
+ * Returns how many random cases to try. Pure code behaves alike on each runtime, so Deno and Bun try a
  * tenth of them, except in `npm run test:soak`.
  */
 export function cases(count: number): number {
   return soaking || runtime === "node" ? count : Math.ceil(count / 10);
 }
 
-/** Whether a command can be run, and ends with 0. */
+/** Returns whether a command can be run, and ends with 0. */
 export function succeeds(command: string, ...args: string[]): boolean {
   try {
     execFileSync(command, args, { stdio: "ignore" });
@@ -52,7 +52,7 @@ function hasPeerPidfd(): boolean {
   return on.os === "linux" && !emulated && (major > 6 || (major === 6 && minor >= 5));
 }
 
-/** Everything that a test here can need. What a runtime cannot do is listed here and nowhere else. */
+/** All needs of tests. This is the only list of features that runtimes lack. */
 export const needs = {
   linux: { name: "Linux", met: on.os === "linux" },
   peerPidfd: { name: "SO_PEERPIDFD: Linux 6.5, not emulated", met: hasPeerPidfd() },
@@ -90,7 +90,7 @@ export const needs = {
 const endings = new Set<() => void | Promise<void>>();
 
 /**
- * Has what tests leave ended after each. Not by afterEach() alone: Bun shares modules among test files,
+ * Cleans up after each test. afterEach() alone would not do: Bun shares modules among test files,
  * and runs the hooks of one for the first file that imports it.
  */
 export function endAfterEach(end: () => void | Promise<void>): void {
@@ -98,7 +98,7 @@ export function endAfterEach(end: () => void | Promise<void>): void {
   afterEach(end);
 }
 
-/** A test that runs where its needs are met, and elsewhere skips, saying why in its name. */
+/** Defines a test that is skipped if a need is not met; its name then has the reason. */
 export function testWith(
   list: readonly Need[],
   name: string,
@@ -116,7 +116,7 @@ export function testWith(
   } else test(`${name} [skipped: needs ${unmet.name}]`, { skip: `needs ${unmet.name}` }, () => {});
 }
 
-/** The command that starts a script on the runtime under test, flags included. */
+/** Returns the command that starts a script on the runtime under test, with its flags. */
 export function runtimeCommand(flags?: readonly string[]): [command: string, ...args: string[]] {
   // An emulated build cannot be started by its own path: PATH has a script that starts it.
   const command = emulated ? runtime : process.execPath;
@@ -125,7 +125,7 @@ export function runtimeCommand(flags?: readonly string[]): [command: string, ...
   return [command, "--disable-warning=ExperimentalWarning", ...(flags ?? [])];
 }
 
-/** Waits until something holds, or resolves to what does; fails rather than wait for ever. */
+/** Waits until a condition returns a truthy value. Fails after a minute. */
 export async function until(condition: () => unknown): Promise<void> {
   const deadline = performance.now() + 60_000;
   while (!await condition()) {

@@ -1,18 +1,18 @@
 /*
- * Visits a server, for the tests of servers.
+ * A client for the tests of servers.
  *
  *   visit [option]... PATH     PATH beginning with '@' is an abstract name
  *
- *   --gid N --uid N  as this user, with no other groups
+ *   --gid N --uid N  connect as this user, with no other groups
  *   --bind PATH      bind the client's end first
- *   --send TEXT      send this
- *   --type TYPE      of socket: seqpacket or datagram; one of datagrams sends one, and waits
- *   --deaf 1         read nothing until the server has ended the connection
- *   --crowd N        connect N times, and leave at once: some after sending something, some after
- *                    closing one direction; print how many connections came about
+ *   --send TEXT      send this text
+ *   --type TYPE      type of the socket: seqpacket or datagram; with datagram, send one and wait
+ *   --deaf 1         read nothing until the server has closed the connection
+ *   --crowd N        connect N times, and hang up at once: some after sending bytes, some after
+ *                    a half-close; print the number of connections
  *
- * Prints {"pid":…} once connected, or {"error":"ECONNREFUSED"}; then, when the server has ended the
- * connection, {"text":"what it sent"}. Leaves at the end of input.
+ * Prints {"pid":…} once connected, or {"error":"ECONNREFUSED"}. When the server has closed the
+ * connection, prints {"text":"the received bytes"}. Ends at the end of input.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -123,7 +123,7 @@ int main(int argc, char **argv)
 		if (poll(wait, 2, -1) < 0)
 			err(1, "poll");
 		if (wait[0].revents) {
-			static char rest[1 << 16]; /* more than is told of is read all the same */
+			static char rest[1 << 16]; /* further bytes are read, but not printed */
 			size_t room = sizeof received - length;
 			ssize_t got = room ? read(fd, received + length, room) : read(fd, rest, sizeof rest);
 			if (got <= 0)
