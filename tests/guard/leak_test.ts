@@ -67,7 +67,14 @@ for (const [mode, clients] of Object.entries(CLIENTS)) {
         };
         await Promise.all(Array.from({ length: 16 }, some));
       };
-      await assertFreed(guard.child.pid!, CONNECTIONS, visitMany, () => guard.bytesInUse());
+      await assertFreed({
+        pid: guard.child.pid!,
+        round: visitMany,
+        times: CONNECTIONS,
+        used: () => guard.bytesInUse(),
+        maxHeap: 400,
+        maxResident: 2000,
+      });
       await until(() => guard.sockets() <= idle + 1); // their descriptors are closed
     });
   }

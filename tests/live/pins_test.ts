@@ -9,13 +9,14 @@ import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { identify, type Peer } from "../../mod.ts";
-import { needs, runtimeCommand, soak, testWith } from "../support/suite.ts";
+import { bytesInUse } from "../support/collector.ts";
+import { assertFreed } from "../support/leak.ts";
+import { needs, runtimeCommand, soak, testWith, until } from "../support/suite.ts";
 import { Child, freshPath, listen, peerProgram, startScript } from "../support/peers.ts";
 
 const here = [needs.linux, needs.peerPidfd];
-const CONNECTIONS = soak(2048, 10_000);
+const CONNECTIONS = soak(512, 4096);
 const AT_ONCE = 64;
-const MEBIBYTE = 2 ** 20;
 
 /** Opens connections to ourselves, pinned or not, and closes them in any order and way. */
 async function churn(pin: boolean): Promise<void> {
@@ -52,21 +53,20 @@ const descriptors = () => readdirSync("/proc/self/fd").length;
 
 testWith(
   here,
-  `identify() leaks neither memory nor descriptors for ${CONNECTIONS} pinned connections`,
+  "identify() leaks neither memory nor descriptors for pinned connections",
   async () => {
-    const grownBy = async (pin: boolean): Promise<number> => {
-      const before = [descriptors(), process.memoryUsage().rss] as const;
-      await churn(pin);
-      while (descriptors() > before[0]) await sleep(20); // a second later, if a signal was watched
-      return (process.memoryUsage().rss - before[1]) / MEBIBYTE;
-    };
-    // By now the runtime has opened its own descriptors and allocated its memory, and watched pins
-    // were closed a second later.
-    await churn(true);
+    await churn(true); // the runtime opens descriptors of its own
     await sleep(1500);
-    // Deno keeps memory for each socket: the comparison is with connections without pins.
-    const grown = await grownBy(true) - Math.max(await grownBy(false), 0);
-    assert.ok(grown < 64, `grew by ${grown.toFixed(1)} MiB`);
+    const before = descriptors();
+    await assertFreed({
+      pid: process.pid,
+      round: () => churn(true),
+      times: CONNECTIONS,
+      used: bytesInUse,
+      maxHeap: 1000, // Deno keeps 400 bytes of each socket without pins, too
+      maxResident: 2000,
+    });
+    await until(() => descriptors() <= before); // an exit watch ends a second after its peer
   },
 );
 

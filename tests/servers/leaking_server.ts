@@ -13,6 +13,7 @@ import { listen } from "../../servers/bun.ts";
 import { withPeers } from "../../servers/deno.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { createServer } from "../../servers/net.ts";
+import { bytesInUse } from "../support/collector.ts";
 
 /** The policy: root may do everything, 1001 everything except `/secret`, and all others nothing. */
 export const POLICY = {
@@ -99,9 +100,6 @@ const [kind = "", path = ""] = process.argv.slice(2);
 await starts[kind]!(path);
 console.log(JSON.stringify({ listening: path }));
 
-const { Bun, gc } = globalThis as { Bun?: { gc(isSync: boolean): void }; gc?: () => void };
 createInterface({ input: process.stdin }).on("line", () => {
-  for (let times = 0; times < 2; times++) Bun === undefined ? gc!() : Bun.gc(true);
-  const { heapUsed, external } = process.memoryUsage();
-  console.log(JSON.stringify({ used: heapUsed + external }));
+  console.log(JSON.stringify({ used: bytesInUse() }));
 }).on("close", () => process.exit());

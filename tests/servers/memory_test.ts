@@ -1,12 +1,12 @@
-/** Closed connections do not leak memory, in whichever way they ended. */
+/** Tests that servers keep no memory of closed connections, in whichever way they ended. */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { Child, freshPath } from "../support/peers.ts";
+import { type Child, freshPath, startScript } from "../support/peers.ts";
 import { compileProgram } from "../support/compile.ts";
-import { type Need, needs, runtime, runtimeCommand, testWith } from "../support/suite.ts";
+import { assertFreed } from "../support/leak.ts";
+import { type Need, needs, soak, testWith } from "../support/suite.ts";
 
 const here = [needs.linux, needs.cc, needs.root, needs.native];
 
@@ -15,10 +15,10 @@ const throngProgram: string = here.every(({ met }) => met)
   : "";
 
 /** Connections of each round. */
-const TIMES = 3000;
+const TIMES = soak(500, 3000);
 
 /** Maximum average leak of a connection in bytes. Deno leaked 2,400 when `destroy()` followed "end". */
-const MOST = 400;
+const MAX_LEAK = 400;
 
 const HTTP = ["leave", "request", "early", "upgrade", "denied", "behind"] as const;
 const LINES = ["leave", "hello"] as const;
@@ -38,16 +38,6 @@ async function throng(uid: number, how: string, path: string): Promise<void> {
   assert.equal(JSON.parse(stdout).connected, TIMES);
 }
 
-/** Starts the server of leaking_server.ts. */
-async function start(kind: string, path: string): Promise<Child> {
-  const flags = { deno: ["-A", "--v8-flags=--expose-gc"], bun: [], node: ["--expose-gc"] }[runtime];
-  const script = fileURLToPath(new URL("leaking_server.ts", import.meta.url));
-  const [command, ...args] = [...runtimeCommand(flags), script, kind, path] as unknown as [string];
-  const server = new Child(command, args);
-  await server.json();
-  return server;
-}
-
 /** Returns the bytes in use. */
 async function memoryOf(server: Child): Promise<number> {
   server.process.stdin!.write("\n");
@@ -57,14 +47,18 @@ async function memoryOf(server: Child): Promise<number> {
 for (const [kind, hows, list] of SERVERS) {
   testWith([...here, ...list], `${kind} does not leak memory for closed connections`, async () => {
     const path = freshPath();
-    const server = await start(kind, path);
+    const server = startScript([], "servers/leaking_server.ts", kind, path);
+    await server.json();
     const visits = hows.map((how) => [1001, how] as const);
     for (const [uid, how] of [...visits, [1002, "leave"] as const]) {
-      await throng(uid, how, path);
-      const before = await memoryOf(server);
-      await throng(uid, how, path);
-      const each = (await memoryOf(server) - before) / TIMES;
-      assert.ok(each < MOST, `${Math.round(each)} bytes of each connection: uid ${uid}, ${how}`);
+      await assertFreed({
+        pid: server.process.pid!,
+        round: () => throng(uid, how, path),
+        times: TIMES,
+        used: () => memoryOf(server),
+        maxHeap: MAX_LEAK,
+        maxResident: 2000,
+      });
     }
     await server.end();
   });

@@ -1,4 +1,4 @@
-/** Tests whether a process keeps memory of connections that have ended. */
+/** Tests whether a process keeps memory of something that it has done with. */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -9,22 +9,10 @@ const collector = fileURLToPath(new URL("collector.ts", import.meta.url));
 
 /** Flags of the runtime with which a process has the signal handler of collector.ts. */
 export const collectorFlags: readonly string[] = {
-  deno: ["-A", "--v8-flags=--expose-gc", `--preload=${collector}`],
+  deno: ["-A", `--preload=${collector}`],
   bun: [`--preload=${collector}`],
-  node: ["--expose-gc", `--import=${collector}`],
+  node: [`--import=${collector}`],
 }[runtime];
-
-/** Maximum growth of the heap in bytes per connection. Deno leaked 2,400 when `destroy()` followed "end". */
-const MAX_HEAP_GROWTH = 400;
-
-/** Maximum growth of the resident memory in bytes per connection. It also finds leaks outside of the heap. */
-const MAX_RESIDENT_GROWTH = 2000;
-
-/** Rounds over which growth is measured. On Bun, the heap varies by up to 3 MB between two rounds. */
-const WINDOW = 4;
-
-/** A leak makes the memory grow in every window; caches and the pools of an allocator grow in the first ones. */
-const MAX_ROUNDS = 40;
 
 /** Resident memory of a process in bytes. */
 export function residentMemory(pid: number): number {
@@ -32,34 +20,39 @@ export function residentMemory(pid: number): number {
   return Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]) * 1024;
 }
 
-/**
- * Fails if the memory of a process grows for as long as clients visit it.
- *
- * @param pid The process.
- * @param connections The number of connections in a round.
- * @param visit Makes the connections of a round.
- * @param used Collects garbage in the process and returns the bytes in use.
- */
-export async function assertFreed(
-  pid: number,
-  connections: number,
-  visit: () => Promise<unknown>,
-  used: () => Promise<number>,
-): Promise<void> {
+/** Rounds over which growth is measured. On Bun, the heap varies by up to 3 MB from one round to the next. */
+const WINDOW = 4;
+
+/** A leak makes the memory grow in every window; caches and the pools of an allocator grow in the first ones. */
+const MAX_ROUNDS = 40;
+
+export interface Repeated {
+  readonly pid: number;
+  /** Does something `times` times. */
+  readonly round: () => unknown;
+  readonly times: number;
+  /** Collects garbage in the process and returns the bytes in use. */
+  readonly used: () => number | Promise<number>;
+  /** Maximum growth of the heap, in bytes each time. */
+  readonly maxHeap: number;
+  /** Maximum growth of the resident memory, in bytes each time. It also finds leaks outside of the heap. */
+  readonly maxResident: number;
+}
+
+/** Fails if the memory of a process grows for as long as something is repeated. */
+export async function assertFreed(repeated: Repeated): Promise<void> {
+  const { pid, round, times, used, maxHeap, maxResident } = repeated;
   const heaps: number[] = [];
   const residents: number[] = [];
   const growth = (sizes: readonly number[]) =>
-    Math.round((sizes.at(-1)! - sizes.at(-1 - WINDOW)!) / WINDOW / connections);
+    Math.round((sizes.at(-1)! - sizes.at(-1 - WINDOW)!) / WINDOW / times);
   do {
     assert.ok(
       heaps.length < MAX_ROUNDS,
-      `each connection keeps ${growth(heaps)} bytes of heap, ${growth(residents)} bytes resident`,
+      `each time keeps ${growth(heaps)} bytes of heap, ${growth(residents)} bytes resident`,
     );
-    await visit();
+    await round();
     heaps.push(await used());
     residents.push(residentMemory(pid));
-  } while (
-    heaps.length <= WINDOW || growth(heaps) > MAX_HEAP_GROWTH ||
-    growth(residents) > MAX_RESIDENT_GROWTH
-  );
+  } while (heaps.length <= WINDOW || growth(heaps) > maxHeap || growth(residents) > maxResident);
 }
