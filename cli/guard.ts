@@ -1,6 +1,6 @@
 /** `ucred guard`: runs a guard in front of a server that does not identify its clients. */
 
-import { closeSync, openSync } from "node:fs";
+import { closeSync, existsSync, openSync } from "node:fs";
 import process from "node:process";
 import { clearInterval, setInterval } from "node:timers";
 import { type ExitCode, log, logError, printable, UsageError } from "./output.ts";
@@ -58,10 +58,11 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
     policy?.reload(); // reports the outcome by itself
     shadow?.reload();
   };
+  const upstream = addressOf(options.upstream);
   try {
     const server = createGuard({
       mode: options.mode,
-      upstream: addressOf(options.upstream),
+      upstream,
       expect,
       policy: withShadow(policy, shadow),
       limits: {
@@ -78,6 +79,11 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
     await startListening(server, listenOptions(options));
     const address = printable(displayName(String(server.address())));
     log(`guards ${printable(options.upstream)}, listening at ${address}`);
+    // No error: the upstream may start later, for example by socket activation.
+    if (!upstream.startsWith("\0") && !existsSync(upstream)) {
+      const name = printable(options.upstream);
+      log(`warning: ${name} does not exist; clients fail until a server listens there`);
+    }
     const signal = await ended;
     log(`${signal}: no new connections; open connections end within ${options.drain} s`);
     await server.close({ timeout: options.drain * 1000 });

@@ -414,6 +414,27 @@ testGuard("guard exits with 2 for a wrong policy, and prints its line", async ()
   assert.ok(!existsSync(guard.path));
 });
 
+testGuard(
+  "guard warns at its start that the upstream does not exist, and serves it later",
+  async () => {
+    const upstream = freshPath("later.sock");
+    const guard = await Guard.start({ upstream });
+    await guard.logs(`warning: ${upstream} does not exist`);
+    assert.equal(await visitAs(USERS.one, guard.path), "");
+    await Behind.start((end) => void end.send("welcome").end(), upstream);
+    assert.equal(await visitAs(USERS.one, guard.path), "welcome");
+  },
+);
+
+testGuard("guard does not warn about an upstream that exists, or an abstract name", async () => {
+  for (const upstream of [(await greeter()).path, "@ucred-test-missing"]) {
+    const guard = await Guard.start({ upstream });
+    guard.signal("SIGTERM");
+    await guard.ended;
+    assert.doesNotMatch(guard.log, /warning/);
+  }
+});
+
 testGuard("guard listens at an abstract name, in front of another one", async () => {
   const name = `@${dirname(freshPath()).split("/").at(-1)}`;
   const server = spawn("python3", [
