@@ -9,7 +9,7 @@ import process from "node:process";
 import { after, describe, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { parsePolicy, runTests } from "../../policy/mod.ts";
+import { lint, parsePolicy, runTests } from "../../policy/mod.ts";
 import { isSafeFolder } from "../support/safe_folder.ts";
 import { testWith } from "../support/suite.ts";
 
@@ -122,7 +122,7 @@ test("promisesIn() finds promised output among comments, and hasLines() compares
   for (const output of ["ab\nc", "b\n\nc", "b", "c\nb"]) assert.ok(!hasLines(output, ["b", "c…"]));
 });
 
-test("every policy in the documents is valid and passes its own tests", () => {
+test("every policy in the documents has no findings, and its tests pass and cover each rule", () => {
   const policies = globSync(["*.md", "docs/**/*.md"], { cwd: root }).flatMap((file) =>
     blocksIn(file).filter(({ code }) => /^version: 1$/m.test(code))
       .filter(({ language }) => language === "yaml")
@@ -132,8 +132,12 @@ test("every policy in the documents is valid and passes its own tests", () => {
   const ids = new Map<string, number>();
   const idOf = (name: string) => ids.get(name) ?? ids.set(name, 900 + ids.size).get(name);
   for (const { file, code } of policies) {
-    const report = runTests(parsePolicy(code, { file, accounts: { uid: idOf, gid: idOf } }));
+    const policy = parsePolicy(code, { file, accounts: { uid: idOf, gid: idOf } });
+    const report = runTests(policy);
     assert.ok(report.passed, String(report));
+    assert.deepEqual(report.uncovered, [], file);
+    // A note is no finding: `ucred policy lint` exits with 0.
+    assert.deepEqual(lint(policy).filter(({ level }) => level !== "note"), [], file);
   }
 });
 
