@@ -19,7 +19,7 @@ export function requireOptions(
   names: { readonly [name: string]: true },
 ): void {
   if (typeof options !== "object" || options === null) {
-    const found = options === undefined ? "undefined" : show(options); // show() is for YAML's values
+    const found = options === undefined ? "undefined" : show(options); // show() would print "nothing"
     throw new TypeError(`${owner} takes an object of options, not ${found}`);
   }
   // policy.decide() runs this for each request: Object.keys() would allocate a list each time.

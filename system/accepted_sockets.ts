@@ -17,7 +17,7 @@ import { syscallError } from "./syscall_error.ts";
 
 const WHAT = "find accepted connections";
 
-/** A connection that was found. Its descriptor is used only while the cookie is the same. */
+/** A connection that was found. Its descriptor is used only while its SO_COOKIE is unchanged. */
 export class FoundSocket {
   readonly fd: number;
   readonly #cookie: number;
@@ -57,7 +57,7 @@ export class FoundSocket {
   }
 }
 
-// Not a WeakMap: a property takes a tenth of its time, and every connection sets one.
+// A property instead of a WeakMap: to set one for each connection takes a tenth of the time.
 const FOUND = Symbol("ucred.found");
 
 /** Returns the socket that was found for a connection. */

@@ -1,5 +1,5 @@
 /**
- * Which ids may be the overflow id, which stands for every id that our user namespace does not map.
+ * Detects ids that may be the overflow id: it stands for every id that our user namespace does not map.
  */
 
 import type { System } from "../adapters/select.ts";

@@ -60,7 +60,7 @@ export function isFile(system: System, calls: LinuxCalls, fd: number, id: FileId
 }
 
 /**
- * A descriptor that we opened and own. Not for epoll and similar descriptors, which all share one
+ * A descriptor that we opened and own. It does not work for epoll and the like, which all share one
  * anonymous inode.
  */
 export class OwnedDescriptor {

@@ -11,7 +11,7 @@ import { targetOf } from "./request_target.ts";
 export interface Connection {
   readonly admitted: Admitted;
   /** Whether it has sent a request. */
-  hasAsked: boolean;
+  hasRequested: boolean;
 }
 
 /** The result of a decision: an error response, or the decision and the normalised URL. */
@@ -37,7 +37,7 @@ export function decideRequest(
   revalidate: boolean,
 ): Outcome {
   const { admitted } = connection;
-  connection.hasAsked = true;
+  connection.hasRequested = true;
   if (revalidate && hasDrifted(admitted.peer)) {
     admitted.why ??= "drift";
     admission.deny(admitted, `${method} ${url}`, "The peer has changed since it connected");

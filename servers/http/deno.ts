@@ -78,9 +78,9 @@ export async function serveNatively(options: ServeOptions): Promise<EngineServer
   /** Functions that end the refused connections to which a response is being sent. */
   const refusals = new Set<() => void>();
   let peers: Peers<DenoConnection> | undefined;
-  let place: BoundPath | undefined;
+  let bound: BoundPath | undefined;
   try {
-    const own = place = await bindSocketPath(options, (path) => {
+    const own = bound = await bindSocketPath(options, (path) => {
       const finder = new DescriptorFinder(path);
       const listener = Deno.listen({ transport: "unix", path });
       peers = new Peers(listener, finder, admission, (conn, refused, close) => {
@@ -113,7 +113,7 @@ export async function serveNatively(options: ServeOptions): Promise<EngineServer
       cut: () => server.cut(),
     };
   } catch (error) {
-    place?.remove();
+    bound?.remove();
     peers?.close();
     throw error;
   }
@@ -218,7 +218,7 @@ class DenoHttp {
     const served: Served = {
       admitted,
       found,
-      hasAsked: false,
+      hasRequested: false,
       end: this.#revalidate ? new AbortController() : undefined,
       shutdown: () => shutdown(),
       pending: 0,
@@ -325,7 +325,7 @@ class DenoHttp {
     for (const served of this.#served) {
       if (served.pending > 0) continue;
       served.idleSince ??= now; // set here and not for each request: reading the clock costs as much as the decision
-      const limit = served.hasAsked ? this.#keepAliveTimeout : this.#headersTimeout;
+      const limit = served.hasRequested ? this.#keepAliveTimeout : this.#headersTimeout;
       if (now - served.idleSince > limit) served.found.shutdown();
     }
   }

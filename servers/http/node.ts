@@ -279,7 +279,7 @@ class AdmittingHttpServer extends Server {
     for (const admitted of this.#admission.open()) {
       const socket = admitted.socket as Socket;
       const connection = nodeConnectionOf(socket)!;
-      if (!connection.hasAsked) socket.destroy(); // Deno leaves connections without a request open
+      if (!connection.hasRequested) socket.destroy(); // Deno leaves connections without a request open
       else endAfter(socket, lastResponse(connection));
     }
   }
@@ -294,7 +294,7 @@ class AdmittingHttpServer extends Server {
     const connection: NodeConnection = {
       server: this,
       admitted: answer,
-      hasAsked: false,
+      hasRequested: false,
       end: undefined,
       unanswered: [],
       dropped: 0,

@@ -13,7 +13,7 @@ import {
   command,
   file,
   type How,
-  Running,
+  RunningCommand,
   serve,
   STRANGER,
   Terminal,
@@ -379,7 +379,7 @@ test("policy check rejects a file that others can write, unless --allow-unsafe-o
 test("listen removes its socket and exits with 0 upon SIGINT and SIGTERM", async () => {
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     const path = freshPath();
-    const running = new Running(["listen", path]);
+    const running = new RunningCommand(["listen", path]);
     await running.says("err", "listening at");
     const { code, out } = await running.end(signal);
     assert.deepEqual([code, out], [0, ""], signal);

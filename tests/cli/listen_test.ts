@@ -11,7 +11,7 @@ import { Child, freshPath } from "../support/peers.ts";
 import { visit, visitAs, visitProgram } from "../support/servers.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { assertPrintable, file, Running, Terminal, tools } from "../support/command.ts";
+import { assertPrintable, file, RunningCommand, Terminal, tools } from "../support/command.ts";
 
 const visitors = [needs.linux, needs.cc, needs.root, needs.native];
 
@@ -23,9 +23,9 @@ rules:
 `;
 
 /** Starts the command, and waits until it listens. */
-async function listening(...args: string[]): Promise<Running & { path: string }> {
+async function listening(...args: string[]): Promise<RunningCommand & { path: string }> {
   const path = freshPath();
-  const running = new Running(["listen", path, ...args]);
+  const running = new RunningCommand(["listen", path, ...args]);
   await running.says("err", "listening at");
   return Object.assign(running, { path });
 }
@@ -204,10 +204,10 @@ testWith(
   "listen binds an abstract name, and fails if it is taken",
   async () => {
     const name = `@ucred-listen-${process.pid}`;
-    const running = new Running(["listen", name]);
+    const running = new RunningCommand(["listen", name]);
     await running.says("err", "listening at");
     assert.match(await visit(`\0${name.slice(1)}`), /you are uid/);
-    const second = await new Running(["listen", name]).done;
+    const second = await new RunningCommand(["listen", name]).done;
     assert.equal(second.code, 2);
     assert.match(second.err, /Cannot listen at .*EADDRINUSE/);
     assert.equal((await running.end("SIGINT")).code, 0);
@@ -216,7 +216,7 @@ testWith(
 
 test("listen ends and removes its socket when its pipe closes", async () => {
   const path = freshPath();
-  const running = new Running(["listen", path, "--json"]);
+  const running = new RunningCommand(["listen", path, "--json"]);
   await running.says("err", "listening at");
   running.process.stdout!.destroy();
   // The first line that cannot be written ends the command.

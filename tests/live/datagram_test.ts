@@ -24,7 +24,7 @@ const sender: string = needs.linux.met && needs.cc.met
   ? compileProgram(new URL("sender.c", import.meta.url))
   : "";
 
-const textOf = ({ data }: Datagram) => new TextDecoder().decode(data);
+const contentOf = ({ data }: Datagram) => new TextDecoder().decode(data);
 const openDescriptors = () => readdirSync("/proc/self/fd").length;
 
 /** A receiver to which every user may send. */
@@ -49,7 +49,7 @@ for (const path of ["a path", "\0ucred-datagram-test"]) {
     using receiver = path === "a path" ? open() : receive(`${path}-${process.pid}`);
     const [datagram, child, pid] = await send(receiver);
     const { sender: peer, truncated, from, forged } = datagram;
-    assert.deepEqual([textOf(datagram), truncated, from, forged], [
+    assert.deepEqual([contentOf(datagram), truncated, from, forged], [
       "hello",
       false,
       undefined,
@@ -93,7 +93,7 @@ testWith(here, "receive() returns every datagram, in the order of its sender", a
   const next: { [text: string]: number } = { a: 0, b: 0 };
   const before = openDescriptors();
   for await (const datagram of receiver) {
-    const [text, number] = [textOf(datagram)[0]!, Number(textOf(datagram).slice(1))];
+    const [text, number] = [contentOf(datagram)[0]!, Number(contentOf(datagram).slice(1))];
     assert.equal(number, next[text]!++, text);
     assert.equal(datagram.sender.pid, children["ab".indexOf(text)]!.pid);
     if (next["a"] === count && next["b"] === count) break;
@@ -113,7 +113,7 @@ testWith(
       for (let count = 0; count < 2000 || turns === 0; count++) {
         assert.ok(count < 100_000, "a due timer runs");
         notifyAt(openedSystem(), receiver.path, "x"); // one is pending at each call of next()
-        assert.equal(textOf((await receiver.next())!), "x");
+        assert.equal(contentOf((await receiver.next())!), "x");
       }
     } finally {
       clearInterval(timer);
@@ -201,7 +201,7 @@ testWith(here, "receive() reports a sender that has ended", () => {
   execFileSync(sender, [receiver.path, "gone"]);
   const datagram = receiver.read();
   assert.ok(datagram);
-  assert.equal(textOf(datagram), "gone");
+  assert.equal(contentOf(datagram), "gone");
   assert.deepEqual([datagram.sender.uid, datagram.sender.alive], [process.getuid!(), false]);
   assert.equal(datagram.forged, undefined);
   assert.equal(datagram.sender.process.exe, undefined);

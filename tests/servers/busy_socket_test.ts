@@ -7,13 +7,13 @@ import { receive } from "../../servers/datagram.ts";
 import { createServer } from "../../servers/net.ts";
 import { Child, freshPath, peerProgram } from "../support/peers.ts";
 import { needs, testWith } from "../support/suite.ts";
-import { failure, listening } from "../support/servers.ts";
+import { listenErrorOf, listening } from "../support/servers.ts";
 
 const here = [needs.linux, needs.cc];
 
 async function assertLeftAlone(path: string): Promise<void> {
   const { ino } = lstatSync(path);
-  const error = await failure(createServer({}, () => {}), { path }) as Error;
+  const error = await listenErrorOf(createServer({}, () => {}), { path }) as Error;
   assert.match(error.message, /Cannot listen at .*(accepts no connection|cannot be determined)/);
   assert.equal(lstatSync(path).ino, ino);
 }

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { definePolicy } from "../../mod.ts";
-import { type App, eventsOf, testEach, textOf, Wire } from "../support/http.ts";
+import { type App, eventsOf, readBody, testEach, Wire } from "../support/http.ts";
 import { until } from "../support/suite.ts";
 
 /** Root may do everything, all others may only get `/public`. */
@@ -279,7 +279,7 @@ for (const reads of [true, false]) {
       const app: App = async ({ method, url, peer, decision, body }) => {
         const { uid, pid } = peer;
         seen.push({ uid, pid, action: `${method} ${url}`, rule: decision.rule });
-        if (reads) await textOf(body()).catch(() => {}); // the body may be incomplete or missing
+        if (reads) await readBody(body()).catch(() => {}); // the body may be incomplete or missing
         return { body: `[for ${uid}]` };
       };
       const server = await kind.start({ policy }, app);

@@ -14,10 +14,10 @@ import {
   many,
   onDeno,
   policy,
+  readBody,
   running,
   testEach,
   testHere,
-  textOf,
   whoAsks,
   Wire,
 } from "../support/http.ts";
@@ -154,7 +154,7 @@ for (const kind of halfOpen) {
   testHere(`${kind.name} answers a half-closed client, late and in order`, async () => {
     const server = await kind.start({ policy }, async ({ url, body }) => {
       await sleep(30);
-      return { body: `${url} ${await textOf(body())}` };
+      return { body: `${url} ${await readBody(body())}` };
     });
     const wire = Wire.as(1001, server.path);
     wire.send("POST /in HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");

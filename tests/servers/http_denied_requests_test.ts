@@ -15,11 +15,11 @@ import {
   many,
   onDeno,
   policy,
+  readBody,
   running,
   testEach,
   testHere,
   testServe,
-  textOf,
   whoAsks,
   Wire,
 } from "../support/http.ts";
@@ -216,7 +216,7 @@ testHere("serve() by deno identifies the peer and decides each stream of HTTP/2"
   const ask = async (path: string): Promise<[status: unknown, body: string]> => {
     const stream = client.request({ ":path": path });
     const [headers] = await once(stream, "response");
-    return [headers[":status"], await textOf(stream)];
+    return [headers[":status"], await readBody(stream)];
   };
   try {
     const [status, body] = await ask("/a/../open");

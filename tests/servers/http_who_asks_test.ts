@@ -11,10 +11,10 @@ import { until } from "../support/suite.ts";
 import {
   type Ask,
   policy,
+  readBody,
   running,
   testEach,
   testHere,
-  textOf,
   whoAsks,
   Wire,
 } from "../support/http.ts";
@@ -132,7 +132,7 @@ testEach("peerOf() and decisionOf() work during and after the handler", async (k
     same();
     await sleep(1);
     same();
-    await textOf(ask.body());
+    await readBody(ask.body());
     same();
     return { body: String(peerOf(request).uid) };
   });

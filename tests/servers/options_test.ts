@@ -116,7 +116,9 @@ test("requireOptions() accepts undefined, inherited and known options, and nothi
   check({ one: 1, two: undefined, three: undefined });
   check(Object.create({ three: 3 }));
   for (const wrong of [null, undefined, "one", 1, () => {}]) {
-    assert.throws(() => check(wrong), { name: "TypeError", message: /^f\(\) takes an object/ });
+    const found = typeof wrong === "function" ? "a function" : JSON.stringify(wrong) ?? "undefined";
+    const message = `f() takes an object of options, not ${found}`;
+    assert.throws(() => check(wrong), { name: "TypeError", message });
   }
   for (const name of ["toString", "__proto__", "constructor", "three", ""]) {
     const options = Object.defineProperty({}, name, { value: 1, enumerable: true });

@@ -38,7 +38,7 @@ export interface Orders {
 }
 
 /** The common members of all kinds of servers. */
-type Running = Pick<NetServer, "stats"> & { close(how: object): Promise<unknown> };
+type AnyServer = Pick<NetServer, "stats"> & { close(how: object): Promise<unknown> };
 
 /** One command. */
 export interface Order {
@@ -56,7 +56,7 @@ if (orders.umask !== undefined) process.umask(orders.umask);
 const { policy } = orders;
 const say = (answer: unknown) => process.stdout.write(`${JSON.stringify(answer)}\n`);
 
-let server: Running | undefined;
+let server: AnyServer | undefined;
 
 const options = {
   ...orders.options,

@@ -29,7 +29,14 @@ import { createServer, type NetServer, type PathListenOptions } from "../../serv
 import { Child, freshPath } from "../support/peers.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, runtime, runtimeCommand, testWith } from "../support/suite.ts";
-import { failure, listening, ServerProcess, visit, visitAs, Visitor } from "../support/servers.ts";
+import {
+  listenErrorOf,
+  listening,
+  ServerProcess,
+  visit,
+  visitAs,
+  Visitor,
+} from "../support/servers.ts";
 
 const linux = [needs.linux];
 const here = [needs.linux, needs.cc];
@@ -55,7 +62,7 @@ async function at<T>(where: PathListenOptions, run: (server: NetServer) => T): P
 
 /** Returns the error of `listen()`, which must contain the path. */
 async function refusal(where: PathListenOptions): Promise<UcredError> {
-  const error = await failure(greeter(), where);
+  const error = await listenErrorOf(greeter(), where);
   assert.ok(error instanceof UcredError, String(error));
   assert.equal(error.code, "ERR_UCRED_LISTEN");
   assert.ok(error.message.includes(JSON.stringify(where.path)), error.message);
@@ -174,7 +181,7 @@ testWith(
       );
     }
     for (const mode of [-1, 0o1000, 1.5, "600" as unknown as number]) {
-      assert.ok(await failure(greeter(), { path, mode }) instanceof RangeError);
+      assert.ok(await listenErrorOf(greeter(), { path, mode }) instanceof RangeError);
     }
     assert.deepEqual(readdirSync(dirname(path)), []);
   },
@@ -549,7 +556,7 @@ testWith(here, "listen() accepts abstract names, which have no file", async () =
   });
   assert.equal(await visit(path), "ECONNREFUSED");
   for (const where of [{ mode: 0o600 }, { owner: 0 }, { group: 0 }]) {
-    assert.ok(await failure(greeter(), { path, ...where }) instanceof TypeError);
+    assert.ok(await listenErrorOf(greeter(), { path, ...where }) instanceof TypeError);
   }
 });
 
@@ -614,7 +621,7 @@ testWith(linux, "listen() fails when the path is not valid", async () => {
     const server = greeter();
     let error: unknown;
     try {
-      error = await failure(server, { path });
+      error = await listenErrorOf(server, { path });
     } catch (thrown) {
       error = thrown;
     }

@@ -63,7 +63,7 @@ const children = new Set<ChildProcess>();
 endAfterEach(() => children.forEach((child) => child.kill("SIGKILL")));
 
 /** A running command, and its output so far. */
-export class Running {
+export class RunningCommand {
   readonly process: ChildProcess;
   readonly done: Promise<Ran>;
   out = "";
@@ -109,7 +109,7 @@ export class Running {
 
 /** Runs `ucred`. Requires for any arguments that it prints no stack, and no sequence that moves the cursor. */
 export async function ucred(args: readonly string[], how: How = {}): Promise<Ran> {
-  const ran = await new Running(args, how).done;
+  const ran = await new RunningCommand(args, how).done;
   assert.doesNotMatch(ran.err, /\n\s+at |defect/, `ucred ${args.join(" ")}`);
   return ran;
 }

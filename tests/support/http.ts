@@ -57,7 +57,7 @@ export interface Options extends Pick<HttpServerOptions, "policy" | "pin" | "lim
   readonly notify?: boolean;
 }
 
-export interface Running {
+export interface RunningServer {
   readonly path: string;
   stats(): ServerStats;
   close(options?: CloseOptions): Promise<void>;
@@ -67,7 +67,7 @@ export interface Running {
 export interface Kind {
   readonly name: string;
   readonly needs: readonly Need[];
-  start(options: Options, app: App): Promise<Running>;
+  start(options: Options, app: App): Promise<RunningServer>;
 }
 
 const onNode: Kind = {
@@ -85,7 +85,7 @@ const onNode: Kind = {
 };
 
 /** Registers a started server of `createServer()`, which is closed after the test. */
-export function running(server: HttpServer, path: string): Running {
+export function running(server: HttpServer, path: string): RunningServer {
   return started({
     path,
     stats: () => server.stats(),
@@ -219,11 +219,11 @@ export function* many(count: number): Iterable<Buffer> {
   for (let at = 0; at < count; at++) yield megabyte;
 }
 
-const servers = new Set<Running>();
+const servers = new Set<RunningServer>();
 const wires = new Set<Wire>();
 const watches = new Set<Disposable>();
 
-function started(server: Running): Running {
+function started(server: RunningServer): RunningServer {
   servers.add(server);
   return server;
 }
@@ -420,7 +420,7 @@ export async function exchange(path: string, bytes: string): Promise<string> {
 }
 
 /** Collects the events of a server from now on. */
-export function eventsOf({ path }: Running): ServerEvent[] & Disposable {
+export function eventsOf({ path }: RunningServer): ServerEvent[] & Disposable {
   const events: ServerEvent[] = [];
   const note = (event: unknown) => {
     if ((event as ServerEvent).server === path) events.push(event as ServerEvent);
@@ -437,7 +437,7 @@ export function eventsOf({ path }: Running): ServerEvent[] & Disposable {
 }
 
 /** Reads a complete body. */
-export async function textOf(body: AsyncIterable<Uint8Array>): Promise<string> {
+export async function readBody(body: AsyncIterable<Uint8Array>): Promise<string> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of body) chunks.push(chunk);
   return Buffer.concat(chunks).toString("latin1");

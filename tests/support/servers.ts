@@ -74,7 +74,7 @@ export async function listening(server: NetServer, where: string | ListenOptions
 }
 
 /** Returns the error of listening. */
-export async function failure(server: NetServer, where: ListenOptions): Promise<unknown> {
+export async function listenErrorOf(server: NetServer, where: ListenOptions): Promise<unknown> {
   try {
     await listening(server, where);
   } catch (error) {

@@ -50,16 +50,16 @@ for (const path of ["a path", "an abstract name"]) {
       let [right, wrong] = [0, 0];
       const files: number[] = [];
       const server = await listen(where, (socket) => {
-        const claim = acceptor.find(socket);
-        if (claim.fd === fdOf(socket) && claim.isOpen() && foundSocketOf(socket) === claim) right++;
+        const found = finder.find(socket);
+        if (found.fd === fdOf(socket) && found.isOpen() && foundSocketOf(socket) === found) right++;
         else wrong++;
-        socket.once("close", () => claim.close());
+        socket.once("close", () => found.close());
         if (right % 3 === 0) socket.end();
         // Other descriptors open and close meanwhile, below and above.
         if (right % 2 === 0) files.push(openSync("/dev/null", "r"));
         else if (files.length > 0) closeSync(files.splice(right % files.length, 1)[0]!);
       });
-      const acceptor = new DescriptorFinder(where);
+      const finder = new DescriptorFinder(where);
       const counts = await Promise.all([1, 2, 3, 4].map(() => crowd(where, 150)));
       assert.deepEqual(counts, [150, 150, 150, 150]);
       await until(() => right + wrong === 600);
@@ -75,22 +75,22 @@ testWith(
   "find() finds the connection that was accepted last, with any number of open ones",
   async () => {
     const path = freshPath();
-    const claims: [Socket, FoundSocket][] = [];
+    const foundSockets: [Socket, FoundSocket][] = [];
     const server = await listen(path, (socket) => {
-      claims.push([socket, acceptor.find(socket)]);
+      foundSockets.push([socket, finder.find(socket)]);
     });
-    const acceptor = new DescriptorFinder(path);
+    const finder = new DescriptorFinder(path);
     const clients: Socket[] = [];
     for (let times = 0; times < 200; times++) {
       clients.push(await dial(path));
       // One in the middle ends, which the finder does not notice.
       if (times % 5 === 4) clients.splice(clients.length >> 1, 1)[0]!.destroy();
     }
-    await until(() => claims.length === 200);
-    for (const [socket, claim] of claims) {
-      if (!socket.destroyed) assert.equal(claim.fd, fdOf(socket));
+    await until(() => foundSockets.length === 200);
+    for (const [socket, found] of foundSockets) {
+      if (!socket.destroyed) assert.equal(found.fd, fdOf(socket));
     }
-    const open = claims.filter(([socket]) => !socket.destroyed).map(([, { fd }]) => fd);
+    const open = foundSockets.filter(([socket]) => !socket.destroyed).map(([, { fd }]) => fd);
     assert.equal(new Set(open).size, open.length);
     for (const client of clients) client.destroy();
     await end(server);
@@ -103,12 +103,12 @@ testWith(here, "find() ignores connections that are older than the finder", asyn
   const server = await listen(path, (socket) => void seen.push(socket));
   const before = await Promise.all([dial(path), dial(path)]);
   await until(() => seen.length === 2);
-  const acceptor = new DescriptorFinder(path);
-  assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+  const finder = new DescriptorFinder(path);
+  assert.throws(() => finder.find({}), { code: "ERR_UCRED_NO_FD" });
   const after = await dial(path);
   await until(() => seen.length === 3);
-  assert.equal(acceptor.find(seen[2]!).fd, fdOf(seen[2]!));
-  assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" }); // once
+  assert.equal(finder.find(seen[2]!).fd, fdOf(seen[2]!));
+  assert.throws(() => finder.find({}), { code: "ERR_UCRED_NO_FD" }); // once
   for (const socket of [...before, after]) socket.destroy();
   await end(server);
 });
@@ -121,15 +121,15 @@ testWith(
     const server = await listen(path, () => {});
     let count = 0;
     const another = await listen(other, () => count++);
-    const acceptor = new DescriptorFinder(path);
+    const finder = new DescriptorFinder(path);
     const client = await dial(other);
     await until(() => count === 1);
-    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => finder.find({}), { code: "ERR_UCRED_NO_FD" });
     // A path with the same beginning.
     const longer = await listen(`${path}2`, () => count++);
     const client2 = await dial(`${path}2`);
     await until(() => count === 2);
-    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => finder.find({}), { code: "ERR_UCRED_NO_FD" });
     for (const each of [client, client2]) each.destroy();
     await Promise.all([server, another, longer].map(end));
   },
@@ -151,22 +151,22 @@ testWith(
     const path = freshPath();
     const accepted: Socket[] = [];
     const server = await listen(path, (socket) => void accepted.push(socket));
-    const acceptor = new DescriptorFinder(path);
+    const finder = new DescriptorFinder(path);
     const first = await dial(path);
     await until(() => accepted.length === 1);
-    const { fd } = acceptor.find(accepted[0]!);
+    const { fd } = finder.find(accepted[0]!);
     assert.equal(fd, fdOf(accepted[0]!));
     // The number that the search tries first, the one that it tries last, and one far above all others.
     const duplicates = [0, 0, 0, 300, 800].map((least) => duplicate(fd, least));
-    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => finder.find({}), { code: "ERR_UCRED_NO_FD" });
     const clients = [first];
     for (let times = 2; times <= 10; times++) {
       clients.push(await dial(path));
       await until(() => accepted.length === times);
-      assert.equal(acceptor.find(accepted.at(-1)!).fd, fdOf(accepted.at(-1)!));
+      assert.equal(finder.find(accepted.at(-1)!).fd, fdOf(accepted.at(-1)!));
       if (times === 5) accepted[0]!.destroy(); // its duplicates are still open
     }
-    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => finder.find({}), { code: "ERR_UCRED_NO_FD" });
     assert.throws(() => new DescriptorFinder(path).find({}), { code: "ERR_UCRED_NO_FD" });
     duplicates.forEach(closeDuplicate);
     for (const client of clients) client.destroy();
@@ -178,23 +178,23 @@ testWith(here, "find() remembers a bounded number of closed connections", async 
   const path = freshPath();
   let onAccept = (_: Socket) => {};
   const server = await listen(path, (socket) => onAccept(socket));
-  const acceptor = new DescriptorFinder(path);
+  const finder = new DescriptorFinder(path);
   let copy: number | undefined;
   let most = 0;
   for (let times = 0; times < 3000; times++) {
     const accepted = new Promise<Socket>((resolve) => onAccept = resolve);
     const client = connect(path).on("error", () => {});
     const socket = await accepted;
-    const claim = acceptor.find(socket);
-    assert.equal(claim.fd, fdOf(socket));
-    copy ??= duplicate(claim.fd, 1500); // of the first connection, which stays open
+    const found = finder.find(socket);
+    assert.equal(found.fd, fdOf(socket));
+    copy ??= duplicate(found.fd, 1500); // of the first connection, which stays open
     client.destroy();
     socket.destroy();
-    claim.close();
+    found.close();
     most = Math.max(most, countSeen());
   }
   assert.ok(most < 2600, `${most}`); // Linux has a table of 2048 descriptors then
-  assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+  assert.throws(() => finder.find({}), { code: "ERR_UCRED_NO_FD" });
   closeDuplicate(copy!);
   await end(server);
 });
@@ -222,13 +222,13 @@ testWith(
   async () => {
     const path = freshPath();
     const one = await listen(path, () => {});
-    const acceptor = new DescriptorFinder(path); // one listener is accepted
+    const finder = new DescriptorFinder(path); // one listener is accepted
     renameSync(path, `${path}-moved`); // the bound address stays the same
     const two = await listen(path, () => {});
     assert.throws(() => new DescriptorFinder(path), { code: "ERR_UCRED_LISTEN" });
     await end(two);
     assert.doesNotThrow(() => new DescriptorFinder(path));
-    assert.throws(() => acceptor.find({}), { code: "ERR_UCRED_NO_FD" });
+    assert.throws(() => finder.find({}), { code: "ERR_UCRED_NO_FD" });
     await end(one);
   },
 );
@@ -291,46 +291,46 @@ testWith(
   "isOpen() of a found socket returns true only while its number refers to its connection",
   async () => {
     const path = freshPath();
-    const claims: FoundSocket[] = [];
+    const foundSockets: FoundSocket[] = [];
     const sockets: Socket[] = [];
     const server = await listen(path, (socket) => {
       sockets.push(socket);
-      claims.push(acceptor.find(socket));
+      foundSockets.push(finder.find(socket));
     });
-    const acceptor = new DescriptorFinder(path);
+    const finder = new DescriptorFinder(path);
     const open = () => openSync("/dev/null", "r");
     const files = [open()]; // below the accepted connections
     const first = await dial(path);
-    await until(() => claims.length === 1);
-    const { fd } = claims[0]!;
-    assert.equal(claims[0]!.isOpen(), true);
+    await until(() => foundSockets.length === 1);
+    const { fd } = foundSockets[0]!;
+    assert.equal(foundSockets[0]!.isOpen(), true);
     first.destroy();
-    await until(() => !claims[0]!.isOpen());
+    await until(() => !foundSockets[0]!.isOpen());
     // The number is reused: the client's end gets the lowest free one, and our end the next.
     const clients: Socket[] = [];
-    while (claims.at(-1) === claims[0] || claims.at(-1)!.fd !== fd) {
+    while (foundSockets.at(-1) === foundSockets[0] || foundSockets.at(-1)!.fd !== fd) {
       assert.ok(clients.length < 100);
       clients.at(-1)?.destroy();
-      await until(() => claims.at(-1)!.isOpen() === false);
+      await until(() => foundSockets.at(-1)!.isOpen() === false);
       do files.push(open()); while (files.at(-1)! < fd);
       closeSync(files.shift()!);
       if (files.at(-1) === fd) closeSync(files.pop()!);
-      const count = claims.length;
+      const count = foundSockets.length;
       clients.push(await dial(path));
-      await until(() => claims.length > count);
+      await until(() => foundSockets.length > count);
       files.unshift(open());
     }
     for (const file of files) closeSync(file);
-    assert.equal(claims[0]!.isOpen(), false);
-    claims[0]!.shutdown(); // the number refers to another socket now, which stays open
-    const holder = claims.findLast((claim) => claim.fd === fd)!;
+    assert.equal(foundSockets[0]!.isOpen(), false);
+    foundSockets[0]!.shutdown(); // the number refers to another socket now, which stays open
+    const holder = foundSockets.findLast((found) => found.fd === fd)!;
     assert.equal(holder.isOpen(), true);
-    assert.equal(sockets[claims.indexOf(holder)]!.destroyed, false);
+    assert.equal(sockets[foundSockets.indexOf(holder)]!.destroyed, false);
 
     let closed = 0;
     holder.once("close", () => closed++);
     const ended = new Promise((resolve) =>
-      clients[claims.indexOf(holder) - 1]!.once("close", resolve)
+      clients[foundSockets.indexOf(holder) - 1]!.once("close", resolve)
     );
     holder.shutdown();
     await ended;

@@ -10,7 +10,7 @@ import { receive } from "../../servers/datagram.ts";
 import { createServer, type PathListenOptions } from "../../servers/net.ts";
 import { freshPath } from "../support/peers.ts";
 import { endAfterEach, needs, succeeds, testWith } from "../support/suite.ts";
-import { failure, listening, visitAs } from "../support/servers.ts";
+import { listenErrorOf, listening, visitAs } from "../support/servers.ts";
 
 const setfacl = { name: "setfacl (Debian: acl)", met: succeeds("setfacl", "--version") };
 const bindfs = {
@@ -72,7 +72,7 @@ testWith(
   async () => {
     const path = freshPath();
     execFileSync("setfacl", ["-m", "u:1000:rwx", dirname(path)]);
-    const error = await failure(greeter(), { path });
+    const error = await listenErrorOf(greeter(), { path });
     assert.ok(error instanceof UcredError);
     assert.equal(error.code, "ERR_UCRED_LISTEN");
     assert.match(error.message, /: its folder .* may be written by others: /);
@@ -126,7 +126,7 @@ for (
     const path = join(folder, "s");
     const before = process.umask(0);
     try {
-      const error = await failure(greeter(), { path, allowUnsafeFolder: true, ...where });
+      const error = await listenErrorOf(greeter(), { path, allowUnsafeFolder: true, ...where });
       assert.ok(error instanceof UcredError, String(error));
       assert.equal(error.code, "ERR_UCRED_LISTEN");
       assert.match(error.message, message);
