@@ -1,6 +1,6 @@
 /**
- * Shows every datagram that is sent to a path, with who sent it: enough of a service manager's notify
- * socket for systemd-notify, and of a syslog socket for logger.
+ * Prints each datagram that is sent to a path, with its sender. systemd-notify can use it as a notify
+ * socket, and logger as a syslog socket.
  *
  *   node examples/datagrams/datagrams.ts /tmp/notify.sock     (or deno run -A, or bun)
  *   NOTIFY_SOCKET=/tmp/notify.sock systemd-notify READY=1
@@ -18,7 +18,7 @@ if (path === undefined || path.startsWith("-") || rest.length > 0) {
 }
 
 try {
-  // systemd-notify passes a descriptor and waits until it is closed.
+  // systemd-notify passes a descriptor, and waits until the receiver closes it.
   using receiver = receive(path, { mode: 0o666, closeDescriptors: true });
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => receiver.close());
   console.log(`Receiving at ${path}`);
@@ -29,7 +29,7 @@ try {
       user: sender.user ?? sender.uid,
       exe,
       unit,
-      // As JSON, so that no sender can write a line of its own.
+      // JSON escapes line feeds, so that no sender can forge a line.
       text: new TextDecoder().decode(data),
       ...(truncated && { truncated }),
       ...(forged && { forged }),

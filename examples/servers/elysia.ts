@@ -1,6 +1,6 @@
 /**
- * Elysia: Bun, Node, Deno; by its `fetch`, since `Bun.serve`, on which `listen()` rests, hides who
- * connects. WebSockets of Elysia's rest on it, too: use `ws`.
+ * Elysia: Bun, Node, Deno. The example passes Elysia's `fetch` to `serve()`, because Elysia's `listen()`
+ * and WebSockets use `Bun.serve`, which hides the descriptors of connections. For WebSockets, use `ws`.
  *
  *   bun examples/servers/elysia.ts app.sock     (or node, or deno run -A)
  *   curl --unix-socket app.sock http://localhost/
@@ -11,7 +11,7 @@ import process from "node:process";
 import { decisionOf, peerOf, serve } from "../../servers/http.ts"; // "ucred/http"
 import { policy } from "./policy.ts";
 
-// The policy tells "/a" from "/a/": so should the routes.
+// The policy distinguishes "/a" and "/a/", so the routes must, too.
 const app = new Elysia({ strictPath: true })
   .derive(({ request }) => ({ peer: peerOf(request), decision: decisionOf(request) }))
   .get("/", ({ peer: { uid, user = uid }, decision }) => `welcome, ${user}: ${decision.grants}\n`)

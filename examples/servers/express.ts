@@ -11,7 +11,7 @@ import { createServer, decisionOf, peerOf } from "../../servers/http.ts"; // "uc
 import { policy } from "./policy.ts";
 
 const app = express();
-// The policy tells "/a" from "/A" and "/a/": so should the routes.
+// The policy distinguishes "/a", "/A" and "/a/", so the routes must, too.
 app.enable("case sensitive routing").enable("strict routing");
 
 app.get("/", (request, response) => {

@@ -1,13 +1,13 @@
 /**
- * gRPC, by @grpc/grpc-js: Node, Deno, Bun.
+ * gRPC, with @grpc/grpc-js: Node, Deno, Bun.
  *
- * ucred/net accepts, and hands each connection that was let in over to gRPC. A call does not tell which
- * connection it came over; so each connection has a `Server` of its own, whose methods know the peer.
+ * ucred/net passes each accepted connection to gRPC. A gRPC call has no reference to its connection, so
+ * each connection has its own `Server`, and the methods of that server know the peer.
  *
  *   node examples/servers/grpc.ts app.sock     (or deno run -A, or bun)
  *
- * Not for production on Deno 2.9.5: an assertion in its HTTP/2 fails now and then when a client says
- * GOAWAY, as it does when it is closed, and ends the server.
+ * Not for production on Deno 2.9.5: a client sends GOAWAY when it closes, and then an assertion in Deno's
+ * HTTP/2 sometimes fails and ends the server.
  */
 
 import {
@@ -27,11 +27,11 @@ const policy = definePolicy({
   rules: [
     { name: "root", when: { uid: 0 }, allow: true },
     { name: "the server's own user", when: { sameUser: true }, allow: true },
-    { name: "people look", when: { uid: "1000-59999" }, actions: "/hall/Welcome", allow: true },
+    { name: "people", when: { uid: "1000-59999" }, actions: "/hall/Welcome", allow: true },
   ],
 });
 
-// As @grpc/proto-loader makes it of a .proto file; here the messages are JSON.
+// @grpc/proto-loader makes such definitions from a .proto file. Here the messages are JSON.
 const method = (path: string) => ({
   path,
   requestStream: false,
@@ -42,14 +42,14 @@ const method = (path: string) => ({
   responseDeserialize: (bytes: Buffer) => JSON.parse(String(bytes)) as string,
 });
 
-/** What the server offers. */
+/** The methods of the service. */
 export const hall = {
   Welcome: method("/hall/Welcome"),
   Name: method("/hall/Name"),
 } satisfies ServiceDefinition;
 
-/** A method that the policy is asked about. */
-function asked(peer: Peer, run: (request: string) => string) {
+/** Makes a method that runs only if the policy allows the call. */
+function guarded(peer: Peer, run: (request: string) => string) {
   return (call: ServerUnaryCall<string, string>, answer: sendUnaryData<string>): void => {
     const { allowed, reason } = policy.decide(peer, { action: call.getPath() });
     if (allowed) answer(null, run(call.request));
@@ -61,8 +61,8 @@ const server = createServer({ policy, decideAt: "action" }, (socket, peer) => {
   const { uid, user = uid } = peer;
   const grpc = new Server();
   grpc.addService(hall, {
-    Welcome: asked(peer, () => `welcome, ${user}`),
-    Name: asked(peer, (name) => `${user} is called ${name}`),
+    Welcome: guarded(peer, () => `welcome, ${user}`),
+    Name: guarded(peer, (name) => `${user} is called ${name}`),
   });
   grpc.createConnectionInjector(ServerCredentials.createInsecure()).injectConnection(socket);
   socket.once("close", () => grpc.forceShutdown());

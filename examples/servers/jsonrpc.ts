@@ -1,6 +1,6 @@
 /**
- * JSON-RPC, by vscode-jsonrpc, as language servers speak it: Node, Deno, Bun. The policy decides each
- * call by its method's name.
+ * JSON-RPC, with vscode-jsonrpc, the protocol of language servers: Node, Deno, Bun. The policy decides
+ * each call by the name of its method.
  *
  *   node examples/servers/jsonrpc.ts app.sock     (or deno run -A, or bun)
  */
@@ -21,7 +21,7 @@ const policy = definePolicy({
   rules: [
     { name: "root", when: { uid: 0 }, allow: true },
     { name: "the server's own user", when: { sameUser: true }, allow: true },
-    { name: "people look", when: { uid: "1000-59999" }, actions: "get/*", allow: true },
+    { name: "people", when: { uid: "1000-59999" }, actions: "get/*", allow: true },
   ],
 });
 

@@ -10,7 +10,7 @@ import process from "node:process";
 import { decisionOf, peerOf, serve } from "../../servers/http.ts"; // "ucred/http"
 import { policy } from "./policy.ts";
 
-// The policy tells "/a" from "/A" and "/a/": so should the routes.
+// The policy distinguishes "/a", "/A" and "/a/", so the routes must, too.
 const router = new Router({ sensitive: true, strict: true });
 
 router.get("/", ({ request, response }) => {
@@ -23,7 +23,7 @@ router.post("/", ({ response }) => void (response.body = "done\n"));
 const app = new Application();
 app.use(router.routes(), router.allowedMethods());
 
-// The package that npm has of oak says undici's Request and Response.
+// In oak's npm package, the types Request and Response are those of undici.
 const handle = app.handle as unknown as (request: Request) => Promise<Response | undefined>;
 
 const server = await serve({

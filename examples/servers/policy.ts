@@ -1,14 +1,14 @@
-/** Who may do what, for all examples of this folder. */
+/** The policy of the HTTP examples in this folder. */
 
-import { definePolicy, type Policy } from "../../mod.ts"; // "ucred", in a program of yours
+import { definePolicy, type Policy } from "../../mod.ts"; // "ucred" in your own program
 
-/** Root and the server's own user may do everything, people look at all but `/keys`, nobody else gets in. */
+/** Root and the server's own user may do everything. Users from 1000 on may GET everything but `/keys`. */
 export const policy: Policy = definePolicy({
   version: 1,
   rules: [
     { name: "root", when: { uid: 0 }, allow: "full" },
     { name: "the server's own user", when: { sameUser: true }, allow: "full" },
     { name: "keys", actions: "* /keys", deny: true },
-    { name: "people look", when: { uid: "1000-59999" }, actions: "GET /**", allow: "look" },
+    { name: "people", when: { uid: "1000-59999" }, actions: "GET /**", allow: "look" },
   ],
 });

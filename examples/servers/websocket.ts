@@ -1,5 +1,5 @@
 /**
- * WebSockets, by ws: Node, Deno, Bun. Each is decided as the request that it begins with.
+ * WebSockets, with ws: Node, Deno, Bun. The policy decides about the request that starts a WebSocket.
  *
  *   node examples/servers/websocket.ts app.sock     (or deno run -A, or bun)
  */
