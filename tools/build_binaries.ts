@@ -1,4 +1,4 @@
-/** `npm run build:binaries`: the command as single files that need no runtime and no package. */
+/** `npm run build:binaries`: builds the command as single files that need no runtime and no package. */
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -15,17 +15,17 @@ Bundles the command into ucred.mjs, and makes an executable of that for each tar
 writes ucred.cdx.json, the bill of materials of the bundle (CycloneDX), and SHA256SUMS, which
 "sha256sum --check" reads. Exit code 1 if an executable could not be made.
 
-  --target TARGET  bun or deno, for this machine; or another as these two name them:
-                   bun-linux-x64-musl, deno-aarch64-unknown-linux-gnu.
-                   May be given again (default: bun and deno)
+  --target TARGET  bun or deno for this machine, or with the machine's name, for example
+                   bun-linux-x64-musl or deno-aarch64-unknown-linux-gnu; may be repeated
+                   (default: bun and deno)
   --out FOLDER     the output folder (default: build)
-  --help           show this text
+  --help           print this help
 
-The runtimes for other machines, and Deno's for this one too, are downloaded. If
-DENORT_BIN is the path of Deno's (denort, of the same version), that one is not.
+The build downloads the runtimes for other machines, and Deno's runtime also for this one, unless
+DENORT_BIN is the path of a denort program of the same version.
 `;
 
-/** Deno requires this one for reading folders in /proc, as `ucred inspect` does. */
+/** Deno requires this permission to read folders in /proc, which `ucred inspect` does. */
 const DENO_PERMISSIONS = "--allow-all";
 
 const root = join(import.meta.dirname, "..");
@@ -100,9 +100,9 @@ function make(target: string, from: string, folder: string): boolean {
     return true;
   }
   console.log("NOT built");
-  const said = (error?.message ?? stderr).trim().split("\n");
-  for (const line of said.slice(0, 8)) console.log(`  ${line}`);
-  if (/denort|download|dns error|error sending request|ConnectionRefused/i.test(said.join("\n"))) {
+  const lines = (error?.message ?? stderr).trim().split("\n");
+  for (const line of lines.slice(0, 8)) console.log(`  ${line}`);
+  if (/denort|download|dns error|error sending request|ConnectionRefused/i.test(lines.join("\n"))) {
     console.log("  A part of the executable could not be downloaded.");
   }
   if (target.startsWith("deno")) {
@@ -124,7 +124,7 @@ async function main(): Promise<number> {
     return 0;
   }
   const folder = resolve(values.out);
-  for (const target of values.target) commandFor(target, "", ""); // rejects unknown targets before anything is built
+  for (const target of values.target) commandFor(target, "", ""); // throws for an unknown target before the build starts
   mkdirSync(folder, { recursive: true });
   const file = join(folder, "ucred.mjs");
   process.stdout.write("bundle: ");

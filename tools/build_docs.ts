@@ -1,4 +1,4 @@
-/** `npm run docs`: the API reference of all entry points, from their docstrings, as HTML in build/docs. */
+/** `npm run docs`: writes the API reference of all entry points from their docstrings, as HTML in build/docs. */
 
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
@@ -9,7 +9,7 @@ process.chdir(join(import.meta.dirname, ".."));
 const { exports } = JSON.parse(readFileSync("deno.json", "utf8")) as {
   exports: { readonly [entry: string]: string };
 };
-// The command is no module: `ucred --help` and its manual page are its reference.
+// The command is not a module: its reference is the manual page.
 const files = Object.entries(exports).flatMap(([entry, file]) => entry === "./cli" ? [] : [file]);
 const output = "build/docs";
 rmSync(output, { recursive: true, force: true });
