@@ -89,7 +89,7 @@ export function readXucred(system: System, { os, options }: BsdAbi, fd: number):
   value.words.fill(NO_ID);
   size.words[0] = expected;
   const errno = libc.getsockopt(fd, options.SOL_LOCAL, options.LOCAL_PEERCRED, value, size);
-  // To a TCP socket level 0 is IPPROTO_IP, where option 1 is a different one with another size.
+  // On a TCP socket, level 0 is IPPROTO_IP, and its option 1 has another size.
   const answered = size.words[0]!;
   const found = errno === 0 && answered === expected
     ? decodeXucred(value.words.subarray(0, expected / 4))
@@ -113,8 +113,8 @@ function readTokenPid(system: System, { options }: BsdAbi, fd: number, of: Crede
 }
 
 /**
- * Reports whether it is an AF_UNIX socket with a peer; a listener has none. Only on Linux a socket
- * keeps its peer name after the peer has closed its end.
+ * Reports whether a descriptor is an AF_UNIX socket with a peer; a listener has no peer. Only on
+ * Linux, a socket keeps its peer's name after the peer has closed its end.
  */
 function hasPeerName({ libc, value, size, abi }: System, fd: number): boolean {
   value.words[0] = NO_ID;

@@ -40,12 +40,12 @@ import { isBound } from "../system/unix_sockets.ts";
 export interface ReceiveOptions {
   /**
    * File mode of the socket: sending requires write permission. Default: `0o600`, for our own user
-   * and root. Not for abstract names, to which everybody may send.
+   * and root. An abstract name has no mode: every user may send to it.
    */
   readonly mode?: number | undefined;
   /**
-   * Whether the socket's folder, or one above it, may belong to, or be writable for, users other
-   * than root and our own. Default: `false`, since they could replace the socket by their own.
+   * Whether users other than root and our own may own or write the socket's folder or a folder above
+   * it. Default: `false`, since they could replace the socket with one of their own.
    */
   readonly allowUnsafeFolder?: boolean | undefined;
   /** Longer datagrams are truncated to this length and marked. Default: 65,536. */
@@ -71,16 +71,16 @@ const RECEIVE_OPTIONS: OptionNames<ReceiveOptions> = {
 
 /** One datagram and its sender. */
 export interface Datagram {
-  /** A copy that you own. */
+  /** A copy of the data. */
   readonly data: Uint8Array<ArrayBuffer>;
   /** Whether it was longer than `maxBytes`. */
   readonly truncated: boolean;
   /** The path that the sender's socket is bound to, if any; an abstract name begins with "\0". */
   readonly from: string | undefined;
   /**
-   * The sending process: its real uid and gid, unless it chose another of its own ids. A process
-   * with privileges over another one (root; a container's root, inside that container) can name
-   * that one instead.
+   * The sending process: its real uid and gid, unless it chose another of its own ids. A privileged
+   * process can name another one as the sender: root any process, and the root of a container any
+   * process in that container.
    */
   readonly sender: Peer;
   /**
@@ -122,8 +122,8 @@ export interface Receiver extends AsyncIterable<Datagram> {
  * Pending datagrams are read at once, with a turn of the event loop after some of them. Otherwise
  * the socket is polled at growing intervals, up to 20 ms.
  *
- * The socket is bound as servers are: it is never more accessible than `mode`, and the file of a
- * killed receiver is replaced.
+ * The socket is bound like that of a server: it is never more accessible than `mode`, and the file
+ * of a killed receiver is replaced.
  *
  * @param path Where to bind. A relative path is made absolute; an abstract name begins with "\0".
  * @returns The receiver, which owns its socket: close it.
@@ -295,7 +295,7 @@ class DatagramReceiver implements Receiver {
       view.setUint32(MSGHDR.nameLength, SOCKADDR_UN.size, LITTLE_ENDIAN);
       view.setBigUint64(MSGHDR.controlLength, BigInt(CONTROL_SIZE), LITTLE_ENDIAN);
       this.#control.words.fill(NO_ID);
-      // Another socket's data and senders must not be used.
+      // Checked before each read: another socket's data must not be returned.
       const fd = this.#socket!.use("receive a datagram");
       const length = this.#calls.recvmsg(fd, this.#message, MSG.CMSG_CLOEXEC);
       if (length === -LINUX_ERRNO.EAGAIN) return undefined;

@@ -74,7 +74,7 @@ interface Fields {
 export function fdOf(socket: UnixSocket): number {
   if (typeof socket === "number") {
     // Checked before the call, which would use only the low 32 bits.
-    if (Number.isInteger(socket) && socket >= 0 && socket <= 0x7fffffff) return socket | 0; // no −0
+    if (Number.isInteger(socket) && socket >= 0 && socket <= 0x7fffffff) return socket | 0; // converts −0 to 0
     throw new RangeError(`A descriptor is an integer from 0 to 2147483647, not ${socket}`);
   }
   if (typeof socket !== "object" || socket === null) {

@@ -55,10 +55,10 @@ function isAscending(numbers: ArrayLike<number>): boolean {
   return true;
 }
 
-/** Size of the cache, in users. */
+/** Maximum number of users in the cache. */
 const MAX_REMEMBERED_USERS = 256;
 
-/** Longer lists are not cached. */
+/** Maximum length of a list in the cache. */
 const MAX_REMEMBERED_GROUPS = 256;
 
 /** Reads SO_PEERGROUPS. The list omits the gid, and its length is in bytes. */

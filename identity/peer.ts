@@ -283,7 +283,7 @@ function factsOf(system: System, capture: Capture, ambiguous: readonly Ambiguous
   });
 }
 
-/** Looks up group names; an ambiguous gid has none, since it may be another group's. */
+/** Looks up group names. An ambiguous gid gets no name, since it may stand for another group. */
 function namesOf(system: System, groups: Fact<readonly number[]>): PeerFacts["groupNames"] {
   if (groups.state !== "known") return groups;
   if (groups.value.length > MAX_GROUP_NAMES) {

@@ -1,4 +1,4 @@
-/** Pid → peer, for the process that holds a listening socket. */
+/** Pid → peer, for processes without a connection to us. */
 
 import { openedSystem, type System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";

@@ -12,21 +12,21 @@ import { identify } from "./identify.ts";
 export interface ServerExpectation {
   /** Effective uid. */
   readonly uid?: number | readonly number[];
-  /** Name of an account with that uid, which may have several names; or the uid's digits. */
+  /** Name of the account, or the digits of its uid. A uid may have several names. */
   readonly user?: string | readonly string[];
   /** Effective gid. */
   readonly gid?: number | readonly number[];
-  /** Name of a group with that gid, which may have several names; or the gid's digits. */
+  /** Name of the group, or the digits of its gid. A gid may have several names. */
   readonly group?: string | readonly string[];
 }
 
 /**
  * Verifies that the server of a connection is the expected one, before anything is sent.
  *
- * The kernel recorded who called listen(2), at that time: a server that listens as root and then
- * changes user is root here, and with socket activation it is the service manager. The process that
- * accepts connections may be any process that has the listening socket; the kernel does not report
- * it.
+ * The kernel recorded the process that called listen(2), with its ids at that time. A server that
+ * listens as root and then changes its user is root here; with socket activation, the server is the
+ * service manager. Any process with the listening socket may accept connections; the kernel does not
+ * report which one did.
  *
  * @param socket A connected AF_UNIX socket, the client's end. Not read from. It is closed on any
  * error, but a descriptor number is not closed.

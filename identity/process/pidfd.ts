@@ -1,4 +1,4 @@
-/** Descriptor → pidfd of the connected process. A pidfd shows when its process's pid was reused. */
+/** Descriptor → pidfd of the connected process, which detects that the pid was reused. */
 
 import type { LinuxCalls, Memory } from "../../adapters/libc.ts";
 import type { System } from "../../adapters/select.ts";
@@ -215,7 +215,7 @@ export class Pin {
     if (result === 0) {
       const ids = decodePidfdIds(info.words);
       if (ids !== undefined && isPlausible(ids) && this.isAlive()) {
-        // Another thread might have closed the pidfd before its proof was taken.
+        // Another thread might have closed the pidfd before its properties were read.
         const pid = decodePidfdPid(info.words);
         if (pid !== undefined && this.pid !== undefined && pid !== this.pid) {
           throw unexpectedAnswer(what, "ioctl", `pid ${pid} where ${this.pid} was expected`);
@@ -351,7 +351,7 @@ function isProven(system: System, calls: LinuxCalls, fd: number, { file, pid }: 
 }
 
 /**
- * Like {@link isProven}, but works without a free descriptor for /proc, which closing will free.
+ * Like {@link isProven}, but also works without a free descriptor for /proc: closing will free one.
  */
 function mayClose(system: System, calls: LinuxCalls, fd: number, proof: Proof): boolean {
   try {
