@@ -3,7 +3,7 @@
  * browser bundles, and would make Deno prompt for permissions when the library is loaded.
  */
 
-import { builtinModule } from "./host.ts";
+import { builtinModule, host } from "./host.ts";
 
 /** node:fs */
 export function nodeFs(): typeof import("node:fs") {
@@ -20,9 +20,31 @@ export function nodeCrypto(): typeof import("node:crypto") {
   return builtinModule("node:crypto") as typeof import("node:crypto");
 }
 
+/** node:process */
+export function nodeProcess(): typeof import("node:process") {
+  return builtinModule("node:process") as typeof import("node:process");
+}
+
 /** Returns the environment variables of this process. */
 export function environment(): { readonly [name: string]: string | undefined } {
-  return (builtinModule("node:process") as typeof import("node:process")).env;
+  return nodeProcess().env;
+}
+
+/** Reports whether this is the main thread, not a worker of node:worker_threads. */
+export function isMainThread(): boolean {
+  return (builtinModule("node:worker_threads") as typeof import("node:worker_threads"))
+    .isMainThread;
+}
+
+/**
+ * Makes a socket of a connected descriptor, which it owns from now on. If it throws, the descriptor is
+ * still open.
+ */
+export function adoptConnection(fd: number, allowHalfOpen: boolean): import("node:net").Socket {
+  const net = builtinModule("node:net") as typeof import("node:net");
+  // In Bun 1.4.5 a `new Socket({ fd })` cannot be read from, while connect() adopts a descriptor.
+  if (host().runtime === "bun") return net.connect({ fd, allowHalfOpen } as never);
+  return new net.Socket({ fd, allowHalfOpen });
 }
 
 /** Reports whether this process is a worker of node:cluster. */

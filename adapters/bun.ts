@@ -54,7 +54,7 @@ const linuxSymbols = {
   // int ioctl(int fd, unsigned long request, ...);
   ioctl: { args: ["i32", "usize", "buffer"], returns: "i32" },
   // long syscall(long number, ...);
-  syscall: { args: ["i64", "i64", "i64"], returns: "i64" },
+  syscall: { args: ["i64", "i64", "i64", "i64"], returns: "i64" },
   // int epoll_create1(int flags);
   epoll_create1: { args: ["i32"], returns: "i32" },
   // int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
@@ -126,7 +126,8 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
       fstatfs: (fd, into) => orErrno(linux.fstatfs(fd, into.bytes)),
       poll: (fds) => orErrno(linux.poll(fds.bytes, 1, 0)),
       ioctl: (fd, request, argument) => orErrno(linux.ioctl(fd, request, argument.bytes)),
-      syscall: (number, first, second) => orErrno(Number(linux.syscall(number, first, second))),
+      syscall: (number, first, second, third) =>
+        orErrno(Number(linux.syscall(number, first, second, third))),
       epoll_create1: (flags) => orErrno(linux.epoll_create1(flags)),
       epoll_ctl: (epoll, operation, fd, event) =>
         orErrno(linux.epoll_ctl(epoll, operation, fd, event.bytes)),

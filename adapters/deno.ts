@@ -57,7 +57,7 @@ const linuxSymbols = {
   // int ioctl(int fd, unsigned long request, ...);
   ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" },
   // long syscall(long number, ...);
-  syscall: { parameters: ["isize", "isize", "isize"], result: "isize" },
+  syscall: { parameters: ["isize", "isize", "isize", "isize"], result: "isize" },
   // int epoll_create1(int flags);
   epoll_create1: { parameters: ["i32"], result: "i32" },
   // int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
@@ -130,8 +130,10 @@ export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
       fstatfs: (fd, into) => orErrno(linux.fstatfs(fd, into.bytes)),
       poll: (fds) => orErrno(linux.poll(fds.bytes, 1n, 0)),
       ioctl: (fd, request, argument) => orErrno(linux.ioctl(fd, BigInt(request), argument.bytes)),
-      syscall: (number, first, second) =>
-        orErrno(Number(linux.syscall(BigInt(number), BigInt(first), BigInt(second)))),
+      syscall: (number, first, second, third) =>
+        orErrno(Number(
+          linux.syscall(BigInt(number), BigInt(first), BigInt(second), BigInt(third)),
+        )),
       epoll_create1: (flags) => orErrno(linux.epoll_create1(flags)),
       epoll_ctl: (epoll, operation, fd, event) =>
         orErrno(linux.epoll_ctl(epoll, operation, fd, event.bytes)),

@@ -68,8 +68,11 @@ export interface LinuxCalls<M extends Memory = Memory> {
   poll(fds: M): number;
   /** `int ioctl(int fd, unsigned long request, void *argument)` */
   ioctl(fd: number, request: number, argument: M): number;
-  /** `long syscall(long number, …)` with two integers: for calls that not every libc has */
-  syscall(number: number, first: number, second: number): number;
+  /**
+   * `long syscall(long number, …)` with three integers: for calls that not every libc has, and for those
+   * that libc makes in all threads
+   */
+  syscall(number: number, first: number, second: number, third: number): number;
   /** `int epoll_create1(int flags)` */
   epoll_create1(flags: number): number;
   /** `int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)` */

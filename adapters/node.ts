@@ -56,7 +56,7 @@ const linuxSymbols = {
   // int ioctl(int fd, unsigned long request, ...);
   ioctl: { arguments: ["i32", "u64", "pointer"], return: "i32" },
   // long syscall(long number, ...);
-  syscall: { arguments: ["i64", "i64", "i64"], return: "i64" },
+  syscall: { arguments: ["i64", "i64", "i64", "i64"], return: "i64" },
   // int epoll_create1(int flags);
   epoll_create1: { arguments: ["i32"], return: "i32" },
   // int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
@@ -131,18 +131,18 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
       getpeername: (fd, address, size) =>
         orErrno(linux.getpeername(fd, address.address, size.address)),
       open: (path, flags) => orErrno(linux.open(path.address, flags)),
-      read: (fd, into) => orErrno(Number(linux.read(fd, into.address, BigInt(into.bytes.length)))),
+      read: (fd, into) => orErrno(Number(linux.read(fd, into.address, big(into.bytes.length)))),
       readlink: (path, into) =>
-        orErrno(Number(linux.readlink(path.address, into.address, BigInt(into.bytes.length)))),
+        orErrno(Number(linux.readlink(path.address, into.address, big(into.bytes.length)))),
       llistxattr: (path, { address, bytes }) =>
-        orErrno(Number(linux.llistxattr(path.address, address, BigInt(bytes.length)))),
+        orErrno(Number(linux.llistxattr(path.address, address, big(bytes.length)))),
       lremovexattr: (path, name) => orErrno(linux.lremovexattr(path.address, name.address)),
       close: (fd) => orErrno(linux.close(fd)),
       fstatfs: (fd, into) => orErrno(linux.fstatfs(fd, into.address)),
       poll: (fds) => orErrno(linux.poll(fds.address, 1n, 0)),
-      ioctl: (fd, request, argument) => orErrno(linux.ioctl(fd, BigInt(request), argument.address)),
-      syscall: (number, first, second) =>
-        orErrno(Number(linux.syscall(BigInt(number), BigInt(first), BigInt(second)))),
+      ioctl: (fd, request, argument) => orErrno(linux.ioctl(fd, big(request), argument.address)),
+      syscall: (number, first, second, third) =>
+        orErrno(Number(linux.syscall(big(number), big(first), big(second), big(third)))),
       epoll_create1: (flags) => orErrno(linux.epoll_create1(flags)),
       epoll_ctl: (epoll, operation, fd, event) =>
         orErrno(linux.epoll_ctl(epoll, operation, fd, event.address)),
@@ -157,7 +157,7 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
       shutdown: (fd, how) => orErrno(linux.shutdown(fd, how)),
       fcntl: (fd, command, argument) => orErrno(linux.fcntl(fd, command, argument)),
       sendto: (fd, { address }, length, to, size) =>
-        orErrno(Number(linux.sendto(fd, address, BigInt(length), 0, to.address, size))),
+        orErrno(Number(linux.sendto(fd, address, big(length), 0, to.address, size))),
       address: ({ address }) => address,
     },
   };

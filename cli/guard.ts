@@ -22,6 +22,7 @@ export interface GuardCommandOptions {
   readonly systemd?: true | string;
   readonly upstream: string;
   readonly upstreamUser?: string;
+  readonly asPeer?: boolean;
   readonly mode: "stream" | "http";
   readonly policy?: string;
   readonly shadow?: string;
@@ -64,6 +65,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
       mode: options.mode,
       upstream,
       expect,
+      asPeer: options.asPeer,
       policy: withShadow(policy, shadow),
       limits: {
         connections: options.maxConnections,

@@ -142,6 +142,11 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
       "require that this user (name or uid) called listen(2) on the upstream socket " +
         "(default: any user)",
     )
+    .option(
+      "--as-peer",
+      "connect to the upstream with the uid, gid and groups of the client; " +
+        "needs CAP_SETUID and CAP_SETGID (default: with the guard's own)",
+    )
     .option("--socket-mode <octal>", "set the mode of the socket file (default: 0600)", octal)
     .option(
       "--socket-owner <user>",

@@ -26,8 +26,8 @@ export function guardHttp(options: GuardOptions): GuardServer {
     const { socket } = request;
     let agent = agents.get(socket);
     if (agent === undefined) {
-      const { uid } = peerOf(request);
-      agents.set(socket, agent = new UpstreamAgent(upstream, { socket, uid }, true));
+      const client = { socket, peer: peerOf(request) };
+      agents.set(socket, agent = new UpstreamAgent(upstream, client, true));
       const made = agent;
       socket.once("close", () => made.destroy());
     }

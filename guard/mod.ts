@@ -34,6 +34,7 @@ const OPTIONS: OptionNames<GuardOptions> = {
   mode: true,
   upstream: true,
   expect: true,
+  asPeer: true,
   policy: true,
   limits: true,
   audit: true,
@@ -46,7 +47,9 @@ const OPTIONS: OptionNames<GuardOptions> = {
  * Makes a guard. It prints nothing, and does not listen yet: call its `listen()`.
  *
  * @throws {TypeError} If an option does not exist, has another type, or has no effect in this mode.
- * @throws {UcredError} `ERR_UCRED_LISTEN` if the process may open too few files for one connection.
+ * @throws {UcredError} `ERR_UCRED_LISTEN` if the process may open too few files for one connection;
+ * `ERR_UCRED_PERMISSION` or `ERR_UCRED_UNSUPPORTED` if `asPeer` is set and this process cannot connect as
+ * its clients.
  */
 export function createGuard(options: GuardOptions): GuardServer {
   requireOptions("createGuard()", options, OPTIONS);
@@ -55,6 +58,9 @@ export function createGuard(options: GuardOptions): GuardServer {
   }
   if (typeof options.upstream !== "string" || options.upstream === "") {
     throw new TypeError('upstream must be the path of a socket, or an abstract name after "\\0"');
+  }
+  if (options.asPeer !== undefined && typeof options.asPeer !== "boolean") {
+    throw new TypeError(`asPeer must be a boolean, not ${JSON.stringify(options.asPeer)}`);
   }
   if (options.mode === "stream" && (options.h2c === true || options.keepHeaders !== undefined)) {
     throw new TypeError(`${options.h2c ? "h2c" : "keepHeaders"} has no effect in mode "stream"`);

@@ -17,6 +17,12 @@ export interface GuardOptions {
   readonly upstream: string;
   /** The expected identity of the upstream, verified before the first byte is sent to it. */
   readonly expect?: ServerExpectation | undefined;
+  /**
+   * Whether the guard connects to the upstream with the client's effective uid, gid and supplementary
+   * groups, so that the upstream's own SO_PEERCRED and SO_PEERGROUPS name the client. The pid is that of the
+   * guard. Linux only; requires CAP_SETUID and CAP_SETGID. By default `false`.
+   */
+  readonly asPeer?: boolean | undefined;
   /** Decides connections or requests. By default only root and our own user are allowed. */
   readonly policy?: Policy | undefined;
   /** Limits for connections. By default those of `ucred/net`, or fewer if RLIMIT_NOFILE is too low. */

@@ -12,10 +12,10 @@ export function guardStream(options: GuardOptions): GuardServer {
   const upstream = new Upstream(options);
   // Paused until the upstream is connected. Each direction is half-closed on its own.
   const sockets = { allowHalfOpen: true, pauseOnConnect: true };
-  return createServer({ policy, limits, audit, ...sockets }, async (client: Socket, { uid }) => {
+  return createServer({ policy, limits, audit, ...sockets }, async (client: Socket, peer) => {
     let server: Socket;
     try {
-      server = await upstream.connect({ socket: client, uid }, true);
+      server = await upstream.connect({ socket: client, peer }, true);
     } catch (error) {
       if (client.destroyed) return;
       upstream.reportFailure(error);

@@ -29,7 +29,7 @@ export function passUpgrade(
 ): void {
   client.on("error", () => {});
   const { method, url, headers } = request;
-  const agent = new UpstreamAgent(upstream, { socket: client, uid: peerOf(request).uid }, false);
+  const agent = new UpstreamAgent(upstream, { socket: client, peer: peerOf(request) }, false);
   const outgoing = requestOf({ agent, method, path: url, headers });
   let isAnswered = false;
   const watch = setInterval(() => {

@@ -3,10 +3,12 @@
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { connectVerified } from "../client/connect.ts";
+import type { Peer } from "../core/peer.ts";
 import { displayName } from "../core/socket_name.ts";
 import { textOf, visible } from "../core/text.ts";
 import { isDrained } from "../identity/hangup.ts";
-import type { ServerExpectation } from "../identity/verify_server.ts";
+import { type ServerExpectation, verifyServer } from "../identity/verify_server.ts";
+import { PeerConnector } from "./as_peer.ts";
 import type { GuardOptions } from "./options.ts";
 
 /** How long a connection to the upstream may take. */
@@ -34,12 +36,13 @@ const NOT_ACCEPTED = "it does not accept the connection";
 export interface Client {
   /** The client's connection. The attempt is given up when it closes. */
   readonly socket: Duplex;
-  /** Users take turns while the upstream's backlog is full. */
-  readonly uid: number | undefined;
+  /** Its identity. Users take turns while the upstream's backlog is full. */
+  readonly peer: Peer;
 }
 
 /** A client that waits for a connection to the upstream. */
 interface Waiter extends Client {
+  readonly uid: number;
   readonly allowHalfOpen: boolean;
   readonly since: number;
   /** The connection in progress. */
@@ -52,20 +55,23 @@ interface Waiter extends Client {
 export class Upstream {
   readonly path: string;
   readonly #expect: ServerExpectation | undefined;
+  readonly #connector: PeerConnector | undefined;
   readonly #report: (line: string) => void;
   #reportedAt = -Infinity;
   #unreported = 0;
   /** Clients whose connect(2) failed and is repeated, by user. The first user in the map is next. */
-  readonly #waiting = new Map<number | undefined, Set<Waiter>>();
+  readonly #waiting = new Map<number, Set<Waiter>>();
   #retries = 0;
   #pause = 1;
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Why the last attempt failed. */
   #lastError: NodeJS.ErrnoException = new Error(NOT_ACCEPTED);
 
-  constructor({ upstream, expect, report = () => {} }: GuardOptions) {
+  /** @throws {UcredError} If `asPeer` is set and the process cannot change its ids. */
+  constructor({ upstream, expect, asPeer = false, report = () => {} }: GuardOptions) {
     this.path = upstream;
     this.#expect = expect;
+    this.#connector = asPeer ? new PeerConnector(upstream) : undefined;
     this.#report = report;
   }
 
@@ -76,12 +82,13 @@ export class Upstream {
    * @param allowHalfOpen Whether each direction is closed on its own.
    * @throws If the upstream cannot be reached, or the client hangs up.
    */
-  connect({ socket, uid }: Client, allowHalfOpen: boolean): Promise<Socket> {
+  connect({ socket, peer }: Client, allowHalfOpen: boolean): Promise<Socket> {
     return new Promise((resolve, reject) => {
       const leave = () => waiter.settle(new Error("the client has hung up"));
       const waiter: Waiter = {
         socket,
-        uid,
+        peer,
+        uid: peer.uid,
         allowHalfOpen,
         since: performance.now(),
         attempt: undefined,
@@ -174,10 +181,16 @@ export class Upstream {
     }
   }
 
-  #connect(waiter: Waiter): Promise<Socket> {
-    const { path } = this;
-    const target = { path, expect: this.#expect, allowHalfOpen: waiter.allowHalfOpen };
-    return connectVerified(target, (socket) => {
+  async #connect(waiter: Waiter): Promise<Socket> {
+    const { peer, allowHalfOpen } = waiter;
+    const expect = this.#expect;
+    if (this.#connector !== undefined) {
+      const socket = this.#connector.connect(peer, allowHalfOpen).on("error", () => {});
+      waiter.attempt = socket;
+      if (expect !== undefined) verifyServer(socket, expect);
+      return socket;
+    }
+    return await connectVerified({ path: this.path, expect, allowHalfOpen }, (socket) => {
       waiter.attempt = socket;
       const timer = setTimeout(() => socket.destroy(new Error(NOT_ACCEPTED)), CONNECT_TIMEOUT_MS);
       const stop = () => clearTimeout(timer);

@@ -33,6 +33,18 @@ export function readGroups(system: System, fd: number, of: Credentials): Fact<re
   }
 }
 
+const supplementary = new WeakMap<readonly number[], Uint32Array>();
+
+/**
+ * Returns the supplementary groups alone, as the kernel reported them: in its order, and with the gid
+ * only if the peer's process has it there, too.
+ *
+ * @param groups A list of {@link readGroups}. @returns `undefined` for any other list.
+ */
+export function supplementaryGroups(groups: readonly number[]): Uint32Array | undefined {
+  return supplementary.get(groups);
+}
+
 /** Merges the gid into the supplementary groups: ascending, without duplicates. */
 export function withGid(groups: ArrayLike<number>, gid: number): readonly number[] {
   // Linux keeps groups sorted. Other lists are sorted as Uint32Array: an Array takes ten times as
@@ -82,7 +94,9 @@ function readPeerGroups(
       if (length % 4 !== 0 || answered.includes(NO_ID)) {
         throw unexpectedAnswer(WHAT, "getsockopt", "a malformed group list");
       }
-      const groups = known(withGid(answered, gid), "kernel@connect");
+      const all = withGid(answered, gid);
+      const groups = known(all, "kernel@connect");
+      supplementary.set(all, answered);
       if (count <= MAX_REMEMBERED_GROUPS) remember(system, uid, { gid, answer: answered, groups });
       return groups;
     },

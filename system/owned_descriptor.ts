@@ -42,7 +42,7 @@ function stat(system: System, calls: LinuxCalls, fd: number): Uint32Array | numb
   const { memory, address } = memoryOf(system, calls);
   const number = SYS_FSTAT[system.abi.cpu];
   if (number === undefined) return -LINUX_ERRNO.ENOSYS;
-  const result = calls.syscall(number, fd, address);
+  const result = calls.syscall(number, fd, address, 0);
   return result < 0 ? result : memory.words;
 }
 

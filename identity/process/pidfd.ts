@@ -442,7 +442,7 @@ function fromNumber(system: System, calls: LinuxCalls, of: Credentials): Pin {
 }
 
 function openPidfd(system: System, calls: LinuxCalls, pid: number): Pin {
-  const pidfd = calls.syscall(SYS_PIDFD_OPEN, pid, 0);
+  const pidfd = calls.syscall(SYS_PIDFD_OPEN, pid, 0, 0);
   if (pidfd >= 0) return new Pin(system, calls, pidfd, "accept", pid);
   // The pid is by now only a thread's: EINVAL, or ENOENT since Linux 6.16.
   if (pidfd === -LINUX_ERRNO.EINVAL || pidfd === -LINUX_ERRNO.ENOENT) throw gone(WHAT);

@@ -19,7 +19,9 @@
 #include <sys/ioctl.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <linux/capability.h>
 #include <linux/netlink.h>
+#include <linux/prctl.h>
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
 #include <netinet/tcp.h>
@@ -125,6 +127,28 @@ int main(void) {
     printf("%s%d", at ? "," : "", ((unsigned char *)&answer)[at]);
   printf("]");
   printf(",\"pidfd_open\":%d", SYS_pidfd_open);
+#define CALL(name) printf(",\"call." #name "\":%d", SYS_##name)
+  CALL(getgroups);
+  CALL(setgroups);
+  CALL(getresuid);
+  CALL(setresuid);
+  CALL(getresgid);
+  CALL(setresgid);
+  CALL(setfsuid);
+  CALL(setfsgid);
+  CALL(capget);
+  CALL(capset);
+  CALL(prctl);
+  CALL(exit_group);
+  printf(",\"keepcaps.get\":%d,\"keepcaps.set\":%d", PR_GET_KEEPCAPS, PR_SET_KEEPCAPS);
+  printf(",\"capability.SETGID\":%d,\"capability.SETUID\":%d", 1 << CAP_SETGID, 1 << CAP_SETUID);
+  printf(",\"CAPABILITY_VERSION\":%d", _LINUX_CAPABILITY_VERSION_3);
+  typedef struct __user_cap_data_struct capabilities[_LINUX_CAPABILITY_U32S_3];
+  printf(",\"capabilities.size\":%zu", sizeof(capabilities));
+  printf(",\"capabilities.effective\":%zu", offsetof(struct __user_cap_data_struct, effective));
+  printf(",\"header.size\":%zu", sizeof(struct __user_cap_header_struct));
+  FIELD("header", "version", struct __user_cap_header_struct, version);
+  FIELD("header", "pid", struct __user_cap_header_struct, pid);
 #else
   NUMBER("options", SOL_LOCAL);
   NUMBER("options", LOCAL_PEERCRED);

@@ -36,6 +36,14 @@ import {
   SYS_PIDFD_OPEN,
 } from "../../ffi/pidfd.ts";
 import { STAT, SYS_FSTAT } from "../../ffi/stat.ts";
+import {
+  CAPABILITY,
+  CAPABILITY_DATA,
+  CAPABILITY_HEADER,
+  CAPABILITY_VERSION,
+  KEEPCAPS,
+  THREAD_CALLS,
+} from "../../ffi/thread_ids.ts";
 import { compileProgram } from "../support/compile.ts";
 import { needs, testWith } from "../support/suite.ts";
 
@@ -92,6 +100,12 @@ testWith(here, "ffi/ has the socket options, layouts and address family of the h
     assert.ok(headers["stat.size"]! <= STAT.size);
     assert.equal(SYS_FSTAT[abi.cpu], headers["fstat"] ?? SYS_FSTAT[abi.cpu]);
     assert.deepEqual(headers.poll, [POLLIN, POLLIN, POLLHUP, POLLNVAL]);
+    compare(headers, section("call", { ...THREAD_CALLS[abi.cpu]! }));
+    compare(headers, section("keepcaps", KEEPCAPS));
+    compare(headers, section("capability", CAPABILITY));
+    compare(headers, { CAPABILITY_VERSION });
+    compare(headers, section("capabilities", CAPABILITY_DATA));
+    compare(headers, section("header", CAPABILITY_HEADER));
     compare(headers, section("fcntl", FCNTL));
     compare(headers, { FD_CLOEXEC, SHUT_RDWR, AF_NETLINK, NETLINK_SOCK_DIAG, NETLINK_SOCKET });
     compare(headers, section("state", STATE));

@@ -70,13 +70,14 @@ long syscall(long number, ...)
 	__builtin_va_list rest;
 	__builtin_va_start(rest, number);
 	long first = __builtin_va_arg(rest, long), second = __builtin_va_arg(rest, long);
+	long third = __builtin_va_arg(rest, long);
 	__builtin_va_end(rest);
 	if (number != SYS_pidfd_open)
-		return kernel(number, first, second, 0, 0, 0);
+		return kernel(number, first, second, third, 0, 0);
 #ifdef PIDFD_OPEN
 	DENY(PIDFD_OPEN);
 #else
-	return kernel(number, first ? OTHER_PID : first, second, 0, 0, 0);
+	return kernel(number, first ? OTHER_PID : first, second, third, 0, 0);
 #endif
 }
 #endif

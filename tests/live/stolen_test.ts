@@ -79,7 +79,7 @@ const strangers: ChildProcess[] = [];
 function strangersPidfd(): number {
   const stranger = spawn("sleep", ["60"]);
   strangers.push(stranger);
-  const pidfd = calls().syscall(SYS_PIDFD_OPEN, stranger.pid!, 0);
+  const pidfd = calls().syscall(SYS_PIDFD_OPEN, stranger.pid!, 0, 0);
   assert.ok(pidfd >= 0);
   return pidfd;
 }

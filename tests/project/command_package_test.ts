@@ -98,6 +98,7 @@ test("the npm package contains each entry point with its types, the units and th
   );
   const expected = [...targets, bin.ucred, ...man].map((path: string) => join(path));
   for (const name of ["service", "socket"]) expected.push(`examples/systemd/ucred-guard@.${name}`);
+  expected.push("examples/systemd/as-peer.conf");
   for (const name of readdirSync(join(root, "docs"))) expected.push(`docs/${name}`);
   assert.deepEqual(expected.filter((path) => !packedFiles.includes(path)), []);
 });
@@ -381,14 +382,41 @@ function unitsHere(): string {
   return folder;
 }
 
-testWith([systemd], "systemd-analyze verify accepts the units", () => {
-  const folder = unitsHere();
-  const files = [`./${SERVICE}`, "./ucred-guard@.socket"];
-  const { code, out, err } = run(["systemd-analyze", "verify", "--man=no", ...files], folder, {
-    SYSTEMD_UNIT_PATH: `${folder}:`,
+/** Adds the drop-in for `--as-peer`. */
+function withDropIn(folder: string): string {
+  const text = readFileSync(join(units, "as-peer.conf"), "utf8");
+  assert.match(text, /^ExecStart=\/usr\/bin\/ucred guard --as-peer --systemd /m);
+  mkdirSync(join(folder, `${SERVICE}.d`));
+  const file = join(folder, `${SERVICE}.d/as-peer.conf`);
+  writeFileSync(file, text.replace("=/usr/bin/ucred ", `=${binary} `));
+  return folder;
+}
+
+testWith(
+  [systemd],
+  "the drop-in for --as-peer adds an option to the command of the service",
+  () => {
+    const commandOf = (file: string) =>
+      /^ExecStart=(\S+ .*)$/m.exec(readFileSync(join(units, file), "utf8"))![1]!;
+    assert.equal(commandOf("as-peer.conf").replace(" --as-peer", ""), commandOf(SERVICE));
+  },
+);
+
+for (
+  const [what, folderOf] of [["units", unitsHere], [
+    "units with the drop-in for --as-peer",
+    () => withDropIn(unitsHere()),
+  ]] as const
+) {
+  testWith([systemd], `systemd-analyze verify accepts the ${what}`, () => {
+    const folder = folderOf();
+    const files = [`./${SERVICE}`, "./ucred-guard@.socket"];
+    const { code, out, err } = run(["systemd-analyze", "verify", "--man=no", ...files], folder, {
+      SYSTEMD_UNIT_PATH: `${folder}:`,
+    });
+    assert.deepEqual([code, out, err], [0, "", ""]);
   });
-  assert.deepEqual([code, out, err], [0, "", ""]);
-});
+}
 
 testWith(
   [systemd],
