@@ -127,6 +127,20 @@ test("docs/troubleshooting.md explains each code of UcredError", () => {
   assert.deepEqual([...explained!].sort(), codes.sort());
 });
 
+test("each message that a heading of docs/troubleshooting.md quotes is in the source", () => {
+  const source = globSync("{core,system,identity,policy,servers,guard}/**/*.ts", { cwd: root })
+    .map(read).join("\n");
+  const headings = read("docs/troubleshooting.md").matchAll(/^## (?:A warning )?"([^"]+)"/gm);
+  const quoted = [...headings].map(([, message]) => message!);
+  assert.ok(quoted.length >= 5);
+  for (const message of quoted) {
+    // "…" and numbers stand for values.
+    for (const part of message.split(/…|\d+/).map((text) => text.trim())) {
+      assert.ok(source.includes(part), `"${part}" of "${message}"`);
+    }
+  }
+});
+
 test("README.md has at most 200 lines and lists each entry point", () => {
   const readme = read("README.md");
   assert.ok(readme.split("\n").length <= 201); // the last one is empty
