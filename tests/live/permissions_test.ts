@@ -10,7 +10,7 @@ import { type Abi, abiOf } from "../../ffi/abi.ts";
 import { host } from "../../adapters/host.ts";
 import { freshPath } from "../support/peers.ts";
 import { compileProgram } from "../support/compile.ts";
-import { needs, runtimeCommand, testWith } from "../support/suite.ts";
+import { needs, runtime, runtimeCommand, testWith } from "../support/suite.ts";
 
 const script = fileURLToPath(new URL("ask.ts", import.meta.url));
 const abi = abiOf(host().os, host().cpu) as Abi;
@@ -232,3 +232,20 @@ testWith(
     }
   },
 );
+
+// Of an error that nothing catches, Deno prints neither.
+testWith([needs.linux], "console.error() prints code and hint of a UcredError", () => {
+  const flags = { deno: ["--allow-ffi"], bun: [], node: [] }[runtime];
+  const [command, ...args] = runtimeCommand(flags);
+  const script = join(dirname(freshPath()), "print.ts");
+  const mod = JSON.stringify(new URL("../../mod.ts", import.meta.url));
+  writeFileSync(
+    script,
+    `import { peerCredentials } from ${mod};\n` +
+      "try { peerCredentials(2147483647); } catch (error) { console.error(error); }\n",
+  );
+  const { status, stderr } = spawnSync(command, [...args, script], { encoding: "utf8" });
+  assert.equal(status, 0);
+  assert.match(stderr, /code: ["']ERR_UCRED_NO_FD["']/);
+  assert.match(stderr, /hint: ["']Read credentials in the accept handler/);
+});
