@@ -62,9 +62,6 @@ export interface LiveCredentials {
 /** The ids of one process, without derived properties. */
 export type ProcessIds = Omit<LiveCredentials, "alive" | "uid" | "gid" | "ambiguous" | "source">;
 
-/** The name of an id in {@link LiveCredentials}. */
-export type LiveId = LiveCredentials["ambiguous"][number];
-
 /** A process that has ended, and therefore has no ids. */
 export interface EndedProcess {
   /** Whether the process still runs. */

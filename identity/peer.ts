@@ -9,7 +9,6 @@ import type {
   CredentialDrift,
   EndedProcess,
   LiveCredentials,
-  LiveId,
   Peer,
   PeerFacts,
   PeerJSON,
@@ -225,14 +224,17 @@ const ENDED_DRIFT: readonly CredentialDrift[] = Object.freeze([
   Object.freeze({ fact: "alive", then: true, now: false }),
 ]);
 
+/** The name of an id in {@link LiveCredentials}. */
+type IdName = LiveCredentials["ambiguous"][number];
+
 /** Returns the names of ids that are ambiguous. */
 function ambiguousNames(
   system: System,
-  ids: { readonly [name in LiveId]: number },
-): readonly LiveId[] {
-  const names = Object.keys(ids) as LiveId[];
+  ids: { readonly [name in IdName]: number },
+): readonly IdName[] {
+  const names = Object.keys(ids) as IdName[];
   const [isUid, isGid] = [ambiguity(system, "uid"), ambiguity(system, "gid")];
-  const isUnsure = (name: LiveId) => (name.endsWith("uid") ? isUid : isGid)(ids[name]);
+  const isUnsure = (name: IdName) => (name.endsWith("uid") ? isUid : isGid)(ids[name]);
   return Object.freeze(names.filter(isUnsure));
 }
 

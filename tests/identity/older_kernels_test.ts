@@ -61,7 +61,7 @@ testWith(
 
 testWith([...here, needs.root], "drift() of the weaker pin reports a change of user", async () => {
   const [peer, actor] = await startActor([], on(deny(OLD)));
-  await actor.tell("setresuid 20 21 22");
+  await actor.command("setresuid 20 21 22");
   const live = peer.live();
   assert.ok(live.alive);
   assert.deepEqual([live.ruid, live.uid, live.suid, live.fsuid], [20, 21, 22, 21]);
@@ -75,7 +75,7 @@ testWith(
   "identify() makes no weaker pin when the process has other ids",
   async () => {
     const [socket, actor] = await startActor([], (socket) => socket);
-    await actor.tell("setresuid 20 21 22");
+    await actor.command("setresuid 20 21 22");
     const before = pidfds();
     for (const kernel of [OLD, { PEERPIDFD: ENOPROTOOPT }]) {
       const peer = on(deny(kernel))(socket);

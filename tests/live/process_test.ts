@@ -53,9 +53,9 @@ testWith(
   "live() and drift() report setresuid(2) after connect, and uid stays",
   async () => {
     const [peer, actor] = await startActor([], pin);
-    await actor.tell("setgroups 7,9");
-    await actor.tell("setresgid 30 31 32");
-    await actor.tell("setresuid 20 21 22");
+    await actor.command("setgroups 7,9");
+    await actor.command("setresgid 30 31 32");
+    await actor.command("setresuid 20 21 22");
     assert.deepEqual([peer.uid, peer.gid], [0, 0]);
     const { source, ...live } = peer.live() as { source: string };
     assert.deepEqual(live, {
@@ -80,7 +80,7 @@ testWith(here, "process.exe changes after execve(2), and the other facts stay", 
   assert.equal(before.exe, actorProgram);
   const other = `${temporaryFolder()}/other`;
   copyFileSync(actorProgram, other);
-  await actor.tell(`exec ${other}`);
+  await actor.command(`exec ${other}`);
   assert.equal(before.exe, actorProgram, "a snapshot does not change");
   assert.equal(peer.process.exe, other);
   assert.equal(peer.process.exeDeleted, false);
@@ -98,7 +98,7 @@ testWith(here, "alive stays true when a thread takes over the pid by execve(2)",
   const { key, signal } = peer;
   const other = `${temporaryFolder()}/other`;
   copyFileSync(actorProgram, other);
-  await actor.tell(`thread-exec ${other}`);
+  await actor.command(`thread-exec ${other}`);
   await sleep(120); // longer than two polls of the pidfd
   assert.deepEqual([peer.alive, signal?.aborted, peer.key], [true, false, key]);
   assert.equal(peer.process.exe, other);
@@ -200,7 +200,7 @@ function assertFooled(pid: number): void {
 testWith(here, "identify() does not pin a child that keeps the connection", async () => {
   const look = (socket: Socket) => [pin(socket), socket] as const;
   const [[peer, socket], actor] = await startActor([], look);
-  await actor.tell("leave"); // the child answers
+  await actor.command("leave"); // the child answers
   await until(() => peer.alive === false);
   assertGone(peer);
   assert.deepEqual({ ...peerCredentials(socket) }, { pid: peer.pid, uid: peer.uid, gid: peer.gid });
@@ -229,8 +229,8 @@ testWith(
 
 testWith(here, "process.facts equal those of /proc, with any name of the process", async () => {
   const [peer, actor] = await startActor([], pin);
-  await actor.tell("comm x) S 1 (%nUid:");
-  await actor.tell("no-new-privs");
+  await actor.command("comm x) S 1 (%nUid:");
+  await actor.command("no-new-privs");
   const proc = (name: string) => readFileSync(`/proc/${peer.pid}/${name}`, "utf8");
   const { facts, ...now } = { facts: peer.process.facts, ...peer.process.toJSON() };
   assert.equal(now.comm, "x) S 1 (\nUid:");
@@ -256,7 +256,7 @@ testWith(rootHere, "process.capabilities are the current ones", async () => {
   const [peer, actor] = await startActor([], pin);
   const before = peer.process.capabilities!;
   assert.ok(before.effective.includes("CAP_SETUID") && before.permitted.includes("CAP_SETUID"));
-  await actor.tell("setresuid 5 5 5");
+  await actor.command("setresuid 5 5 5");
   const { capabilities: after } = peer.process;
   assert.deepEqual([after?.effective, after?.permitted], [[], []]);
   assert.deepEqual(after?.bounding, before.bounding);
@@ -443,7 +443,7 @@ testWith(
   async () => {
     const [peer, actor] = await startActor([], pin);
     assert.equal(peer.process.facts.cmdline.state, "known");
-    await actor.tell("main-thread-exit");
+    await actor.command("main-thread-exit");
     assert.equal(peer.alive, true, "another thread still runs");
     const { facts } = peer.process;
     for (const name of ["cmdline", "cgroup", "unit", "container", "session", "exe"] as const) {

@@ -474,7 +474,7 @@ testWith(here, "a server keeps serving when its stderr is not read", async () =>
   // More than the 64 KiB that a pipe holds.
   assert.equal(await crowd(path, 1000), 1000);
   assert.equal(await visit(path), `${process.getuid!()}\n`);
-  const { accepted } = await server.tell<{ accepted: number }>({ stats: true });
+  const { accepted } = await server.command<{ accepted: number }>({ stats: true });
   assert.equal(accepted, 1001);
   await server.kill();
 });

@@ -264,17 +264,17 @@ testWith(here, "withPeers() continues after descriptors had run out", async () =
   const limit = ["-c", 'ulimit -n 200 && exec "$@"', "-"];
   const child = new Child("bash", [...limit, ...runtimeCommand(), script, path]);
   assert.deepEqual(await child.json(), { listening: true });
-  const tell = (order: string) => {
+  const command = (order: string) => {
     child.process.stdin!.write(`${order}\n`);
     return child.json<Record<string, unknown>>();
   };
   assert.equal(await visit(path), `welcome, ${Deno.uid()}`);
-  assert.deepEqual(await tell("fill"), { filled: true });
+  assert.deepEqual(await command("fill"), { filled: true });
   const visitors = [await Visitor.at(path), await Visitor.at(path)];
-  assert.deepEqual(await tell("free"), { freed: true });
+  assert.deepEqual(await command("free"), { freed: true });
   for (const visitor of visitors) assert.equal(await visitor.text(), `welcome, ${Deno.uid()}`);
   assert.equal(await visit(path), `welcome, ${Deno.uid()}`);
-  assert.deepEqual((await tell("stats"))["accepted"], 4);
+  assert.deepEqual((await command("stats"))["accepted"], 4);
   await child.end();
 });
 

@@ -444,11 +444,11 @@ testWith(
     const prefix = ["bash", "-c", 'ulimit -n 256 && exec "$@"', "-"];
     const server = await ServerProcess.listening({ policy, listen: { path } }, prefix);
     assert.equal(await visit(path), `${process.getuid!()}\n`);
-    while ((await server.tell<ServerStats>({ stats: true })).open > 0);
-    assert.deepEqual(await server.tell({ fill: 1 }), { filled: true });
+    while ((await server.command<ServerStats>({ stats: true })).open > 0);
+    assert.deepEqual(await server.command({ fill: 1 }), { filled: true });
     assert.equal(await visit(path), "");
-    assert.deepEqual(await server.tell({ fill: 0 }), { filled: true });
-    const { refused, accepted } = await server.tell<ServerStats>({ stats: true });
+    assert.deepEqual(await server.command({ fill: 0 }), { filled: true });
+    const { refused, accepted } = await server.command<ServerStats>({ stats: true });
     assert.deepEqual([accepted, refused.policy], [1, 1]);
     // Deno 2.9.5 stops accepting on a socket once accept(2) has failed without free descriptors.
     if (runtime !== "deno") assert.equal(await visit(path), `${process.getuid!()}\n`);
@@ -582,7 +582,7 @@ testWith(here, "createServer() identifies peers that have hung up before accept(
     assert.equal(await crowd(path, 30), 30);
     process.kill(server.child.process.pid!, "SIGCONT");
     let stats: ServerStats;
-    do stats = await server.tell<ServerStats>({ stats: true }); while (
+    do stats = await server.command<ServerStats>({ stats: true }); while (
       stats.open > 0 || stats.accepted + stats.refused.policy < 30
     );
     assert.deepEqual([stats.accepted, stats.refused.policy], [admitted, 30 - admitted]);

@@ -105,8 +105,8 @@ testWith(
       const knocker = new Child(knockProgram, ["1000", path]);
       await knocker.json();
       for (let times = 0; times < 40; times++) {
-        assert.ok("listening" in await server.tell<object>({ listen: { path, ...where } }));
-        await server.tell({ close: { timeout: 0 } });
+        assert.ok("listening" in await server.command<object>({ listen: { path, ...where } }));
+        await server.command({ close: { timeout: 0 } });
       }
       knocker.process.stdin!.end();
       const found = await knocker.json<{ in: number; refused: number; seen: string[] }>();
@@ -191,11 +191,11 @@ testWith(asRoot, "listen() leaves nothing behind when chown() is not permitted",
   const path = freshPath();
   chownSync(dirname(path), 4321, 4321);
   const server = await ServerProcess.start({ uid: 4321, gid: 4321 });
-  const { error } = await server.tell<{ error: UcredError }>({ listen: { path, owner: 0 } });
+  const { error } = await server.command<{ error: UcredError }>({ listen: { path, owner: 0 } });
   assert.equal(error.code, "ERR_UCRED_LISTEN");
   assert.match(error.message, /EPERM|not permitted/);
   assert.deepEqual(readdirSync(dirname(path)), []);
-  assert.ok("listening" in await server.tell<object>({ listen: { path } }));
+  assert.ok("listening" in await server.command<object>({ listen: { path } }));
   assert.equal(access(path), "600 4321 4321");
   await server.kill();
 });
@@ -358,7 +358,7 @@ testWith(
 testWith(asRoot, "listen() fails when the folder is not writable", async () => {
   const path = freshPath();
   const server = await ServerProcess.start({ uid: 4321, gid: 4321 });
-  const { error } = await server.tell<{ error: UcredError }>({ listen: { path } });
+  const { error } = await server.command<{ error: UcredError }>({ listen: { path } });
   assert.deepEqual([error.code, error.errno], ["ERR_UCRED_LISTEN", 13]);
   await server.kill();
 });
@@ -662,7 +662,7 @@ for (const instances of [2, 6]) {
         if (round % 2 === 1) await leaveStale(path);
         const answers = await Promise.all(
           servers.map((server) =>
-            server.tell<{ listening?: string; error?: UcredError }>({ listen: { path } })
+            server.command<{ listening?: string; error?: UcredError }>({ listen: { path } })
           ),
         );
         const winners = servers.filter((_, at) => answers[at]!.listening !== undefined);
@@ -673,15 +673,15 @@ for (const instances of [2, 6]) {
           assert.ok(error.message.startsWith(`Cannot listen at ${JSON.stringify(path)}: `));
           assert.match(error.message, /: (another server is starting|a server answers) there$/);
         }
-        const before = (await winners[0]!.tell<{ accepted: number }>({ stats: true })).accepted;
+        const before = (await winners[0]!.command<{ accepted: number }>({ stats: true })).accepted;
         await new Promise<void>((resolve) => {
           const socket = connect(path, () => resolve(void socket.destroy())).on("error", () => {});
         });
         let after = before;
         while (after === before) {
-          after = (await winners[0]!.tell<{ accepted: number }>({ stats: true })).accepted;
+          after = (await winners[0]!.command<{ accepted: number }>({ stats: true })).accepted;
         }
-        await winners[0]!.tell({ close: { timeout: 0 } });
+        await winners[0]!.command({ close: { timeout: 0 } });
         assert.deepEqual(readdirSync(dirname(path)), []);
       }
       await Promise.all(servers.map((server) => server.kill()));

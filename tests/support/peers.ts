@@ -151,7 +151,7 @@ export class Actor {
   }
 
   /** Sends a command to the actor, and waits until it is done. */
-  async tell(command: string): Promise<void> {
+  async command(command: string): Promise<void> {
     this.#socket.write(`${command}\n`);
     const { value } = await this.#answers.next();
     assert.equal(value, "ok", command);

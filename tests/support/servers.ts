@@ -95,7 +95,7 @@ export class ServerProcess {
   /** Starts a server that waits for commands. */
   static async start(orders: Orders = {}, prefix: readonly string[] = []): Promise<ServerProcess> {
     const server = new ServerProcess(orders, prefix);
-    assert.ok("waiting" in await server.tell<object>({}));
+    assert.ok("waiting" in await server.command<object>({}));
     return server;
   }
 
@@ -107,7 +107,7 @@ export class ServerProcess {
   }
 
   /** Sends a command and returns the answer. */
-  async tell<T>(order: Order): Promise<T> {
+  async command<T>(order: Order): Promise<T> {
     this.child.process.stdin!.write(`${JSON.stringify(order)}\n`);
     return await this.child.json<T>();
   }

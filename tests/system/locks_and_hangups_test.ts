@@ -36,13 +36,13 @@ testWith(
     const folder = path.replace(/s$/, ".s.ucred");
     const holder = new Child("bash", ["-c", script, folder]);
     assert.equal(await holder.line(), "locked");
-    const first = await server.tell<{ error?: { message: string } }>({ listen: { path } });
+    const first = await server.command<{ error?: { message: string } }>({ listen: { path } });
     assert.match(first.error!.message, /another server is starting there$/);
     const ended = new Promise((resolve) => holder.process.once("exit", resolve));
     process.kill(holder.process.pid!, "SIGKILL");
     await ended;
     let second: { listening?: string };
-    do second = await server.tell({ listen: { path } }); while (second.listening === undefined);
+    do second = await server.command({ listen: { path } }); while (second.listening === undefined);
     assert.equal(second.listening, path);
     await server.kill();
   },

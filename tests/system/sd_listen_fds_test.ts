@@ -72,7 +72,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
     assert.equal(await visit(path), `${process.getuid!()}\n`);
     assert.equal(listensOnTcp(server.child.process.pid!), false);
     // There is no second socket.
-    const { error } = await server.tell<Answer>({ listen: { systemd: true } });
+    const { error } = await server.command<Answer>({ listen: { systemd: true } });
     assert.equal(error?.code, "ERR_UCRED_NO_FD");
     assert.match(error!.message, /: there is none; available: none$/);
     await server.kill();
@@ -84,7 +84,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
     const first = visitSoon(path);
     await server.child.json();
     await first;
-    await server.tell({ close: { timeout: 0 } });
+    await server.command({ close: { timeout: 0 } });
     assert.equal(existsSync(path), true);
     await server.kill();
   });
@@ -105,7 +105,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
     const server = activated(kind, ...listens, "--fdname=one:two:two");
     const first = visitSoon(paths[0]);
     const second = visitSoon(paths[1]);
-    const ask = (systemd: true | string) => server.tell<Answer>({ listen: { systemd } });
+    const ask = (systemd: true | string) => server.command<Answer>({ listen: { systemd } });
 
     assert.match((await ask(true)).error!.message, /there are 3; available: "one", "two", "two"$/);
     assert.match((await ask("two")).error!.message, /there are 2 of this name; available: /);
@@ -140,7 +140,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
       );
       if (isOpen) break;
     }
-    const { error } = await server.tell<Answer>({ listen: { systemd: true } });
+    const { error } = await server.command<Answer>({ listen: { systemd: true } });
     assert.equal(error?.code, "ERR_UCRED_NOT_UNIX");
     assert.match(error!.message, /: fd 3 is not a Unix socket$/);
     await server.kill();
@@ -158,7 +158,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
       const path = freshPath();
       const server = activated(kind, "-l", path, ...options);
       const visitors = visitSoon(path, ...(visitor === "" ? [] : ["--type", visitor.slice(2)]));
-      const { error } = await server.tell<Answer>({ listen: { systemd: true } });
+      const { error } = await server.command<Answer>({ listen: { systemd: true } });
       assert.equal(error?.code, "ERR_UCRED_NO_PEER");
       assert.match(error!.message, message);
       await server.kill();
@@ -179,7 +179,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
       ) {
         const prefix = ["bash", "-c", `export ${set} UCRED=1; exec "$@"`, "-"];
         const server = await ServerProcess.start(kind, prefix);
-        const { listening, error } = await server.tell<Answer>({ listen: { systemd: true } });
+        const { listening, error } = await server.command<Answer>({ listen: { systemd: true } });
         assert.equal(listening, undefined);
         assert.match(error!.code, new RegExp(`^${code}$`));
         assert.match(error!.message, message);
@@ -205,18 +205,18 @@ for (const [api, kind] of Object.entries(KINDS)) {
         };
         const { pid } = server.child.process;
 
-        assert.deepEqual(await server.tell<Answer>({ listen: { path, notify: true } }), {
+        assert.deepEqual(await server.command<Answer>({ listen: { path, notify: true } }), {
           listening: path,
         });
         assert.deepEqual(await told(), ["READY=1", pid]);
         assert.ok(existsSync(path), "it listens by then");
-        await server.tell({ close: {} });
+        await server.command({ close: {} });
         assert.deepEqual(await told(), ["STOPPING=1", pid]);
 
         // Without the option, no notification is sent.
-        await server.tell({ listen: { path } });
-        await server.tell({ close: {} });
-        await server.tell({ listen: { path, notify: true } });
+        await server.command({ listen: { path } });
+        await server.command({ close: {} });
+        await server.command({ listen: { path, notify: true } });
         assert.deepEqual(await told(), ["READY=1", pid]);
         await server.kill();
       },
@@ -229,7 +229,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
       const server = await ServerProcess.start(kind, ["env", `NOTIFY_SOCKET=${notifySocket}`]);
       const errors: string[] = [];
       server.child.process.stderr!.on("data", (text: string) => errors.push(text));
-      assert.deepEqual(await server.tell<Answer>({ listen: { path, notify: true } }), {
+      assert.deepEqual(await server.command<Answer>({ listen: { path, notify: true } }), {
         listening: path,
       });
       assert.equal(await visit(path), `${process.getuid!()}\n`);
@@ -251,7 +251,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
         for (;;) notifyAt(openedSystem(), notifyPath, "STATUS=full"); // any user could fill the queue
       }, { errno: 11 });
       const server = await ServerProcess.start(kind, ["env", `NOTIFY_SOCKET=${notifyPath}`]);
-      assert.deepEqual(await server.tell<Answer>({ listen: { path, notify: true } }), {
+      assert.deepEqual(await server.command<Answer>({ listen: { path, notify: true } }), {
         listening: path,
       });
       assert.equal(await visit(path), `${process.getuid!()}\n`);
@@ -273,9 +273,9 @@ for (const [api, kind] of Object.entries(KINDS)) {
     const notifyPath = freshPath();
     const receiver = receive(notifyPath);
     const server = await ServerProcess.start(kind, ["env", `NOTIFY_SOCKET=${notifyPath}`]);
-    await server.tell({ listen: { path, notify: true } });
+    await server.command({ listen: { path, notify: true } });
     receiver.close();
-    assert.deepEqual(await server.tell({ close: {} }), { closed: true });
+    assert.deepEqual(await server.command({ close: {} }), { closed: true });
     assert.deepEqual(readdirSync(dirname(path)), []);
     await server.kill();
   });
@@ -286,8 +286,10 @@ for (const [api, kind] of Object.entries(KINDS)) {
     async () => {
       const path = freshPath();
       const server = await ServerProcess.start(kind, ["env", "-u", "NOTIFY_SOCKET"]);
-      assert.deepEqual(await server.tell({ listen: { path, notify: true } }), { listening: path });
-      await server.tell({ close: {} });
+      assert.deepEqual(await server.command({ listen: { path, notify: true } }), {
+        listening: path,
+      });
+      await server.command({ close: {} });
       await server.kill();
     },
   );
