@@ -20,20 +20,22 @@
 export type { Credentials } from "./core/credentials.ts";
 export type {
   Accounts,
+  AttributeCondition,
   Condition,
   PolicyDocument,
   RuleDocument,
   TestDocument,
   TestPeer,
+  TextsCondition,
 } from "./core/policy/document/types.ts";
 export type {
   ConditionExplanation,
   Explanation,
   RuleExplanation,
 } from "./core/policy/analyze/explain.ts";
-export type { DecideOptions, Decision } from "./core/policy/decide/decision.ts";
+export type { Attributes, DecideOptions, Decision } from "./core/policy/decide/decision.ts";
 export type { Policy, RulePolicy } from "./core/policy/policy.ts";
-export type { FactName, PlainPeer } from "./core/policy/decide/subject.ts";
+export type { AttributeFact, FactName, PlainPeer } from "./core/policy/decide/subject.ts";
 export {
   type PolicyProblem,
   UcredError,

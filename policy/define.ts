@@ -1,7 +1,7 @@
 /** Creates policies that resolve names with this system's accounts. */
 
 import { type OptionNames, requireOptions } from "../core/options.ts";
-import { checkPolicy, type Resolve } from "../core/policy/document/check.ts";
+import { checkPolicy, type PolicyVocabulary, type Resolve } from "../core/policy/document/check.ts";
 import { ownOf } from "../core/policy/document/plain_copy.ts";
 import {
   type DocumentPath,
@@ -9,7 +9,8 @@ import {
   type Problem,
   type Problems,
 } from "../core/policy/document/problems.ts";
-import type { Accounts, Named, NamedKind, PolicyDocument } from "../core/policy/document/types.ts";
+import type { Accounts, PolicyDocument } from "../core/policy/document/types.ts";
+import type { Vocabulary } from "../core/policy/document/vocabulary.ts";
 import { compilePolicy, type RulePolicy } from "../core/policy/policy.ts";
 import { idOf, localNames, ownUid } from "../system/accounts.ts";
 
@@ -17,10 +18,15 @@ import { idOf, localNames, ownUid } from "../system/accounts.ts";
 export interface DefineOptions {
   /** Resolves names to ids. Default: the system's account database. */
   readonly accounts?: Accounts | undefined;
+  /** The vocabularies that `about` can name. Texts and files also know the built-in ones. */
+  readonly vocabularies?: readonly Vocabulary[] | undefined;
 }
 
 /** The option names of {@link DefineOptions}. */
-export const DEFINE_OPTIONS: OptionNames<DefineOptions> = { accounts: true };
+export const DEFINE_OPTIONS: OptionNames<DefineOptions> = {
+  accounts: true,
+  vocabularies: true,
+};
 
 /**
  * Creates a policy from rules. The first matching rule decides; without a match, access is denied.
@@ -69,33 +75,15 @@ export function checkDocument(
   options: DefineOptions,
   where?: (path: DocumentPath) => string,
 ): { readonly policy: RulePolicy } | { readonly problems: Problems<Problem> } {
-  const { accounts } = ownOf(options);
+  const { accounts, vocabularies } = ownOf(options);
   const resolve: Resolve = {
     uid: (name) => accounts === undefined ? idOf("user", name) : accounts.uid(name),
     gid: (name) => accounts === undefined ? idOf("group", name) : accounts.gid(name),
     names: (kind) => accounts === undefined ? localNames(kind) : [],
     ownUid,
+    vocabularies: vocabularies as readonly (Vocabulary & PolicyVocabulary)[] | undefined,
   };
   const result = checkPolicy(document, resolve);
   if ("problems" in result) return result;
-  const namesById = new Map<NamedKind, ReadonlyMap<number, readonly string[]>>();
-  const namesakes = ({ kind, id }: Named) => {
-    let byId = namesById.get(kind);
-    if (byId === undefined) namesById.set(kind, byId = allNames(kind, resolve));
-    return byId.get(id) ?? [];
-  };
-  return { policy: compilePolicy(result.checked, { namesakes, where }) };
-}
-
-/** Returns the names of each id. Each name is looked up once. */
-function allNames(kind: NamedKind, resolve: Resolve): ReadonlyMap<number, readonly string[]> {
-  const byId = new Map<number, string[]>();
-  for (const name of new Set(resolve.names(kind))) {
-    const id = kind === "user" ? resolve.uid(name) : resolve.gid(name);
-    if (id === undefined) continue;
-    const names = byId.get(id);
-    if (names === undefined) byId.set(id, [name]);
-    else names.push(name);
-  }
-  return byId;
+  return { policy: compilePolicy(result.checked, { resolve, where }) };
 }

@@ -37,6 +37,7 @@ export interface LoadOptions extends Omit<ParseOptions, "file"> {
 /** The option names of {@link LoadOptions}. */
 export const LOAD_OPTIONS: OptionNames<LoadOptions> = {
   accounts: true,
+  vocabularies: true,
   runTests: true,
   allowUnsafeOwner: true,
 };

@@ -12,6 +12,7 @@ import {
 } from "../core/policy/document/problems.ts";
 import { show } from "../core/policy/document/shape.ts";
 import type { RulePolicy } from "../core/policy/policy.ts";
+import { BUILT_IN_VOCABULARIES } from "../core/policy/vocabularies.ts";
 import { visible } from "../core/text.ts";
 import { checkDocument, DEFINE_OPTIONS, type DefineOptions } from "./define.ts";
 import { type Contents, type Faulty, type Found, readYaml } from "./yaml.ts";
@@ -82,7 +83,7 @@ export function parse(text: string, options: ParseOptions): RulePolicy {
     const { line, column } = lines.placeOf(offsetOf({ path }));
     return `${visible(file ?? "policy")}:${line}:${column}`;
   };
-  const checked = checkDocument(data, options, where);
+  const checked = checkDocument(data, withBuiltIn(options), where);
   if ("policy" in checked) {
     const failed = areTestsRun ? failuresOf(checked.policy, offsetOf) : undefined;
     if (failed === undefined) return checked.policy;
@@ -112,6 +113,12 @@ export function readData(
   return { problem: { message, ...new Lines(content).placeOf(offset) } };
 }
 
+/** Adds the built-in vocabularies. Those of the caller take precedence. */
+function withBuiltIn(options: ParseOptions): ParseOptions {
+  const { vocabularies = [], ...others } = ownOf(options);
+  return { ...others, vocabularies: [...vocabularies, ...BUILT_IN_VOCABULARIES] };
+}
+
 function withoutByteOrderMark(text: string): string {
   return text.startsWith("\ufeff") ? text.slice(1) : text;
 }
@@ -122,7 +129,7 @@ function withOthers({ problems, rest }: Faulty, options: ParseOptions): Problems
   const found = [...problems.first];
   let more = problems.more;
   try {
-    const checked = checkDocument(rest.data, options);
+    const checked = checkDocument(rest.data, withBuiltIn(options));
     if ("problems" in checked) {
       for (const problem of checked.problems.first) {
         if (!rest.isOwn(problem)) continue;

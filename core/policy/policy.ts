@@ -1,10 +1,11 @@
 /** Compiles rules into a policy: the first rule that matches decides; without a match the peer is denied. */
 
+import { UcredError } from "../errors.ts";
 import { type OptionNames, requireOptions } from "../options.ts";
 import type { Peer } from "../peer.ts";
 import { explain, type Explanation } from "./analyze/explain.ts";
 import { Candidates, RuleBucket } from "./decide/candidates.ts";
-import { compileCondition, needsPin, type Truth } from "./decide/condition.ts";
+import { compileCondition, type Evaluate, needsPin, type Truth } from "./decide/condition.ts";
 import {
   type CompiledRule,
   type DecideOptions,
@@ -20,11 +21,10 @@ import {
   IdIndex,
 } from "./decide/id_index.ts";
 import { type FactName, fieldOf, type PlainPeer, Subject } from "./decide/subject.ts";
-import type { CheckedPolicy, CheckedRule } from "./document/check.ts";
+import type { CheckedPolicy, CheckedRule, Resolve } from "./document/check.ts";
 import type { DocumentPath } from "./document/problems.ts";
-import type { Named } from "./document/types.ts";
 
-const DECIDE_OPTIONS: OptionNames<DecideOptions> = { action: true };
+const DECIDE_OPTIONS: OptionNames<DecideOptions> = { action: true, attributes: true };
 const NO_OPTIONS: DecideOptions = Object.freeze({});
 
 /** Decides what a peer may do. Servers take any object of this shape. */
@@ -35,6 +35,8 @@ export interface Policy {
    * Decides whether the peer may do `options.action`.
    *
    * Reads only the facts that can still change the decision, each at most once per decision.
+   *
+   * With `about` in the policy, an action that the vocabulary does not have is denied.
    *
    * @param peer A peer, or plain data of its shape.
    * @throws {TypeError} If the action is not a string, or an option is unknown.
@@ -62,8 +64,8 @@ export interface RulePolicy extends Policy {
 
 /** What the analyses need to know beside the checked rules. */
 export interface PolicyContext {
-  /** Returns the other accounts that have the same id. */
-  readonly namesakes?: (named: Named) => readonly string[];
+  /** Resolves names, to find accounts that share an id. */
+  readonly resolve?: Pick<Resolve, "uid" | "gid" | "names"> | undefined;
   /** Path in the document → "file:line:column". */
   readonly where?: ((path: DocumentPath) => string) | undefined;
 }
@@ -86,6 +88,16 @@ export function sourceOf(policy: Policy, caller: string): PolicySource {
     `${caller} takes a policy of definePolicy(), parsePolicy() or loadPolicy(); ` +
       "of a watched or shadowed policy, pass `current`",
   );
+}
+
+/** {@link sourceOf}, for an analysis that does not know attributes. @throws {UcredError} If `about` is set. */
+export function analyzable(policy: Policy, caller: string): PolicySource {
+  const source = sourceOf(policy, caller);
+  const { vocabulary } = source.checked;
+  if (vocabulary === undefined) return source;
+  const message = `Cannot analyse a policy about ${JSON.stringify(vocabulary.name)}: ` +
+    `${caller} does not know attributes`;
+  throw new UcredError("ERR_UCRED_POLICY", message, { hint: "Write tests in the policy" });
 }
 
 /** The rules that a policy was compiled from. */
@@ -129,8 +141,9 @@ class CompiledPolicy implements RulePolicy {
         guards.flatMap((all = [], position) => {
           const ranges = all.filter((guard) => guard.kind === kind).flatMap(({ ranges }) => ranges);
           if (ranges.length === 0) return [];
-          const { when, actions } = rules[position]!;
-          return [{ position, ranges, isMet: actions === undefined && areIdConditionsAlone(when) }];
+          const isMet = !this.#rules[position]!.isAboutRequest &&
+            areIdConditionsAlone(rules[position]!.when);
+          return [{ position, ranges, isMet }];
         }),
         end,
       );
@@ -138,9 +151,9 @@ class CompiledPolicy implements RulePolicy {
     this.#byGid = index("gid");
     this.#byGroup = index("group");
     this.#others = new RuleBucket(end);
-    for (const [position, { when, actions }] of rules.entries()) {
+    for (const [position, { when }] of rules.entries()) {
       if (guards[position] !== undefined) continue;
-      this.#others.add(position, when === undefined && actions === undefined);
+      this.#others.add(position, when === undefined && !this.#rules[position]!.isAboutRequest);
     }
     Object.freeze(this);
   }
@@ -160,13 +173,19 @@ class CompiledPolicy implements RulePolicy {
     if (action !== undefined && typeof action !== "string") {
       throw new TypeError("action is a text, or undefined");
     }
+    const { vocabulary } = this.#checked;
+    if (vocabulary !== undefined) {
+      const refusal = vocabulary.refusalOf(action);
+      if (refusal !== undefined) return refusal;
+      subject.attributes = fieldOf(options, "attributes");
+    }
     const candidates = this.#candidates(subject);
     const { first } = candidates;
     let unknown: Set<FactName> | undefined;
     for (let position = candidates.next(); position < first; position = candidates.next()) {
       const rule = this.#rules[position]!;
       if (rule.actions !== undefined && !isAbout(rule.actions, action)) continue;
-      const truth = evaluate(rule, subject);
+      const truth = evaluate(rule.evaluate, subject);
       if (truth === undefined) {
         unknown ??= new Set();
         for (const fact of subject.missing ?? []) unknown.add(fact);
@@ -190,9 +209,10 @@ class CompiledPolicy implements RulePolicy {
     const { first } = candidates;
     for (let position = candidates.next(); position < first; position = candidates.next()) {
       const rule = this.#rules[position]!;
-      // A rule with actions, even "**", never matches a decision without an action.
-      if (rule.grants === undefined && rule.actions !== undefined) continue;
-      const truth = evaluate(rule, subject);
+      // A rule with actions, even "**", never matches a decision without an action, and a condition on
+      // attributes may hold or not.
+      if (rule.grants === undefined && rule.isAboutRequest) continue;
+      const truth = evaluate(rule.evaluatePeer, subject);
       if (rule.grants === undefined ? truth !== false : truth === true) {
         return rule.grants !== undefined;
       }
@@ -204,7 +224,7 @@ class CompiledPolicy implements RulePolicy {
     requireOptions("explain()", options, DECIDE_OPTIONS);
     const subject = new Subject(peer);
     const action = fieldOf(options, "action");
-    return explain(this.#checked.rules, this.#decide(subject, { action }), subject, action);
+    return explain(this.#checked, this.#decide(subject, options), subject, action);
   }
 
   #candidates(subject: Subject): Candidates {
@@ -230,11 +250,16 @@ function collect(index: IdIndex, id: number | undefined, candidates: Candidates)
   else index.collect(id, candidates);
 }
 
-function compileRule({ name, when, actions, grants, reason }: CheckedRule): CompiledRule {
+function compileRule({ name, when, where, actions, grants, reason }: CheckedRule): CompiledRule {
+  // An allowing rule matches if it is true, a denying one unless it is false.
+  const evaluatePeer = when && compileCondition(when, grants !== undefined);
   return {
     name,
-    // An allowing rule matches if it is true, a denying one unless it is false.
-    evaluate: when && compileCondition(when, grants !== undefined),
+    evaluate: where === undefined
+      ? evaluatePeer
+      : compileCondition({ kind: "all", of: when ? [when, where] : [where] }, grants !== undefined),
+    evaluatePeer,
+    isAboutRequest: (actions ?? where) !== undefined,
     actions: actions?.map(compileGlob),
     grants,
     why: reason,
@@ -245,8 +270,8 @@ function isAbout(actions: readonly ((action: string) => boolean)[], action: stri
   return action !== undefined && actions.some((test) => test(action));
 }
 
-function evaluate(rule: CompiledRule, subject: Subject): Truth {
-  if (rule.evaluate === undefined) return true;
+function evaluate(condition: Evaluate | undefined, subject: Subject): Truth {
+  if (condition === undefined) return true;
   subject.missing = undefined;
-  return rule.evaluate(subject);
+  return condition(subject);
 }

@@ -2,7 +2,7 @@
 
 import { type OptionNames, requireOptions } from "../options.ts";
 import type { Peer } from "../peer.ts";
-import type { DecideOptions, Decision } from "./decide/decision.ts";
+import type { Attributes, DecideOptions, Decision } from "./decide/decision.ts";
 import { fieldOf, type PlainPeer } from "./decide/subject.ts";
 import { ForwardingPolicy } from "./forward.ts";
 import type { Policy } from "./policy.ts";
@@ -29,6 +29,8 @@ export interface ShadowCase {
   readonly uid: number | undefined;
   /** The action. */
   readonly action: string | undefined;
+  /** The attributes, as the caller passed them. */
+  readonly attributes: Attributes | undefined;
   /** The decision of the active policy. */
   readonly active: Decision;
   /** The decision of the candidate. */
@@ -152,7 +154,8 @@ class Shadow extends ForwardingPolicy<Policy> implements ShadowedPolicy {
     this.differing++;
     const uid = fieldOf(peer, "uid");
     const action = fieldOf(options, "action");
-    const difference: ShadowCase = Object.freeze({ uid, action, active, candidate });
+    const attributes = fieldOf(options, "attributes");
+    const difference: ShadowCase = Object.freeze({ uid, action, attributes, active, candidate });
     const [wasAllowed, wouldBeAllowed] = [active.allowed, candidate.allowed];
     const [from, to] = [active.rule ?? null, candidate.rule ?? null];
     const key = JSON.stringify([from, to, wasAllowed, wouldBeAllowed]); // rules of a watched policy change

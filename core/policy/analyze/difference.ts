@@ -3,7 +3,7 @@
 import type { Decision } from "../decide/decision.ts";
 import type { PlainPeer } from "../decide/subject.ts";
 import type { CheckedRule } from "../document/check.ts";
-import { type Policy, sourceOf } from "../policy.ts";
+import { analyzable, type Policy } from "../policy.ts";
 import { Budget } from "./budget.ts";
 import { outcomeOf, Outcomes, RuleRegions, withinBudget } from "./reach.ts";
 import { exampleIn, isEmpty, type PolicyCase, whereKnown } from "./region.ts";
@@ -74,7 +74,7 @@ function compare(
   after: Policy,
   find: typeof difference,
 ): Counterexample | undefined {
-  const [a, b] = [sourceOf(before, caller), sourceOf(after, caller)];
+  const [a, b] = [analyzable(before, caller), analyzable(after, caller)];
   const found = find(a.checked.rules, b.checked.rules);
   if (found === undefined) return undefined;
   const { peer, action } = found;

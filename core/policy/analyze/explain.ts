@@ -5,7 +5,7 @@ import type { Decision } from "../decide/decision.ts";
 import { compileGlob } from "../decide/glob.ts";
 import { type IdRange, intersect, unite } from "../decide/id_ranges.ts";
 import type { FactName, Subject } from "../decide/subject.ts";
-import type { CheckedRule } from "../document/check.ts";
+import type { CheckedPolicy } from "../document/check.ts";
 
 /** One condition of a rule, and its outcome. */
 export interface ConditionExplanation {
@@ -51,7 +51,7 @@ export interface Explanation {
 
 /** Explains a decision of these rules. */
 export function explain(
-  rules: readonly CheckedRule[],
+  { rules, vocabulary }: Pick<CheckedPolicy, "rules" | "vocabulary">,
   decision: Decision,
   subject: Subject,
   action: string | undefined,
@@ -62,10 +62,10 @@ export function explain(
     const effect = grants === undefined ? "deny" : "allow";
     const common = { rule: name, effect, conditions: [], nearMiss: undefined } as const;
     if (decided) return { ...common, outcome: "not reached" };
-    const isAbout = actions === undefined ||
-      (action !== undefined && actions.some((glob) => compileGlob(glob)(action)));
+    const isAbout = vocabulary?.refusalOf(action) === undefined && (actions === undefined ||
+      (action !== undefined && actions.some((glob) => compileGlob(glob)(action))));
     if (!isAbout) return { ...common, outcome: "other action" };
-    const parts = partsOf(rule.when);
+    const parts = [...partsOf(rule.when), ...partsOf(rule.where)];
     const conditions = parts.map((part) => explainCondition(part, subject));
     const truth = allOf(conditions.map(({ holds }) => holds));
     decided = truth ?? effect === "deny";
@@ -148,7 +148,9 @@ function testedBy(condition: CheckedCondition): Tested {
     case "group":
       return { facts: new Set(), gids: [], groups: condition.ranges };
   }
-  return { facts: new Set([condition.kind]), gids: [], groups: [] };
+  const isSelf = "test" in condition && condition.test.type === "self";
+  const facts = new Set<string>([condition.kind, ...(isSelf ? ["uid"] : [])]);
+  return { facts, gids: [], groups: [] };
 }
 
 function testedByAll(each: readonly Tested[]): Tested {
@@ -214,7 +216,7 @@ function sentence(condition: CheckedCondition, verb: "is" | "were", isNot = fals
       return `it ${condition.value === isNot ? `${verb} not` : verb} as it was at connect`;
   }
   const [field, ...values] = condition.text.split(" ");
-  return `its ${field} ${be} ${values.join(" ")}`;
+  return `${"test" in condition ? "the request's" : "its"} ${field} ${be} ${values.join(" ")}`;
 }
 
 const allOf = (truths: readonly Truth[]): Truth =>

@@ -8,7 +8,7 @@ import type { Named, NamedKind } from "../document/types.ts";
 import { Budget, BudgetExceeded } from "./budget.ts";
 import type { Finding, ReportFinding } from "./findings.ts";
 import { cutOff, lintCgroup, lintConditions } from "./lint_conditions.ts";
-import { type Policy, sourceOf } from "../policy.ts";
+import { analyzable, type Policy, type PolicyContext } from "../policy.ts";
 import { matches, RuleRegions } from "./reach.ts";
 import {
   both,
@@ -62,11 +62,11 @@ const LINT_OPTIONS: OptionNames<LintOptions> = { abstractSocket: true };
  */
 export function lint(policy: Policy, options: LintOptions = {}): readonly Finding[] {
   requireOptions("lint()", options, LINT_OPTIONS);
-  const { checked, context } = sourceOf(policy, "lint()");
+  const { checked, context } = analyzable(policy, "lint()");
   return lintRules(checked.rules, {
     ...options,
     named: checked.named,
-    namesakes: context.namesakes ?? (() => []),
+    namesakes: namesakesBy(context.resolve),
     where: context.where,
   });
 }
@@ -343,6 +343,35 @@ interface SameId {
   readonly names: ReadonlySet<string>;
   /** Why the system's names could not be looked up. Reported once for each kind. */
   readonly failed: string | undefined;
+}
+
+/** Returns a function that finds all names with the id of a name. Each name is looked up once. */
+function namesakesBy(resolve: PolicyContext["resolve"]): LintContext["namesakes"] {
+  if (resolve === undefined) return () => [];
+  const namesById = new Map<NamedKind, ReadonlyMap<number, readonly string[]>>();
+  return ({ kind, id }) => {
+    let byId = namesById.get(kind);
+    if (byId === undefined) {
+      byId = allNames(kind, resolve);
+      namesById.set(kind, byId);
+    }
+    return byId.get(id) ?? [];
+  };
+}
+
+function allNames(
+  kind: NamedKind,
+  resolve: NonNullable<PolicyContext["resolve"]>,
+): ReadonlyMap<number, readonly string[]> {
+  const byId = new Map<number, string[]>();
+  for (const name of new Set(resolve.names(kind))) {
+    const id = kind === "user" ? resolve.uid(name) : resolve.gid(name);
+    if (id === undefined) continue;
+    const names = byId.get(id);
+    if (names === undefined) byId.set(id, [name]);
+    else names.push(name);
+  }
+  return byId;
 }
 
 /** Finds names whose id also has other names. */

@@ -548,6 +548,7 @@ function regionsOfFact(condition: CheckedFact, outcome: Outcome): readonly Regio
       return isHolding ? [new Map(each)] : each.map(([fact, truths]) => only(fact, truths));
     }
   }
+  if ("evaluate" in condition) throw new TypeError("no region of a condition on attributes");
   const { kind, globs } = condition;
   return [
     only(
@@ -593,5 +594,5 @@ export function factsOf(condition: CheckedCondition | undefined): readonly FactK
     case "sameNamespaces":
       return condition.kinds.map((kind): FactKey => `namespace ${kind}`);
   }
-  return [condition.kind];
+  return "evaluate" in condition ? [] : [condition.kind];
 }

@@ -55,9 +55,9 @@ export interface TestReport {
 export function runTests(policy: Policy): TestReport {
   const { checked: { rules, tests }, context: { where } } = sourceOf(policy, "runTests()");
   const results = tests.map((test, index): TestResult => {
-    const decision = policy.decide(test.peer, { action: test.action });
+    const { name = `test ${index + 1}`, path, peer, action, attributes } = test;
+    const decision = policy.decide(peer, { action, attributes });
     const message = objection(test, decision);
-    const { name = `test ${index + 1}`, path } = test;
     return {
       ...{ name, passed: message === undefined, message, decision },
       ...{ path, where: where?.(path) },

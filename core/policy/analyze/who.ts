@@ -10,7 +10,7 @@ import {
   unite,
   writeRanges,
 } from "../decide/id_ranges.ts";
-import { type Policy, sourceOf } from "../policy.ts";
+import { analyzable, type Policy } from "../policy.ts";
 import { RuleRegions, withinBudget } from "./reach.ts";
 import {
   EVERYTHING,
@@ -79,7 +79,7 @@ export interface Who {
  * ```
  */
 export function who(policy: Policy, action?: string): Who {
-  return whoCan(sourceOf(policy, "who()").checked.rules, action);
+  return whoCan(analyzable(policy, "who()").checked.rules, action);
 }
 
 /** {@link who}, for checked rules. */

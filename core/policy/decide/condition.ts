@@ -3,7 +3,7 @@
 import type { NamespaceKind } from "../../process.ts";
 import { compileGlob } from "./glob.ts";
 import { hasId, type IdRange } from "./id_ranges.ts";
-import type { FactName, Subject } from "./subject.ts";
+import type { AttributeFact, FactName, Subject } from "./subject.ts";
 
 /** `undefined`: unknown. */
 export type Truth = boolean | undefined;
@@ -22,11 +22,27 @@ export type CheckedFact =
     | { readonly kind: TextField; readonly globs: readonly string[] }
     | { readonly kind: "sameNamespaces"; readonly kinds: readonly NamespaceKind[] }
     | { readonly kind: "unchanged"; readonly value: boolean }
+    | { readonly kind: AttributeFact; readonly test: AttributeTest; readonly evaluate: Evaluate }
   )
   & {
     /** The text of the condition: "group docker". */
     readonly text: string;
   };
+
+/** The values of an attribute for which a condition holds. */
+export type AttributeTest =
+  | { readonly type: "boolean"; readonly value: boolean }
+  // Ranges as for ids, but of any finite numbers.
+  | { readonly type: "number"; readonly ranges: readonly IdRange[] }
+  | { readonly type: "text"; readonly globs: readonly string[] }
+  | {
+    readonly type: "texts";
+    readonly quantifier: "every" | "some";
+    readonly globs: readonly string[];
+  }
+  | { readonly type: "id"; readonly ranges: readonly IdRange[] }
+  /** The id equals the peer's uid. */
+  | { readonly type: "self" };
 
 /** Facts with a text as value. */
 export const TEXT_FIELDS = ["label", "unit", "cgroup", "container", "exe", "exeSha256"] as const;
@@ -73,10 +89,11 @@ export function compileCondition(checked: CheckedCondition, wanted?: boolean): E
     case "any":
       return evaluateMany(checked.of, checked.kind === "any", wanted);
   }
-  return evaluateText(checked.kind, checked.globs);
+  return "evaluate" in checked ? checked.evaluate : evaluateText(checked.kind, checked.globs);
 }
 
-function missing(subject: Subject, fact: FactName): undefined {
+/** Records an unknown fact. */
+export function missing(subject: Subject, fact: FactName): undefined {
   (subject.missing ??= new Set()).add(fact);
   return undefined;
 }
@@ -140,8 +157,8 @@ function evaluateText(field: TextField, globs: readonly string[]): Evaluate {
 
 /** Whether a condition reads facts that only a pinned peer has. */
 export function needsPin(condition: CheckedCondition | undefined): boolean {
-  switch (condition?.kind) {
-    case undefined:
+  if (condition === undefined) return false;
+  switch (condition.kind) {
     case "uid":
     case "gid":
     case "group":
@@ -153,7 +170,7 @@ export function needsPin(condition: CheckedCondition | undefined): boolean {
     case "any":
       return condition.of.some(needsPin);
   }
-  return true;
+  return !("evaluate" in condition);
 }
 
 /** Conditions of this cost or more read facts of the process. */
@@ -180,6 +197,6 @@ function costOf(condition: CheckedCondition): number {
     case "sameNamespaces":
       return 4;
     default:
-      return PROCESS_COST;
+      return "evaluate" in condition ? 1 : PROCESS_COST;
   }
 }

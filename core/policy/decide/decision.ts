@@ -23,11 +23,25 @@ export interface Decision {
 export interface DecideOptions {
   /** The action that the peer requests, in the spelling of the rules' `actions`: "GET /metrics". */
   readonly action?: string | undefined;
+  /**
+   * The attributes of the request, by name, for a policy with `about`: plain data, as the vocabulary
+   * describes it. A missing attribute, or one of another type, is unknown.
+   */
+  readonly attributes?: Attributes | undefined;
+}
+
+/** Attributes of a request, by name. */
+export interface Attributes {
+  readonly [name: string]: unknown;
 }
 
 export interface CompiledRule {
   readonly name: string;
   readonly evaluate: Evaluate | undefined;
+  /** The same without the condition on attributes. */
+  readonly evaluatePeer: Evaluate | undefined;
+  /** Whether the rule depends on the action or on attributes. */
+  readonly isAboutRequest: boolean;
   readonly actions: readonly ((action: string) => boolean)[] | undefined;
   readonly grants: readonly string[] | undefined;
   readonly why: string | undefined;

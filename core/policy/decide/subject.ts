@@ -18,10 +18,14 @@ export type FactName =
   | "cgroup"
   | "container"
   | "namespaces"
-  | "unchanged";
+  | "unchanged"
+  | AttributeFact;
+
+/** The name of an attribute of the request: "attributes.privileged". */
+export type AttributeFact = `attributes.${string}`;
 
 /** The value of each fact. */
-interface SubjectFacts extends Record<FactName, unknown> {
+interface SubjectFacts extends Record<Exclude<FactName, AttributeFact>, unknown> {
   /** Effective uid. */
   readonly uid: number;
   /** Effective gid. */
@@ -92,6 +96,8 @@ export class Subject {
   #driftError: UcredError | undefined;
   /** Unknown facts that conditions have tested since this was last cleared. */
   missing: Set<FactName> | undefined;
+  /** The attributes of the request, from the caller. */
+  attributes: unknown;
 
   constructor(peer: Peer | PlainPeer) {
     this.#peer = isPrototypePolluted() && !isPeer(peer) ? withoutPollution(peer) : peer;
@@ -127,7 +133,7 @@ export class Subject {
 
   /** Any other fact; `null` if there is none, `undefined` if unknown. */
   get<N extends OtherFact>(name: N): SubjectFacts[N] | null | undefined {
-    return this.#once(name, () => this.#read(name)) as SubjectFacts[N] | null | undefined;
+    return this.once(name, () => this.#read(name)) as SubjectFacts[N] | null | undefined;
   }
 
   /** Returns why a fact is unknown, if the peer reports it. Call it after a condition has tested the fact. */
@@ -136,8 +142,11 @@ export class Subject {
     if (!isPeer(peer)) return undefined;
     if (name === "unchanged") return this.#driftError?.message;
     const isOfPeer = name === "label" || isIdFact(name);
-    const facts = isOfPeer ? peer.facts : (this.#known?.get("process") as ProcessSnapshot).facts;
-    const fact = (facts as { readonly [name: string]: Fact<unknown> | undefined })[name];
+    const facts = isOfPeer
+      ? peer.facts
+      : (this.#known?.get("process") as ProcessSnapshot | undefined)?.facts;
+    const fact = (facts as { readonly [name: string]: Fact<unknown> | undefined } | undefined)
+      ?.[name];
     return fact?.state === "unknown" ? fact.reason.message : undefined;
   }
 
@@ -165,7 +174,7 @@ export class Subject {
         return typeof unchanged === "boolean" ? unchanged : undefined;
       }
     }
-    const process = this.#once("process", () => peer.process);
+    const process = this.once("process", () => peer.process);
     const value = isPeer(peer)
       ? valueOf((process as ProcessSnapshot).facts[name])
       : fieldOf((process ?? {}) as NonNullable<PlainPeer["process"]>, name);
@@ -184,7 +193,8 @@ export class Subject {
     return drift.length === 0;
   }
 
-  #once(name: OtherFact | "process", read: () => unknown): unknown {
+  /** Reads a value once, and returns it again for later calls with the same name. */
+  once(name: OtherFact | AttributeFact | "process", read: () => unknown): unknown {
     const known = this.#known ??= new Map();
     let value = known.get(name);
     if (value === undefined && !known.has(name)) known.set(name, value = read());
@@ -193,7 +203,7 @@ export class Subject {
 }
 
 /** Facts without ids. */
-type OtherFact = Exclude<FactName, AmbiguousId>;
+type OtherFact = Exclude<FactName, AmbiguousId | AttributeFact>;
 
 /** Marks an id that has not been read. */
 const UNREAD = -1;

@@ -6,11 +6,13 @@ import { type CheckedCondition, TEXT_FIELDS, type TextField } from "../decide/co
 import { parseRange, unite } from "../decide/id_ranges.ts";
 import type { PlainPeer } from "../decide/subject.ts";
 import { plain } from "./plain_copy.ts";
+import type { Attributes, Decision } from "../decide/decision.ts";
 import { type DocumentPath, type Problem, Problems } from "./problems.ts";
-import { POLICY } from "./schema.ts";
-import { isObject, type Report, show, suggest } from "./shape.ts";
+import { oneOf, POLICY } from "./schema.ts";
+import { isObject, type Report, type Shape, show, suggest } from "./shape.ts";
 import type {
   Accounts,
+  AttributeCondition,
   Condition,
   Named,
   NamedKind,
@@ -24,6 +26,8 @@ export interface CheckedRule {
   readonly name: string;
   /** `undefined`: every peer. */
   readonly when: CheckedCondition | undefined;
+  /** Conditions on attributes; `undefined`: any attributes. */
+  readonly where: CheckedCondition | undefined;
   /** `undefined`: every action. */
   readonly actions: readonly string[] | undefined;
   /** Grants; `undefined`: the rule denies. */
@@ -37,6 +41,7 @@ export interface CheckedTest {
   readonly name: string | undefined;
   readonly peer: PlainPeer;
   readonly action: string | undefined;
+  readonly attributes: Attributes | undefined;
   /** Grants, `true` for any; `undefined`: denied. */
   readonly grants: readonly string[] | true | undefined;
   /** The rule that must decide; `null`: no rule, `undefined`: any. */
@@ -48,6 +53,8 @@ export interface CheckedTest {
 export interface CheckedPolicy {
   readonly rules: readonly CheckedRule[];
   readonly tests: readonly CheckedTest[];
+  /** The vocabulary that `about` names. */
+  readonly vocabulary: PolicyVocabulary | undefined;
   /** The account names in the document, with their ids. */
   readonly named: readonly Named[];
 }
@@ -58,6 +65,19 @@ export interface Resolve extends Accounts {
   ownUid(): number;
   /** Existing names, for suggestions. The list may be incomplete. */
   names(kind: NamedKind): Iterable<string>;
+  /** The vocabularies that `about` can name. */
+  readonly vocabularies?: readonly PolicyVocabulary[] | undefined;
+}
+
+/** What a policy needs of a vocabulary. The code is part of the vocabulary: most programs use none. */
+export interface PolicyVocabulary {
+  readonly name: string;
+  /** The shape of policies about it. */
+  readonly policy: Shape;
+  /** Converts the `where` of a rule. */
+  conditionOf(where: AttributeCondition): CheckedCondition;
+  /** Returns the decision about an action that the vocabulary does not have; `undefined` if it has it. */
+  refusalOf(action: string | undefined): Decision | undefined;
 }
 
 /** Checks a document. The result shares nothing with it. */
@@ -71,13 +91,24 @@ export function checkPolicy(
     check.problems.add(() => data.problem);
     return check;
   }
-  POLICY.check(data.copy, [], check);
+  const { about } = Object(data.copy) as { about?: unknown };
+  const { vocabularies = [] } = resolve;
+  const vocabulary = vocabularies.find(({ name }) => name === about);
+  if (about !== undefined && vocabulary === undefined) {
+    oneOf("vocabulary", vocabularies.map(({ name }) => name)).check(about, ["about"], check);
+    return check;
+  }
+  (vocabulary?.policy ?? POLICY).check(data.copy, [], check);
   checkNames(data.copy, check);
   if (!check.problems.isEmpty) return check;
   const { rules, tests = [] } = data.copy as PolicyDocument;
   return {
     checked: {
-      rules: rules.map((rule) => ruleOf(rule, check)),
+      rules: rules.map((rule) => ({
+        ...ruleOf(rule, check),
+        where: rule.where && vocabulary!.conditionOf(rule.where),
+      })),
+      vocabulary,
       tests: tests.map((test, index) => testOf(test, ["tests", index], check)),
       named: check.named,
     },
@@ -150,7 +181,10 @@ class Check implements Report {
 
 // The functions below take documents of the right shape.
 
-function ruleOf({ name, when, actions, allow, deny }: RuleDocument, check: Check): CheckedRule {
+function ruleOf(
+  { name, when, actions, allow, deny }: RuleDocument,
+  check: Check,
+): Omit<CheckedRule, "where"> {
   return {
     name,
     when: when && conditionOf(when, deny !== undefined, check),
@@ -225,7 +259,7 @@ function labelGlobs(glob: string, denies: boolean): readonly string[] {
 }
 
 function testOf(
-  { name, peer, action, expect }: TestDocument,
+  { name, peer, action, attributes, expect }: TestDocument,
   path: DocumentPath,
   check: Check,
 ): CheckedTest {
@@ -243,6 +277,7 @@ function testOf(
       ...(gids && { groups: gids }),
     },
     action,
+    attributes,
     grants: allow === undefined || allow === true ? allow : listOf(allow),
     rule,
     path,

@@ -11,12 +11,11 @@ import {
   either,
   type Field,
   isObject,
+  type JsonSchema,
   list,
   nested,
   object,
-  PLAIN_PATTERN,
   type Report,
-  SEEN_PATTERN,
   type Shape,
   show,
   subjectOf,
@@ -27,7 +26,11 @@ import type { NamedKind } from "./types.ts";
 
 const isText = (value: unknown): value is string => typeof value === "string" && value !== "";
 
-const TEXT = { type: "string", minLength: 1, pattern: PLAIN_PATTERN };
+/** The names stand for regular expressions in json_schema.ts: only a JSON Schema needs their text. */
+type PatternName = "plain" | "seen";
+const pattern = (name: PatternName) => name;
+
+const TEXT = { type: "string", minLength: 1, pattern: pattern("plain") };
 
 /** A text that is not empty and has no invisible characters: see {@link unseenIn}. */
 const textAs = (
@@ -39,7 +42,7 @@ const textAs = (
 ): Shape => ({
   schema: {
     ...TEXT,
-    ...(isProse && { pattern: SEEN_PATTERN }),
+    ...(isProse && { pattern: pattern("seen") }),
     ...(longest < Infinity && { maxLength: longest }),
   },
   check: (value, path, report) => {
@@ -71,15 +74,17 @@ const textAs = (
   },
 });
 
-const text = textAs("a text");
+export const text: Shape = textAs("a text");
 const prose = (expected: string) => textAs(expected, Infinity, undefined, true);
 
 /** PATH_MAX of Linux. Matching takes at most one step per star and character of the text. */
 const MAX_GLOB_CHARACTERS = 4096;
-const globs = anyOf(textAs("a text or a list of them", MAX_GLOB_CHARACTERS));
-const flag = value("true or false", (value) => typeof value === "boolean", { type: "boolean" });
+export const globs: Shape = anyOf(textAs("a text or a list of them", MAX_GLOB_CHARACTERS));
+export const flag: Shape = value("true or false", (value) => typeof value === "boolean", {
+  type: "boolean",
+});
 
-const ID = { type: "integer", minimum: 0, maximum: NO_ID - 1 };
+export const ID: JsonSchema = { type: "integer", minimum: 0, maximum: NO_ID - 1 };
 const id = value(`an id from 0 to ${NO_ID - 1}`, isId, ID);
 
 const ids = anyOf(
@@ -106,7 +111,7 @@ const sha256 = value(
 );
 
 /** One of `words`. */
-const oneOf = (what: string, words: readonly string[]): Shape => ({
+export const oneOf = (what: string, words: readonly string[]): Shape => ({
   schema: { enum: words },
   check: (value, path, report) => {
     if ((words as readonly unknown[]).includes(value)) return;
@@ -122,8 +127,8 @@ const AMBIGUOUS = ["uid", "gid", "groups"] as const satisfies readonly Ambiguous
 
 const condition = nested("condition", () => CONDITION);
 const conditions = list(condition, "conditions", 1);
-const field = (shape: Shape): Field => ({ shape });
-const required = (shape: Shape): Field => ({ shape, isRequired: true });
+export const field = (shape: Shape): Field => ({ shape });
+export const required = (shape: Shape): Field => ({ shape, isRequired: true });
 
 const NO_PID = { pid: "rules cannot test a pid: the kernel reuses it" };
 
@@ -181,14 +186,6 @@ const grants: Shape = {
   },
 };
 
-const RULE = object("a rule", {
-  name: required(text),
-  when: field(condition),
-  actions: field(globs),
-  allow: field(grants),
-  deny: field(either(true, prose("true or a reason"))),
-}, allowOrDeny("a rule"));
-
 const textOrNone = (shape: Shape): Shape => either(null, shape);
 const PROCESS = object("a process", {
   exe: field(textOrNone(text)),
@@ -242,16 +239,43 @@ const EXPECTATION = object("an expectation", {
   rule: field(textOrNone(text)),
 }, allowOrDeny("an expectation"));
 
-const TEST = object("a test", {
-  name: field(prose("a text")),
-  peer: required(PEER),
-  action: field(text),
-  expect: required(EXPECTATION),
-});
+const WITH_ABOUT = "name a vocabulary in about";
+const NO_ABOUT = { where: WITH_ABOUT, attributes: WITH_ABOUT };
+
+/** Further fields of policies about a vocabulary. */
+interface MoreFields {
+  readonly policy?: { readonly about: Field };
+  readonly rule?: { readonly where: Field; readonly actions: Field };
+  readonly test?: { readonly attributes: Field; readonly action: Field };
+}
 
 /** The shape of a policy document. */
-export const POLICY: Shape = object("a policy", {
-  version: required(value("1", (value) => value === 1, { const: 1 })),
-  rules: required(list(RULE, "rules")),
-  tests: field(list(TEST, "tests")),
-});
+export const policyWith = ({ policy, rule, test }: MoreFields): Shape =>
+  object("a policy", {
+    version: required(value("1", (value) => value === 1, { const: 1 })),
+    ...policy,
+    rules: required(list(
+      object("a rule", {
+        name: required(text),
+        when: field(condition),
+        actions: field(globs),
+        ...rule,
+        allow: field(grants),
+        deny: field(either(true, prose("true or a reason"))),
+      }, { ...allowOrDeny("a rule"), none: NO_ABOUT }),
+      "rules",
+    )),
+    tests: field(list(
+      object("a test", {
+        name: field(prose("a text")),
+        peer: required(PEER),
+        action: field(text),
+        ...test,
+        expect: required(EXPECTATION),
+      }, { none: NO_ABOUT }),
+      "tests",
+    )),
+  });
+
+/** The shape of a policy document without a vocabulary. */
+export const POLICY: Shape = policyWith({});

@@ -177,23 +177,6 @@ function showObject(value: object): string {
   return empty;
 }
 
-/**
- * The characters of {@link unseenIn} for JSON Schemas: as ranges, since some regular expression engines
- * have no Unicode properties. Characters above U+FFFF are literal, since engines escape them differently.
- */
-const UNSEEN_RANGES =
-  "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u0600-\\u0605\\u061c\\u06dd\\u070f" +
-  "\\u0890-\\u0891\\u08e2\\u115f-\\u1160\\u17b4-\\u17b5\\u180b-\\u180f\\u200b-\\u200f" +
-  "\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb" +
-  "\u{110bd}\u{110cd}\u{13430}-\u{1343f}\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}";
-const SPACE_LIKE_RANGES = "\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u2800\\u3000";
-
-/** Matches texts without the characters of {@link unseenIn}. */
-export const SEEN_PATTERN = `^[^${UNSEEN_RANGES}]*$`;
-
-/** Matches texts without the characters of {@link unseenIn} and {@link spaceLikeIn}. */
-export const PLAIN_PATTERN = `^[^${UNSEEN_RANGES}${SPACE_LIKE_RANGES}]*$`;
-
 /** Returns "; did you mean …?" if a similar word exists. */
 export function suggest(wrong: string, right: Iterable<string>): string {
   let [best, least] = ["", Math.max(2, Math.floor(wrong.length / 3)) + 1];

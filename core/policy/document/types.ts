@@ -1,6 +1,7 @@
 /** Policy documents: policies as plain data, in code or in a file. */
 
 import type { NamespaceKind } from "../../process.ts";
+import type { Attributes } from "../decide/decision.ts";
 import type { PlainPeer } from "../decide/subject.ts";
 import type { DocumentPath } from "./problems.ts";
 
@@ -48,6 +49,51 @@ export interface Condition {
   readonly not?: Condition;
 }
 
+/**
+ * A condition on attributes of the request, for a policy with `about`. All of its fields must hold; a list
+ * holds if any of its values does. A condition on an unknown attribute is unknown, and so is its `not`.
+ */
+export interface AttributeCondition {
+  /** At least one of these holds. */
+  readonly any?: readonly AttributeCondition[];
+  /** All of these hold. */
+  readonly all?: readonly AttributeCondition[];
+  /** This does not hold. */
+  readonly not?: AttributeCondition;
+  /**
+   * The condition on an attribute, by its type.
+   *
+   * - boolean: `true` or `false`.
+   * - number: a number, or a range, "0-1023".
+   * - text: a glob. `null`, a text that is known to be absent, matches no glob.
+   * - id: an id, a range, or "self", the uid of the peer.
+   * - texts: a {@link TextsCondition}.
+   * - parameters: a {@link TextsCondition} for each name. A name without values has an empty list.
+   */
+  readonly [attribute: string]:
+    | boolean
+    | number
+    | string
+    | readonly (number | string)[]
+    | TextsCondition
+    | { readonly [name: string]: TextsCondition }
+    | AttributeCondition
+    | readonly AttributeCondition[]
+    | undefined;
+}
+
+/** A condition on a list of texts. All of its fields must hold. */
+export interface TextsCondition {
+  /** Each text of the list matches one of these globs. Holds for an empty list. */
+  readonly every?: string | readonly string[];
+  /** At least one text of the list matches one of these globs. */
+  readonly some?: string | readonly string[];
+  /** No text of the list matches any of these globs. */
+  readonly none?: string | readonly string[];
+  /** Whether the list is empty. */
+  readonly empty?: boolean;
+}
+
 /** A rule. It has either `allow` or `deny`. */
 export interface RuleDocument {
   /** Name of the rule, for decisions and logs; unique in the policy. */
@@ -56,6 +102,8 @@ export interface RuleDocument {
   readonly when?: Condition;
   /** Globs for the action: "GET /metrics". Default: every action, and decisions without an action. */
   readonly actions?: string | readonly string[];
+  /** The attributes of the request that the rule applies to. Default: any. Needs `about`. */
+  readonly where?: AttributeCondition;
   /** `true`, or the grants that the rule gives: names of your choice. */
   readonly allow?: true | string | readonly string[];
   /** `true`, or the reason, meant for the peer. */
@@ -80,6 +128,8 @@ export interface TestDocument {
   readonly peer: TestPeer;
   /** The action. Default: a decision without an action. */
   readonly action?: string;
+  /** The attributes of the request. A missing attribute is unknown. Needs `about`. */
+  readonly attributes?: Attributes;
   /** The expected decision: either `allow` or `deny`. */
   readonly expect: {
     /** `true`, or exactly these grants. */
@@ -95,6 +145,8 @@ export interface TestDocument {
 export interface PolicyDocument {
   /** Version of this language. */
   readonly version: 1;
+  /** Name of the vocabulary of actions and attributes. Default: any action, and no attributes. */
+  readonly about?: string;
   /** The rules, in order. */
   readonly rules: readonly RuleDocument[];
   /** Expected decisions, which `runTests()` checks. */

@@ -317,8 +317,8 @@ test("lint() reports names that share an id", () => {
     ["same-id", "rules.0.when.user.0"],
     ["same-id", "rules.0.when.user.1"],
   ]);
-  const namesakes = ({ name }: { name: string }) => name === "root" ? ["root", "admin"] : [];
-  const [first] = lint(compilePolicy(result.checked, { namesakes }));
+  const accounts = { ...twins, uid: () => 0, names: () => ["root", "admin", "root"] };
+  const [first] = lint(compilePolicy(result.checked, { resolve: accounts }));
   assert.match(
     first!.message,
     /The user "root" has the same uid as "toor", "admin", 0: the kernel/,
@@ -334,11 +334,11 @@ test("lint() reports a failed lookup of names once for each kind, and continues"
   }, resolve);
   assert.ok("checked" in result);
   let asked = 0;
-  const namesakes = () => {
+  const names = () => {
     asked++;
     throw new Error("no directory");
   };
-  const findings = lint(compilePolicy(result.checked, { namesakes }));
+  const findings = lint(compilePolicy(result.checked, { resolve: { ...resolve, names } }));
   assert.deepEqual(findings.map(({ kind, level, message }) => [kind, level, message]), [
     ["same-id", "note", `Cannot check whether other users ${CANNOT}`],
     ["same-id", "note", `Cannot check whether other groups ${CANNOT}`],
@@ -703,8 +703,9 @@ test("lint() lists a few of many names, and cuts off long texts", () => {
   const result = checkPolicy({ version: 1, rules }, named);
   assert.ok("checked" in result);
   let asked = 0;
-  const namesakes = () => (asked++, ["user0", "other"]);
-  const findings = lint(compilePolicy(result.checked, { namesakes }));
+  const names = () => (asked++, ["user0", "other"]);
+  const accounts = { ...named, uid: () => 7, names };
+  const findings = lint(compilePolicy(result.checked, { resolve: accounts }));
   const same = findings.filter(({ kind }) => kind === "same-id");
   assert.deepEqual([same.length, asked], [2000, 1]);
   assert.match(same[0]!.message, /has the same uid as ("user\d", ){4}"user5", 7:/);

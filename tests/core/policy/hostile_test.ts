@@ -9,7 +9,7 @@ import { who } from "../../../core/policy/analyze/who.ts";
 import type { PlainPeer } from "../../../core/policy/decide/subject.ts";
 import { checkPolicy } from "../../../core/policy/document/check.ts";
 import { MAX_VALUES } from "../../../core/policy/document/plain_copy.ts";
-import { PLAIN_PATTERN, SEEN_PATTERN } from "../../../core/policy/document/shape.ts";
+import { PLAIN_PATTERN, SEEN_PATTERN } from "../../../core/policy/document/json_schema.ts";
 import type { Condition, RuleDocument } from "../../../core/policy/document/types.ts";
 import { compilePolicy, type RulePolicy } from "../../../core/policy/policy.ts";
 import { spaceLikeIn, unseenIn } from "../../../core/text.ts";

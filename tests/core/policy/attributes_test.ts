@@ -1,0 +1,490 @@
+/** Tests of policies about a vocabulary: conditions on attributes, beside a naive evaluator. */
+
+import { Ajv2020 } from "ajv/dist/2020.js";
+import fc from "fast-check";
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { runTests } from "../../../core/policy/analyze/run_tests.ts";
+import { MAX_LIST_TEXTS } from "../../../core/policy/decide/attributes.ts";
+import type { Attributes } from "../../../core/policy/decide/decision.ts";
+import { checkPolicy, type PolicyVocabulary } from "../../../core/policy/document/check.ts";
+import { policySchema } from "../../../core/policy/document/json_schema.ts";
+import type {
+  AttributeCondition,
+  RuleDocument,
+  TestDocument,
+} from "../../../core/policy/document/types.ts";
+import {
+  defineVocabulary,
+  type VocabularyDocument,
+} from "../../../core/policy/document/vocabulary.ts";
+import { compilePolicy } from "../../../core/policy/policy.ts";
+import { type ShadowCase, shadowPolicy } from "../../../core/policy/shadow.ts";
+import { cases } from "../../support/suite.ts";
+import { resolve } from "./policies.ts";
+import {
+  ACTIONS,
+  anyAttributes,
+  attributePolicy,
+  attributeRules,
+  decideByAttributes,
+  peerOfRequest,
+  STORE,
+} from "./attribute_policies.ts";
+
+const compile = (...rules: readonly RuleDocument[]) => attributePolicy(rules);
+
+/** Whether a single allowing rule allows; its unknown facts; whether a denying rule lets through. */
+function outcomeOf(where: AttributeCondition, attributes: unknown, uid = 1) {
+  const rest = { name: "rest", allow: true } as const;
+  const request = { action: "read", attributes: attributes as Attributes };
+  const { allowed, unknown } = compile({ name: "r", where, allow: true })
+    .decide({ uid }, request);
+  const { allowed: passes } = compile({ name: "r", where, deny: true }, rest)
+    .decide({ uid }, request);
+  return { allowed, passes, unknown: unknown.join() };
+}
+
+const MET = { allowed: true, passes: false, unknown: "" };
+const MISSED = { allowed: false, passes: true, unknown: "" };
+const UNKNOWN = (...facts: string[]) => ({
+  allowed: false,
+  passes: false,
+  unknown: facts.map((fact) => `attributes.${fact}`).join(),
+});
+
+test("decide() tests attributes of each type", () => {
+  const met: [AttributeCondition, Attributes][] = [
+    [{ secret: false }, { secret: false }],
+    [{ size: 5 }, { size: 5 }],
+    [{ size: [1, "4-6"] }, { size: 5.5 }],
+    [{ size: -0.5 }, { size: -0.5 }],
+    [{ name: "a*" }, { name: "abc" }],
+    [{ name: ["x", "**/c"] }, { name: "a/b/c" }],
+    [{ tags: { every: "a*" } }, { tags: [] }],
+    [{ tags: { every: ["a", "b"] } }, { tags: ["b", "a", "b"] }],
+    [{ tags: { some: "b" } }, { tags: ["a", "b"] }],
+    [{ tags: { none: "c*" } }, { tags: ["a", "b"] }],
+    [{ tags: { empty: true } }, { tags: [] }],
+    [{ tags: { empty: false, every: "a" } }, { tags: ["a"] }],
+    [{ owner: 7 }, { owner: 7 }],
+    [{ owner: ["5-9", "self"] }, { owner: 1 }],
+    [{ owner: "self" }, { owner: 1 }],
+    [{ labels: { env: { some: "test" } } }, { labels: { env: ["prod", "test"] } }],
+    [{ labels: { env: { empty: true } } }, { labels: {} }],
+    [{ not: { secret: true } }, { secret: false }],
+    [{ any: [{ secret: true }, { name: "a" }] }, { name: "a" }],
+    [{ all: [{ size: 1 }, { name: "a" }] }, { name: "a", size: 1 }],
+    [{ not: { name: "**" } }, { name: null }],
+  ];
+  for (const [where, attributes] of met) {
+    assert.deepEqual(outcomeOf(where, attributes), MET, JSON.stringify(where));
+    assert.deepEqual(outcomeOf({ not: where }, attributes), MISSED, JSON.stringify(where));
+  }
+});
+
+test("decide() treats a missing attribute, or one of another type, as unknown", () => {
+  const wrong: [string, AttributeCondition, unknown[]][] = [
+    ["secret", { secret: false }, ["false", 0, null, [], undefined, {}]],
+    ["size", { size: "0-9" }, ["5", NaN, Infinity, -Infinity, null, [5], 5n]],
+    ["name", { name: "**" }, [5, true, ["a"], {}, undefined, Symbol("a"), () => "a"]],
+    ["tags", { tags: { every: "**" } }, ["a", null, {}, [1], ["a", null], Array(2), { length: 0 }]],
+    ["owner", { owner: "0-4294967294" }, [-1, 2 ** 32 - 1, 1.5, "1", null, NaN]],
+    ["owner", { owner: "self" }, [-1, 2 ** 32 - 1, "1", null, undefined]],
+    ["labels.env", { labels: { env: { none: "x" } } }, [
+      ...[null, [], "x", 5, { env: "x" }, { env: [1] }, { env: null }],
+    ]],
+  ];
+  for (const [fact, where, values] of wrong) {
+    const [name] = fact.split(".") as [string];
+    for (const value of values) {
+      assert.deepEqual(outcomeOf(where, { [name]: value }), UNKNOWN(fact), String(fact));
+      assert.deepEqual(outcomeOf({ not: where }, { [name]: value }), UNKNOWN(fact), String(fact));
+    }
+    for (const none of [{}, undefined, null, [], "x", 5, () => {}]) {
+      assert.deepEqual(outcomeOf(where, none), UNKNOWN(fact), String(none));
+      assert.deepEqual(outcomeOf({ not: where }, none), UNKNOWN(fact), String(none));
+    }
+  }
+});
+
+test("decide() treats self as unknown when the uid is", () => {
+  const policy = compile({ name: "own", where: { owner: "self" }, allow: true });
+  const request = { action: "read", attributes: { owner: 1 } };
+  const ambiguous = policy.decide({ uid: 1, ambiguous: ["uid"] }, request);
+  assert.deepEqual([ambiguous.allowed, ambiguous.unknown], [false, ["uid"]]);
+  assert.equal(policy.decide({}, request).allowed, false);
+  assert.equal(policy.decide({ uid: 1 }, request).allowed, true);
+});
+
+test("decide() ignores inherited attributes", () => {
+  const where = { secret: false, labels: { env: { empty: true } } };
+  assert.deepEqual(
+    outcomeOf(where, Object.create({ secret: false, labels: {} })),
+    UNKNOWN("secret", "labels.env"),
+  );
+  const withClass = new class {
+    get secret() {
+      return false;
+    }
+  }();
+  assert.deepEqual(outcomeOf({ secret: false }, withClass), UNKNOWN("secret"));
+  const inherited = Object.prototype as { secret?: unknown; attributes?: unknown; env?: unknown };
+  try {
+    inherited.secret = false;
+    inherited.attributes = { secret: false };
+    inherited.env = ["x"];
+    assert.deepEqual(outcomeOf({ secret: false }, {}), UNKNOWN("secret"));
+    const policy = compile({ name: "r", where: { secret: false }, allow: true });
+    assert.equal(policy.decide({ uid: 1 }, { action: "read" }).allowed, false);
+    assert.deepEqual(outcomeOf({ labels: { env: { some: "x" } } }, { labels: {} }), MISSED);
+  } finally {
+    delete inherited.secret;
+    delete inherited.attributes;
+    delete inherited.env;
+  }
+  for (const name of ["__proto__", "constructor", "toString"]) {
+    const labels = JSON.parse(`{"labels": {"${name}": {"some": "**"}}}`);
+    assert.deepEqual(outcomeOf(labels, { labels: {} }), MISSED, name);
+    const given = JSON.parse(`{"labels": {"${name}": ["x"]}}`);
+    assert.deepEqual(outcomeOf(labels, given), MET, name);
+  }
+});
+
+test("decide() treats attributes that cannot be read as unknown, and reads each once", () => {
+  const boom = () => assert.fail("read");
+  const throwing = [
+    {
+      get secret() {
+        return boom();
+      },
+    },
+    new Proxy({}, { has: boom, get: boom, getOwnPropertyDescriptor: boom }),
+    new Proxy({ secret: false }, { get: boom }),
+  ];
+  for (const attributes of throwing) {
+    assert.deepEqual(outcomeOf({ secret: false }, attributes), UNKNOWN("secret"));
+  }
+  const list = Object.defineProperty(["a"], 0, { get: boom });
+  assert.deepEqual(outcomeOf({ tags: { every: "a" } }, { tags: list }), UNKNOWN("tags"));
+
+  let reads = 0;
+  const changing = {
+    get secret() {
+      return reads++ > 0;
+    },
+  };
+  const policy = compile(
+    { name: "no", where: { secret: true }, deny: true },
+    { name: "yes", where: { not: { secret: false } }, allow: true },
+    { name: "last", where: { secret: false }, allow: true },
+  );
+  const { rule } = policy.decide({ uid: 1 }, { action: "read", attributes: changing });
+  assert.deepEqual([rule, reads], ["last", 1]);
+
+  let elements = 0;
+  const tags = Object.defineProperty(["a"], 0, { get: () => elements++ === 0 ? "evil" : "a" });
+  const lists = compile(
+    { name: "no", where: { tags: { some: "evil" } }, deny: true },
+    { name: "yes", where: { tags: { every: "a" } }, allow: true },
+  );
+  assert.equal(lists.decide({ uid: 1 }, { action: "read", attributes: { tags } }).rule, "no");
+  assert.equal(elements, 1);
+});
+
+test("decide() treats a list of too many texts as unknown", () => {
+  const where = { tags: { every: "a" } };
+  const most = Array(MAX_LIST_TEXTS).fill("a");
+  assert.deepEqual(outcomeOf(where, { tags: most }), MET);
+  assert.deepEqual(outcomeOf(where, { tags: [...most, "a"] }), UNKNOWN("tags"));
+  assert.deepEqual(outcomeOf(where, { tags: Array(2 ** 32 - 1) }), UNKNOWN("tags"));
+  const labels = { labels: { env: { none: "b" } } };
+  assert.deepEqual(outcomeOf(labels, { labels: { env: [...most, "a"] } }), UNKNOWN("labels.env"));
+});
+
+test("decide() denies an action that the vocabulary does not have", () => {
+  const policy = compile({ name: "all", allow: true });
+  for (const action of ["read", "copy", undefined]) {
+    assert.equal(policy.decide({ uid: 1 }, { action }).allowed, true, `${action}`);
+  }
+  for (const action of ["", "Read", "read ", "__proto__", "constructor", "x".repeat(1000)]) {
+    const { allowed, rule, reason } = policy.decide({ uid: 1 }, { action });
+    assert.deepEqual([allowed, rule], [false, undefined], action);
+    assert.match(reason, /^The vocabulary "store" has no action ".{0,70}"$/u);
+    const explanation = policy.explain({ uid: 1 }, { action });
+    assert.deepEqual(explanation.rules.map(({ outcome }) => outcome), ["other action"]);
+    assert.equal(explanation.decision.allowed, false);
+  }
+  assert.throws(() => policy.decide({}, { action: 5 as unknown as string }), TypeError);
+});
+
+test("a policy without about ignores attributes", () => {
+  const result = checkPolicy({ version: 1, rules: [{ name: "all", allow: true }] }, resolve);
+  assert.ok("checked" in result);
+  const policy = compilePolicy(result.checked);
+  const attributes = new Proxy({}, { get: () => assert.fail("read") });
+  assert.equal(policy.decide({}, { action: "anything", attributes }).rule, "all");
+});
+
+test("admits() is true when some action with some attributes could be allowed", () => {
+  const policy = compile(
+    { name: "secret", where: { secret: true }, deny: true },
+    { name: "banned", when: { uid: 7 }, deny: true },
+    { name: "own", when: { uid: "5-9" }, where: { owner: "self" }, allow: true },
+  );
+  assert.deepEqual([5, 7, 10].map((uid) => policy.admits({ uid })), [true, false, false]);
+  assert.equal(policy.admits({}), false);
+  assert.equal(compile({ name: "r", where: { secret: true }, allow: true }).admits({}), true);
+});
+
+test("explain() reports conditions on attributes, near misses and unknown attributes", () => {
+  const policy = compile(
+    { name: "open", when: { uid: 1 }, where: { secret: false, tags: { none: "x" } }, allow: true },
+    { name: "own", where: { owner: "self" }, allow: true },
+  );
+  const request = { action: "read", attributes: { secret: true, tags: [] } };
+  assert.equal(
+    String(policy.explain({ uid: 1 }, request)),
+    [
+      "open  allow  no match",
+      "        uid 1: yes",
+      "        secret false: no",
+      "        not (tags some x): yes",
+      "        would match if the request's secret were false",
+      "own   allow  unknown",
+      "        owner self: unknown (attributes.owner is not known)",
+      "        would match if it were known that the request's owner is self",
+      "Denied: No rule matches; unknown: attributes.owner",
+    ].join("\n"),
+  );
+  const other = policy.explain({ uid: 1 }, {
+    ...request,
+    attributes: { secret: false, tags: ["x"] },
+  });
+  assert.match(String(other), /would match if the request's tags were not some x/);
+  const both = compile({ name: "r", when: { uid: 2 }, where: { owner: "self" }, allow: true });
+  const { rules: [rule] } = both.explain({ uid: 1 }, { action: "read", attributes: { owner: 1 } });
+  assert.equal(rule!.nearMiss, undefined, "another uid would no longer be the owner's");
+});
+
+test("runTests() decides tests with their attributes", () => {
+  const tests: readonly TestDocument[] = [
+    {
+      peer: { uid: 1 },
+      action: "read",
+      attributes: { secret: false },
+      expect: { allow: true, rule: "open" },
+    },
+    { peer: { uid: 1 }, action: "read", expect: { deny: true, rule: null } },
+    { peer: { uid: 1 }, action: "read", attributes: { secret: true }, expect: { allow: true } },
+  ];
+  const rules = [{ name: "open", where: { secret: false }, allow: true }] as const;
+  const { results } = runTests(attributePolicy(rules, tests));
+  assert.deepEqual(results.map(({ passed }) => passed), [true, true, false]);
+});
+
+test("shadowPolicy() passes attributes to both policies, and reports them", () => {
+  const differences: ShadowCase[] = [];
+  const policy = shadowPolicy(
+    compile({ name: "all", allow: true }),
+    compile({ name: "open", where: { secret: false }, allow: true }),
+    { onDifference: (difference) => void differences.push(difference) },
+  );
+  policy.decide({ uid: 1 }, { action: "read", attributes: { secret: false } });
+  policy.decide({ uid: 1 }, { action: "read", attributes: { secret: true } });
+  assert.deepEqual(differences.map(({ attributes }) => attributes), [{ secret: true }]);
+});
+
+const problemsOf = (document: object, vocabularies: readonly unknown[] = [STORE]) => {
+  const options = { ...resolve, vocabularies: vocabularies as readonly PolicyVocabulary[] };
+  const result = checkPolicy({ version: 1, ...document }, options);
+  return "problems" in result
+    ? result.problems.first.map(({ path, message }) => `${path.join(".")}: ${message}`)
+    : [];
+};
+
+test("checkPolicy() reports each mistake about a vocabulary, with its path and a suggestion", () => {
+  const rule = (rest: object) => ({ about: "store", rules: [{ name: "r", allow: true, ...rest }] });
+  const cases: [object, ...string[]][] = [
+    [{ about: "stroe", rules: [] }, 'about: no vocabulary "stroe"; did you mean "store"?'],
+    [{ about: {}, rules: [] }, "about: no vocabulary {}"],
+    [{ about: null, rules: [] }, "about: no vocabulary null"],
+    [
+      { rules: rule({ where: { secret: true } }).rules },
+      'rules.0.where: no field "where" here: name a vocabulary in about',
+    ],
+    [rule({ where: {} }), "rules.0.where: a condition on attributes has at least one field"],
+    [
+      rule({ where: undefined }),
+      "rules.0.where: a condition on attributes is an object, not nothing",
+    ],
+    [
+      rule({ where: { secert: true } }),
+      'rules.0.where.secert: no field "secert" here; did you mean "secret"?',
+    ],
+    [
+      rule({ where: { secret: "yes" } }),
+      'rules.0.where.secret: secret is true or false, not "yes"',
+    ],
+    [
+      rule({ where: { size: "9-1" } }),
+      'rules.0.where.size: size is a number, or a range like "0-1023", not "9-1"',
+    ],
+    [rule({ where: { name: [] } }), "rules.0.where.name: name is at least one text, not []"],
+    [
+      rule({ where: { tags: ["a"] } }),
+      "rules.0.where.tags: a condition on a list is an object, not a list",
+    ],
+    [
+      rule({ where: { tags: {} } }),
+      "rules.0.where.tags: a condition on a list has at least one field",
+    ],
+    [
+      rule({ where: { tags: { evry: "a" } } }),
+      'rules.0.where.tags.evry: no field "evry" here; did you mean "every"?',
+    ],
+    [
+      rule({ where: { owner: "slef" } }),
+      'rules.0.where.owner: owner is an id from 0 to 4294967294, a range like "1000-1999", or self, not "slef"',
+    ],
+    [
+      rule({ where: { labels: {} } }),
+      "rules.0.where.labels: a condition on parameters has at least one field",
+    ],
+    [
+      rule({ where: { labels: { env: "x" } } }),
+      'rules.0.where.labels.env: a condition on a list is an object, not "x"',
+    ],
+    [
+      rule({ where: { any: [{ not: { nmae: "x" } }] } }),
+      'rules.0.where.any.0.not.nmae: no field "nmae" here; did you mean "name"?',
+    ],
+    [rule({ actions: "raed" }), 'rules.0.actions: no action "raed"; did you mean "read"?'],
+    [rule({ actions: ["read", "x*"] }), 'rules.0.actions.1: no action "x*"'],
+    [
+      rule({ actions: ["read", "wr*"], where: { all: [{ target: "x" }] } }),
+      'rules.0.where.all.0.target: "read" has no attribute "target": "copy" has it',
+    ],
+    [
+      { about: "store", rules: [], tests: [{ peer: {}, action: "raed", expect: { deny: true } }] },
+      'tests.0.action: no action "raed"; did you mean "read"?',
+    ],
+    [
+      {
+        about: "store",
+        rules: [],
+        tests: [{
+          peer: {},
+          action: "read",
+          attributes: { secret: "x", ownr: 1, target: "y" },
+          expect: { deny: true },
+        }],
+      },
+      'tests.0.attributes.ownr: no field "ownr" here; did you mean "owner"?',
+      'tests.0.attributes.secret: secret is true or false, not "x"',
+      'tests.0.attributes.target: "read" has no attribute "target": "copy" has it',
+    ],
+  ];
+  for (const [document, ...expected] of cases) {
+    assert.deepEqual(problemsOf(document), expected);
+  }
+  for (const name of ["__proto__", "constructor", "toString"]) {
+    const where = JSON.parse(`{"${name}": true}`);
+    assert.match(problemsOf(rule({ where })).join("\n"), /^rules\.0\.where\.[a-zA-Z_]+: no field/);
+    assert.match(problemsOf(rule({ actions: name })).join("\n"), /: no action "/);
+    assert.match(problemsOf({ about: name, rules: [] }).join("\n"), /^about: no vocabulary/);
+  }
+  assert.deepEqual(problemsOf(rule({ actions: ["*", "c*"], where: { target: "x" } })), []);
+  assert.deepEqual(problemsOf({ about: "store", rules: [] }, []), ['about: no vocabulary "store"']);
+});
+
+test("defineVocabulary() reports each mistake, and copies the document", () => {
+  const right = {
+    name: "x",
+    actions: { read: "Reads." },
+    attributes: { a: { type: "boolean", description: "A." } },
+  };
+  const wrong: [unknown, RegExp][] = [
+    [undefined, /a vocabulary is an object/],
+    [{ ...right, name: "X" }, /name: name is a word in lower case, not "X"/],
+    [{ ...right, actions: { read: 5 } }, /actions\.read: read is a text, not 5/],
+    [{ ...right, attributes: { any: right.attributes.a } }, /attributes\.any: not a name: "any"/],
+    [
+      { ...right, attributes: { constructor: right.attributes.a } },
+      /attributes\.constructor: not a name: "constructor"/,
+    ],
+    [{ ...right, attributes: { a: { type: "bool", description: "A." } } }, /type is boolean or/],
+    [
+      { ...right, attributes: { a: { ...right.attributes.a, actions: ["raed"] } } },
+      /attributes\.a\.actions\[0\]: no action "raed"; did you mean "read"\?/,
+    ],
+    [{ ...right, more: 1 }, /more: no field "more" here/],
+  ];
+  for (const [document, message] of wrong) {
+    assert.throws(() => defineVocabulary(document as VocabularyDocument), {
+      name: "TypeError",
+      message,
+    });
+  }
+  const document = structuredClone(right) as VocabularyDocument;
+  const vocabulary = defineVocabulary(document);
+  (document.actions as { [name: string]: string })["write"] = "Writes.";
+  assert.deepEqual(Object.keys(vocabulary.actions), ["read"]);
+  assert.ok(Object.isFrozen(vocabulary) && Object.isFrozen(vocabulary.actions));
+});
+
+test("decide() agrees with the naive evaluator about random attributes", () => {
+  let [allowed, unknown] = [0, 0];
+  fc.assert(
+    fc.property(
+      attributeRules,
+      fc.array(fc.tuple(peerOfRequest, fc.constantFrom(...ACTIONS), anyAttributes), {
+        minLength: 20,
+        maxLength: 20,
+      }),
+      (rules, requests) => {
+        const policy = compile(...rules);
+        for (const [peer, action, attributes] of requests) {
+          const decision = policy.decide(peer, { action, attributes });
+          const expected = decideByAttributes(rules, peer, action, attributes);
+          const { allowed: isAllowed, rule, grants } = decision;
+          assert.deepEqual({ allowed: isAllowed, rule, grants }, expected);
+          if (isAllowed) assert.ok(policy.admits(peer));
+          assert.deepEqual(policy.explain(peer, { action, attributes }).decision, decision);
+          if (isAllowed) allowed++;
+          if (decision.unknown.length > 0) unknown++;
+        }
+      },
+    ),
+    { numRuns: cases(1000) },
+  );
+  assert.ok(allowed > 100 && unknown > 100, `${allowed} allowed, ${unknown} unknown`);
+});
+
+test("policySchema() accepts every valid policy about a vocabulary, and no policy with a mistake", () => {
+  const isRight = new Ajv2020({ allErrors: false, strict: true, strictRequired: false })
+    .compile<object>(policySchema([STORE]));
+  fc.assert(
+    fc.property(attributeRules, (rules) => {
+      const document = JSON.parse(JSON.stringify({ version: 1, about: "store", rules }));
+      assert.ok(isRight(document), JSON.stringify(isRight.errors));
+      assert.deepEqual(problemsOf(document), []);
+    }),
+    { numRuns: cases(200) },
+  );
+  const rule = (where: object) => ({
+    version: 1,
+    about: "store",
+    rules: [{ name: "r", where, allow: true }],
+  });
+  const wrong = [
+    ...[{ secert: true }, { secret: 1 }, { size: "x" }, { tags: [] }, { tags: {} }, { owner: -1 }],
+    ...[{ labels: { a: "x" } }, {}, { any: [] }, { not: { nmae: "x" } }, { name: "" }],
+  ].map(rule);
+  const { about: _, ...without } = rule({ secret: true });
+  const unknown = { ...rule({ secret: true }), about: "x" };
+  for (const document of [...wrong, without, unknown] as readonly object[]) {
+    assert.ok(!isRight(document), JSON.stringify(document));
+    assert.notDeepEqual(problemsOf(document), []);
+  }
+});
