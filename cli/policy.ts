@@ -10,13 +10,15 @@ import { equivalent } from "../core/policy/analyze/difference.ts";
 import { lint as lintPolicy } from "../core/policy/analyze/lint.ts";
 import { runTests } from "../core/policy/analyze/run_tests.ts";
 import { who as listWho, writeWho } from "../core/policy/analyze/who.ts";
-import type { Decision } from "../core/policy/decide/decision.ts";
 import { type NameOfId, writeRanges } from "../core/policy/decide/id_ranges.ts";
+import type { Attributes, Decision } from "../core/policy/decide/decision.ts";
 import type { PlainPeer } from "../core/policy/decide/subject.ts";
+import type { PolicyVocabulary } from "../core/policy/document/check.ts";
 import { pathText } from "../core/policy/document/problems.ts";
 import { isObject } from "../core/policy/document/shape.ts";
 import type { Accounts, NamedKind } from "../core/policy/document/types.ts";
-import type { RulePolicy } from "../core/policy/policy.ts";
+import type { Vocabulary } from "../core/policy/document/vocabulary.ts";
+import { type RulePolicy, sourceOf } from "../core/policy/policy.ts";
 import { textOf } from "../core/text.ts";
 import { peerOfPid } from "../identity/peer_of_pid.ts";
 import { definePolicy } from "../policy/define.ts";
@@ -99,6 +101,7 @@ export function test(files: readonly string[], options: PolicyCommandOptions): E
 /** Options of `policy explain`, which describe the peer and its request. */
 export interface ExplainOptions extends PolicyCommandOptions {
   readonly action?: string;
+  readonly attributes?: string;
   readonly gid?: number;
   readonly user?: string;
   readonly group?: readonly string[];
@@ -110,10 +113,13 @@ export interface ExplainOptions extends PolicyCommandOptions {
 export function explain(file: string, options: ExplainOptions): ExitCode {
   const policy = load(file, options);
   const { action } = options;
+  const attributes = options.attributes === undefined
+    ? undefined
+    : attributesFrom(options.attributes, policy);
   const live = options.pid === undefined ? undefined : processOf(options.pid);
   try {
     const { peer, note } = live === undefined ? plainPeer(options) : { peer: live };
-    const explanation = policy.explain(peer, { action });
+    const explanation = policy.explain(peer, { action, attributes });
     if (options.json) printJson(note === undefined ? explanation : { peer, ...explanation });
     else {
       if (note !== undefined) printText(note);
@@ -403,6 +409,35 @@ function peerFrom(text: string): PlainPeer {
   }
   requirePeer(peer);
   return peer;
+}
+
+/** Reads attributes, and checks them as those of tests in policies. */
+function attributesFrom(text: string, policy: RulePolicy): Attributes {
+  const { vocabulary } = sourceOf(policy, "explain()").checked;
+  if (vocabulary === undefined) {
+    throw new UsageError("--attributes: the policy has no about, so its rules test no attributes");
+  }
+  const isInline = text.trimStart().startsWith("{");
+  const contents = readData(isInline ? text : readFileSync(text, "utf8"));
+  if ("problem" in contents) {
+    const { line, column, message } = contents.problem;
+    const place = isInline ? "" : `${text}:${line}:${column}: `;
+    throw new UsageError(`--attributes: ${place}${message}`);
+  }
+  const attributes = contents.data as Attributes;
+  const expect = { deny: true as const };
+  const document = {
+    ...{ version: 1 as const, about: vocabulary.name, rules: [] },
+    tests: [{ peer: {}, attributes, expect }],
+  };
+  try {
+    definePolicy(document, { vocabularies: [vocabulary as PolicyVocabulary & Vocabulary] });
+  } catch (error) {
+    if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
+    const { path, message } = error.problems![0]!;
+    throw new UsageError(`${pathText(["--attributes", ...path.slice(3)])}: ${message}`);
+  }
+  return attributes;
 }
 
 /** Checks a peer by the rules for peers in the tests of a policy. */

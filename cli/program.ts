@@ -287,6 +287,7 @@ function addPolicy(
   add("explain", "explain the decision about a peer; exit code 1: denied")
     .argument("<file>", file)
     .option("--action <text>", "decide about this action (default: the connection itself)")
+    .option("--attributes <json>", "use these attributes of the request: JSON, or a JSON file")
     .option("--user <user>", "decide about this user (name or uid) with its groups")
     .option("--gid <id>", "use this primary group (default: the user's)", id)
     .option(

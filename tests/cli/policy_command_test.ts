@@ -188,6 +188,37 @@ test("policy explain prints the decision about a peer, and exits with 1 if it is
   assert.deepEqual([code, decision.allowed, decision.rule, rules.length], [0, true, "root", 3]);
 });
 
+test("policy explain --attributes decides by attributes of the request, from JSON or a file", async () => {
+  const policyFile = file(
+    "about.yaml",
+    `version: 1
+about: http
+rules:
+  - { name: first page, where: { query: { page: { every: "1" } } }, allow: true }
+`,
+  );
+  const attributesFile = file("attributes.json", '{ "query": { "page": ["1"] } }');
+  const request = ["--user", "0", "--action", "GET /x", "--attributes"];
+  const cases: readonly (readonly [attributes: string, code: number, output: RegExp])[] = [
+    ['{"query":{"page":["1"]}}', 0, /^Allowed: Rule "first page" allows it$/m],
+    [attributesFile, 0, /^Allowed/m],
+    ['{"query":{"page":["1","2"]}}', 1, /query\.page every 1: no\n.*would match if/],
+    ["{}", 1, /^Denied: No rule matches; unknown: attributes\.query\.page$/m],
+    ['{"qeury":{}}', 2, /--attributes\.qeury: no field "qeury" here; did you mean "query"\?/],
+    ['{"query":[]}', 2, /--attributes\.query: parameters is an object, not \[\]/],
+    ['{"query"', 2, /--attributes: /],
+    ["/nonexistent/file", 2, /ENOENT/],
+  ];
+  await Promise.all(cases.map(async ([attributes, code, output]) => {
+    const ran = await policy("explain", policyFile, ...request, attributes);
+    assert.equal(ran.code, code, ran.err);
+    assert.match(ran.out + ran.err, output);
+  }));
+  const none = await policy("explain", GOOD, ...request, "{}");
+  assert.equal(none.code, 2);
+  assert.match(none.err, /the policy has no about/);
+});
+
 /** The user that runs the tests, and the ids and names of its groups. Empty without an account. */
 const me = outputOf("id", "-un");
 const groups = outputOf("id", "-G", "--", me).split(" ");
