@@ -48,6 +48,35 @@ test("parsePolicy() reads YAML, and JSON, alike", () => {
   }
 });
 
+test("parsePolicy() knows the vocabulary http, and reports mistakes about it with their position", () => {
+  const text = `version: 1
+about: http
+rules:
+  - { name: r, actions: GET /x, where: { host: "a.example" }, allow: true }
+`;
+  const request = { action: "GET /x", attributes: { host: "a.example" } };
+  assert.equal(parsePolicy(text).decide({}, request).allowed, true);
+  assert.equal(parsePolicy(text).decide({}, { ...request, action: "x" }).allowed, false);
+  const messageOf = (from: string, to: string): string => {
+    try {
+      parsePolicy(text.replace(from, to));
+    } catch (error) {
+      return (error as Error).message;
+    }
+    return assert.fail("accepted");
+  };
+  assert.match(messageOf("host:", "hots:"), /:4:42: no field "hots" here; did you mean "host"\?$/);
+  assert.match(messageOf("GET /x", "/x"), /:4:25: no action "\/x"$/);
+  assert.match(
+    messageOf("about: http", "about: htpp"),
+    /:2:8: no vocabulary "htpp"; did you mean "http"/,
+  );
+  assert.match(
+    messageOf("about: http\n", ""),
+    /:3:33: no field "where" here: name a vocabulary in/,
+  );
+});
+
 test("parsePolicy() expands aliases", () => {
   const policy = parse(
     "version: 1\nrules:\n  - { name: a, when: { uid: &ids [1, 2] }, allow: x }\n" +

@@ -27,47 +27,76 @@ export function factOf({ name, parameter }: AttributeName): AttributeFact {
   return `attributes.${parameter === undefined ? name : `${name}.${parameter}`}`;
 }
 
-/** Compiles a condition on an attribute. */
-export function compileAttribute(attribute: AttributeName, test: AttributeTest): Evaluate {
+/** Numbers the attributes of a vocabulary, so that a decision stores their values in a list. */
+export class AttributeNumbers {
+  readonly #numbers = new Map<AttributeFact, number>();
+
+  of(fact: AttributeFact): number {
+    const known = this.#numbers.get(fact);
+    if (known !== undefined) return known;
+    this.#numbers.set(fact, this.#numbers.size);
+    return this.#numbers.size - 1;
+  }
+}
+
+/** Marks an attribute that is missing, has another type, or cannot be read. */
+const UNKNOWN = Symbol("unknown");
+
+/** New lists have this many fields of their own, so that fields of `Array.prototype` do not appear in them. */
+const MIN_VALUES = 8;
+// deno-fmt-ignore
+const newValues = (): unknown[] =>
+  [undefined, undefined, undefined, undefined, undefined, undefined, undefined, undefined];
+
+/** Compiles a condition on an attribute. Each attribute is read once for a decision. */
+export function compileAttribute(
+  attribute: AttributeName,
+  test: AttributeTest,
+  numbers: AttributeNumbers,
+): Evaluate {
   const fact = factOf(attribute);
+  const number = numbers.of(fact);
+  const read = readerOf(attribute);
   const holds = compileTest(test);
   return (subject) => {
-    const value = subject.once(fact, () => readAttribute(subject.attributes, attribute));
-    return value === undefined ? missing(subject, fact) : holds(value, subject);
+    const values = subject.attributeValues ??= newValues();
+    let value = number < MIN_VALUES || Object.hasOwn(values, number) ? values[number] : undefined;
+    if (value === undefined) {
+      try {
+        value = read(subject.attributes);
+      } catch {
+        // A getter or a proxy threw.
+      }
+      values[number] = value ??= value === null ? null : UNKNOWN;
+    }
+    return value === UNKNOWN ? missing(subject, fact) : holds(value, subject);
   };
 }
 
 /**
- * Reads an attribute. Returns `undefined` if it is missing, has another type, or cannot be read. Lists are
- * copied, so that all rules test the same values.
+ * Returns a function that reads an attribute. It returns `undefined` if the attribute is missing or has
+ * another type, and throws if it cannot be read. Lists are copied, so that all rules test the same values.
  */
-export function readAttribute(
-  attributes: unknown,
-  { name, type, parameter }: AttributeName,
-): unknown {
-  try {
-    const value = ownField(attributes, name);
-    switch (type) {
-      case "boolean":
-        return typeof value === "boolean" ? value : undefined;
-      case "number":
-        return Number.isFinite(value) ? value : undefined;
-      case "text":
-        return typeof value === "string" || value === null ? value : undefined;
-      case "texts":
-        return readTexts(value);
-      case "id":
-        return isId(value) ? value : undefined;
-      case "parameters":
-        if (Array.isArray(value) || Object(value) !== value) return undefined;
-        return Object.hasOwn(value as object, parameter!)
-          ? readTexts(ownField(value, parameter!))
-          : [];
-    }
-  } catch {
-    return undefined; // a getter or a proxy threw
-  }
+function readerOf({ name, type, parameter }: AttributeName): (attributes: unknown) => unknown {
+  const read = VALUE_READERS[type];
+  if (parameter === undefined) return (attributes) => read(ownField(attributes, name));
+  return (attributes) => {
+    const parameters = ownField(attributes, name);
+    if (Array.isArray(parameters) || Object(parameters) !== parameters) return undefined;
+    return Object.hasOwn(parameters as object, parameter)
+      ? read(ownField(parameters, parameter))
+      : [];
+  };
 }
+
+const VALUE_READERS: { readonly [type in AttributeType]: (value: unknown) => unknown } = {
+  boolean: (value) => typeof value === "boolean" ? value : undefined,
+  number: (value) => Number.isFinite(value) ? value : undefined,
+  text: (value) => typeof value === "string" || value === null ? value : undefined,
+  texts: readTexts,
+  id: (value) => isId(value) ? value : undefined,
+  parameters: readTexts,
+};
 
 /** Returns an own field; `undefined` if there is none. */
 function ownField(of: unknown, name: string): unknown {
@@ -103,9 +132,11 @@ function compileTest(test: AttributeTest): (value: unknown, subject: Subject) =>
         subject.uid === undefined ? missing(subject, "uid") : value === subject.uid;
   }
   const globs = test.globs.map(compileGlob);
-  const matches = (text: string) => globs.some((glob) => glob(text));
+  const matches = globs.length === 1
+    ? globs[0]!
+    : (text: string) => globs.some((glob) => glob(text));
   if (test.type === "text") return (value) => value !== null && matches(value as string);
   return test.quantifier === "every"
-    ? (value) => (value as readonly string[]).every(matches)
-    : (value) => (value as readonly string[]).some(matches);
+    ? (value) => (value as readonly string[]).every((text) => matches(text))
+    : (value) => (value as readonly string[]).some((text) => matches(text));
 }

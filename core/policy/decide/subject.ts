@@ -98,6 +98,8 @@ export class Subject {
   missing: Set<FactName> | undefined;
   /** The attributes of the request, from the caller. */
   attributes: unknown;
+  /** The attributes that have been read. */
+  attributeValues: unknown[] | undefined;
 
   constructor(peer: Peer | PlainPeer) {
     this.#peer = isPrototypePolluted() && !isPeer(peer) ? withoutPollution(peer) : peer;
@@ -133,7 +135,7 @@ export class Subject {
 
   /** Any other fact; `null` if there is none, `undefined` if unknown. */
   get<N extends OtherFact>(name: N): SubjectFacts[N] | null | undefined {
-    return this.once(name, () => this.#read(name)) as SubjectFacts[N] | null | undefined;
+    return this.#once(name, () => this.#read(name)) as SubjectFacts[N] | null | undefined;
   }
 
   /** Returns why a fact is unknown, if the peer reports it. Call it after a condition has tested the fact. */
@@ -174,7 +176,7 @@ export class Subject {
         return typeof unchanged === "boolean" ? unchanged : undefined;
       }
     }
-    const process = this.once("process", () => peer.process);
+    const process = this.#once("process", () => peer.process);
     const value = isPeer(peer)
       ? valueOf((process as ProcessSnapshot).facts[name])
       : fieldOf((process ?? {}) as NonNullable<PlainPeer["process"]>, name);
@@ -193,8 +195,7 @@ export class Subject {
     return drift.length === 0;
   }
 
-  /** Reads a value once, and returns it again for later calls with the same name. */
-  once(name: OtherFact | AttributeFact | "process", read: () => unknown): unknown {
+  #once(name: OtherFact | "process", read: () => unknown): unknown {
     const known = this.#known ??= new Map();
     let value = known.get(name);
     if (value === undefined && !known.has(name)) known.set(name, value = read());

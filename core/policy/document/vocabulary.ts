@@ -2,7 +2,7 @@
 
 import { Budget, BudgetExceeded } from "../analyze/budget.ts";
 import { findText } from "../analyze/text_sets.ts";
-import { ATTRIBUTE_TYPES, type AttributeType } from "../decide/attributes.ts";
+import { ATTRIBUTE_TYPES, AttributeNumbers, type AttributeType } from "../decide/attributes.ts";
 import type { CheckedCondition } from "../decide/condition.ts";
 import { type Decision, DecisionRecord, NOTHING_UNKNOWN } from "../decide/decision.ts";
 import { compileGlob } from "../decide/glob.ts";
@@ -156,13 +156,18 @@ class CompiledVocabulary implements Vocabulary, PolicyVocabulary {
   readonly attributes: VocabularyDocument["attributes"];
   readonly policy: Shape;
   readonly schema: Vocabulary["schema"];
+  readonly #numbers = new AttributeNumbers();
+  /** The actions without stars. */
+  readonly #names: ReadonlySet<string>;
   readonly #globs: readonly ((action: string) => boolean)[];
 
   constructor({ name, actions, attributes }: VocabularyDocument) {
     this.name = name;
     this.actions = actions;
     this.attributes = attributes;
-    this.#globs = Object.keys(actions).filter((action) => action.includes("*")).map(compileGlob);
+    const isGlob = (action: string) => action.includes("*");
+    this.#names = new Set(Object.keys(actions).filter((action) => !isGlob(action)));
+    this.#globs = Object.keys(actions).filter(isGlob).map(compileGlob);
     const entries = Object.entries(attributes);
     const shapes = (of: { readonly [type in AttributeType]: Shape }) =>
       Object.fromEntries(entries.map(([name, { type }]) => [name, field(of[type])]));
@@ -206,7 +211,7 @@ class CompiledVocabulary implements Vocabulary, PolicyVocabulary {
         case "not":
           return { kind: name, of: this.conditionOf(value as AttributeCondition) };
       }
-      return attributeCondition(name, this.attributes[name]!.type, value);
+      return attributeCondition(name, this.attributes[name]!.type, value, this.#numbers);
     });
     return { kind: "all", of };
   }
@@ -219,8 +224,9 @@ class CompiledVocabulary implements Vocabulary, PolicyVocabulary {
   }
 
   #has(action: string): boolean {
-    return Object.hasOwn(this.actions, action) && !action.includes("*") ||
-      this.#globs.some((glob) => glob(action));
+    if (this.#names.has(action)) return true;
+    for (const glob of this.#globs) if (glob(action)) return true;
+    return false;
   }
 
   /** An action, or a glob that matches at least one action. */

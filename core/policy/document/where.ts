@@ -4,6 +4,7 @@ import { isId, NO_ID } from "../../credentials.ts";
 import type { AttributeTest, CheckedCondition } from "../decide/condition.ts";
 import {
   type AttributeName,
+  type AttributeNumbers,
   type AttributeType,
   compileAttribute,
   factOf,
@@ -110,13 +111,18 @@ function uniteNumbers(ranges: readonly IdRange[]): readonly IdRange[] {
   return united;
 }
 
+interface NumberedAttribute extends AttributeName {
+  readonly numbers: AttributeNumbers;
+}
+
 /** Converts a condition of the right shape on one attribute. */
 export function attributeCondition(
   name: string,
   type: AttributeType,
   value: unknown,
+  numbers: AttributeNumbers,
 ): CheckedCondition {
-  const attribute = { name, type };
+  const attribute: NumberedAttribute = { name, type, numbers };
   switch (type) {
     case "boolean":
       return leaf(attribute, { type, value: value === true }, `${value}`);
@@ -144,7 +150,7 @@ export function attributeCondition(
   }
 }
 
-function textsCondition(attribute: AttributeName, condition: TextsCondition): CheckedCondition {
+function textsCondition(attribute: NumberedAttribute, condition: TextsCondition): CheckedCondition {
   const { every, some, none, empty } = condition;
   const quantified = (
     quantifier: "every" | "some",
@@ -164,12 +170,12 @@ function textsCondition(attribute: AttributeName, condition: TextsCondition): Ch
   return { kind: "all", of };
 }
 
-function leaf(attribute: AttributeName, test: AttributeTest, text: string): CheckedCondition {
+function leaf(attribute: NumberedAttribute, test: AttributeTest, text: string): CheckedCondition {
   const kind = factOf(attribute);
   return {
     kind,
     test,
-    evaluate: compileAttribute(attribute, test),
+    evaluate: compileAttribute(attribute, test, attribute.numbers),
     text: `${kind.slice("attributes.".length)} ${text}`,
   };
 }
