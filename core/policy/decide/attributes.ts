@@ -6,10 +6,8 @@ import { compileGlob } from "./glob.ts";
 import { hasId } from "./id_ranges.ts";
 import type { AttributeFact, Subject } from "./subject.ts";
 
-/** The types of attributes. */
-export const ATTRIBUTE_TYPES = ["boolean", "number", "text", "texts", "id", "parameters"] as const;
 /** The type of an attribute. */
-export type AttributeType = typeof ATTRIBUTE_TYPES[number];
+export type AttributeType = "boolean" | "number" | "text" | "texts" | "id" | "parameters";
 
 /** A longer list of texts is unknown, so that a request cannot make a decision slow. */
 export const MAX_LIST_TEXTS = 10_000;

@@ -32,6 +32,7 @@ export interface DecideOptions {
 
 /** Attributes of a request, by name. */
 export interface Attributes {
+  /** The value of an attribute. */
   readonly [name: string]: unknown;
 }
 

@@ -16,20 +16,12 @@ export function compileGlob(glob: string): (text: string) => boolean {
   for (let at = 0; at < between.length; at += 2) {
     parts.push({ text: between[at]!, isOne: between[at + 1] === "*" });
   }
-  const fits = (text: string) =>
-    text.length >= least && text.startsWith(beginning) && text.endsWith(end);
-  // The usual globs are matched without lists: with one star, and with "**" after the first star.
-  const [part, more] = parts;
-  if (more !== undefined || part?.isOne) {
-    return (text) =>
-      fits(text) && matches(first, parts, text.slice(beginning.length, text.length - end.length));
-  }
   return (text) => {
-    if (!fits(text)) return false;
+    if (text.length < least || !text.startsWith(beginning) || !text.endsWith(end)) return false;
     const last = text.length - end.length;
-    const at = part === undefined ? last : text.indexOf(part.text, beginning.length);
-    if (at < 0 || at + (part?.text.length ?? 0) > last) return false;
-    return !first || at <= segmentEnd(text, beginning.length);
+    return parts.length === 0 // the usual case, without lists
+      ? !first || segmentEnd(text, beginning.length) >= last
+      : matches(first, parts, text.slice(beginning.length, last));
   };
 }
 

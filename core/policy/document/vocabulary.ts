@@ -2,7 +2,7 @@
 
 import { Budget, BudgetExceeded } from "../analyze/budget.ts";
 import { findText } from "../analyze/text_sets.ts";
-import { ATTRIBUTE_TYPES, AttributeNumbers, type AttributeType } from "../decide/attributes.ts";
+import { AttributeNumbers, type AttributeType } from "../decide/attributes.ts";
 import type { CheckedCondition } from "../decide/condition.ts";
 import { type Decision, DecisionRecord, NOTHING_UNKNOWN } from "../decide/decision.ts";
 import { compileGlob } from "../decide/glob.ts";
@@ -96,8 +96,8 @@ const isAttributeName = (name: string) =>
 
 const ATTRIBUTE = object("an attribute", {
   type: required(value(
-    ATTRIBUTE_TYPES.join(" or "),
-    (value) => (ATTRIBUTE_TYPES as readonly unknown[]).includes(value),
+    Object.keys(VALUE_SHAPES).join(" or "),
+    (value) => typeof value === "string" && Object.hasOwn(VALUE_SHAPES, value),
     {},
   )),
   description: required(text),
