@@ -440,7 +440,7 @@ testGuard("guard listens at an abstract name, in front of another one", async ()
   const server = spawn("python3", [
     "-c",
     "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.bind('\\0'+sys.argv[1])\ns.listen()\nprint('up',flush=True)\n" +
-    "while True:\n c=s.accept()[0]\n c.sendall(b'welcome')\n c.close()",
+    "while True:\n c=s.accept()[0]\n c.sendall(b'welcome')\n c.shutdown(1)\n c.recv(1)\n c.close()",
     `${name.slice(1)}-up`,
   ]);
   try {
