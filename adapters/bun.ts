@@ -8,6 +8,10 @@ import { allocateDivided, type DividedMemory, type Libc, NO_ERRNO, noLibrary } f
 
 type BunSymbols = Parameters<typeof bun.dlopen>[1];
 
+// The signatures of the account lookups, by id and by name.
+const byId = { args: ["u32", "buffer", "buffer", "usize", "buffer"], returns: "i32" } as const;
+const byName = { args: ["buffer", "buffer", "buffer", "usize", "buffer"], returns: "i32" } as const;
+
 // The "buffer" type takes the address at the call. A pointer from ptr() becomes stale when the
 // array moves, and the call then reports old credentials (oven-sh/bun PR 32055).
 const symbols = {
@@ -16,13 +20,13 @@ const symbols = {
   // int getsockname(int fd, struct sockaddr *address, socklen_t *size);
   getsockname: { args: ["i32", "buffer", "buffer"], returns: "i32" },
   // int getpwuid_r(uid_t, struct passwd *, char *strings, size_t, struct passwd **result);
-  getpwuid_r: { args: ["u32", "buffer", "buffer", "usize", "buffer"], returns: "i32" },
+  getpwuid_r: byId,
   // int getgrgid_r(gid_t, struct group *, char *strings, size_t, struct group **result);
-  getgrgid_r: { args: ["u32", "buffer", "buffer", "usize", "buffer"], returns: "i32" },
+  getgrgid_r: byId,
   // int getpwnam_r(const char *, struct passwd *, char *strings, size_t, struct passwd **result);
-  getpwnam_r: { args: ["buffer", "buffer", "buffer", "usize", "buffer"], returns: "i32" },
+  getpwnam_r: byName,
   // int getgrnam_r(const char *, struct group *, char *strings, size_t, struct group **result);
-  getgrnam_r: { args: ["buffer", "buffer", "buffer", "usize", "buffer"], returns: "i32" },
+  getgrnam_r: byName,
   // uid_t geteuid(void);
   geteuid: { args: [], returns: "u32" },
   // int flock(int fd, int operation);

@@ -11,19 +11,26 @@ import {
   noLibrary,
 } from "./libc.ts";
 
+// The signatures of the account lookups, by id and by name.
+const byId = { parameters: ["u32", "buffer", "buffer", "usize", "buffer"], result: "i32" } as const;
+const byName = {
+  parameters: ["buffer", "buffer", "buffer", "usize", "buffer"],
+  result: "i32",
+} as const;
+
 const symbols = {
   // int getsockopt(int fd, int level, int name, void *value, socklen_t *size);
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   // int getsockname(int fd, struct sockaddr *address, socklen_t *size);
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   // int getpwuid_r(uid_t, struct passwd *, char *strings, size_t, struct passwd **result);
-  getpwuid_r: { parameters: ["u32", "buffer", "buffer", "usize", "buffer"], result: "i32" },
+  getpwuid_r: byId,
   // int getgrgid_r(gid_t, struct group *, char *strings, size_t, struct group **result);
-  getgrgid_r: { parameters: ["u32", "buffer", "buffer", "usize", "buffer"], result: "i32" },
+  getgrgid_r: byId,
   // int getpwnam_r(const char *, struct passwd *, char *strings, size_t, struct passwd **result);
-  getpwnam_r: { parameters: ["buffer", "buffer", "buffer", "usize", "buffer"], result: "i32" },
+  getpwnam_r: byName,
   // int getgrnam_r(const char *, struct group *, char *strings, size_t, struct group **result);
-  getgrnam_r: { parameters: ["buffer", "buffer", "buffer", "usize", "buffer"], result: "i32" },
+  getgrnam_r: byName,
   // uid_t geteuid(void);
   geteuid: { parameters: [], result: "u32" },
   // int flock(int fd, int operation);

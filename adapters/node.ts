@@ -10,6 +10,13 @@ import { allocate, type Libc, type Memory, NO_ERRNO, noLibrary } from "./libc.ts
 
 type NodeSymbols = NonNullable<Parameters<typeof node.dlopen>[1]>;
 
+// The signatures of the account lookups, by id and by name.
+const byId = { arguments: ["u32", "pointer", "pointer", "u64", "pointer"], return: "i32" } as const;
+const byName = {
+  arguments: ["pointer", "pointer", "pointer", "u64", "pointer"],
+  return: "i32",
+} as const;
+
 const symbols = {
   // int getsockopt(int fd, int level, int name, void *value, socklen_t *size);
   // Declared as "pointer" and called with bigint, which is Node's fast path: i32 and buffer take 3 × as
@@ -18,13 +25,13 @@ const symbols = {
   // int getsockname(int fd, struct sockaddr *address, socklen_t *size);
   getsockname: { arguments: ["i32", "pointer", "pointer"], return: "i32" },
   // int getpwuid_r(uid_t, struct passwd *, char *strings, size_t, struct passwd **result);
-  getpwuid_r: { arguments: ["u32", "pointer", "pointer", "u64", "pointer"], return: "i32" },
+  getpwuid_r: byId,
   // int getgrgid_r(gid_t, struct group *, char *strings, size_t, struct group **result);
-  getgrgid_r: { arguments: ["u32", "pointer", "pointer", "u64", "pointer"], return: "i32" },
+  getgrgid_r: byId,
   // int getpwnam_r(const char *, struct passwd *, char *strings, size_t, struct passwd **result);
-  getpwnam_r: { arguments: ["pointer", "pointer", "pointer", "u64", "pointer"], return: "i32" },
+  getpwnam_r: byName,
   // int getgrnam_r(const char *, struct group *, char *strings, size_t, struct group **result);
-  getgrnam_r: { arguments: ["pointer", "pointer", "pointer", "u64", "pointer"], return: "i32" },
+  getgrnam_r: byName,
   // uid_t geteuid(void);
   geteuid: { arguments: [], return: "u32" },
   // int flock(int fd, int operation);

@@ -132,7 +132,8 @@ export interface PeerJSON {
 
 /**
  * The process at the other end of a connection. All facts from the kernel were read when the peer was
- * identified. Account names are looked up on first use, and cached.
+ * identified, with one exception: a server's unpinned peer reads `groups` and `label` on first use, and they
+ * are unknown if the connection is closed by then. Account names are looked up on first use. All are cached.
  *
  * A property that is `undefined` may mean "none" or "unknown"; {@link Peer.facts} distinguishes the two.
  */

@@ -10,7 +10,7 @@ import { AUDIT_TOKEN, decodeTokenPid, decodeXucred, XUCRED, type Xucred } from "
 import { decodeUcred, UCRED } from "../ffi/linux.ts";
 import { isListening, isUnixSocket } from "../system/socket_option.ts";
 import { syscallError, unexpectedAnswer, UNIX_HINT } from "../system/syscall_error.ts";
-import { fdOf, type UnixSocket } from "./fd.ts";
+import { fdOf, isAccepted, type UnixSocket } from "./fd.ts";
 
 /**
  * Reads who connected to a Unix socket, as the kernel recorded it.
@@ -44,12 +44,16 @@ import { fdOf, type UnixSocket } from "./fd.ts";
  * ```
  */
 export function peerCredentials(socket: UnixSocket): Credentials {
-  return readCredentials(openedSystem(), fdOf(socket));
+  return readCredentials(openedSystem(), fdOf(socket), isAccepted(socket));
 }
 
-/** Implements {@link peerCredentials} for a descriptor, on a given system. */
-export function readCredentials(system: System, fd: number): Credentials {
-  if (system.abi.os === "linux") return readUcred(system, system.abi, fd);
+/**
+ * Implements {@link peerCredentials} for a descriptor, on a given system.
+ *
+ * @param isConnection Whether the descriptor certainly is a connection of AF_UNIX, and no listener.
+ */
+export function readCredentials(system: System, fd: number, isConnection = false): Credentials {
+  if (system.abi.os === "linux") return readUcred(system, system.abi, fd, isConnection);
   const { credentials } = readXucred(system, system.abi, fd);
   if (system.abi.os === "freebsd") return credentials;
   return Object.freeze({ ...credentials, pid: readTokenPid(system, system.abi, fd, credentials) });
@@ -57,7 +61,12 @@ export function readCredentials(system: System, fd: number): Credentials {
 
 const what = (fd: number): string => `read peer credentials of fd ${fd}`;
 
-function readUcred(system: System, { options }: LinuxAbi, fd: number): Credentials {
+function readUcred(
+  system: System,
+  { options }: LinuxAbi,
+  fd: number,
+  isConnection: boolean,
+): Credentials {
   const { libc, value: { words }, size, remembered: { verified } } = system;
   // The kernel reports success for a short answer and leaves the rest of the memory unchanged: that
   // rest must not be 0, which is root.
@@ -70,15 +79,16 @@ function readUcred(system: System, { options }: LinuxAbi, fd: number): Credentia
   // A listener answers, too (with the credentials of the process that called listen(2)), and so
   // does a socket of another family (Bluetooth answers with our own). Distinguishing them costs
   // another call, so it is done once for each descriptor and peer: after the number was reused, the
-  // peer differs. Our own pid is never cached, since those two kinds of socket report it.
+  // peer differs. Our own pid always needs the call, since those two kinds of socket report it.
   const before = verified[fd];
   if (before?.pid === words[0] && before.uid === words[1] && before.gid === words[2]) return before;
   const found = decodeUcred(words);
-  if (found === undefined || !hasPeerName(system, fd)) {
+  const isOther = found?.pid !== undefined && found.pid !== system.pid;
+  if (found === undefined || !(isConnection && isOther || hasPeerName(system, fd))) {
     requireConnection(system, fd);
     throw noPeer(fd, "it is not connected");
   }
-  verified[fd] = found.pid === undefined || found.pid === system.pid ? undefined : found;
+  verified[fd] = isOther ? found : undefined;
   return found;
 }
 

@@ -48,7 +48,9 @@ export type UnixSocket =
 /** Every field that is read from an argument. */
 interface Fields {
   readonly fd?: unknown;
-  readonly _handle?: { readonly fd?: unknown } | null;
+  readonly _handle?: { readonly fd?: unknown; readonly listener?: BunListenerFields } | null;
+  readonly _server?: { readonly _pipeName?: unknown } | null;
+  readonly listener?: BunListenerFields;
   readonly socket?: unknown;
   readonly destroyed?: unknown;
   readonly connecting?: unknown;
@@ -62,6 +64,10 @@ interface Fields {
   readonly accept?: unknown;
   readonly listening?: unknown;
   readonly constructor?: { readonly name?: unknown };
+}
+
+interface BunListenerFields {
+  readonly unix?: unknown;
 }
 
 /**
@@ -89,6 +95,18 @@ export function fdOf(socket: UnixSocket): number {
   return fdOfFound(socket) ?? hidden(fields);
 }
 
+/**
+ * Reports whether the descriptor of a socket certainly is a connection of AF_UNIX: a runtime's listener at a
+ * path or abstract name has accepted it, or it was found and verified. A listener on an inherited descriptor
+ * does not count, since Bun takes those of every family.
+ */
+export function isAccepted(socket: UnixSocket): boolean {
+  const connection = carrierOf(socket);
+  const { _handle, _server, listener } = connection;
+  const name = _server?._pipeName ?? (_handle?.listener ?? listener)?.unix;
+  return typeof name === "string" || foundSocketOf(connection) !== undefined;
+}
+
 /** Returns the object that emits "close" for a socket or request; `undefined` if there is none. */
 export function connectionOf(socket: UnixSocket): Closable | undefined {
   const connection = carrierOf(socket);
@@ -102,6 +120,20 @@ export function connectionOf(socket: UnixSocket): Closable | undefined {
 /** The result of {@link connectionOf}. */
 export interface Closable {
   once(event: "close", run: () => void): unknown;
+}
+
+/**
+ * Returns the object that owns the descriptor of a connection: the runtime's handle, the `Bun.Socket`, or
+ * the socket that was found. A closed connection has none, or one whose descriptor is −1. `undefined` for
+ * descriptor numbers and other objects, which do not show when the descriptor is closed.
+ */
+export function handleOf(socket: UnixSocket): object | undefined {
+  const connection = carrierOf(socket);
+  const { _handle, fd, terminate } = connection;
+  if (typeof _handle?.fd === "number") return _handle;
+  const found = foundSocketOf(connection);
+  if (found !== undefined) return found;
+  return typeof fd === "number" && typeof terminate === "function" ? connection : undefined;
 }
 
 /** Closes a socket at once by its runtime's own method; a descriptor number stays open. */

@@ -3,14 +3,16 @@
 import { openedSystem, type System } from "../adapters/select.ts";
 import type { Credentials } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
+import { type Fact, unknown } from "../core/facts.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import { readCredentials } from "./credentials.ts";
 import { afterwards } from "./process/exit_signal.ts";
-import { type Closable, connectionOf, fdOf, type UnixSocket } from "./fd.ts";
+import { stolen } from "../system/owned_descriptor.ts";
+import { type Closable, connectionOf, fdOf, handleOf, isAccepted, type UnixSocket } from "./fd.ts";
 import { readGroups } from "./groups.ts";
 import { readLabel } from "./security_label.ts";
-import { CapturedPeer } from "./peer.ts";
+import { AcceptedPeer, CapturedPeer, type CaptureOnDemand } from "./peer.ts";
 import { Pin, pinPeer } from "./process/pidfd.ts";
 import type { Pinned } from "./process/snapshot.ts";
 
@@ -61,7 +63,83 @@ export function identify(socket: UnixSocket, options?: IdentifyOptions): Peer {
 /** Implements {@link identify} for a socket with a known descriptor. */
 export function identifyAt(fd: number, socket: UnixSocket, pin: boolean): Peer {
   const system = openedSystem();
-  return pin ? pinned(system, fd, socket) : identifyFd(system, fd);
+  return pin ? pinned(system, fd, socket) : capture(system, fd, isAccepted(socket));
+}
+
+/**
+ * Identifies the peer of a connection that a server has just accepted. Its groups and label are read when
+ * they are first requested and the connection is still open; afterwards they are unknown.
+ */
+export function identifyAccepted(
+  fd: number,
+  socket: UnixSocket,
+  pin: boolean,
+  system: System = openedSystem(),
+): Peer {
+  const handle = pin ? undefined : handleOf(socket);
+  if (handle === undefined) return identifyAt(fd, socket, pin);
+  return new AcceptedPeer(system, new OpenConnection(system, fd, socket, handle));
+}
+
+/** The facts of an open connection, read on demand. */
+class OpenConnection implements CaptureOnDemand {
+  readonly credentials: Credentials;
+  readonly pinned = undefined;
+  readonly source = "kernel@connect";
+  readonly #system: System;
+  readonly #fd: number;
+  #socket: UnixSocket | undefined;
+  #handle: object | undefined;
+  #groups: Fact<readonly number[]> | undefined;
+  #label: Fact<string> | undefined;
+
+  constructor(system: System, fd: number, socket: UnixSocket, handle: object) {
+    this.credentials = readCredentials(system, fd, isAccepted(socket));
+    this.#system = system;
+    this.#fd = fd;
+    this.#socket = socket;
+    this.#handle = handle;
+  }
+
+  get groups(): Fact<readonly number[]> {
+    return this.#groups ??= this.#read("read the peer's groups", readGroups);
+  }
+
+  get label(): Fact<string> {
+    return this.#label ??= this.#read("read the peer's security label", readLabel);
+  }
+
+  end(): void {
+    this.#socket = this.#handle = undefined;
+  }
+
+  /**
+   * Reads a fact if the descriptor certainly is still that of the connection: its number may belong to
+   * another one since it was closed.
+   */
+  #read<T>(
+    what: string,
+    read: (system: System, fd: number, of: Credentials) => Fact<T>,
+  ): Fact<T> {
+    const { credentials } = this;
+    const socket = this.#socket;
+    try {
+      if (socket === undefined || handleOf(socket) !== this.#handle || fdOf(socket) !== this.#fd) {
+        const hint = "Read groups and label before the connection closes";
+        const message = `Cannot ${what}: the connection is closed`;
+        return unknown(new UcredError("ERR_UCRED_NO_FD", message, { hint }));
+      }
+      // The runtime may not know that other code has closed the descriptor.
+      const { pid, uid, gid } = readCredentials(this.#system, this.#fd);
+      if (pid !== credentials.pid || uid !== credentials.uid || gid !== credentials.gid) {
+        return unknown(stolen(what));
+      }
+    } catch (error) {
+      if (error instanceof UcredError) return unknown(error);
+      throw error;
+    }
+    return read(this.#system, this.#fd, credentials);
+  }
 }
 
 /** Implements {@link identify} for a descriptor, on a given system. */
@@ -70,7 +148,8 @@ export function identifyFd(
   fd: number,
   { pin = false }: IdentifyOptions = {},
 ): Peer {
-  return capture(system, fd, pin ? (credentials) => tryToPin(system, fd, credentials) : undefined);
+  const pinOf = (credentials: Credentials) => tryToPin(system, fd, credentials);
+  return capture(system, fd, false, pin ? pinOf : undefined);
 }
 
 /** The pin of each connection, shared by all requests of that connection. */
@@ -100,7 +179,7 @@ function linger(pin: Pin): void {
 
 function pinned(system: System, fd: number, socket: UnixSocket): Peer {
   const connection = connectionOf(socket);
-  return capture(system, fd, (credentials) => {
+  return capture(system, fd, isAccepted(socket), (credentials) => {
     const held = connection && pins.get(connection);
     if (held !== undefined && !held.pin.closed && held.pin.pid === credentials.pid) return held.pin;
     const pin = tryToPin(system, fd, credentials);
@@ -128,9 +207,10 @@ function closeWith(connection: Closable, pin: Pin): void {
 function capture(
   system: System,
   fd: number,
-  pinOf: ((credentials: Credentials) => Pinned) | undefined,
+  isConnection: boolean,
+  pinOf?: (credentials: Credentials) => Pinned,
 ): Peer {
-  const credentials = readCredentials(system, fd);
+  const credentials = readCredentials(system, fd, isConnection);
   const groups = readGroups(system, fd, credentials);
   const label = readLabel(system, fd);
   const pinned = pinOf?.(credentials);

@@ -20,11 +20,11 @@ import { signalOf } from "./process/exit_signal.ts";
 import { withGid } from "./groups.ts";
 import { INSPECT, type InspectArguments, inspectAs } from "../core/console.ts";
 import { keyOf } from "./process/key.ts";
-import { ambiguity } from "../system/overflow_ids.ts";
+import { ambiguity, NEVER } from "../system/overflow_ids.ts";
 import { Pin } from "./process/pidfd.ts";
 import { type Pinned, readGroupsNow, snapshotOf } from "./process/snapshot.ts";
 
-/** Everything that is read in the accept handler. */
+/** What the kernel reports about a peer. */
 export interface Capture {
   readonly credentials: Credentials;
   readonly groups: Fact<readonly number[]>;
@@ -45,12 +45,10 @@ const MAX_GROUP_NAMES = 1024;
 const forgotten = new FinalizationRegistry<Pin>((pin) => pin.release(true));
 
 /** A peer of a real socket. */
-export class CapturedPeer implements Peer {
+abstract class AnyPeer implements Peer {
   readonly pid: number | undefined;
   readonly uid: number;
   readonly gid: number;
-  readonly groups: readonly number[] | undefined;
-  readonly label: string | undefined;
   readonly ambiguous: readonly AmbiguousId[];
   readonly #system: System;
   readonly #capture: Capture;
@@ -58,18 +56,18 @@ export class CapturedPeer implements Peer {
   #closed = false;
 
   constructor(system: System, capture: Capture) {
-    const { credentials: { pid, uid, gid }, groups, label, pinned } = capture;
+    const { credentials: { pid, uid, gid }, pinned } = capture;
     this.#system = system;
     this.#capture = capture;
     this.pid = pid;
     this.uid = uid;
     this.gid = gid;
-    this.groups = valueOf(groups);
-    this.label = valueOf(label);
-    this.ambiguous = ambiguousIds(system, uid, gid, this.groups);
+    this.ambiguous = ambiguousIds(system, uid, gid, capture);
     if (pinned instanceof Pin) forgotten.register(this, pinned.retain(), this);
-    Object.freeze(this);
   }
+
+  abstract get groups(): readonly number[] | undefined;
+  abstract get label(): string | undefined;
 
   get facts(): PeerFacts {
     return this.#facts ??= factsOf(this.#system, this.#capture, this.ambiguous);
@@ -137,16 +135,17 @@ export class CapturedPeer implements Peer {
   }
 
   drift(): readonly CredentialDrift[] {
-    const { groups: then } = this.#capture;
     const pin = this.#pin();
     if (pin === undefined || !pin.isAlive()) return ENDED_DRIFT;
     if (this.ambiguous.length > 0) throw unmapped("the peer's ids");
+    const { groups: then } = this.#capture;
     if (then.state === "unknown") throw then.reason;
     try {
       const ids = this.live();
       if (!ids.alive) return ENDED_DRIFT;
       const groups = withGid(readGroupsNow(pin), ids.gid);
-      if (ambiguousIds(this.#system, ids.uid, ids.gid, groups).length > 0) {
+      const groupsNow = known(groups, "kernel@now");
+      if (ambiguousIds(this.#system, ids.uid, ids.gid, { groups: groupsNow }).length > 0) {
         throw unmapped("the peer's current ids");
       }
       const drift: CredentialDrift[] = [];
@@ -219,6 +218,49 @@ export class CapturedPeer implements Peer {
   }
 }
 
+/** A peer all of whose facts from the kernel were read when it was identified. */
+export class CapturedPeer extends AnyPeer {
+  override readonly groups: readonly number[] | undefined;
+  override readonly label: string | undefined;
+
+  constructor(system: System, capture: Capture) {
+    super(system, capture);
+    this.groups = valueOf(capture.groups);
+    this.label = valueOf(capture.label);
+    Object.freeze(this);
+  }
+}
+
+/** A capture whose groups and label are read when they are first requested. */
+export interface CaptureOnDemand extends Capture {
+  /** Ends the reading: facts that were not read are then unknown. */
+  end(): void;
+}
+
+/** A peer whose groups and label are read on demand. */
+export class AcceptedPeer extends AnyPeer {
+  readonly #capture: CaptureOnDemand;
+
+  constructor(system: System, capture: CaptureOnDemand) {
+    super(system, capture);
+    this.#capture = capture;
+    Object.freeze(this);
+  }
+
+  /** Ends the reading of a peer's facts, if they are read on demand. It then refers to no connection. */
+  static endReading(peer: Peer): void {
+    if (#capture in peer) peer.#capture.end();
+  }
+
+  get groups(): readonly number[] | undefined {
+    return valueOf(this.#capture.groups);
+  }
+
+  get label(): string | undefined {
+    return valueOf(this.#capture.label);
+  }
+}
+
 const ENDED: EndedProcess = Object.freeze({ alive: false });
 const ENDED_DRIFT: readonly CredentialDrift[] = Object.freeze([
   Object.freeze({ fact: "alive", then: true, now: false }),
@@ -244,18 +286,19 @@ function ambiguousIds(
   system: System,
   uid: number,
   gid: number,
-  groups: readonly number[] = [],
+  capture: Pick<Capture, "groups">,
 ): readonly AmbiguousId[] {
   const ambiguous: AmbiguousId[] = [];
   if (ambiguity(system, "uid")(uid)) ambiguous.push("uid");
   const isGid = ambiguity(system, "gid");
   if (isGid(gid)) ambiguous.push("gid");
-  if (groups.some(isGid)) ambiguous.push("groups");
+  // The groups may be read on demand: they are read here only where one of them can be ambiguous.
+  if (isGid !== NEVER && valueOf(capture.groups)?.some(isGid)) ambiguous.push("groups");
   return ambiguous.length === 0 ? NONE : Object.freeze(ambiguous);
 }
 
 function factsOf(system: System, capture: Capture, ambiguous: readonly AmbiguousId[]): PeerFacts {
-  const { credentials: { pid, uid, gid }, groups, label, pinned, source } = capture;
+  const { credentials: { pid, uid, gid }, pinned, source } = capture;
   let user: Fact<string> | undefined;
   let groupNames: PeerFacts["groupNames"] | undefined;
   let key: Fact<string> | undefined;
@@ -263,15 +306,19 @@ function factsOf(system: System, capture: Capture, ambiguous: readonly Ambiguous
     pid: pid === undefined ? none(source) : known(pid, source),
     uid: ambiguous.includes("uid") ? unknown(unmapped(`uid ${uid}`)) : known(uid, source),
     gid: ambiguous.includes("gid") ? unknown(unmapped(`gid ${gid}`)) : known(gid, source),
-    groups: ambiguous.includes("groups") ? unknown(unmapped("some groups")) : groups,
-    label,
+    get groups() {
+      return ambiguous.includes("groups") ? unknown(unmapped("some groups")) : capture.groups;
+    },
+    get label() {
+      return capture.label;
+    },
     get user() {
       return user ??= ambiguous.includes("uid")
         ? unknown(unmapped(`uid ${uid}`))
         : userName(system, uid);
     },
     get groupNames() {
-      return groupNames ??= namesOf(system, groups);
+      return groupNames ??= namesOf(system, capture.groups);
     },
     pinned: pinned === undefined
       ? none(source)

@@ -29,7 +29,7 @@ import {
   type ServerStats,
   warn,
 } from "./admission/admission.ts";
-import { attempt, requireHandler } from "./admission/handler.ts";
+import { isThenable, requireHandler } from "./admission/handler.ts";
 import { type CloseOptions, Lifecycle, type SafeServer } from "./listen/lifecycle.ts";
 
 export type { Peer } from "../core/peer.ts";
@@ -227,11 +227,14 @@ class AdmittingServer extends Server {
 
   #serve(socket: Socket, handler: ConnectionHandler): void {
     const admitted = (socket as MarkedSocket)[this.#admitted]!;
-    const { peer, decision } = admitted;
-    attempt(
-      () => handler(socket, peer, decision),
-      (error) => this.#fail(socket, admitted, error),
-    );
+    try { // not attempt(): its closures would be created for each connection
+      const answer = handler(socket, admitted.peer, admitted.decision);
+      if (isThenable(answer)) {
+        answer.then(undefined, (error) => this.#fail(socket, admitted, error));
+      }
+    } catch (error) {
+      this.#fail(socket, admitted, error);
+    }
   }
 
   #fail(socket: Socket, admitted: Admitted, error: unknown): void {

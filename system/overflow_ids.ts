@@ -28,7 +28,8 @@ export function ambiguity(system: System, kind: "uid" | "gid"): (id: number) => 
   return (id) => ids.has(id);
 }
 
-const NEVER = () => false;
+/** The test for ambiguous ids where none can be ambiguous. */
+export const NEVER = (): boolean => false;
 
 /** Reports whether one id is ambiguous: see {@link ambiguity}. */
 export function isAmbiguous(system: System, kind: "uid" | "gid", id: number): boolean {

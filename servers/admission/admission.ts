@@ -13,7 +13,8 @@ import type { Policy } from "../../core/policy/policy.ts";
 import { stackOf, textOf, visible } from "../../core/text.ts";
 import { closeSocket, fdOf, type UnixSocket } from "../../identity/fd.ts";
 import { isClosed, isDrained } from "../../identity/hangup.ts";
-import { identifyAt } from "../../identity/identify.ts";
+import { identifyAccepted } from "../../identity/identify.ts";
+import { AcceptedPeer } from "../../identity/peer.ts";
 import { definePolicy } from "../../policy/define.ts";
 import { foundSocketOf } from "../../system/accepted_sockets.ts";
 import { ownUid } from "../../system/accounts.ts";
@@ -173,7 +174,7 @@ export class Admission {
   admit(socket: UnixSocket, mayClose = true, fd?: number): Admitted | RefusedConnection {
     let peer: Peer | undefined;
     try {
-      peer = identifyAt(fd ?? fdOf(socket), socket, this.#pins());
+      peer = identifyAccepted(fd ?? fdOf(socket), socket, this.#pins());
       if (!this.policy.admits(peer)) return this.#refuse("policy", peer, this.policy.decide(peer));
       const decision = this.policy.decide(peer);
       if (!this.#decidesActions && !decision.allowed) return this.#refuse("policy", peer, decision);
@@ -237,6 +238,7 @@ export class Admission {
   ended(admitted: Admitted): void {
     this.#uncount(admitted);
     const { id, peer, since, why } = admitted;
+    AcceptedPeer.endReading(peer);
     if (this.#hasListeners("closed")) {
       const milliseconds = performance.now() - since;
       this.emit({ type: "closed", server: this.server, connection: id, peer, milliseconds, why });

@@ -64,6 +64,39 @@ testWith(here, "readCredentials() returns the credentials of a complete answer",
   assert.deepEqual(readCredentials(fake.open(), FD), { pid: 42, uid: 0, gid: 0 });
 });
 
+testWith(
+  here,
+  "readCredentials() makes one call for a certain connection of another process",
+  () => {
+    fake.answer(alice, ...connection);
+    const expected = { pid: 42, uid: 1000, gid: 100 };
+    assert.deepEqual(readCredentials(fake.open(), FD, true), expected);
+    assert.deepEqual([fake.count("getsockopt"), fake.count("getpeername")], [1, 0]);
+    assert.deepEqual(readCredentials(fake.open(), FD), expected);
+    assert.equal(fake.count("getpeername"), 1);
+  },
+);
+
+for (
+  const [name, answers] of [
+    ["our own pid, as of a listener", [
+      peercred({ bytes: words(process.pid, 0, 0) }),
+      ...[family(AF_UNIX), accepting(1)],
+    ]],
+    ["no pid", [peercred({ bytes: words(0, 0, 0) }), family(AF_UNIX), accepting(1)]],
+    ["no peer", [peercred({ bytes: words(0, -1, -1) }), family(AF_UNIX), accepting(0)]],
+  ] as const
+) {
+  testWith(here, `readCredentials() checks the socket if the answer has ${name}, always`, () => {
+    fake.answer(...answers);
+    for (const isConnection of [true, false]) {
+      assert.throws(() => readCredentials(fake.open(), FD, isConnection), {
+        code: "ERR_UCRED_NO_PEER",
+      });
+    }
+  });
+}
+
 const CODES: { readonly [name: string]: UcredErrorCode } = {
   EBADF: "ERR_UCRED_NO_FD",
   ENOTSOCK: "ERR_UCRED_NOT_UNIX",

@@ -6,6 +6,8 @@ import { connect, createServer, type Server, Socket } from "node:net";
 import { test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { identify, peerCredentials, UcredError, type UcredErrorCode } from "../../mod.ts";
+import { openedSystem } from "../../adapters/select.ts";
+import { fdOf, isAccepted } from "../../identity/fd.ts";
 import { needs, testWith } from "../support/suite.ts";
 import { assertOurs, freshPath } from "../support/peers.ts";
 
@@ -90,6 +92,39 @@ test("identify() accepts a net.Socket on both sides, its descriptor, and an obje
       }
     }
   });
+});
+
+test("isAccepted() is true for what a listener at a path has accepted, and false for other sockets", async () => {
+  for (const path of [freshPath(), ...(process.platform === "linux" ? [`\0${freshPath()}`] : [])]) {
+    await connected([path], (accepted, client, server) => {
+      assert.equal(isAccepted(accepted), true);
+      const others = [client, server, fdOf(accepted), { fd: fdOf(accepted) }, new Socket(), {}];
+      for (const socket of others) assert.equal(isAccepted(socket as never), false);
+    });
+  }
+  await connected([0, "127.0.0.1"], (accepted, client) => {
+    assert.deepEqual([isAccepted(accepted), isAccepted(client)], [false, false]);
+  });
+});
+
+testWith(
+  [needs.linux, needs.node],
+  "identify() throws for a listener that is wrapped in a net.Socket",
+  async () => {
+    await connected([freshPath()], (_, __, server) => {
+      const DUPFD = 0;
+      const fd = openedSystem().libc.linux!.fcntl(fdOf(server as never), DUPFD, 0);
+      const socket = new Socket({ fd, readable: false, writable: false });
+      assert.equal(isAccepted(socket), false);
+      refuses(socket, "ERR_UCRED_NO_PEER", /Pass a connection/);
+      socket.destroy();
+    });
+  },
+);
+
+test("isAccepted() is false for connections of a listener without a name", () => {
+  const socket = { destroyed: false, _handle: { fd: 7 }, _server: {}, listener: {} };
+  assert.equal(isAccepted(socket as never), false);
 });
 
 test("identify() throws for a closed net.Socket", async () => {
