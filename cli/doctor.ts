@@ -97,7 +97,7 @@ const TESTS: readonly Test[] = [
     "rules on sameNamespaces never match",
     (self) => knownDetail(self.process.facts.namespaces, () => scopeOf(self)),
   ],
-  ["other users' processes", "no process facts, live() or drift() of their peers", () => {
+  ["other users' processes", "no process facts, live() or drift() of peers of other users", () => {
     const visibility = procVisibility();
     if (visibility === undefined) throw new Error("cannot read how /proc is mounted");
     const { mode, isHiddenFromUs } = visibility;

@@ -1,5 +1,6 @@
 /** `ucred listen`: shows each process that connects. */
 
+import { once } from "node:events";
 import process from "node:process";
 import type { Peer } from "../core/peer.ts";
 import { addressOf } from "../core/socket_name.ts";
@@ -51,14 +52,9 @@ export async function listen(path: string, options: ListenCommandOptions): Promi
     socket.resume().end(greeting(peer, decision));
   });
   const ended = untilSignal(() => void policy?.reload()); // before clients can see that it listens
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    const isPath = !address.startsWith("\0");
-    server.listen({ path: address, ...(isPath && { mode: options.socketMode ?? 0o666 }) }, () => {
-      server.off("error", reject);
-      resolve();
-    });
-  });
+  const isPath = !address.startsWith("\0");
+  server.listen({ path: address, ...(isPath && { mode: options.socketMode ?? 0o666 }) });
+  await once(server, "listening"); // rejects upon "error"
   const shown = printable(path);
   log(`listening at ${shown}; connect, for example, with: nc -U ${shown}`);
   if (!options.json && process.stdout.isTTY) {
