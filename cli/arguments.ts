@@ -1,4 +1,4 @@
-/** Parsers of arguments and option values. commander prints the message of what they throw. */
+/** Parsers of arguments and option values. commander prints the messages of their errors. */
 
 import { InvalidArgumentError } from "commander";
 import { isId } from "../core/credentials.ts";

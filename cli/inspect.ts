@@ -176,7 +176,7 @@ class Inspection {
     }
   }
 
-  /** @returns Whether the socket has no server any more. */
+  /** @returns Whether no server listens any more. */
   #checkFailure(code: string): boolean {
     const isBusy = code === "EAGAIN" || (code === "ECONNREFUSED" && isBound(this.#path) === true);
     if (code === "ECONNREFUSED" && !isBusy && this.#file === undefined) {

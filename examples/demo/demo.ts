@@ -189,7 +189,7 @@ function introduction(list: readonly Scenario[]): string {
     ? `The server accepts ${first}.`
     : `One server accepts ${first}, the other ${second}.\nRun the demo as root to see clients of other users.`;
   return `${count} processes connect to a Unix socket. They send no name, no password and no token.
-ucred asks the kernel for the credentials of each. ${rules}\n`;
+ucred reads the credentials of each from the kernel. ${rules}\n`;
 }
 
 function describe({ runtime, version, error, connections, skipped }: Report): string {
