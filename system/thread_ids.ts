@@ -244,15 +244,17 @@ export class ThreadIds {
 
   /** Restores our own ids, or ends the process. */
   #restore(): void {
-    let failed: Failure | undefined;
+    let why: string;
     try {
-      // The first attempt restores the capabilities that the second one may need.
-      failed = this.#become(this.#before) && this.#become(this.#before);
+      const failed = this.#become(this.#before);
       if (failed === undefined) return;
+      // The first attempt may have restored the capabilities that the calls need.
+      if (this.#become(this.#before) === undefined) return;
+      why = this.#error(failed).message;
     } catch (error) {
-      this.#end(String(error));
+      why = String(error);
     }
-    this.#end(this.#error(failed).message);
+    this.#end(why);
   }
 
   /**

@@ -12,88 +12,20 @@ import {
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { identify } from "../../identity/identify.ts";
-import { supplementaryGroups } from "../../identity/groups.ts";
-import { compileProgram, temporaryFolder } from "../support/compile.ts";
 import {
-  answerOf,
-  Behind,
-  type End,
-  Guard,
-  policyFile,
-  type Start,
-  testGuard,
-  tool,
-} from "../support/guard.ts";
+  everybody,
+  type Ids,
+  reporter,
+  seenAs,
+  startGuard,
+  startUnprivileged,
+  visitWith,
+} from "../support/as_peer.ts";
+import { compileProgram, temporaryFolder } from "../support/compile.ts";
+import { Behind, Guard, testGuard, tool } from "../support/guard.ts";
 import { Child, freshPath, startScript } from "../support/peers.ts";
 import { visitProgram } from "../support/servers.ts";
 import { needs, runtime, until } from "../support/suite.ts";
-
-const EVERYBODY = "version: 1\nrules: [{ name: all, allow: true }]\n";
-
-/** What the upstream sees of its peer. */
-interface Seen {
-  readonly uid: number;
-  readonly gid: number;
-  /** Without the gid, unless the client has it among its supplementary groups, too. */
-  readonly groups: readonly number[];
-  readonly pid: number;
-}
-
-function seenAt({ socket }: End): Seen {
-  const { uid, gid, groups, pid } = identify(socket);
-  return { uid, gid, groups: [...supplementaryGroups(groups!)!], pid: pid! };
-}
-
-/** An upstream that sends each client what it sees of it. Every user may connect. */
-async function reporter(mode: "stream" | "http"): Promise<Behind> {
-  const behind = await Behind.start(async (end) => {
-    const text = JSON.stringify(seenAt(end));
-    if (mode === "stream") return void end.send(text).end();
-    while (true) {
-      await end.message();
-      end.send(answerOf(text));
-    }
-  });
-  chmodSync(behind.path, 0o777);
-  return behind;
-}
-
-interface Ids {
-  readonly uid: number;
-  readonly gid: number;
-  readonly groups: readonly number[];
-}
-
-/** The words that start a program with these ids. */
-function withIds({ uid, gid, groups }: Ids): string[] {
-  const list = groups.length === 0 ? "--clear-groups" : `--groups=${groups.join()}`;
-  return ["setpriv", `--reuid=${uid}`, `--regid=${gid}`, list];
-}
-
-/** Connects with these ids, sends a text, and returns the text that arrives. */
-async function visitWith(ids: Ids, path: string, text?: string): Promise<string> {
-  const [command, ...args] = withIds(ids);
-  const send = text === undefined ? [] : ["--send", text];
-  const child = new Child(command!, [...args, visitProgram, ...send, path]);
-  await child.json();
-  const answer = await child.json<{ text: string }>();
-  await child.end();
-  return answer.text;
-}
-
-const REQUEST = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-
-/** Visits the guard in front of a {@link reporter}. */
-async function seenAs(
-  ids: Ids,
-  { path }: { readonly path: string },
-  mode: "stream" | "http" = "stream",
-): Promise<Seen> {
-  const text = await visitWith(ids, path, mode === "http" ? REQUEST : undefined);
-  const json = mode === "http" ? text.slice(text.indexOf("\r\n\r\n") + 4) : text;
-  return JSON.parse(json);
-}
 
 const PEOPLE: readonly Ids[] = [
   { uid: 4001, gid: 5001, groups: [] },
@@ -101,13 +33,6 @@ const PEOPLE: readonly Ids[] = [
   { uid: 0, gid: 5003, groups: [4] },
   { uid: 4_000_000_000, gid: 4_294_967_294, groups: [3_000_000_000] },
   { uid: 4001, gid: 0, groups: Array.from({ length: 300 }, (_, index) => 7000 + index) },
-];
-
-/** Runs the guard as an unprivileged user with two capabilities. */
-const UNPRIVILEGED = [
-  ...["setpriv", "--reuid=4900", "--regid=4901", "--clear-groups", "--no-new-privs"],
-  ...["--inh-caps=-all,+setuid,+setgid", "--ambient-caps=-all,+setuid,+setgid"],
-  "--bounding-set=-all,+setuid,+setgid",
 ];
 
 const setpriv = tool("setpriv");
@@ -125,27 +50,6 @@ for (const mode of ["stream", "http"] as const) {
     },
     setpriv,
   );
-}
-
-/** A policy file that unprivileged guards can read. */
-function everybody(): string {
-  const file = policyFile(EVERYBODY);
-  chmodSync(file, 0o644);
-  return file;
-}
-
-/** Starts a guard in stream mode that accepts everybody. */
-function startGuard(start: Start): Promise<Guard> {
-  const args = ["--as-peer", ...(start.args ?? [])];
-  return Guard.start({ policy: everybody(), ...start, args });
-}
-
-/** Starts an unprivileged guard, which listens at an abstract name. */
-async function startUnprivileged(start: Start): Promise<{ guard: Guard; name: string }> {
-  const name = `@ucred-as-peer-${process.pid}-${Math.random()}`;
-  const args = ["--listen", name, ...(start.args ?? [])];
-  const guard = await startGuard({ prefix: UNPRIVILEGED, ...start, listen: null, args });
-  return { guard, name };
 }
 
 for (const mode of ["stream", "http"] as const) {
