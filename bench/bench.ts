@@ -82,7 +82,7 @@ async function bench(options: Options, folder: string): Promise<Result> {
   return { ...before, participants, rows, targets: targetsOf(rows), leaks };
 }
 
-/** Builds all contenders. A contender that cannot be built does not take part; its row has the reason. */
+/** Builds all contenders. A contender that cannot be built does not take part; the report has the reason. */
 async function prepare(
   folder: string,
 ): Promise<{ participants: Participant[]; prepared: Map<Tool, Prepared> }> {

@@ -7,7 +7,7 @@ import { isIdentityHeader } from "../guard/headers.ts";
 /** The text of a range of ids, for messages. */
 export const ID_RANGE = "an id from 0 to 4294967294";
 
-/** An id in decimal digits; `undefined` if it is none. */
+/** Parses an id in decimal digits; `undefined` if the text is not an id. */
 export function parseId(text: string): number | undefined {
   const number = Number(text);
   return /^[0-9]{1,10}$/.test(text) && isId(number) ? number : undefined;

@@ -210,7 +210,7 @@ function knownDetail<T>(fact: Fact<T>, detail: (value: T) => string): string {
   throw new Error("it does not exist");
 }
 
-/** Connects to ourselves, and passes that peer to `test`, or the error that prevented it. */
+/** Opens a connection to this process, and passes its peer to `test`, or the error that prevented it. */
 function withSelf(path: string, test: (self: Peer | Error) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     const client = new Socket();

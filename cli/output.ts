@@ -8,7 +8,7 @@ import { visible } from "../core/text.ts";
 /** 0: success; 1: findings, or a negative result; 2: the command failed. */
 export type ExitCode = 0 | 1 | 2;
 
-/** An error of the user, which is printed without a stack trace. */
+/** A mistake of the user. It is printed without a stack trace. */
 export class UsageError extends Error {}
 
 type Style = Parameters<typeof styleText>[0];
@@ -164,7 +164,7 @@ export function visibleLength(text: string): number {
   return [...seen].length + (seen.match(WIDE)?.length ?? 0);
 }
 
-/** Prints an error on stderr: expected errors in a line or two, a defect of ours with its stack. */
+/** Prints an error on stderr: expected errors in one or two lines, bugs of ucred with the stack trace. */
 export function logError(error: unknown): ExitCode {
   const prefix = paint("red", "ucred:", process.stderr);
   if (error instanceof UcredError) {

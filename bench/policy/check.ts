@@ -23,7 +23,7 @@ const OURS = CONTENDERS[0]!;
  *
  * @param count The number of rules.
  * @param milliseconds The comparison ends after this time. The result has only the peers until then.
- * @throws {WrongAnswer}
+ * @throws {WrongAnswer} If two answers differ.
  */
 export async function loadChecked(
   contender: Contender,

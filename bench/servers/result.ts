@@ -10,8 +10,8 @@ export interface Pair {
   readonly plain: string;
   readonly ours: string;
   /**
-   * The server without ucred that makes the least calls of any identification: one SO_PEERCRED per
-   * connection, and reading method and URL of each request. It runs on the same engine as ours.
+   * A server that does only what every identification needs: one SO_PEERCRED per connection, and
+   * reading method and URL of each request. It runs on the same engine as `ours`.
    */
   readonly least: string;
   /** The mode of `load.c`. */
