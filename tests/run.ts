@@ -146,8 +146,8 @@ function suite(): Step[] {
     const files = filesOf(LANES[lane]!);
     return files.length === 0 ? [] : Object.entries(RUNNERS).map(([runtime, commandFor]): Step => {
       const name = `${runtime}:${lane}`;
-      const after = lane === "guard" ? { after: ["install"] } : {};
-      return { name, command: commandFor(name, files), report: report(name), ...after };
+      const after = { guard: ["command", "install"], cli: ["command"] }[lane] ?? [];
+      return { name, command: commandFor(name, files), report: report(name), after };
     });
   });
 }
@@ -180,13 +180,33 @@ const CHECKS: readonly Step[] = [
 
 const install: Step = { name: "install", command: ["node", "tools/install.ts", ...PACKAGES] };
 
+/** The folder of the bundled command. */
+const commandFolder = join(temporary, "command");
+const command: Step = {
+  name: "command",
+  command: [
+    "esbuild",
+    "cli/main.ts",
+    "--bundle",
+    "--splitting",
+    "--format=esm",
+    "--platform=neutral",
+    "--main-fields=module,main",
+    "--external:node:*",
+    "--out-extension:.js=.mjs",
+    `--outdir=${commandFolder}`,
+    "--log-level=warning",
+  ],
+};
+
 function steps(): readonly Step[] {
   if (values.check) return CHECKS;
   if (values.emulate !== undefined) return suite();
-  if (values.soak) return [install, ...suite(), ...projectSteps()];
+  if (values.soak) return [command, install, ...suite(), ...projectSteps()];
   return [
-    ...CHECKS,
+    command,
     install,
+    ...CHECKS,
     // `npm pack` builds, as in a fresh clone.
     { name: "build", command: ["npm", "pack", "--silent", "--pack-destination", temporary] },
     ...suite(),
@@ -234,7 +254,9 @@ const env = {
   PATH: path.join(":"),
   NO_COLOR: "1",
   NODE_COMPILE_CACHE: compileCache,
-  ...(values.emulate !== undefined && { UCRED_EMULATED: "1" }),
+  ...(values.emulate === undefined
+    ? { UCRED_COMMAND: join(commandFolder, "main.mjs") }
+    : { UCRED_EMULATED: "1" }),
   ...(values.soak === true && { UCRED_SOAK: "1" }),
 };
 

@@ -7,15 +7,12 @@ import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { freshPath } from "./peers.ts";
-import { compileCache, temporaryFolder } from "./compile.ts";
+import { commandFile, compileCache, temporaryFolder } from "./compile.ts";
 import { endAfterEach, needs, runtimeCommand, succeeds } from "./suite.ts";
 
-const main = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
-
 /** The command line of `ucred` on the runtime under test. */
-export const command: readonly string[] = [...runtimeCommand(), main];
+export const command: readonly string[] = [...runtimeCommand(), commandFile];
 
 /** A user without privileges. */
 export const STRANGER = 4321;
@@ -28,7 +25,7 @@ export const tools = {
   /** Other users can run this runtime, and read this checkout. */
   strangers: {
     name: "root, setpriv, and a checkout that other users can read",
-    met: needs.root.met && succeeds(...asUser(STRANGER) as [string], "test", "-r", main) &&
+    met: needs.root.met && succeeds(...asUser(STRANGER) as [string], "test", "-r", commandFile) &&
       succeeds(...asUser(STRANGER) as [string], "test", "-x", command[0]!),
   },
 } as const;
@@ -71,7 +68,7 @@ export class RunningCommand {
 
   constructor(args: readonly string[], { as, flags, env = {}, prefix: first = [] }: How = {}) {
     const prefix = [...first, ...(as === undefined ? [] : asUser(as))];
-    const start = flags === undefined ? command : [command[0]!, ...flags, main];
+    const start = flags === undefined ? command : [command[0]!, ...flags, commandFile];
     const [file, ...rest] = [...prefix, ...start, ...args] as [string];
     this.process = spawn(file, rest, {
       env: environment({ ...(as !== undefined && { HOME: "/nonexistent" }), ...env }),

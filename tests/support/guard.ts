@@ -8,9 +8,8 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { Child, freshPath } from "./peers.ts";
-import { compileCache, compileProgram } from "./compile.ts";
+import { commandFile, compileCache, compileProgram } from "./compile.ts";
 import { residentMemory } from "./leak.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "./safe_folder.ts";
 import { endAfterEach, type Need, needs, runtimeCommand, testWith, until } from "./suite.ts";
@@ -117,7 +116,7 @@ export class Guard {
     const command = [
       ...(prefix ?? []),
       ...runtimeCommand(flags),
-      fileURLToPath(new URL("../../cli/main.ts", import.meta.url)),
+      commandFile,
       "guard",
       ...["--upstream", upstream, "--mode", mode ?? "stream"],
       ...(listen === null ? [] : ["--listen", this.path, "--socket-mode", "0666"]),
