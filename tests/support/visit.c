@@ -136,6 +136,7 @@ int main(int argc, char **argv)
 				return 0;
 		}
 	}
+	close(fd); /* the reader of the text may expect a stale socket at the path of --bind */
 	printf("{\"text\":");
 	print_json(received, length);
 	printf("}\n");
