@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { freshPath } from "../support/peers.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { needs, runtime, testWith } from "../support/suite.ts";
+import { needs, runtime, STRANGER, testWith } from "../support/suite.ts";
 import {
   assertPrintable,
   command,
@@ -15,7 +15,6 @@ import {
   type How,
   RunningCommand,
   serve,
-  STRANGER,
   Terminal,
   tools,
   ucred,
@@ -143,7 +142,7 @@ test("ucred prints one error line, and exits with 2, for files that it cannot us
 });
 
 testWith(
-  [tools.strangers],
+  [needs.strangers],
   "ucred prints one error line for files that the user may not read",
   async () => {
     const folder = temporaryFolder();
@@ -259,7 +258,7 @@ testWith(
 );
 
 testWith(
-  [tools.strangers],
+  [needs.strangers],
   "doctor shows an unprivileged user the effect of each failure, and exits with 0 or 1",
   async () => {
     const room = temporaryFolder();
@@ -327,7 +326,7 @@ testWith(
 );
 
 testWith(
-  [needs.linux, needs.native, tools.strangers],
+  [needs.linux, needs.native, needs.strangers],
   "doctor reports that /proc hides the processes of other users",
   async () => {
     for (const [options, flag] of [["hidepid=2", "invisible"], ["hidepid=1", "noaccess"]]) {

@@ -22,13 +22,12 @@ import { Child, freshPath, peerProgram } from "../support/peers.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { FILES, mountNamespaces, withAccounts } from "../support/accounts.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
-import { needs, runtime, succeeds, testWith, until } from "../support/suite.ts";
+import { needs, runtime, STRANGER, succeeds, testWith, until } from "../support/suite.ts";
 import {
   assertPrintable,
   type How,
   type Ran,
   serve,
-  STRANGER,
   Terminal,
   tools,
   ucred,
@@ -125,7 +124,7 @@ testWith(
 );
 
 testWith(
-  [...peers, tools.strangers],
+  [...peers, needs.strangers],
   "inspect reports to an unprivileged user how many clients are hidden",
   async () => {
     using server = await serve();
@@ -441,6 +440,7 @@ testWith(
     using server = await serve(join(folder, "s"));
     using _folder = { [Symbol.dispose]: () => rmSync(folder, { recursive: true }) };
     for (const columns of [80, 120]) {
+      await until(() => server.connected() === 0); // the connection of the previous inspect has ended
       using terminal = new Terminal(columns, ["inspect", server.path]);
       const { text, code } = await terminal.ended();
       assert.equal(code, 1);

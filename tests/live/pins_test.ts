@@ -100,7 +100,7 @@ testWith(here, "identify() works without a free descriptor, and pins again after
 });
 
 testWith(
-  [...here, needs.cc, needs.root],
+  [...here, needs.cc, needs.strangers],
   "process.facts of root's process are unknown where a server without privileges may not read them",
   async () => {
     const path = freshPath();
@@ -157,7 +157,7 @@ for (
 ) {
   const who = user.length === 0 ? "root" : "a user";
   testWith(
-    [...here, needs.cc, needs.root, needs.mountNamespace],
+    [...here, needs.cc, user.length === 0 ? needs.root : needs.strangers, needs.mountNamespace],
     `process.facts are known, or name the cause, when /proc is mounted with ${options}, for ${who}`,
     async () => {
       const path = freshPath();

@@ -9,25 +9,16 @@ import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { freshPath } from "./peers.ts";
 import { commandFile, compileCache, temporaryFolder } from "./compile.ts";
-import { endAfterEach, needs, runtimeCommand, succeeds } from "./suite.ts";
+import { endAfterEach, runtimeCommand, succeeds } from "./suite.ts";
 
 /** The command line of `ucred` on the runtime under test. */
 export const command: readonly string[] = [...runtimeCommand(), commandFile];
-
-/** A user without privileges. */
-export const STRANGER = 4321;
 
 const asUser = (uid: number) => ["setpriv", `--reuid=${uid}`, `--regid=${uid}`, "--clear-groups"];
 
 /** Tools that some machines lack. */
 export const tools = {
   tmux: { name: "tmux", met: succeeds("tmux", "-V") },
-  /** Other users can run this runtime, and read this checkout. */
-  strangers: {
-    name: "root, setpriv, and a checkout that other users can read",
-    met: needs.root.met && succeeds(...asUser(STRANGER) as [string], "test", "-r", commandFile) &&
-      succeeds(...asUser(STRANGER) as [string], "test", "-x", command[0]!),
-  },
 } as const;
 
 /** Our environment without the variables for colours and of service managers. */

@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process";
 import { release } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import process from "node:process";
+import { fileURLToPath } from "node:url";
 import { afterEach, test } from "node:test";
 import { host } from "../../adapters/host.ts";
 
@@ -47,6 +48,14 @@ export function succeeds(command: string, ...args: string[]): boolean {
   }
 }
 
+/** A user without privileges. */
+export const STRANGER = 4321;
+
+function strangerCan(...test: readonly string[]): boolean {
+  const ids = [`--reuid=${STRANGER}`, `--regid=${STRANGER}`, "--clear-groups"];
+  return process.getuid?.() === 0 && succeeds("setpriv", ...ids, "test", ...test);
+}
+
 function hasPeerPidfd(): boolean {
   const [major = 0, minor = 0] = release().split(".").map(Number);
   return on.os === "linux" && !emulated && (major > 6 || (major === 6 && minor >= 5));
@@ -59,6 +68,11 @@ export const needs = {
   macos: { name: "macOS", met: on.os === "darwin" },
   hiddenDescriptors: { name: "a runtime that hides descriptors", met: runtime !== "node" },
   root: { name: "root", met: process.getuid?.() === 0 },
+  /** Tests that run this checkout as another user. */
+  strangers: {
+    name: "root, setpriv, and a checkout that other users can read",
+    met: strangerCan("-r", fileURLToPath(import.meta.url)) && strangerCan("-x", process.execPath),
+  },
   cc: { name: "a C compiler", met: succeeds("cc", "--version") },
   pidNamespace: { name: "leave to make pid namespaces", met: succeeds("unshare", "-fp", "true") },
   userNamespace: { name: "leave to make user namespaces", met: succeeds("unshare", "-U", "true") },

@@ -109,7 +109,7 @@ test("hasOneUser() reads nsswitch.conf as glibc and shadow do", () => {
 
 const here = [
   safeFolders,
-  needs.root,
+  needs.strangers,
   needs.native,
   mountNamespaces,
 ];
