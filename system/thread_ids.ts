@@ -168,7 +168,7 @@ export class ThreadIds {
       if (failed === undefined) result = call();
     } finally {
       this.#restore();
-      if (countThreads() !== threads) this.#restoreThreads();
+      this.#restoreThreads(threads);
     }
     if (failed !== undefined) throw this.#error(failed);
     return result;
@@ -262,9 +262,12 @@ export class ThreadIds {
    *
    * A thread inherits the ids of the thread that starts it. Bun's JavaScript engine starts threads of its
    * compiler and garbage collector whenever they are needed.
+   *
+   * @param count The number of threads before.
    */
-  #restoreThreads(): void {
+  #restoreThreads(count: number): void {
     try {
+      if (countThreads() === count) return;
       const own = idsOf("self");
       const isForeign = () => threadNames().some((thread) => (idsOf(thread) ?? own) !== own);
       if (!isForeign()) return;
