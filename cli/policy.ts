@@ -163,7 +163,7 @@ export function diff(before: string, after: string, options: PolicyCommandOption
   if (options.json) printJson(found ?? null);
   else if (found === undefined) print("No decision changes");
   else {
-    const { peer, action } = found;
+    const { peer, action, attributes } = found;
     const verdict = ({ allowed, reason }: Decision) =>
       `${allowed ? paint("green", "allowed") : paint("red", "denied")}. ${printable(reason)}`;
     const names = accountsIn(peer, options);
@@ -171,6 +171,7 @@ export function diff(before: string, after: string, options: PolicyCommandOption
       ["peer:", printable(JSON.stringify(peer))],
       ...(names === "" ? [] : [["", printable(names)]]),
       ["action:", action === undefined ? "none" : printable(JSON.stringify(action))],
+      ...(attributes === undefined ? [] : [["attributes:", printable(JSON.stringify(attributes))]]),
       [`${titleOf(before)}:`, verdict(found.before)],
       [`${titleOf(after)}:`, verdict(found.after)],
     ];

@@ -1,6 +1,5 @@
 /** Compiles rules into a policy: the first rule that matches decides; without a match the peer is denied. */
 
-import { UcredError } from "../errors.ts";
 import { type OptionNames, requireOptions } from "../options.ts";
 import type { Peer } from "../peer.ts";
 import { explain, type Explanation } from "./analyze/explain.ts";
@@ -88,16 +87,6 @@ export function sourceOf(policy: Policy, caller: string): PolicySource {
     `${caller} takes a policy of definePolicy(), parsePolicy() or loadPolicy(); ` +
       "of a watched or shadowed policy, pass `current`",
   );
-}
-
-/** {@link sourceOf}, for an analysis that does not know attributes. @throws {UcredError} If `about` is set. */
-export function analyzable(policy: Policy, caller: string): PolicySource {
-  const source = sourceOf(policy, caller);
-  const { vocabulary } = source.checked;
-  if (vocabulary === undefined) return source;
-  const message = `Cannot analyse a policy about ${JSON.stringify(vocabulary.name)}: ` +
-    `${caller} does not know attributes`;
-  throw new UcredError("ERR_UCRED_POLICY", message, { hint: "Write tests in the policy" });
 }
 
 /** The rules that a policy was compiled from. */

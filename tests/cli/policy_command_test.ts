@@ -214,6 +214,14 @@ rules:
     assert.equal(ran.code, code, ran.err);
     assert.match(ran.out + ran.err, output);
   }));
+  const wider = file(
+    "wider.yaml",
+    "version: 1\nabout: http\nrules: [{ name: r, where: { query: { page: {} } }, allow: true }]\n"
+      .replace("{}", '{ every: ["1", "2"] }'),
+  );
+  const diff = await policy("diff", policyFile, wider);
+  assert.equal(diff.code, 1, diff.err);
+  assert.match(diff.out, /^attributes: +\{"query":\{"page":\["2"\]\}\}$/m);
   const none = await policy("explain", GOOD, ...request, "{}");
   assert.equal(none.code, 2);
   assert.match(none.err, /the policy has no about/);

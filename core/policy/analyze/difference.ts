@@ -1,12 +1,20 @@
 /** Compares two policies: do they decide alike, or is one only narrower? If not, a case that shows it. */
 
-import type { Decision } from "../decide/decision.ts";
+import type { Attributes, Decision } from "../decide/decision.ts";
 import type { PlainPeer } from "../decide/subject.ts";
-import type { CheckedRule } from "../document/check.ts";
-import { analyzable, type Policy } from "../policy.ts";
+import { UcredError } from "../../errors.ts";
+import type { CheckedPolicy, CheckedRule } from "../document/check.ts";
+import { type Policy, sourceOf } from "../policy.ts";
 import { Budget } from "./budget.ts";
-import { outcomeOf, Outcomes, RuleRegions, withinBudget } from "./reach.ts";
-import { exampleIn, isEmpty, type PolicyCase, whereKnown } from "./region.ts";
+import {
+  type AnalyzedRule,
+  analyzedRules,
+  outcomeOf,
+  Outcomes,
+  RuleRegions,
+  withinBudget,
+} from "./reach.ts";
+import { exampleIn, isEmpty, NoExample, type PolicyCase, whereKnown } from "./region.ts";
 
 /** A case that two policies decide differently. */
 export interface Counterexample {
@@ -14,6 +22,8 @@ export interface Counterexample {
   readonly peer: PlainPeer;
   /** The action; `undefined` for a decision without an action. */
   readonly action: string | undefined;
+  /** The attributes of the request, for policies about a vocabulary. */
+  readonly attributes?: Attributes;
   /** The first policy's decision. */
   readonly before: Decision;
   /** The second policy's decision. */
@@ -26,7 +36,8 @@ export interface Counterexample {
  *
  * Exact, unknown facts included. Reasons and names of rules do not count.
  *
- * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways.
+ * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways, or the
+ * policies are about different vocabularies.
  * @throws {TypeError} If a policy is not one of `definePolicy()`, `parsePolicy()` or `loadPolicy()`: of a
  * watched or shadowed policy, pass `current`.
  *
@@ -50,7 +61,8 @@ export function equivalent(before: Policy, after: Policy): Counterexample | unde
  *
  * Exact, unknown facts included.
  *
- * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways.
+ * @throws {UcredError} `ERR_UCRED_POLICY` if the conditions can be combined in too many ways, or the
+ * policies are about different vocabularies.
  * @throws {TypeError} If a policy is not one of `definePolicy()`, `parsePolicy()` or `loadPolicy()`: of a
  * watched or shadowed policy, pass `current`.
  *
@@ -74,21 +86,37 @@ function compare(
   after: Policy,
   find: typeof difference,
 ): Counterexample | undefined {
-  const [a, b] = [analyzable(before, caller), analyzable(after, caller)];
-  const found = find(a.checked.rules, b.checked.rules);
+  const [a, b] = [sourceOf(before, caller).checked, sourceOf(after, caller).checked];
+  requireSameVocabulary(a.vocabulary, b.vocabulary);
+  const found = find(analyzedRules(a), analyzedRules(b));
   if (found === undefined) return undefined;
-  const { peer, action } = found;
+  const { peer, action, attributes } = found;
   return {
     ...found,
-    before: before.decide(peer, { action }),
-    after: after.decide(peer, { action }),
+    before: before.decide(peer, { action, attributes }),
+    after: after.decide(peer, { action, attributes }),
   };
+}
+
+/** Attributes of one name may mean different things in two vocabularies. */
+function requireSameVocabulary(
+  a: CheckedPolicy["vocabulary"],
+  b: CheckedPolicy["vocabulary"],
+): void {
+  if (a === b || JSON.stringify(a) === JSON.stringify(b)) return;
+  const nameOf = (vocabulary: typeof a) =>
+    vocabulary === undefined ? "no vocabulary" : JSON.stringify(vocabulary.name);
+  const message = `Cannot compare the policies: one is about ${nameOf(a)}, ` +
+    `and the other about ${a?.name === b?.name ? "another version of it" : nameOf(b)}`;
+  throw new UcredError("ERR_UCRED_POLICY", message, {
+    hint: "Compare policies about the same vocabulary",
+  });
 }
 
 /** Returns a case that these rules decide differently; `undefined` if there is none. */
 export function difference(
-  before: readonly CheckedRule[],
-  after: readonly CheckedRule[],
+  before: readonly AnalyzedRule[],
+  after: readonly AnalyzedRule[],
   budget: Budget = new Budget(),
 ): PolicyCase | undefined {
   return findCase(before, after, budget, (first, second) => outcomeOf(first) !== outcomeOf(second));
@@ -96,8 +124,8 @@ export function difference(
 
 /** Returns a case in which `after` gives more than `before`; `undefined` if there is none. */
 export function widening(
-  before: readonly CheckedRule[],
-  after: readonly CheckedRule[],
+  before: readonly AnalyzedRule[],
+  after: readonly AnalyzedRule[],
   budget: Budget = new Budget(),
 ): PolicyCase | undefined {
   return findCase(before, after, budget, (first, second) => {
@@ -112,8 +140,8 @@ type Decider = CheckedRule | undefined;
 
 /** Returns a case whose two deciding rules differ by `differ`. Rules with the same outcome never differ. */
 function findCase(
-  before: readonly CheckedRule[],
-  after: readonly CheckedRule[],
+  before: readonly AnalyzedRule[],
+  after: readonly AnalyzedRule[],
   budget: Budget,
   differ: (first: Decider, second: Decider) => boolean,
 ): PolicyCase | undefined {
@@ -132,6 +160,7 @@ function findCase(
       ...changed.flatMap((rule) => a.regionsOf(rule)),
       ...instead.flatMap((rule) => b.regionsOf(rule)),
     ];
+    let unsettled: NoExample | undefined;
     // A case whose facts are all known is the better example, so these are tried first.
     for (const wanted of [facts, []]) {
       for (const region of regions) {
@@ -139,27 +168,32 @@ function findCase(
         if (isEmpty(world, budget)) continue;
         for (const [part, first] of a.divide(world, budget)) {
           for (const [rest, second] of b.divide(part, budget)) {
-            if (differ(ruleAt(before, first), ruleAt(after, second))) {
+            if (!differ(ruleAt(before, first), ruleAt(after, second))) continue;
+            try {
               return exampleIn(rest, wanted, budget);
+            } catch (error) {
+              if (!(error instanceof NoExample)) throw error;
+              unsettled = error; // another part may have an example
             }
           }
         }
       }
     }
+    if (unsettled !== undefined) throw unsettled;
     return undefined;
   });
 }
 
-const ruleAt = (rules: readonly CheckedRule[], position: number | undefined): Decider =>
+const ruleAt = (rules: readonly AnalyzedRule[], position: number | undefined): Decider =>
   position === undefined ? undefined : rules[position];
 
 /** Positions of the rules between the first and the last that differ. */
 function changes(
-  before: readonly CheckedRule[],
-  after: readonly CheckedRule[],
+  before: readonly AnalyzedRule[],
+  after: readonly AnalyzedRule[],
 ): readonly [readonly number[], readonly number[]] {
   const [a, b] = [before, after].map((rules) =>
-    rules.map((rule) => JSON.stringify([rule.when, rule.actions, outcomeOf(rule)]))
+    rules.map((rule) => JSON.stringify([rule.when, rule.where, rule.actions, outcomeOf(rule)]))
   ) as [string[], string[]];
   let begin = 0;
   while (begin < a.length && begin < b.length && a[begin] === b[begin]) begin++;

@@ -2,15 +2,15 @@
 
 import { type OptionNames, requireOptions } from "../../options.ts";
 import { textOf } from "../../text.ts";
-import type { CheckedRule } from "../document/check.ts";
 import type { DocumentPath } from "../document/problems.ts";
 import type { Named, NamedKind } from "../document/types.ts";
 import { Budget, BudgetExceeded } from "./budget.ts";
 import type { Finding, ReportFinding } from "./findings.ts";
 import { cutOff, lintCgroup, lintConditions } from "./lint_conditions.ts";
-import { analyzable, type Policy, type PolicyContext } from "../policy.ts";
-import { matches, RuleRegions } from "./reach.ts";
+import { type Policy, type PolicyContext, sourceOf } from "../policy.ts";
+import { type AnalyzedRule, analyzedRules, matches, RuleRegions } from "./reach.ts";
 import {
+  attributeOf,
   both,
   EVERYTHING,
   exampleIn,
@@ -62,8 +62,8 @@ const LINT_OPTIONS: OptionNames<LintOptions> = { abstractSocket: true };
  */
 export function lint(policy: Policy, options: LintOptions = {}): readonly Finding[] {
   requireOptions("lint()", options, LINT_OPTIONS);
-  const { checked, context } = analyzable(policy, "lint()");
-  return lintRules(checked.rules, {
+  const { checked, context } = sourceOf(policy, "lint()");
+  return lintRules(analyzedRules(checked), {
     ...options,
     named: checked.named,
     namesakes: namesakesBy(context.resolve),
@@ -86,7 +86,7 @@ export interface LintContext extends LintOptions {
  * whose analysis exceeds the budget is reported as `unsettled`.
  */
 export function lintRules(
-  rules: readonly CheckedRule[],
+  rules: readonly AnalyzedRule[],
   context: LintContext,
   budget: Budget = new Budget(),
 ): readonly Finding[] {
@@ -128,7 +128,7 @@ export function lintRules(
 interface RuleToCheck {
   readonly reach: RuleRegions;
   readonly position: number;
-  readonly rule: CheckedRule;
+  readonly rule: AnalyzedRule;
   readonly budget: Budget;
 }
 
@@ -217,12 +217,13 @@ function decidedIn(
  * exception is unknown, the exception does not match, and the wider rule does.
  */
 function lintWidened({ reach, position, rule, budget }: RuleToCheck, report: ReportFinding): void {
-  const { grants = [], when } = rule;
+  const { grants = [], when, where } = rule;
   // Grants are names without an order: only a longer list of them certainly gives more.
   const givesMore = (others: readonly string[] | undefined) =>
     others !== undefined && grants.every((grant) => others.includes(grant)) &&
     others.some((grant) => !grants.includes(grant));
-  const facts = factsOf(when).filter((fact) => fact !== "uid" && fact !== "groups");
+  const facts = [...factsOf(when), ...factsOf(where)]
+    .filter((fact) => fact !== "uid" && fact !== "groups");
   if (grants.length === 0 || facts.length === 0) return;
   if (!reach.rules.some((other, at) => at > position && givesMore(other.grants))) return;
   for (const region of matches(rule, "true", budget)) {
@@ -236,7 +237,11 @@ function lintWidened({ reach, position, rule, budget }: RuleToCheck, report: Rep
     const other = wider === undefined ? undefined : reach.rules[wider]!;
     if (other === undefined || !givesMore(other.grants)) continue;
     if (!isWithin(known, matches(other, "true", budget), budget)) continue;
-    const names = facts.map((fact) => fact.replace(/^namespace .*/, "sameNamespaces"));
+    const names = facts.map((fact) =>
+      attributeOf(fact) === undefined
+        ? fact.replace(/^namespace .*/, "sameNamespaces")
+        : fact.replace(/^[a-z]+ attributes\./, "")
+    );
     const message =
       `If ${
         [...new Set(names)].join(" or ")
@@ -256,12 +261,21 @@ function isWithin(region: Region, others: readonly Region[], budget: Budget): bo
 }
 
 /** Returns the same case with these facts unknown. */
-function withoutFacts({ peer, action }: PolicyCase, facts: readonly FactKey[]): PolicyCase {
+function withoutFacts(
+  { peer, action, attributes = {} }: PolicyCase,
+  facts: readonly FactKey[],
+): PolicyCase {
+  const names = facts.map((fact) => attributeOf(fact)?.name);
+  const known = Object.entries(attributes).filter(([name]) => !names.includes(name));
   const leave = (of: object = {}, prefix = "") =>
     Object.entries(of).filter(([name]) => !facts.includes(`${prefix}${name}` as FactKey));
   const namespaces = Object.fromEntries(leave(peer.process?.namespaces, "namespace "));
   const process = { ...Object.fromEntries(leave(peer.process)), namespaces };
-  return { peer: { ...Object.fromEntries(leave(peer)), ...(peer.process && { process }) }, action };
+  return {
+    peer: { ...Object.fromEntries(leave(peer)), ...(peer.process && { process }) },
+    action,
+    ...(known.length > 0 && { attributes: Object.fromEntries(known) }),
+  };
 }
 
 /** Finds an allowing rule that matches every peer. */
@@ -395,7 +409,8 @@ function lintNames(same: readonly SameId[], report: ReportFinding): void {
 }
 
 /** Writes a case in one line: `{"uid":1000} "GET /x"`. */
-function inShort({ peer, action }: PolicyCase): string {
+function inShort({ peer, action, attributes }: PolicyCase): string {
   return cutOff(JSON.stringify(peer)) +
-    (action === undefined ? "" : ` ${JSON.stringify(cutOff(action))}`);
+    (action === undefined ? "" : ` ${JSON.stringify(cutOff(action))}`) +
+    (attributes === undefined ? "" : ` ${cutOff(JSON.stringify(attributes))}`);
 }

@@ -2,16 +2,16 @@
 
 import { UcredError } from "../../errors.ts";
 import { type Budget, BudgetExceeded } from "./budget.ts";
-import type { CheckedRule } from "../document/check.ts";
+import type { CheckedPolicy, CheckedRule } from "../document/check.ts";
 import type { IdRange } from "../decide/id_ranges.ts";
 import {
   both,
-  EVERYTHING,
   type FactKey,
   factsOf,
   type Groups,
   hasCase,
   type Ids,
+  NoExample,
   type Outcome,
   type PolicyCase,
   type Region,
@@ -28,12 +28,29 @@ interface Entry {
   readonly rule: number;
 }
 
+/** A rule, with the actions of the vocabulary. No rule decides about another action. */
+export interface AnalyzedRule extends CheckedRule {
+  readonly known?: readonly string[] | undefined;
+}
+
+/** The rules of a policy, for an analysis. */
+export function analyzedRules({ rules, vocabulary }: CheckedPolicy): readonly AnalyzedRule[] {
+  if (vocabulary === undefined) return rules;
+  const known = Object.keys(vocabulary.actions);
+  return rules.map((rule) => ({ ...rule, known }));
+}
+
 /** Runs an analysis. @throws {UcredError} `ERR_UCRED_POLICY` if it exceeds its budget. */
 export function withinBudget<T>(what: string, run: () => T): T {
   try {
     return run();
   } catch (error) {
     if (!(error instanceof BudgetExceeded)) throw error;
+    if (error instanceof NoExample) {
+      const hint = "Write conditions without self, or without other conditions on the same id";
+      const message = `Cannot ${what}: no case was found for conditions with self`;
+      throw new UcredError("ERR_UCRED_POLICY", message, { hint });
+    }
     const { rule } = error;
     const where = rule === undefined ? "" : ` of rule ${JSON.stringify(rule)} and of earlier rules`;
     const message = `Cannot ${what}: the conditions${where} can be combined in too many ways`;
@@ -64,7 +81,7 @@ export function outcomeOf(rule: Pick<CheckedRule, "grants"> | undefined): string
 
 /** Rules in order. */
 export class RuleRegions {
-  readonly rules: readonly CheckedRule[];
+  readonly rules: readonly AnalyzedRule[];
   /** The outcome of each rule. */
   readonly outcomes: readonly number[];
   /** The facts that some rule tests. */
@@ -82,12 +99,13 @@ export class RuleRegions {
   readonly #byGroup = new EntriesById();
   readonly #others: number[] = [];
 
-  constructor(rules: readonly CheckedRule[], budget: Budget, outcomes = new Outcomes()) {
+  constructor(rules: readonly AnalyzedRule[], budget: Budget, outcomes = new Outcomes()) {
     this.rules = rules;
     this.outcomes = rules.map((rule) => outcomes.of(rule));
-    this.facts = new Set(rules.flatMap(({ when, actions }) => [
+    this.facts = new Set(rules.flatMap(({ when, where, actions, known }) => [
       ...factsOf(when),
-      ...(actions === undefined ? [] : ["action" as const]),
+      ...factsOf(where),
+      ...(actions === undefined && known === undefined ? [] : ["action" as const]),
     ]));
     const skipped = new Set<number>();
     const room = budget.cells / 2; // the rest is for the analyses
@@ -307,16 +325,16 @@ function firstIn(lists: readonly (readonly number[])[] | undefined, from: number
 
 /** The regions in which a rule's condition has this outcome and its actions match. */
 export function matches(
-  { when, actions }: CheckedRule,
+  { when, where, actions, known }: AnalyzedRule,
   outcome: Outcome,
   budget: Budget,
 ): readonly Region[] {
-  const regions = when === undefined
-    ? outcome === "true" || outcome === "not false" ? [EVERYTHING] : []
-    : regionsOf(when, outcome, budget);
-  if (actions === undefined) return regions;
+  const of = [when, where].filter((condition) => condition !== undefined);
+  const regions = regionsOf({ kind: "all", of }, outcome, budget);
+  const globs = [actions, known].filter((list) => list !== undefined);
+  if (globs.length === 0) return regions;
   const about: Region = new Map([
-    ["action", new TextValues({ in: [actions], out: [] }, false, false)],
+    ["action", new TextValues({ in: globs, out: [] }, actions === undefined, false)],
   ]);
   return regions.flatMap((region) => both(region, about, budget) ?? []);
 }

@@ -1,5 +1,5 @@
 /**
- * Regions are sets of (peer, action) pairs, for example those that a rule matches.
+ * Regions are sets of cases: a peer, an action and attributes. For example, a rule matches a region.
  *
  * A region is the product of one set for each fact: uids, groups with the gid, texts, truth values. Such
  * sets can be intersected and subtracted exactly, unknown facts included, and each has an example unless it
@@ -7,11 +7,18 @@
  */
 
 import type { NamespaceKind } from "../../process.ts";
-import type { Budget } from "./budget.ts";
-import type { CheckedCondition, CheckedFact, TextField } from "../decide/condition.ts";
+import { type Budget, BudgetExceeded } from "./budget.ts";
+import { readAttribute } from "../decide/attributes.ts";
+import type {
+  AttributeTest,
+  CheckedCondition,
+  CheckedFact,
+  TextField,
+} from "../decide/condition.ts";
+import type { Attributes } from "../decide/decision.ts";
 import { hasId, type IdRange, intersect, join, others } from "../decide/id_ranges.ts";
 import { findText, hasText, type Texts } from "./text_sets.ts";
-import type { PlainPeer } from "../decide/subject.ts";
+import type { AttributeFact, PlainPeer } from "../decide/subject.ts";
 
 /** A set of values of one fact. The methods take sets of the same class. */
 interface Values<S> {
@@ -66,8 +73,8 @@ export class Ids implements Values<Ids> {
     return this.ranges.length === 0 && !this.unknown;
   }
 
-  has({ peer: { uid } }: PolicyCase): boolean {
-    return this.hasId(uid);
+  has(one: PolicyCase, fact: FactKey): boolean {
+    return this.hasId(fact === "uid" ? one.peer.uid : attributeIn(one, fact) as number | undefined);
   }
 
   /** @param id `undefined`: unknown. */
@@ -313,16 +320,19 @@ export class Truths implements Values<Truths> {
     return this.bits === 0;
   }
 
-  has({ peer: { unchanged, process } }: PolicyCase, fact: FactKey): boolean {
-    const truth = fact === "unchanged"
-      ? unchanged
-      : process?.namespaces?.[fact.slice(NAMESPACE.length) as NamespaceKind]?.ours;
+  has(one: PolicyCase, fact: FactKey): boolean {
+    const truth = truthIn(one, fact);
     return (this.bits & (truth === undefined ? UNKNOWN : truth ? YES : NO)) !== 0;
   }
 
   /** The set of one known value. */
   static of(truth: boolean): Truths {
     return new Truths(truth ? YES : NO);
+  }
+
+  /** The only known value in the set, if unknown is not in it. */
+  get single(): boolean | undefined {
+    return this.bits === YES ? true : this.bits === NO ? false : undefined;
   }
 
   /** Whether the set contains both true and false. */
@@ -332,6 +342,174 @@ export class Truths implements Values<Truths> {
 
   example(): boolean | undefined {
     return (this.bits & YES) !== 0 ? true : (this.bits & NO) !== 0 ? false : undefined;
+  }
+}
+
+/** A set of numbers, possibly with "unknown". Every finite double is a number. */
+export class Numbers implements Values<Numbers> {
+  readonly ranges: readonly IdRange[];
+  readonly unknown: boolean;
+
+  constructor(ranges: readonly IdRange[], unknown: boolean) {
+    this.ranges = ranges;
+    this.unknown = unknown;
+  }
+
+  get size(): number {
+    return 1 + this.ranges.length;
+  }
+
+  and({ ranges, unknown }: Numbers, budget: Budget): Numbers {
+    budget.spend(this.ranges.length + ranges.length);
+    return new Numbers(intersect(this.ranges, ranges), this.unknown && unknown);
+  }
+
+  without({ ranges, unknown }: Numbers, budget: Budget): readonly Numbers[] {
+    budget.spend(10 * (this.ranges.length + ranges.length));
+    return [new Numbers(intersect(this.ranges, otherNumbers(ranges)), this.unknown && !unknown)];
+  }
+
+  known(): Numbers {
+    return new Numbers(this.ranges, false);
+  }
+
+  isEmpty(): boolean {
+    return this.ranges.length === 0 && !this.unknown;
+  }
+
+  has(one: PolicyCase, fact: FactKey): boolean {
+    const value = attributeIn(one, fact);
+    return value === undefined ? this.unknown : hasId(this.ranges, value as number);
+  }
+
+  example(): number | undefined {
+    return [0, 1].find((number) => hasId(this.ranges, number)) ?? this.ranges[0]?.first;
+  }
+}
+
+/** The complement of ranges of numbers. */
+export function otherNumbers(ranges: readonly IdRange[]): readonly IdRange[] {
+  const gaps: IdRange[] = [];
+  let next = -Number.MAX_VALUE;
+  for (const { first, last } of ranges) {
+    if (first > next) gaps.push({ first: next, last: -nextNumber(-first) });
+    next = nextNumber(last);
+  }
+  if (next <= Number.MAX_VALUE) gaps.push({ first: next, last: Number.MAX_VALUE });
+  return gaps;
+}
+
+const DOUBLE = new Float64Array(1);
+const BITS = new BigInt64Array(DOUBLE.buffer);
+
+/** The smallest double above a number. */
+function nextNumber(number: number): number {
+  if (number === 0) return Number.MIN_VALUE;
+  DOUBLE[0] = number;
+  BITS[0]! += number > 0 ? 1n : -1n;
+  return DOUBLE[0]!;
+}
+
+/** Lists of texts: every text is in one set, and each of other sets has at least one of the texts. */
+interface Lists {
+  readonly every: Texts;
+  /** Each of these has one list of globs, in `in` or in `out`. */
+  readonly some: readonly Texts[];
+}
+
+const EVERY_TEXT: Texts = { in: [], out: [] };
+const NO_TEXT: Texts = { in: [[]], out: [] };
+const ALL_LISTS: Lists = { every: EVERY_TEXT, some: [] };
+
+const bothTexts = (a: Texts, b: Texts): Texts => ({
+  in: a.in.concat(b.in),
+  out: a.out.concat(b.out),
+});
+
+/** A set of lists of texts, possibly with "unknown". */
+export class TextLists implements Values<TextLists> {
+  /** `undefined`: no known list is in the set. */
+  readonly lists: Lists | undefined;
+  readonly unknown: boolean;
+  /** Whether `lists` is empty; `undefined` until it is computed. */
+  #hasNoList: boolean | undefined;
+
+  constructor(lists: Lists | undefined, unknown: boolean) {
+    this.lists = lists;
+    this.unknown = unknown;
+  }
+
+  get size(): number {
+    if (this.lists === undefined) return 1;
+    const { every, some } = this.lists;
+    return 2 + every.in.length + every.out.length + 2 * some.length;
+  }
+
+  and({ lists, unknown, size }: TextLists, budget: Budget): TextLists {
+    budget.spend(20 + this.size + size);
+    const both = this.lists && lists && {
+      every: bothTexts(this.lists.every, lists.every),
+      some: this.lists.some.concat(lists.some),
+    };
+    return new TextLists(both, this.unknown && unknown);
+  }
+
+  without({ lists, unknown }: TextLists, budget: Budget): readonly TextLists[] {
+    const rest = [
+      new TextLists(lists === undefined ? this.lists : undefined, this.unknown && !unknown),
+    ];
+    if (this.lists === undefined || lists === undefined) return rest;
+    let left = new TextLists(this.lists, false);
+    const cut = (outside: Partial<Lists>, inside: Partial<Lists>) => {
+      rest.push(left.and(new TextLists({ ...ALL_LISTS, ...outside }, false), budget));
+      left = left.and(new TextLists({ ...ALL_LISTS, ...inside }, false), budget);
+    };
+    for (const globs of lists.every.in) {
+      cut({ some: [{ in: [], out: globs }] }, { every: { in: [globs], out: [] } });
+    }
+    const { out } = lists.every;
+    if (out.length > 0) cut({ some: [{ in: [out], out: [] }] }, { every: { in: [], out } });
+    for (const texts of lists.some) {
+      const [globs] = texts.in;
+      const others = globs !== undefined
+        ? { in: [], out: globs }
+        : texts.out.length > 0
+        ? { in: [texts.out], out: [] }
+        : NO_TEXT;
+      cut({ every: others }, { some: [texts] });
+    }
+    return rest;
+  }
+
+  known(): TextLists {
+    return new TextLists(this.lists, false);
+  }
+
+  isEmpty(budget: Budget): boolean {
+    if (this.unknown) return false;
+    return this.#hasNoList ??= this.example(budget) === undefined;
+  }
+
+  has(one: PolicyCase, fact: FactKey, budget: Budget): boolean {
+    const list = attributeIn(one, fact) as readonly string[] | undefined;
+    if (list === undefined) return this.unknown;
+    if (this.lists === undefined) return false;
+    const { every, some } = this.lists;
+    return list.every((text) => hasText(every, text, budget)) &&
+      some.every((texts) => list.some((text) => hasText(texts, text, budget)));
+  }
+
+  /** A list; `undefined` if the set has no known list. */
+  example(budget: Budget): readonly string[] | undefined {
+    if (this.lists === undefined) return undefined;
+    const { every, some } = this.lists;
+    const list = new Set<string>();
+    for (const texts of some) {
+      const text = findText(bothTexts(every, texts), budget);
+      if (text === undefined) return undefined;
+      list.add(text);
+    }
+    return [...list];
   }
 }
 
@@ -346,8 +524,13 @@ export type FactKey =
   | "action"
   | "unchanged"
   | TextField
-  | `namespace ${NamespaceKind}`;
-type AnyValues = Ids | Groups | TextValues | Truths;
+  | `namespace ${NamespaceKind}`
+  | AttributeKey;
+
+/** "boolean attributes.secret". An attribute of type id has two keys: its value, and whether it is `self`. */
+export type AttributeKey = `${AttributeTest["type"]} ${AttributeFact}`;
+
+type AnyValues = Ids | Groups | TextValues | Truths | Numbers | TextLists;
 
 /** Prefix of the keys of namespaces. */
 const NAMESPACE = "namespace ";
@@ -406,7 +589,55 @@ function everything(fact: FactKey): AnyValues {
   if (fact === "groups") return ALL_GROUPS;
   if (fact === "action") return ANY_ACTION;
   if (fact === "unchanged" || fact.startsWith(NAMESPACE)) return new Truths(YES | NO | UNKNOWN);
+  switch (attributeOf(fact)?.type) {
+    case "boolean":
+    case "self":
+      return new Truths(YES | NO | UNKNOWN);
+    case "number":
+      return new Numbers(otherNumbers([]), true);
+    case "id":
+      return ALL_IDS;
+    case "texts":
+      return new TextLists(ALL_LISTS, true);
+  }
   return ANY_TEXT;
+}
+
+/** The attribute of a key; `undefined` for facts of the peer and the action. */
+export function attributeOf(fact: FactKey): {
+  readonly type: AttributeTest["type"];
+  readonly name: string;
+  readonly parameter: string | undefined;
+} | undefined {
+  if (!fact.includes(" attributes.")) return undefined; // most facts
+  const [, type, name, parameter] = /^([a-z]+) attributes\.([^.]+)(?:\.([^]*))?$/.exec(fact) ?? [];
+  return name === undefined ? undefined : { type: type as AttributeTest["type"], name, parameter };
+}
+
+/** The value of an attribute in a case; `undefined` if it is unknown. */
+function attributeIn({ attributes }: PolicyCase, fact: FactKey): unknown {
+  const { type, name, parameter } = attributeOf(fact)!;
+  return readAttribute(attributes, {
+    name,
+    type: parameter !== undefined ? "parameters" : type === "self" ? "id" : type,
+    ...(parameter !== undefined && { parameter }),
+  });
+}
+
+/** The truth of a fact in a case; `undefined` if it is unknown. */
+function truthIn(one: PolicyCase, fact: FactKey): boolean | undefined {
+  const { uid, unchanged, process } = one.peer;
+  switch (attributeOf(fact)?.type) {
+    case "boolean":
+      return attributeIn(one, fact) as boolean | undefined;
+    case "self": {
+      const id = attributeIn(one, fact);
+      return id === undefined || uid === undefined ? undefined : id === uid;
+    }
+  }
+  return fact === "unchanged"
+    ? unchanged
+    : process?.namespaces?.[fact.slice(NAMESPACE.length) as NamespaceKind]?.ours;
 }
 
 const ANY_TEXT = new TextValues({ in: [], out: [] }, true, true);
@@ -425,13 +656,18 @@ export function isEmpty(region: Region, budget: Budget): boolean {
   return [...region.values()].some((values) => values.isEmpty(budget));
 }
 
-/** A peer and an action. */
+/** A peer, an action and attributes. */
 export interface PolicyCase {
   /** A missing fact is unknown. */
   readonly peer: PlainPeer;
   /** `undefined`: a decision without an action. */
   readonly action: string | undefined;
+  /** The attributes of the request. A missing attribute is unknown. */
+  readonly attributes?: Attributes;
 }
+
+/** Thrown if no case of a region was found, because conditions with `self` depend on each other. */
+export class NoExample extends BudgetExceeded {}
 
 /** Whether a case is in a region. */
 export function hasCase(region: Region, one: PolicyCase, budget: Budget): boolean {
@@ -440,21 +676,48 @@ export function hasCase(region: Region, one: PolicyCase, budget: Budget): boolea
   return true;
 }
 
-function textIn({ peer, action }: PolicyCase, fact: FactKey): string | null | undefined {
+function textIn(one: PolicyCase, fact: FactKey): string | null | undefined {
+  const { peer, action } = one;
   if (fact === "action") return action ?? null;
+  if (attributeOf(fact) !== undefined) return attributeIn(one, fact) as string | null | undefined;
   return fact === "label" ? peer.label : peer.process?.[fact as Exclude<TextField, "label">];
 }
 
-/** Returns a case in a region that is not empty. These facts get a value even if any value would do. */
+/**
+ * Returns a case in a region that is not empty. These facts get a value even if any value would do.
+ *
+ * @throws {NoExample} If conditions with `self` allow no such case.
+ */
 export function exampleIn(region: Region, facts: Iterable<FactKey>, budget: Budget): PolicyCase {
+  const attributes = new Map<string, unknown>();
+  const parameters = new Map<string, Map<string, unknown>>();
+  const uid = new Ids(uidsIn(region), false).example();
+  const selves = [...region].filter(([fact]) => attributeOf(fact)?.type === "self");
+  // Whether an id is the uid is known only if both are.
+  const needed = selves.flatMap(([fact, values]): FactKey[] =>
+    (values as Truths).example() === undefined
+      ? []
+      : ["uid", `id attributes.${attributeOf(fact)!.name}`]
+  );
   const process: { [field: string]: unknown } = {};
   const namespaces: { [kind: string]: { ours: boolean } } = {};
   const peer: { [field: string]: unknown } = {};
   let action: string | undefined;
-  for (const fact of new Set([...region.keys(), ...facts])) {
+  for (const fact of new Set([...region.keys(), ...facts, ...needed])) {
     const values = region.get(fact) ?? everything(fact);
-    if (values instanceof Ids) {
-      const uid = values.example();
+    const attribute = attributeOf(fact);
+    if (attribute !== undefined) {
+      const { type, name, parameter } = attribute;
+      if (type === "self") continue;
+      const value = values instanceof Ids
+        ? idBeside(values, region.get(`self attributes.${name}`) as Truths | undefined, uid)
+        : (values as Exclude<AnyValues, Groups | Ids>).example(budget);
+      if (parameter === undefined) attributes.set(name, value);
+      else {
+        const known = parameters.get(name) ?? new Map<string, unknown>();
+        parameters.set(name, known.set(parameter, value ?? null)); // null is not a list: unknown
+      }
+    } else if (values instanceof Ids) {
       if (uid !== undefined) peer["uid"] = uid;
     } else if (values instanceof Groups) {
       Object.assign(peer, values.example(budget));
@@ -465,14 +728,49 @@ export function exampleIn(region: Region, facts: Iterable<FactKey>, budget: Budg
       else namespaces[fact.slice(NAMESPACE.length)] = { ours: truth };
     } else {
       const isPath = fact === "exe" || fact === "cgroup";
-      const text = values.example(budget, isPath ? "/" : "");
+      const text = (values as TextValues).example(budget, isPath ? "/" : "");
       if (fact === "action") action = text ?? undefined;
       else if (text !== undefined) (fact === "label" ? peer : process)[fact] = text;
     }
   }
   if (Object.keys(namespaces).length > 0) process["namespaces"] = namespaces;
   if (Object.keys(process).length > 0) peer["process"] = process;
-  return { peer: peer as PlainPeer, action };
+  for (const [name, known] of parameters) attributes.set(name, Object.fromEntries(known));
+  const known = [...attributes].filter(([, value]) => value !== undefined);
+  const example: PolicyCase = {
+    ...{ peer: peer as PlainPeer, action },
+    ...(known.length > 0 && { attributes: Object.fromEntries(known) }),
+  };
+  if (selves.length > 0 && !hasCase(region, example, budget)) throw new NoExample();
+  return example;
+}
+
+/** The uids of a region, limited by its conditions with `self`. */
+export function uidsIn(region: Region): readonly IdRange[] {
+  let uids = (region.get("uid") as Ids | undefined ?? ALL_IDS).ranges;
+  for (const [fact, values] of region) {
+    const attribute = attributeOf(fact);
+    if (attribute?.type !== "self") continue;
+    const { ranges, single } = region.get(`id attributes.${attribute.name}`) as Ids | undefined ??
+      ALL_IDS;
+    const isSelf = (values as Truths).single;
+    if (isSelf === true) uids = intersect(uids, ranges);
+    else if (isSelf === false && single !== undefined) {
+      uids = intersect(uids, others([{ first: single, last: single }]));
+    }
+  }
+  return uids;
+}
+
+/** An id of a set that is the uid, or is not, as a condition with `self` requires. */
+function idBeside(
+  ids: Ids,
+  self: Truths | undefined,
+  uid: number | undefined,
+): number | undefined {
+  if (uid === undefined || self?.single === undefined) return ids.example();
+  const one = [{ first: uid, last: uid }];
+  return new Ids(intersect(ids.ranges, self.single ? one : others(one)), false).example();
 }
 
 /** The outcomes of a condition that a region is computed for. */
@@ -548,7 +846,10 @@ function regionsOfFact(condition: CheckedFact, outcome: Outcome): readonly Regio
       return isHolding ? [new Map(each)] : each.map(([fact, truths]) => only(fact, truths));
     }
   }
-  if ("evaluate" in condition) throw new TypeError("no region of a condition on attributes");
+  if ("test" in condition) {
+    const { kind, test } = condition;
+    return [only(`${test.type} ${kind}`, valuesOfTest(test, isHolding, unknown))];
+  }
   const { kind, globs } = condition;
   return [
     only(
@@ -558,6 +859,32 @@ function regionsOfFact(condition: CheckedFact, outcome: Outcome): readonly Regio
         : new TextValues({ in: [], out: globs }, true, unknown),
     ),
   ];
+}
+
+/** The values of an attribute for which a test holds, or does not. */
+function valuesOfTest(test: AttributeTest, isHolding: boolean, unknown: boolean): AnyValues {
+  switch (test.type) {
+    case "boolean":
+      return new Truths((test.value === isHolding ? YES : NO) | (unknown ? UNKNOWN : 0));
+    case "self":
+      return new Truths((isHolding ? YES : NO) | (unknown ? UNKNOWN : 0));
+    case "number":
+      return new Numbers(isHolding ? test.ranges : otherNumbers(test.ranges), unknown);
+    case "id":
+      return new Ids(isHolding ? test.ranges : others(test.ranges), unknown);
+    case "text":
+      return isHolding
+        ? new TextValues({ in: [test.globs], out: [] }, false, unknown)
+        : new TextValues({ in: [], out: test.globs }, true, unknown);
+  }
+  const matching = { in: [test.globs], out: [] };
+  const otherTexts = { in: [], out: test.globs };
+  const lists = test.quantifier === "every"
+    ? isHolding ? { every: matching } : { some: [otherTexts] }
+    : isHolding
+    ? { some: [matching] }
+    : { every: otherTexts };
+  return new TextLists({ ...ALL_LISTS, ...lists }, unknown);
 }
 
 function regionsOfGroup(ranges: readonly IdRange[], outcome: Outcome): readonly Region[] {
@@ -594,5 +921,8 @@ export function factsOf(condition: CheckedCondition | undefined): readonly FactK
     case "sameNamespaces":
       return condition.kinds.map((kind): FactKey => `namespace ${kind}`);
   }
-  return "evaluate" in condition ? [] : [condition.kind];
+  if (!("test" in condition)) return [condition.kind];
+  const { kind, test } = condition;
+  // Whether the id is the uid depends on both, so an example needs all three.
+  return test.type === "self" ? [`id ${kind}`, `self ${kind}`, "uid"] : [`${test.type} ${kind}`];
 }

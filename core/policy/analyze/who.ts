@@ -10,20 +10,27 @@ import {
   unite,
   writeRanges,
 } from "../decide/id_ranges.ts";
-import { analyzable, type Policy } from "../policy.ts";
+import { type Policy, sourceOf } from "../policy.ts";
 import { RuleRegions, withinBudget } from "./reach.ts";
 import {
+  attributeOf,
   EVERYTHING,
   exampleIn,
   type FactKey,
   Groups,
-  type Ids,
+  Ids,
+  Numbers,
+  type PolicyCase,
   type Region,
   sizeOf,
+  TextLists,
   TextValues,
   Truths,
+  uidsIn,
   whereKnown,
 } from "./region.ts";
+import type { Texts } from "./text_sets.ts";
+import type { Attributes } from "../decide/decision.ts";
 import type { PlainPeer } from "../decide/subject.ts";
 
 /** A set of peers that may perform the action. */
@@ -44,6 +51,8 @@ export interface WhoClause {
   readonly also: readonly string[];
   /** One such peer. */
   readonly example: PlainPeer;
+  /** Attributes with which it may perform the action, for a policy about a vocabulary. */
+  readonly attributes?: Attributes;
 }
 
 /** The peers that may perform an action, if all facts are known. Unknown facts never add peers. */
@@ -79,7 +88,9 @@ export interface Who {
  * ```
  */
 export function who(policy: Policy, action?: string): Who {
-  return whoCan(analyzable(policy, "who()").checked.rules, action);
+  const { checked } = sourceOf(policy, "who()");
+  const isUnknown = checked.vocabulary?.refusalOf(action) !== undefined;
+  return whoCan(isUnknown ? [] : checked.rules, action);
 }
 
 /** {@link who}, for checked rules. */
@@ -112,7 +123,7 @@ function clausesOf(
   const world = whereKnown(EVERYTHING, reach.facts, budget);
   for (const [region, rule] of reach.divide(world, budget)) {
     if (rule === undefined || relevant[rule]!.grants === undefined) continue;
-    const ranges = (region.get("uid") as Ids | undefined)?.ranges ?? others([]);
+    const ranges = uidsIn(region);
     // Parts that differ only in their uids are merged.
     const key = JSON.stringify([rule, ...[...region].filter(([fact]) => fact !== "uid").sort()]);
     budget.spend(10 * key.length + ranges.length);
@@ -122,7 +133,7 @@ function clausesOf(
     else for (const range of ranges) same.ranges.push(range);
   }
   return [...parts.values()].sort((a, b) => a.rule - b.rule).map(({ rule, region, ranges }) =>
-    clauseOf(relevant[rule]!, region, unite(ranges), exampleIn(region, reach.facts, budget).peer)
+    clauseOf(relevant[rule]!, region, unite(ranges), exampleIn(region, reach.facts, budget))
   );
 }
 
@@ -136,7 +147,7 @@ function clauseOf(
   { name, grants = [] }: CheckedRule,
   region: Region,
   uids: readonly IdRange[],
-  example: PlainPeer,
+  { peer, attributes }: PolicyCase,
 ): WhoClause {
   const { gid, hits, avoids } = region.get("groups") as Groups | undefined ?? new Groups({});
   const isAny = (ranges: readonly IdRange[]) => others(ranges).length === 0;
@@ -148,20 +159,68 @@ function clauseOf(
     groups: hits,
     notGroups: avoids,
     also: [...region].flatMap(([fact, values]) => describeFact(fact, values)),
-    example,
+    example: peer,
+    ...(attributes !== undefined && { attributes }),
   };
 }
 
 /** Describes the condition on a fact; empty if it may have any value. */
 function describeFact(fact: FactKey, values: unknown): readonly string[] {
+  const name = attributeOf(fact) && fact.replace(/^[a-z]+ attributes\./, "");
   if (values instanceof Truths) {
     const truth = values.example();
     if (values.isOpen()) return [];
+    if (name !== undefined) {
+      return [
+        fact.startsWith("self") ? `${name} is ${truth ? "" : "not "}self` : `${name} ${truth}`,
+      ];
+    }
     if (fact === "unchanged") return [truth === true ? "unchanged" : "changed since connect"];
     return [`${truth === true ? "our" : "another"} ${fact.slice("namespace ".length)} namespace`];
   }
+  if (values instanceof Numbers) {
+    if (values.ranges.every(isEveryNumber)) return [];
+    return [`${name} ${values.ranges.map(writeNumbers).join(", ")}`];
+  }
+  if (values instanceof Ids && name !== undefined) {
+    return others(values.ranges).length === 0 ? [] : [`${name} ${writeRanges(values.ranges)}`];
+  }
+  if (values instanceof TextLists) return values.lists ? describeLists(name!, values.lists) : [];
   if (!(values instanceof TextValues)) return [];
-  const { texts, none } = values;
+  return describeTexts(name ?? fact, values);
+}
+
+const isEveryNumber = ({ first, last }: IdRange) =>
+  first === -Number.MAX_VALUE && last === Number.MAX_VALUE;
+
+const writeNumbers = ({ first, last }: IdRange) =>
+  first === last
+    ? `${first}`
+    : first === -Number.MAX_VALUE
+    ? `at most ${last}`
+    : last === Number.MAX_VALUE
+    ? `at least ${first}`
+    : `${first} to ${last}`;
+
+/** Describes a condition on a list. */
+function describeLists(
+  name: string,
+  { every, some }: NonNullable<TextLists["lists"]>,
+): readonly string[] {
+  const globs = (texts: Texts) =>
+    [
+      ...texts.in.map((globs) => globs.length === 0 ? "nothing" : globs.join(" or ")),
+      ...(texts.out.length === 0 ? [] : [`not ${texts.out.join(" or ")}`]),
+    ].join(" and ");
+  const all = globs(every);
+  return [
+    ...(all === "" ? [] : [`${name} every ${all}`]),
+    ...some.map((texts) => `${name} some ${globs(texts) || "text"}`),
+  ];
+}
+
+/** Describes a condition on a text. */
+function describeTexts(fact: string, { texts, none }: TextValues): readonly string[] {
   if (texts === undefined) return [`no ${fact}`];
   const { in: matched, out } = texts;
   if (none) return out.length === 0 ? [] : [`${fact} not ${out.join(" or ")}`];

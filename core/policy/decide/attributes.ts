@@ -71,6 +71,10 @@ export function compileAttribute(
   };
 }
 
+/** Reads an attribute; `undefined` if it is unknown. */
+export const readAttribute = (attributes: unknown, attribute: AttributeName): unknown =>
+  readerOf(attribute)(attributes);
+
 /**
  * Returns a function that reads an attribute. It returns `undefined` if the attribute is missing or has
  * another type, and throws if it cannot be read. Lists are copied, so that all rules test the same values.

@@ -72,6 +72,7 @@ export interface Resolve extends Accounts {
 /** What a policy needs of a vocabulary. The code is part of the vocabulary: most programs use none. */
 export interface PolicyVocabulary {
   readonly name: string;
+  readonly actions: { readonly [action: string]: string };
   /** The shape of policies about it. */
   readonly policy: Shape;
   /** Converts the `where` of a rule. */
