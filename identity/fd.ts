@@ -136,6 +136,16 @@ export function handleOf(socket: UnixSocket): object | undefined {
   return typeof fd === "number" && typeof terminate === "function" ? connection : undefined;
 }
 
+/**
+ * Returns the descriptor of a `net.Server` or of a listener of `Bun.listen`; `undefined` if the runtime hides
+ * it.
+ */
+export function listenerFdOf(listener: object): number | undefined {
+  const { _handle, fd } = listener as Fields;
+  const found = _handle?.fd ?? fd;
+  return typeof found === "number" && found >= 0 ? found : undefined;
+}
+
 /** Closes a socket at once by its runtime's own method; a descriptor number stays open. */
 export function closeSocket(socket: UnixSocket): void {
   const connection = carrierOf(socket);

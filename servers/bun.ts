@@ -26,7 +26,7 @@
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/decide/decision.ts";
-import type { BunSocketLike } from "../identity/fd.ts";
+import { type BunSocketLike, listenerFdOf } from "../identity/fd.ts";
 import { checkSupport } from "../identity/support.ts";
 import { takeInherited } from "../system/sd_listen_fds.ts";
 import {
@@ -44,6 +44,7 @@ import {
   closeTimer,
   LISTEN_OPTIONS,
   type ListenOptions,
+  refuseAttached,
 } from "./listen/lifecycle.ts";
 import { Notification } from "./listen/notification.ts";
 import { bindSocketPath, type BoundPath } from "./listen/socket_path.ts";
@@ -186,6 +187,7 @@ export async function listen(options: BunListenOptions): Promise<BunServer> {
     try {
       bound = await bindSocketPath(options, (path) => {
         listener = Bun.listen({ unix: path, socket: handlers });
+        refuseAttached(listenerFdOf(listener));
         return Promise.resolve();
       });
     } catch (error) {

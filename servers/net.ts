@@ -30,6 +30,7 @@ import {
   warn,
 } from "./admission/admission.ts";
 import { isThenable, requireHandler } from "./admission/handler.ts";
+import { listenerFdOf } from "../identity/fd.ts";
 import { type CloseOptions, Lifecycle, type SafeServer } from "./listen/lifecycle.ts";
 
 export type { Peer } from "../core/peer.ts";
@@ -153,6 +154,7 @@ class AdmittingServer extends Server {
     this.#lifecycle = new Lifecycle({
       listen: (where, backlog) => super.listen({ ...where, backlog }),
       close: (done) => super.close(done),
+      descriptor: () => listenerFdOf(this),
       address: () => super.address(),
       closeIdle: () => {}, // only the handler knows which connections are idle
       cut: () => this.#admission.closeAll(),

@@ -1,7 +1,7 @@
 /** Reads socket options, and the family of a socket. */
 
 import type { Memory } from "../adapters/libc.ts";
-import type { System } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { NO_ID } from "../core/credentials.ts";
 import { AF_UNIX, type LinuxAbi } from "../ffi/abi.ts";
 import { syscallError, unexpectedAnswer } from "./syscall_error.ts";
@@ -98,4 +98,18 @@ export function readCookie(
   if (errno !== 0 || size.words[0] !== 8) return undefined;
   const cookie = value.words[0]! + value.words[1]! * 2 ** 32; // counted from 1: never near 2⁵³
   return Number.isSafeInteger(cookie) ? cookie : undefined;
+}
+
+/**
+ * Has the kernel refuse descriptors that clients attach to messages (SCM_RIGHTS): sendmsg(2) then fails with
+ * EPERM. Connections inherit this from their listener.
+ *
+ * @returns Whether the kernel has SO_PASSRIGHTS, since Linux 6.16. On other kernels the runtimes drop the
+ * descriptors when they read the message.
+ */
+export function refuseDescriptors(fd: number, system: System = openedSystem()): boolean {
+  const { abi, libc: { linux }, value } = system;
+  if (abi.os !== "linux" || linux === undefined) return false;
+  value.words[0] = 0;
+  return linux.setsockopt(fd, abi.options.SOL_SOCKET, abi.options.SO_PASSRIGHTS, value) === 0;
 }

@@ -14,7 +14,7 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { clearInterval, setInterval } from "node:timers";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
-import { hidesFd } from "../../identity/fd.ts";
+import { hidesFd, listenerFdOf } from "../../identity/fd.ts";
 import { detectsHangUp, isHungUp } from "../../identity/hangup.ts";
 import {
   Admission,
@@ -173,6 +173,7 @@ class AdmittingHttpServer extends Server {
     this.#lifecycle = new Lifecycle({
       listen: (where, backlog) => this.#listen(where, backlog),
       close: (done) => this.#close(done),
+      descriptor: () => listenerFdOf(this),
       address: () => this.#bun.inner === undefined ? super.address() : this.#bun.inner.address(),
       closeIdle: () => this.#closeIdle(),
       cut: () => this.closeAllConnections(),

@@ -5,6 +5,7 @@
 
 import { UcredError } from "../../core/errors.ts";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
+import { refuseDescriptors } from "../../system/socket_option.ts";
 import { takeInherited } from "../../system/sd_listen_fds.ts";
 import { checkSupport } from "../../identity/support.ts";
 import type { ServerStats } from "../admission/admission.ts";
@@ -93,6 +94,8 @@ export interface NativeServer {
   listen(where: { readonly path: string } | { readonly fd: number }, backlog: number): void;
   /** Stops listening. Calls back when the runtime has closed the last connection. */
   close(done: (error?: Error) => void): void;
+  /** The listener's descriptor; `undefined` if the runtime hides it. */
+  descriptor(): number | undefined;
   /** The address, as returned by `net.Server.address()`. */
   address(): unknown;
   /** Closes idle connections. */
@@ -217,6 +220,7 @@ export class Lifecycle {
           this.#onBound(options.path, path);
           await this.#listen({ path }, backlog);
           isBound = true;
+          refuseAttached(this.#native.descriptor());
         });
       } catch (error) {
         if (isBound) this.#native.close(() => {});
@@ -329,4 +333,9 @@ export function checkingInterval(most: number, ...timeouts: readonly number[]): 
     20,
     Math.min(most, ...timeouts.filter((each) => each > 0).map((each) => each / 4)),
   );
+}
+
+/** Has the kernel refuse descriptors that clients attach to messages, unless the listener's is hidden. */
+export function refuseAttached(listener: number | undefined): void {
+  if (listener !== undefined) refuseDescriptors(listener);
 }

@@ -56,15 +56,17 @@ function strangerCan(...test: readonly string[]): boolean {
   return process.getuid?.() === 0 && succeeds("setpriv", ...ids, "test", ...test);
 }
 
-function hasPeerPidfd(): boolean {
+/** Whether the kernel is Linux 6.`least` or later, and the suite is not emulated. */
+function hasLinux6(least: number): boolean {
   const [major = 0, minor = 0] = release().split(".").map(Number);
-  return on.os === "linux" && !emulated && (major > 6 || (major === 6 && minor >= 5));
+  return on.os === "linux" && !emulated && (major > 6 || (major === 6 && minor >= least));
 }
 
 /** All needs of tests. This is the only list of features that runtimes lack. */
 export const needs = {
   linux: { name: "Linux", met: on.os === "linux" },
-  peerPidfd: { name: "SO_PEERPIDFD: Linux 6.5, not emulated", met: hasPeerPidfd() },
+  peerPidfd: { name: "SO_PEERPIDFD: Linux 6.5, not emulated", met: hasLinux6(5) },
+  passRights: { name: "SO_PASSRIGHTS: Linux 6.16, not emulated", met: hasLinux6(16) },
   macos: { name: "macOS", met: on.os === "darwin" },
   hiddenDescriptors: { name: "a runtime that hides descriptors", met: runtime !== "node" },
   root: { name: "root", met: process.getuid?.() === 0 },

@@ -7,6 +7,7 @@
  *   --bind PATH      bind the client's end first
  *   --send TEXT      send this text
  *   --type TYPE      type of the socket: seqpacket or datagram; with datagram, send one and wait
+ *   --attach 1       send a byte with a descriptor first; print the error if that fails
  *   --deaf 1         read nothing until the server has closed the connection
  *   --crowd N        connect N times, and hang up at once: some after sending bytes, some after
  *                    a half-close; print the number of connections
@@ -54,10 +55,23 @@ static void print_json(const char *text, size_t length)
 	putchar('"');
 }
 
+static ssize_t send_descriptor(int fd)
+{
+	union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+	struct iovec data = { "x", 1 };
+	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1,
+		.msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	*header = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
+		.cmsg_len = CMSG_LEN(sizeof(int)) };
+	memcpy(CMSG_DATA(header), &(int){ 0 }, sizeof(int));
+	return sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
 int main(int argc, char **argv)
 {
 	const char *uid = NULL, *gid = NULL, *bind_path = NULL, *text = NULL, *type_name = "";
-	long crowd = 0, deaf = 0;
+	long crowd = 0, deaf = 0, attach = 0;
 	int i = 1;
 	for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
 		const char *option = argv[i] + 2, *value = argv[i + 1];
@@ -66,6 +80,7 @@ int main(int argc, char **argv)
 		else if (!strcmp(option, "bind")) bind_path = value;
 		else if (!strcmp(option, "send")) text = value;
 		else if (!strcmp(option, "type")) type_name = value;
+		else if (!strcmp(option, "attach")) attach = atol(value);
 		else if (!strcmp(option, "deaf")) deaf = atol(value);
 		else if (!strcmp(option, "crowd")) crowd = atol(value);
 		else errx(2, "no option --%s", option);
@@ -107,6 +122,10 @@ int main(int argc, char **argv)
 	}
 	size = address_of(argv[i], &address);
 	if (connect(fd, (struct sockaddr *)&address, size) != 0) {
+		printf("{\"error\":\"%s\"}\n", strerrorname_np(errno));
+		return 0;
+	}
+	if (attach && send_descriptor(fd) < 0) {
 		printf("{\"error\":\"%s\"}\n", strerrorname_np(errno));
 		return 0;
 	}
