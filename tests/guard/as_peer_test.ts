@@ -21,6 +21,7 @@ import {
   startUnprivileged,
   visitWith,
 } from "../support/as_peer.ts";
+import { createGuard } from "../../guard/mod.ts";
 import { compileProgram, temporaryFolder } from "../support/compile.ts";
 import { Behind, Guard, testGuard, tool } from "../support/guard.ts";
 import { Child, freshPath, startScript } from "../support/peers.ts";
@@ -314,5 +315,20 @@ testGuard(
     );
     assert.deepEqual(new Set(after), new Set(["Uid:\t0\t0\t0\t0,Gid:\t0\t0\t0\t0,Groups:\t "]));
     assert.equal(await ended, 0);
+  },
+);
+
+testGuard("ThreadIds() throws in a worker", async () => {
+  const child = startScript([], "guard/thread_ids_worker.ts");
+  const expected = "ERR_UCRED_UNSUPPORTED Cannot connect as the peer: this is not the main thread";
+  assert.equal(await child.line(), expected);
+});
+
+testGuard(
+  "createGuard() throws for an asPeer that is not a boolean, or an upstream with a NUL",
+  () => {
+    const options = { mode: "stream", upstream: "/nowhere" } as const;
+    assert.throws(() => createGuard({ ...options, asPeer: "yes" as never }), TypeError);
+    assert.throws(() => createGuard({ ...options, upstream: "a\0b", asPeer: true }), RangeError);
   },
 );
