@@ -30,19 +30,19 @@ export function environment(): { readonly [name: string]: string | undefined } {
   return nodeProcess().env;
 }
 
-/** Reports whether this is the main thread, not a worker of node:worker_threads. */
+/** Reports whether this is the main thread and not a worker of node:worker_threads. */
 export function isMainThread(): boolean {
   return (builtinModule("node:worker_threads") as typeof import("node:worker_threads"))
     .isMainThread;
 }
 
 /**
- * Makes a socket of a connected descriptor, which it owns from now on. If it throws, the descriptor is
- * still open.
+ * Creates a socket from a connected descriptor. The socket then owns the descriptor. If this function
+ * throws, the descriptor is still open.
  */
 export function adoptConnection(fd: number, allowHalfOpen: boolean): import("node:net").Socket {
   const net = builtinModule("node:net") as typeof import("node:net");
-  // In Bun 1.4.5 a `new Socket({ fd })` cannot be read from, while connect() adopts a descriptor.
+  // In Bun 1.4.5, `new Socket({ fd })` receives no data. connect({ fd }) does.
   if (host().runtime === "bun") return net.connect({ fd, allowHalfOpen } as never);
   return new net.Socket({ fd, allowHalfOpen });
 }

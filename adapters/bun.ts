@@ -153,7 +153,7 @@ export function openBun(abi: Abi, path: string = abi.libraryName): Libc<DividedM
 
 function load(ffi: typeof bun, abi: Abi, path: string) {
   const view = (address: bun.Pointer | bigint | null) => {
-    if (address === null) throw noLibrary([path], "it gives no address for errno");
+    if (address === null) throw noLibrary([path], "it has no address for errno");
     return new Int32Array(ffi.toArrayBuffer(address, 0, 4)); // not a copy
   };
   try {

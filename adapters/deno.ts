@@ -186,9 +186,9 @@ function load(abi: Abi, paths: readonly string[]) {
 }
 
 /**
- * Returns the paths to try. The bare name finds the library that the process already uses, but
- * requires permission for any path. Without that permission only granted paths are tried, or all of
- * them if Deno would prompt.
+ * Returns the paths to try. A name without a folder finds the library that the process already uses, but
+ * requires `--allow-ffi` without a path. Otherwise only the granted paths are tried; if none is granted, all
+ * are tried, and Deno prompts for them or denies them.
  */
 function candidates(abi: Abi): readonly string[] {
   if (Deno.permissions.querySync({ name: "ffi" }).state === "granted") {
@@ -210,8 +210,8 @@ function pathsOf(abi: Abi): readonly string[] {
 }
 
 /**
- * Returns the path that exists, if we may read it; otherwise all distinct paths, one of which
- * exists.
+ * Returns the first path that exists and that we may read. If there is none, returns all distinct paths,
+ * since one of them exists.
  */
 function existing(paths: readonly string[]): readonly string[] {
   // "/usr/lib/…" is the same file as "/lib/…" since distributions merged /usr.

@@ -1,4 +1,4 @@
-/** The host of the program: runtime, operating system, CPU. Reads globals; loads nothing. */
+/** Determines the host of the program (runtime, operating system, CPU), and loads the runtime's modules. */
 
 /** The runtimes that have a foreign function interface. */
 export type Runtime = "deno" | "bun" | "node";
@@ -44,7 +44,7 @@ export function host(): Host {
 
 /** A timer of `node:timers`: an object on all three runtimes. Deno's own timers are numbers. */
 export interface Timer {
-  /** Lets the program end while the timer is active. */
+  /** Allows the program to end while the timer is active. */
   unref(): unknown;
 }
 

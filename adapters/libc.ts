@@ -17,8 +17,8 @@ export interface Memory {
 /**
  * The C library through one runtime's FFI. `M` is that runtime's memory.
  *
- * Every call is synchronous. A call that sets errno returns 0 or that errno, or {@link NO_ERRNO} if
- * it failed without setting one.
+ * Every call is synchronous. A call that can fail returns 0 on success and its errno on failure, or
+ * {@link NO_ERRNO} if it failed without setting errno. {@link LinuxCalls} have another convention.
  */
 export interface Libc<M extends Memory = Memory> {
   /** Allocates at least `size` bytes, zeroed and rounded up to a multiple of 8. */
@@ -52,11 +52,11 @@ export interface LinuxCalls<M extends Memory = Memory> {
   getpeername(fd: number, address: M, size: M): number;
   /** `int open(const char *path, int flags)` */
   open(path: M, flags: number): number;
-  /** `ssize_t read(int fd, void *into, size_t)`, at most `into` full */
+  /** `ssize_t read(int fd, void *into, size_t)`, at most the size of `into` */
   read(fd: number, into: M): number;
-  /** `ssize_t readlink(const char *path, char *into, size_t)`, at most `into` full */
+  /** `ssize_t readlink(const char *path, char *into, size_t)`, at most the size of `into` */
   readlink(path: M, into: M): number;
-  /** `ssize_t llistxattr(const char *path, char *names, size_t)`, at most `names` full */
+  /** `ssize_t llistxattr(const char *path, char *names, size_t)`, at most the size of `names` */
   llistxattr(path: M, names: M): number;
   /** `int lremovexattr(const char *path, const char *name)` */
   lremovexattr(path: M, name: M): number;
@@ -69,8 +69,8 @@ export interface LinuxCalls<M extends Memory = Memory> {
   /** `int ioctl(int fd, unsigned long request, void *argument)` */
   ioctl(fd: number, request: number, argument: M): number;
   /**
-   * `long syscall(long number, …)` with three integers: for calls that not every libc has, and for those
-   * that libc makes in all threads
+   * `long syscall(long number, …)` with three integers: for system calls that some C libraries lack, and
+   * for those that the C library applies to all threads
    */
   syscall(number: number, first: number, second: number, third: number): number;
   /** `int epoll_create1(int flags)` */
@@ -110,8 +110,8 @@ export type OpenLibc = (abi: Abi, path?: string) => Libc;
 
 /** Allocates memory in the form that all adapters share. */
 export function allocate(size: number): Memory {
-  // An explicit ArrayBuffer: a small typed array made by length is in the collector's heap and
-  // moves, and a pointer to it becomes stale (in Bun silently: oven-sh/bun PR 32055).
+  // The buffer is an explicit ArrayBuffer, which never moves. The garbage collector moves a small typed
+  // array that was created by length, and a pointer to it becomes stale (oven-sh/bun PR 32055).
   const buffer = new ArrayBuffer(Math.ceil(size / 8) * 8);
   return { bytes: new Uint8Array(buffer), words: new Uint32Array(buffer) };
 }

@@ -183,7 +183,7 @@ function big(number: number): bigint {
 
 function load(ffi: typeof node, abi: Abi, path: string | null) {
   const view = (address: bigint) => {
-    if (address === 0n) throw new Error("it gives no address for errno");
+    if (address === 0n) throw new Error("it has no address for errno");
     return new Int32Array(ffi.toArrayBuffer(address, 4, false));
   };
   try {

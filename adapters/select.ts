@@ -1,4 +1,4 @@
-/** Runtime, operating system and CPU → the adapter, opened on first use. */
+/** Opens the C library on first use, with the adapter of the runtime and the ABI of the system and CPU. */
 
 import type { Credentials } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";

@@ -1,6 +1,9 @@
-/** Control group paths → systemd units and containers. */
+/** Finds systemd units and containers in the paths of control groups. */
 
-/** The units and containers in the paths of a process's control groups. `null`: certainly none. */
+/**
+ * The units and containers in the paths of a process's control groups. `null` means that there certainly is
+ * none.
+ */
 export interface CgroupPlace {
   /** Innermost slice above the unit, for example "system.slice". */
   readonly slice: string | null;
@@ -11,9 +14,10 @@ export interface CgroupPlace {
   /** The login session's id, for example "2" of "session-2.scope". */
   readonly session: string | null;
   /**
-   * The id of a container that a service of root created: 64 hexadecimal digits. `null` only if in every
-   * hierarchy the process is directly in a unit or in no group, and that unit does not run containers.
-   * Otherwise `undefined`. A container without its own control group reads as `null`.
+   * The id of a container that a service of root created: 64 hexadecimal digits. `null` if the process is
+   * below a user's manager, or if in every hierarchy it is in no group, or directly in a unit that does not
+   * run containers. `undefined` in all other cases. A container without its own control group reads as
+   * `null`.
    */
   readonly container: string | null | undefined;
   /** The id of a container below a user's manager (rootless podman), which that user can forge. */
@@ -37,7 +41,7 @@ export function placeOf(path: string, others: readonly string[] = []): CgroupPla
   if (names === undefined) return undefined;
   const { slice, unit, below } = unitOf(names);
   const isManager = unit !== null && /^user@\d+\.service$/.test(unit);
-  // A controller that a group does not use shows the path of a group above it.
+  // For a controller that the group does not use, /proc shows the path of a group above it.
   const isAlone = others.every((other) => other === "/" || `${path}/`.startsWith(`${other}/`));
   const container = isManager || names.length === 0 ? null : containerIn(unit, below);
   const userContainer = isManager ? containerInUserUnit(below) : null;
@@ -159,7 +163,7 @@ const ENGINES: ReadonlySet<string> = new Set([
   "kubelet.service",
 ]);
 
-/** Groups that such services create themselves, without systemd. */
+/** Groups that container engines create themselves, without systemd. */
 const PARENTS: ReadonlySet<string> = new Set([
   "default", //       containerd's namespaces
   "docker",

@@ -1,4 +1,4 @@
-/** Peer credentials: three numbers, and the values that are never an identity. */
+/** Peer credentials (pid, uid and gid), and a check for values that no process can have. */
 
 /** The kernel's record of the process that connected. Frozen. */
 export interface Credentials {
@@ -13,7 +13,7 @@ export interface Credentials {
   readonly gid: number;
 }
 
-/** (uid_t) −1, 2³²−1: kernels return it if there is no peer. Never an identity. */
+/** (uid_t) −1, 2³²−1. Kernels return this id if a socket has no peer. No process can have it. */
 export const NO_ID = 0xffffffff;
 
 /**

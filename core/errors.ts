@@ -6,7 +6,8 @@
  * - `ERR_UCRED_UNSUPPORTED`: this operating system, CPU, kernel or runtime lacks a required feature.
  * - `ERR_UCRED_PERMISSION`: the runtime denies native calls, or the system denies access to the process.
  * - `ERR_UCRED_NO_FD`: the socket is closed, or the runtime hides its descriptor.
- * - `ERR_UCRED_NOT_UNIX`: the descriptor is not an AF_UNIX socket, but TCP, a pipe or a file, for example.
+ * - `ERR_UCRED_NOT_UNIX`: the descriptor is not an AF_UNIX socket but, for example, a TCP socket, a pipe
+ *   or a file.
  * - `ERR_UCRED_NO_PEER`: the socket is not connected, is a listener, or is a datagram socket without a
  *   peer.
  * - `ERR_UCRED_SYSCALL`: a system call failed for another reason; see `errno` and `syscall`.
@@ -53,7 +54,7 @@ export interface PolicyProblem {
   readonly file: string | undefined;
   /** The line, from 1; `undefined` for a policy in code, or if the problem is the file itself. */
   readonly line: number | undefined;
-  /** The column in characters, from 1; `undefined` if `line` is. */
+  /** The column in characters, from 1; `undefined` if `line` is `undefined`. */
   readonly column: number | undefined;
 }
 
@@ -87,7 +88,7 @@ export class UcredError extends Error {
   /** The problems of a policy, at most 100. Missing if its file could not be read. */
   declare readonly problems?: readonly PolicyProblem[];
 
-  /** Creates an error, as this library does. Public for use in your own tests. */
+  /** Creates an error. The constructor is public so that your tests can create errors, too. */
   constructor(code: UcredErrorCode, message: string, details: UcredErrorDetails) {
     super(message, "cause" in details ? { cause: details.cause } : undefined);
     this.code = code;

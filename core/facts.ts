@@ -1,4 +1,4 @@
-/** Facts about a peer. Each is known, none or unknown, and names its source. */
+/** Facts about a peer. Each is known or none, with its source, or unknown, with the reason. */
 
 import type { UcredError } from "./errors.ts";
 

@@ -1,4 +1,4 @@
-/** Checks the names of options: a misspelled `policy` must not count as a missing one. */
+/** Rejects unknown options: a server with a misspelled `policy` must not run without a policy. */
 
 import { show, suggest } from "./policy/document/shape.ts";
 
@@ -6,7 +6,7 @@ import { show, suggest } from "./policy/document/shape.ts";
 export type OptionNames<Options> = { readonly [name in keyof Options]-?: true };
 
 /**
- * Requires that all options exist. An option that is `undefined` counts as missing.
+ * Rejects options that a function does not have. An option that is `undefined` counts as missing.
  *
  * @param owner The function that takes the options, for example "serve()".
  * @param options The options that the caller passed.

@@ -12,9 +12,9 @@ export type AmbiguousId = "uid" | "gid" | "groups";
  *
  * - `connect`: by the pidfd of the process that connected, or sent the datagram (Linux 6.5). It cannot
  *   be another process.
- * - `accept`: by its pid and ids at the time of identification. If the process that connected has ended
- *   before, and another one with the same user and group has its pid, that one is pinned instead. Such
- *   kernels do not report the time of connect(2), so start times cannot be compared.
+ * - `accept`: by its pid and ids at the time of identification (Linux before 6.5). If the process that
+ *   connected has already ended, another process with the same pid, user and group is pinned instead. Start
+ *   times cannot exclude this, since the kernel does not report the time of connect(2).
  */
 export type PinKind = "connect" | "accept";
 
@@ -120,7 +120,7 @@ export interface PeerJSON {
   readonly ambiguous?: readonly AmbiguousId[];
   /** Missing if the process is not pinned. */
   readonly pinned?: PinKind;
-  /** Missing if the process is not pinned. */
+  /** Missing if unknown: the process is not pinned, or the peer is closed. */
   readonly alive?: boolean;
   /** Missing if the process is not pinned, or the key is unknown. */
   readonly key?: string;
@@ -131,9 +131,10 @@ export interface PeerJSON {
 }
 
 /**
- * The process at the other end of a connection. All facts from the kernel were read when the peer was
+ * The process at the other end of a connection. Credentials, groups and label were read when the peer was
  * identified, with one exception: a server's unpinned peer reads `groups` and `label` on first use, and they
- * are unknown if the connection is closed by then. Account names are looked up on first use. All are cached.
+ * are unknown if the connection is closed by then. Account names are looked up on first use. All these are
+ * cached. `process`, `live()` and `drift()` read the current state of a pinned process.
  *
  * A property that is `undefined` may mean "none" or "unknown"; {@link Peer.facts} distinguishes the two.
  */
@@ -161,12 +162,13 @@ export interface Peer extends Credentials {
   /** How the process is pinned; `undefined` if it is not. */
   readonly pinned: PinKind | undefined;
   /**
-   * The current facts of the process. Each access returns a new snapshot: keep one to use an answer
-   * twice. Without a pin every fact is unknown.
+   * The current facts of the process. Each access returns a new snapshot: keep a snapshot to use its facts
+   * more than once. Without a pin every fact is unknown.
    */
   readonly process: ProcessSnapshot;
   /**
-   * Whether the process still runs (a zombie does not); `undefined` if it is not pinned, or closed.
+   * Whether the process still runs (a zombie does not); `undefined` if the process is not pinned, or the
+   * peer is closed.
    */
   readonly alive: boolean | undefined;
   /**
@@ -195,17 +197,18 @@ export interface Peer extends Credentials {
   live(): LiveCredentials | EndedProcess;
   /**
    * Returns the facts that have changed since connect: effective uid and gid, groups, and whether the
-   * process has ended. Empty if none has. A change that was undone meanwhile is not detected, nor is
-   * one of another process that received the socket.
+   * process has ended. Empty if no fact has changed. Two kinds of changes are not detected: those that
+   * were undone in between, and those of another process that received the socket.
    *
    * @throws {UcredError} If a fact cannot be read: the list is empty only if no fact has changed.
    */
   drift(): readonly CredentialDrift[];
   /**
-   * Closes the pidfd, and ends the watch of `signal`. Facts that were read stay. May be called again.
+   * Closes the pidfd, and ends the watch of `signal`. Facts that were already read remain available. May be
+   * called again.
    *
-   * The pinned peer of a `net.Socket` is closed with its socket; a second later if `signal` was used,
-   * since a process that ends closes its connections first.
+   * The pinned peer of a `net.Socket` is closed when its socket closes. If `signal` was used, the peer is
+   * closed a second later, since an ending process closes its connections before the signal aborts.
    */
   close(): void;
   /** {@link Peer.close}, for `using`. */

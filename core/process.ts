@@ -11,7 +11,7 @@ export interface Capabilities {
   readonly effective: readonly Capability[];
   /** The process can make these effective. */
   readonly permitted: readonly Capability[];
-  /** Granted by execve(2) of a file that has them as inheritable, too. */
+  /** execve(2) grants these if the executed file has them in its inheritable set, too. */
   readonly inheritable: readonly Capability[];
   /** The upper limit of the set that execve(2) grants. */
   readonly bounding: readonly Capability[];
@@ -64,7 +64,7 @@ export interface ProcessValues {
    * then the read may never return: use this only for uids that you already trust.
    */
   readonly exeSha256: string;
-  /** The name, at most 15 bytes, which the process can set. */
+  /** The name of the process, at most 15 bytes. The process can change it. */
   readonly comm: string;
   /**
    * The arguments, which the process can overwrite. It can place them in a file of its own FUSE file
@@ -82,9 +82,9 @@ export interface ProcessValues {
   /** systemd: the unit of the user's own manager, which that user can forge. */
   readonly userUnit: string;
   /**
-   * The id of a container that a service of root created: 64 hexadecimal digits. `none` only if the
-   * process is directly in a unit, in every hierarchy; a container without its own control group reads
-   * as `none`, too.
+   * The id of a container that a service of root created: 64 hexadecimal digits. `none` if the process is
+   * below a user's manager, or if in every hierarchy it is in no group, or directly in a unit that does not
+   * run containers. A container without its own control group reads as `none`, too.
    */
   readonly container: string;
   /** The id of a container below a user's manager, which that user can forge. */

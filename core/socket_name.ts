@@ -1,4 +1,4 @@
-/** Socket addresses as people write them: a path, or `@name` for the abstract name "\0name". */
+/** Converts between socket addresses and their written form, which is `@name` for the abstract name "\0name". */
 
 /** Converts `@name` to the abstract name "\0name"; a path stays as it is. */
 export function addressOf(name: string): string {

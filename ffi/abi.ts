@@ -1,4 +1,4 @@
-/** Operating system and CPU → the numbers, layouts and names of its C library. */
+/** Selects the numbers, layouts and names of the C library by operating system and CPU. */
 
 import { BSD_OPTIONS, decodeBsdFamily } from "./bsd.ts";
 import {
@@ -27,7 +27,7 @@ interface AnyAbi {
   readonly family: (address: Uint8Array) => number;
   /** Paths of the C library, most specific first, for loaders that need a path. */
   readonly libraryPaths: readonly string[];
-  /** The bare name by which the loader finds the library that is already loaded. */
+  /** The name by which the dynamic loader finds the library that is already loaded; on macOS a path. */
   readonly libraryName: string;
 }
 
@@ -119,7 +119,7 @@ function linux(cpu: string): LinuxAbi | undefined {
   };
 }
 
-/** GNU's machine names that differ from the runtimes'. */
+/** GNU's names of the CPUs that the runtimes name differently. */
 const MACHINES: { readonly [cpu: string]: string } = {
   x64: "x86_64",
   arm64: "aarch64",

@@ -37,7 +37,7 @@ export function decodeAccountName(memory: Uint8Array, id: number): string | null
   try {
     return decoder.decode(memory.subarray(start, end));
   } catch {
-    return undefined; // not UTF-8: decoded loosely, two accounts could have one name
+    return undefined; // not UTF-8: with replacement characters, two accounts could have the same name
   }
 }
 

@@ -7,7 +7,7 @@ import { SOCK } from "./linux.ts";
 export const AF_NETLINK = 16;
 export const NETLINK_SOCK_DIAG = 4;
 
-/** `SOCK_DGRAM | SOCK_CLOEXEC`, <linux/net.h>: the kernel answers at once, so it need not wait. */
+/** `SOCK_DGRAM | SOCK_CLOEXEC`, <linux/net.h>. Reads never wait: the kernel replies before sendto(2) returns. */
 export const NETLINK_SOCKET: number = SOCK.DGRAM | SOCK.CLOEXEC;
 
 /** `struct sockaddr_nl`, <linux/netlink.h>: the kernel has port 0. */

@@ -68,7 +68,7 @@ export function pidfdRequest(): readonly [number, number] {
  */
 export const STATFS = { size: 120, type: 0 } as const;
 
-/** `PIDFS_MAGIC`, <linux/magic.h>: pidfds with different inodes, on Linux 6.9 and later. */
+/** `PIDFS_MAGIC`, <linux/magic.h>: the file system of pidfds since Linux 6.9, with one inode per process. */
 export const PIDFS_MAGIC = 0x50494446;
 
 /** `struct pollfd`, <poll.h>: descriptor, then two shorts. */

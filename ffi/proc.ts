@@ -15,7 +15,7 @@ const TICKS_PER_SECOND = 100;
  * 10.
  */
 export function parseStartTime(stat: string): number | undefined {
-  // Field 2, the name in parentheses, may itself contain ") S 1 (": its last ")" ends it.
+  // Field 2 is the name in parentheses. The name may contain ")", so the last ")" of the line ends it.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return decimal(fields[22 - 3], (ticks) => ticks * (1000 / TICKS_PER_SECOND));
 }
@@ -64,7 +64,7 @@ export function parseGroups(status: Status): readonly number[] | undefined {
   return text === "" ? [] : parseList(text);
 }
 
-/** Parses `NSpid:`, the process's pids in each pid namespace, from that of this /proc inwards. */
+/** Parses `NSpid:`, the process's pids, from the pid namespace of the /proc mount to the innermost one. */
 export function parsePidNumbers(status: Status): readonly number[] | undefined {
   return parseList(status.get("NSpid"));
 }
@@ -94,12 +94,12 @@ export function parseCapabilities(status: Status): Capabilities | undefined {
   return Object.freeze({ effective, permitted, inheritable, bounding, ambient });
 }
 
-/** `NoNewPrivs:` */
+/** Parses `NoNewPrivs:`. */
 export function parseNoNewPrivs(status: Status): boolean | undefined {
   return ({ "0": false, "1": true } as const)[status.get("NoNewPrivs") as "0" | "1"];
 }
 
-/** `Seccomp:`, <linux/seccomp.h> */
+/** Parses `Seccomp:`, a mode of <linux/seccomp.h>. */
 export function parseSeccomp(status: Status): SeccompMode | undefined {
   return ({ "0": "off", "1": "strict", "2": "filter" } as const)[
     status.get("Seccomp") as "0" | "1" | "2"
@@ -142,7 +142,7 @@ export function parseCgroup(text: string): CgroupPaths | undefined {
     const [, controllers, path] = /^\d+:([^:]*):(\/[^]*)$/.exec(line) ?? [];
     if (path !== undefined && !paths.has(controllers!)) paths.set(controllers!, path);
   }
-  // If v2 is mounted beside it, v1 still has the processes.
+  // Where v1 and v2 are both mounted, systemd puts the processes into its v1 hierarchy, too.
   const own = ["name=systemd", ""].find((controllers) => paths.has(controllers));
   if (own === undefined) return undefined;
   const others = [...paths].filter(([controllers]) => controllers !== own).map(([, path]) => path);

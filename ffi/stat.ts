@@ -1,4 +1,4 @@
-/** Linux: the layout of fstat(2), by the kernel's own call. */
+/** Linux: the number of the fstat(2) system call, and the structure that the kernel fills. */
 
 /**
  * `fstat`, <asm/unistd.h>. Called by its number, since glibc exports `fstat` only since 2.33.

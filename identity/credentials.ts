@@ -1,5 +1,6 @@
 /**
- * Descriptor → credentials: one getsockopt, accepted only if the socket certainly is a connection.
+ * Reads the credentials of a descriptor's peer by one getsockopt(2), and accepts them only if the descriptor
+ * certainly is a connection.
  */
 
 import { openedSystem, type System } from "../adapters/select.ts";
@@ -15,13 +16,14 @@ import { fdOf, isAccepted, type UnixSocket } from "./fd.ts";
 /**
  * Reads who connected to a Unix socket, as the kernel recorded it.
  *
- * The answer dates from connect(2): a peer that has since changed user, or handed its socket to
- * another process, still shows who it was then. For a socket of your own that you connected, it is
- * the process that called listen(2); for a socketpair, the process that created the pair.
+ * The answer dates from connect(2): if the peer has changed its user since then, or has passed its socket to
+ * another process, the answer is still the former one. For a socket that your program connected, the peer is
+ * the process that called listen(2); for a socketpair, it is the process that created the pair.
  *
  * @param socket A connected AF_UNIX socket. Borrowed: it stays open and is not read from.
- * @returns Effective ids, as our own namespaces number them; `pid` is `undefined` when they cannot.
- * Frozen. Ids outside our user namespace read as 65534: see `identify()`.
+ * @returns Effective ids in our own namespaces, frozen. `pid` is `undefined` if the process has no pid in
+ * our pid namespace, or if the system does not report it reliably. Ids outside our user namespace read as
+ * 65534: see `identify()`.
  * @throws {UcredError} `ERR_UCRED_NO_FD` if the socket is closed or the runtime hides its
  * descriptor; `ERR_UCRED_NOT_UNIX` for TCP and other families; `ERR_UCRED_NO_PEER` if it is not
  * connected, or a listener; `ERR_UCRED_PERMISSION` and `ERR_UCRED_UNSUPPORTED` if libc cannot be
@@ -68,18 +70,18 @@ function readUcred(
   isConnection: boolean,
 ): Credentials {
   const { libc, value: { words }, size, remembered: { verified } } = system;
-  // The kernel reports success for a short answer and leaves the rest of the memory unchanged: that
-  // rest must not be 0, which is root.
+  // For a short answer the kernel reports success and leaves the rest of the memory unchanged. That rest
+  // must not be 0, since 0 is root.
   words[0] = words[1] = words[2] = NO_ID;
   size.words[0] = UCRED.size;
   const errno = libc.getsockopt(fd, options.SOL_SOCKET, options.SO_PEERCRED, system.value, size);
   if (errno !== 0) throw syscallError(system, what(fd), "getsockopt", errno);
   if (size.words[0] !== UCRED.size) throw wrongSize(fd, size.words[0]!, UCRED.size);
 
-  // A listener answers, too (with the credentials of the process that called listen(2)), and so
-  // does a socket of another family (Bluetooth answers with our own). Distinguishing them costs
-  // another call, so it is done once for each descriptor and peer: after the number was reused, the
-  // peer differs. Our own pid always needs the call, since those two kinds of socket report it.
+  // The call also succeeds for a listener (with the credentials of the process that called listen(2)) and
+  // for sockets of other families (Bluetooth returns our own credentials). A second call excludes both. It
+  // is made once for each descriptor and peer, since a reused descriptor number has another peer. Our own
+  // pid always needs the second call, since those two kinds of socket report it.
   const before = verified[fd];
   if (before?.pid === words[0] && before.uid === words[1] && before.gid === words[2]) return before;
   const found = decodeUcred(words);
@@ -144,7 +146,7 @@ function requireConnection(system: System, fd: number): void {
 
 function noPeer(fd: number, why: string): UcredError {
   return new UcredError("ERR_UCRED_NO_PEER", `Cannot ${what(fd)}: ${why}`, {
-    hint: "Pass a connection: one that was accepted, or one of your own once it is connected",
+    hint: "Pass an accepted connection, or a socket of your own after it has connected",
   });
 }
 

@@ -262,7 +262,7 @@ class DatagramReceiver implements Receiver {
     };
     if (!this.path.startsWith("\0")) this.#file = this.#publish(bind, { mode, allowUnsafeFolder });
     else if (mode === undefined) bind(this.path);
-    else throw new TypeError("An abstract name has no mode: everybody can send to it");
+    else throw new TypeError("An abstract name has no mode: every user can send to it");
   }
 
   #publish(

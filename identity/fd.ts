@@ -1,6 +1,6 @@
 /**
- * Socket → descriptor. Reads undocumented fields of the runtimes, which were checked on Deno 2.9.5,
- * Bun 1.4.5 and Node 26.10 and are covered by tests.
+ * Finds the descriptor of a socket object. Reads undocumented fields of the runtimes, which were checked on
+ * Deno 2.9.5, Bun 1.4.5 and Node 26.10 and are covered by tests.
  */
 
 import { host } from "../adapters/host.ts";
@@ -35,7 +35,7 @@ export interface BunSocketLike {
 }
 
 /**
- * Anything with a peer: a descriptor number, an object with a numeric `fd`, a `net.Socket`, an
+ * A socket that has a peer: a descriptor number, an object with a numeric `fd`, a `net.Socket`, an
  * `http.IncomingMessage`, or a `Bun.Socket`.
  */
 export type UnixSocket =

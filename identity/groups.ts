@@ -1,4 +1,4 @@
-/** Descriptor → supplementary groups, as of connect. */
+/** Reads the supplementary groups of a descriptor's peer, as of connect. */
 
 import type { RememberedGroups, System } from "../adapters/select.ts";
 import { type Credentials, NO_ID } from "../core/credentials.ts";
@@ -73,7 +73,7 @@ const MAX_REMEMBERED_USERS = 256;
 /** Maximum length of a list in the cache. */
 const MAX_REMEMBERED_GROUPS = 256;
 
-/** Reads SO_PEERGROUPS. The list omits the gid, and its length is in bytes. */
+/** Reads SO_PEERGROUPS. The list may lack the gid, and its length is in bytes. */
 function readPeerGroups(
   system: System,
   { options }: LinuxAbi,

@@ -1,4 +1,4 @@
-/** Socket → peer: reads everything that the kernel recorded about the peer, at once. */
+/** Identifies the peer of a socket: reads at once everything that the kernel recorded about it. */
 
 import { openedSystem, type System } from "../adapters/select.ts";
 import type { Credentials } from "../core/credentials.ts";

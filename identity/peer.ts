@@ -44,7 +44,7 @@ const MAX_GROUP_NAMES = 1024;
 /** Closes pins of garbage-collected peers that were never closed. */
 const forgotten = new FinalizationRegistry<Pin>((pin) => pin.release(true));
 
-/** A peer of a real socket. */
+/** A peer with facts from the kernel. */
 abstract class AnyPeer implements Peer {
   readonly pid: number | undefined;
   readonly uid: number;

@@ -1,4 +1,4 @@
-/** Pid → peer, for processes without a connection to us. */
+/** Identifies a process by its pid, without a connection. */
 
 import { openedSystem, type System } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";

@@ -1,4 +1,4 @@
-/** Descriptor → security label, as of connect. */
+/** Reads the security label of a descriptor's peer, as of connect. */
 
 import type { Memory } from "../adapters/libc.ts";
 import type { System } from "../adapters/select.ts";

@@ -1,4 +1,4 @@
-/** A check at program start that peers can be identified. */
+/** Checks at program start that peers can be identified. */
 
 import { openedSystem } from "../adapters/select.ts";
 

@@ -23,10 +23,10 @@ export interface ServerExpectation {
 /**
  * Verifies that the server of a connection is the expected one, before anything is sent.
  *
- * The kernel recorded the process that called listen(2), with its ids at that time. A server that
- * listens as root and then changes its user is root here; with socket activation, the server is the
- * service manager. Any process with the listening socket may accept connections; the kernel does not
- * report which one did.
+ * The kernel recorded the process that last called listen(2), with its ids at that time. A server that
+ * listens as root and then changes its user is reported as root. With socket activation, the service manager
+ * is reported until the service calls listen(2) itself. Any process with the listening socket may accept
+ * connections; the kernel does not report which one did.
  *
  * @param socket A connected AF_UNIX socket, the client's end. Not read from. It is closed on any
  * error, but a descriptor number is not closed.
@@ -34,7 +34,7 @@ export interface ServerExpectation {
  * @returns The server, as `identify()` returns it.
  * @throws {UcredError} `ERR_UCRED_REFUSED` if the server is another one; an unknown fact never
  * matches. Otherwise as `identify()` does.
- * @throws {TypeError} If nothing is expected, or a field is of another type.
+ * @throws {TypeError} If no field is set, or a field has the wrong type.
  * @see {@link https://man7.org/linux/man-pages/man7/unix.7.html unix(7)}, SO_PEERCRED
  *
  * @example Connect to a server of root or of our own user
@@ -61,7 +61,7 @@ export function verifyServer(socket: UnixSocket, expected: ServerExpectation): P
     throw new UcredError(
       "ERR_UCRED_REFUSED",
       `Cannot trust the server: ${failed.found(peer)} where ${failed.wanted} was expected`,
-      { hint: "Check who listens at the socket's path, and who may write to its folder" },
+      { hint: "Check the process that listens at the path, and the owner and mode of its folder" },
     );
   } catch (error) {
     closeSocket(socket);

@@ -36,7 +36,7 @@ export class FoundSocket {
     return !this.#isClosed && this.#sockets.cookieOf(this.fd) === this.#cookie;
   }
 
-  /** Shuts the connection down, without closing the descriptor: both sides then read its end. */
+  /** Shuts the connection down, without closing the descriptor: both sides then read end-of-file. */
   shutdown(): void {
     if (this.isOpen()) this.#sockets.shutdown(this.fd);
   }
@@ -57,7 +57,7 @@ export class FoundSocket {
   }
 }
 
-// A property instead of a WeakMap: to set one for each connection takes a tenth of the time.
+// A property, since setting it takes a tenth of the time of an entry in a WeakMap.
 const FOUND = Symbol("ucred.found");
 
 /** Returns the socket that was found for a connection. */
@@ -67,8 +67,8 @@ export function foundSocketOf(connection: object): FoundSocket | undefined {
 
 /**
  * The cookies of all connections and listeners that the finders of a thread have seen. Descriptor numbers
- * would not do: a connection with a duplicated descriptor has several, and would be found again under the
- * next one. Cookies of closed sockets are dropped from time to time.
+ * do not identify a connection: one with a duplicated descriptor has several numbers, and would be found
+ * once for each. Cookies of closed sockets are dropped from time to time.
  */
 const seen = new Set<number>();
 
@@ -321,14 +321,14 @@ export class DescriptorFinder {
   }
 }
 
-/** Returns the number of remembered connections, for tests of its bounds. */
+/** Returns the number of cached cookies, for tests of its bounds. */
 export function countSeen(): number {
   return seen.size;
 }
 
 /**
  * Drops the cookies of sockets that are closed under all their numbers: the kernel never reuses a cookie.
- * Looks at every descriptor, and therefore runs only after at least as many new connections.
+ * Checks every descriptor, and therefore runs only after at least as many new connections.
  */
 function forgetClosed(): void {
   const kept = new Set<number>();

@@ -1,4 +1,4 @@
-/** Ids ↔ names, through the system's account database (NSS, so LDAP and sssd accounts work). */
+/** Looks up accounts by id or name in the system's account database (NSS, which includes LDAP and sssd). */
 
 import { type Memory, memoryOf } from "../adapters/libc.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
@@ -83,7 +83,7 @@ function call(
       const hint = `Shorten the longest line of ${file}, or name accounts by their ids`;
       throw new UcredError("ERR_UCRED_SYSCALL", message, { errno, syscall: lookup, hint });
     }
-    // An unknown account is 0 with a null result, or one of these: getpwnam_r(3), ERRORS.
+    // For an unknown account, the call returns 0 with a null result, or one of these: getpwnam_r(3), ERRORS.
     if (errno === ENOENT || errno === ESRCH) return undefined;
     if (errno !== 0) throw syscallError(system, what, lookup, errno);
     return memory;

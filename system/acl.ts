@@ -50,8 +50,8 @@ export function hasNoAcl(path: string, system: System = openedSystem()): boolean
   const { linux } = system.libc;
   if (linux === undefined) return false;
   const names = attributeNames(system, linux, memoryOf(system.libc, path));
-  // ACLs of NFS, SMB and ZFS are in this namespace, too. Its other attributes are not known to be
-  // harmless.
+  // ACLs of NFS, SMB and ZFS are in this namespace, too. Any other attribute in it may also grant
+  // permissions, and counts as an ACL.
   return names !== undefined && !names.some((name) => name.startsWith("system."));
 }
 

@@ -1,5 +1,6 @@
 /**
- * Detects ids that may be the overflow id: it stands for every id that our user namespace does not map.
+ * Detects ids that may be the overflow id, as which the kernel reports every id that our user namespace
+ * does not map.
  */
 
 import type { System } from "../adapters/select.ts";

@@ -60,8 +60,8 @@ export function isFile(system: System, calls: LinuxCalls, fd: number, id: FileId
 }
 
 /**
- * A descriptor that we opened and own. It does not work for epoll and the like, which all share one
- * anonymous inode.
+ * A descriptor that we opened and own. Descriptors without an inode of their own, such as those of epoll,
+ * cannot be distinguished: all share one anonymous inode.
  */
 export class OwnedDescriptor {
   readonly #system: System;
@@ -72,7 +72,7 @@ export class OwnedDescriptor {
   /** @throws {UcredError} If the descriptor is not open. */
   constructor(system: System, calls: LinuxCalls, fd: number, what: string) {
     const id = fileIdOf(system, calls, fd);
-    // An emulator or a seccomp filter may lack the call: then ownership is assumed.
+    // If an emulator or a seccomp filter does not support the call, ownership is assumed.
     if (typeof id === "number" && id !== -LINUX_ERRNO.ENOSYS) {
       throw syscallError(system, what, "fstat", -id);
     }

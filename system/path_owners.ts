@@ -52,7 +52,7 @@ export function* pathSteps(path: string): Generator<PathStep, void, void> {
   yield { path: "/", file: lstatSync("/", { bigint: true }), isLast: names.length === 0 };
   for (let links = 0; names.length > 0;) {
     const name = names.pop()!;
-    if (name === "..") { // the folder has no link in its path, so its parent is the name before
+    if (name === "..") { // `folder` contains no links, so its parent is the path without the last name
       folder = folder.slice(0, Math.max(0, folder.lastIndexOf("/")));
       continue;
     }

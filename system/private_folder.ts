@@ -4,8 +4,8 @@
  * The socket is bound there, gets its mode and owner, is checked, and is then moved to its path. A
  * lock in the folder makes sure that only one of several servers that start at once succeeds.
  *
- * Other users who can write to the folder of the path can replace any of its entries by a symbolic
- * link at any time. Then each step uses a descriptor of a folder (`/proc/self/fd/N/name`), which
+ * Other users with write access to the folder of the path can replace any of its entries by a symbolic
+ * link at any time. In such a folder, each step uses a descriptor of a folder (`/proc/self/fd/N/name`), which
  * follows no such link. Mode and owner are changed only inside the private folder, to which no other
  * user can write.
  */
@@ -123,7 +123,7 @@ export function bytesIn(path: string): number {
 }
 
 /**
- * The private folder of "/run/app.sock" is "/run/.app.sock.ucred", and the socket in it is "s".
+ * The private folder of "/run/app.sock" is "/run/.app.sock.ucred", and the socket in it is "s" or a digit.
  * Accepted connections keep the name that their listener was bound to. A name is therefore not
  * reused while this process has a socket of that name: connections of the two listeners would look
  * alike.
@@ -134,7 +134,7 @@ const LOCK_NAME = "lock";
 /** Added to the length of the path: "." before the name, the suffix, and "/s". */
 const ADDED_BYTES = 1 + SUFFIX.length + 2;
 
-/** Attempts to create and lock the folder while other servers remove it. */
+/** Maximum number of attempts to create and lock the folder while other servers remove it. */
 const MAX_TRIES = 20;
 
 const ONE_EACH = "Start one server for each path";
@@ -183,7 +183,7 @@ class Folder {
   }
 
   /**
-   * Opens the folder, so that its path may be replaced. The caller closes it.
+   * Opens the folder, so that replacing its path has no effect. The caller closes it.
    */
   static open(path: string, followsLink: boolean): Folder {
     const { constants: { O_RDONLY, O_DIRECTORY, O_NOFOLLOW }, openSync } = nodeFs();
@@ -579,7 +579,7 @@ function isSame(path: string, file: FileStats): boolean {
 const isSameFile = (one: FileStats, other: FileStats): boolean =>
   one.dev === other.dev && one.ino === other.ino;
 
-/** Returns the stats of a file, not following a link; `undefined` if there is none. */
+/** Returns the stats of a file without following a symbolic link; `undefined` if there is no file. */
 export function lstatIfThere(path: string): FileStats | undefined {
   try {
     return nodeFs().lstatSync(path);

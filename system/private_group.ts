@@ -1,4 +1,4 @@
-/** Groups with a single user: distributions with umask 002 create one for every user. */
+/** Detects groups with a single user, which distributions with umask 002 create for every user. */
 
 import { nodeFs } from "../adapters/builtins.ts";
 import { openedSystem, type System } from "../adapters/select.ts";
@@ -28,7 +28,7 @@ export interface AccountFiles {
  *
  * That is certain only if all accounts are in /etc/passwd and /etc/group: a directory (LDAP, sssd,
  * winbind) may have members that it does not list. Otherwise the result is `false`. It is always
- * `false` for root's group, since containers run programs of users that no file lists with it.
+ * `false` for root's group, since containers run processes of any user with gid 0, which no file lists.
  */
 export function isPrivateGroup(uid: number, gid: number, system: System = openedSystem()): boolean {
   if (
@@ -67,13 +67,13 @@ export function hasOneUser(files: AccountFiles, uid: number, gid: number): boole
  */
 const DATABASE = /^(?:passwd|group|initgroups|subid)(?:[\s:]+|$)/i;
 
-/** What to do after a source: "[SUCCESS=merge]", "[!UNAVAIL=return TRYAGAIN=continue]". */
+/** The actions after a source: "[SUCCESS=merge]", "[!UNAVAIL=return TRYAGAIN=continue]". */
 const ACTIONS =
   /\[(?:\s*!?(?:success|notfound|unavail|tryagain)\s*=\s*(?:return|continue|merge))+\s*\]/gi;
 
 /**
- * Reports whether passwd, group and subgid are the only sources of users and groups. A line that is
- * not understood may name another one.
+ * Reports whether passwd, group and subgid are the only sources of users and groups. A line that cannot
+ * be parsed counts as another source.
  */
 function isComplete({ nsswitch, userRecords }: AccountFiles): boolean {
   const lines = nsswitch.split("\n").map((line) => line.replace(/#.*/, "").trim());

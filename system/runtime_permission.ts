@@ -1,4 +1,4 @@
-/** Permissions of the runtime: Deno's `--allow-…`, and those of Node under `--permission`. */
+/** Writes hints about permissions of the runtime: Deno's `--allow-…`, and those of Node's `--permission`. */
 
 /** The flags that a step needs, on each runtime that has permissions. */
 export interface PermissionFlags {

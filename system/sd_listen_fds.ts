@@ -120,14 +120,14 @@ function passed({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES }: ListenVariables) {
   }
   const pid = host().pid;
   if (!isDecimal(LISTEN_PID) || Number(LISTEN_PID) !== pid) {
-    const hint = "Let the unit start the runtime itself, not through a script";
-    throw noSocket(`they are for process ${LISTEN_PID}, and this is ${pid}`, hint);
+    const hint = "Start the runtime itself in ExecStart= of the unit, without a script";
+    throw noSocket(`LISTEN_PID is ${JSON.stringify(LISTEN_PID)}, and our pid is ${pid}`, hint);
   }
   const count = Number(LISTEN_FDS);
   if (!isDecimal(LISTEN_FDS) || count > MAX_SOCKETS) {
     throw noSocket(
       `LISTEN_FDS is ${JSON.stringify(LISTEN_FDS)}`,
-      "Unset it, or set it to a number",
+      `Set it to a number up to ${MAX_SOCKETS}, or unset it`,
     );
   }
   const names = (LISTEN_FDNAMES ?? "").split(":");

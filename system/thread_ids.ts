@@ -99,7 +99,7 @@ interface Failure {
   readonly errno: number;
 }
 
-/** All calls succeeded, but the state is not as wanted. */
+/** All calls succeeded, but the state differs from the requested one. */
 const OTHER_IDS: Failure = { syscall: "getresuid", errno: NO_ERRNO };
 
 const WHAT = "connect as the peer";
@@ -116,7 +116,7 @@ export class ThreadIds {
   readonly #found: State;
 
   /**
-   * Checks that ids can be changed, by a change to our own ids.
+   * Checks that ids can be changed, by setting them to their current values.
    *
    * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux, and outside the main thread;
    * `ERR_UCRED_PERMISSION` without CAP_SETUID and CAP_SETGID, or if a system call is denied.
@@ -219,7 +219,7 @@ export class ThreadIds {
    *   capabilities, and capset(2) makes them effective again: capabilities(7).
    * - setresuid(2) also changes the file system uid, which setfsuid(2) sets back.
    *
-   * @returns The first call that failed, unless the state is as wanted.
+   * @returns Why the thread has another state than the requested one; `undefined` if it has that state.
    */
   #become(wanted: State): Failure | undefined {
     let failed: Failure | undefined;
@@ -295,7 +295,7 @@ export class ThreadIds {
     try {
       nodeFs().writeSync(2, `ucred: cannot restore the ids of this process: ${why}\n`);
     } catch {
-      // nobody reads it
+      // stderr is closed
     }
     while (true) this.#calls.syscall(this.#numbers.exit_group, 2, 0, 0);
   }
@@ -331,7 +331,7 @@ function requireCapabilities(words: Uint32Array): void {
   throw new UcredError("ERR_UCRED_PERMISSION", message, { hint });
 }
 
-/** The number of threads of this process, from the links of a folder in proc(5). */
+/** Returns the link count of /proc/self/task, which changes with the number of threads: proc(5). */
 function countThreads(): number {
   return nodeFs().statSync(TASKS).nlink;
 }

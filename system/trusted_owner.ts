@@ -1,4 +1,4 @@
-/** Decides whether the owner of a file is trusted: root and one user are, by default our own. */
+/** Decides whether the owner of a file is trusted. Root is trusted, and one user, by default our own. */
 
 import { openedSystem } from "../adapters/select.ts";
 import { ownUid } from "./accounts.ts";

@@ -1,5 +1,5 @@
 /**
- * A socket's file → the sockets bound to it and the processes that hold them, as `ss -xp` shows.
+ * Finds the sockets that are bound to a file, and the processes that hold them, as `ss -xp` shows.
  */
 
 import { nodeFs } from "../adapters/builtins.ts";
@@ -58,10 +58,10 @@ export function socketsAt(
 /**
  * Reports whether a socket is bound to a path, even one that does not listen or has a full queue.
  *
- * A stream socket that connects to a socket without listen(2) gets ECONNREFUSED, as from a closed
- * socket; with a full queue it gets EAGAIN, which Bun 1.4.5 reports as ECONNREFUSED, too. Therefore
- * a datagram socket connects: it sends nothing, waits for no queue, and gets EPROTOTYPE from a bound
- * socket of another type.
+ * This connects a datagram socket, which sends nothing, waits for no queue, and fails with EPROTOTYPE if a
+ * socket of another type is bound there. A stream socket could not distinguish a bound socket without
+ * listen(2) from a closed one (ECONNREFUSED); nor could it on Bun 1.4.5 if the queue is full, since Bun
+ * reports EAGAIN as ECONNREFUSED. Errors other than ENOENT and ECONNREFUSED count as bound.
  *
  * @returns `undefined` if that cannot be determined.
  */
@@ -141,7 +141,7 @@ export function holdersOf(sockets: Iterable<number>): ReadonlyMap<number, readon
  *
  * @param listener The inode number of the listening socket.
  * @param holders The processes that accept from it.
- * @returns The number among the processes that we may see.
+ * @returns The number of connections in the network namespaces of the processes that we may inspect.
  */
 export function connectionsElsewhere(listener: number, holders: readonly number[]): number {
   const files = nodeFs();

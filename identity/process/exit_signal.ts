@@ -1,4 +1,4 @@
-/** Pidfds → abort signals: one epoll and one timer for all peers of a thread. */
+/** Aborts signals when pinned processes end, with one epoll and one timer for all peers of a thread. */
 
 import { type Timer, timers } from "../../adapters/host.ts";
 import type { LinuxCalls, Memory } from "../../adapters/libc.ts";

@@ -1,4 +1,4 @@
-/** A pinned process → a string that identifies it uniquely, also across reboots. */
+/** Builds a string that identifies a pinned process uniquely, also across reboots. */
 
 import { UcredError } from "../../core/errors.ts";
 import { type Fact, known, unknown } from "../../core/facts.ts";

@@ -1,4 +1,4 @@
-/** Descriptor → pidfd of the connected process, which detects that the pid was reused. */
+/** Holds the process of a peer by a pidfd, which detects that the pid was reused. */
 
 import type { LinuxCalls, Memory } from "../../adapters/libc.ts";
 import type { System } from "../../adapters/select.ts";
@@ -35,7 +35,7 @@ interface Proof {
 }
 
 /**
- * A pidfd that we own, and the checks that it allows. Internal: users hold a peer, and the pin is
+ * A pidfd that we own, and the checks of its process. Internal: users hold a peer, and the pin is
  * released when that peer is closed or collected.
  *
  * Each answer is used only after a check that the descriptor is still this pidfd. The check follows
@@ -344,14 +344,14 @@ function isProven(system: System, calls: LinuxCalls, fd: number, { file, pid }: 
   if (!isFile(system, calls, fd, file)) return false;
   if (pid === undefined) return true;
   const now = fdinfoPid(system, calls, fd);
-  // −1 once the process was reaped: every reaped process reads so, and has ended in any case.
+  // `Pid:` is −1 for every reaped process. All of them have ended, so they need not be distinguished.
   if (typeof now !== "number") return now === pid || now === "-1";
   if (now === -LINUX_ERRNO.ENOENT) return false;
   throw syscallError(system, "recognise the peer's pidfd", "open", -now);
 }
 
 /**
- * Like {@link isProven}, but also works without a free descriptor for /proc: closing will free one.
+ * Like {@link isProven}, but compares only the inode if no descriptor is free for /proc: closing frees one.
  */
 function mayClose(system: System, calls: LinuxCalls, fd: number, proof: Proof): boolean {
   try {
@@ -444,7 +444,7 @@ function fromNumber(system: System, calls: LinuxCalls, of: Credentials): Pin {
 function openPidfd(system: System, calls: LinuxCalls, pid: number): Pin {
   const pidfd = calls.syscall(SYS_PIDFD_OPEN, pid, 0, 0);
   if (pidfd >= 0) return new Pin(system, calls, pidfd, "accept", pid);
-  // The pid is by now only a thread's: EINVAL, or ENOENT since Linux 6.16.
+  // The pid now belongs to a thread that is not a process: EINVAL, or ENOENT since Linux 6.16.
   if (pidfd === -LINUX_ERRNO.EINVAL || pidfd === -LINUX_ERRNO.ENOENT) throw gone(WHAT);
   throw syscallError(system, WHAT, "pidfd_open", -pidfd);
 }
@@ -475,12 +475,12 @@ export function gone(what: string): UcredError {
   });
 }
 
-/** Reports whether /proc shows our own pid namespace; once true it stays so. */
+/** Reports whether /proc shows our own pid namespace. The result `true` is cached. */
 function procIsOurs(system: System, calls: LinuxCalls): boolean {
   const memory = memoryOf(system);
   if (memory.procIsOurs) return true;
   const text = readText(system, calls, "/proc/self/status");
-  // One number: this /proc shows the innermost pid namespace that we are in.
+  // A single pid means that this /proc shows the innermost pid namespace that we are in.
   const numbers = typeof text === "string" ? parsePidNumbers(parseStatus(text)) : undefined;
   return memory.procIsOurs = numbers?.length === 1;
 }

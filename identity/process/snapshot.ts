@@ -1,6 +1,6 @@
 /**
- * A pinned process → facts about it. Each is read on demand and then checked to belong to that
- * process.
+ * Reads facts about a pinned process on demand. After each read, the process is checked to be the pinned
+ * one.
  */
 
 import { nodeCrypto } from "../../adapters/builtins.ts";

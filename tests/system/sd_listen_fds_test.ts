@@ -173,7 +173,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
       for (
         const [set, code, message] of [
           ["", "ERR_UCRED_NO_FD", /LISTEN_FDS and LISTEN_PID are not set$/],
-          ["LISTEN_FDS=1 LISTEN_PID=1", "ERR_UCRED_NO_FD", /they are for process 1, and this is/],
+          ["LISTEN_FDS=1 LISTEN_PID=1", "ERR_UCRED_NO_FD", /LISTEN_PID is "1", and our pid is/],
           ["LISTEN_FDS=1 LISTEN_PID=$$", "ERR_UCRED_NO(T_UNIX|_FD)", /fd 3.*(ENOTSOCK|EBADF)/],
         ] as const
       ) {
@@ -367,22 +367,22 @@ testWith(
         [{}, /LISTEN_FDS and LISTEN_PID are not set$/],
         [{ LISTEN_PID: own }, /LISTEN_FDS and LISTEN_PID are not set$/],
         [{ LISTEN_FDS: "1" }, /LISTEN_FDS and LISTEN_PID are not set$/],
-        [{ LISTEN_FDS: "1", LISTEN_PID: "1" }, /they are for process 1, and this is [0-9]+$/],
-        [{ LISTEN_FDS: "1", LISTEN_PID: "x" }, /they are for process x, and this is/],
-        [{ LISTEN_FDS: "1", LISTEN_PID: "" }, /they are for process , and this is/],
-        [{ LISTEN_FDS: "1", LISTEN_PID: `${own}e0` }, /they are for process [0-9]+e0, and this is/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: "1" }, /LISTEN_PID is "1", and our pid is [0-9]+$/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: "x" }, /LISTEN_PID is "x", and our pid is/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: "" }, /LISTEN_PID is "", and our pid is/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: `${own}e0` }, /LISTEN_PID is "[0-9]+e0", and our pid is/],
         [
           { LISTEN_FDS: "1", LISTEN_PID: `${own}.0` },
-          /they are for process [0-9]+\.0, and this is/,
+          /LISTEN_PID is "[0-9]+\.0", and our pid is/,
         ],
-        [{ LISTEN_FDS: "1", LISTEN_PID: ` ${own}` }, /they are for process {2}[0-9]+, and this is/],
-        [{ LISTEN_FDS: "1", LISTEN_PID: `0${own}` }, /they are for process 0[0-9]+, and this is/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: ` ${own}` }, /LISTEN_PID is " [0-9]+", and our pid is/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: `0${own}` }, /LISTEN_PID is "0[0-9]+", and our pid is/],
         [
           { LISTEN_FDS: "1", LISTEN_PID: `0x${process.pid.toString(16)}` },
-          /they are for process 0x[0-9a-f]+, and this is/,
+          /LISTEN_PID is "0x[0-9a-f]+", and our pid is/,
         ],
         [{ LISTEN_FDS: "1e0", LISTEN_PID: own }, /LISTEN_FDS is "1e0"$/],
-        [{ LISTEN_FDS: "1", LISTEN_PID: `-${own}` }, /they are for process -[0-9]+, and this is/],
+        [{ LISTEN_FDS: "1", LISTEN_PID: `-${own}` }, /LISTEN_PID is "-[0-9]+", and our pid is/],
         [{ LISTEN_FDS: "0", LISTEN_PID: own }, /there is none; available: none$/],
         [{ LISTEN_FDS: "", LISTEN_PID: own }, /LISTEN_FDS is ""$/],
         [{ LISTEN_FDS: " 1", LISTEN_PID: own }, /LISTEN_FDS is " 1"$/],
