@@ -7,8 +7,8 @@ const EXAMPLES: {
   readonly [command: string]: readonly (readonly [command: string, about: string])[];
 } = {
   ucred: [
-    ["ucred doctor", "test what works here"],
-    ["ucred inspect /run/docker.sock", "show who serves it, and who may connect"],
+    ["ucred doctor", "test the features of this system"],
+    ["ucred inspect /run/docker.sock", "show its server, and the users that may connect"],
   ],
   inspect: [
     ["sudo ucred inspect /run/docker.sock", "as root, show also the clients of other users"],

@@ -1,5 +1,5 @@
 /**
- * A script that completes command lines in bash, without starting `ucred`.
+ * Generates a script that completes command lines in bash without starting `ucred`.
  *
  * Each other shell would need a generator of its own. @bomb.sh/tab 0.0.22, a library for commander,
  * completes no file names, and most arguments of this command are files.

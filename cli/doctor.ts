@@ -1,4 +1,4 @@
-/** `ucred doctor`: tests what works on this runtime, kernel and system. */
+/** `ucred doctor`: tests which features work on this runtime, kernel and system. */
 
 import { lstatSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer, Socket } from "node:net";

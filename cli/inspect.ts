@@ -188,7 +188,7 @@ class Inspection {
         "The socket accepts no connection now: its backlog is full, or it is not a stream socket";
       this.#find("busy", message);
     } else if (code === "ECONNREFUSED") {
-      this.#find("dead", "No server listens: it has ended and left its socket behind");
+      this.#find("dead", "No server listens: it has ended without removing the file of its socket");
     } else {
       const message = {
         EACCES: "Permission to connect is denied, so the server is unknown: run ucred as root",
@@ -227,7 +227,7 @@ class Inspection {
     const mode = Number(this.#file.mode);
     if ((mode & 0o002) !== 0 && this.#folders.every(({ mode }) => (parseInt(mode, 8) & 1) !== 0)) {
       const message = "Every user can connect: the server must check its clients itself, " +
-        "or stand behind `ucred guard`";
+        "or run behind `ucred guard`";
       this.#find("everyone", message);
     }
   }
@@ -399,7 +399,7 @@ function whoMayConnect(file: FileReport, folders: readonly FileReport[]): string
   ];
   if (narrow.length === 0) return who.join(", ");
   const paths = narrow.map(({ path }) => printable(path)).join(", ");
-  return `${who.join(", ")}; only those who may enter ${paths}`;
+  return `${who.join(", ")}; only with search permission on ${paths}`;
 }
 
 /** A connection, or the code of the error. */

@@ -288,7 +288,7 @@ function fileAccounts({ accounts: file }: PolicyCommandOptions): FileAccounts | 
   return { uid: idsIn("users"), gid: idsIn("groups"), nameOf };
 }
 
-/** The maximum of lookups for one output: each may send a request to a directory server. */
+/** Maximum number of lookups for one output: each may send a request to a directory server. */
 const MAX_LOOKUPS = 1000;
 
 /** Returns two functions from an id to its name, for users and for groups. They look up each id once. */

@@ -1,4 +1,4 @@
-/** The command line: all commands and options. Help, completions and man page are made from it. */
+/** Defines all commands and options. Help, completions and manual page are generated from them. */
 
 import { Argument, Command, CommanderError, Option } from "commander";
 import { resolve } from "node:path";
@@ -99,7 +99,7 @@ export function programFor(done: (code: ExitCode) => void): Command {
     done,
   );
 
-  command(program, "doctor", "test what works on this runtime, kernel and system")
+  command(program, "doctor", "test which features work on this runtime, kernel and system")
     .addOption(json())
     .action(async (options) => done(await doctor(options)));
 
@@ -184,7 +184,7 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
     )
     .option(
       "--h2c",
-      "forward upgrades to h2c, inside which no request is decided (default: remove them)",
+      "forward upgrades to h2c, although its requests are not decided (default: remove them)",
     )
     .optionsGroup("Audit log:")
     .option(
@@ -326,7 +326,7 @@ function prepare(): void {
     process.stdout.on("error", () => {}); // only the first error is reported
     isUnwritten = error.code !== "EPIPE"; // a closed pipe is no failure: `ucred … | head`
     if (isUnwritten) log(`ucred: cannot write the output: ${printable(error.message)}`);
-    // Commands that run until a signal end as after SIGTERM.
+    // A command that runs until a signal ends in the same way as on SIGTERM.
     if (process.listenerCount("SIGTERM") > 0) process.kill(process.pid, "SIGTERM");
     else if (isUnwritten) process.exit(2);
   });

@@ -1,4 +1,4 @@
-/** HTTP agents over Unix sockets, which open each connection by a function that may verify it. */
+/** HTTP agents that open each connection by a given function, which can verify the server. */
 
 import { Agent, type AgentOptions, type ClientRequest } from "node:http";
 import type { Socket } from "node:net";
@@ -6,7 +6,7 @@ import process from "node:process";
 import type { Duplex } from "node:stream";
 import { connect, type ConnectOptions } from "./connect.ts";
 
-/** An agent that opens its connections with a function of its creator. */
+/** An agent that opens its connections with the function that its constructor received. */
 export class ConnectingAgent extends Agent {
   readonly #connect: () => Promise<Socket>;
 
@@ -28,8 +28,8 @@ export class ConnectingAgent extends Agent {
 
   override reuseSocket(socket: Duplex, request: ClientRequest): void {
     super.reuseSocket(socket, request);
-    // Otherwise Deno repeats the request if the connection closes, even a POST: denoland/deno 36786.
-    // On Node and Bun, the caller may decide by it whether to repeat.
+    // With this flag, Deno repeats a request, even a POST, if the connection closes: denoland/deno 36786.
+    // On Node and Bun the flag stays: callers may use it to decide whether to repeat the request.
     if (process.versions["deno"] !== undefined) request.reusedSocket = false;
   }
 }

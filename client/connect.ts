@@ -9,8 +9,8 @@ export interface ConnectOptions {
   /** A path, or an abstract name that begins with "\0". Digits are a path and not a TCP port. */
   readonly path: string;
   /**
-   * The process that last called listen(2). With systemd socket activation that is systemd until the
-   * service starts, then the service: allow both.
+   * The process that last called listen(2). With systemd socket activation, that is systemd until the
+   * service calls listen(2) itself, and then the service: allow both.
    */
   readonly expect: ServerExpectation;
 }
@@ -32,7 +32,7 @@ export async function connect(options: ConnectOptions): Promise<Socket> {
   // node:net connects to TCP for an empty path, and Bun 1.4.5 truncates a path at a NUL.
   if (typeof path !== "string" || path === "" || path === "\0" || path.indexOf("\0", 1) !== -1) {
     throw new TypeError(
-      `A socket's path has at least one character and no NUL: ${JSON.stringify(path)}`,
+      `A socket's path is not empty, and has no NUL after its start: ${JSON.stringify(path)}`,
     );
   }
   return await connectVerified({ path, expect, allowHalfOpen: false });
@@ -58,7 +58,8 @@ export function connectVerified(
 ): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connectTo({ path, allowHalfOpen }); // connect("8080") would be TCP
-    const onClose = () => reject(new Error("the connection was closed")); // without an "error" event
+    // A socket can close without an "error" event.
+    const onClose = () => reject(new Error("the connection was closed"));
     socket.once("error", reject).once("close", onClose);
     socket.once("connect", () => {
       socket.off("error", reject).off("close", onClose);

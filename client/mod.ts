@@ -53,7 +53,7 @@ export interface VerifyingClient {
    * with a status that a `Response` cannot have: 101, or one outside 200 to 599.
    */
   fetch(input: string | URL | Request, init?: RequestInit): Promise<Response>;
-  /** Closes idle connections. */
+  /** Closes all connections. Pending requests and unread response bodies fail. */
   close(): void;
 }
 
@@ -118,7 +118,7 @@ async function fetchBy(
   requireMethod(request, init);
   const bytes = isInMemory(init.body) ? Buffer.from(await request.arrayBuffer()) : undefined;
   signal.throwIfAborted();
-  // node:http does not know the length of a stream, and frames no body of DELETE without a header.
+  // node:http cannot know the length of a stream, and sends a body of DELETE unframed without these headers.
   const framing = bytes !== undefined
     ? { "content-length": bytes.length }
     : request.body !== null

@@ -18,7 +18,7 @@ import { idOf, localNames, ownUid } from "../system/accounts.ts";
 export interface DefineOptions {
   /** Resolves names to ids. Default: the system's account database. */
   readonly accounts?: Accounts | undefined;
-  /** The vocabularies that `about` can name. Texts and files also know the built-in ones. */
+  /** The vocabularies that `about` can name. Policies in texts and files can also name the built-in ones. */
   readonly vocabularies?: readonly Vocabulary[] | undefined;
 }
 

@@ -78,7 +78,7 @@ export function loadPolicy(path: string, options: LoadOptions = {}): RulePolicy 
 /** The contents of a file. */
 export interface PolicyFile {
   readonly text: string;
-  /** {@link stampOf} the file, before it was read and after. */
+  /** The stamp of the file, which was the same before and after it was read: {@link stampOf}. */
   readonly stamp: string;
 }
 
@@ -120,7 +120,7 @@ export function readPolicyFile(
   }
 }
 
-/** Maximum size of a file. The UTF-8 form of the longest text that is parsed fits. */
+/** Maximum size of a file. The longest text that is parsed, 4 Mi characters, has at most 12 MiB in UTF-8. */
 const MAX_FILE_BYTES = 16 << 20;
 
 /** Reads a file. Reads one byte more than its size if it has grown, so that the caller notices. */
@@ -207,7 +207,7 @@ function isKubernetesVolume(folder: string): boolean {
   return lstatSync(`${folder}/..data`, { throwIfNoEntry: false })?.isSymbolicLink() === true;
 }
 
-/** Builds the error for a file that is readable but cannot be used. */
+/** Builds the error for a file with contents, an owner or a mode that cannot be used. */
 export function unusableFile(path: string, why: string, hint = fixFileHint(path)): UcredError {
   const problem = { message: visible(why), path: [], file: path };
   const problems = [{ ...problem, line: undefined, column: undefined }];

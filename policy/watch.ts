@@ -42,7 +42,8 @@ export interface WatchedPolicy extends RulePolicy {
   /** Why the current file cannot be used; `undefined` if it can. */
   readonly error: UcredError | undefined;
   /**
-   * Reads the file now, changed or not, and resolves its names again: for SIGHUP. Reports a bad file.
+   * Reads the file now, even if it is unchanged, and resolves its names again, for example on SIGHUP. A file
+   * that cannot be used is reported.
    *
    * @returns Whether the policy was replaced; `false` after `close()`.
    */
@@ -63,7 +64,7 @@ export interface WatchedPolicy extends RulePolicy {
  * changing after 5 s is reported.
  *
  * A file that cannot be used never replaces a policy: the policy in force stays, and the problem is
- * reported. Reading is retried every second, using at most a twentieth of the time. Names of users and
+ * reported. Reading is retried every second, or less often if it takes long. Names of users and
  * groups are resolved again with each policy; a changed account is noticed only with a changed file, or
  * by `reload()`.
  *

@@ -71,7 +71,7 @@ export function readYaml(text: string): Contents | Faulty {
 /** Thrown to stop reading. */
 class Stop extends Error {}
 
-/** Tags of the core schema, the only one that all readers of YAML 1.2 interpret alike. */
+/** Tags of the core schema, the only tags that all readers of YAML 1.2 interpret alike. */
 const CORE_TAGS: ReadonlySet<string> = new Set(
   ["str", "int", "float", "bool", "null", "map", "seq"].map((name) => `tag:yaml.org,2002:${name}`),
 );

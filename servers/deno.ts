@@ -2,8 +2,8 @@
  * `ucred/deno`: `Deno.listen` with peer identification.
  *
  * Deno hides the descriptor of an accepted connection. `withPeers()` finds it: after each `accept()` it
- * looks for a socket bound to the listener's address with an SO_COOKIE that is new. If it finds none, or
- * more than one, it rejects the connection. The search takes about 5 µs for each connection.
+ * looks for a socket that is bound to the listener's address and has an SO_COOKIE that was not seen before.
+ * If it finds none, it rejects the connection. The search takes about 5 µs for each connection.
  *
  * `Deno.serve` is not supported: it accepts connections itself and exposes neither the event nor the
  * descriptor (denoland/deno 27788). Use `serve()` of `ucred/http`, which runs on the same engine.

@@ -25,7 +25,7 @@ import { CHANNELS, type ServerEvent } from "./admission/events.ts";
  * refusal
  * - `ucred.server.decisions` (counter), by `server`, `allowed` and `rule`
  * - `ucred.server.connection.duration` (histogram, s), by `server`
- * - `ucred.server.failures` (counter), by `server`: handlers that threw
+ * - `ucred.server.failures` (counter), by `server`: errors of handlers, and of policies that decide requests
  *
  * No attribute has a value that a client can choose.
  *

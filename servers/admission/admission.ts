@@ -36,7 +36,7 @@ export type DecideAt = "connection" | "action";
 export interface AdmissionOptions {
   /**
    * The policy that decides connections and actions. Without one, root and the server's own user may do
-   * everything and all others are rejected. `"anyone"` accepts everybody.
+   * everything and all others are rejected. `"anyone"` accepts every peer.
    */
   readonly policy?: Policy | "anyone" | undefined;
   /**
@@ -76,7 +76,7 @@ export interface ServerStats {
   readonly allowed: number;
   /** Requests that were denied. */
   readonly denied: number;
-  /** Connections and requests with a handler that threw. */
+  /** Errors of handlers, and of policies that decided requests. */
   readonly failed: number;
   /** Lines that the audit log dropped. */
   readonly auditDropped: number;
@@ -132,7 +132,7 @@ export class Admission {
   readonly policy: Policy;
   readonly #pin: boolean | undefined;
   readonly #limits: UserLimits;
-  /** Connections that count as open. An array: deleting from a Set takes V8 ten times as long. */
+  /** Connections that count as open, as an array: V8 takes ten times as long to delete from a Set. */
   readonly #open: Admitted[] = [];
   /** Limits on the refused connections that wait for a response. */
   readonly #refusals: UserLimits;
@@ -245,11 +245,13 @@ export class Admission {
     }
   }
 
-  /** Records an error of a handler. Emits a process warning if no subscriber observes failures. */
+  /** Records an error of a handler or policy. Emits a process warning if the channel has no subscriber. */
   failed({ id, peer }: Admitted, error: unknown): void {
     this.#failed++;
     const { server } = this;
-    if (!hasSubscribers("failed")) warn(`A handler of the server at ${server} failed`, error);
+    if (!hasSubscribers("failed")) {
+      warn(`A handler or policy of the server at ${server} failed`, error);
+    }
     this.emit({ type: "failed", server, connection: id, peer, error });
   }
 

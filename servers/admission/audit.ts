@@ -113,7 +113,7 @@ class JsonLines implements AuditLog {
   readonly #file: string | undefined;
   readonly #onlyDenied: boolean;
   readonly #maxWaiting: number;
-  /** New lines go to the last sink. Those before it are being finished and closed. */
+  /** New lines are added to the last sink. Each other sink is closed when its lines are written. */
   readonly #sinks: Sink[];
   /** Bytes that wait to be written. */
   #waiting = 0;

@@ -59,8 +59,12 @@ export interface DecidedEvent {
 }
 
 /**
- * Why a server ended a connection: the peer's credentials or process have changed since it connected, its
- * process has ended, or too many pipelined HTTP requests, or an upgrade, waited behind others.
+ * Why a server ended a connection.
+ *
+ * - `drift`: the peer's credentials or process have changed since it connected.
+ * - `ended`: the peer's process has ended.
+ * - `pipelining`: too many pipelined HTTP requests waited for responses, or an upgrade followed requests
+ *   without a response.
  */
 export type EndReason = "drift" | "ended" | "pipelining";
 
@@ -81,8 +85,8 @@ export interface ClosedEvent {
 }
 
 /**
- * A user-supplied handler threw, or the policy threw while it decided a request. HTTP clients receive 500
- * if the response had not begun; otherwise the connection was closed. Published on `ucred:failed`.
+ * A handler threw, or the policy threw while it decided a request. An HTTP client receives 500 if the
+ * response had not begun; otherwise its connection is closed. Published on `ucred:failed`.
  */
 export interface FailedEvent {
   /** The type of event. */

@@ -44,7 +44,7 @@ interface User {
   at: number;
 }
 
-/** Above this number of users, those without connections are removed from the map. */
+/** From this number of users on, users without connections and with a full bucket are removed from the map. */
 const MAX_IDLE_USERS = 4096;
 
 const LIMITS: OptionNames<Limits> = {

@@ -6,11 +6,11 @@ import { DescriptorFinder, type FoundSocket } from "../../system/accepted_socket
 import type { Admission, Admitted, RefusedConnection } from "../admission/admission.ts";
 
 /**
- * Bun's `http.Server` hides the descriptors of its connections, which are searched for, and does not listen
- * on an inherited descriptor, which a `net.Server` does instead.
+ * Works around two limits of Bun's `http.Server`. It hides the descriptors of its connections, so they are
+ * searched for. It cannot listen on an inherited descriptor, so a `net.Server` listens instead.
  */
 export class BunListener {
-  /** Finds the descriptors of Bun's sockets, which hide them. */
+  /** Finds the descriptors of connections. */
   #finder: DescriptorFinder | undefined;
   /** The address that the listener was bound to; the descriptor search looks for it. */
   #boundTo: string | undefined;

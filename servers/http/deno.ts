@@ -1,5 +1,5 @@
 /**
- * HTTP on Deno's own engine, which is given one identified connection at a time.
+ * Serves HTTP with Deno's own engine. Each connection is identified, and then passed to the engine.
  *
  * The function that serves a single connection is undocumented:
  * `Deno[Deno.internal].serveHttpOnConnection`, checked on Deno 2.9.5. Without it, `serve()` uses node:http.
@@ -230,8 +230,9 @@ class DenoHttp {
     };
     const { finished, shutdown } = this.#serveOn(
       conn,
-      // One signal per connection: Deno adds an abort listener and never removes it. Never aborted:
-      // aborting a connection that has just ended throws where nothing can catch it. See cut().
+      // Each connection has its own signal, since Deno adds an abort listener and never removes it. The
+      // signal is never aborted: for a connection that has just ended, Deno would throw an error that
+      // cannot be caught. See cut().
       new AbortController().signal,
       (request, { completed }) => this.#handle(served, request, completed),
       (error) => this.#failed(served, error),
@@ -270,15 +271,16 @@ class DenoHttp {
     const path = slash === -1 ? url.length : slash; // "http+unix://x:80" for CONNECT
     const target = url.slice(path);
     const origin = url.slice(0, path);
-    // Deno builds the URL from header and target, so the end of the header is lost: "x/other?" must be
-    // detected. In HTTP/2, and with an absolute target, the URL does not contain the header at all.
+    // Deno joins the Host header and the target to the URL, so the end of the header is lost. A header such
+    // as "x/other?" must be detected. In HTTP/2, and with an absolute target, the URL does not contain the
+    // header.
     const header = request.headers.get("host");
     let hasHost = origin === served.origin && header === served.host;
     if (!hasHost && isAddressed(origin, header)) {
       hasHost = true;
       served.origin = origin;
       served.host = header;
-      // Elysia assumes a host of at least four characters; serve() on node:http does the same.
+      // Elysia assumes a host of at least four characters, so a shorter one is replaced, as in serve.ts.
       served.start = `http://${header === null || header.length < 4 ? "localhost" : header}`;
     }
     const coding = request.headers.get("transfer-encoding");

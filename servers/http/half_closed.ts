@@ -3,7 +3,7 @@
 import type { Socket } from "node:net";
 import { isHungUp } from "../../identity/hangup.ts";
 
-/** Connections with one side that has stopped sending. They are destroyed once their peer hangs up. */
+/** Connections of which one side has shut down sending. They are destroyed once their peer hangs up. */
 export class HalfClosedConnections {
   readonly #sockets = new Set<Socket>();
 

@@ -323,7 +323,7 @@ class AdmittingHttpServer extends Server {
     return hasListeners;
   }
 
-  /** Handles "end". For a client that has hung up it is the only event that the runtime emits. */
+  /** Handles "end", which is the only event that the runtime emits for a client that has hung up. */
   #onHalfClose(socket: Socket, connection: NodeConnection): void {
     // Deno would keep waiting for the rest of an incomplete request.
     if (lastResponse(connection)?.req.complete === false || isHungUp(socket)) {

@@ -94,7 +94,7 @@ export interface DenoStream {
 }
 
 /**
- * {@link refuseSocket} for a connection of Deno.listen.
+ * Responds to the first request of a connection of Deno.listen, and closes it, like {@link refuseSocket}.
  *
  * @param close Closes the connection, which ends pending reads and writes. May be called more than once.
  */

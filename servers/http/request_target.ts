@@ -73,7 +73,7 @@ let last: { method: string; url: string; target: Target | undefined } = {
 };
 
 function newTarget(method: string, url: string): Target | undefined {
-  // A target has no fragment (RFC 9112, 3.2); some servers cut it off together with the query.
+  // A target has no fragment (RFC 9112, 3.2), but some servers accept a fragment and remove it.
   if (!METHOD.test(method) || url.includes("#")) return undefined;
   const query = url.indexOf("?");
   const path = query === -1 ? url : url.slice(0, query);

@@ -95,7 +95,7 @@ function serveByNode(options: ServeOptions): Promise<EngineServer> {
       if (incoming.url === "*") { // a Request cannot have the target "*"
         return await adapter.sendNodeResponse(response, responseOf(BAD_TARGET));
       }
-      // By default Elysia assumes a host of at least four characters, and would cut the path after a
+      // By default Elysia assumes a host of at least four characters, and would misread the path after a
       // shorter one.
       const { host } = incoming.headers;
       if (host !== undefined && host.length < 4) incoming.headers.host = "localhost";

@@ -83,7 +83,7 @@ test("inspect has no findings for our own socket in a private folder", async () 
   chmodSync(folder, 0o700);
   using server = await serve(join(folder, "s"), 0o600);
   const { out } = await ucred(["inspect", server.path]);
-  assert.match(out, /may connect +root.*; only those who may enter .*\n/);
+  assert.match(out, /may connect +root.*; only with search permission on .*\n/);
   assert.match(out, new RegExp(`listens +pid ${process.pid}, uid ${process.geteuid!()}`));
   assert.match(out, /connected +none in this network namespace\n/);
   const { code, findings } = await inspect(server.path);

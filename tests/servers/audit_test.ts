@@ -314,7 +314,10 @@ testWith(
     );
     await visit(path);
     const { message, detail } = await warned;
-    assert.match(message, /^A handler of the server at .* failed: Error: no command \\u000a\{/);
+    assert.match(
+      message,
+      /^A handler or policy of the server at .* failed: Error: no command \\u000a\{/,
+    );
     assert.match(message, /… \(5\d{3} characters\)$/);
     assert.doesNotMatch(message, /[\p{C}\p{Zl}\p{Zp}]/u);
     assert.equal(detail, `    at a\\u001b[2J\\u000d{"event":"accepted","peer":{"uid":0}}`);

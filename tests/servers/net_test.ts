@@ -231,7 +231,7 @@ for (const [name, error] of Object.entries(thrown)) {
           isBroken = true;
           const warned = warning();
           assert.equal(await visit(path), "");
-          assert.match(await warned, /^A handler of the server at .* failed: /);
+          assert.match(await warned, /^A handler or policy of the server at .* failed: /);
           await until(() => server.stats().open === 1);
           isBroken = false;
           const third = await Visitor.at(path);
