@@ -20,7 +20,7 @@ const entries = {
   otel: "servers/otel.ts",
 };
 
-/** Files of their own, so that a program that imports one of these functions gets no code of the others. */
+/** Separate files, so that a program that imports one of these functions gets no code of the others. */
 const parts = {
   "part/credentials": "identity/credentials.ts",
   "part/define": "policy/define.ts",
@@ -43,7 +43,7 @@ export default defineConfig({
   target: "es2023",
   dts: { entry: entries },
   clean: true,
-  // The source that checks policies and command lines also makes the JSON Schema and the manual page.
+  // The JSON Schema and the manual page are generated from the code that checks policies and command lines.
   onSuccess: () => {
     for (const name of BUNDLED) {
       copyFileSync(`node_modules/${name}/LICENSE`, `dist/LICENSE.${name}.txt`);

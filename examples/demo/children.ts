@@ -9,7 +9,7 @@ import { setTimeout } from "node:timers/promises";
 /** The root folder of the repository. */
 const root: string = join(import.meta.dirname, "../..");
 
-// The pinned runtimes are first on PATH, also if the demo was not started by npm.
+// The pinned runtimes are first on PATH, even if the demo was not started by npm.
 const PATH = [join(root, "node_modules/.bin"), process.env["PATH"]].join(delimiter);
 
 /** A start takes 0.1 s, and some seconds on a busy machine. */

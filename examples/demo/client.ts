@@ -1,6 +1,6 @@
 /**
- * A client that connects, sends nothing, and prints its own ids. The demo compares them with what the
- * kernel reported to the server.
+ * A client that connects, sends nothing, and prints its own ids. The demo compares them with the ids
+ * that the kernel reported to the server.
  *
  * The process starts as the demo's user, loads everything, and then changes its user: the new user
  * may have no permission to read these files.

@@ -1,6 +1,6 @@
 /**
  * `npm run demo`: starts a server on a Unix socket on each runtime, and clients of several users. It
- * prints what the kernel reported to the server about each client, and checks it.
+ * prints the kernel's reports about each client, and compares them with the client's own ids.
  */
 
 import {
@@ -25,7 +25,7 @@ import { table } from "./table.ts";
 
 const HELP = `Usage: npm run demo [-- OPTION...]
 
-Starts a server on Deno, Bun and Node, connects to it, and prints what the kernel reported about each
+Starts a server on Deno, Bun and Node, connects to it, and prints the kernel's report about each
 client. As root, the clients are processes of several users; otherwise all are your own.
 
   --runtime NAME  run on deno, bun or node; may be repeated (default: all three)
