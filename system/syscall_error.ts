@@ -10,7 +10,7 @@ import { UcredError, type UcredErrorCode } from "../core/errors.ts";
 export const ACCEPT_HINT = "Read credentials in the accept handler, before the socket closes";
 
 /** Hint for a socket of another address family. */
-export const UNIX_HINT = "Use a Unix domain socket: the kernel records the peer of no other socket";
+export const UNIX_HINT = "Use a Unix domain socket: the kernel records no peer for other sockets";
 
 const CONNECTION = "Pass a connected Unix domain socket";
 const DENIED =
