@@ -31,9 +31,9 @@ export interface Libc<M extends Memory = Memory> {
   getpwuid_r(uid: number, memory: M): number;
   /** `getgrgid_r(3)` into memory divided by `ACCOUNT`; returns the error number itself. */
   getgrgid_r(gid: number, memory: M): number;
-  /** `getpwnam_r(3)`, likewise; the name ends in NUL. */
+  /** `getpwnam_r(3)` into memory divided by `ACCOUNT`; the name ends in NUL. */
   getpwnam_r(name: M, memory: M): number;
-  /** `getgrnam_r(3)`, likewise. */
+  /** `getgrnam_r(3)` into memory divided by `ACCOUNT`; the name ends in NUL. */
   getgrnam_r(name: M, memory: M): number;
   /** `uid_t geteuid(void)` */
   geteuid(): number;

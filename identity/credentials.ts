@@ -14,7 +14,7 @@ import { syscallError, unexpectedAnswer, UNIX_HINT } from "../system/syscall_err
 import { fdOf, isAccepted, type UnixSocket } from "./fd.ts";
 
 /**
- * Reads who connected to a Unix socket, as the kernel recorded it.
+ * Reads the credentials of the process that connected to a Unix socket, as the kernel recorded them.
  *
  * The answer dates from connect(2): if the peer has changed its user since then, or has passed its socket to
  * another process, the answer is still the former one. For a socket that your program connected, the peer is

@@ -78,15 +78,14 @@ export interface Datagram {
   /** The path that the sender's socket is bound to, if any; an abstract name begins with "\0". */
   readonly from: string | undefined;
   /**
-   * The sending process: its real uid and gid, unless it chose another of its own ids. A privileged
-   * process can name another one as the sender: root any process, and the root of a container any
-   * process in that container.
+   * The sending process, with its real uid and gid unless it chose another of its own ids. Root can name
+   * any other process as the sender. The root of a container can name any process in that container.
    */
   readonly sender: Peer;
   /**
-   * Whether these ids differ from the process's real, effective and saved ids: then root named
-   * another sender, or the process has changed its ids since. `undefined` if that cannot be
-   * determined. With `false`, root may still have named another process with its true ids.
+   * Whether these ids differ from the process's real, effective and saved ids. If so, root named another
+   * sender, or the process has changed its ids since then. `undefined` if that cannot be determined. With
+   * `false`, root may still have named another process together with the ids of that process.
    */
   readonly forged: boolean | undefined;
 }

@@ -124,7 +124,7 @@ export interface Closable {
 
 /**
  * Returns the object that owns the descriptor of a connection: the runtime's handle, the `Bun.Socket`, or
- * the socket that was found. A closed connection has none, or one whose descriptor is −1. `undefined` for
+ * the socket that was found. A closed connection has no such object, or one with the descriptor −1. `undefined` for
  * descriptor numbers and other objects, which do not show when the descriptor is closed.
  */
 export function handleOf(socket: UnixSocket): object | undefined {

@@ -36,8 +36,8 @@ export function readGroups(system: System, fd: number, of: Credentials): Fact<re
 const supplementary = new WeakMap<readonly number[], Uint32Array>();
 
 /**
- * Returns the supplementary groups alone, as the kernel reported them: in its order, and with the gid
- * only if the peer's process has it there, too.
+ * Returns the supplementary groups alone, in the order of the kernel. They include the gid only if the
+ * peer's process also has it as a supplementary group.
  *
  * @param groups A list of {@link readGroups}. @returns `undefined` for any other list.
  */

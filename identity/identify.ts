@@ -1,4 +1,4 @@
-/** Identifies the peer of a socket: reads at once everything that the kernel recorded about it. */
+/** Identifies the peer of a socket from the facts that the kernel recorded. */
 
 import { openedSystem, type System } from "../adapters/select.ts";
 import type { Credentials } from "../core/credentials.ts";
@@ -67,8 +67,8 @@ export function identifyAt(fd: number, socket: UnixSocket, pin: boolean): Peer {
 }
 
 /**
- * Identifies the peer of a connection that a server has just accepted. Its groups and label are read when
- * they are first requested and the connection is still open; afterwards they are unknown.
+ * Identifies the peer of a connection that a server has just accepted. Its groups and label are read on first
+ * use, if the connection is still open then. Otherwise they are unknown.
  */
 export function identifyAccepted(
   fd: number,
@@ -114,8 +114,8 @@ class OpenConnection implements CaptureOnDemand {
   }
 
   /**
-   * Reads a fact if the descriptor certainly is still that of the connection: its number may belong to
-   * another one since it was closed.
+   * Reads a fact if the descriptor certainly still belongs to the connection. After it was closed, its
+   * number may belong to another connection.
    */
   #read<T>(
     what: string,
@@ -159,7 +159,8 @@ const pins = new WeakMap<object, { pin: Pin }>();
 const LINGER_MS = 1000;
 
 /**
- * Maximum number of such pins: a client that reconnects in a loop must not exhaust the descriptors.
+ * Maximum number of pins that stay open after their connection: a client that reconnects in a loop must not
+ * exhaust the descriptors.
  */
 const MAX_LINGERING = 64;
 const lingering = new Set<Pin>();

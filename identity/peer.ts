@@ -24,7 +24,7 @@ import { ambiguity, NEVER } from "../system/overflow_ids.ts";
 import { Pin } from "./process/pidfd.ts";
 import { type Pinned, readGroupsNow, snapshotOf } from "./process/snapshot.ts";
 
-/** What the kernel reports about a peer. */
+/** The facts that the kernel reports about a peer. */
 export interface Capture {
   readonly credentials: Credentials;
   readonly groups: Fact<readonly number[]>;
@@ -218,7 +218,7 @@ abstract class AnyPeer implements Peer {
   }
 }
 
-/** A peer all of whose facts from the kernel were read when it was identified. */
+/** A peer that was identified with all facts from the kernel. */
 export class CapturedPeer extends AnyPeer {
   override readonly groups: readonly number[] | undefined;
   override readonly label: string | undefined;
@@ -233,7 +233,7 @@ export class CapturedPeer extends AnyPeer {
 
 /** A capture whose groups and label are read when they are first requested. */
 export interface CaptureOnDemand extends Capture {
-  /** Ends the reading: facts that were not read are then unknown. */
+  /** Stops reading facts. Facts that were not read are unknown from then on. */
   end(): void;
 }
 
@@ -247,7 +247,7 @@ export class AcceptedPeer extends AnyPeer {
     Object.freeze(this);
   }
 
-  /** Ends the reading of a peer's facts, if they are read on demand. It then refers to no connection. */
+  /** Stops reading a peer's facts on demand, so that the peer no longer refers to its connection. */
   static endReading(peer: Peer): void {
     if (#capture in peer) peer.#capture.end();
   }

@@ -165,7 +165,7 @@ function requireFile(path: string, file: BigIntStats): void {
  */
 function isSafe(path: string, file: BigIntStats): boolean {
   requireSafe(path, "it", path, ownershipOf(file));
-  // Links are not checked themselves: only owners of safe folders can have put them there.
+  // Links need no check: only the owners of the checked folders can have created them.
   for (const step of pathSteps(path.startsWith("/") ? path : `${process.cwd()}/${path}`)) {
     const { path: at, file: entry } = step;
     if (entry.isDirectory()) requireSafe(path, `its folder ${at}`, at, ownershipOf(entry));
@@ -183,7 +183,7 @@ function requireSafe(path: string, what: string, name: string, entry: FileOwners
   if (why === undefined) return;
   const isOwned = isTrusted(entry.uid); // then the mode is unsafe
   const move = "Move the policy to a folder of root, such as /etc/ucred, or ";
-  // No chown of a folder: it may be a home directory, or a shared one.
+  // The hint does not suggest chown of a folder, which may be a home directory or a shared one.
   const hint = name !== path && isKubernetesVolume(name)
     ? KUBERNETES
     : name === path

@@ -65,7 +65,7 @@ export function parsePolicy(text: string, options: ParseOptions = {}): RulePolic
 
 /** Implements {@link parsePolicy} with checked options. */
 export function parse(text: string, options: ParseOptions): RulePolicy {
-  if (typeof text !== "string") throw new TypeError("text is a string");
+  if (typeof text !== "string") throw new TypeError("text must be a string");
   const { file, runTests: areTestsRun = false } = ownOf(options);
   const content = withoutByteOrderMark(text);
   const lines = new Lines(content);

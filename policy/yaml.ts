@@ -335,7 +335,7 @@ function nodeAt(root: unknown, { path, isField }: Pick<Problem, "path" | "isFiel
       const pair = (node.items as Pair[]).find(({ key }) => isScalar(key) && key.value === name);
       inside = isField && index === path.length - 1 ? pair?.key : pair?.value ?? pair?.key;
     }
-    // A missing value has no position, and neither has the value of an alias: the enclosing node counts.
+    // Missing values and the values of aliases have no position. The enclosing node is returned instead.
     if (!isNode(inside) || !inside.range) return node;
     node = inside;
   }

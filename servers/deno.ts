@@ -5,7 +5,7 @@
  * looks for a socket that is bound to the listener's address and has an SO_COOKIE that was not seen before.
  * If it finds none, it rejects the connection. The search takes about 5 µs for each connection.
  *
- * `Deno.serve` is not supported: it accepts connections itself and exposes neither the event nor the
+ * `Deno.serve` is not supported: it accepts connections itself and exposes neither the connection nor its
  * descriptor (denoland/deno 27788). Use `serve()` of `ucred/http`, which runs on the same engine.
  *
  * @example Accept only root and the server's own user

@@ -274,7 +274,7 @@ export class DescriptorFinder {
     const fd = this.#find();
     if (fd === undefined) {
       const message = "Cannot find the accepted connection among this process's descriptors";
-      const hint = "Let nothing else accept on this socket: no other listener, no other library";
+      const hint = "Accept on this socket with one listener only, and with no other library";
       throw new UcredError("ERR_UCRED_NO_FD", message, { hint });
     }
     this.#last = fd;

@@ -101,8 +101,8 @@ export function readCookie(
 }
 
 /**
- * Has the kernel refuse descriptors that clients attach to messages (SCM_RIGHTS): sendmsg(2) then fails with
- * EPERM. Connections inherit this from their listener.
+ * Makes the kernel reject descriptors that clients attach to messages (SCM_RIGHTS): their sendmsg(2) then
+ * fails with EPERM. Connections inherit this from their listener.
  *
  * @returns Whether the kernel has SO_PASSRIGHTS, since Linux 6.16. On other kernels the runtimes drop the
  * descriptors when they read the message.

@@ -10,7 +10,7 @@ import { stolen } from "../../system/owned_descriptor.ts";
 import { syscallError } from "../../system/syscall_error.ts";
 import { gone, type Pin } from "./pidfd.ts";
 
-/** Poll interval. Each poll is one system call, for any number of peers. */
+/** Poll interval. Each poll makes at most 17 system calls (`CHECKS_PER_POLL` + 1), for any number of peers. */
 const POLL_INTERVAL_MS = 50;
 
 /** Maximum number of ended processes that one poll reports, in 64 KiB; the next one reports the rest. */

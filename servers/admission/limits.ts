@@ -132,7 +132,7 @@ export class UserLimits {
     return undefined;
   }
 
-  /** Uncounts a connection that `acquire()` has counted. */
+  /** Subtracts a connection that `acquire()` has counted. */
   release(uid: number): void {
     const user = this.#users.get(uid);
     if (user === undefined || user.open === 0) return;

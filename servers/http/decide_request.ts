@@ -70,7 +70,7 @@ export function decideRequest(
 
 /**
  * Maximum bytes of a request target, including the query. RFC 9112, 3, recommends support for 8000. A
- * decision matches the path with each glob of the policy, so its length is bounded.
+ * decision matches the path with each glob of the policy, so the length of the path must be bounded.
  */
 const MAX_TARGET_LENGTH = 8192;
 

@@ -30,7 +30,7 @@ export type ServeOptions = ListenOptions & HttpAdmissionOptions & {
    * "node:http". Bun has only "node:http", since `Bun.serve` hides the descriptor of its connections
    * (oven-sh/bun 29597).
    *
-   * The engine "deno" differs in four ways. A half-closed client counts as gone. A client that hangs up
+   * The engine "deno" differs in four ways. A half-closed connection counts as closed by the client. A client that hangs up
    * while an unread body arrives is noticed when the handler ends. `Deno.upgradeWebSocket()` throws: use
    * `createServer()` for WebSockets. HTTP/2 with prior knowledge (h2c) is accepted, and the policy decides
    * each stream.

@@ -147,7 +147,7 @@ export class Lifecycle {
     this.#open++;
   }
 
-  /** Uncounts a socket that has emitted "close". */
+  /** Subtracts a counted socket that has emitted "close". */
   closed(): void {
     this.#open--;
     if (this.#open === 0) { for (const run of this.#onEmpty.splice(0)) run(); }
@@ -335,7 +335,7 @@ export function checkingInterval(most: number, ...timeouts: readonly number[]): 
   );
 }
 
-/** Has the kernel refuse descriptors that clients attach to messages, unless the listener's is hidden. */
+/** Makes the kernel reject descriptors that clients pass, unless the runtime hides the listener's descriptor. */
 export function refuseAttached(listener: number | undefined): void {
   if (listener !== undefined) refuseDescriptors(listener);
 }
