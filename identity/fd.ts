@@ -215,7 +215,7 @@ function isObject(value: unknown): value is Fields {
 }
 
 function throwClosed(): never {
-  throw noFd("it is closed", ACCEPT_HINT);
+  throw noFd("the socket is closed", ACCEPT_HINT);
 }
 
 /** Throws the error for an object that hides its descriptor, with the alternative as its hint. */

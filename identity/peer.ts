@@ -352,7 +352,7 @@ function namesOf(system: System, groups: Fact<readonly number[]>): PeerFacts["gr
 
 function unmapped(what: string): UcredError {
   const message =
-    `Cannot determine ${what}: all ids that our user namespace does not map read alike`;
+    `Cannot determine ${what}: all ids outside our user namespace read as the overflow id`;
   const hint = "Run the server outside the container, or map the peer's id into it";
   return new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint });
 }

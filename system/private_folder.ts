@@ -163,7 +163,7 @@ function requireSafe(purpose: Purpose, folder: string): void {
     const hint =
       `Run chown and chmod go-w on ${path}, use another folder, or set allowUnsafeFolder ` +
       "if your program uses the library";
-    throw purpose.error(`its folder ${path} ${why}: they could put another socket there`, hint);
+    throw purpose.error(`its folder ${path} ${why}: other users could replace the socket`, hint);
   }
 }
 

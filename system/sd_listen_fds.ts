@@ -62,9 +62,12 @@ export function takeInherited(
   if (found.length !== 1) {
     const names = left.map((socket) => JSON.stringify(socket.name)).join(", ") || "none";
     const why = found.length === 0
-      ? `there is none${name === undefined ? "" : ` named ${JSON.stringify(name)}`}`
-      : `there are ${found.length}${name === undefined ? "" : " of this name"}`;
-    throw noSocket(`${why}; available: ${names}`, "Name one, by FileDescriptorName= of its unit");
+      ? `no socket is ${name === undefined ? "left" : `named ${JSON.stringify(name)}`}`
+      : `${found.length} sockets ${name === undefined ? "are left" : "have this name"}`;
+    throw noSocket(
+      `${why}; available: ${names}`,
+      "Select one by the FileDescriptorName= of its unit",
+    );
   }
   const { fd } = found[0]!;
   const path = requireListening(system, fd);

@@ -248,7 +248,7 @@ export class Pin {
     const text = this.read(name, what);
     if (!isEnding(this.read("stat", what))) return text;
     const message = `Cannot ${what}: its main thread has ended`;
-    const hint = "Decide by its credentials as of connect, which stay true, or refuse it";
+    const hint = "Decide by its credentials as of connect, or reject the peer";
     throw new UcredError("ERR_UCRED_PEER_GONE", message, { hint });
   }
 
@@ -471,7 +471,7 @@ export function closedPinError(): UcredError {
 /** Builds the error for a process that has ended. */
 export function gone(what: string): UcredError {
   return new UcredError("ERR_UCRED_PEER_GONE", `Cannot ${what}: the process has ended`, {
-    hint: "Decide by its credentials as of connect, which stay true, or refuse it",
+    hint: "Decide by its credentials as of connect, or reject the peer",
   });
 }
 

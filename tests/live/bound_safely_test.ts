@@ -128,7 +128,7 @@ testWith(asRoot, "receive() rejects folders in which other users could replace t
   chmodSync(dirname(path), 0o777);
   assert.throws(() => receive(path), {
     code: "ERR_UCRED_LISTEN",
-    message: /: its folder .* may be written by others: they could put another socket there$/,
+    message: /: its folder .* may be written by others: other users could replace the socket$/,
   });
   const receiver = receive(path, { allowUnsafeFolder: true });
   assert.deepEqual(readdirSync(dirname(path)), ["s"]);

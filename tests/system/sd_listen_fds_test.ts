@@ -74,7 +74,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
     // There is no second socket.
     const { error } = await server.command<Answer>({ listen: { systemd: true } });
     assert.equal(error?.code, "ERR_UCRED_NO_FD");
-    assert.match(error!.message, /: there is none; available: none$/);
+    assert.match(error!.message, /: no socket is left; available: none$/);
     await server.kill();
   });
 
@@ -107,20 +107,23 @@ for (const [api, kind] of Object.entries(KINDS)) {
     const second = visitSoon(paths[1]);
     const ask = (systemd: true | string) => server.command<Answer>({ listen: { systemd } });
 
-    assert.match((await ask(true)).error!.message, /there are 3; available: "one", "two", "two"$/);
-    assert.match((await ask("two")).error!.message, /there are 2 of this name; available: /);
+    assert.match(
+      (await ask(true)).error!.message,
+      /3 sockets are left; available: "one", "two", "two"$/,
+    );
+    assert.match((await ask("two")).error!.message, /2 sockets have this name; available: /);
     // Programs that the server starts inherit none of the sockets.
     for (const fd of [3, 4, 5]) {
       const info = readFileSync(`/proc/${server.child.process.pid}/fdinfo/${fd}`, "utf8");
       assert.ok(parseInt(/^flags:\s*([0-7]+)$/m.exec(info)![1]!, 8) & 0o2000000, info);
     }
-    assert.match((await ask("three")).error!.message, /there is none named "three"; available: /);
-    assert.match((await ask("")).error!.message, /there is none named ""; available: /);
+    assert.match((await ask("three")).error!.message, /no socket is named "three"; available: /);
+    assert.match((await ask("")).error!.message, /no socket is named ""; available: /);
     assert.deepEqual(await ask("one"), { listening: paths[0] });
     assert.equal(await first, `${process.getuid!()}\n`);
     assert.match(
       (await ask("one")).error!.message,
-      /there is none named "one"; available: "two", /,
+      /no socket is named "one"; available: "two", /,
     );
 
     const left = await Promise.race([second.then(() => "served"), visit(paths[0])]);
@@ -383,7 +386,7 @@ testWith(
         ],
         [{ LISTEN_FDS: "1e0", LISTEN_PID: own }, /LISTEN_FDS is "1e0"$/],
         [{ LISTEN_FDS: "1", LISTEN_PID: `-${own}` }, /LISTEN_PID is "-[0-9]+", and our pid is/],
-        [{ LISTEN_FDS: "0", LISTEN_PID: own }, /there is none; available: none$/],
+        [{ LISTEN_FDS: "0", LISTEN_PID: own }, /no socket is left; available: none$/],
         [{ LISTEN_FDS: "", LISTEN_PID: own }, /LISTEN_FDS is ""$/],
         [{ LISTEN_FDS: " 1", LISTEN_PID: own }, /LISTEN_FDS is " 1"$/],
         [{ LISTEN_FDS: "-1", LISTEN_PID: own }, /LISTEN_FDS is "-1"$/],
@@ -391,7 +394,10 @@ testWith(
         [{ LISTEN_FDS: "0x1", LISTEN_PID: own }, /LISTEN_FDS is "0x1"$/],
         [{ LISTEN_FDS: "one", LISTEN_PID: own }, /LISTEN_FDS is "one"$/],
         [{ LISTEN_FDS: "4294967297", LISTEN_PID: own }, /LISTEN_FDS is "4294967297"$/],
-        [{ LISTEN_FDS: "2", LISTEN_PID: own }, /there are 2; available: "unknown", "unknown"$/],
+        [
+          { LISTEN_FDS: "2", LISTEN_PID: own },
+          /2 sockets are left; available: "unknown", "unknown"$/,
+        ],
         [{ LISTEN_FDS: "2", LISTEN_PID: own, LISTEN_FDNAMES: "a" }, /available: "a", "unknown"$/],
         [{ LISTEN_FDS: "2", LISTEN_PID: own, LISTEN_FDNAMES: "a:b:c" }, /available: "a", "b"$/],
       ] satisfies [ListenVariables, RegExp][]
