@@ -1,7 +1,13 @@
 /** Reads attributes of a request and tests their values. */
 
 import { isId } from "../../credentials.ts";
-import { type AttributeTest, type Evaluate, missing, type Truth } from "./condition.ts";
+import {
+  type AttributeTest,
+  type CheckedCondition,
+  type Evaluate,
+  missing,
+  type Truth,
+} from "./condition.ts";
 import { compileGlob } from "./glob.ts";
 import { hasId } from "./id_ranges.ts";
 import type { AttributeFact, Subject } from "./subject.ts";
@@ -27,6 +33,8 @@ export function factOf({ name, parameter }: AttributeName): AttributeFact {
 
 /** Numbers the attributes of a vocabulary, so that a decision stores their values in a list. */
 export class AttributeNumbers {
+  /** Compiled conditions, to share. */
+  readonly conditions: Map<string, CheckedCondition> = new Map();
   readonly #numbers = new Map<AttributeFact, number>();
 
   of(fact: AttributeFact): number {
@@ -46,6 +54,11 @@ const MIN_VALUES = 8;
 const newValues = (): unknown[] =>
   [undefined, undefined, undefined, undefined, undefined, undefined, undefined, undefined];
 
+const valueIn = (values: readonly unknown[] | undefined, number: number): unknown =>
+  values !== undefined && (number < MIN_VALUES || Object.hasOwn(values, number))
+    ? values[number]
+    : undefined;
+
 /** Compiles a condition on an attribute. Each attribute is read once for a decision. */
 export function compileAttribute(
   attribute: AttributeName,
@@ -57,15 +70,20 @@ export function compileAttribute(
   const read = readerOf(attribute);
   const holds = compileTest(test);
   return (subject) => {
-    const values = subject.attributeValues ??= newValues();
-    let value = number < MIN_VALUES || Object.hasOwn(values, number) ? values[number] : undefined;
+    const isFirst = subject.attributeNumber === number;
+    let value = isFirst ? subject.attributeValue : valueIn(subject.attributeValues, number);
     if (value === undefined) {
       try {
         value = read(subject.attributes);
       } catch {
         // A getter or a proxy threw.
       }
-      values[number] = value ??= value === null ? null : UNKNOWN;
+      if (value === undefined) value = UNKNOWN;
+      if (subject.attributeNumber >= 0) (subject.attributeValues ??= newValues())[number] = value;
+      else {
+        subject.attributeNumber = number;
+        subject.attributeValue = value;
+      }
     }
     return value === UNKNOWN ? missing(subject, fact) : holds(value, subject);
   };

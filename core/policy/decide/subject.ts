@@ -98,7 +98,10 @@ export class Subject {
   missing: Set<FactName> | undefined;
   /** The attributes of the request, from the caller. */
   attributes: unknown;
-  /** The attributes that have been read. */
+  /** The first attribute that has been read, and its value. Most rules test only one. */
+  attributeNumber = -1;
+  attributeValue: unknown;
+  /** Further attributes that have been read. */
   attributeValues: unknown[] | undefined;
 
   constructor(peer: Peer | PlainPeer) {

@@ -172,13 +172,21 @@ function textsCondition(attribute: NumberedAttribute, condition: TextsCondition)
 
 function leaf(attribute: NumberedAttribute, test: AttributeTest, text: string): CheckedCondition {
   const kind = factOf(attribute);
-  return {
-    kind,
-    test,
-    evaluate: compileAttribute(attribute, test, attribute.numbers),
-    text: `${kind.slice("attributes.".length)} ${text}`,
-  };
+  const { conditions } = attribute.numbers;
+  // Rules often repeat a condition. One function for all of them stays in the CPU's cache.
+  const key = JSON.stringify([kind, test, text]);
+  let condition = conditions.get(key);
+  if (condition === undefined) {
+    const evaluate = compileAttribute(attribute, test, attribute.numbers);
+    condition = { kind, test, evaluate, text: `${kind.slice("attributes.".length)} ${text}` };
+    if (conditions.size >= MAX_SHARED_CONDITIONS) conditions.clear();
+    conditions.set(key, condition);
+  }
+  return condition;
 }
+
+/** More different conditions than a policy usually has. */
+const MAX_SHARED_CONDITIONS = 1000;
 
 const listOf = <T>(value: T | readonly T[]): readonly T[] =>
   Array.isArray(value) ? value : [value as T];
