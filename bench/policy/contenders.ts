@@ -3,6 +3,8 @@
  * speed. A process imports only one of them, so that none increases the heap of another.
  */
 
+import type { AttributeCondition } from "../../mod.ts";
+import type { Vocabulary } from "../../policy/mod.ts";
 import type { Ids, Rule } from "./workload.ts";
 
 /** An engine with the rules of one policy. */
@@ -27,25 +29,35 @@ export interface Contender {
   load(rules: readonly Rule[]): Promise<AnyEngine>;
 }
 
-async function loadUcred(rules: readonly Rule[]) {
+/** @param about Options of a policy about a vocabulary, with the condition of every rule on attributes. */
+async function loadUcred(
+  rules: readonly Rule[],
+  about?: { readonly vocabulary: Vocabulary; readonly where: AttributeCondition },
+) {
   const { definePolicy } = await import("../../mod.ts");
   const ids = new Map(rules.map(({ kind, id }) => [`${kind}${id}`, id]));
   const policy = definePolicy({
     version: 1,
+    ...(about && { about: about.vocabulary.name }),
     rules: rules.map(({ name, kind, id, allows }) => ({
       name,
       when: { [kind]: kind === "user" || kind === "group" ? `${kind}${id}` : id },
+      ...(about && { where: about.where }),
       ...(allows ? { allow: "use" } : { deny: true }),
     })),
-  }, { accounts: { uid: (name) => ids.get(name), gid: (name) => ids.get(name) } });
+  }, {
+    accounts: { uid: (name) => ids.get(name), gid: (name) => ids.get(name) },
+    vocabularies: about && [about.vocabulary],
+  });
   type Peer = Parameters<typeof policy.decide>[0];
   type Decision = ReturnType<typeof policy.decide>;
   return {
+    policy,
     request: (ids): Peer => ids,
     decide: (peer) => policy.decide(peer),
     allowed: ({ allowed }) => allowed,
     rule: ({ rule }) => rule,
-  } satisfies Engine<Peer, Decision>;
+  } satisfies Engine<Peer, Decision> & { policy: unknown };
 }
 
 const CASBIN_MODEL = `
@@ -84,6 +96,24 @@ export const CONTENDERS: readonly Contender[] = [
             ...{ pinned: undefined, source },
           }),
       };
+    },
+  },
+  {
+    name: "ucred, attributes",
+    how: "policy.decide() with an action and attributes; every rule tests one attribute",
+    async load(rules) {
+      const { defineVocabulary } = await import("../../policy/mod.ts");
+      const vocabulary = defineVocabulary({
+        name: "bench",
+        actions: { use: "Uses the server." },
+        attributes: { secret: { type: "boolean", description: "Whether the request is secret." } },
+      });
+      const { policy, ...engine } = await loadUcred(rules, {
+        vocabulary,
+        where: { secret: false },
+      });
+      const attributes = { secret: false };
+      return { ...engine, decide: (peer) => policy.decide(peer, { action: "use", attributes }) };
     },
   },
   {

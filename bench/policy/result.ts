@@ -40,6 +40,12 @@ export interface Result extends Setting {
 /** The contenders of ucred. The first has plain objects as peers; all others are compared with it. */
 export const OURS = ["ucred", "ucred, peers"] as const;
 
+/** The contender of ucred with attributes. */
+const ATTRIBUTES = "ucred, attributes";
+
+/** Target for the ratio of a decision with attributes to one without. */
+const MAX_ATTRIBUTES_RATIO = 2;
+
 /** Target for the time of a decision. */
 const MAX_DECISION_NS = 200;
 
@@ -59,7 +65,18 @@ export function rowsOf(all: readonly Samples[]): readonly Row[] {
 
 export function targetsOf(rows: readonly Row[]): readonly Target[] {
   const runtimes = [...new Set(rows.map(({ runtime }) => runtime))];
-  return runtimes.flatMap((runtime) =>
+  const withAttributes = runtimes.flatMap((runtime) => {
+    const ratios = rows
+      .filter((row) => row.runtime === runtime && row.contender === ATTRIBUTES)
+      .map(({ ratio }) => ratio.median);
+    const found = Math.max(...ratios);
+    return ratios.length === 0 ? [] : [{
+      text: `${runtime}, ${ATTRIBUTES}: at most ${MAX_ATTRIBUTES_RATIO} × without`,
+      found,
+      isMet: found <= MAX_ATTRIBUTES_RATIO,
+    }];
+  });
+  const times = runtimes.flatMap((runtime) =>
     OURS.flatMap((contender) => {
       const medians = rows
         .filter((row) => row.runtime === runtime && row.contender === contender)
@@ -80,4 +97,5 @@ export function targetsOf(rows: readonly Row[]): readonly Target[] {
       ];
     })
   );
+  return [...times, ...withAttributes];
 }

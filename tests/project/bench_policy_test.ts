@@ -62,6 +62,8 @@ test("targetsOf() reports a missed target if one size is slow, or if sizes diffe
     { ...row, contender: "ucred", rules: 1000, samples: [190, 170, 200] },
     { ...row, contender: "ucred, peers", rules: 10, samples: [201, 201, 201] },
     { ...row, contender: "ucred, peers", rules: 1000, samples: [199, 199, 199] },
+    { ...row, contender: "ucred, attributes", rules: 10, samples: [160, 180, 220] },
+    { ...row, contender: "ucred, attributes", rules: 1000, samples: [399, 399, 399] },
   ]);
   assert.deepEqual(rows[3]!.ratio.median, 199 / 190);
   assert.deepEqual(targetsOf(rows).map(({ found, isMet }) => [found, isMet]), [
@@ -69,6 +71,7 @@ test("targetsOf() reports a missed target if one size is slow, or if sizes diffe
     [190 / 90, false],
     [201, false],
     [201 / 199, true],
+    [399 / 190, false],
   ]);
 });
 
@@ -95,7 +98,7 @@ testWith([packages], "bench:policy --quick compares each contender on each runti
         if (contender.name === "ucred") assert.deepEqual(ratio, { median: 1, least: 1, most: 1 });
       }
     }
-    assert.equal(targets.filter(({ text }) => text.startsWith(`${runtime}, ucred`)).length, 4);
+    assert.equal(targets.filter(({ text }) => text.startsWith(`${runtime}, ucred`)).length, 5);
   }
 });
 
