@@ -116,7 +116,7 @@ testWith(
       const fd = openedSystem().libc.linux!.fcntl(fdOf(server as never), DUPFD, 0);
       const socket = new Socket({ fd, readable: false, writable: false });
       assert.equal(isAccepted(socket), false);
-      refuses(socket, "ERR_UCRED_NO_PEER", /Pass a connection/);
+      refuses(socket, "ERR_UCRED_NO_PEER", /Pass an accepted connection/);
       socket.destroy();
     });
   },
