@@ -27,14 +27,13 @@ const parts = {
 };
 
 /** Packages whose code becomes part of dist/: pinned, and devDependencies in package.json. */
-const BUNDLED = ["yaml", "commander", "httpxy"];
+const BUNDLED = ["yaml", "commander"];
 
 export default defineConfig({
   entry: { ...entries, ...parts, cli: "cli/main.ts" },
   // Node's own modules are part of each runtime.
   external: [/^node:/],
-  // commander and httpxy serve the command and the guard, and are bundled, so that an installation is
-  // small. yaml is bundled in its ES module build: bundlers for Node choose its CommonJS build, whose
+  // commander serves the command and is bundled, so that an installation is small. yaml is bundled in its ES module build: bundlers for Node choose its CommonJS build, whose
   // calls of require() fail in an ES module, with `Dynamic require of "process" is not supported`.
   noExternal: BUNDLED,
   format: "esm",

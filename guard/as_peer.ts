@@ -46,7 +46,7 @@ export class PeerConnector {
    * @throws {UcredError} If its ids are not known exactly, or cannot be taken on.
    * @throws {Error} If connect(2) fails; its `code` is the name of the errno.
    */
-  connect(peer: Peer, allowHalfOpen: boolean): Socket {
+  connect(peer: Peer): Socket {
     const ids = idsOf(peer);
     const { libc } = this.#system;
     const calls = libc.linux!; // ThreadIds requires Linux
@@ -58,7 +58,7 @@ export class PeerConnector {
       const connect = () => calls.connect(fd, address, this.#address.length);
       const result = this.#ids.call(ids, connect);
       if (result < 0) throw this.#failure(-result);
-      return adoptConnection(fd, allowHalfOpen);
+      return adoptConnection(fd, true);
     } catch (error) {
       calls.close(fd);
       throw error;

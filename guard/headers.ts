@@ -1,9 +1,7 @@
-/** Request headers: which of them a client must not set, and the peer's identity as headers. */
+/** Header fields: which of them are forwarded, and the peer's identity as header fields. */
 
-import type { IncomingMessage } from "node:http";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/decide/decision.ts";
-import { decisionOf, peerOf } from "../servers/http.ts";
 
 /**
  * Whether a header is an identity header, `X-Ucred-…`. CGI treats "_" and "-" alike, and some servers
@@ -69,67 +67,119 @@ export function isForgeable(name: string): boolean {
   return FORGEABLE.test(name.toLowerCase().replaceAll(/[^a-z0-9]/g, "-"));
 }
 
-/** Whether the client asks to close the connection after the response. */
-export function requestsClose({ headers: { connection = "" } }: IncomingMessage): boolean {
-  return /(^|,)\s*close\s*(,|$)/i.test(connection);
+/** What becomes of a header field. The other names are those of fields that the guard reads itself. */
+export type FieldKind =
+  | "forward"
+  | "drop"
+  | "refuse"
+  | "connection"
+  | "content-length"
+  | "cookie"
+  | "date"
+  | "expect"
+  | "host"
+  | "transfer-encoding"
+  | "upgrade";
+
+/** Field name in lower case → its kind: hop-by-hop fields (RFC 9110, 7.6.1), and those that the guard reads. */
+const COMMON: ReadonlyMap<string, FieldKind> = new Map([
+  ["connection", "connection"],
+  ["content-length", "content-length"],
+  ["keep-alive", "drop"],
+  ["proxy-connection", "drop"],
+  ["te", "drop"],
+  ["trailer", "drop"],
+  ["transfer-encoding", "transfer-encoding"],
+  ["upgrade", "upgrade"],
+]);
+
+const OF_REQUESTS: typeof COMMON = new Map([
+  ["cookie", "cookie"],
+  ["expect", "expect"],
+  ["host", "host"],
+]);
+
+const OF_RESPONSES: typeof COMMON = new Map([["date", "date"]]);
+
+/** Names that some servers treat as a framing field: CGI treats "_" and "-" alike. */
+const LIKE_FRAMING = /^(content[^a-z0-9]length|transfer[^a-z0-9]encoding)$/;
+
+/** The largest number of names in a cache of kinds. */
+const MAX_NAMES = 2048;
+
+/** Returns the kind of a field by its name, as sent. */
+export type FieldKinds = (name: string) => FieldKind;
+
+/** The kinds of fields in requests. @param kept Names in lower case of headers to forward although they are forgeable. */
+export function requestFields(kept: ReadonlySet<string>): FieldKinds {
+  return cached((name) => {
+    if (isIdentityHeader(name)) return "drop";
+    return isForgeable(name) && !kept.has(name) ? "drop" : OF_REQUESTS.get(name);
+  });
 }
 
-/** Hop-by-hop headers: RFC 9110, 7.6.1. The guard answers `Expect` itself. */
-const HOP_BY_HOP = [
-  "connection",
-  "proxy-connection",
-  "keep-alive",
-  "te",
-  "trailer",
-  "upgrade",
-  "expect",
-];
+/** The kinds of fields in responses. */
+export const responseFields: FieldKinds = cached((name) => OF_RESPONSES.get(name));
 
-/** Framing and routing headers that a `Connection` header must not remove (request smuggling). */
-const NEVER_HOP_BY_HOP = ["content-length", "transfer-encoding", "host"];
+/** Keeps the kind of each name: few names occur, and the patterns take microseconds. */
+function cached(kindOf: (name: string) => FieldKind | undefined): FieldKinds {
+  const kinds = new Map<string, FieldKind>();
+  return (sent) => {
+    let kind = kinds.get(sent);
+    if (kind === undefined) {
+      const name = sent.toLowerCase();
+      kind = COMMON.get(name) ??
+        (LIKE_FRAMING.test(name) ? "refuse" : kindOf(name) ?? "forward");
+      if (kinds.size >= MAX_NAMES) kinds.clear();
+      kinds.set(sent, kind);
+    }
+    return kind;
+  };
+}
 
-/** Removes hop-by-hop headers, and the headers that `Connection` lists. */
-export function removeHopByHop(headers: IncomingMessage["headers"]): void {
-  const { connection } = headers;
-  for (const name of HOP_BY_HOP) delete headers[name];
-  if (connection === undefined || /^(keep-alive|close|upgrade)$/i.test(connection)) return;
-  for (const each of connection.split(",")) {
-    const name = each.trim().toLowerCase();
-    if (!NEVER_HOP_BY_HOP.includes(name)) delete headers[name];
-  }
+/** The names in lower case that a `Connection` header lists, without those that need no removal. */
+export function listedIn(connection: string): ReadonlySet<string> | undefined {
+  if (connection === "" || /^(keep-alive|close|upgrade)$/i.test(connection)) return undefined;
+  const names = connection.split(",").map((name) => name.trim().toLowerCase());
+  return new Set(names.filter((name) => name !== "host")); // it names the resource: RFC 9110, 7.2
+}
+
+/** Whether a `Connection` header has "close". */
+export function hasClose(connection: string): boolean {
+  return connection !== "" && /(^|,)[ \t]*close[ \t]*(,|$)/i.test(connection);
 }
 
 /** Upgrade protocols that carry further requests, which the policy would not see. */
 const HTTP = /^\s*(h2c?|https?|tls)(\/|\s*$)/i;
 
 /** An `Upgrade` header without HTTP protocols; `undefined` if no protocol remains. */
-export function withoutHttp(protocols: string = ""): string | undefined {
+export function withoutHttp(protocols: string): string | undefined {
   return protocols.split(",").filter((each) => !HTTP.test(each)).join(",").trim() || undefined;
 }
 
-/** Sets the identity headers, and removes identity and proxy headers that the client sent. */
-export function setIdentity(request: IncomingMessage, kept: ReadonlySet<string>): void {
-  const { headers } = request;
-  for (const name of Object.keys(headers)) {
-    if (isIdentityHeader(name) || (isForgeable(name) && !kept.has(name))) delete headers[name];
-  }
-  Object.assign(headers, identityHeaders(peerOf(request), decisionOf(request)));
+/** The header lines with a peer's identity. Names are percent-encoded, so that all values are ASCII. */
+export function peerLines({ pid, uid, gid, groups, user, ambiguous }: Peer): string {
+  return lines({
+    Uid: String(uid),
+    Gid: String(gid),
+    Groups: groups?.join(","),
+    Pid: pid?.toString(),
+    User: user === undefined ? undefined : encodeURI(user),
+    Ambiguous: ambiguous.length > 0 ? ambiguous.join(",") : undefined,
+  });
 }
 
-/** Names are percent-encoded, so that all values are ASCII. */
-function identityHeaders(peer: Peer, decision: Decision): { readonly [name: string]: string } {
-  const { pid, uid, gid, groups, user, ambiguous } = peer;
-  const { rule, grants } = decision;
-  return {
-    "x-ucred-uid": String(uid),
-    "x-ucred-gid": String(gid),
-    ...(groups && { "x-ucred-groups": groups.join(",") }),
-    ...(pid !== undefined && { "x-ucred-pid": String(pid) }),
-    ...(user !== undefined && { "x-ucred-user": encodeURI(user) }),
-    ...(ambiguous.length > 0 && { "x-ucred-ambiguous": ambiguous.join(",") }),
-    ...(rule !== undefined && { "x-ucred-rule": encodeURI(rule) }),
-    ...(grants.length > 0 && { "x-ucred-grants": grants.map(encodeItem).join(",") }),
-  };
+/** The header lines with the rule and the grants of a decision. */
+export function decisionLines({ rule, grants }: Decision): string {
+  return lines({
+    Rule: rule === undefined ? undefined : encodeURI(rule),
+    Grants: grants.length > 0 ? grants.map(encodeItem).join(",") : undefined,
+  });
+}
+
+function lines(values: { readonly [name: string]: string | undefined }): string {
+  const given = Object.entries(values).filter(([, value]) => value !== undefined);
+  return given.map(([name, value]) => `X-Ucred-${name}: ${value}\r\n`).join("");
 }
 
 /** Encodes an item of a comma-separated list. */

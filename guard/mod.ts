@@ -23,7 +23,7 @@
  */
 
 import { type OptionNames, requireOptions } from "../core/options.ts";
-import { guardHttp } from "./http.ts";
+import { guardHttp } from "./http/server.ts";
 import { limitsWithinFiles } from "./limits.ts";
 import type { GuardOptions, GuardServer } from "./options.ts";
 import { guardStream } from "./stream.ts";

@@ -15,7 +15,7 @@ export function guardStream(options: GuardOptions): GuardServer {
   return createServer({ policy, limits, audit, ...sockets }, async (client: Socket, peer) => {
     let server: Socket;
     try {
-      server = await upstream.connect({ socket: client, peer }, true);
+      server = await upstream.connect({ socket: client, peer });
     } catch (error) {
       if (client.destroyed) return;
       upstream.reportFailure(error);

@@ -43,7 +43,6 @@ export interface Client {
 /** A client that waits for a connection to the upstream. */
 interface Waiter extends Client {
   readonly uid: number;
-  readonly allowHalfOpen: boolean;
   readonly since: number;
   /** The connection in progress. */
   attempt: Socket | undefined;
@@ -79,17 +78,16 @@ export class Upstream {
    * Connects, and verifies the upstream's identity before anything is sent. While the upstream's backlog
    * is full, clients wait in one queue per user, and users take turns.
    *
-   * @param allowHalfOpen Whether each direction is closed on its own.
+   * @returns A socket of which each direction is closed on its own.
    * @throws If the upstream cannot be reached, or the client hangs up.
    */
-  connect({ socket, peer }: Client, allowHalfOpen: boolean): Promise<Socket> {
+  connect({ socket, peer }: Client): Promise<Socket> {
     return new Promise((resolve, reject) => {
       const leave = () => waiter.settle(new Error("the client has hung up"));
       const waiter: Waiter = {
         socket,
         peer,
         uid: peer.uid,
-        allowHalfOpen,
         since: performance.now(),
         attempt: undefined,
         isSettled: false,
@@ -182,15 +180,15 @@ export class Upstream {
   }
 
   async #connect(waiter: Waiter): Promise<Socket> {
-    const { peer, allowHalfOpen } = waiter;
+    const { peer } = waiter;
     const expect = this.#expect;
     if (this.#connector !== undefined) {
-      const socket = this.#connector.connect(peer, allowHalfOpen).on("error", () => {});
+      const socket = this.#connector.connect(peer).on("error", () => {});
       waiter.attempt = socket;
       if (expect !== undefined) verifyServer(socket, expect);
       return socket;
     }
-    return await connectVerified({ path: this.path, expect, allowHalfOpen }, (socket) => {
+    return await connectVerified({ path: this.path, expect, allowHalfOpen: true }, (socket) => {
       waiter.attempt = socket;
       const timer = setTimeout(() => socket.destroy(new Error(NOT_ACCEPTED)), CONNECT_TIMEOUT_MS);
       const stop = () => clearTimeout(timer);

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Metafile } from "esbuild";
+import { LLHTTP_VERSION } from "../guard/http/llhttp_wasm.ts";
 
 interface Package {
   readonly name: string;
@@ -43,7 +44,11 @@ export function sbomOf(root: string, metafile: Metafile): string {
     specVersion: "1.6",
     version: 1,
     metadata: { component: componentOf("application", read(".")) },
-    components: packageFoldersOf(metafile).map((folder) => componentOf("library", read(folder))),
+    components: [
+      ...packageFoldersOf(metafile).map((folder) => componentOf("library", read(folder))),
+      // No package of its own: undici's build of it is part of the source.
+      componentOf("library", { name: "llhttp", version: LLHTTP_VERSION, license: "MIT" }),
+    ],
   };
   return `${JSON.stringify(document, null, 2)}\n`;
 }

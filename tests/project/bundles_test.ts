@@ -23,7 +23,7 @@ const project = temporaryFolder();
 const modules = join(project, "node_modules");
 cpSync(join(root, "dist"), join(modules, "ucred/dist"), { recursive: true });
 copyFileSync(join(root, "package.json"), join(modules, "ucred/package.json"));
-const others = ["srvx", "httpxy", "hono", "@opentelemetry"];
+const others = ["srvx", "hono", "@opentelemetry"];
 for (const name of others) symlinkSync(join(root, "node_modules", name), join(modules, name));
 const dependencies = { ucred: "*", "@opentelemetry/api": "*" };
 writeFileSync(join(project, "package.json"), JSON.stringify({ type: "module", dependencies }));

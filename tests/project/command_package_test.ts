@@ -60,7 +60,7 @@ test("package.json and the command report the same version", () => {
 });
 
 /** Packages that tsup bundles into dist/. */
-const BUNDLED = ["commander", "httpxy", "yaml"];
+const BUNDLED = ["commander", "yaml"];
 
 test("deno.json has caret ranges from the versions of package.json", () => {
   const { dependencies, peerDependencies, devDependencies } = json("package.json");

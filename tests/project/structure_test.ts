@@ -42,7 +42,6 @@ const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "servers/hono.ts": ["hono"],
   "servers/http/serve.ts": ["srvx/node"],
   "servers/otel.ts": ["@opentelemetry/api"],
-  "guard/http.ts": ["httpxy"],
   "cli/arguments.ts": ["commander"],
   "cli/commands.ts": ["commander"],
   "cli/completions.ts": ["commander"],
