@@ -46,8 +46,11 @@ export function sbomOf(root: string, metafile: Metafile): string {
     metadata: { component: componentOf("application", read(".")) },
     components: [
       ...packageFoldersOf(metafile).map((folder) => componentOf("library", read(folder))),
-      // No package of its own: undici's build of it is part of the source.
-      componentOf("library", { name: "llhttp", version: LLHTTP_VERSION, license: "MIT" }),
+      // The build of it that undici ships is part of the source.
+      {
+        ...componentOf("library", { name: "llhttp", version: LLHTTP_VERSION, license: "MIT" }),
+        purl: `pkg:github/nodejs/llhttp@v${LLHTTP_VERSION}`,
+      },
     ],
   };
   return `${JSON.stringify(document, null, 2)}\n`;

@@ -289,3 +289,54 @@ testGuard("guard answers 502 for each response with more than one reading", asyn
     assert.equal((await (await End.open(guard.path)).ask("/fine")).body, "fine");
   }
 });
+
+testGuard("guard answers a malformed request after the response that is under way", async () => {
+  const behind = await Behind.start();
+  const guard = await Guard.start({ upstream: behind.path, mode: "http" });
+  const client = await End.open(guard.path);
+  client.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+  const server = await behind.next();
+  await server.message(false);
+  server.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+  await client.until("3\r\nabc\r\n");
+  client.send("\0garbage\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n");
+  // Another client's request is answered after the guard has read the garbage.
+  const other = await End.open(guard.path);
+  const asked = other.ask("/other");
+  const second = await behind.next();
+  await second.message(false);
+  second.send(answerOf("other"));
+  assert.equal((await asked).body, "other");
+  server.send("3\r\ndef\r\n0\r\n\r\n");
+  assert.match(await client.rest(), /^3\r\ndef\r\n0\r\n\r\nHTTP\/1\.1 400 Bad Request\r\n/);
+  assert.equal(behind.count, 2);
+});
+
+testGuard(
+  "guard keeps the rest of a body apart from the next request, after an early response",
+  async () => {
+    const behind = await Behind.start();
+    const guard = await Guard.start({ upstream: behind.path, mode: "http" });
+    for (const isKept of [true, false]) {
+      const client = await End.open(guard.path);
+      client.send(`POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: ${SIZE}\r\n\r\n`);
+      const server = await behind.next();
+      await server.message(false);
+      const close = isKept ? "" : "Connection: close\r\n";
+      server.send(`HTTP/1.1 200 OK\r\n${close}Content-Length: 5\r\n\r\nearly`);
+      assert.equal((await client.message()).body, "early");
+      client.send(HIDDEN + (isKept ? "GET /b HTTP/1.1\r\nHost: x\r\n\r\n" : ""));
+      if (isKept) {
+        assert.equal(await server.bytes(SIZE), HIDDEN, "as its body");
+        assert.equal((await server.message(false)).first, "GET /b HTTP/1.1");
+        server.send(answerOf("b"));
+        assert.equal((await client.message()).body, "b");
+      } else {
+        assert.equal(await client.rest(), "", "the connection is closed");
+        assert.equal(await server.rest(), "", "nothing more is sent to the upstream");
+      }
+      client.destroy();
+    }
+    assert.equal(behind.count, 2);
+  },
+);

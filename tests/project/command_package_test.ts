@@ -238,8 +238,12 @@ test("build:binaries writes checksums, and a bill of materials that lists each b
   const bundled = readFileSync(join(built, "ucred.mjs"), "utf8")
     .matchAll(/^\/\/ .*node_modules\/((?:@[^/]+\/)?[^/]+)\//gm);
   const listed = components.map(({ name }: { name: string }) => name);
-  assert.deepEqual(listed, [...new Set([...bundled].map(([, name]) => name))].sort());
-  for (const { name, purl } of components) {
+  assert.deepEqual(
+    listed,
+    [...new Set([...bundled].map(([, name]) => name))].sort().concat("llhttp"),
+  );
+  assert.match(components.at(-1).purl, /^pkg:github\/nodejs\/llhttp@v9\.\d+\.\d+$/);
+  for (const { name, purl } of components.slice(0, -1)) {
     assert.equal(purl, `pkg:npm/${name}@${json(`node_modules/${name}/package.json`).version}`);
   }
 });
