@@ -49,7 +49,7 @@ const EMPTY = Buffer.alloc(0);
 let llhttp: Llhttp | undefined;
 /** Address of llhttp's input. */
 let inputAt = 0;
-let input = new Uint8Array(0);
+let input: Uint8Array = new Uint8Array(0);
 /** The parser that llhttp runs for. */
 let current: Parser;
 
