@@ -2,6 +2,7 @@
 
 import { Server, type Socket } from "node:net";
 import { clearInterval, setInterval } from "node:timers";
+import { listenerFdOf } from "../../identity/fd.ts";
 import {
   Admission,
   isAdmitted,
@@ -42,6 +43,7 @@ class HttpGuard extends Server {
     this.#lifecycle = new Lifecycle({
       listen: (where, backlog) => super.listen({ ...where, backlog }),
       close: (done) => super.close(done),
+      descriptor: () => listenerFdOf(this),
       address: () => super.address(),
       closeIdle: () => this.#closeIdle(),
       cut: () => this.#admission.closeAll(),
