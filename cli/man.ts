@@ -39,9 +39,9 @@ export function manual(program: Command): string {
     ".SH SYNOPSIS",
     ...commands.flatMap((command) => [".br", `.B ucred ${text(usageOf(command))}`]),
     ".SH DESCRIPTION",
-    "For each connection to a Unix domain socket the kernel records the process that made it. This",
+    "The kernel records the process that made each connection to a Unix domain socket. This",
     "command shows the server and the clients of a socket (inspect), shows each process that connects",
-    "to a socket of its own (listen), puts a policy in front of servers that do not check their",
+    "to a new socket (listen), puts a policy in front of servers that do not check their",
     "clients (guard), and checks, tests and queries policy files (policy).",
     ".SH OPTIONS",
     ...definitions([

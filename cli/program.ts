@@ -51,7 +51,9 @@ function withHelp(program: Command, args: readonly string[]): readonly string[] 
 /** The program. Its commands pass their exit codes to `done`. */
 export function programFor(done: (code: ExitCode) => void): Command {
   const program = new Command("ucred")
-    .description("Who is at the other end of a Unix domain socket, and what may they do?")
+    .description(
+      "identify the peers of Unix domain sockets, and decide by a policy what they may do",
+    )
     .version(VERSION, "-V, --version", "print the version")
     .helpOption("-h, --help", "print this help")
     .exitOverride()
@@ -69,7 +71,11 @@ export function programFor(done: (code: ExitCode) => void): Command {
   };
   const json = () => new Option("--json", "print JSON instead of text");
 
-  command(program, "inspect", "show who serves a socket, who may connect, and findings")
+  command(
+    program,
+    "inspect",
+    "show the server and the clients of a socket, who may connect, and findings",
+  )
     .argument("<socket>", "path, or @name (abstract socket)", socketName)
     .addOption(json())
     .action(async (socket, options) => done(await inspectSocket(socket, options)));
@@ -184,7 +190,8 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
     )
     .option(
       "--h2c",
-      "forward upgrades to h2c, although its requests are not decided (default: remove them)",
+      "forward upgrades to h2c; the policy does not decide the requests inside " +
+        "(default: remove the Upgrade header)",
     )
     .optionsGroup("Audit log:")
     .option(
@@ -210,7 +217,7 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
     )
     .option(
       "--drain <seconds>",
-      "time in seconds that open connections have to end after SIGTERM or SIGINT",
+      "time in seconds to wait for open connections after SIGTERM or SIGINT",
       seconds,
       10,
     )
@@ -267,7 +274,7 @@ function addPolicy(
       .addOption(json());
   const files = "policy files, - for stdin";
   const file = "policy file, - for stdin";
-  add("check", "check that a server can use policy files; exit code 1: it cannot")
+  add("check", "check that a server can use policy files; exit code 1: it cannot use one")
     .argument("<file...>", files)
     .option(
       "--allow-unsafe-owner",
@@ -281,7 +288,7 @@ function addPolicy(
       "also find rules that accept root of containers that can connect to an abstract socket",
     )
     .action((files, options) => done(policy.lint(files, options)));
-  add("test", "run the tests in policy files; exit code 1: one fails")
+  add("test", "run the tests in policy files; exit code 1: a test fails")
     .argument("<file...>", files)
     .action((files, options) => done(policy.test(files, options)));
   add("explain", "explain the decision about a peer; exit code 1: denied")
@@ -302,7 +309,10 @@ function addPolicy(
     .action((file, options) => done(policy.explain(file, options)));
   add("who", "list the peers that a policy allows")
     .argument("<file>", file)
-    .option("--action <text>", "list the peers that may do this action (default: connect)")
+    .option(
+      "--action <text>",
+      "list the peers that may do this action (default: the connection itself)",
+    )
     .action((file, options) => done(policy.who(file, options)));
   add("diff", "find a decision that an edit changes; exit code 1: there is one")
     .argument("<before>", file)
