@@ -6,7 +6,7 @@
  * import { createServer } from "node:net";
  * import { checkSupport, peerCredentials } from "ucred";
  *
- * checkSupport(); // throws here where peers cannot be identified
+ * checkSupport(); // throws an error if peers cannot be identified here
  * createServer((socket) => {
  *   const { uid, pid } = peerCredentials(socket.on("error", () => {}));
  *   socket.end(uid === 0 || uid === 1000 ? "welcome\n" : "no\n");
