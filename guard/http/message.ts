@@ -76,9 +76,13 @@ function fieldsOf(
     const nameEnd = spans[at + 1]!;
     // Between a line and the next one is CRLF, and after a name a colon.
     if (spans[at] !== end + 2 || text.charCodeAt(nameEnd) !== 58) return undefined;
+    const valueStart = afterSpace(text, nameEnd + 1);
     end = spans[at + 3]!;
+    // llhttp reports an empty value at the next line, because the value may continue there.
+    if (end <= spans[at + 2]!) end = valueStart;
+    else if (spans[at + 2] !== valueStart) return undefined;
     const name = text.slice(spans[at], nameEnd);
-    const value = withoutTrailingSpace(text.slice(spans[at + 2], end));
+    const value = withoutTrailingSpace(text.slice(valueStart, end));
     const kind = kindOf(name);
     switch (kind) {
       case "drop":
@@ -128,9 +132,19 @@ function fieldsOf(
   };
 }
 
+/** Returns the index of the first character from `at` on that is neither a space nor a tab. */
+function afterSpace(text: string, at: number): number {
+  let code: number;
+  while ((code = text.charCodeAt(at)) === 32 || code === 9) at++;
+  return at;
+}
+
+/** Removes spaces and tabs at the end. `trimEnd()` would also remove the byte A0. */
 function withoutTrailingSpace(value: string): string {
-  const last = value.charCodeAt(value.length - 1);
-  return last === 32 || last === 9 ? value.trimEnd() : value;
+  let end = value.length;
+  let code: number;
+  while (end > 0 && ((code = value.charCodeAt(end - 1)) === 32 || code === 9)) end--;
+  return value.slice(0, end);
 }
 
 /** Parses the requests of one client. */
