@@ -38,7 +38,10 @@ export interface Shared {
 /** Maximum pipelined requests of one connection that wait for their responses. */
 const MAX_WAITING = 64;
 
-/** Bytes of a client that are kept while they cannot be forwarded. Then the socket is paused. */
+/**
+ * Bytes of a client that are kept while they cannot be forwarded: this many in waiting requests, and this
+ * many that were not parsed. Then the socket is paused.
+ */
 const MAX_PENDING_BYTES = 65536;
 
 /** The time for the headers of a request. */
@@ -86,6 +89,8 @@ export class ClientConnection implements Connection, Receiver {
   #searched = 0;
   /** Requests that wait for their turn. */
   readonly #waiting: Request[] = [];
+  /** The total `size` of `#waiting`. */
+  #waitingBytes = 0;
   /** The request whose body is arriving. It is the last one. */
   #receiving: Request | undefined;
   /** Whether no request follows: the bytes after an upgrade are none, whatever they look like. */
@@ -207,7 +212,9 @@ export class ClientConnection implements Connection, Receiver {
   #step(): boolean {
     const socket = this.#socket;
     if (this.#active === undefined && this.#waiting.length > 0 && !socket.writableNeedDrain) {
-      this.#start(this.#waiting.shift()!);
+      const request = this.#waiting.shift()!;
+      this.#waitingBytes -= request.size;
+      this.#start(request);
       return true;
     }
     if (this.#lastAnswer !== undefined && this.#isIdle()) {
@@ -215,7 +222,8 @@ export class ClientConnection implements Connection, Receiver {
       return false;
     }
     const receiving = this.#receiving;
-    if (this.#pending !== undefined && receiving === undefined && !this.#hasLast) {
+    const hasRoom = this.#waiting.length === 0 || this.#waitingBytes < MAX_PENDING_BYTES;
+    if (this.#pending !== undefined && receiving === undefined && !this.#hasLast && hasRoom) {
       return this.#parseHead(this.#pending);
     }
     if (this.#pending !== undefined && receiving === this.#active && this.#canSend) {
@@ -266,6 +274,8 @@ export class ClientConnection implements Connection, Receiver {
     }
     this.#pending = used < bytes.length ? bytes.subarray(used) : undefined;
     this.#found(request);
+    request.size = used;
+    this.#waitingBytes += used;
     if (this.#waiting.push(request) > MAX_WAITING) {
       this.#cut();
       return false;
@@ -495,7 +505,8 @@ export class ClientConnection implements Connection, Receiver {
       this.#link = undefined;
     }
     if (this.#shared.isClosing() && this.#waiting.length === 0) return this.#closeAfterLast();
-    this.#deadline = performance.now() + IDLE_TIMEOUT_MS;
+    // A client that reads slowly is not idle while its next requests wait.
+    this.#deadline = this.#waiting.length > 0 ? Infinity : performance.now() + IDLE_TIMEOUT_MS;
     this.#advance();
   }
 
@@ -540,7 +551,7 @@ export class ClientConnection implements Connection, Receiver {
 
   #release(): void {
     if (this.#state !== "switched") this.#leave();
-    this.#waiting.length = 0;
+    this.#waiting.length = this.#waitingBytes = 0;
     this.#parser.close();
   }
 }

@@ -28,6 +28,8 @@ export interface Request {
   parts: Buffer[];
   /** Whether the whole request has arrived. */
   isComplete: boolean;
+  /** Bytes of the head, and of the body that arrived with it. */
+  size: number;
 }
 
 /** A response that was parsed. */
@@ -179,6 +181,7 @@ export class RequestParser extends Parser {
       isLast: isHttp10 || isUpgrade || hasClose(connection),
       parts: [],
       isComplete: false,
+      size: 0,
     };
     if (problem === "coding" || (isChunked && isHttp10)) this.problem = BAD_CODING;
     else if (hosts.length > 1 || !hosts.every(isHost)) this.problem = BAD_HOST;

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { freshPath } from "../support/peers.ts";
 import { Wire } from "../support/http.ts";
 import { until } from "../support/suite.ts";
@@ -77,3 +78,24 @@ testGuard(
     assert.ok(guard.memory() - before < 192, `${before} → ${guard.memory()} MiB`);
   },
 );
+
+testGuard("guard stops reading while large pipelined requests wait, and answers each", async () => {
+  const behind = await Behind.start();
+  const guard = await Guard.start({ upstream: behind.path, mode: "http" });
+  const client = await End.open(guard.path);
+  const targets = Array.from({ length: 60 }, (_, at) => `/${at}`);
+  let written = 0;
+  for (const target of targets) {
+    const request = `GET ${target} HTTP/1.1\r\nHost: x\r\nA: ${"a".repeat(16_000)}\r\n\r\n`;
+    client.socket.write(request, () => void written++);
+  }
+  const server = await behind.next();
+  await server.message();
+  await sleep(500); // more time than the guard needs to read all of them
+  assert.ok(written < 50, `${written} requests of 16 kB were read before the first answer`);
+  for (const [at, target] of targets.entries()) {
+    if (at > 0) assert.equal((await server.message()).first, `GET ${target} HTTP/1.1`);
+    server.send(answerOf(target));
+    assert.equal((await client.message()).body, target);
+  }
+});
