@@ -13,7 +13,7 @@ import { meet } from "../support/peers.ts";
 const LOOKUPS = emulated ? 4000 : soak(200_000, 2_000_000);
 
 testWith(
-  [needs.linux, needs.cc],
+  [needs.linux, needs.cc, needs.collector],
   "identify() leaks neither memory nor descriptors in repeated calls",
   async () => {
     const [found] = await meet([], async (socket) => {

@@ -1,4 +1,4 @@
-/** A module to load before a program: at SIGUSR2 it collects garbage and prints the bytes in use on stderr. */
+/** Collects garbage on each runtime. */
 
 import process from "node:process";
 import { setFlagsFromString } from "node:v8";
@@ -18,5 +18,3 @@ export function bytesInUse(): number {
   const { heapUsed, external } = process.memoryUsage();
   return heapUsed + external;
 }
-
-process.on("SIGUSR2", () => console.error(`${bytesInUse()} bytes in use`));

@@ -5,9 +5,9 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { runtime } from "./suite.ts";
 
-const collector = fileURLToPath(new URL("collector.ts", import.meta.url));
+const collector = fileURLToPath(new URL("collect_at_signal.ts", import.meta.url));
 
-/** Flags of the runtime with which a process has the signal handler of collector.ts. */
+/** Flags of the runtime with which a process has the signal handler of collect_at_signal.ts. */
 export const collectorFlags: readonly string[] = {
   deno: ["-A", `--preload=${collector}`],
   bun: [`--preload=${collector}`],

@@ -101,6 +101,11 @@ export const needs = {
     name: "no emulation: qemu-user passes on one group at most, and libc is not at its own path",
     met: !emulated,
   },
+  /** In Deno under qemu-user, gc() of node:vm does not return. */
+  collector: {
+    name: "a garbage collector that can be called: Deno's does not return under emulation",
+    met: !(emulated && runtime === "deno"),
+  },
 } as const satisfies { [key: string]: Need };
 
 const endings = new Set<() => void | Promise<void>>();
