@@ -14,7 +14,7 @@
  * @module
  */
 
-import { Server, type ServerOpts, type Socket } from "node:net";
+import type { Server, ServerOpts, Socket } from "node:net";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/decide/decision.ts";
@@ -24,14 +24,12 @@ import {
   type AdmissionOptions,
   type Admitted,
   type DecideAt,
-  isAdmitted,
   type RefusedConnection,
-  type ServerStats,
   warn,
 } from "./admission/admission.ts";
 import { isThenable, requireHandler } from "./admission/handler.ts";
-import { listenerFdOf } from "../identity/fd.ts";
-import { type CloseOptions, Lifecycle, type SafeServer } from "./listen/lifecycle.ts";
+import { AdmittingServer } from "./listen/admitting_server.ts";
+import type { SafeServer } from "./listen/lifecycle.ts";
 
 export type { Peer } from "../core/peer.ts";
 export type { Decision } from "../core/policy/decide/decision.ts";
@@ -127,19 +125,15 @@ export function createServer(
 ): NetServer {
   const [options, handler] = typeof first === "function" ? [{}, first] : [first, second];
   requireOptions("createServer()", options, NET_OPTIONS);
-  return new AdmittingServer(options, requireHandler(handler)) as unknown as NetServer;
+  return new ConnectionServer(options, requireHandler(handler)) as unknown as NetServer;
 }
 
 type MarkedSocket = Socket & { [mark: symbol]: Admitted | undefined };
 
-const ignore = () => {};
-
 /** How long sending the refusal message may take. */
 const CLOSE_TIMEOUT_MS = 1000;
 
-class AdmittingServer extends Server {
-  readonly #admission: Admission;
-  readonly #lifecycle: Lifecycle;
+class ConnectionServer extends AdmittingServer {
   readonly #refusalMessage: NetServerOptions["refusalMessage"];
   /** Key of each socket's admission by this server. Another server may have admitted the same socket, too. */
   readonly #admitted = Symbol("ucred.admitted");
@@ -148,68 +142,24 @@ class AdmittingServer extends Server {
     { policy, pin, limits, audit, decideAt, refusalMessage, ...options }: NetServerOptions,
     handler?: ConnectionHandler,
   ) {
-    super(options);
-    this.#admission = new Admission({ policy, pin, limits, audit }, decideAt);
+    super(options, new Admission({ policy, pin, limits, audit }, decideAt));
     this.#refusalMessage = refusalMessage;
-    this.#lifecycle = new Lifecycle({
-      listen: (where, backlog) => super.listen({ ...where, backlog }),
-      close: (done) => super.close(done),
-      descriptor: () => listenerFdOf(this),
-      address: () => super.address(),
-      closeIdle: () => {}, // only the handler knows which connections are idle
-      cut: () => this.#admission.closeAll(),
-      emit: (event: string, error?: unknown) => void super.emit(event, error),
-    }, (path) => this.#admission.server = path);
     if (handler !== undefined) {
-      this.on("connection", (socket: Socket) => this.#serve(socket, handler));
+      this.on("connection", (socket: Socket) => this.#handle(socket, handler));
     }
   }
 
-  override emit(event: string | symbol, ...args: unknown[]): boolean {
-    if (event === "connection") return this.#admit(args[0] as Socket);
-    return this.#lifecycle.consumeStartEvent(event, args[0]) ||
-      super.emit(event as string, ...args);
-  }
-
-  override listen(...args: unknown[]): this {
-    this.#lifecycle.listen(args, (run) => this.once("listening", run));
-    return this;
-  }
-
-  override close(how?: CloseOptions | ((error?: Error) => void)): this {
-    return (this.#lifecycle.close(how) ?? this) as unknown as this;
-  }
-
-  override address(): string | null {
-    return this.#lifecycle.path ?? null;
-  }
-
-  stats(): ServerStats {
-    return this.#admission.stats();
-  }
-
-  #admit(socket: Socket): boolean {
-    socket.on("error", ignore); // an error ends only this connection
-    const answer = this.#admission.admit(socket);
-    if (!isAdmitted(answer)) {
-      this.#refuse(socket, answer);
-      return true;
-    }
-    (socket as MarkedSocket)[this.#admitted] = answer;
-    this.#lifecycle.opened();
-    socket.once("close", () => {
-      this.#admission.ended(answer);
-      this.#lifecycle.closed();
-    });
+  protected override serve(socket: Socket, admitted: Admitted): boolean {
+    (socket as MarkedSocket)[this.#admitted] = admitted;
     try {
-      return super.emit("connection", socket);
+      return this.emitConnection(socket);
     } catch (error) {
-      this.#fail(socket, answer, error);
+      this.#fail(socket, admitted, error);
       return true;
     }
   }
 
-  #refuse(socket: Socket, refused: RefusedConnection): void {
+  protected override refuse(socket: Socket, refused: RefusedConnection): void {
     const text = this.#messageFor(refused);
     if (text === undefined) return void socket.destroy();
     const timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT_MS);
@@ -222,12 +172,12 @@ class AdmittingServer extends Server {
     try {
       return String(this.#refusalMessage(refused));
     } catch (error) {
-      warn(`refusalMessage() of the server at ${this.#admission.server} failed`, error);
+      warn(`refusalMessage() of the server at ${this.admission.server} failed`, error);
       return undefined;
     }
   }
 
-  #serve(socket: Socket, handler: ConnectionHandler): void {
+  #handle(socket: Socket, handler: ConnectionHandler): void {
     const admitted = (socket as MarkedSocket)[this.#admitted]!;
     try { // not attempt(): its closures would be created for each connection
       const answer = handler(socket, admitted.peer, admitted.decision);
@@ -240,7 +190,7 @@ class AdmittingServer extends Server {
   }
 
   #fail(socket: Socket, admitted: Admitted, error: unknown): void {
-    this.#admission.failed(admitted, error);
+    this.admission.failed(admitted, error);
     socket.destroy();
   }
 }
