@@ -37,10 +37,10 @@ interface Values<S> {
 
 const EVERY_ID: readonly IdRange[] = others([]);
 
-/** A set of uids. */
-export class Ids implements Values<Ids> {
+/** A set of ids or numbers, possibly with "unknown". */
+abstract class RangeSet {
   readonly ranges: readonly IdRange[];
-  /** Whether the set contains the unknown id. */
+  /** Whether the set contains the unknown value. */
   readonly unknown: boolean;
 
   constructor(ranges: readonly IdRange[], unknown: boolean) {
@@ -52,6 +52,13 @@ export class Ids implements Values<Ids> {
     return 1 + this.ranges.length;
   }
 
+  isEmpty(): boolean {
+    return this.ranges.length === 0 && !this.unknown;
+  }
+}
+
+/** A set of uids. */
+export class Ids extends RangeSet implements Values<Ids> {
   and(other: Ids, budget: Budget): Ids {
     if (other === ALL_IDS) return this;
     if (this === ALL_IDS) return other;
@@ -67,10 +74,6 @@ export class Ids implements Values<Ids> {
 
   known(): Ids {
     return new Ids(this.ranges, false);
-  }
-
-  isEmpty(): boolean {
-    return this.ranges.length === 0 && !this.unknown;
   }
 
   has(one: PolicyCase, fact: FactKey): boolean {
@@ -346,19 +349,7 @@ export class Truths implements Values<Truths> {
 }
 
 /** A set of numbers, possibly with "unknown". Every finite double is a number. */
-export class Numbers implements Values<Numbers> {
-  readonly ranges: readonly IdRange[];
-  readonly unknown: boolean;
-
-  constructor(ranges: readonly IdRange[], unknown: boolean) {
-    this.ranges = ranges;
-    this.unknown = unknown;
-  }
-
-  get size(): number {
-    return 1 + this.ranges.length;
-  }
-
+export class Numbers extends RangeSet implements Values<Numbers> {
   and({ ranges, unknown }: Numbers, budget: Budget): Numbers {
     budget.spend(this.ranges.length + ranges.length);
     return new Numbers(intersect(this.ranges, ranges), this.unknown && unknown);
@@ -371,10 +362,6 @@ export class Numbers implements Values<Numbers> {
 
   known(): Numbers {
     return new Numbers(this.ranges, false);
-  }
-
-  isEmpty(): boolean {
-    return this.ranges.length === 0 && !this.unknown;
   }
 
   has(one: PolicyCase, fact: FactKey): boolean {
