@@ -12,7 +12,7 @@ import type {
 } from "../../../core/policy/document/types.ts";
 import { defineVocabulary, type Vocabulary } from "../../../core/policy/document/vocabulary.ts";
 import { compilePolicy, type RulePolicy } from "../../../core/policy/policy.ts";
-import { globMatches, holds, list, resolve } from "./policies.ts";
+import { all, any, globMatches, holds, list, not, resolve, type Truth } from "./policies.ts";
 
 /** A vocabulary with an attribute of each type. */
 export const STORE: Vocabulary = defineVocabulary({
@@ -44,13 +44,6 @@ export function attributePolicy(
   assert.ok("checked" in result, "problems" in result ? JSON.stringify(result.problems) : "");
   return compilePolicy(result.checked);
 }
-
-type Truth = boolean | undefined;
-
-const not = (truth: Truth): Truth => truth === undefined ? undefined : !truth;
-const all = (truths: readonly Truth[]): Truth =>
-  truths.includes(false) ? false : truths.includes(undefined) ? undefined : true;
-const any = (truths: readonly Truth[]): Truth => not(all(truths.map(not)));
 
 const inRange = (range: unknown, value: number): boolean => {
   if (typeof range === "number") return value === range;

@@ -37,12 +37,13 @@ export function compile(...rules: readonly RuleDocument[]): RulePolicy {
 
 // The naive evaluator: every rule, every condition, straight from the document.
 
-type Truth = boolean | undefined;
+/** `undefined`: unknown. */
+export type Truth = boolean | undefined;
 
-const not = (truth: Truth): Truth => truth === undefined ? undefined : !truth;
-const all = (truths: readonly Truth[]): Truth =>
+export const not = (truth: Truth): Truth => truth === undefined ? undefined : !truth;
+export const all = (truths: readonly Truth[]): Truth =>
   truths.includes(false) ? false : truths.includes(undefined) ? undefined : true;
-const any = (truths: readonly Truth[]): Truth => not(all(truths.map(not)));
+export const any = (truths: readonly Truth[]): Truth => not(all(truths.map(not)));
 export const list = <T>(value: T | readonly T[]): readonly T[] =>
   Array.isArray(value) ? value : [value as T];
 
