@@ -43,7 +43,7 @@ type Seen = Pick<Message, "first" | "fields" | "body">;
 
 /** The headers whose names mean X-Ucred-… to somebody. */
 function identityIn({ fields }: Pick<Message, "fields">): { [name: string]: string } {
-  const ours = fields.filter(([name]) => /^x.ucred/i.test(name));
+  const ours = fields.filter(([name]) => /^x[^a-z0-9]ucred/i.test(name));
   const names = ours.map(([name]) => name.toLowerCase());
   assert.equal(new Set(names).size, names.length, `twice: ${names}`);
   return Object.fromEntries(ours.map(([name, value]) => [name.toLowerCase(), value]));

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { test } from "node:test";
-import fc from "fast-check";
+import fc from "../support/properties.ts";
 import { requestFields } from "../../guard/headers.ts";
 import { RequestParser, ResponseParser } from "../../guard/http/message.ts";
 import { soak } from "../support/suite.ts";

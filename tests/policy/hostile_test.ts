@@ -8,7 +8,7 @@ import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Ajv2020 } from "ajv/dist/2020.js";
-import fc from "fast-check";
+import fc from "../support/properties.ts";
 import { Composer, parse as parseYaml, Parser, stringify } from "yaml";
 import { compileGlob } from "../../core/policy/decide/glob.ts";
 import { findText } from "../../core/policy/analyze/text_sets.ts";

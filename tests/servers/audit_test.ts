@@ -18,7 +18,7 @@ import {
 import { createConnection } from "node:net";
 import process from "node:process";
 import { test } from "node:test";
-import fc from "fast-check";
+import fc from "../support/properties.ts";
 import { openedSystem } from "../../adapters/select.ts";
 import { definePolicy, type Peer, UcredError } from "../../mod.ts";
 import type { DecidedEvent, ServerEvent } from "../../servers/admission/events.ts";

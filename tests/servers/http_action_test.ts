@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { posix } from "node:path";
 import { test } from "node:test";
-import fc from "fast-check";
+import fc from "../support/properties.ts";
 import { definePolicy } from "../../mod.ts";
 import { targetOf } from "../../servers/http/request_target.ts";
 import { eventsOf, exchange, testEach } from "../support/http.ts";

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { test } from "node:test";
-import fc from "fast-check";
+import fc from "../support/properties.ts";
 import { type Limits, UserLimits } from "../../servers/admission/limits.ts";
 import { listen as listenByBun } from "../../servers/bun.ts";
 import { withPeers } from "../../servers/deno.ts";

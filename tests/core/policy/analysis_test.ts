@@ -1,6 +1,6 @@
 /** Tests of the analyses: each result is checked by decisions, and by a search for a counterexample. */
 
-import fc from "fast-check";
+import fc from "../../support/properties.ts";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { UcredError } from "../../../core/errors.ts";

@@ -1,6 +1,6 @@
 /** Tests of the analyses of policies about a vocabulary: each result is checked by decisions. */
 
-import fc from "fast-check";
+import fc from "../../support/properties.ts";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { UcredError } from "../../../core/errors.ts";

@@ -1,7 +1,7 @@
 /** A vocabulary, random policies and requests about it, and a naive evaluator to compare with. */
 
 import assert from "node:assert/strict";
-import fc from "fast-check";
+import fc from "../../support/properties.ts";
 import type { Attributes } from "../../../core/policy/decide/decision.ts";
 import type { PlainPeer } from "../../../core/policy/decide/subject.ts";
 import { checkPolicy, type PolicyVocabulary } from "../../../core/policy/document/check.ts";

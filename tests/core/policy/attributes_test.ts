@@ -1,7 +1,7 @@
 /** Tests of policies about a vocabulary: conditions on attributes, beside a naive evaluator. */
 
 import { Ajv2020 } from "ajv/dist/2020.js";
-import fc from "fast-check";
+import fc from "../../support/properties.ts";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { runTests } from "../../../core/policy/analyze/run_tests.ts";

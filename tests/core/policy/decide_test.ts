@@ -1,6 +1,6 @@
 /** Policies: what each condition means, and a search for disagreement with a naive evaluator. */
 
-import fc from "fast-check";
+import fc from "../../support/properties.ts";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { UcredError } from "../../../core/errors.ts";

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
+import fc from "../../support/properties.ts";
 import { Candidates, RuleBucket } from "../../../core/policy/decide/candidates.ts";
 import { type Guarded, IdIndex } from "../../../core/policy/decide/id_index.ts";
 import { cases } from "../../support/suite.ts";

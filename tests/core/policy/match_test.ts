@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
+import fc from "../../support/properties.ts";
 import type { CheckedCondition } from "../../../core/policy/decide/condition.ts";
 import { compileGlob } from "../../../core/policy/decide/glob.ts";
 import { hasId, unite } from "../../../core/policy/decide/id_ranges.ts";

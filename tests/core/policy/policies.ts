@@ -1,7 +1,7 @@
 /** Random small policies and peers, and a naive evaluator to compare with. */
 
 import assert from "node:assert/strict";
-import fc from "fast-check";
+import fc from "../../support/properties.ts";
 import { checkPolicy } from "../../../core/policy/document/check.ts";
 import type {
   Condition,

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Ajv2020 } from "ajv/dist/2020.js";
-import fc from "fast-check";
+import fc from "../../support/properties.ts";
 import { runTests } from "../../../core/policy/analyze/run_tests.ts";
 import { who } from "../../../core/policy/analyze/who.ts";
 import { checkPolicy } from "../../../core/policy/document/check.ts";

@@ -3,7 +3,7 @@
  * policies here can distinguish. Results are compared with the decisions about all of these cases.
  */
 
-import fc from "fast-check";
+import fc from "../../support/properties.ts";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Budget } from "../../../core/policy/analyze/budget.ts";
