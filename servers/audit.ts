@@ -17,3 +17,4 @@ export {
   type ServerEvent,
 } from "./admission/events.ts";
 export type { LimitName } from "./admission/limits.ts";
+export type { LoggedAttributes, LoggedValue } from "../core/policy/tested_attributes.ts";

@@ -89,6 +89,10 @@ export function sourceOf(policy: Policy, caller: string): PolicySource {
   );
 }
 
+/** Like {@link sourceOf}; `undefined` if the policy does not come from {@link compilePolicy}. */
+export const findSource = (policy: Policy): PolicySource | undefined =>
+  CompiledPolicy.sourceOf(policy);
+
 /** The rules that a policy was compiled from. */
 export interface PolicySource {
   readonly checked: CheckedPolicy;

@@ -11,7 +11,11 @@ export const httpVocabulary: Vocabulary = defineVocabulary({
       type: "text",
       description: "The host of the request, in lower case, without the port.",
     },
-    query: { type: "parameters", description: "The query parameters by name, decoded." },
+    query: {
+      type: "parameters",
+      description: "The query parameters by name, decoded.",
+      secret: true, // tokens, for example
+    },
     contentType: {
       type: "text",
       description: "The media type of the body, in lower case, without parameters.",

@@ -7,9 +7,10 @@ import process from "node:process";
 import { UcredError } from "../../core/errors.ts";
 import type { OptionNames } from "../../core/options.ts";
 import type { Peer } from "../../core/peer.ts";
-import type { Decision } from "../../core/policy/decide/decision.ts";
+import type { Attributes, Decision } from "../../core/policy/decide/decision.ts";
 import { show } from "../../core/policy/document/shape.ts";
 import type { Policy } from "../../core/policy/policy.ts";
+import { testedAttributes } from "../../core/policy/tested_attributes.ts";
 import { stackOf, textOf, visible } from "../../core/text.ts";
 import { closeSocket, fdOf, type UnixSocket } from "../../identity/fd.ts";
 import { isClosed, isDrained } from "../../identity/hangup.ts";
@@ -214,8 +215,9 @@ export class Admission {
   }
 
   /** Decides one action of an accepted connection. */
-  decide(admitted: Admitted, action: string): Decision {
-    return this.#record(admitted, action, this.policy.decide(admitted.peer, { action }));
+  decide(admitted: Admitted, action: string, attributes?: Attributes): Decision {
+    const decision = this.policy.decide(admitted.peer, { action, attributes });
+    return this.#record(admitted, action, decision, attributes);
   }
 
   /** Denies an action without a decision of the policy. */
@@ -224,12 +226,19 @@ export class Admission {
     return this.#record(admitted, action, { allowed: false, reason, ...rest });
   }
 
-  #record({ id, peer }: Admitted, action: string, decision: Decision): Decision {
+  #record(
+    { id, peer }: Admitted,
+    action: string,
+    decision: Decision,
+    attributes?: Attributes,
+  ): Decision {
     if (decision.allowed) this.#allowed++;
     else this.#denied++;
     if (this.#hasListeners("decided")) {
       const { server } = this;
-      this.emit({ type: "decided", server, connection: id, peer, action, decision });
+      const tested = attributes && testedAttributes(this.policy, decision, attributes);
+      const head = { type: "decided", server, connection: id, peer, action } as const;
+      this.emit({ ...head, attributes: tested, decision });
     }
     return decision;
   }

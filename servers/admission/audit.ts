@@ -365,8 +365,8 @@ function recordOf(event: ServerEvent): object {
       return { ...head, why, reason: decision?.reason ?? error?.message };
     }
     case "decided": {
-      const { action, decision: { allowed, rule, grants, reason } } = event;
-      return { ...head, action: truncate(action), allowed, rule, grants, reason };
+      const { action, attributes, decision: { allowed, rule, grants, reason } } = event;
+      return { ...head, action: truncate(action), attributes, allowed, rule, grants, reason };
     }
     case "closed":
       return { ...head, milliseconds: Math.round(event.milliseconds), why: event.why };

@@ -4,6 +4,7 @@ import { type Channel, channel } from "node:diagnostics_channel";
 import type { UcredError } from "../../core/errors.ts";
 import type { Peer } from "../../core/peer.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
+import type { LoggedAttributes } from "../../core/policy/tested_attributes.ts";
 import type { LimitName } from "./limits.ts";
 
 /**
@@ -54,6 +55,11 @@ export interface DecidedEvent {
   readonly peer: Peer;
   /** The requested action. The client chose this text: escape it before you print it. */
   readonly action: string;
+  /**
+   * The attributes of the request that the deciding rule tested, or those that any rule tests if no rule
+   * matched. Shortened; without the values of secret attributes. `undefined` if there are none.
+   */
+  readonly attributes?: LoggedAttributes | undefined;
   /** The policy's decision. */
   readonly decision: Decision;
 }

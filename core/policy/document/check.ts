@@ -2,6 +2,7 @@
 
 import { isId } from "../../credentials.ts";
 import type { NamespaceKind } from "../../process.ts";
+import type { AttributeType } from "../decide/attributes.ts";
 import { type CheckedCondition, TEXT_FIELDS, type TextField } from "../decide/condition.ts";
 import { parseRange, unite } from "../decide/id_ranges.ts";
 import type { PlainPeer } from "../decide/subject.ts";
@@ -73,6 +74,9 @@ export interface Resolve extends Accounts {
 export interface PolicyVocabulary {
   readonly name: string;
   readonly actions: { readonly [action: string]: string };
+  readonly attributes: {
+    readonly [name: string]: { readonly type: AttributeType; readonly secret?: boolean };
+  };
   /** The shape of policies about it. */
   readonly policy: Shape;
   /** Converts the `where` of a rule. */

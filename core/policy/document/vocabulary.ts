@@ -42,6 +42,11 @@ export interface VocabularyAttribute {
   readonly description: string;
   /** The actions that have the attribute. Default: all. */
   readonly actions?: readonly string[];
+  /**
+   * Whether its values may be secret: audit records and events then have only the number of its texts. A
+   * boolean, a number or an id is never secret. By default `false`.
+   */
+  readonly secret?: boolean;
 }
 
 /** A vocabulary as data. */
@@ -102,6 +107,7 @@ const ATTRIBUTE = object("an attribute", {
   )),
   description: required(text),
   actions: field(list(text, "actions", 1)),
+  secret: field(value("true or false", (value) => typeof value === "boolean", {})),
 });
 
 /** An object with names of one kind, each with a value of one shape. */

@@ -1,0 +1,128 @@
+/** The attributes of a request on which a decision depended, in the form in which logs have them. */
+
+import { type AttributeType, readAttribute } from "./decide/attributes.ts";
+import type { CheckedCondition } from "./decide/condition.ts";
+import type { Attributes, Decision } from "./decide/decision.ts";
+import type { CheckedPolicy } from "./document/check.ts";
+import { ForwardingPolicy } from "./forward.ts";
+import { findSource, type Policy } from "./policy.ts";
+
+/**
+ * A value in a log: texts are shortened. Of an attribute that the vocabulary marks as `secret` there is
+ * only the number of its texts.
+ */
+export type LoggedValue = boolean | number | string | null | readonly string[];
+
+/** Attributes of a request by name: "privileged", "query.limit". */
+export interface LoggedAttributes {
+  /** The value of an attribute. */
+  readonly [name: string]: LoggedValue;
+}
+
+/** Further attributes are omitted. */
+const MAX_ATTRIBUTES = 32;
+
+/** Further texts of a list are omitted. */
+const MAX_TEXTS = 16;
+
+const MAX_TEXT_CHARACTERS = 256;
+
+/** Characters of all texts together; the texts after them are shortened to nothing. */
+const MAX_CHARACTERS = 2048;
+
+interface TestedAttribute {
+  /** The name in logs. */
+  readonly key: string;
+  readonly name: string;
+  readonly parameter?: string;
+  readonly type: AttributeType;
+  readonly isSecret: boolean;
+}
+
+/** Name of a rule → the attributes that it tests; `undefined` → those that any rule tests. */
+type TestedByRule = ReadonlyMap<string | undefined, readonly TestedAttribute[]>;
+
+const known = new WeakMap<CheckedPolicy, TestedByRule>();
+
+/**
+ * Returns the attributes that the deciding rule tested, or those that any rule tests if no rule matched.
+ * Unknown attributes are omitted. Never throws.
+ *
+ * @returns `undefined` if there are none, or if the policy is not made of rules.
+ */
+export function testedAttributes(
+  policy: Policy,
+  { rule }: Decision,
+  attributes: Attributes,
+): LoggedAttributes | undefined {
+  let current = policy;
+  while (current instanceof ForwardingPolicy) current = current.current;
+  const checked = findSource(current)?.checked;
+  if (checked === undefined) return undefined;
+  let byRule = known.get(checked);
+  if (byRule === undefined) known.set(checked, byRule = testedBy(checked));
+  const logged: { [name: string]: LoggedValue } = {};
+  const room = { characters: MAX_CHARACTERS };
+  let count = 0;
+  for (const tested of byRule.get(rule) ?? []) {
+    const value = loggedValue(attributes, tested, room);
+    if (value === undefined) continue;
+    logged[tested.key] = value;
+    if (++count === MAX_ATTRIBUTES) break;
+  }
+  return count === 0 ? undefined : logged;
+}
+
+function testedBy({ rules, vocabulary }: CheckedPolicy): TestedByRule {
+  const all = new Map<string, TestedAttribute>();
+  const byRule = new Map<string | undefined, readonly TestedAttribute[]>();
+  for (const { name: rule, where } of rules) {
+    const ofRule = new Map<string, TestedAttribute>();
+    for (const key of where === undefined ? [] : keysIn(where)) {
+      const dot = key.indexOf(".");
+      const name = dot === -1 ? key : key.slice(0, dot);
+      const { type, secret = false } = vocabulary!.attributes[name]!;
+      const parameter = dot === -1 ? {} : { parameter: key.slice(dot + 1) };
+      ofRule.set(key, { key, name, ...parameter, type, isSecret: secret });
+    }
+    if (ofRule.size === 0) continue;
+    byRule.set(rule, [...ofRule.values()]);
+    for (const [key, tested] of ofRule) all.set(key, tested);
+  }
+  byRule.set(undefined, [...all.values()]);
+  return byRule;
+}
+
+/** The names of attributes in a condition. */
+function keysIn(condition: CheckedCondition): readonly string[] {
+  if (condition.kind === "not") return keysIn(condition.of);
+  if ("of" in condition) return condition.of.flatMap(keysIn);
+  return "evaluate" in condition ? [condition.kind.slice("attributes.".length)] : [];
+}
+
+function loggedValue(
+  attributes: Attributes,
+  tested: TestedAttribute,
+  room: { characters: number },
+): LoggedValue | undefined {
+  let value: unknown;
+  try {
+    value = readAttribute(attributes, tested);
+  } catch {
+    // A getter or a proxy threw.
+  }
+  if (typeof value === "boolean" || typeof value === "number" || value === null) return value;
+  const texts = Array.isArray(value) ? value as string[] : undefined;
+  if (texts === undefined && typeof value !== "string") return undefined;
+  if (tested.isSecret) return texts?.length ?? 1;
+  if (texts === undefined) return shortened(value as string, room);
+  const first = texts.slice(0, MAX_TEXTS).map((text) => shortened(text, room));
+  const omitted = texts.length - first.length;
+  return omitted === 0 ? first : [...first, `… (${omitted} more)`];
+}
+
+function shortened(text: string, room: { characters: number }): string {
+  const most = Math.min(MAX_TEXT_CHARACTERS, room.characters);
+  room.characters -= Math.min(text.length, most);
+  return text.length > most ? `${text.slice(0, most)}… (${text.length} characters)` : text;
+}
