@@ -30,8 +30,10 @@ import type { MiddlewareHandler } from "hono";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/decide/decision.ts";
 import type { Policy } from "../core/policy/policy.ts";
+import { mayTest } from "../core/policy/tested_attributes.ts";
 import { decisionOf, peerOf, type RequestLike } from "./admission/attach.ts";
 import { BAD_TARGET, forbidden, responseOf } from "./http/problem.ts";
+import { attributesOf, valueIn } from "./http/request_attributes.ts";
 import { targetOf } from "./http/request_target.ts";
 
 /** The variables that the middleware adds to the context. */
@@ -69,7 +71,10 @@ export function requirePeer(policy?: Policy): MiddlewareHandler<PeerEnv> {
     else {
       const target = targetOf(method, url);
       if (target === undefined) return responseOf(BAD_TARGET);
-      decision = policy.decide(peer, { action: target.action });
+      const attributes = mayTest(policy, "http")
+        ? attributesOf(target.url, (name) => valueIn(context.req.raw.headers, name))
+        : undefined;
+      decision = policy.decide(peer, { action: target.action, attributes });
     }
     if (!decision.allowed) return responseOf(forbidden(decision));
     context.set("peer", peer);

@@ -10,6 +10,11 @@ export abstract class ForwardingPolicy<Target extends Policy> implements Policy 
   /** The policy in force. */
   abstract get current(): Target;
 
+  /** The policies that receive each call. */
+  get consulted(): readonly Policy[] {
+    return [this.current];
+  }
+
   get needsPin(): boolean {
     return this.current.needsPin;
   }

@@ -117,6 +117,10 @@ class Shadow extends ForwardingPolicy<Policy> implements ShadowedPolicy {
     this.#options = options;
   }
 
+  override get consulted(): readonly Policy[] {
+    return [this.current, this.#candidate];
+  }
+
   override get needsPin(): boolean {
     return this.current.needsPin || this.#candidate.needsPin;
   }

@@ -1,4 +1,4 @@
-/** The attributes of a request on which a decision depended, in the form in which logs have them. */
+/** The attributes of a request that policies test, in the form in which logs have them. */
 
 import { type AttributeType, readAttribute } from "./decide/attributes.ts";
 import type { CheckedCondition } from "./decide/condition.ts";
@@ -71,6 +71,18 @@ export function testedAttributes(
     if (++count === MAX_ATTRIBUTES) break;
   }
   return count === 0 ? undefined : logged;
+}
+
+/**
+ * Whether a policy may test attributes of a vocabulary. `true` for a policy that is not made of rules, because
+ * it may pass them on to one that is.
+ */
+export function mayTest(policy: Policy, vocabulary: string): boolean {
+  if (policy instanceof ForwardingPolicy) {
+    return policy.consulted.some((each) => mayTest(each, vocabulary));
+  }
+  const source = findSource(policy);
+  return source === undefined || source.checked.vocabulary?.name === vocabulary;
 }
 
 function testedBy({ rules, vocabulary }: CheckedPolicy): TestedByRule {

@@ -16,6 +16,7 @@ import { finish, join } from "../pipe.ts";
 import type { Upstream } from "../upstream.ts";
 import {
   endOfHead,
+  forwardedValues,
   MAX_HEAD_BYTES,
   type Request,
   RequestParser,
@@ -331,6 +332,7 @@ export class ClientConnection implements Connection, Receiver {
       request.target,
       undefined,
       false,
+      (name) => forwardedValues(request, name),
     );
     // Back-pressure: a flood of requests would displace other records in the audit log.
     const drained = admission.drained(this.admitted);

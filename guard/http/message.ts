@@ -2,6 +2,7 @@
 
 import { Buffer } from "node:buffer";
 import { BAD_CODING, BAD_HOST, type Problem } from "../../servers/http/problem.ts";
+import type { AttributeHeader } from "../../servers/http/request_attributes.ts";
 import { isHost } from "../../servers/http/request_target.ts";
 import { type FieldKinds, hasClose, listedIn, responseFields } from "../headers.ts";
 import { type Framing, Parser, type RawHead } from "./parser.ts";
@@ -147,6 +148,25 @@ function withoutTrailingSpace(value: string): string {
   let code: number;
   while (end > 0 && ((code = value.charCodeAt(end - 1)) === 32 || code === 9)) end--;
   return value.slice(0, end);
+}
+
+/**
+ * Returns the values of a header in the lines that are forwarded; `undefined` if a server may read a header
+ * with a similar name as the same one: CGI treats "_" and "-" alike.
+ */
+export function forwardedValues(
+  { lines }: Request,
+  name: AttributeHeader,
+): readonly string[] | undefined {
+  const values: string[] = [];
+  for (const line of lines) {
+    if (line.charCodeAt(name.length) !== 58) continue;
+    const found = line.slice(0, name.length).toLowerCase();
+    if (found.replaceAll(/[^a-z]/g, "-") !== name) continue;
+    if (found !== name) return undefined;
+    values.push(line.slice(name.length + 2, -2));
+  }
+  return values;
 }
 
 /** Parses the requests of one client. */

@@ -10,7 +10,7 @@ import type { Peer } from "../../core/peer.ts";
 import type { Attributes, Decision } from "../../core/policy/decide/decision.ts";
 import { show } from "../../core/policy/document/shape.ts";
 import type { Policy } from "../../core/policy/policy.ts";
-import { testedAttributes } from "../../core/policy/tested_attributes.ts";
+import { mayTest, testedAttributes } from "../../core/policy/tested_attributes.ts";
 import { stackOf, textOf, visible } from "../../core/text.ts";
 import { closeSocket, fdOf, type UnixSocket } from "../../identity/fd.ts";
 import { isClosed, isDrained } from "../../identity/hangup.ts";
@@ -218,6 +218,11 @@ export class Admission {
   decide(admitted: Admitted, action: string, attributes?: Attributes): Decision {
     const decision = this.policy.decide(admitted.peer, { action, attributes });
     return this.#record(admitted, action, decision, attributes);
+  }
+
+  /** Whether the policy may test attributes of a vocabulary. A reload can change it. */
+  mayTest(vocabulary: string): boolean {
+    return mayTest(this.policy, vocabulary);
   }
 
   /** Denies an action without a decision of the policy. */

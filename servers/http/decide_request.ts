@@ -5,6 +5,7 @@ import type { Peer } from "../../core/peer.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { Admission, Admitted } from "../admission/admission.ts";
 import { BAD_TARGET, DRIFTED, forbidden, LONG_TARGET, type Problem, UNDECIDED } from "./problem.ts";
+import { attributesOf, type HeaderValues } from "./request_attributes.ts";
 import { targetOf } from "./request_target.ts";
 
 /** An accepted connection of an HTTP server. */
@@ -27,6 +28,7 @@ export function isProblem(outcome: Outcome): outcome is Problem {
  *
  * @param malformed The error response if the headers are malformed.
  * @param revalidate Whether to check that the peer is unchanged.
+ * @param valuesOf Returns the values of a header, for policies that test attributes.
  */
 export function decideRequest(
   admission: Admission,
@@ -35,6 +37,7 @@ export function decideRequest(
   url: string,
   malformed: Problem | undefined,
   revalidate: boolean,
+  valuesOf: HeaderValues,
 ): Outcome {
   const { admitted } = connection;
   connection.hasRequested = true;
@@ -59,7 +62,8 @@ export function decideRequest(
   }
   let decision: Decision;
   try {
-    decision = admission.decide(admitted, target.action);
+    const attributes = admission.mayTest("http") ? attributesOf(target.url, valuesOf) : undefined;
+    decision = admission.decide(admitted, target.action, attributes);
   } catch (error) { // an error of an account lookup or a custom policy
     admission.failed(admitted, error);
     admission.deny(admitted, target.action, "The policy failed");

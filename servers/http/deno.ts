@@ -35,6 +35,7 @@ import {
   responseOf,
 } from "./problem.ts";
 import { type DenoStream, refuseStream } from "./refusal.ts";
+import { valueIn } from "./request_attributes.ts";
 import { isHost } from "./request_target.ts";
 
 /** Serves the requests of one connection, and takes ownership of it. */
@@ -292,6 +293,11 @@ class DenoHttp {
       target,
       hasHost ? isCoded ? BAD_CODING : undefined : BAD_HOST,
       this.#revalidate,
+      // HTTP/2 has an authority in the URL instead of a header.
+      (name) =>
+        name === "host" && header === null && !isUnaddressed(origin)
+          ? undefined
+          : valueIn(request.headers, name),
     );
     if (isProblem(outcome)) return this.#refuse(served, outcome);
     if (target === "/*" && method === "OPTIONS") return this.#refuse(served, BAD_TARGET); // the target may have been "*"
@@ -333,12 +339,12 @@ class DenoHttp {
   }
 }
 
-/**
- * Returns whether the Host header and the request line are valid hosts. Without a host Deno puts the
- * socket's path into the URL.
- */
+/** Whether a request has no host. Deno then puts the socket's path into the URL. */
+const isUnaddressed = (origin: string): boolean => origin.startsWith("http+unix://%2F");
+
+/** Returns whether the Host header and the request line are valid hosts. */
 function isAddressed(origin: string, header: string | null): boolean {
-  if (header === null && origin.startsWith("http+unix://%2F")) return true;
+  if (header === null && isUnaddressed(origin)) return true;
   return isHost(origin.slice(origin.indexOf("://") + 3)) && (header === null || isHost(header));
 }
 

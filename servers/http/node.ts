@@ -40,6 +40,7 @@ import {
 import { countDropped, isDropped, isDroppedUpgrade } from "./pipelining.ts";
 import { DRIFTED, forbidden, type Problem } from "./problem.ts";
 import { refusalOf, refuseRequests, refuseSocket } from "./refusal.ts";
+import { valuesIn } from "./request_attributes.ts";
 import { malformedIn } from "./request_headers.ts";
 import { answer, answerRaw, endAfter } from "./respond.ts";
 
@@ -96,7 +97,7 @@ export function createServer(app?: RequestListener): HttpServer;
  *
  * The path is normalised before the decision: percent-decoded, without `//`, `.` and `..`. The application
  * receives the same path as `request.url`. Ambiguous targets (with an encoded slash, for example) receive
- * 400. The query does not affect the decision.
+ * 400. The query affects the decision only of policies with `about: http`.
  *
  * The result is an `http.Server` that works with Express, Fastify (`serverFactory`), Koa and `ws`. By
  * default headers must arrive within 10 s and a request within 5 minutes.
@@ -386,6 +387,7 @@ class AdmittingHttpServer extends Server {
       url,
       malformedIn(request),
       this.#revalidate,
+      (name) => valuesIn(request.rawHeaders, name),
     );
     if (isProblem(outcome)) {
       if (outcome.isLast) connection.end = outcome;

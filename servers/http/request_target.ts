@@ -30,7 +30,8 @@ const ABSOLUTE = /^[a-z][a-z\d+.-]*:\/\/[\w!$%&'()*+,.:;=[\]~-]+(?=\/|$)/i;
 const HOST = /^[\w!$%&'()*+,.:;=[\]~-]*$/;
 
 /** Host names that every URL parser accepts: each label begins with a letter and has no "--". */
-const PLAIN_HOST = /^[a-z](?:[a-z\d]|-(?!-))*(?:\.[a-z](?:[a-z\d]|-(?!-))*)*(?::\d{1,4})?$/i;
+export const PLAIN_HOST: RegExp =
+  /^[a-z](?:[a-z\d]|-(?!-))*(?:\.[a-z](?:[a-z\d]|-(?!-))*)*(?::\d{1,4})?$/i;
 
 /** Characters of an encoded path: printable ASCII except "#", "?" and "\\". */
 const ALLOWED = /^[!-"$->@-[\]-~]*$/;
