@@ -3,6 +3,7 @@ import { defineConfig } from "tsup";
 import { manual } from "./cli/man.ts";
 import { programFor } from "./cli/program.ts";
 import { policySchema } from "./core/policy/document/json_schema.ts";
+import { VOCABULARIES } from "./interop/vocabularies.ts";
 
 const entries = {
   mod: "mod.ts",
@@ -16,6 +17,7 @@ const entries = {
   audit: "servers/audit.ts",
   systemd: "servers/systemd.ts",
   datagram: "servers/datagram.ts",
+  docker: "interop/docker/mod.ts",
   guard: "guard/mod.ts",
   otel: "servers/otel.ts",
 };
@@ -47,7 +49,10 @@ export default defineConfig({
     for (const name of BUNDLED) {
       copyFileSync(`node_modules/${name}/LICENSE`, `dist/LICENSE.${name}.txt`);
     }
-    writeFileSync("dist/policy.schema.json", `${JSON.stringify(policySchema(), null, 2)}\n`);
+    writeFileSync(
+      "dist/policy.schema.json",
+      `${JSON.stringify(policySchema(VOCABULARIES), null, 2)}\n`,
+    );
     writeFileSync("dist/ucred.1", `${manual(programFor(() => {}))}\n`);
     return Promise.resolve();
   },

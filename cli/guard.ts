@@ -9,6 +9,7 @@ import { addressOf, displayName } from "../core/socket_name.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { shadowPolicy } from "../core/policy/shadow.ts";
 import type { ServerExpectation } from "../identity/verify_server.ts";
+import { VOCABULARIES } from "../interop/vocabularies.ts";
 import { type WatchedPolicy, watchPolicy } from "../policy/watch.ts";
 import { type AuditLog, auditLog } from "../servers/admission/audit.ts";
 import type { ListenOptions } from "../servers/listen/lifecycle.ts";
@@ -126,6 +127,7 @@ function follow(file: string, allowUnsafeOwner: boolean): WatchedPolicy {
   const name = printable(file);
   return watchPolicy(file, {
     allowUnsafeOwner,
+    vocabularies: VOCABULARIES,
     onReload: () => log(`${name}: the new policy is in force`),
     onError: (error) => {
       log(`${name} cannot be used; the previous policy stays in force`);

@@ -5,6 +5,7 @@ import process from "node:process";
 import type { Peer } from "../core/peer.ts";
 import { addressOf } from "../core/socket_name.ts";
 import type { Decision } from "../core/policy/decide/decision.ts";
+import { VOCABULARIES } from "../interop/vocabularies.ts";
 import { watchPolicy } from "../policy/watch.ts";
 import { createServer } from "../servers/net.ts";
 import {
@@ -43,6 +44,7 @@ export async function listen(path: string, options: ListenCommandOptions): Promi
   const address = addressOf(path);
   const policy = options.policy === undefined ? undefined : watchPolicy(options.policy, {
     allowUnsafeOwner: true, // its decisions are only shown
+    vocabularies: VOCABULARIES,
     onReload: () => log("policy reloaded"),
     onError: (error) => void logError(error),
   });

@@ -21,6 +21,7 @@ import type { Vocabulary } from "../core/policy/document/vocabulary.ts";
 import { type RulePolicy, sourceOf } from "../core/policy/policy.ts";
 import { textOf } from "../core/text.ts";
 import { peerOfPid } from "../identity/peer_of_pid.ts";
+import { VOCABULARIES } from "../interop/vocabularies.ts";
 import { definePolicy } from "../policy/define.ts";
 import { type LoadOptions, loadPolicy } from "../policy/load.ts";
 import { parsePolicy, readData } from "../policy/parse.ts";
@@ -215,8 +216,8 @@ function refused(error: unknown, { json }: PolicyCommandOptions, code: 1 | 2): R
 
 /** Reads a policy. By default the file may have any owner: the command only reports its decisions. */
 function load(file: string, options: PolicyCommandOptions, allowUnsafeOwner = true): RulePolicy {
-  const accounts = accountsOf(options);
-  if (file !== "-") return loadPolicy(file, { ...accounts, allowUnsafeOwner });
+  const shared = { ...accountsOf(options), vocabularies: VOCABULARIES };
+  if (file !== "-") return loadPolicy(file, { ...shared, allowUnsafeOwner });
   const bytes = readStdin();
   let text: string;
   try {
@@ -225,7 +226,7 @@ function load(file: string, options: PolicyCommandOptions, allowUnsafeOwner = tr
     throw new UsageError("stdin is not in UTF-8");
   }
   try {
-    return parsePolicy(text, { ...accounts, file: "stdin" });
+    return parsePolicy(text, { ...shared, file: "stdin" });
   } catch (error) {
     if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
     const hint = "Fix the policy at the listed places, and run the command again";
