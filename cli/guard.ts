@@ -36,6 +36,7 @@ export interface GuardCommandOptions {
   readonly maxConnections?: number;
   readonly maxPerUser?: number;
   readonly acceptRate?: number;
+  readonly bodyTimeout?: number;
   readonly drain: number;
   readonly h2c?: boolean;
   readonly keepHeader?: readonly string[];
@@ -76,6 +77,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
       audit,
       h2c: options.h2c,
       keepHeaders: options.keepHeader,
+      bodyTimeout: options.bodyTimeout === undefined ? undefined : options.bodyTimeout * 1000,
       report: log,
     });
     const ended = untilSignal(hangUp); // before listening: SIGHUP may arrive as soon as the guard is ready

@@ -216,6 +216,11 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
       positive,
     )
     .option(
+      "--body-timeout <seconds>",
+      "time in seconds that may pass without a byte of a request's body; 0: unlimited (default: 300)",
+      seconds,
+    )
+    .option(
       "--drain <seconds>",
       "time in seconds to wait for open connections after SIGTERM or SIGINT",
       seconds,
@@ -230,8 +235,8 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
 
 /** A message about options that exclude each other, or have no effect. */
 function contradictionIn(options: GuardCommandOptions): string | undefined {
-  const { listen, systemd, upstream, policy, shadow, audit, auditDenied, h2c, keepHeader, mode } =
-    options;
+  const { listen, systemd, upstream, policy, shadow, audit, auditDenied, mode } = options;
+  const { h2c, keepHeader, bodyTimeout } = options;
   if ((listen === undefined) === (systemd === undefined)) {
     return "exactly one of --listen and --systemd is required";
   }
@@ -252,6 +257,7 @@ function contradictionIn(options: GuardCommandOptions): string | undefined {
     return "--keep-header requires --mode http";
   }
   if (h2c && mode !== "http") return "--h2c requires --mode http";
+  if (bodyTimeout !== undefined && mode !== "http") return "--body-timeout requires --mode http";
   return undefined;
 }
 

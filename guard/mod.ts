@@ -22,6 +22,7 @@
  * @module
  */
 
+import { show } from "../core/policy/document/shape.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { guardHttp } from "./http/server.ts";
 import { limitsWithinFiles } from "./limits.ts";
@@ -40,6 +41,7 @@ const OPTIONS: OptionNames<GuardOptions> = {
   audit: true,
   h2c: true,
   keepHeaders: true,
+  bodyTimeout: true,
   report: true,
 };
 
@@ -47,6 +49,7 @@ const OPTIONS: OptionNames<GuardOptions> = {
  * Makes a guard. It prints nothing, and does not listen yet: call its `listen()`.
  *
  * @throws {TypeError} If an option does not exist, has another type, or has no effect in this mode.
+ * @throws {RangeError} If `bodyTimeout` is not a number of at least 0.
  * @throws {UcredError} `ERR_UCRED_LISTEN` if the process may open too few files for one connection;
  * `ERR_UCRED_PERMISSION` or `ERR_UCRED_UNSUPPORTED` if `asPeer` is set and this process cannot connect as
  * its clients.
@@ -62,8 +65,17 @@ export function createGuard(options: GuardOptions): GuardServer {
   if (options.asPeer !== undefined && typeof options.asPeer !== "boolean") {
     throw new TypeError(`asPeer must be a boolean, not ${JSON.stringify(options.asPeer)}`);
   }
-  if (options.mode === "stream" && (options.h2c === true || options.keepHeaders !== undefined)) {
-    throw new TypeError(`${options.h2c ? "h2c" : "keepHeaders"} has no effect in mode "stream"`);
+  const { bodyTimeout = 0 } = options;
+  if (!(typeof bodyTimeout === "number" && bodyTimeout >= 0)) {
+    throw new RangeError(
+      `bodyTimeout must be a number of milliseconds of at least 0, not ${show(bodyTimeout)}`,
+    );
+  }
+  if (options.mode === "stream") {
+    const given = options.h2c === true
+      ? "h2c"
+      : (["keepHeaders", "bodyTimeout"] as const).find((name) => options[name] !== undefined);
+    if (given !== undefined) throw new TypeError(`${given} has no effect in mode "stream"`);
   }
   const limits = limitsWithinFiles(options.limits ?? {}, options.report ?? (() => {}));
   return (options.mode === "http" ? guardHttp : guardStream)({ ...options, limits });

@@ -34,6 +34,12 @@ export interface GuardOptions {
    * default `false`.
    */
   readonly h2c?: boolean | undefined;
+  /**
+   * Milliseconds that may pass in `"http"` mode without a byte of a request's body, before the client
+   * receives 408. Time counts while the upstream could receive more and has not begun to respond. Upgrades
+   * have no limit. By default 300,000; 0 disables the timeout.
+   */
+  readonly bodyTimeout?: number | undefined;
   /** Names of headers to forward although only a trusted proxy should set them: `X-Forwarded-For`. */
   readonly keepHeaders?: readonly string[] | undefined;
   /**

@@ -32,6 +32,8 @@ export interface Shared {
   readonly fields: FieldKinds;
   /** Whether upgrades to HTTP/2 are forwarded. */
   readonly h2c: boolean;
+  /** How many checks in a row may find that nothing of a request's body has arrived. */
+  readonly maxIdleChecks: number;
   /** Whether the guard waits for its last responses. */
   isClosing(): boolean;
 }
@@ -69,6 +71,8 @@ const MALFORMED = problem(400, "Bad Request", "The request is malformed");
 const TOO_SLOW = problem(408, "Request Timeout", "The headers did not arrive in time");
 const UNEXPECTED = problem(417, "Expectation Failed", 'The only expectation is "100-continue"');
 const NO_TUNNEL = problem(501, "Not Implemented", "CONNECT is not supported");
+const STALLED = problem(408, "Request Timeout", "The body did not arrive in time");
+const TOO_MANY = problem(431, "Request Header Fields Too Large", "There are too many headers");
 const TOO_LONG = problem(431, "Request Header Fields Too Large", "The headers are too long");
 const BAD_GATEWAY: Answer = {
   status: 502,
@@ -123,6 +127,11 @@ export class ClientConnection implements Connection, Receiver {
   #deadline: number;
   /** Whether the deadline is that of a head, of which something has arrived. */
   #awaitsHead = false;
+  /** How often bytes have arrived, and how often at the last check. */
+  #arrivals = 0;
+  #checkedArrivals = 0;
+  /** How many checks in a row have found that nothing of a body has arrived. */
+  #idleChecks = 0;
   #hasEnded = false;
   #isPaused = false;
   #isAdvancing = false;
@@ -164,9 +173,30 @@ export class ClientConnection implements Connection, Receiver {
     const socket = this.#socket;
     if (this.#isAnswered && this.#link?.isOpen !== true && this.#state === "open") this.#close("");
     if ((this.#isPaused || this.#hasEnded) && isHungUp(socket)) return void socket.destroy();
-    if (this.#state !== "open" || now <= this.#deadline) return;
+    if (this.#state !== "open") return;
+    if (this.#isStalled()) {
+      if (this.#response === undefined) this.#refuse(STALLED);
+      else this.#close("");
+      return;
+    }
+    if (now <= this.#deadline) return;
     if (this.#pending === undefined) this.#closeAfterLast();
     else this.#refuse(TOO_SLOW);
+  }
+
+  /**
+   * Whether the client has sent nothing of a body for too long. It counts while the upstream could receive
+   * more, and not during a response: requests and responses may be streams that are idle together. Checks are
+   * counted instead of time, so that a guard that was suspended ends no upload.
+   */
+  #isStalled(): boolean {
+    const receiving = this.#receiving;
+    const mayCount = receiving !== undefined && receiving === this.#active && this.#canSend &&
+      (this.#response === undefined || this.#isAnswered);
+    const isIdle = mayCount && this.#arrivals === this.#checkedArrivals;
+    this.#checkedArrivals = this.#arrivals;
+    this.#idleChecks = isIdle ? this.#idleChecks + 1 : 0;
+    return this.#idleChecks > this.#shared.maxIdleChecks;
   }
 
   #isIdle(): boolean {
@@ -177,6 +207,7 @@ export class ClientConnection implements Connection, Receiver {
 
   #receive(bytes: Buffer): void {
     if (this.#state !== "open" || this.#discards) return; // discarded
+    this.#arrivals++;
     const pending = this.#pending;
     this.#pending = pending === undefined ? bytes : Buffer.concat([pending, bytes]);
     this.#advance();
@@ -271,7 +302,7 @@ export class ClientConnection implements Connection, Receiver {
         const line = `${request.method} ${request.target}`;
         this.#shared.admission.deny(this.admitted, line, problem.detail);
       }
-      return this.#refuseNext(problem ?? MALFORMED);
+      return this.#refuseNext(problem ?? (parser.hasTooManyFields ? TOO_MANY : MALFORMED));
     }
     this.#pending = used < bytes.length ? bytes.subarray(used) : undefined;
     this.#found(request);

@@ -5,7 +5,7 @@ import { BAD_CODING, BAD_HOST, type Problem } from "../../servers/http/problem.t
 import type { AttributeHeader } from "../../servers/http/request_attributes.ts";
 import { isHost } from "../../servers/http/request_target.ts";
 import { type FieldKinds, hasClose, listedIn, responseFields } from "../headers.ts";
-import { type Framing, Parser, type RawHead } from "./parser.ts";
+import { type Framing, MAX_FIELDS, Parser, type RawHead } from "./parser.ts";
 
 /** Maximum bytes of a head, as in `node:http`. */
 export const MAX_HEAD_BYTES = 16384;
@@ -175,6 +175,8 @@ export class RequestParser extends Parser {
   request: Request | undefined;
   /** The response if the head is refused. */
   problem: Problem | undefined;
+  /** Whether the head has too many fields. There is no `request` then. */
+  hasTooManyFields = false;
   readonly #kindOf: FieldKinds;
 
   constructor(kindOf: FieldKinds) {
@@ -184,6 +186,10 @@ export class RequestParser extends Parser {
 
   protected override check(head: RawHead): Framing | undefined {
     const { text, spans, isUpgrade } = head;
+    if (spans.length > 4 * MAX_FIELDS + 2) {
+      this.hasTooManyFields = true;
+      return undefined;
+    }
     const [start = 0, end = 0] = spans;
     const method = text.slice(0, start - 1);
     const firstEnd = end + " HTTP/1.x".length;
@@ -215,6 +221,7 @@ export class RequestParser extends Parser {
 
   override reset(): void {
     super.reset();
+    this.hasTooManyFields = false;
     this.request = this.problem = undefined;
   }
 }

@@ -35,6 +35,9 @@ export type Framing = number | "chunked" | "close" | "head";
 /** Bytes that one call of `llhttp_execute()` receives. A head must fit. */
 const INPUT_BYTES = 65536;
 
+/** Maximum header fields of a request, and trailer fields of a message. Apache and HAProxy allow as many. */
+export const MAX_FIELDS = 100;
+
 /** Maximum bytes of a message's trailer section. */
 const MAX_TRAILER_BYTES = 16384;
 
@@ -287,6 +290,7 @@ export abstract class Parser {
     if (trailers.length % 2 === part) trailers.push(text);
     else trailers[trailers.length - 1] += text; // the rest of a part that the last bytes began
     this.#trailerLength += length;
+    if (trailers.length > 2 * MAX_FIELDS) this.error ??= "there are too many trailers";
     if (this.#trailerLength > MAX_TRAILER_BYTES) this.error ??= "the trailers are too long";
   }
 }

@@ -10,6 +10,7 @@ import {
 import { forbidden } from "../../servers/http/problem.ts";
 import { refuseSocket } from "../../servers/http/refusal.ts";
 import { AdmittingServer } from "../../servers/listen/admitting_server.ts";
+import { checkingInterval } from "../../servers/listen/lifecycle.ts";
 import { requestFields } from "../headers.ts";
 import type { GuardOptions, GuardServer } from "../options.ts";
 import { Upstream } from "../upstream.ts";
@@ -23,22 +24,29 @@ export function guardHttp(options: GuardOptions): GuardServer {
 /** How often timeouts and hang-ups are checked. */
 const SWEEP_MS = 1000;
 
+/** Default of `GuardOptions.bodyTimeout`. Node limits a whole request to the same time. */
+const BODY_TIMEOUT_MS = 300_000;
+
 class HttpGuard extends AdmittingServer {
   readonly #shared: Shared;
   readonly #connections = new Set<ClientConnection>();
   /** Refused connections whose response is being sent. */
   readonly #refused = new Set<Socket>();
+  readonly #sweepInterval: number;
   #sweeper: ReturnType<typeof setInterval> | undefined;
 
   constructor(options: GuardOptions) {
-    const { policy, limits, audit, h2c = false, keepHeaders = [] } = options;
+    const { policy, limits, audit, h2c = false, keepHeaders = [], bodyTimeout = BODY_TIMEOUT_MS } =
+      options;
     const admission = new Admission({ policy, limits, audit }, "action");
     super({ allowHalfOpen: true }, admission);
+    this.#sweepInterval = checkingInterval(SWEEP_MS, bodyTimeout);
     this.#shared = {
       admission,
       upstream: new Upstream(options),
       fields: requestFields(new Set(keepHeaders.map((name) => name.toLowerCase()))),
       h2c,
+      maxIdleChecks: bodyTimeout === 0 ? Infinity : bodyTimeout / this.#sweepInterval,
       isClosing: () => this.isClosing,
     };
   }
@@ -46,7 +54,7 @@ class HttpGuard extends AdmittingServer {
   protected override serve(socket: Socket, admitted: Admitted): true {
     const connection = new ClientConnection(socket, admitted, this.#shared);
     this.#connections.add(connection);
-    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS).unref();
+    this.#sweeper ??= setInterval(() => this.#sweep(), this.#sweepInterval).unref();
     socket.once("close", () => this.#connections.delete(connection));
     return true;
   }

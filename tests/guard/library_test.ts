@@ -109,6 +109,11 @@ const WRONG: readonly (readonly [what: string, options: object, message: RegExp]
     { mode: "stream", upstream: "x", keepHeaders: [] },
     /^keepHeaders has no effect/,
   ],
+  [
+    "bodyTimeout in stream mode",
+    { mode: "stream", upstream: "x", bodyTimeout: 1000 },
+    /^bodyTimeout has no effect/,
+  ],
 ];
 
 for (const [what, options, message] of WRONG) {

@@ -1,0 +1,173 @@
+/** Limits of the HTTP engine: the number of fields, and the time without a byte of a body. */
+
+import assert from "node:assert/strict";
+import { createGuard, type GuardOptions, type GuardServer } from "../../guard/mod.ts";
+import { answerAll, answerOf, Behind, End, testGuard } from "../support/guard.ts";
+import { freshPath } from "../support/peers.ts";
+import { endAfterEach } from "../support/suite.ts";
+
+const guards = new Set<GuardServer>();
+endAfterEach(async () => {
+  await Promise.all([...guards].map((guard) => guard.close({ timeout: 0 })));
+  guards.clear();
+});
+
+async function guardOf(behind: Behind, options: Partial<GuardOptions> = {}): Promise<string> {
+  const guard = createGuard({ mode: "http", upstream: behind.path, ...options });
+  guards.add(guard);
+  const path = freshPath("guard.sock");
+  await new Promise<void>((resolve) => guard.listen({ path }, resolve));
+  return path;
+}
+
+const fields = (count: number) =>
+  Array.from({ length: count }, (_, at) => `a${at}: b\r\n`).join("");
+
+testGuard("guard forwards 100 header fields, and refuses 101 with 431", async () => {
+  const targets: string[] = [];
+  const behind = await Behind.start((end) =>
+    answerAll(end, ({ first, fields: { length } }) => {
+      targets.push(first);
+      return answerOf(String(length));
+    })
+  );
+  const path = await guardOf(behind);
+  const client = await End.open(path);
+  client.send(`GET /a HTTP/1.1\r\nHost: x\r\n${fields(99)}\r\n`);
+  assert.equal((await client.message()).status, 200);
+  const hidden = "GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n";
+  const length = `Content-Length: ${hidden.length}\r\n`;
+  client.send(`POST /b HTTP/1.1\r\nHost: x\r\n${fields(98)}${length}\r\n${hidden}`);
+  assert.equal((await client.message()).status, 200);
+  // Deno drops fields beyond a limit. A body whose length is dropped would be the next request.
+  client.send(`POST /c HTTP/1.1\r\nHost: x\r\n${fields(99)}${length}\r\n${hidden}`);
+  const { status, body } = await client.message();
+  assert.equal(status, 431);
+  assert.match(body, /too many headers/);
+  assert.equal(await client.rest(), "");
+  assert.deepEqual(targets, ["GET /a HTTP/1.1", "POST /b HTTP/1.1"]);
+});
+
+testGuard("guard refuses a request with more than 100 trailer fields", async () => {
+  const behind = await Behind.start((end) => answerAll(end, ({ body }) => answerOf(body)));
+  const path = await guardOf(behind);
+  const chunked =
+    "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\n";
+  const client = await End.open(path);
+  client.send(`${chunked}${fields(100)}\r\n`);
+  assert.equal((await client.message()).body, "b");
+  client.send(`${chunked}${fields(101)}\r\n`);
+  assert.equal((await client.message()).status, 400);
+  assert.equal(await client.rest(), "");
+});
+
+const HEAD = "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n";
+
+testGuard(
+  "guard ends a request whose body does not arrive, and its upstream connection",
+  async () => {
+    const behind = await Behind.start();
+    const path = await guardOf(behind, { bodyTimeout: 60 });
+    for (
+      const start of [
+        HEAD,
+        `${HEAD}12345`,
+        HEAD.replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n"),
+      ]
+    ) {
+      const client = await End.open(path);
+      client.send(start);
+      const upstream = await behind.next();
+      if (start.includes("Expect")) await client.until("HTTP/1.1 100 Continue\r\n\r\n");
+      const { status, body, header } = await client.message();
+      assert.deepEqual([status, header("connection")], [408, "close"]);
+      assert.match(body, /body did not arrive/);
+      assert.equal(await client.rest(), "");
+      await upstream.rest(); // the upstream's connection ends, too
+    }
+  },
+);
+
+testGuard("guard ends an answered request whose body does not arrive", async () => {
+  const behind = await Behind.start();
+  const path = await guardOf(behind, { bodyTimeout: 60 });
+  const client = await End.open(path);
+  client.send(`${HEAD}123`);
+  const upstream = await behind.next();
+  await upstream.until("123");
+  upstream.send(answerOf("early"));
+  assert.equal((await client.message()).body, "early");
+  assert.equal(await client.rest(), "");
+  await upstream.rest();
+});
+
+testGuard("guard ends no slow upload, no stream, no upgrade and no upload that waits", async () => {
+  const behind = await Behind.start();
+  const path = await guardOf(behind, { bodyTimeout: 80 });
+  const pairOf = async (head: string): Promise<[client: End, upstream: End]> => {
+    const client = await End.open(path);
+    client.send(head);
+    const upstream = await behind.next();
+    await upstream.until("\r\n\r\n");
+    return [client, upstream];
+  };
+  const chunked = "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+  const [streaming, responding] = await pairOf(chunked);
+  responding.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+  await streaming.until("one");
+  const upgrade = "POST /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+  const [upgraded, switched] = await pairOf(upgrade);
+  switched.send("HTTP/1.1 101 OK\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
+  await upgraded.until("\r\n\r\n");
+  const [waiting, full] = await pairOf(
+    chunked.replace("Transfer-Encoding: chunked", "Content-Length: 8388610"),
+  );
+  full.socket.pause();
+  const bytes = "x".repeat(1 << 20);
+  for (let at = 0; at < 8; at++) waiting.send(bytes);
+  const [slow, receiving] = await pairOf(HEAD.replace("10", "100000"));
+  const drip = setInterval(() => slow.send("x"), 5);
+  try {
+    // Later connections that send nothing are ended meanwhile, several in turn.
+    for (let at = 0; at < 4; at++) {
+      const client = await End.open(path);
+      client.send(HEAD);
+      assert.equal((await client.message()).status, 408);
+      await (await behind.next()).rest();
+    }
+    streaming.send("3\r\ntwo\r\n0\r\n\r\n");
+    assert.match(await responding.until("0\r\n\r\n"), /two/);
+    responding.send("0\r\n\r\n");
+    await streaming.until("0\r\n\r\n");
+    upgraded.send("up");
+    assert.equal(await switched.bytes(2), "up");
+    full.socket.resume();
+    waiting.send("yz");
+    assert.match(await full.until("yz"), /^x+yz$/);
+    full.send(answerOf("all"));
+    assert.equal((await waiting.message()).body, "all");
+    slow.send("!");
+    await receiving.until("!");
+  } finally {
+    clearInterval(drip);
+  }
+});
+
+testGuard("guard with bodyTimeout 0 waits for a body", async () => {
+  const behind = await Behind.start();
+  const path = await guardOf(behind, { bodyTimeout: 0 });
+  const limited = await guardOf(behind, { bodyTimeout: 60 });
+  const client = await End.open(path);
+  client.send(HEAD);
+  const upstream = await behind.next();
+  for (let at = 0; at < 3; at++) {
+    const other = await End.open(limited);
+    other.send(HEAD);
+    assert.equal((await other.message()).status, 408);
+    await (await behind.next()).rest();
+  }
+  client.send("0123456789");
+  await upstream.until("0123456789");
+  upstream.send(answerOf("late"));
+  assert.equal((await client.message()).body, "late");
+});
