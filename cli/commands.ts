@@ -11,12 +11,12 @@ const EXAMPLES: {
     ["ucred inspect /run/docker.sock", "show its server, and the users that may connect"],
   ],
   inspect: [
-    ["sudo ucred inspect /run/docker.sock", "as root, show also the clients of other users"],
-    ["ucred inspect --json @name", "inspect an abstract socket, and print JSON"],
+    ["sudo ucred inspect /run/docker.sock", "as root, also show the clients of other users"],
+    ["ucred inspect --json @name", "inspect an abstract socket and print JSON"],
   ],
   listen: [
     ["ucred listen /tmp/try.sock", "connect from another terminal: nc -U /tmp/try.sock"],
-    ["ucred listen /tmp/try.sock --policy policy.yaml", "show also the policy's decision"],
+    ["ucred listen /tmp/try.sock --policy policy.yaml", "also show the policy's decision"],
   ],
   guard: [
     [

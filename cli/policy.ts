@@ -239,7 +239,9 @@ const titleOf = (file: string): string => file === "-" ? "stdin" : printable(fil
 let isStdinRead = false;
 
 function readStdin(): Uint8Array {
-  if (isStdinRead) throw new UsageError("- may be given once: stdin contains one policy");
+  if (isStdinRead) {
+    throw new UsageError("- may be used only once, because stdin contains one policy");
+  }
   isStdinRead = true;
   try {
     return readFileSync(0);

@@ -32,7 +32,7 @@ export async function connect(options: ConnectOptions): Promise<Socket> {
   // node:net connects to TCP for an empty path, and Bun 1.4.5 truncates a path at a NUL.
   if (typeof path !== "string" || path === "" || path === "\0" || path.indexOf("\0", 1) !== -1) {
     throw new TypeError(
-      `A socket's path is not empty, and has no NUL after its start: ${JSON.stringify(path)}`,
+      `path must not be empty, or have a NUL after its start: ${JSON.stringify(path)}`,
     );
   }
   return await connectVerified({ path, expect, allowHalfOpen: false });

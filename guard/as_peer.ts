@@ -32,7 +32,7 @@ export class PeerConnector {
   constructor(path: string) {
     const address = encodeAddress(path);
     if (address === undefined || path.indexOf("\0", 1) !== -1) {
-      throw new RangeError(`A path has 1 to 107 bytes and no NUL: ${JSON.stringify(path)}`);
+      throw new RangeError(`A path must have 1 to 107 bytes and no NUL: ${JSON.stringify(path)}`);
     }
     this.#path = path;
     this.#system = openedSystem();

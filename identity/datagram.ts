@@ -154,14 +154,14 @@ export function receive(path: string, options: ReceiveOptions = {}): Receiver {
 export function receiveOn(system: System, path: string, options: ReceiveOptions = {}): Receiver {
   const { maxBytes = 65536 } = options;
   if (!Number.isInteger(maxBytes) || maxBytes < 1 || maxBytes > 1 << 24) {
-    throw new RangeError(`maxBytes is an integer from 1 to ${1 << 24}, not ${maxBytes}`);
+    throw new RangeError(`maxBytes must be an integer from 1 to ${1 << 24}, not ${maxBytes}`);
   }
   const { mode } = options;
   if (mode !== undefined && (!Number.isInteger(mode) || mode < 0 || mode > 0o777)) {
-    throw new RangeError(`mode is an integer from 0 to 0o777, not ${mode}`);
+    throw new RangeError(`mode must be an integer from 0 to 0o777, not ${mode}`);
   }
   if (encodeAddress(path) === undefined || path === "" || path.indexOf("\0", 1) !== -1) {
-    throw new RangeError(`A path has 1 to 107 bytes and no NUL: ${JSON.stringify(path)}`);
+    throw new RangeError(`A path must have 1 to 107 bytes and no NUL: ${JSON.stringify(path)}`);
   }
   const { abi, libc: { linux } } = system;
   if (abi.os !== "linux" || linux === undefined) {

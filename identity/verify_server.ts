@@ -97,7 +97,7 @@ function checksOf(expected: ServerExpectation): readonly Check[] {
     const wanted: readonly unknown[] = Array.isArray(value) ? value : [value];
     const type = field === "uid" || field === "gid" ? "number" : "string";
     if (wanted.length === 0 || wanted.some((one) => typeof one !== type)) {
-      throw new TypeError(`${field} is a ${type}, or a list of at least one`);
+      throw new TypeError(`${field} must be a ${type}, or a list with at least one`);
     }
     return {
       wanted: wanted.join(" or "),

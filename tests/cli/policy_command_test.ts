@@ -317,7 +317,7 @@ test("policy who lists the peers that a policy allows", async () => {
   ]);
   assert.match(root.out, /0/);
   assert.match(readers.out, /50|staff/);
-  assert.deepEqual([nobody.code, nobody.out], [0, "nobody\n"]);
+  assert.deepEqual([nobody.code, nobody.out], [0, "no peer\n"]);
   const [code, { clauses }] = await data("who", GOOD, "--action", "GET /x");
   assert.equal(code, 0);
   assert.ok(clauses.length >= 2);

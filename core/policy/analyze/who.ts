@@ -66,7 +66,7 @@ export interface Who {
     /** All groups; the gid counts in any case. */
     readonly groups: readonly number[];
   }): boolean;
-  /** Lines of text, one for each clause; "nobody" if there is none. */
+  /** Lines of text, one for each clause; "no peer" if there is none. */
   toString(): string;
 }
 
@@ -242,13 +242,13 @@ function has(
     !all.some((group) => hasId(notGroups, group));
 }
 
-/** Writes lines of text, one for each clause; "nobody" if there is none. */
+/** Writes lines of text, one for each clause; "no peer" if there is none. */
 export function writeWho(
   clauses: readonly WhoClause[],
   nameOf?: { readonly user: NameOfId; readonly group: NameOfId },
 ): string {
   return clauses.map((clause) => clauseText(clause, nameOf?.user, nameOf?.group)).join("\n") ||
-    "nobody";
+    "no peer";
 }
 
 function clauseText(

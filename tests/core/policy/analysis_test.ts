@@ -737,5 +737,5 @@ test("String(who()) has a line for each clause, with its rule and grants", () =>
   );
   assert.equal(String(who(policy, "PUT /")), 'uid 0; not in group 6 (rule "root": full)');
   assert.equal(who(policy, "GET /").includes({ uid: 11, gid: 1, groups: [6] }), false);
-  assert.equal(String(who(compile())), "nobody");
+  assert.equal(String(who(compile())), "no peer");
 });

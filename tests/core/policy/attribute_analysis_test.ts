@@ -277,7 +277,7 @@ test("equivalent() ignores actions that the vocabulary does not have", () => {
   const most = compile({ name: "most", actions: ["read", "write"], allow: true });
   assert.equal(narrower(all, most), undefined);
   assert.ok(["copy", undefined].includes(equivalent(all, most)!.action));
-  assert.equal(String(who(all, "other")), "nobody");
+  assert.equal(String(who(all, "other")), "no peer");
   assert.deepEqual(
     lint(compile(
       { name: "each", actions: ["read", "write", "copy"], deny: true },

@@ -46,7 +46,7 @@ test("definePolicy() copies the document, so later changes have no effect", () =
     allow: "read",
   });
   assert.equal(equivalent(policy, same), undefined);
-  assert.equal(String(who(policy, "PUT /x")), "nobody");
+  assert.equal(String(who(policy, "PUT /x")), "no peer");
   assert.equal(String(who(policy, "GET /x")), String(who(same, "GET /x")));
   for (const action of ["GET /x", "PUT /x"]) {
     for (const peer of [{ uid: 1, label: "a" }, { uid: 2, label: "b" }, { uid: 3, label: "a" }]) {
