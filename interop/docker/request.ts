@@ -63,6 +63,8 @@ export function readRequest({ method, target, header }: RequestHead): DockerRequ
   if (isRefusal(targets)) return targets;
   const query = readQuery(match.route, parameters);
   if (isRefusal(query)) return query;
+  const named = targetInQuery(match.route, query);
+  if (isRefusal(named)) return named;
   const variant = variantOf(match.route, query);
   if (isRefusal(variant)) return variant;
   const { action, body, stream } = variant;
@@ -70,7 +72,8 @@ export function readRequest({ method, target, header }: RequestHead): DockerRequ
     return refuse(415, `The body has the type ${quoted(type)}, and must be application/json`);
   }
   return {
-    ...{ method, action, version: path.version, route: match.route.path, targets, query },
+    ...{ method, action, version: path.version, route: match.route.path, query },
+    targets: [...targets, ...named],
     ...{ body, isJson, stream },
     maxBodyBytes: body === "tar" || body === "raw" ? Infinity : MAX_JSON_BYTES,
   };
@@ -167,6 +170,14 @@ function targetsOf({ targets }: Match, path: Path): readonly Target[] | Refusal 
     found.push({ kind, name });
   }
   return found;
+}
+
+/** The container of a commit, which is a parameter. */
+function targetInQuery({ path }: Route, query: Query): readonly Target[] | Refusal {
+  if (path !== "/commit") return [];
+  const name = query.get("container")?.[0] ?? "";
+  if (isNameOf("container", name)) return [{ kind: "container", name }];
+  return refuse(400, `${quoted(name)} cannot be a name of a container`);
 }
 
 type Parameters = readonly (readonly [name: string, value: string])[];
@@ -296,7 +307,9 @@ function readLibpod(
   const isPing = text === "/libpod/_ping" && (method === "GET" || method === "HEAD");
   if (method !== "GET" && !isPing) return refuse(404, "page not found");
   if (version === undefined && !isPing) return refuse(404, "page not found");
-  if (encodedSlashes.length > 0) return refuse(400, "The path has an encoded slash");
+  if (encodedSlashes.length > 0 || !/^[\w./:@-]+$/.test(text)) {
+    return refuse(400, `The path ${quoted(text)} is not in its canonical form`);
+  }
   const query = new Map<string, string[]>();
   for (const [name, value] of parameters) {
     if (query.has(name)) return refuse(400, `The parameter ${quoted(name)} is repeated`);

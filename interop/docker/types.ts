@@ -1,6 +1,6 @@
 /** What a request to the engine means: its action, targets, attributes and references. */
 
-import type { JsonObject, JsonValue } from "./json.ts";
+import type { JsonValue } from "./json.ts";
 
 /** A request that is not forwarded: the engine does not have it, or it can be read in two ways. */
 export interface Refusal {
@@ -55,7 +55,7 @@ export interface DockerRequest {
   readonly version: string | undefined;
   /** The path without version, with a kind in braces for each target: "/containers/{container}/start". */
   readonly route: string;
-  /** The objects that the path names, in its order. At most two. */
+  /** The objects that the path names, in its order, or the container of a commit. At most two. */
   readonly targets: readonly Target[];
   /** The parameters that the route has, decoded; booleans are "1" or "0". Others are dropped. */
   readonly query: ReadonlyMap<string, readonly string[]>;
@@ -69,7 +69,10 @@ export interface DockerRequest {
   readonly stream: StreamKind;
 }
 
-/** An object that a field of the request names. */
+/**
+ * An object that a field of the request names. A container also reaches the host by the network with the
+ * driver host, which `dangers` has only under its name.
+ */
 export interface Reference {
   /** Its kind. */
   readonly kind: "container" | "image" | "volume" | "network";
@@ -89,16 +92,18 @@ export interface JudgedRequest {
   /** The head. */
   readonly request: DockerRequest;
   /** The body of a route with JSON; `undefined` if the route has none, or it was empty. */
-  readonly body: JsonObject | undefined;
+  readonly body: JsonValue | undefined;
   /** The attributes of the vocabulary `docker` that the request itself determines. */
   readonly attributes: { readonly [name: string]: unknown };
   /** The objects that fields name, in the order of the body. */
   readonly references: readonly Reference[];
   /**
-   * The paths of the fields with which a container reaches the host or other containers, or the attribute
-   * `dangers`: "HostConfig.Privileged".
+   * The fields that reach the host or other containers, as in the attribute `dangers`:
+   * "HostConfig.Privileged", "HostConfig.Mounts[].Source", "?networkmode".
    */
   readonly dangers: readonly string[];
+  /** The names of all labels in the request. */
+  readonly labelNames: readonly string[];
 }
 
 /** What `writeRequest()` replaces in a judged request. */
