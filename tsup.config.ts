@@ -18,6 +18,7 @@ const entries = {
   systemd: "servers/systemd.ts",
   datagram: "servers/datagram.ts",
   docker: "interop/docker/mod.ts",
+  dbus: "interop/dbus/mod.ts",
   guard: "guard/mod.ts",
   otel: "servers/otel.ts",
 };

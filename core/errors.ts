@@ -16,6 +16,7 @@
  * - `ERR_UCRED_REFUSED`: the process at the other end is not the one that the program expects.
  * - `ERR_UCRED_POLICY`: a policy document has mistakes, or a policy failed to decide.
  * - `ERR_UCRED_LISTEN`: a server cannot listen at this address, or not safely.
+ * - `ERR_UCRED_BUS`: a call on a D-Bus message bus failed, or got no reply.
  */
 export type UcredErrorCode =
   | "ERR_UCRED_UNSUPPORTED"
@@ -28,7 +29,8 @@ export type UcredErrorCode =
   | "ERR_UCRED_NOT_PINNED"
   | "ERR_UCRED_REFUSED"
   | "ERR_UCRED_POLICY"
-  | "ERR_UCRED_LISTEN";
+  | "ERR_UCRED_LISTEN"
+  | "ERR_UCRED_BUS";
 
 /** The properties of a {@link UcredError} besides its code and message. */
 export interface UcredErrorDetails {

@@ -7,6 +7,7 @@ import type { UcredError } from "./errors.ts";
  *
  * - `kernel@connect`: recorded by the kernel when the peer connected.
  * - `kernel@send`: attached by the kernel to a datagram.
+ * - `bus@connect`: recorded by a D-Bus message bus when the peer connected to it, and reported by the bus.
  * - `kernel@now`: queried from the kernel when the fact was read.
  * - `procfs@now`: read from /proc when the fact was read.
  * - `accounts@now`: looked up in the account database (NSS) when the fact was read.
@@ -14,6 +15,7 @@ import type { UcredError } from "./errors.ts";
 export type FactSource =
   | "kernel@connect"
   | "kernel@send"
+  | "bus@connect"
   | "kernel@now"
   | "procfs@now"
   | "accounts@now";

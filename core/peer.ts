@@ -153,7 +153,8 @@ export interface Peer extends Credentials {
   /**
    * Ids that read as the kernel's overflow id (65534 unless `kernel.overflowuid` or `kernel.overflowgid`
    * is set) while our user namespace does not map every id. They may stand for any user or group outside
-   * it, and prove nothing. If `groups` is listed, policies trust no group of the peer. Usually empty.
+   * it, and prove nothing. If `groups` is listed, policies trust no group of the peer. A message bus does
+   * not report the gid of its clients, which then reads as 2³²−1 and is listed, too. Usually empty.
    */
   readonly ambiguous: readonly AmbiguousId[];
   /** Every fact with its state and source. */

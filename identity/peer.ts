@@ -33,6 +33,10 @@ export interface Capture {
   readonly pinned: Pinned | undefined;
   /** Where the ids were read. */
   readonly source: FactSource;
+  /** Why the source does not report the pid, which is then `undefined`. */
+  readonly noPid?: UcredError | undefined;
+  /** Why the source does not report the gid, which is then 2³²−1. */
+  readonly noGid?: UcredError | undefined;
 }
 
 /**
@@ -137,8 +141,9 @@ abstract class AnyPeer implements Peer {
   drift(): readonly CredentialDrift[] {
     const pin = this.#pin();
     if (pin === undefined || !pin.isAlive()) return ENDED_DRIFT;
+    const { groups: then, noGid } = this.#capture;
+    if (noGid !== undefined) throw noGid;
     if (this.ambiguous.length > 0) throw unmapped("the peer's ids");
-    const { groups: then } = this.#capture;
     if (then.state === "unknown") throw then.reason;
     try {
       const ids = this.live();
@@ -286,26 +291,26 @@ function ambiguousIds(
   system: System,
   uid: number,
   gid: number,
-  capture: Pick<Capture, "groups">,
+  capture: Pick<Capture, "groups" | "noGid">,
 ): readonly AmbiguousId[] {
   const ambiguous: AmbiguousId[] = [];
   if (ambiguity(system, "uid")(uid)) ambiguous.push("uid");
   const isGid = ambiguity(system, "gid");
-  if (isGid(gid)) ambiguous.push("gid");
+  if (isGid(gid) || capture.noGid !== undefined) ambiguous.push("gid");
   // The groups may be read on demand: they are read here only where one of them can be ambiguous.
   if (isGid !== NEVER && valueOf(capture.groups)?.some(isGid)) ambiguous.push("groups");
   return ambiguous.length === 0 ? NONE : Object.freeze(ambiguous);
 }
 
 function factsOf(system: System, capture: Capture, ambiguous: readonly AmbiguousId[]): PeerFacts {
-  const { credentials: { pid, uid, gid }, pinned, source } = capture;
+  const { credentials: { pid, uid, gid }, pinned, source, noPid, noGid } = capture;
   let user: Fact<string> | undefined;
   let groupNames: PeerFacts["groupNames"] | undefined;
   let key: Fact<string> | undefined;
   return Object.freeze({
-    pid: pid === undefined ? none(source) : known(pid, source),
+    pid: noPid ? unknown(noPid) : pid === undefined ? none(source) : known(pid, source),
     uid: ambiguous.includes("uid") ? unknown(unmapped(`uid ${uid}`)) : known(uid, source),
-    gid: ambiguous.includes("gid") ? unknown(unmapped(`gid ${gid}`)) : known(gid, source),
+    gid: ambiguous.includes("gid") ? unknown(noGid ?? unmapped(`gid ${gid}`)) : known(gid, source),
     get groups() {
       return ambiguous.includes("groups") ? unknown(unmapped("some groups")) : capture.groups;
     },

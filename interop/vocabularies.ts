@@ -1,9 +1,11 @@
 /** The vocabularies that the command knows, beside those of `ucred/policy`: one line for each. */
 
 import type { Vocabulary } from "../core/policy/document/vocabulary.ts";
+import { dbusVocabulary } from "./dbus/vocabulary.ts";
 import { dockerVocabulary } from "./docker/vocabulary.ts";
 
 /** The vocabularies of other systems. */
 export const VOCABULARIES: readonly Vocabulary[] = [
+  dbusVocabulary,
   dockerVocabulary,
 ];

@@ -82,6 +82,7 @@ const LANES: { readonly [lane: string]: string } = {
   /** Tests with results that depend on the CPU. */
   native:
     "tests/{{ffi,adapters,identity,live}/*,system/{accounts,overflow_ids,private_group}}_test.ts",
+  interop: "tests/interop/**/*_test.ts",
   system: "tests/system/!(accounts|overflow_ids|private_group)*_test.ts",
 };
 /** Lane → test files that test the project itself, on Node only. */

@@ -27,7 +27,7 @@ const SOURCES = [
   "README.md",
   "docs/**/*.md",
   "mod.ts",
-  "{core,ffi,adapters,system,identity,policy,client,servers,guard}/**/*.ts",
+  "{core,ffi,adapters,system,identity,policy,client,servers,interop,guard}/**/*.ts",
 ];
 
 /** Fenced blocks in Markdown or in comments, with their language and first line. */

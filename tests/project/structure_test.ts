@@ -52,7 +52,7 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
 };
 
 /** Folders with files that run on a server, and may import every module of Node. */
-const IMPORTS_NODE = ["client", "servers", "guard", "cli"];
+const IMPORTS_NODE = ["client", "servers", "interop", "guard", "cli"];
 
 /** File → packages and built-in modules that it may import, beside those. */
 const FOREIGN: { readonly [file: string]: readonly string[] } = {

@@ -129,7 +129,7 @@ function evaluateGroup(ranges: readonly IdRange[]): Evaluate {
     if (gid !== undefined && hasId(ranges, gid)) return true;
     for (const group of groups) if (hasId(ranges, group)) return true;
     if (!subject.hasAllGroups) return missing(subject, "groups");
-    return gid === undefined ? missing(subject, "gid") : false;
+    return gid === undefined && !subject.groupsIncludeGid ? missing(subject, "gid") : false;
   };
 }
 

@@ -124,6 +124,11 @@ export class Subject {
     return this.#gid;
   }
 
+  /** Whether all groups include the gid, so that an unknown gid cannot be another group. */
+  get groupsIncludeGid(): boolean {
+    return isPeer(this.#peer);
+  }
+
   /** Groups that the peer certainly has. The gid may be missing. */
   get groups(): readonly number[] {
     if (this.#hasAllGroups === undefined) this.#readGroups();

@@ -1,0 +1,329 @@
+/** Callers of a service on a real dbus-daemon, as several users. */
+
+import assert from "node:assert/strict";
+import dbus from "dbus-native";
+import type { Peer } from "../../../core/peer.ts";
+import {
+  type Bus,
+  callerOf,
+  connectionCredentials,
+  dbusVocabulary,
+  type DeniedCall,
+  peerOfSender,
+  requireCaller,
+} from "../../../interop/dbus/mod.ts";
+import { callersOf } from "../../../interop/dbus/caller.ts";
+import { definePolicy } from "../../../policy/define.ts";
+import { tool } from "../../support/guard.ts";
+import { Child } from "../../support/peers.ts";
+import { until } from "../../support/suite.ts";
+import { as, busctl, connectTo, ONE, run, startDaemon, testBus, TWO } from "./daemon.ts";
+
+const SERVICE = "org.example.Clock";
+const PATH = "/org/example/Clock";
+const AT = [SERVICE, PATH, SERVICE];
+
+/** Exports a service with methods that return the caller's uid, and counts calls of its handlers. */
+async function clock(bus: dbus.MessageBus, uidOf: (message: dbus.Message) => unknown) {
+  const state = { zone: "UTC", calls: [] as string[] };
+  const handler = (_: unknown, { message, member }: dbus.HandlerContext) => {
+    state.calls.push(member!);
+    return uidOf(message!);
+  };
+  const definition = dbus.defineInterface({
+    name: SERVICE,
+    methods: {
+      Now: { out: { uid: "u" }, handler },
+      Set: { in: { time: "s" }, out: { uid: "u" }, handler },
+    },
+    properties: {
+      Zone: { type: "s", get: () => state.zone, set: (zone) => state.zone = String(zone) },
+    },
+  });
+  await bus.export(PATH, definition);
+  const plain = (message: dbus.Message) => {
+    state.calls.push("Plain");
+    return uidOf(message);
+  };
+  bus.setMethodCallHandler("/plain", SERVICE, "Plain", [plain, "u"]);
+  await bus.requestName(SERVICE, 0);
+  return state;
+}
+
+testBus("peerOfSender() identifies callers of several users, with all groups", async () => {
+  const { address } = await startDaemon();
+  const bus = await connectTo(address);
+  const peers: Peer[] = [];
+  await clock(bus, async ({ sender }) => {
+    const peer = await peerOfSender(bus, sender!);
+    peers.push(peer);
+    return peer.uid;
+  });
+  assert.equal(await busctl(as(ONE), address, ...AT, "Now"), `u ${ONE}`);
+  assert.equal(await busctl([], address, ...AT, "Now"), "u 0");
+
+  // The primary group is the highest one, and neither the first nor the last in the list of setpriv.
+  const groups = [11, 12, 13, 14, 15, 16, 17, 18, 4294967294];
+  await busctl(as(TWO, [4294967294, ...groups.slice(0, 8)]), address, ...AT, "Now");
+  const peer = peers.at(-1)!;
+  const { facts } = peer;
+  assert.deepEqual([peer.uid, peer.groups], [TWO, groups]);
+  assert.deepEqual(facts.uid, { state: "known", value: TWO, source: "bus@connect" });
+  assert.equal(facts.groups.state === "known" && facts.groups.source, "bus@connect");
+  assert.equal(facts.pid.state === "known" && facts.pid.source, "bus@connect");
+  assert.deepEqual([facts.gid.state, peer.ambiguous, peer.gid], ["unknown", ["gid"], 0xffffffff]);
+  assert.equal(facts.label.state, "unknown", "a label that is not reported may exist");
+  assert.deepEqual([facts.pinned.state, peer.alive, peer.process.exe], [
+    "unknown",
+    undefined,
+    undefined,
+  ]);
+  assert.throws(() => peer.drift(), { code: "ERR_UCRED_NOT_PINNED" });
+  assert.equal(peer.toJSON().unknown?.["gid"]?.includes("does not report it"), true);
+  assert.deepEqual(connectionCredentials(peer), {
+    UnixUserID: ["u", TWO],
+    UnixGroupIDs: ["au", groups],
+    ProcessID: ["u", peer.pid],
+  });
+}, tool("busctl"));
+
+testBus("a policy decides callers of a bus by uid and groups, and never by gid", async () => {
+  const { address } = await startDaemon();
+  const bus = await connectTo(address);
+  let peer: Peer | undefined;
+  await clock(bus, async ({ sender }) => (peer = await peerOfSender(bus, sender!)).uid);
+  await busctl(as(ONE, [ONE, 20]), address, ...AT, "Now");
+  const decides = (when: object, allow: boolean) => {
+    const rule = allow ? { allow: true } : { deny: "denied" };
+    const others = { name: "others", allow: true } as const;
+    const rules = [{ name: "rule", when, ...rule }, ...(allow ? [] : [others])];
+    const accounts = { uid: Number, gid: Number };
+    return definePolicy({ version: 1, rules } as never, { accounts }).decide(peer!).allowed;
+  };
+  assert.deepEqual([decides({ group: "20" }, true), decides({ group: "1" }, true)], [true, true]);
+  assert.deepEqual([decides({ group: "21" }, true), decides({ group: "21" }, false)], [
+    false,
+    true,
+  ]);
+  assert.equal(decides({ group: "1" }, false), false);
+  assert.deepEqual([decides({ gid: ONE }, true), decides({ gid: ONE }, false)], [false, false]);
+  assert.deepEqual([decides({ exe: "/bin/x" }, true), decides({ label: "x" }, true)], [
+    false,
+    false,
+  ]);
+}, tool("busctl"));
+
+testBus("peerOfSender() caches a client until it leaves the bus", async () => {
+  const { address } = await startDaemon();
+  const [bus, client] = [await connectTo(address), await connectTo(address)];
+  const name = client.name!;
+  const [first, second] = await Promise.all([peerOfSender(bus, name), peerOfSender(bus, name)]);
+  assert.equal(first, second);
+  await client.requestName("org.example.Client", 0);
+  assert.equal(await peerOfSender(bus, "org.example.Client"), first, "by a well-known name");
+  await client.releaseName("org.example.Client");
+  await assert.rejects(peerOfSender(bus, "org.example.Client"), { code: "ERR_UCRED_PEER_GONE" });
+  assert.equal(await peerOfSender(bus, name), first);
+
+  // Another client can send a signal of this name, but not as the bus.
+  const forger = await connectTo(address);
+  let forged = 0;
+  bus.connection.on("message", ({ member, sender }) => {
+    if (member === "NameOwnerChanged" && sender === forger.name) forged++;
+  });
+  forger.connection.message({
+    ...{ type: 4, serial: 99, destination: bus.name!, path: "/org/freedesktop/DBus" },
+    ...{ interface: "org.freedesktop.DBus", member: "NameOwnerChanged" },
+    ...{ signature: "sss", body: [name, name, ""] },
+  });
+  await until(() => forged === 1);
+  assert.equal(await peerOfSender(bus, name), first);
+
+  assert.equal(callersOf(bus).size, 1);
+  await client.close();
+  await until(() => callersOf(bus).size === 0);
+  await assert.rejects(peerOfSender(bus, name), { code: "ERR_UCRED_PEER_GONE" });
+  assert.equal(callersOf(bus).size, 0, "a failure is not cached");
+});
+
+testBus("peerOfSender() rejects names that are none, and connections without a bus", async () => {
+  const { address } = await startDaemon();
+  const bus = await connectTo(address);
+  for (const name of ["", "x", ":", ":1", ":1.", "org..x", "org.x;uid=0", "a.b\n", ":1.1\0"]) {
+    await assert.rejects(peerOfSender(bus, name), TypeError, JSON.stringify(name));
+  }
+  const direct: Bus = Object.assign(Object.create(bus), { name: null });
+  await assert.rejects(peerOfSender(direct, ":1.1"), { code: "ERR_UCRED_NO_PEER" });
+  const early: Bus = Object.assign(Object.create(bus), { name: undefined });
+  await assert.rejects(peerOfSender(early, ":1.1"), { code: "ERR_UCRED_NO_PEER" });
+  await bus.close();
+  await assert.rejects(peerOfSender(bus, ":1.1"), { code: "ERR_UCRED_BUS" });
+});
+
+testBus("peerOfSender() starts again after a reconnect to another bus", async () => {
+  const daemon = await startDaemon();
+  const bus = await connectTo(daemon.address, {
+    reconnect: { minDelay: 10, maxDelay: 50 },
+    fdTransport: false, // on Bun, the transport for descriptors does not reconnect (dbus-native 0.16.1)
+  });
+  const client = await connectTo(daemon.address);
+  const name = client.name!;
+  const first = await peerOfSender(bus, name);
+  let reconnected = false;
+  bus.on("reconnected", () => reconnected = true);
+  await daemon.end();
+  await until(() => callersOf(bus).size === 0);
+  await assert.rejects(peerOfSender(bus, name), { code: "ERR_UCRED_BUS" }, "while disconnected");
+  await startDaemon(daemon.path);
+  await until(() => reconnected);
+  // The new bus assigns the same names again, here to a client of another user.
+  const [command, ...rest] = [...as(ONE), "gdbus", "monitor", "--dest=a.b"];
+  new Child(command!, [...rest, `--address=${daemon.address}`]);
+  await until(async () => (await bus.listNames()).includes(name));
+  const second = await peerOfSender(bus, name);
+  assert.deepEqual([first.uid, second.uid], [0, ONE]);
+}, tool("gdbus"));
+
+const policy = definePolicy({
+  version: 1,
+  about: "dbus",
+  rules: [
+    {
+      name: "root",
+      when: { uid: 0 },
+      actions: ["call org.example.**", "call org.freedesktop.**"],
+      allow: true,
+    },
+    {
+      name: "readers",
+      when: { uid: ONE },
+      actions: [`call ${SERVICE}.Now`, `call ${SERVICE}.Plain`],
+      allow: "read",
+    },
+    {
+      name: "properties",
+      when: { uid: ONE },
+      actions: "call org.freedesktop.DBus.Properties.*",
+      where: { member: ["Get", "GetAll"], path: PATH },
+      allow: "read",
+    },
+    { name: "others", deny: "only for members" },
+  ],
+}, { vocabularies: [dbusVocabulary] });
+
+testBus("requireCaller() decides each call before any handler runs", async () => {
+  const { address } = await startDaemon();
+  const bus = await connectTo(address);
+  const denied: DeniedCall[] = [];
+  requireCaller(bus, policy, { onDenied: (call) => denied.push(call) });
+  const state = await clock(bus, (message) => {
+    const { peer, decision } = callerOf(message);
+    assert.equal(decision.allowed, true);
+    return peer.uid;
+  });
+  const call = (uid: number, ...args: string[]) => busctl(as(uid), address, SERVICE, ...args);
+  const PROPERTIES = "org.freedesktop.DBus.Properties";
+  const DENIED = /only for members|Access denied/;
+  assert.equal(await call(ONE, PATH, SERVICE, "Now"), "u 1");
+  assert.equal(await call(0, PATH, SERVICE, "Set", "s", "x"), "u 0");
+  assert.equal(await call(ONE, "/plain", SERVICE, "Plain"), "u 1");
+  assert.equal(await call(ONE, PATH, PROPERTIES, "Get", "ss", SERVICE, "Zone"), 'v s "UTC"');
+  assert.deepEqual(state.calls.splice(0), ["Now", "Set", "Plain"]);
+  assert.equal(denied.length, 0);
+
+  assert.match(await call(ONE, PATH, SERVICE, "Set", "s", "x"), DENIED);
+  assert.match(await call(TWO, PATH, SERVICE, "Now"), DENIED);
+  assert.match(await call(TWO, "/plain", SERVICE, "Plain"), DENIED);
+  const set = ["ssv", SERVICE, "Zone", "s", "stolen"];
+  assert.match(await call(ONE, PATH, PROPERTIES, "Set", ...set), DENIED);
+  assert.match(await call(TWO, PATH, PROPERTIES, "Get", "ss", SERVICE, "Zone"), DENIED);
+  for (const [name, member] of [["Introspectable", "Introspect"], ["Peer", "GetMachineId"]]) {
+    assert.match(await call(TWO, PATH, `org.freedesktop.DBus.${name}`, member!), DENIED);
+  }
+  const raw = [`--bus=${address}`, `--dest=${SERVICE}`, "--print-reply", PATH, `${SERVICE}.Set`];
+  const send = await run(...as(ONE), "dbus-send", ...raw, "string:x");
+  assert.match(send, /org\.freedesktop\.DBus\.Error\.AccessDenied: only for members/);
+  const gdbus = ["call", `--address=${address}`, `--dest=${bus.name}`, `--object-path=${PATH}`];
+  const set2 = await run(...as(ONE), "gdbus", ...gdbus, `--method=${SERVICE}.Set`, "x");
+  assert.match(set2, /AccessDenied: only for members/, "by the unique name");
+  const calls = denied.map(({ peer, message, decision }) => {
+    assert.equal(decision?.rule, "others");
+    return `${peer?.uid} ${message.member}`;
+  });
+  // gdbus introspects the object before it calls the method.
+  assert.equal(
+    calls.join(),
+    "1 Set,2 Now,2 Plain,1 Set,2 Get,2 Introspect,2 GetMachineId,1 Set,1 Introspect,1 Set",
+  );
+  assert.deepEqual([state.calls, state.zone], [[], "UTC"]);
+}, ...["busctl", "gdbus", "dbus-send"].map(tool));
+
+testBus(
+  "requireCaller() denies calls that it cannot decide, and keeps the order of calls",
+  async () => {
+    const { address } = await startDaemon();
+    const [bus, client] = [await connectTo(address), await connectTo(address)];
+    const denied: DeniedCall[] = [];
+    const anyone = definePolicy({ version: 1, rules: [{ name: "anyone", allow: true }] });
+    requireCaller(bus, anyone, { onDenied: (call) => denied.push(call) });
+    const order: unknown[] = [];
+    bus.setMethodCallHandler("/", SERVICE, "Count", [
+      (count: unknown) => void order.push(count),
+      "",
+    ]);
+    const reach: string[] = [];
+    bus.connection.on("message", ({ type, member }) => type === 1 && reach.push(member!));
+    for (let count = 0; count < 20; count++) {
+      client.invoke({
+        ...{ destination: bus.name!, path: "/", interface: SERVICE, member: "Count" },
+        ...{ signature: "u", body: [count] },
+      }, () => {});
+    }
+    await until(() => order.length === 20);
+    assert.deepEqual(order, [...order.keys()]);
+    reach.length = 0;
+
+    // A call without an interface: the service would choose one.
+    const bare = { type: 1, destination: bus.name!, path: "/", member: "Count" };
+    await assert.rejects(Promise.resolve(client.invoke(bare)), /AccessDenied|could not be checked/);
+    const flags = 1; // no reply expected
+    client.connection.message({ ...bare, serial: 77, flags });
+    await until(() => denied.length === 2);
+    assert.deepEqual(denied.map(({ peer, decision }) => [peer, decision]), [
+      [undefined, undefined],
+      [undefined, undefined],
+    ]);
+
+    const failing = {
+      needsPin: false,
+      admits: () => true,
+      decide: (): never => {
+        throw new Error("a mistake");
+      },
+    };
+    requireCaller(bus, failing, { onDenied: (call) => denied.push(call) });
+    const ping = { ...bare, interface: SERVICE };
+    await assert.rejects(Promise.resolve(client.invoke(ping)), /could not be checked/);
+    assert.match(String(denied.at(-1)!.error), /a mistake/);
+    assert.deepEqual(reach, [], "no listener of the connection receives a denied call");
+    assert.throws(() => callerOf(ping), { code: "ERR_UCRED_NO_PEER" });
+    assert.throws(() => requireCaller(bus, undefined as never), TypeError);
+    assert.throws(() => requireCaller(bus, anyone, { onDeny: 1 } as never), /no option/);
+  },
+);
+
+testBus("requireCaller() denies callers that the bus does not identify", async () => {
+  const deny = '<deny send_destination="org.freedesktop.DBus" ' +
+    'send_interface="org.freedesktop.DBus" send_member="GetConnectionCredentials"/>';
+  const { address } = await startDaemon(undefined, deny);
+  const [bus, client] = [await connectTo(address), await connectTo(address)];
+  const denied: DeniedCall[] = [];
+  const anyone = definePolicy({ version: 1, rules: [{ name: "anyone", allow: true }] });
+  requireCaller(bus, anyone, { onDenied: (call) => denied.push(call) });
+  let calls = 0;
+  bus.setMethodCallHandler("/", SERVICE, "Count", [() => void calls++, ""]);
+  const call = { destination: bus.name!, path: "/", interface: SERVICE, member: "Count" };
+  await assert.rejects(Promise.resolve(client.invoke(call)), /could not be checked/);
+  assert.equal((denied[0]!.error as { code: string }).code, "ERR_UCRED_BUS");
+  assert.equal(calls, 0);
+});
