@@ -40,18 +40,17 @@ import { credentialsIn } from "./credentials.ts";
  * org.freedesktop.DBus.GetConnectionCredentials
  *
  * @example Log who called
- * ```ts
- * import type { Message, MessageBus } from "dbus-native";
+ * ```js
+ * import dbus from "dbus-native";
  * import { peerOfSender } from "ucred/dbus";
  *
- * export function serveClock(bus: MessageBus) {
- *   const now = async (message: Message) => {
- *     const { uid, pid = "?" } = await peerOfSender(bus, message.sender!);
- *     console.error(`uid ${uid}, pid ${pid}`);
- *     return new Date().toISOString();
- *   };
- *   bus.setMethodCallHandler("/", "org.example.Clock", "Now", [now, "s"]);
- * }
+ * const bus = dbus.systemBus();
+ * const now = async (message) => {
+ *   const { uid, pid = "?" } = await peerOfSender(bus, message.sender);
+ *   console.log(`uid ${uid}, pid ${pid}`);
+ *   return new Date().toISOString();
+ * };
+ * bus.setMethodCallHandler("/", "org.example.Clock", "Now", [now, "s"]);
  * ```
  */
 export async function peerOfSender(bus: Bus, sender: string): Promise<Peer> {

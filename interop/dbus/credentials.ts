@@ -113,15 +113,16 @@ export interface ConnectionCredentials {
  * @see {@link https://dbus.freedesktop.org/doc/dbus-specification.html D-Bus specification},
  * org.freedesktop.DBus.GetConnectionCredentials
  *
- * @example Log the groups as a bus would report them
+ * @example Send the groups as a bus would report them
  * ```ts
  * import { createServer } from "ucred/net";
  * import { connectionCredentials } from "ucred/dbus";
  *
  * const server = createServer({}, (socket, peer) => {
  *   const { UnixGroupIDs } = connectionCredentials(peer);
- *   socket.end(`${UnixGroupIDs?.[1]}\n`);
+ *   socket.end(`welcome, groups ${UnixGroupIDs?.[1]}\n`);
  * });
+ * server.listen("app.sock");
  * ```
  */
 export function connectionCredentials(peer: Peer): ConnectionCredentials {

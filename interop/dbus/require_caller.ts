@@ -76,6 +76,8 @@ const OPTIONS: OptionNames<RequireCallerOptions> = { onDenied: true };
  *     { name: "readers", actions: "call org.example.Clock.Now", allow: true },
  *   ],
  * }, { vocabularies: [dbusVocabulary] });
+ * const action = "call org.example.Clock.Set";
+ * console.log(policy.decide({ uid: 1000 }, { action }).reason); // No rule matches
  * export const protect = (bus: MessageBus) => requireCaller(bus, policy);
  * ```
  */

@@ -9,6 +9,7 @@ import process from "node:process";
 import { after, describe, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { VOCABULARIES } from "../../interop/vocabularies.ts";
 import { lint, parsePolicy, runTests } from "../../policy/mod.ts";
 import { isSafeFolder } from "../support/safe_folder.ts";
 import { testWith } from "../support/suite.ts";
@@ -132,7 +133,8 @@ test("every policy in the documents has no findings, and its tests pass and cove
   const ids = new Map<string, number>();
   const idOf = (name: string) => ids.get(name) ?? ids.set(name, 900 + ids.size).get(name);
   for (const { file, code } of policies) {
-    const policy = parsePolicy(code, { file, accounts: { uid: idOf, gid: idOf } });
+    const accounts = { uid: idOf, gid: idOf };
+    const policy = parsePolicy(code, { file, accounts, vocabularies: VOCABULARIES });
     const report = runTests(policy);
     assert.ok(report.passed, String(report));
     assert.deepEqual(report.uncovered, [], file);
