@@ -507,14 +507,15 @@ function judgeMounts(
     if (!MOUNT_TYPES.includes(type)) {
       throw new BadBody(`The field "HostConfig.Mounts[${at}].Type" is ${quoted(type)}`);
     }
-    mounts.push(`${type}:${source}`);
+    mounts.push(`${type}:${plainPath(source) ?? source}`);
     dangerIf(!["bind", "volume", "tmpfs"].includes(type), "Mounts[].Type");
     if (type === "bind") {
-      if (!isPlainPath(source)) {
+      const path = plainPath(source);
+      if (path === undefined) {
         throw new BadBody(`The field "HostConfig.Mounts[${at}].Source" is no plain path`);
       }
-      binds.push(source);
-      if (!isOn(mount, "ReadOnly")) writable.push(source);
+      binds.push(path);
+      if (!isOn(mount, "ReadOnly")) writable.push(path);
       dangerIf(true, "Mounts[].Source");
     } else if (type === "volume" && source !== "") {
       findings.volume(source, ["HostConfig", "Mounts", at, "Source"]);
@@ -558,11 +559,17 @@ const BIND_MODES = [
   ...[...HARMLESS_BIND_MODES, "z", "Z", "shared", "rshared", "slave", "rslave", "U", "O"],
 ];
 
-/** A path that is absolute and has one spelling. */
-const isPlainPath = (path: string): boolean =>
-  path === "/" ||
-  path.startsWith("/") &&
-    path.slice(1).split("/").every((name) => name !== "" && name !== "." && name !== "..");
+/**
+ * Returns an absolute path without a slash at its end. The engine ignores that slash; other paths that it would
+ * clean are `undefined`.
+ */
+function plainPath(path: string): string | undefined {
+  if (path === "/") return path;
+  const plain = path.endsWith("/") ? path.slice(0, -1) : path;
+  const isPlain = plain.startsWith("/") &&
+    plain.slice(1).split("/").every((name) => name !== "" && name !== "." && name !== "..");
+  return isPlain ? plain : undefined;
+}
 
 /** Reads an entry of Binds: DESTINATION, or SOURCE:DESTINATION[:MODES]. */
 function readBind(
@@ -571,10 +578,11 @@ function readBind(
   const parts = text.split(":");
   const isPath = (path: string | undefined) => path !== undefined && /^\/[^:]*$/.test(path);
   if (parts.length === 1) return isPath(text) ? { source: undefined, modes: [] } : undefined;
-  const [source = "", target, list] = parts;
+  const [given = "", target, list] = parts;
+  const source = plainPath(given) ?? given;
   const modes = list === undefined ? [] : list.split(",");
   const isFine = parts.length <= 3 && isPath(target) &&
-    (isPlainPath(source) || isNameOf("volume", source)) &&
+    (plainPath(given) !== undefined || isNameOf("volume", given)) &&
     modes.every((mode) => BIND_MODES.includes(mode)) &&
     !(modes.includes("ro") && modes.includes("rw"));
   return isFine ? { source, modes } : undefined;

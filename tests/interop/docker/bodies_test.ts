@@ -1,0 +1,536 @@
+/** Bodies of requests: known fields, attributes, references, and what is forwarded. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  dockerVocabulary,
+  isRefusal,
+  MAX_JSON_BYTES,
+  readBody,
+  withContainer,
+  writeRequest,
+} from "../../../interop/docker/mod.ts";
+import { definePolicy } from "../../../policy/define.ts";
+import { bytesOf, CREATE, head, judged, read, rejected, written } from "./support.ts";
+
+/** Users of gid 970 may create contained containers, with folders below /srv/shared. */
+const policy = definePolicy({
+  version: 1,
+  about: "docker",
+  rules: [{
+    name: "contained containers",
+    when: { gid: 970 },
+    actions: "container.create",
+    where: {
+      dangers: { every: ["HostConfig.Binds", "HostConfig.Mounts[].Source"] },
+      binds: { every: "/srv/shared/**" },
+    },
+    allow: true,
+  }],
+}, { vocabularies: [dockerVocabulary] });
+
+const isAllowed = (body: unknown): boolean => {
+  const request = read(CREATE, body);
+  if (isRefusal(request)) return false;
+  const { attributes } = request;
+  return policy.decide({ uid: 1000, gid: 970 }, { action: "container.create", attributes }).allowed;
+};
+
+/** A configuration that reaches the host or others, and the path of the field. */
+const DANGEROUS: readonly (readonly [hostConfig: object, danger: string])[] = [
+  [{ Privileged: true }, "HostConfig.Privileged"],
+  [{ Binds: ["/:/h"] }, "HostConfig.Binds"],
+  [{ Binds: ["/var/run/docker.sock:/var/run/docker.sock"] }, "HostConfig.Binds"],
+  [{ Binds: ["/srv/shared/a:/a:z"] }, "HostConfig.Binds:z"],
+  [{ Binds: ["/srv/shared/a:/a:Z"] }, "HostConfig.Binds:Z"],
+  [{ Binds: ["/srv/shared/a:/a:rshared"] }, "HostConfig.Binds:rshared"],
+  [{ Binds: ["/srv/shared/a:/a:ro,slave"] }, "HostConfig.Binds:slave"],
+  [{ Mounts: [{ Type: "bind", Source: "/", Target: "/h" }] }, "HostConfig.Mounts[].Source"],
+  [
+    {
+      Mounts: [{
+        Type: "bind",
+        Source: "/srv/shared/a",
+        Target: "/h",
+        BindOptions: { Propagation: "rshared" },
+      }],
+    },
+    "HostConfig.Mounts[].BindOptions.Propagation",
+  ],
+  [
+    {
+      Mounts: [{
+        Type: "volume",
+        Target: "/h",
+        VolumeOptions: {
+          DriverConfig: { Name: "local", Options: { type: "none", o: "bind", device: "/" } },
+        },
+      }],
+    },
+    "HostConfig.Mounts[].VolumeOptions.DriverConfig",
+  ],
+  [
+    {
+      Mounts: [{ Type: "volume", Target: "/h", VolumeOptions: { DriverConfig: { Name: "nfs" } } }],
+    },
+    "HostConfig.Mounts[].VolumeOptions.DriverConfig",
+  ],
+  [
+    { Mounts: [{ Type: "volume", Source: "v", Target: "/h", VolumeOptions: { Subpath: "a" } }] },
+    "HostConfig.Mounts[].VolumeOptions.Subpath",
+  ],
+  [{ Mounts: [{ Type: "image", Source: "alpine", Target: "/h" }] }, "HostConfig.Mounts[].Type"],
+  [{ Mounts: [{ Type: "cluster", Source: "v", Target: "/h" }] }, "HostConfig.Mounts[].Type"],
+  [{ Mounts: [{ Type: "npipe", Source: "v", Target: "/h" }] }, "HostConfig.Mounts[].Type"],
+  [{ VolumeDriver: "nfs" }, "HostConfig.VolumeDriver"],
+  [{ Devices: [{ PathOnHost: "/dev/sda" }] }, "HostConfig.Devices"],
+  [{ DeviceRequests: [{ Driver: "cdi", DeviceIDs: ["x/y=z"] }] }, "HostConfig.DeviceRequests"],
+  [{ DeviceCgroupRules: ["b 8:0 rwm"] }, "HostConfig.DeviceCgroupRules"],
+  [{ CapAdd: ["SYS_ADMIN"] }, "HostConfig.CapAdd"],
+  [{ CapAdd: "ALL" }, "HostConfig.CapAdd"],
+  [{ Capabilities: ["CAP_SYS_ADMIN"] }, "HostConfig.Capabilities"],
+  [{ PidMode: "host" }, "HostConfig.PidMode"],
+  [{ PidMode: "ns:/proc/1/ns/pid" }, "HostConfig.PidMode"],
+  [{ IpcMode: "host" }, "HostConfig.IpcMode"],
+  [{ UTSMode: "host" }, "HostConfig.UTSMode"],
+  [{ NetworkMode: "host" }, "HostConfig.NetworkMode"],
+  [{ NetworkMode: "ns:/proc/1/ns/net" }, "HostConfig.NetworkMode"],
+  [{ UsernsMode: "host" }, "HostConfig.UsernsMode"],
+  [{ CgroupnsMode: "host" }, "HostConfig.CgroupnsMode"],
+  [{ Cgroup: "container:a" }, "HostConfig.Cgroup"],
+  [{ CgroupParent: "/system.slice" }, "HostConfig.CgroupParent"],
+  [{ SecurityOpt: ["seccomp=unconfined"] }, "HostConfig.SecurityOpt"],
+  [{ SecurityOpt: ["seccomp:unconfined"] }, "HostConfig.SecurityOpt"],
+  [{ SecurityOpt: ["apparmor=unconfined"] }, "HostConfig.SecurityOpt"],
+  [{ SecurityOpt: ["label=disable"] }, "HostConfig.SecurityOpt"],
+  [{ SecurityOpt: ["no-new-privileges=false"] }, "HostConfig.SecurityOpt"],
+  [{ SecurityOpt: ["no-new-privileges:false"] }, "HostConfig.SecurityOpt"],
+  [{ SecurityOpt: ["writable-cgroups=true"] }, "HostConfig.SecurityOpt"],
+  [{ SecurityOpt: ["systempaths=unconfined"] }, "HostConfig.SecurityOpt"],
+  [{ MaskedPaths: [] }, "HostConfig.MaskedPaths"],
+  [{ ReadonlyPaths: [] }, "HostConfig.ReadonlyPaths"],
+  [{ Runtime: "io.containerd.runc.v2" }, "HostConfig.Runtime"],
+  [{ Annotations: { "run.oci.handler": "wasm" } }, "HostConfig.Annotations"],
+  [{ Sysctls: { "net.ipv4.ip_forward": "1" } }, "HostConfig.Sysctls"],
+  [{ LogConfig: { Type: "syslog" } }, "HostConfig.LogConfig"],
+  [{ LogConfig: { Config: { "gelf-address": "udp://x" } } }, "HostConfig.LogConfig"],
+  [{ ContainerIDFile: "/etc/cid" }, "HostConfig.ContainerIDFile"],
+  [{ StorageOpt: { size: "1G" } }, "HostConfig.StorageOpt"],
+  [{ GroupAdd: ["0"] }, "HostConfig.GroupAdd"],
+  [{ PortBindings: { "80/tcp": [{ HostPort: "80" }] } }, "HostConfig.PortBindings"],
+  [{ PortBindings: { "80/tcp": [{ HostPort: "1000-2000" }] } }, "HostConfig.PortBindings"],
+  [{ OomKillDisable: true }, "HostConfig.OomKillDisable"],
+  [{ OomScoreAdj: -1000 }, "HostConfig.OomScoreAdj"],
+  [{ CpuRealtimeRuntime: 1 }, "HostConfig.CpuRealtimeRuntime"],
+  [{ CpuRealtimePeriod: 1 }, "HostConfig.CpuRealtimePeriod"],
+  [{ BlkioWeightDevice: [{ Path: "/dev/sda", Weight: 1 }] }, "HostConfig.BlkioWeightDevice"],
+  [{ BlkioDeviceReadBps: [{ Path: "/dev/sda", Rate: 1 }] }, "HostConfig.BlkioDeviceReadBps"],
+  [{ BlkioDeviceWriteBps: [{ Path: "/dev/sda", Rate: 1 }] }, "HostConfig.BlkioDeviceWriteBps"],
+  [{ BlkioDeviceReadIOps: [{ Path: "/dev/sda", Rate: 1 }] }, "HostConfig.BlkioDeviceReadIOps"],
+  [{ BlkioDeviceWriteIOps: [{ Path: "/dev/sda", Rate: 1 }] }, "HostConfig.BlkioDeviceWriteIOps"],
+  [{ Isolation: "hyperv" }, "HostConfig.Isolation"],
+];
+
+test("readBody() finds each field of HostConfig that reaches the host, and a policy denies it", () => {
+  for (const [HostConfig, danger] of DANGEROUS) {
+    const body = { Image: "alpine", HostConfig };
+    assert.ok(judged(CREATE, body).dangers.includes(danger), JSON.stringify(HostConfig));
+    assert.equal(isAllowed(body), false, JSON.stringify(HostConfig));
+  }
+});
+
+test("readBody() finds the fields of networks that can pose as others", () => {
+  const endpoint = (endpoint: object, network = "own") =>
+    judged(CREATE, {
+      Image: "alpine",
+      NetworkingConfig: { EndpointsConfig: { [network]: endpoint } },
+    }).dangers;
+  assert.deepEqual(endpoint({ IPAMConfig: { IPv4Address: "10.0.0.2" } }), [
+    "EndpointsConfig[].IPAMConfig.IPv4Address",
+  ]);
+  assert.deepEqual(endpoint({ MacAddress: "02:00:00:00:00:01" }), ["EndpointsConfig[].MacAddress"]);
+  assert.deepEqual(endpoint({ DriverOpts: { a: "b" } }), ["EndpointsConfig[].DriverOpts"]);
+  assert.deepEqual(endpoint({ GwPriority: 9 }), ["EndpointsConfig[].GwPriority"]);
+  assert.deepEqual(endpoint({}, "host"), ["NetworkingConfig.EndpointsConfig"]);
+  assert.deepEqual(endpoint({}, "container:a"), ["NetworkingConfig.EndpointsConfig"]);
+  assert.deepEqual(judged(CREATE, { Image: "a", MacAddress: "02:00:00:00:00:01" }).dangers, [
+    "MacAddress",
+  ]);
+});
+
+/** Fields that change nothing outside of the container. */
+const HARMLESS: readonly object[] = [
+  { Cmd: ["sh"], Entrypoint: ["/bin/sh"], Env: ["A=b"], WorkingDir: "/", Tty: true },
+  { Cmd: "sh", Entrypoint: "sh", Shell: "sh" },
+  { AttachStdin: true, AttachStdout: true, AttachStderr: true, OpenStdin: true, StdinOnce: true },
+  { Hostname: "a", Domainname: "b", User: "1000:1000", Labels: { A: "1", a: "2" } },
+  { ExposedPorts: { "80/tcp": {} }, Volumes: { "/data": {} }, StopSignal: "INT", StopTimeout: 3 },
+  { Healthcheck: { Test: ["CMD", "true"], Interval: 1000000000, Retries: 3 } },
+  { NetworkDisabled: true, OnBuild: [], ArgsEscaped: true },
+  { HostConfig: null, NetworkingConfig: null },
+  { HostConfig: { Binds: null, CapAdd: null, Privileged: null, MaskedPaths: null } },
+  { HostConfig: { Binds: [], CapAdd: [], Devices: [], Privileged: false, Sysctls: {} } },
+  { HostConfig: { Binds: ["/srv/shared/a/:/a", "/srv/shared/b:/b:ro", "data:/d", "/anonymous"] } },
+  { HostConfig: { Mounts: [{ Type: "bind", Source: "/srv/shared/a", Target: "/a" }] } },
+  { HostConfig: { Mounts: [{ Type: "volume", Source: "data", Target: "/d", ReadOnly: true }] } },
+  { HostConfig: { Mounts: [{ Type: "tmpfs", Target: "/t", TmpfsOptions: { SizeBytes: 9 } }] } },
+  { HostConfig: { Tmpfs: { "/run": "size=1m" }, ShmSize: 1, Init: true, AutoRemove: true } },
+  { HostConfig: { Memory: 1, MemorySwap: -1, NanoCpus: 1, CpuShares: 1, PidsLimit: 100 } },
+  { HostConfig: { CpusetCpus: "0", BlkioWeight: 10, MemorySwappiness: 1, OomScoreAdj: 5 } },
+  { HostConfig: { Ulimits: [{ Name: "nofile", Hard: 9, Soft: 9 }], ConsoleSize: [1, 2] } },
+  { HostConfig: { CapDrop: ["ALL"], SecurityOpt: ["no-new-privileges"], ReadonlyRootfs: true } },
+  { HostConfig: { SecurityOpt: ["no-new-privileges:true"], IpcMode: "private" } },
+  { HostConfig: { Dns: ["1.1.1.1"], DnsSearch: ["a"], DnsOptions: [], ExtraHosts: ["a:1.1.1.1"] } },
+  { HostConfig: { RestartPolicy: { Name: "always" }, LogConfig: { Type: "json-file" } } },
+  { HostConfig: { PortBindings: { "80/tcp": [{ HostPort: "8080" }] } } },
+  { HostConfig: { PortBindings: { "80": null, "81/udp": [] }, PublishAllPorts: true } },
+  { HostConfig: { NetworkMode: "default" } },
+  { NetworkingConfig: { EndpointsConfig: { bridge: { IPAMConfig: {}, Aliases: ["a"] } } } },
+  { name: "web", platform: "" },
+  { Unknown: null, Other: {}, HostConfig: { Foo: 0, Bar: "", Baz: [], Qux: false, Num: 0.0 } },
+];
+
+test("readBody() accepts each harmless field, and a policy without dangers allows it", () => {
+  for (const fields of HARMLESS) {
+    const body = { Image: "alpine", ...fields };
+    assert.deepEqual(
+      judged(CREATE, body).dangers.filter((danger) => !/Binds|Mounts/.test(danger)),
+      [],
+      JSON.stringify(fields),
+    );
+    assert.equal(isAllowed(body), true, JSON.stringify(fields));
+  }
+});
+
+test("readBody() rejects fields that are not known, with their path, unless they are empty", () => {
+  for (
+    const [body, path] of [
+      [{ Foo: 1 }, "Foo"],
+      [{ HostConfig: { Foo: true } }, "HostConfig.Foo"],
+      [{ HostConfig: { Foo: { a: null } } }, "HostConfig.Foo"],
+      [{ HostConfig: { Mounts: [{ Type: "tmpfs", Foo: "x" }] } }, "HostConfig.Mounts[0].Foo"],
+      [{ NetworkingConfig: { Foo: 1 } }, "NetworkingConfig.Foo"],
+      [{ HostConfig: { Rootfs: "/" } }, "HostConfig.Rootfs"],
+    ] as const
+  ) assert.equal(rejected(CREATE, body), `The field ${JSON.stringify(path)} is not known`);
+});
+
+test("readBody() rejects values of another type, which Go rejects or converts", () => {
+  for (
+    const HostConfig of [
+      { Privileged: "true" },
+      { Privileged: 1 },
+      { CapAdd: [1] },
+      { CapAdd: [null] },
+      { Binds: "/:/h" },
+      { Binds: {} },
+      { Memory: 1.5 },
+      { Memory: "1" },
+      { Mounts: {} },
+      { Sysctls: [] },
+      { Sysctls: { a: 1 } },
+      { Devices: [[]] },
+      [],
+      "x",
+    ]
+  ) rejected(CREATE, { Image: "a", HostConfig });
+  for (const text of ['{"HostConfig":{"Memory":1e3}}', "[]", "null", "1", '"x"', ""]) {
+    rejected(CREATE, text);
+  }
+});
+
+test("readBody() rejects binds and mounts that can be read in two ways", () => {
+  for (
+    const bind of [
+      ...["", ":", "a", ":/a", "/a:", "/a:b", "a:b", "/a:/b:", "/a:/b:ro:x", "/a:/b:rw,ro"],
+      ...["/a/../b:/c", "/a/./b:/c", "//a:/c", "/a//:/c", "./a:/c", "../a:/c", "~/a:/c", "a/b:/c"],
+      ...["/a:/b:unknown", "-a:/b", "C:\\:/a", "/a:/b:RO", "/a:/b:ro,"],
+    ]
+  ) rejected(CREATE, { HostConfig: { Binds: [bind] } });
+  for (
+    const mount of [
+      { Type: "bind", Source: "srv" },
+      { Type: "bind", Source: "" },
+      { Type: "bind", Source: "/srv/../etc" },
+      { Type: "bind", Source: "/srv//" },
+      { Type: "volume", Source: "/etc" },
+      { Type: "volume", Source: "../x" },
+      { Type: "Bind", Source: "/" },
+      { Type: "", Source: "/" },
+      { Source: "/" },
+      { Type: "glob", Source: "/*" },
+      { Type: "image", Source: "" },
+    ]
+  ) rejected(CREATE, { HostConfig: { Mounts: [mount] } });
+  rejected(CREATE, { Volumes: { "/etc:/x": {} } });
+});
+
+test("readBody() returns the attributes of a new container, with the defaults of the engine", () => {
+  const { attributes } = judged(CREATE, { Image: "alpine" });
+  const { image, privileged, binds, pidMode, restartPolicy, runtime, name, dangers } = attributes;
+  assert.deepEqual(
+    { image, privileged, binds, pidMode, restartPolicy, runtime, name, dangers },
+    {
+      ...{ image: "docker.io/library/alpine:latest", privileged: false, binds: [] },
+      ...{ pidMode: "default", restartPolicy: "no", runtime: null, name: null, dangers: [] },
+    },
+  );
+  assert.equal("user" in attributes, false); // the image's
+  const full = judged(`${CREATE}?name=/web&platform=linux/arm64`, {
+    ...{ Image: "ghcr.io/a/b@sha256:1", User: "1000:5", Labels: { "a.b": "c" } },
+    HostConfig: {
+      Binds: ["/srv/a:/a", "/srv/b:/b:ro"],
+      Mounts: [{ Type: "bind", Source: "/c", Target: "/c", ReadOnly: true }, { Type: "tmpfs" }],
+      ...{ CapAdd: ["cap_net_admin"], CapDrop: "all", SecurityOpt: ["seccomp:x=y"] },
+      ...{ Sysctls: { "net.a": "1" }, Runtime: "crun", LogConfig: { Type: "local" } },
+      Devices: [{ PathOnHost: "/dev/a" }],
+      DeviceRequests: [{ Driver: "nvidia", Capabilities: [["gpu", "compute"]] }, { Count: -1 }],
+      PortBindings: {
+        "80/tcp": [{ HostIp: "127.0.0.1", HostPort: "8080" }, { HostIp: "::1", HostPort: "" }],
+        "53/udp": [{}],
+      },
+    },
+  }).attributes;
+  const expected: { [name: string]: unknown } = {
+    ...{ name: "web", platform: "linux/arm64", image: "ghcr.io/a/b@sha256:1" },
+    ...{ user: 1000, group: 5, labels: { "a.b": ["c"] }, binds: ["/srv/a", "/srv/b", "/c"] },
+    ...{ writableBinds: ["/srv/a"], capAdd: ["NET_ADMIN"], capDrop: ["ALL"] },
+    mounts: ["bind:/srv/a", "bind:/srv/b", "bind:/c", "tmpfs:"],
+    ...{ securityOpt: ["seccomp:x=y"], sysctls: ["net.a=1"], runtime: "crun", logDriver: "local" },
+    devices: ["/dev/a", "nvidia:gpu+compute", ":"],
+    publishedPorts: ["127.0.0.1:8080:80/tcp", "[::1]:0:80/tcp", "0.0.0.0:0:53/udp"],
+  };
+  for (const [name, value] of Object.entries(expected)) {
+    assert.deepEqual(full[name], value, name);
+  }
+});
+
+test("readBody() knows a numeric user only", () => {
+  const userOf = (User: string) => judged(CREATE, { Image: "a", User }).attributes["user"];
+  assert.equal(userOf("1000"), 1000);
+  assert.equal(userOf("0"), 0);
+  assert.equal(userOf("00:0"), 0);
+  for (const User of ["", "root", "1000:", "1000:users", "+1000", " 1000", "1000 ", "0x0", "-1"]) {
+    assert.equal(userOf(User), undefined, User);
+  }
+});
+
+test("readBody() names images in full, unless the name may be an id", () => {
+  const imageOf = (image: string) => judged(CREATE, { Image: image }).attributes["image"];
+  const rows: [string, string][] = [
+    ["alpine", "docker.io/library/alpine:latest"],
+    ["alpine:3", "docker.io/library/alpine:3"],
+    ["docker.io/alpine", "docker.io/library/alpine:latest"],
+    ["index.docker.io/a/b:c", "docker.io/a/b:c"],
+    ["team/app", "docker.io/team/app:latest"],
+    ["registry:5000/app", "registry:5000/app:latest"],
+    ["localhost/app:1", "localhost/app:1"],
+    ["beef", "beef"],
+    ["0123456789ab", "0123456789ab"],
+    [`sha256:${"a".repeat(64)}`, `sha256:${"a".repeat(64)}`],
+    [`alpine@sha256:${"a".repeat(64)}`, `docker.io/library/alpine@sha256:${"a".repeat(64)}`],
+  ];
+  for (const [name, full] of rows) assert.equal(imageOf(name), full);
+  const pull = readBody(head("POST /images/create?fromImage=app&tag=2"), new Uint8Array());
+  assert.equal(!isRefusal(pull) && pull.attributes["image"], "docker.io/library/app:2");
+});
+
+test("readBody() lists the objects that fields name, and writeRequest() replaces them by ids", () => {
+  const request = judged(CREATE, {
+    Image: "alpine",
+    HostConfig: {
+      ...{ VolumesFrom: ["a:ro", "b"], Links: ["/c:alias", "d"], NetworkMode: "container:e" },
+      ...{ PidMode: "container:f", IpcMode: "container:g", Binds: ["data:/d:ro"] },
+      Mounts: [{ Type: "volume", Source: "more", Target: "/m" }],
+    },
+    NetworkingConfig: { EndpointsConfig: { net: { Links: ["h:x"] } } },
+  });
+  const found = request.references.map(({ path, kind, name, action }) =>
+    `${path} ${kind} ${name} ${action}`
+  );
+  assert.deepEqual(found.sort(), [
+    "HostConfig.Binds[0] volume data volume.use",
+    "HostConfig.IpcMode container g container.join",
+    "HostConfig.Links[0] container c container.join",
+    "HostConfig.Links[1] container d container.join",
+    "HostConfig.Mounts[0].Source volume more volume.use",
+    "HostConfig.NetworkMode container e container.join",
+    "HostConfig.PidMode container f container.join",
+    "HostConfig.VolumesFrom[0] container a container.join",
+    "HostConfig.VolumesFrom[1] container b container.join",
+    "Image image alpine undefined",
+    "NetworkingConfig.EndpointsConfig.net network net network.connect",
+    "NetworkingConfig.EndpointsConfig.net.Links[0] container h container.join",
+  ]);
+  const references = new Map(request.references.map((each) => [each, `id-${each.name}`]));
+  assert.deepEqual(written(request, { references }), {
+    Image: "id-alpine",
+    HostConfig: {
+      ...{ VolumesFrom: ["id-a:ro", "id-b"], Links: ["id-c:alias", "id-d:d"] },
+      ...{ NetworkMode: "container:id-e", PidMode: "container:id-f", IpcMode: "container:id-g" },
+      Binds: ["id-data:/d:ro"],
+      Mounts: [{ Type: "volume", Source: "id-more", Target: "/m" }],
+    },
+    NetworkingConfig: { EndpointsConfig: { "id-net": { Links: ["id-h:x"] } } },
+  });
+});
+
+test("writeRequest() refuses a network that is named twice", () => {
+  const request = judged(CREATE, {
+    Image: "a",
+    NetworkingConfig: { EndpointsConfig: { web: {}, abc: {} } },
+  });
+  const references = new Map(request.references.map((each) => [each, "abc"]));
+  assert.ok(isRefusal(writeRequest(request, { references })));
+});
+
+test("readBody() rejects names of containers, volumes and networks that the engine may read otherwise", () => {
+  for (
+    const HostConfig of [
+      { VolumesFrom: ["../x"] },
+      { VolumesFrom: [""] },
+      { Links: ["a b"] },
+      { NetworkMode: "container:" },
+      { PidMode: "container:../x" },
+      { NetworkMode: "../x" },
+    ]
+  ) rejected(CREATE, { Image: "a", HostConfig });
+  rejected(`${CREATE}?name=../x`, { Image: "a" });
+  rejected("POST /networks/n/connect", {});
+});
+
+test("writeRequest() sets labels, fields and the user, and keeps numbers as text", () => {
+  const text = '{"hostconfig":{"Memory":9007199254740993,"CAPADD":"A","Foo":0},"User":"0",' +
+    '"Labels":{"a":"1"},"name":"x","Cmd":null}';
+  const request = judged(CREATE, text);
+  const result = writeRequest(request, {
+    labels: { "io.ucred.owner": "1000" },
+    fields: [
+      { path: ["User"], value: "1000:1000" },
+      { path: ["HostConfig", "CapAdd"], value: [] },
+      { path: ["HostConfig", "CapDrop"], value: ["ALL"] },
+    ],
+  });
+  if (isRefusal(result)) assert.fail();
+  assert.equal(
+    new TextDecoder().decode(result.body),
+    '{"HostConfig":{"Memory":9007199254740993,"CapAdd":[],"CapDrop":["ALL"]},"User":"1000:1000",' +
+      '"Labels":{"a":"1","io.ucred.owner":"1000"}}',
+  );
+  assert.equal(result.contentType, "application/json");
+  const build = readBody(head("POST /build?labels=%7B%22a%22:%22b%22%7D"), new Uint8Array());
+  if (isRefusal(build)) assert.fail();
+  const labelled = writeRequest(build, { labels: { o: "1" } });
+  if (isRefusal(labelled)) assert.fail();
+  const labels = encodeURIComponent('{"a":"b","o":"1"}');
+  assert.equal(labelled.target, `/build?labels=${labels}`);
+});
+
+test("readBody() judges execs, volumes, networks, updates, builds and checkpoints", () => {
+  const rows: readonly [line: string, body: unknown, dangers: string[], attributes: object][] = [
+    ["POST /containers/a/exec", { Cmd: ["id"], User: "0" }, [], { user: 0, command: ["id"] }],
+    ["POST /containers/a/exec", { privileged: true }, ["Privileged"], { privileged: true }],
+    ["POST /containers/a/exec", { Cmd: "id" }, [], { privileged: false, command: ["id"] }],
+    ["POST /containers/a/update", { Memory: 1 }, [], { restartPolicy: "no" }],
+    ["POST /containers/a/update", { CgroupParent: "/x" }, ["CgroupParent"], { cgroupParent: "/x" }],
+    ["POST /containers/a/checkpoints", { CheckpointDir: "/x" }, ["CheckpointDir"], {}],
+    ["POST /containers/a/start?checkpoint-dir=/x", "", ["?checkpoint-dir"], {}],
+    ["DELETE /containers/a/checkpoints/b?dir=/x", "", ["?dir"], {}],
+    ["POST /volumes/create", { Name: "x" }, [], { name: "x", driver: "local", driverOpts: [] }],
+    ["POST /volumes/create", "", [], { name: null, driver: "local" }],
+    ["POST /volumes/create", { Driver: "nfs" }, ["Driver"], { driver: "nfs" }],
+    [
+      "POST /volumes/create",
+      { DriverOpts: { type: "none", o: "bind", device: "/" } },
+      ["DriverOpts"],
+      { driverOpts: ["type=none", "o=bind", "device=/"] },
+    ],
+    ["POST /volumes/create", { ClusterVolumeSpec: { a: 1 } }, ["ClusterVolumeSpec"], {}],
+    ["POST /networks/create", { Name: "n" }, [], { name: "n", driver: "bridge" }],
+    ["POST /networks/create", { Name: "n", Driver: "macvlan" }, ["Driver"], { driver: "macvlan" }],
+    ["POST /networks/create", { Name: "n", Options: { parent: "eth0" } }, ["Options"], {
+      driverOpts: ["parent=eth0"],
+    }],
+    ["POST /networks/create", { Name: "n", IPAM: { Config: [{ Subnet: "10.0.0.0/8" }] } }, [
+      "IPAM.Config",
+    ], {}],
+    ["POST /networks/create", { Name: "n", Ingress: true }, ["Ingress"], {}],
+    ["POST /networks/create", { Name: "n", ConfigFrom: { Network: "m" } }, ["ConfigFrom"], {}],
+    ["POST /build?t=app&networkmode=none", "", [], {
+      ...{ tags: ["docker.io/library/app:latest"], networkMode: "none", remote: null },
+    }],
+    ["POST /build?networkmode=host", "", ["?networkmode"], { networkMode: "host" }],
+    ["POST /build?cgroupparent=/x", "", ["?cgroupparent"], { cgroupParent: "/x" }],
+    ["POST /build?remote=http://x/", "", ["?remote"], { remote: "http://x/" }],
+    ["POST /build?securityopt=seccomp%3Dunconfined", "", ["?securityopt"], {}],
+    ["POST /images/create?fromSrc=http://x/", "", ["?fromSrc"], { remote: "http://x/" }],
+    ["POST /images/a/tag?repo=b&tag=1", "", [], { tags: ["docker.io/library/b:1"] }],
+    ["POST /images/a/tag?repo=beef", "", [], { tags: ["docker.io/library/beef:latest"] }],
+    ["POST /commit?container=a&repo=r/b", { Labels: { x: "y" } }, [], {
+      ...{ tags: ["docker.io/r/b:latest"], labels: { x: ["y"] } },
+    }],
+    ["PUT /containers/a/archive?path=/etc", "", [], { path: "/etc" }],
+    ["POST /services/create", { Name: "x" }, ["swarm.write"], {}],
+    ["POST /plugins/pull?remote=x", [], ["plugin.write"], {}],
+  ];
+  for (const [line, body, dangers, attributes] of rows) {
+    const request = judged(line, body);
+    assert.deepEqual(request.dangers, dangers, line);
+    for (const [name, value] of Object.entries(attributes)) {
+      assert.deepEqual(request.attributes[name], value, `${line}: ${name}`);
+      assert.ok(Object.hasOwn(dockerVocabulary.attributes, name), name);
+    }
+  }
+  const detached = judged("POST /exec/abc/start", { Detach: true, hijack: true, stdin: true });
+  assert.equal(detached.request.stream, "none");
+  assert.deepEqual(written(detached), { Detach: true });
+  assert.equal(judged("POST /exec/abc/start", { Detach: false }).request.stream, "upgrade");
+  const joined = judged("POST /build?networkmode=container:a", "");
+  assert.equal(joined.references[0]?.path, "?networkmode");
+});
+
+test("withContainer() adds the attributes of the container, and both privileges count", () => {
+  const inspection = (privileged: boolean) => ({
+    ...{ Id: "f".repeat(64), Name: "/web", Mounts: [{ Type: "bind" }] },
+    Config: { Image: "alpine", User: "1000:1000", Labels: { a: "b" }, New: 1 },
+    HostConfig: { Privileged: privileged, Binds: ["/srv:/srv"], Memory: 1.5e300, New: { x: 1 } },
+  });
+  const exec = (User?: string) => judged("POST /containers/w/exec", { User }).attributes;
+  assert.deepEqual(withContainer(exec(), { HostConfig: 1 })["privileged"], undefined);
+  const of = (attributes: { readonly [name: string]: unknown }, privileged = false) =>
+    withContainer(
+      attributes,
+      JSON.parse(JSON.stringify({
+        ...inspection(privileged),
+        HostConfig: { ...inspection(privileged).HostConfig, Memory: 15 },
+      })),
+    );
+  const { name, id, image, user, group, binds, privileged, labels } = of(exec());
+  assert.deepEqual({ name, id, image, user, group, binds, privileged, labels }, {
+    ...{ name: "web", id: "f".repeat(64), image: "docker.io/library/alpine:latest" },
+    ...{ user: 1000, group: 1000, binds: ["/srv"], privileged: false, labels: { a: ["b"] } },
+  });
+  assert.equal(of(exec(), true)["privileged"], true);
+  assert.equal(of(exec("0"))["user"], 0);
+  assert.equal(of(exec("0"))["group"], undefined); // the gid of another user
+  assert.equal(of(exec("root"))["user"], undefined);
+  // What cannot be read is unknown.
+  assert.equal(withContainer(exec(), inspection(false))["privileged"], undefined);
+});
+
+test("readBody() accepts 1 MiB, and returns 413 for one byte more", () => {
+  const prefix = '{"Image":"a","Labels":{"x":"';
+  const suffix = '"}}';
+  const exact = prefix + "x".repeat(MAX_JSON_BYTES - prefix.length - suffix.length) + suffix;
+  assert.equal(bytesOf(exact).length, 2 ** 20);
+  judged(CREATE, exact);
+  const longer = read(CREATE, `${exact} `);
+  assert.equal(isRefusal(longer) && longer.status, 413);
+});
+
+test("readBody() rejects a body whose type is not JSON, and an empty create", () => {
+  const request = { ...head(CREATE), isJson: false };
+  const refusal = readBody(request, bytesOf({ Image: "a" }));
+  assert.equal(isRefusal(refusal) && refusal.status, 415);
+  assert.ok(isRefusal(readBody(request, new Uint8Array())));
+});
