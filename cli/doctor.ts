@@ -44,10 +44,10 @@ const TESTS: readonly Test[] = [
   ],
   [
     "groups",
-    "rules on groups never match",
+    "rules on groups never allow",
     ({ facts }) => knownDetail(facts.groups, (groups) => `${groups.length} of our own connection`),
   ],
-  ["all ids mapped", "rules on users and groups outside the user namespace never match", () => {
+  ["all ids mapped", "rules on users and groups outside the user namespace never allow", () => {
     const partial = (["uid", "gid"] as const).filter((kind) => !mapsEvery(openedSystem(), kind));
     if (partial.length === 0) return "all uids and gids are unambiguous";
     const ids = partial.map((kind) => `${kind}s`).join(" and ");
@@ -59,7 +59,7 @@ const TESTS: readonly Test[] = [
   }],
   [
     "security labels",
-    "rules on label never match",
+    "rules on label never allow",
     ({ facts }) =>
       facts.label.state === "none"
         ? "no security module labels sockets"
@@ -77,24 +77,24 @@ const TESTS: readonly Test[] = [
             : "at accept time only (pidfd_open)",
       ),
   ],
-  ["current ids", "no live(), drift() or revalidate; rules on unchanged never match", (self) => {
+  ["current ids", "no live(), drift() or revalidate; rules on unchanged never allow", (self) => {
     const live = self.live();
     if (!live.alive) return "the process has ended";
     return live.source === "kernel@now" ? "from the kernel" : "from /proc";
   }],
   [
     "programs",
-    "rules on exe never match",
+    "rules on exe never allow",
     (self) => knownDetail(self.process.facts.exe, () => scopeOf(self)),
   ],
-  ["units and containers", "rules on unit and container never match", ({ process: { facts } }) => {
+  ["units and containers", "rules on unit and container never allow", ({ process: { facts } }) => {
     if (facts.cgroup.state === "unknown") throw facts.cgroup.reason;
     if (facts.unit.state === "unknown") throw facts.unit.reason;
     return "from control groups";
   }],
   [
     "namespaces",
-    "rules on sameNamespaces never match",
+    "rules on sameNamespaces never allow",
     (self) => knownDetail(self.process.facts.namespaces, () => scopeOf(self)),
   ],
   ["other users' processes", "no process facts, live() or drift() of peers of other users", () => {
@@ -181,7 +181,7 @@ async function testAll(folder: string | Error): Promise<readonly Capability[]> {
     const title = name === "deno" ? "HTTP by Deno's own engine" : "HTTP by node:http";
     const effect = name === "deno"
       ? "about half as many requests per second"
-      : "no ucred/http and no guard --mode http";
+      : "no server of ucred/http";
     try {
       const { uid, engine } = await ownUidByHttp(pathOf("http"), name);
       capabilities.push(outcome(title, effect, () => `identifies uid ${uid}, engine ${engine}`));

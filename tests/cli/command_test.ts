@@ -410,7 +410,7 @@ testWith(
       out,
       /^no +peer credentials +Cannot call libc: .*--(allow-ffi=|no-experimental-ffi).*Effect: nothing works$/m,
     );
-    assert.match(out, /^no +groups +\(same cause\) Effect: rules on groups never match$/m);
+    assert.match(out, /^no +groups +\(same cause\) Effect: rules on groups never allow$/m);
     const inspected = await ucred(["inspect", "@none"], { flags });
     assert.equal(inspected.code, 2);
     assert.match(
