@@ -308,7 +308,7 @@ test("parsePolicy() rejects invisible characters in every text, also when they a
       const code = hexOf(character).toUpperCase();
       assert.match(
         problem!,
-        new RegExp(`^p.yaml:2:\\d+: \\w+ holds the character U\\+${code}, which`),
+        new RegExp(`^p.yaml:2:\\d+: \\w+ contains the invisible character U\\+${code}$`),
       );
     }
   }
@@ -413,7 +413,9 @@ test("parsePolicy() rejects characters that look like a space, with their positi
       assert.match(
         problem!,
         new RegExp(
-          `^p.yaml:2:\\d+: \\w+ holds the character U\\${name.slice(1)}, which looks like a space`,
+          `^p.yaml:2:\\d+: \\w+ contains the character U\\${
+            name.slice(1)
+          }, which looks like a space`,
         ),
       );
     }
@@ -426,7 +428,7 @@ test("parsePolicy() rejects characters that look like a space, with their positi
   }
   assert.equal(
     problems("version: 1\nrules: [{ name: a, actions: GET\u00a0/x, deny: true }]\n")[0],
-    "p.yaml:2:29: actions holds the character U+00A0, which looks like a space: write a space",
+    "p.yaml:2:29: actions contains the character U+00A0, which looks like a space: write a space",
   );
 });
 
@@ -466,7 +468,7 @@ test("definePolicy() escapes and cuts off names of fields in messages", () => {
     (error) => {
       const [first, second, ...more] = (error as Error).message.split("\n");
       assert.ok(first!.length < 250);
-      assert.equal(second, "rules[0].allow: allow holds the character U+0007, which does not show");
+      assert.equal(second, "rules[0].allow: allow contains the invisible character U+0007");
       assert.deepEqual(more, []);
       return true;
     },

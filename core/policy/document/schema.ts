@@ -54,7 +54,7 @@ const textAs = (
     if (unseen !== undefined) {
       report.problem(
         path,
-        () => `${what()} holds the character ${unseen.name}, which does not show`,
+        () => `${what()} contains the invisible character ${unseen.name}`,
       );
       return;
     }
@@ -63,7 +63,7 @@ const textAs = (
       report.problem(
         path,
         () =>
-          `${what()} holds the character ${space.name}, which looks like a space: write a space`,
+          `${what()} contains the character ${space.name}, which looks like a space: write a space`,
       );
     } else if (value.length > longest) {
       report.problem(
