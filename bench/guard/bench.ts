@@ -109,8 +109,8 @@ async function compare(
     if (!modes.includes(load.mode)) continue;
     const path = join(own, `${at}`);
     mkdirSync(`${path}.d`, { mode: 0o755 });
-    const place = { mode: load.mode, listen: path, upstream, folder: `${path}.d` };
-    const child = await start(command(place), path);
+    const options = { mode: load.mode, listen: path, upstream, folder: `${path}.d` };
+    const child = await start(command(options), path);
     started.push(child);
     sides.push({ contender: name, isOurs, path, child, samples: [] });
   }

@@ -14,10 +14,10 @@ export interface Contender {
   /** Returns its version; throws if it is not installed. */
   version(): Promise<string>;
   /** Returns the command that starts it. */
-  command(where: Place): readonly [program: string, ...args: string[]];
+  command(options: StartOptions): readonly [program: string, ...args: string[]];
 }
 
-export interface Place {
+export interface StartOptions {
   readonly mode: Load["mode"];
   readonly listen: string;
   readonly upstream: string;

@@ -4,7 +4,7 @@ import { type AnyEngine, type Contender, CONTENDERS } from "./contenders.ts";
 import { firstMatch, KINDS_OF_PEERS, workload } from "./workload.ts";
 
 /** An engine with its rules, and requests with checked answers. */
-export interface Checked {
+export interface CheckedRules {
   readonly engine: AnyEngine;
   readonly requests: readonly unknown[];
   /** For each request the name of the rule that decides, as the engine returns it. */
@@ -29,7 +29,7 @@ export async function loadChecked(
   contender: Contender,
   count: number,
   milliseconds: number,
-): Promise<Checked> {
+): Promise<CheckedRules> {
   const { rules, peers } = workload(count);
   const engine = await contender.load(rules);
   const ours = contender === OURS ? engine : await OURS.load(rules);

@@ -5,7 +5,7 @@
 
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { type Checked, loadChecked, WrongAnswer } from "./check.ts";
+import { type CheckedRules, loadChecked, WrongAnswer } from "./check.ts";
 import { CONTENDERS } from "./contenders.ts";
 
 /** A line of input. */
@@ -24,7 +24,7 @@ export type Loaded =
   | { readonly absent: string };
 
 const contender = CONTENDERS.find(({ name }) => name === process.argv[2])!;
-const policies = new Map<number, Checked & { next: number }>();
+const policies = new Map<number, CheckedRules & { next: number }>();
 
 async function load(count: number, checking: number): Promise<Loaded> {
   try {

@@ -91,11 +91,15 @@ async function bench(options: Options, folder: string): Promise<Result> {
   for (const runtime of Object.keys(RUNTIMES) as Runtime[]) {
     prepared[runtime] = await RUNTIMES[runtime](file("server.ts"));
   }
-  const place: Place = { folder, prepared, client: await RUNTIMES.Node(file("client.ts")) };
+  const preparation: Preparation = {
+    folder,
+    prepared,
+    client: await RUNTIMES.Node(file("client.ts")),
+  };
   const pairs: PairResult[] = [];
-  for (const pair of PAIRS) pairs.push(await comparePair(place, pair, extent));
+  for (const pair of PAIRS) pairs.push(await comparePair(preparation, pair, extent));
   const rivals: RivalResult[] = [];
-  for (const rival of RIVALS) rivals.push(await compareRival(place, rival, extent));
+  for (const rival of RIVALS) rivals.push(await compareRival(preparation, rival, extent));
   const versions = Object.entries(prepared).map(([name, { version }]) => `${name} ${version}`);
   const { starts, rounds, seconds } = extent;
   return { ...before, versions, starts, rounds, seconds, connections: CONNECTIONS, pairs, rivals };
@@ -117,23 +121,23 @@ function makeSecrets(folder: string): void {
   }
 }
 
-interface Place {
+interface Preparation {
   readonly folder: string;
   readonly prepared: Readonly<Record<Runtime, Prepared>>;
   readonly client: Prepared;
 }
 
 /** A server process. */
-class Running {
+class BenchmarkServer {
   static #count = 0;
   readonly kind: string;
   readonly #helper: Helper;
   readonly path: string;
   port = 0;
 
-  private constructor({ folder, prepared }: Place, runtime: Runtime, kind: string) {
+  private constructor({ folder, prepared }: Preparation, runtime: Runtime, kind: string) {
     this.kind = kind;
-    this.path = join(folder, `${++Running.#count}.sock`);
+    this.path = join(folder, `${++BenchmarkServer.#count}.sock`);
     const where = kind === "JWT" || kind === "mTLS" ? folder : this.path;
     this.#helper = new Helper(`${kind} on ${runtime}`, [
       ...prepared[runtime].command,
@@ -142,8 +146,12 @@ class Running {
     ]);
   }
 
-  static async start(place: Place, runtime: Runtime, kind: string): Promise<Running> {
-    const server = new Running(place, runtime, kind);
+  static async start(
+    preparation: Preparation,
+    runtime: Runtime,
+    kind: string,
+  ): Promise<BenchmarkServer> {
+    const server = new BenchmarkServer(preparation, runtime, kind);
     for (;;) {
       const line = await server.#helper.line();
       if (line === "ready") return server;
@@ -162,17 +170,17 @@ class Running {
 }
 
 async function comparePair(
-  place: Place,
+  preparation: Preparation,
   pair: Pair,
   { starts, rounds, seconds }: Extent,
 ): Promise<PairResult> {
   const { runtime, name, load, atLeast } = pair;
   progress(`${runtime}, ${name}`);
   const answers = new Set<string>();
-  const measure = async (server: Running, length: number): Promise<Sample> => {
+  const measure = async (server: BenchmarkServer, length: number): Promise<Sample> => {
     const before = await server.cpu();
     const args = [load, server.path, `${CONNECTIONS}`, `${length}`, "awake"];
-    const found = JSON.parse(await run(join(place.folder, "load"), ...args));
+    const found = JSON.parse(await run(join(preparation.folder, "load"), ...args));
     // On a busy machine a server may not be scheduled within a round.
     if (found.answers === 0) throw new NoResult(`${server.kind} gave no answer`);
     answers.add(found.answer);
@@ -185,9 +193,9 @@ async function comparePair(
   }));
   const skipped: string[] = [];
   for (let start = 0; start < starts; start++) {
-    const sides: { readonly server: Running; readonly samples: Sample[] }[] = [];
+    const sides: { readonly server: BenchmarkServer; readonly samples: Sample[] }[] = [];
     for (const { kind, samples } of inTurn(all, start)) {
-      sides.push({ server: await Running.start(place, runtime, kind), samples });
+      sides.push({ server: await BenchmarkServer.start(preparation, runtime, kind), samples });
     }
     for (const { server } of sides) {
       await runRounds(1, () => measure(server, WARM_UP_ROUNDS * seconds));
@@ -216,14 +224,14 @@ async function comparePair(
 }
 
 async function compareRival(
-  place: Place,
+  preparation: Preparation,
   rival: Rival,
   { rivalRounds: rounds, requests }: Extent,
 ): Promise<RivalResult> {
   const { runtime, name, kinds, connection } = rival;
   progress(`${runtime}, ${name}`);
-  const client = new Helper("the client", [...place.client.command, place.folder]);
-  const measure = async (server: Running, count: number): Promise<number> => {
+  const client = new Helper("the client", [...preparation.client.command, preparation.folder]);
+  const measure = async (server: BenchmarkServer, count: number): Promise<number> => {
     const { kind, path, port } = server;
     const before = await server.cpu();
     const where = port === 0 ? path : port;
@@ -234,7 +242,10 @@ async function compareRival(
   };
   const sides = [];
   for (const kind of kinds) {
-    sides.push({ server: await Running.start(place, runtime, kind), samples: [] as number[] });
+    sides.push({
+      server: await BenchmarkServer.start(preparation, runtime, kind),
+      samples: [] as number[],
+    });
   }
   for (const { server } of sides) await measure(server, 3 * requests[connection]);
   for (let round = 0; round < rounds; round++) {

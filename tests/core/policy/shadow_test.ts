@@ -50,35 +50,35 @@ async function uncaughtOf(run: () => Promise<void>): Promise<readonly unknown[]>
   return uncaught;
 }
 
-const TELLS: { readonly [what: string]: () => unknown } = {
+const FAILING_LISTENERS: { readonly [behaviour: string]: () => unknown } = {
   "throws": () => {
-    throw new Error("of the teller");
+    throw new Error("of the listener");
   },
   "throws nothing": () => {
     throw undefined;
   },
-  "rejects": () => Promise.reject(new Error("of the teller")),
+  "rejects": () => Promise.reject(new Error("of the listener")),
   "rejects later": async () => {
     await sleep(1);
-    throw new Error("of the teller");
+    throw new Error("of the listener");
   },
-  "returns what seems a promise and throws": () => ({
+  "returns a thenable that throws": () => ({
     then: () => {
-      throw new Error("of the teller");
+      throw new Error("of the listener");
     },
   }),
-  "returns what throws when it is looked at": () =>
+  "returns an object with a getter that throws": () =>
     Object.defineProperty({}, "then", {
       get: () => {
-        throw new Error("of the teller");
+        throw new Error("of the listener");
       },
     }),
 };
 
-for (const [what, tell] of Object.entries(TELLS)) {
-  test(`shadowPolicy() counts an onDifference that ${what}, and keeps the decision`, async () => {
+for (const [behaviour, listener] of Object.entries(FAILING_LISTENERS)) {
+  test(`shadowPolicy() counts an onDifference that ${behaviour}, and keeps the decision`, async () => {
     const policy = shadowPolicy(active, candidate, {
-      onDifference: tell as () => void,
+      onDifference: listener as () => void,
     });
     const uncaught = await uncaughtOf(async () => {
       for (const uid of [1000, 1600, 1700, 5]) {
