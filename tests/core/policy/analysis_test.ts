@@ -19,6 +19,7 @@ import type {
   RuleDocument,
 } from "../../../core/policy/document/types.ts";
 import { compilePolicy, type Policy } from "../../../core/policy/policy.ts";
+import { soak } from "../../support/suite.ts";
 import { compile, peer, resolve, rules, RUNS, text } from "./policies.ts";
 
 const about = (findings: readonly Finding[]) => findings.map(({ kind, rule }) => `${kind} ${rule}`);
@@ -49,7 +50,7 @@ test("RuleRegions divides cases into parts whose examples the named rule decides
   fc.assert(
     fc.property(rules, fc.boolean(), (rules, isKnown) => {
       const policy = compile(...rules);
-      const budget = new Budget(20_000_000);
+      const budget = new Budget(soak(2_000_000, 20_000_000));
       try {
         const reach = new RuleRegions(rulesOf(...rules), budget);
         reach.requireAll();

@@ -181,7 +181,7 @@ const sha256 = fc.constantFrom("0".repeat(64), "a".repeat(64));
 function conditionOf(depth: number): fc.Arbitrary<Condition> {
   const inner = depth > 0 ? conditionOf(depth - 1) : undefined;
   const several = inner && fc.array(inner, { minLength: 1, maxLength: 3 });
-  const fields = fc.record({
+  const fields: { readonly [name: string]: fc.Arbitrary<unknown> } = {
     uid: someOf(range),
     gid: someOf(range),
     user: someOf(fc.constantFrom(...Object.keys(USERS))),
@@ -196,18 +196,15 @@ function conditionOf(depth: number): fc.Arbitrary<Condition> {
     sameNamespaces: someOf(kind),
     unchanged: fc.boolean(),
     ...(several && inner && { any: several, all: several, not: inner }),
-  });
-  // Most often one or two fields, as people write them.
-  return fc.tuple(fields, fc.shuffledSubarray(FIELDS.slice(), { minLength: 1, maxLength: 3 }))
-    .map(([fields, names]) =>
-      Object.fromEntries(Object.entries(fields).filter(([name]) => names.includes(name)))
-    ).filter((condition) => Object.keys(condition).length > 0);
+  };
+  // Most often one or two fields, as people write them. Only the chosen fields are generated: to generate
+  // all of them, at each depth, takes most of the time of a property test.
+  return fc.shuffledSubarray(Object.keys(fields), { minLength: 1, maxLength: 3 })
+    .chain((names) =>
+      fc.record(Object.fromEntries(names.map((name) => [name, fields[name]!])))
+    ) as fc.Arbitrary<Condition>;
 }
 
-const FIELDS: readonly string[] = [
-  ...["uid", "gid", "user", "group", "sameUser", "label", "exe", "exeSha256", "unit", "cgroup"],
-  ...["container", "sameNamespaces", "unchanged", "any", "all", "not"],
-];
 export const condition = conditionOf(2);
 
 export const rules = fc.array(
