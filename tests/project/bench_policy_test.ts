@@ -11,10 +11,11 @@ import { loadChecked, WrongAnswer } from "../../bench/policy/check.ts";
 import { CONTENDERS } from "../../bench/policy/contenders.ts";
 import { type Result, rowsOf, targetsOf } from "../../bench/policy/result.ts";
 import { packagesOf } from "../support/packages.ts";
-import { testWith } from "../support/suite.ts";
+import { needs, testWith } from "../support/suite.ts";
 import { firstMatch, KINDS_OF_PEERS, PEERS, workload } from "../../bench/policy/workload.ts";
 
 const packages = packagesOf("bench");
+const soak = [packages, needs.soak];
 
 test("workload() makes peers that match a rule of the first, middle or last tenth, or no rule", () => {
   for (const count of [10, 1000]) {
@@ -75,7 +76,7 @@ test("targetsOf() reports a missed target if one size is slow, or if sizes diffe
   ]);
 });
 
-testWith([packages], "bench:policy --quick compares each contender on each runtime", () => {
+testWith(soak, "bench:policy --quick compares each contender on each runtime", () => {
   const file = fileURLToPath(new URL("../../bench/policy/bench.ts", import.meta.url));
   const output = execFileSync(process.execPath, [file, "--quick", "--json"], {
     encoding: "utf8",
