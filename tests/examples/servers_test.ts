@@ -1,7 +1,7 @@
 /** Runs each example of examples/servers on each runtime, with clients that its policy allows and denies. */
 
 import assert from "node:assert/strict";
-import type * as grpc from "@grpc/grpc-js";
+import type * as grpc from "../../examples/servers/node_modules/@grpc/grpc-js/build/src/index.js";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";

@@ -173,7 +173,7 @@ async function play(
   const child = spawn(command, [...args, file], {
     cwd,
     stdio: ["ignore", "pipe", "pipe"],
-    timeout: 20_000,
+    timeout: 60_000,
   });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
