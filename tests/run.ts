@@ -27,7 +27,7 @@ Runs all checks and the test suite on Node, Deno and Bun. The last line is
   --jobs N         run N steps at a time (default: the number of processors plus two,
                    because tests wait about as long as they compute)
   --soak           run the test files that have long forms, at full length: gigabytes,
-                   ten thousand connections, all random cases on Deno and Bun
+                   ten thousand connections, all cases on Deno and Bun
   --emulate FOLDER start node, deno and bun through the scripts in this folder, which run
                    another CPU's builds under user-mode emulation; runs only the tests
                    that call C
@@ -100,7 +100,7 @@ function filesOf(pattern: string): string[] {
   return values.soak !== true
     ? files
     : files.filter((file) =>
-      /\b(?:soak|cases)\(|\bRUNS\b|needs\.soak\b/.test(readFileSync(file, "utf8"))
+      /\b(?:soak|cases|sample)\(|\bRUNS\b|needs\.soak\b/.test(readFileSync(file, "utf8"))
     );
 }
 
@@ -145,9 +145,10 @@ function suite(): Step[] {
   const lanes = values.emulate === undefined ? Object.keys(LANES) : ["native"];
   return lanes.flatMap((lane) => {
     const files = filesOf(LANES[lane]!);
-    // Without --soak, Node already tries all random cases of pure code.
+    // Without --soak, Node already tries all cases of pure code and of the command.
+    const isDone = values.soak === true && (lane === "pure" || lane === "cli");
     const runners = Object.entries(RUNNERS)
-      .filter(([runtime]) => !(values.soak === true && lane === "pure" && runtime === "node"));
+      .filter(([runtime]) => !(isDone && runtime === "node"));
     return files.length === 0 ? [] : runners.map(([runtime, commandFor]): Step => {
       const name = `${runtime}:${lane}`;
       const after = { guard: ["command", "install"], cli: ["command"] }[lane] ?? [];

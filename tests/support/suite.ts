@@ -38,6 +38,15 @@ export function cases(count: number): number {
   return soaking || runtime === "node" ? count : Math.ceil(count / 10);
 }
 
+/**
+ * Selects rows of a table about code that behaves alike on each runtime: all of them on Node and in
+ * `npm run test:soak`, and otherwise every fourth one on Deno, and every fourth one of the others on Bun.
+ */
+export function sample<T>(rows: readonly T[]): readonly T[] {
+  const offset = { node: 0, deno: 0, bun: 2 }[runtime];
+  return soaking || runtime === "node" ? rows : rows.filter((_, index) => index % 4 === offset);
+}
+
 /** Returns whether a command can be run, and ends with 0. */
 export function succeeds(command: string, ...args: string[]): boolean {
   try {
