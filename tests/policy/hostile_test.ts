@@ -17,7 +17,7 @@ import { UcredError } from "../../mod.ts";
 import { loadPolicy, parsePolicy, policySchema } from "../../policy/mod.ts";
 import { MAX_ALIASES, MAX_LEXEMES, MAX_TEXT_CHARACTERS, readYaml } from "../../policy/yaml.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { cases, emulated, needs, testWith } from "../support/suite.ts";
+import { cases, emulated, needs, sample, testWith } from "../support/suite.ts";
 
 const RUNS = emulated ? 100 : cases(1500);
 
@@ -114,7 +114,7 @@ const HOSTILE: { readonly [name: string]: readonly [text: () => string, says: Re
   "a null byte": [() => "\0", /U\+0000/],
 };
 
-for (const [name, [text, says]] of Object.entries(HOSTILE)) {
+for (const [name, [text, says]] of sample(Object.entries(HOSTILE))) {
   test(`parsePolicy() rejects ${name}`, () => assert.match(said(text()), says));
 }
 

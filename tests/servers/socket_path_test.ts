@@ -28,7 +28,7 @@ import { UcredError } from "../../mod.ts";
 import { createServer, type NetServer, type PathListenOptions } from "../../servers/net.ts";
 import { Child, freshPath } from "../support/peers.ts";
 import { compileProgram } from "../support/compile.ts";
-import { needs, runtime, runtimeCommand, testWith } from "../support/suite.ts";
+import { needs, runtime, runtimeCommand, soak, testWith } from "../support/suite.ts";
 import {
   listenErrorOf,
   listening,
@@ -696,7 +696,7 @@ testWith(
     const path = freshPath();
     const left = new Set<string>();
     // Repeats until a server was also killed between two steps.
-    for (let round = 0; round < 20 || left.size === 0; round++) {
+    for (let round = 0; round < soak(6, 40) || left.size === 0; round++) {
       const victim = await ServerProcess.start({ policy: "anyone" });
       const orders = `${JSON.stringify({ listen: { path } })}\n`;
       const ends = `${JSON.stringify({ close: { timeout: 0 } })}\n`;

@@ -39,7 +39,7 @@ export function cases(count: number): number {
 }
 
 /**
- * Selects rows of a table about code that behaves alike on each runtime: all of them on Node and in
+ * Selects rows of a table for code that behaves alike on each runtime: all of them on Node and in
  * `npm run test:soak`, and otherwise every fourth one on Deno, and every fourth one of the others on Bun.
  */
 export function sample<T>(rows: readonly T[]): readonly T[] {
