@@ -23,6 +23,15 @@ import {
   type Response,
   serialise,
 } from "./message.ts";
+import {
+  type Answer,
+  type Exchange,
+  type Forward,
+  isAnswer,
+  MAX_COLLECTED_BYTES,
+  type Mediator,
+} from "./mediator.ts";
+import { FilteredResponse } from "./filtered_response.ts";
 import { type Receiver, UpstreamConnection } from "./upstream.ts";
 
 /** What the connections of one guard share. */
@@ -34,6 +43,8 @@ export interface Shared {
   readonly h2c: boolean;
   /** How many checks in a row may find that nothing of a request's body has arrived. */
   readonly maxIdleChecks: number;
+  /** Decides requests and filters responses. Without it, requests are decided by method and path. */
+  readonly mediator?: Mediator | undefined;
   /** Whether the guard waits for its last responses. */
   isClosing(): boolean;
 }
@@ -59,11 +70,13 @@ const IDLE_TIMEOUT_MS = 6000;
  */
 const DISCARD_TIMEOUT_MS = 2000;
 
-/** A response of the guard itself. */
-type Answer = Pick<Problem, "title" | "body"> & { readonly status: number; readonly type?: string };
+/** An answer with its text, from which a mediator makes an answer of its own. */
+interface DetailedAnswer extends Answer {
+  readonly detail: string;
+}
 
-const problem = (status: number, title: string, detail: string): Answer => ({
-  ...{ status, title },
+const problem = (status: number, title: string, detail: string): DetailedAnswer => ({
+  ...{ status, title, detail },
   body: JSON.stringify({ type: "about:blank", title, status, detail }),
 });
 
@@ -74,9 +87,11 @@ const NO_TUNNEL = problem(501, "Not Implemented", "CONNECT is not supported");
 const STALLED = problem(408, "Request Timeout", "The body did not arrive in time");
 const TOO_MANY = problem(431, "Request Header Fields Too Large", "There are too many headers");
 const TOO_LONG = problem(431, "Request Header Fields Too Large", "The headers are too long");
-const BAD_GATEWAY: Answer = {
+const TOO_LARGE = problem(413, "Content Too Large", "The body is longer than 1 MiB");
+const BAD_GATEWAY: DetailedAnswer = {
   status: 502,
   title: "Bad Gateway",
+  detail: "The upstream server cannot be reached",
   body: "The upstream server cannot be reached\n",
   type: "text/plain",
 };
@@ -103,7 +118,7 @@ export class ClientConnection implements Connection, Receiver {
   /** Whether bytes after the last request are discarded. Those after an upgrade are kept for the 101. */
   #discards = false;
   /** The answer to a malformed request, which is sent after the answers before it. */
-  #lastAnswer: Answer | undefined;
+  #lastAnswer: DetailedAnswer | Problem | undefined;
   /** The request that is being answered. */
   #active: Request | undefined;
   /** The head of the active request, as it is sent. */
@@ -115,6 +130,12 @@ export class ClientConnection implements Connection, Receiver {
   #wasRepeated = false;
   /** Whether the active request is forwarded as an upgrade. */
   #isUpgrade = false;
+  /** The exchange of the active request whose body is being collected, and what was collected. */
+  #collecting: { readonly exchange: Exchange; readonly parts: Buffer[]; bytes: number } | undefined;
+  /** Chooses the filter of the response. */
+  #filter: Forward["filter"];
+  /** The response that is being filtered. */
+  #filtered: FilteredResponse | undefined;
   /** The response whose head was sent to the client. */
   #response: Response | undefined;
   #isChunked = false;
@@ -258,7 +279,8 @@ export class ClientConnection implements Connection, Receiver {
     if (this.#pending !== undefined && receiving === undefined && !this.#hasLast && hasRoom) {
       return this.#parseHead(this.#pending);
     }
-    if (this.#pending !== undefined && receiving === this.#active && this.#canSend) {
+    const canTake = this.#canSend || this.#collecting !== undefined;
+    if (this.#pending !== undefined && receiving === this.#active && canTake) {
       this.#parseBody(this.#pending, receiving!);
       return true;
     }
@@ -316,7 +338,7 @@ export class ClientConnection implements Connection, Receiver {
   }
 
   /** Refuses the next request, after the responses to those before it. Nothing is parsed any more. */
-  #refuseNext(answer: Answer): true {
+  #refuseNext(answer: DetailedAnswer | Problem): true {
     this.hasRequested = true;
     this.#hasLast = this.#discards = true;
     this.#pending = undefined;
@@ -333,7 +355,8 @@ export class ClientConnection implements Connection, Receiver {
     }
     this.#pending = used < bytes.length ? bytes.subarray(used) : undefined;
     this.#found(request);
-    this.#sendBody(request);
+    if (this.#collecting === undefined) this.#sendBody(request);
+    else this.#collect(request);
   }
 
   /** Takes over what the parser has found of a request. */
@@ -355,7 +378,8 @@ export class ClientConnection implements Connection, Receiver {
     this.#active = request;
     this.#deadline = Infinity;
     this.#awaitsHead = false;
-    const { admission } = this.#shared;
+    const { admission, mediator } = this.#shared;
+    if (mediator !== undefined) return this.#mediate(mediator, request);
     const outcome = decideRequest(
       admission,
       this,
@@ -377,21 +401,108 @@ export class ClientConnection implements Connection, Receiver {
     });
   }
 
+  // A mediator's decision.
+
+  #mediate(mediator: Mediator, request: Request): void {
+    this.hasRequested = true;
+    const exchange = mediator.open(request, { admitted: this.admitted, socket: this.#socket });
+    if (!exchange.collects) return this.#judge(exchange, request, Buffer.alloc(0));
+    if (typeof request.framing === "number" && request.framing > MAX_COLLECTED_BYTES) {
+      return this.#refuse(TOO_LARGE);
+    }
+    if (!this.#acceptExpectation(request)) return;
+    this.#collecting = { exchange, parts: [], bytes: 0 };
+    this.#collect(request);
+  }
+
+  /** Takes the part of the body that has arrived, and decides once the body is complete. */
+  #collect(request: Request): void {
+    const { exchange, parts } = this.#collecting!;
+    for (const part of request.parts) {
+      this.#collecting!.bytes += part.length;
+      parts.push(part);
+    }
+    request.parts = [];
+    if (this.#collecting!.bytes > MAX_COLLECTED_BYTES) {
+      this.#collecting = undefined;
+      return this.#refuse(TOO_LARGE);
+    }
+    if (!request.isComplete) return;
+    this.#collecting = undefined;
+    this.#judge(exchange, request, Buffer.concat(parts));
+  }
+
+  #judge(exchange: Exchange, request: Request, body: Buffer): void {
+    const outcome = exchange.decide(body).then(async (outcome) => {
+      await this.#shared.admission.drained(this.admitted);
+      return outcome;
+    });
+    this.#whenOpen(outcome, (outcome) => this.#judged(request, outcome));
+  }
+
+  /** Continues with a result unless the connection has ended. An error ends the connection. */
+  #whenOpen<T>(result: Promise<T>, run: (result: T) => void): void {
+    const then = (work: () => void) => {
+      if (this.#socket.destroyed || this.#state !== "open") return;
+      this.attempt(() => {
+        work();
+        this.#advance();
+      });
+    };
+    result.then((value) => then(() => run(value)), (error) =>
+      then(() => {
+        throw error;
+      }));
+  }
+
+  #judged(request: Request, outcome: Answer | Forward): void {
+    if (isAnswer(outcome)) {
+      if (!request.isComplete || request.expect !== undefined || request.isLast) {
+        return this.#refuse(outcome);
+      }
+      this.#socket.write(textOf(outcome, request.method === "HEAD", false));
+      return this.#done();
+    }
+    const { url, lines, body, upgrade, filter } = outcome;
+    if (body === undefined && !this.#acceptExpectation(request)) return;
+    const sent: Request = body === undefined
+      ? request
+      : { ...request, framing: body.length, parts: body.length === 0 ? [] : [body] };
+    this.#active = sent;
+    if (this.#receiving === request) this.#receiving = sent;
+    this.#filter = filter;
+    this.#sendAs(sent, url, lines.join(""), upgrade);
+  }
+
+  /** Handles an expectation. Returns `false` if the request was refused. */
+  #acceptExpectation({ expect, isHttp10, isComplete }: Request): boolean {
+    if (expect === undefined || isHttp10) return true;
+    if (expect !== "100-continue") {
+      this.#refuse(UNEXPECTED);
+      return false;
+    }
+    if (!isComplete) this.#socket.write("HTTP/1.1 100 Continue\r\n\r\n", "latin1");
+    return true;
+  }
+
   #decided(request: Request, outcome: Outcome): void {
-    const { method, expect, framing, upgrade } = request;
+    const { method, upgrade } = request;
     if (isProblem(outcome)) return this.#deny(request, outcome);
     if (method === "CONNECT") return this.#refuse(NO_TUNNEL);
-    if (expect !== undefined && !request.isHttp10) {
-      if (expect !== "100-continue") return this.#refuse(UNEXPECTED);
-      if (!request.isComplete) this.#socket.write("HTTP/1.1 100 Continue\r\n\r\n", "latin1");
-    }
+    if (!this.#acceptExpectation(request)) return;
     const to = upgrade === undefined || this.#shared.h2c ? upgrade : withoutHttp(upgrade);
-    this.#isUpgrade = to !== undefined;
+    const identity = (this.#peerLines ??= peerLines(this.admitted.peer)) +
+      decisionLines(outcome.decision);
+    this.#sendAs(request, outcome.url, request.lines.join("") + identity, to);
+  }
+
+  #sendAs(request: Request, url: string, lines: string, upgrade: string | undefined): void {
+    const { method, framing } = request;
+    this.#isUpgrade = upgrade !== undefined;
     const length = framing === undefined ? "" : `Content-Length: ${framing}\r\n`;
-    this.#head = `${method} ${outcome.url} HTTP/1.1\r\n${request.lines.join("")}` +
+    this.#head = `${method} ${url} HTTP/1.1\r\n${lines}` +
       (framing === "chunked" ? "Transfer-Encoding: chunked\r\n" : length) +
-      (this.#peerLines ??= peerLines(this.admitted.peer)) + decisionLines(outcome.decision) +
-      (to === undefined ? "\r\n" : `Connection: Upgrade\r\nUpgrade: ${to}\r\n\r\n`);
+      (upgrade === undefined ? "\r\n" : `Connection: Upgrade\r\nUpgrade: ${upgrade}\r\n\r\n`);
     this.#wasRepeated = false;
     this.#send(request);
   }
@@ -463,6 +574,37 @@ export class ClientConnection implements Connection, Receiver {
   ): void {
     const request = this.#active;
     if (this.#state !== "open" || request === undefined) return;
+    const filter = response === undefined ? undefined : this.#filter?.(response);
+    if (filter !== undefined) {
+      this.#filtered = new FilteredResponse(response!, filter, {
+        pause: () => this.#link?.pause(),
+        resume: () => {
+          if (!this.#socket.writableNeedDrain) this.#link?.resume(); // else upon "drain"
+        },
+        send: (response, parts, isEnd) => {
+          if (this.#socket.destroyed || this.#state !== "open" || this.#active !== request) return;
+          this.attempt(() => {
+            this.#pass(request, response, parts, isEnd, []);
+            this.#advance();
+          });
+        },
+        fail: (error) => {
+          if (this.#state === "open" && this.#active === request) this.#failUpstream(error);
+        },
+      });
+    }
+    if (this.#filtered !== undefined) return this.#filtered.add(parts, isEnd);
+    this.#pass(request, response, parts, isEnd, trailers);
+  }
+
+  /** Sends the head of a response, parts of its body, or both. */
+  #pass(
+    request: Request,
+    response: Response | undefined,
+    parts: readonly Buffer[],
+    isEnd: boolean,
+    trailers: readonly string[],
+  ): void {
     const head = response === undefined ? "" : this.#headOf(request, response);
     if (response !== undefined) this.#response = response;
     const bytes = serialise({ head, parts, isChunked: this.#isChunked, isEnd, trailers });
@@ -522,6 +664,10 @@ export class ClientConnection implements Connection, Receiver {
       this.#wasRepeated = true;
       return this.#send(request);
     }
+    this.#failUpstream(error);
+  }
+
+  #failUpstream(error: Error): void {
     this.#shared.upstream.reportFailure(error);
     if (this.#response === undefined) this.#refuse(BAD_GATEWAY);
     else this.#breakOff();
@@ -531,7 +677,11 @@ export class ClientConnection implements Connection, Receiver {
 
   /** Continues with the next request. */
   #done(): void {
-    this.#active = this.#response = undefined;
+    this.#active =
+      this.#response =
+      this.#filter =
+      this.#filtered =
+        undefined;
     this.#isAnswered = this.#hasBegun = this.#canSend = false;
     if (this.#link?.isFree === false) {
       this.#link.destroy();
@@ -558,7 +708,11 @@ export class ClientConnection implements Connection, Receiver {
     socket.resume().end(text, "latin1", () => this.#hasEnded && socket.destroySoon());
   }
 
-  #refuse(answer: Answer): void {
+  #refuse(refusal: Answer | DetailedAnswer | Problem): void {
+    const { mediator } = this.#shared;
+    const answer = mediator === undefined || !("detail" in refusal)
+      ? refusal
+      : mediator.answer(refusal.status, refusal.title, refusal.detail);
     this.#close(textOf(answer, this.#active?.method === "HEAD", true));
   }
 
@@ -594,10 +748,11 @@ function isRepeatable({ method, framing = 0, upgrade }: Request): boolean {
   return ["GET", "HEAD", "OPTIONS"].includes(method) && framing === 0 && upgrade === undefined;
 }
 
-function textOf({ status, title, body, type }: Answer, isHead: boolean, isLast: boolean): string {
+function textOf(answer: Answer, isHead: boolean, isLast: boolean): string {
+  const { status, title, body, type } = answer;
   const fields = headersOf({ body } as Problem);
   const lines = Object.entries(type === undefined ? fields : { ...fields, "content-type": type })
-    .map(([name, value]) => `${name}: ${value}\r\n`).join("");
+    .map(([name, value]) => `${name}: ${value}\r\n`).join("") + (answer.lines?.join("") ?? "");
   const end = isLast ? "Connection: close\r\n\r\n" : "\r\n";
   const bytes = isHead ? "" : Buffer.from(body).toString("latin1");
   return `HTTP/1.1 ${status} ${title}\r\n${lines}${dateLine()}${end}${bytes}`;
