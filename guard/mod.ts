@@ -24,6 +24,7 @@
 
 import { show } from "../core/policy/document/shape.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
+import { guardDocker } from "./docker/server.ts";
 import { guardHttp } from "./http/server.ts";
 import { limitsWithinFiles } from "./limits.ts";
 import type { GuardOptions, GuardServer } from "./options.ts";
@@ -45,6 +46,13 @@ const OPTIONS: OptionNames<GuardOptions> = {
   report: true,
 };
 
+/** Options that have no effect, by mode. Clients share a guard's connections to Docker, which has no identity. */
+const IDLE_OPTIONS = {
+  stream: ["h2c", "keepHeaders", "bodyTimeout"],
+  http: [],
+  docker: ["h2c", "keepHeaders", "asPeer"],
+} as const;
+
 /**
  * Makes a guard. It prints nothing, and does not listen yet: call its `listen()`.
  *
@@ -56,8 +64,10 @@ const OPTIONS: OptionNames<GuardOptions> = {
  */
 export function createGuard(options: GuardOptions): GuardServer {
   requireOptions("createGuard()", options, OPTIONS);
-  if (options.mode !== "stream" && options.mode !== "http") {
-    throw new TypeError(`mode must be "stream" or "http", not ${JSON.stringify(options.mode)}`);
+  const { mode } = options;
+  if (mode !== "stream" && mode !== "http" && mode !== "docker") {
+    const given = JSON.stringify(mode);
+    throw new TypeError(`mode must be "stream", "http" or "docker", not ${given}`);
   }
   if (typeof options.upstream !== "string" || options.upstream === "") {
     throw new TypeError('upstream must be the path of a socket, or an abstract name after "\\0"');
@@ -71,12 +81,11 @@ export function createGuard(options: GuardOptions): GuardServer {
       `bodyTimeout must be a number of milliseconds of at least 0, not ${show(bodyTimeout)}`,
     );
   }
-  if (options.mode === "stream") {
-    const given = options.h2c === true
-      ? "h2c"
-      : (["keepHeaders", "bodyTimeout"] as const).find((name) => options[name] !== undefined);
-    if (given !== undefined) throw new TypeError(`${given} has no effect in mode "stream"`);
-  }
+  const given = IDLE_OPTIONS[mode].find((name) =>
+    options[name] !== undefined && options[name] !== false
+  );
+  if (given !== undefined) throw new TypeError(`${given} has no effect in mode "${mode}"`);
   const limits = limitsWithinFiles(options.limits ?? {}, options.report ?? (() => {}));
-  return (options.mode === "http" ? guardHttp : guardStream)({ ...options, limits });
+  const guard = { stream: guardStream, http: guardHttp, docker: guardDocker }[mode];
+  return guard({ ...options, limits });
 }

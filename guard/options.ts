@@ -10,9 +10,10 @@ import type { SafeServer } from "../servers/listen/lifecycle.ts";
 export interface GuardOptions {
   /**
    * `"stream"` decides each connection and passes bytes in both directions; `"http"` decides each
-   * request by `METHOD /path` and adds the peer's identity as headers.
+   * request by `METHOD /path` and adds the peer's identity as headers; `"docker"` decides each request to
+   * a Docker engine by its action and attributes, and keeps the containers of users apart.
    */
-  readonly mode: "stream" | "http";
+  readonly mode: "stream" | "http" | "docker";
   /** The upstream's socket: a path, or an abstract name with "\0" first. */
   readonly upstream: string;
   /** The expected identity of the upstream, verified before the first byte is sent to it. */
@@ -35,7 +36,7 @@ export interface GuardOptions {
    */
   readonly h2c?: boolean | undefined;
   /**
-   * Milliseconds that may pass in `"http"` mode without a byte of a request's body, before the client
+   * Milliseconds that may pass in `"http"` and `"docker"` mode without a byte of a request's body, before the client
    * receives 408. Time counts while the upstream could receive more and has not begun to respond. Upgrades
    * have no limit. By default 300,000; 0 disables the timeout.
    */

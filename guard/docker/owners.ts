@@ -79,6 +79,11 @@ export class Owners {
     this.#containers.set(id, uid);
   }
 
+  /** Returns the owner of a container that is remembered. */
+  known(id: string): number | undefined {
+    return this.#containers.get(id);
+  }
+
   /** Forgets a container that was removed. */
   removed(id: string): void {
     this.#containers.delete(id);

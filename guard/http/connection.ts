@@ -212,7 +212,8 @@ export class ClientConnection implements Connection, Receiver {
    */
   #isStalled(): boolean {
     const receiving = this.#receiving;
-    const mayCount = receiving !== undefined && receiving === this.#active && this.#canSend &&
+    const mayCount = receiving !== undefined && receiving === this.#active &&
+      (this.#canSend || this.#collecting !== undefined) &&
       (this.#response === undefined || this.#isAnswered);
     const isIdle = mayCount && this.#arrivals === this.#checkedArrivals;
     this.#checkedArrivals = this.#arrivals;
@@ -465,9 +466,11 @@ export class ClientConnection implements Connection, Receiver {
     }
     const { url, lines, body, upgrade, filter } = outcome;
     if (body === undefined && !this.#acceptExpectation(request)) return;
-    const sent: Request = body === undefined
-      ? request
-      : { ...request, framing: body.length, parts: body.length === 0 ? [] : [body] };
+    const sent: Request = body === undefined ? request : {
+      ...request,
+      framing: body.length === 0 && request.framing === undefined ? undefined : body.length,
+      parts: body.length === 0 ? [] : [body],
+    };
     this.#active = sent;
     if (this.#receiving === request) this.#receiving = sent;
     this.#filter = filter;
@@ -749,9 +752,8 @@ function isRepeatable({ method, framing = 0, upgrade }: Request): boolean {
 }
 
 function textOf(answer: Answer, isHead: boolean, isLast: boolean): string {
-  const { status, title, body, type } = answer;
-  const fields = headersOf({ body } as Problem);
-  const lines = Object.entries(type === undefined ? fields : { ...fields, "content-type": type })
+  const { status, title, body } = answer;
+  const lines = Object.entries(headersOf(answer))
     .map(([name, value]) => `${name}: ${value}\r\n`).join("") + (answer.lines?.join("") ?? "");
   const end = isLast ? "Connection: close\r\n\r\n" : "\r\n";
   const bytes = isHead ? "" : Buffer.from(body).toString("latin1");

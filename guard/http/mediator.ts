@@ -74,6 +74,8 @@ export interface Mediator {
   open(request: Request, client: MediatedClient): Exchange;
   /** Returns a response of the guard in the form that the mode's clients expect. */
   answer(status: number, title: string, detail: string): Answer;
+  /** Closes idle connections. Requests may still arrive. */
+  close(): void;
 }
 
 /** Returns whether a request is answered by the guard. */

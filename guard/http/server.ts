@@ -14,12 +14,16 @@ import { checkingInterval } from "../../servers/listen/lifecycle.ts";
 import { requestFields } from "../headers.ts";
 import type { GuardOptions, GuardServer } from "../options.ts";
 import { Upstream } from "../upstream.ts";
+import type { Mediator } from "./mediator.ts";
 import { ClientConnection, type Shared } from "./connection.ts";
 
 /** Makes a guard in HTTP mode. It does not listen yet. */
-export function guardHttp(options: GuardOptions): GuardServer {
-  return new HttpGuard(options) as unknown as GuardServer;
+export function guardHttp(options: GuardOptions, mediate?: MakeMediator): GuardServer {
+  return new HttpGuard(options, mediate) as unknown as GuardServer;
 }
+
+/** Makes the mediator of a mode that reads whole requests. */
+export type MakeMediator = (admission: Admission, upstream: Upstream) => Mediator;
 
 /** How often timeouts and hang-ups are checked. */
 const SWEEP_MS = 1000;
@@ -35,15 +39,16 @@ class HttpGuard extends AdmittingServer {
   readonly #sweepInterval: number;
   #sweeper: ReturnType<typeof setInterval> | undefined;
 
-  constructor(options: GuardOptions) {
+  constructor(options: GuardOptions, mediate?: MakeMediator) {
     const { policy, limits, audit, h2c = false, keepHeaders = [], bodyTimeout = BODY_TIMEOUT_MS } =
       options;
     const admission = new Admission({ policy, limits, audit }, "action");
     super({ allowHalfOpen: true }, admission);
     this.#sweepInterval = checkingInterval(SWEEP_MS, bodyTimeout);
+    const upstream = new Upstream(options);
     this.#shared = {
-      admission,
-      upstream: new Upstream(options),
+      ...{ admission, upstream },
+      mediator: mediate?.(admission, upstream),
       fields: requestFields(new Set(keepHeaders.map((name) => name.toLowerCase()))),
       h2c,
       maxIdleChecks: bodyTimeout === 0 ? Infinity : bodyTimeout / this.#sweepInterval,
@@ -68,11 +73,14 @@ class HttpGuard extends AdmittingServer {
       this.#refused.delete(socket);
       release();
     });
-    refuseSocket(socket, { ...forbidden(refused.decision!), isLast: true });
+    const problem = forbidden(refused.decision!);
+    const answer = this.#shared.mediator?.answer(problem.status, problem.title, problem.detail);
+    refuseSocket(socket, { ...problem, ...answer, status: problem.status, isLast: true });
   }
 
   protected override closeIdle(): void {
     for (const socket of this.#refused) socket.destroy();
+    this.#shared.mediator?.close();
     for (const connection of this.#connections) connection.shutDown();
   }
 

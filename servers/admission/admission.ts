@@ -231,6 +231,12 @@ export class Admission {
     return this.#record(admitted, action, { allowed: false, reason, ...rest });
   }
 
+  /** Allows an action without a decision of the policy. */
+  allow(admitted: Admitted, action: string, reason: string): Decision {
+    const rest = { rule: undefined, grants: [], unknown: [], message: undefined };
+    return this.#record(admitted, action, { allowed: true, reason, ...rest });
+  }
+
   #record(
     { id, peer }: Admitted,
     action: string,

@@ -8,6 +8,8 @@ export interface Problem {
   readonly title: string;
   readonly detail: string;
   readonly body: string;
+  /** The media type of the body. By default `application/problem+json`. */
+  readonly type?: string | undefined;
   /** Whether the connection is closed after it. */
   readonly isLast: boolean;
 }
@@ -50,9 +52,10 @@ function problem(status: Problem["status"], title: string, detail: string): Prob
 }
 
 /** Returns the headers of an error response. */
-export function headersOf({ body }: Problem): { readonly [name: string]: string } {
+export function headersOf(
+  { body, type = "application/problem+json" }: Pick<Problem, "body" | "type">,
+): { readonly [name: string]: string } {
   const length = String(new TextEncoder().encode(body).length);
-  const type = "application/problem+json";
   return { "content-type": type, "content-length": length, "cache-control": "no-store" };
 }
 

@@ -1,0 +1,696 @@
+/** The guard's Docker mode: each request is read, decided by action and attributes, and written anew. */
+
+import { Buffer } from "node:buffer";
+import type { Attributes, Decision } from "../../core/policy/decide/decision.ts";
+import { textOf } from "../../core/text.ts";
+import {
+  type DockerRequest,
+  isRefusal,
+  type JudgedRequest,
+  readBody,
+  readRequest,
+  type Reference,
+  type Refusal,
+  type Replacements,
+  writeRequest,
+} from "../../interop/docker/mod.ts";
+import type { Admission } from "../../servers/admission/admission.ts";
+import type { Request, Response } from "../http/message.ts";
+import type {
+  Answer,
+  Exchange,
+  Forward,
+  MediatedClient,
+  Mediator,
+  ResponseFilter,
+} from "../http/mediator.ts";
+import type { Upstream } from "../upstream.ts";
+import { dockerAnswer, withoutOthers } from "./answers.ts";
+import { Engine, jsonOf } from "./engine.ts";
+import { type Exec, Execs } from "./execs.ts";
+import { checkAction, checkHostPaths, type HostPathRules } from "./host_paths.ts";
+import { fieldIn, type JsonObject, objectIn, record, records, textIn } from "./json.ts";
+import { type FoundObject, isName, type ObjectKind, Objects, pathOf } from "./objects.ts";
+import { isFullId, OWNER_LABEL, Owners, RESERVED_PREFIX } from "./owners.ts";
+import { dependsOnAttributes, Visibility, withoutContainer } from "./visibility.ts";
+
+/** What a request ends with before it is forwarded. */
+class Ended extends Error {
+  readonly answer: Answer;
+
+  constructor(answer: Answer) {
+    super(answer.title);
+    this.answer = answer;
+  }
+}
+
+/** Networks that every engine has. They have no owner. */
+const BUILT_IN_NETWORKS: ReadonlySet<string> = new Set(["bridge", "host", "none", "default"]);
+
+/** A uid that stands for every other owner: the largest one, which no account should have. */
+const NO_OWNER = 0xffff_fffe;
+
+/** Filters of lists that name other objects, and report whether these exist. */
+const FILTERS_BY_OBJECT = ["before", "since", "volume", "network"];
+
+/** Decides the requests of all clients of a guard. */
+export class DockerMediator implements Mediator {
+  readonly #admission: Admission;
+  readonly #upstream: Upstream;
+  readonly #engine: Engine;
+  readonly #owners: Owners;
+  readonly #objects: Objects;
+  readonly #execs = new Execs();
+  readonly #hostPaths: HostPathRules;
+
+  constructor(admission: Admission, upstream: Upstream, hostPaths: HostPathRules) {
+    this.#admission = admission;
+    this.#upstream = upstream;
+    this.#engine = new Engine(upstream);
+    this.#owners = new Owners(this.#engine);
+    this.#objects = new Objects(this.#engine, this.#owners);
+    this.#hostPaths = hostPaths;
+  }
+
+  answer(status: number, title: string, detail: string): Answer {
+    return dockerAnswer(status, detail, title);
+  }
+
+  close(): void {
+    this.#engine.close();
+  }
+
+  open(request: Request, client: MediatedClient): Exchange {
+    const read = readRequest({
+      ...{ method: request.method, target: request.target },
+      header: (name) => headerOf(request, name),
+    });
+    if (isRefusal(read)) {
+      return { collects: false, decide: () => Promise.resolve(this.#refused(client, request, read)) };
+    }
+    const collects = read.body === "none" || read.body === "json";
+    return {
+      collects,
+      decide: (body) => new Handling(this.#parts(), client, request, read).decide(body),
+    };
+  }
+
+  #refused(client: MediatedClient, request: Request, refusal: Refusal): Answer {
+    return refuse(this.#admission, client, `${request.method} ${request.target}`, refusal);
+  }
+
+  #parts(): Parts {
+    return {
+      ...{ admission: this.#admission, upstream: this.#upstream, engine: this.#engine },
+      ...{ owners: this.#owners, objects: this.#objects, execs: this.#execs },
+      hostPaths: this.#hostPaths,
+    };
+  }
+}
+
+/** What the requests of a guard share. */
+interface Parts {
+  readonly admission: Admission;
+  readonly upstream: Upstream;
+  readonly engine: Engine;
+  readonly owners: Owners;
+  readonly objects: Objects;
+  readonly execs: Execs;
+  readonly hostPaths: HostPathRules;
+}
+
+function refuse(
+  admission: Admission,
+  { admitted }: MediatedClient,
+  action: string,
+  { status, message }: Refusal,
+): Answer {
+  admission.deny(admitted, action, message);
+  // A path that the engine does not have is answered as the engine does.
+  return status === 404
+    ? { ...dockerAnswer(404, ""), body: JSON.stringify({ message }) }
+    : dockerAnswer(status, message);
+}
+
+/** A filter of responses with status 200 or 201, and its kind. */
+type Filter = ResponseFilter | undefined;
+
+/** One request. */
+class Handling {
+  readonly #parts: Parts;
+  readonly #client: MediatedClient;
+  readonly #request: Request;
+  readonly #read: DockerRequest;
+  readonly #sight: Visibility;
+  /** Ids of objects that the request names, which error responses may contain. */
+  readonly #ownIds: string[] = [];
+
+  constructor(parts: Parts, client: MediatedClient, request: Request, read: DockerRequest) {
+    this.#parts = parts;
+    this.#client = client;
+    this.#request = request;
+    this.#read = read;
+    this.#sight = new Visibility(client, parts.admission.policy, parts.objects);
+  }
+
+  async decide(bytes: Buffer): Promise<Answer | Forward> {
+    const { admission, upstream } = this.#parts;
+    const { action } = this.#read;
+    const judged = readBody(this.#read, bytes);
+    if (isRefusal(judged)) return refuse(admission, this.#client, action, judged);
+    const reserved = judged.labelNames.find((name) => name.startsWith(RESERVED_PREFIX));
+    if (reserved !== undefined) {
+      const message = `The label ${JSON.stringify(reserved)} is reserved`;
+      return refuse(admission, this.#client, action, { status: 400, message });
+    }
+    try {
+      return await this.#handle(judged);
+    } catch (error) {
+      if (error instanceof Ended) return error.answer;
+      if (this.#client.socket.destroyed) throw error;
+      upstream.reportFailure(error);
+      admission.deny(this.#client.admitted, action, `The engine cannot be used: ${textOf(error)}`);
+      return dockerAnswer(502, "the engine cannot be used");
+    }
+  }
+
+  /** The uid that owns what the client creates; `undefined` if the client's uid is ambiguous. */
+  get #uid(): number | undefined {
+    const { uid, ambiguous } = this.#client.admitted.peer;
+    return ambiguous.includes("uid") ? undefined : uid;
+  }
+
+  async #handle(judged: JudgedRequest): Promise<Answer | Forward> {
+    const { action, targets, route } = this.#read;
+    switch (action) {
+      case "system.ping":
+        return this.#ping(judged);
+      case "container.list":
+      case "volume.list":
+      case "network.list":
+        return this.#list(judged, action.slice(0, action.indexOf(".")) as ObjectKind);
+      case "container.prune":
+      case "volume.prune":
+      case "network.prune":
+        return await this.#prune(judged, action.slice(0, action.indexOf(".")) as ObjectKind);
+      case "system.events":
+        return this.#events(judged);
+      case "container.create":
+        return await this.#createContainer(judged);
+      case "volume.create":
+      case "network.create":
+        return await this.#createOther(judged, action === "volume.create" ? "volume" : "network");
+      case "container.inspect":
+        return await this.#inspect(judged);
+      case "system.df":
+        this.#permit(judged.attributes);
+        return this.#forward(judged, {}, json((usage) => this.#sight.diskUsage(record(usage))));
+      case "image.inspect": {
+        this.#permit(judged.attributes);
+        const isHidden = route.endsWith("/json") && !this.#sight.seesAll("container");
+        return this.#forward(judged, {}, isHidden ? json(withoutContainer) : undefined);
+      }
+    }
+    const [target] = targets;
+    switch (target?.kind) {
+      case "container":
+      case "volume":
+      case "network":
+        return await this.#act(judged, target.kind, target.name);
+      case "exec":
+        return await this.#actOnExec(judged, target.name);
+    }
+    this.#permit(judged.attributes);
+    const references = await this.#references(judged);
+    return this.#forward(judged, { references });
+  }
+
+  // Decisions.
+
+  /** Decides, and records the decision. */
+  #decide(attributes: Attributes): Decision {
+    const { admission } = this.#parts;
+    return admission.decide(this.#client.admitted, this.#read.action, attributes);
+  }
+
+  /** @throws {Ended} If the policy denies the request. */
+  #permit(attributes: Attributes): void {
+    const decision = this.#decide(attributes);
+    if (!decision.allowed) throw new Ended(this.#denial(decision, attributes));
+  }
+
+  /** @throws {Ended} If the policy denies the request for every target. */
+  #permitSome(attributes: Attributes): void {
+    const decision = this.#sight.decide(this.#read.action, attributes);
+    if (decision.allowed || dependsOnAttributes(decision)) return;
+    this.#permit(attributes);
+  }
+
+  #denial({ message }: Decision, attributes: Attributes, action = this.#read.action): Answer {
+    const { dangers } = attributes;
+    const fields = Array.isArray(dangers) && dangers.length > 0 ? `: ${dangers.join(", ")}` : "";
+    const why = message === undefined ? "" : ` (${message})`;
+    return dockerAnswer(403, `${action} is not allowed${fields}${why}`);
+  }
+
+  /** Denies the request although the policy allows it. */
+  #deny(message: string): never {
+    const { admission } = this.#parts;
+    admission.deny(this.#client.admitted, this.#read.action, message);
+    throw new Ended(dockerAnswer(403, message));
+  }
+
+  /** Whether the client may create any container, which makes it equal to root. */
+  get #isUnlimited(): boolean {
+    return this.#sight.decide("container.create", {}).allowed;
+  }
+
+  /** @throws {Ended} If an action on a container could change files of the host as root. */
+  #protectHost(container: Attributes, request: Attributes): void {
+    if (this.#isUnlimited) return;
+    const { peer } = this.#client.admitted;
+    const problem = checkAction(this.#read.action, container, request, peer);
+    if (problem !== undefined) this.#deny(problem);
+  }
+
+  // Requests without a target.
+
+  /** Every client that may do anything may ping: each client of Docker begins with it. */
+  #ping(judged: JudgedRequest): Forward {
+    const decision = this.#sight.decide("system.ping", {});
+    if (decision.rule !== undefined) this.#permit({});
+    return this.#forward(judged);
+  }
+
+  #list(judged: JudgedRequest, kind: ObjectKind): Forward {
+    const sees = this.#scope(judged);
+    const filter = kind === "container"
+      ? json(async (list) => await this.#sight.containers(list))
+      : kind === "network"
+      ? json(async (list) => await this.#sight.networks(list))
+      : json((list) => ({
+        Volumes: this.#sight.volumes(fieldIn(list, "Volumes")),
+        Warnings: null,
+      }));
+    if (sees === "all") {
+      const isComplete = kind !== "network" || this.#sight.seesAll("container");
+      return this.#forward(judged, {}, isComplete ? undefined : filter);
+    }
+    this.#refuseFilters();
+    return this.#forward(judged, sees === "own" ? { filters: this.#ownFilter() } : {}, filter);
+  }
+
+  /**
+   * Decides a request about all objects of a kind: "all" if the policy allows it for every object, "own" if
+   * only the owner matters, "some" if other attributes do.
+   */
+  #scope({ attributes }: JudgedRequest): "all" | "own" | "some" {
+    const { action } = this.#read;
+    const decision = this.#sight.decide(action, attributes);
+    if (!decision.allowed && dependsOnAttributes(decision)) {
+      const own = { ...attributes, owner: this.#uid };
+      const others = this.#sight.decide(action, { ...attributes, owner: NO_OWNER });
+      const isOwn = !others.allowed && !dependsOnAttributes(others);
+      if (isOwn && this.#sight.decide(action, own).allowed) {
+        this.#permit(own);
+        return "own";
+      }
+      const { admission } = this.#parts;
+      admission.allow(this.#client.admitted, action, "It is allowed for some objects");
+      return "some";
+    }
+    this.#permit(attributes);
+    return "all";
+  }
+
+  #ownFilter(): Replacements["filters"] {
+    return { label: [`${OWNER_LABEL}=${this.#uid}`] };
+  }
+
+  #refuseFilters(): void {
+    const { query } = this.#read;
+    const filters = JSON.parse(query.get("filters")?.[0] || "{}") as object;
+    const names = [...query.keys(), ...Object.keys(filters)];
+    const found = FILTERS_BY_OBJECT.find((name) => names.includes(name));
+    if (found !== undefined) this.#deny(`the filter ${found} needs the right to list all objects`);
+  }
+
+  async #prune(judged: JudgedRequest, kind: ObjectKind): Promise<Answer | Forward> {
+    const scope = this.#scope(judged);
+    if (scope === "all") return this.#forward(judged);
+    if (scope === "some") this.#deny("this needs the right to remove all objects, or own ones");
+    // An image can have the label of an owner. A network or volume has it from the guard only.
+    if (kind !== "container") return this.#forward(judged, { filters: this.#ownFilter() });
+    const given = JSON.parse(this.#read.query.get("filters")?.[0] || "{}") as object;
+    if (Object.keys(given).some((name) => name !== "label")) {
+      this.#deny("only the filter label is possible for own containers");
+    }
+    const labels = (given as { label?: string[] }).label ?? [];
+    const filters = JSON.stringify({
+      status: ["created", "exited", "dead"],
+      label: [...labels, `${OWNER_LABEL}=${this.#uid}`],
+    });
+    const { engine, objects, owners } = this.#parts;
+    const list = `/containers/json?all=1&filters=${encodeURIComponent(filters)}`;
+    const removed: string[] = [];
+    for (const item of records(await engine.inspect(this.#client, list))) {
+      const { id, owner } = await objects.listed(this.#client, item);
+      if (owner !== this.#uid) continue;
+      const { status } = await engine.query(this.#client, "DELETE", `/containers/${id}`);
+      if (status !== 204) continue; // it runs again, for example
+      owners.removed(id as string);
+      removed.push(id as string);
+    }
+    return {
+      ...{ status: 200, title: "OK", type: "application/json" },
+      body: JSON.stringify({ ContainersDeleted: removed, SpaceReclaimed: 0 }),
+    };
+  }
+
+  #events(judged: JudgedRequest): Forward {
+    this.#permit(judged.attributes);
+    const kinds = ["container", "volume", "network", "image"] as const;
+    if (kinds.every((kind) => this.#sight.seesAll(kind))) return this.#forward(judged);
+    return this.#forward(judged, {}, {
+      kind: "lines",
+      run: (line) => this.#sight.event(line),
+    });
+  }
+
+  // Objects that the request creates.
+
+  #labels(): Replacements["labels"] {
+    const uid = this.#uid;
+    return uid === undefined ? undefined : { [OWNER_LABEL]: String(uid) };
+  }
+
+  async #createContainer(judged: JudgedRequest): Promise<Forward> {
+    const uid = this.#uid;
+    const attributes = { ...judged.attributes, ...(uid !== undefined && { owner: uid }) };
+    this.#permit(attributes);
+    const joined: string[] = [];
+    const references = await this.#references(judged, joined);
+    if (!this.#isUnlimited) {
+      const { peer } = this.#client.admitted;
+      const { hostPaths } = this.#parts;
+      const problem = await checkHostPaths(hostPaths, judged.attributes, joined, peer);
+      if (problem !== undefined) this.#deny(problem);
+    }
+    return this.#forward(judged, { references, labels: this.#labels() }, {
+      kind: "whole",
+      run: async (body) => {
+        const id = textIn(jsonOf(body), "Id");
+        if (!isFullId(id)) throw new Error("its response has no full id of a container");
+        if (uid !== undefined) this.#parts.owners.created(id, uid);
+        return await Promise.resolve(body);
+      },
+    });
+  }
+
+  async #createOther(judged: JudgedRequest, kind: "volume" | "network"): Promise<Forward> {
+    const uid = this.#uid;
+    this.#permit({ ...judged.attributes, ...(uid !== undefined && { owner: uid }) });
+    const { name } = judged.attributes;
+    // The engine answers with the volume that exists, whoever created it.
+    if (kind === "volume" && typeof name === "string") {
+      const found = await this.#parts.objects.find(this.#client, kind, name);
+      if (found !== undefined && !this.#sight.sees(kind, found.attributes)) {
+        this.#deny("the name is taken");
+      }
+    }
+    return this.#forward(judged, { labels: this.#labels() });
+  }
+
+  // Objects that exist.
+
+  /** Finds an object that the client sees. @throws {Ended} 404 if there is none. */
+  async #find(kind: ObjectKind, name: string, query = ""): Promise<FoundObject | undefined> {
+    const found = await this.#parts.objects.find(this.#client, kind, name, query);
+    if (found !== undefined) this.#ownIds.push(found.id);
+    return found;
+  }
+
+  async #absent(kind: ObjectKind | "exec", name: string): Promise<never> {
+    throw new Ended(await this.#parts.objects.absent(this.#client, kind, name));
+  }
+
+  /** Decides an action on an object. @throws {Ended} 403, or 404 if the client does not see it. */
+  async #permitOn(
+    kind: ObjectKind,
+    name: string,
+    found: FoundObject | undefined,
+    attributes: Attributes,
+  ): Promise<FoundObject> {
+    if (found === undefined) {
+      const { admission } = this.#parts;
+      admission.deny(this.#client.admitted, this.#read.action, `There is no ${kind} of this name`);
+      return await this.#absent(kind, name);
+    }
+    const decision = this.#decide(attributes);
+    if (decision.allowed) return found;
+    if (!this.#sight.sees(kind, found.attributes)) await this.#absent(kind, name);
+    throw new Ended(this.#denial(decision, attributes));
+  }
+
+  async #inspect(judged: JudgedRequest): Promise<Answer> {
+    const { name } = this.#read.targets[0]!;
+    this.#permitSome(judged.attributes);
+    const query = this.#read.query.get("size")?.[0] === "1" ? "?size=1" : "";
+    const version = this.#read.version === undefined ? "" : `/v${this.#read.version}`;
+    const found = await this.#parts.objects.find(this.#client, "container", name, query, version);
+    const attributes = found === undefined ? {} : attributesOn(found, judged);
+    const { response } = await this.#permitOn("container", name, found, attributes);
+    return {
+      ...{ status: 200, title: response.reason, type: "application/json" },
+      body: response.body.toString(),
+      lines: response.lines.filter((line) => !/^(content-type|date|cache-control):/i.test(line)),
+    };
+  }
+
+  async #act(judged: JudgedRequest, kind: ObjectKind, name: string): Promise<Answer | Forward> {
+    this.#permitSome(judged.attributes);
+    const found = await this.#find(kind, name);
+    const attributes = found === undefined ? {} : attributesOn(found, judged);
+    const { id, attributes: object } = await this.#permitOn(kind, name, found, attributes);
+    if (kind === "container") this.#protectHost(object, attributes);
+    const references = await this.#references(judged);
+    const [, ...others] = this.#read.targets;
+    const targets = [id, ...others.map(({ name }) => name)];
+    const isHead = this.#request.method === "HEAD";
+    return this.#forward(judged, { targets, references }, this.#filterOf(id, judged, isHead));
+  }
+
+  #filterOf(id: string, judged: JudgedRequest, isHead: boolean): Filter {
+    if (isHead) return undefined;
+    switch (this.#read.action) {
+      case "container.exec":
+        return {
+          kind: "whole",
+          run: (body) => {
+            const exec = textIn(jsonOf(body), "Id");
+            const { attributes } = judged;
+            if (!isFullId(exec)) throw new Error("its response has no full id of an exec");
+            this.#parts.execs.set(exec, { container: id, uid: this.#uid, attributes });
+            return Promise.resolve(body);
+          },
+        };
+      case "network.inspect":
+        return this.#sight.seesAll("container")
+          ? undefined
+          : json(async (network) => await this.#sight.network(record(network)));
+    }
+    return undefined;
+  }
+
+  async #actOnExec(judged: JudgedRequest, name: string): Promise<Answer | Forward> {
+    this.#permitSome(judged.attributes);
+    const exec = await this.#execOf(name);
+    const uid = this.#uid;
+    // Another user's exec, unless all are allowed.
+    const isForeign = exec?.uid !== undefined && exec.uid !== uid &&
+      !this.#sight.decide(this.#read.action, {}).allowed;
+    const found = exec === undefined || isForeign ? undefined : await this.#find(
+      "container",
+      exec.container,
+    );
+    const known = { ...judged, attributes: { ...judged.attributes, ...exec?.attributes } };
+    const attributes = found === undefined ? {} : attributesOn(found, known);
+    if (found === undefined) {
+      const { admission } = this.#parts;
+      admission.deny(this.#client.admitted, this.#read.action, "There is no exec of this id");
+      return await this.#absent("exec", name);
+    }
+    const decision = this.#decide(attributes);
+    if (!decision.allowed) {
+      if (!this.#sight.sees("container", found.attributes)) await this.#absent("exec", name);
+      throw new Ended(this.#denial(decision, attributes));
+    }
+    this.#protectHost(found.attributes, attributes);
+    this.#ownIds.push(name);
+    return this.#forward(judged, { targets: [name] });
+  }
+
+  async #execOf(id: string): Promise<Exec | undefined> {
+    const { engine, execs } = this.#parts;
+    const known = execs.get(id);
+    if (known !== undefined || !isFullId(id)) return known;
+    const object = await engine.inspect(this.#client, pathOf("exec", id));
+    if (object === undefined) return undefined;
+    const container = textIn(object, "ContainerID");
+    if (!isFullId(container)) throw new Error("its response has no full id of a container");
+    return { container, uid: undefined, attributes: attributesOfExec(object) };
+  }
+
+  /**
+   * Resolves and decides the objects that fields name.
+   *
+   * @param joined Receives the writable mounts of the host in the containers that are named.
+   * @throws {Ended} If one of them is denied.
+   */
+  async #references(
+    judged: JudgedRequest,
+    joined: string[] = [],
+  ): Promise<ReadonlyMap<Reference, string>> {
+    const ids = new Map<Reference, string>();
+    for (const reference of judged.references) {
+      const { kind, name, action, path } = reference;
+      if (kind === "image" || action === undefined) continue;
+      if (kind === "network" && BUILT_IN_NETWORKS.has(name)) continue;
+      let found = isName(kind, name) ? await this.#find(kind, name) : undefined;
+      if (found === undefined && kind === "volume") found = await this.#createVolume(name, path);
+      if (found === undefined) return await this.#absent(kind, name);
+      const decision = this.#sight.decide(action, found.attributes);
+      if (!decision.allowed) {
+        const isSeen = this.#sight.sees(kind, found.attributes);
+        // A volume that exists cannot look as one that does not: the engine would create it.
+        if (!isSeen && kind !== "volume") return await this.#absent(kind, name);
+        this.#deny(`${action} is not allowed: ${path}`);
+      }
+      ids.set(reference, found.id);
+      const writable = found.attributes["writableBinds"];
+      if (Array.isArray(writable)) joined.push(...writable);
+    }
+    return ids;
+  }
+
+  /** Creates a volume that the engine would create without an owner. */
+  async #createVolume(name: string, path: string): Promise<FoundObject> {
+    const owner = this.#uid;
+    const attributes = {
+      ...{ name, driver: "local", driverOpts: [], labels: {}, dangers: [] },
+      ...(owner !== undefined && { owner }),
+    };
+    const isAllowed = this.#sight.decide("volume.create", attributes).allowed;
+    if (!isAllowed || !isName("volume", name)) this.#deny(`volume.create is not allowed: ${path}`);
+    const { engine } = this.#parts;
+    const body = JSON.stringify({ Name: name, Labels: this.#labels() ?? {} });
+    const { status } = await engine.query(this.#client, "POST", "/volumes/create", body);
+    if (status !== 200 && status !== 201) throw new Error(`it answers ${status} to a new volume`);
+    const found = await this.#find("volume", name);
+    if (found === undefined) throw new Error("it does not have the volume that it has created");
+    return found;
+  }
+
+  // Forwarding.
+
+  #forward(judged: JudgedRequest, replacements: Replacements = {}, filter?: Filter): Forward {
+    const written = writeRequest(judged, replacements);
+    if (isRefusal(written)) throw new Ended(dockerAnswer(written.status, written.message));
+    const { target, contentType, body } = written;
+    const isRead = this.#read.body === "none" || this.#read.body === "json";
+    const lines = this.#request.lines.filter((line) => !DROPPED.test(line));
+    if (contentType !== undefined) lines.push(`Content-Type: ${contentType}\r\n`);
+    return {
+      ...{ url: target, lines },
+      body: isRead ? Buffer.from(body ?? "") : undefined,
+      upgrade: this.#upgrade(),
+      filter: (response) => this.#filter(response, filter),
+    };
+  }
+
+  /** The protocol of an upgrade, where the route has one. */
+  #upgrade(): string | undefined {
+    if (this.#read.stream !== "upgrade") return undefined;
+    const { upgrade } = this.#request;
+    const protocol = this.#read.action === "build.session"
+      ? "h2c"
+      : this.#read.route.endsWith("/ws")
+      ? "websocket"
+      : "tcp";
+    return upgrade?.toLowerCase() === protocol ? upgrade : undefined;
+  }
+
+  #filter(response: Response, filter: Filter): Filter {
+    const { status, lines } = response;
+    if (status < 400) {
+      this.#forget(status);
+      const isEncoded = lines.some((line) => /^content-encoding:/i.test(line));
+      if (filter !== undefined && isEncoded) {
+        return { kind: "whole", run: () => Promise.reject(new Error("its response is encoded")) };
+      }
+      return status === 200 || status === 201 ? filter : undefined;
+    }
+    if (this.#sight.seesAll("container") || this.#request.method === "HEAD") return undefined;
+    const { action, targets } = this.#read;
+    const isOwn = targets[0]?.kind === "container" && action !== "container.rename";
+    return {
+      kind: "whole",
+      run: (body) => {
+        const { reason } = response;
+        return Promise.resolve(withoutOthers(status, reason, body, this.#ownIds, !isOwn));
+      },
+    };
+  }
+
+  #forget(status: number): void {
+    if (this.#read.action !== "container.remove" || status !== 204) return;
+    for (const id of this.#ownIds) this.#parts.owners.removed(id);
+  }
+}
+
+/** Header fields that are not forwarded. Responses must not be encoded, since some are read. */
+const DROPPED = /^(content-type|accept-encoding|accept|connection|x-ucred-[^:]*):/i;
+
+/** Returns a filter that replaces a JSON response. */
+function json(change: (value: unknown) => unknown): ResponseFilter {
+  return {
+    kind: "whole",
+    run: async (body) => Buffer.from(JSON.stringify(await change(jsonOf(body)))),
+  };
+}
+
+/** Returns a header field; several lines are joined. */
+function headerOf({ lines }: Request, name: string): string | undefined {
+  const values = lines.filter((line) => line.slice(0, line.indexOf(":")).toLowerCase() === name)
+    .map((line) => line.slice(line.indexOf(":") + 1).trim());
+  return values.length === 0 ? undefined : values.join(", ");
+}
+
+/** The attributes of an action on an object: those of the object, and those of the request. */
+function attributesOn({ attributes }: FoundObject, judged: JudgedRequest): Attributes {
+  const { id, name, owner, labels, image, privileged } = attributes;
+  return {
+    ...attributes,
+    ...judged.attributes,
+    // The request cannot change what the object is.
+    ...{ id, name, labels, owner },
+    ...(image !== undefined && { image }),
+    // A command in a privileged container has the same rights.
+    ...(privileged === true && { privileged: true }),
+  };
+}
+
+/** The attributes of an exec that was prepared before the guard was restarted. */
+function attributesOfExec(object: unknown): JsonObject {
+  const config = objectIn(object, "ProcessConfig") ?? {};
+  const { privileged, entrypoint, arguments: given } = config;
+  const user = config["user"];
+  const ids = typeof user === "string" ? /^([0-9]{1,10})(?::([0-9]{1,10}))?$/.exec(user) : null;
+  return {
+    ...(typeof privileged === "boolean" && { privileged }),
+    ...(typeof entrypoint === "string" && Array.isArray(given) &&
+      { command: [entrypoint, ...given] }),
+    ...(ids !== null && { user: Number(ids[1]) }),
+    ...(ids?.[2] !== undefined && { group: Number(ids[2]) }),
+  };
+}

@@ -1,0 +1,450 @@
+/** Docker mode: requests are decided by action and attributes, and users see and touch their own objects. */
+
+import assert from "node:assert/strict";
+import { until } from "../support/suite.ts";
+import { ALICE, BOB, CAROL, DockerGuard, testDocker, WATCHER } from "../support/docker_users.ts";
+import { FakeEngine, IMAGE } from "../support/fake_engine.ts";
+
+const OWNER = "io.ucred.owner";
+
+testDocker("guard decides requests by action, and forwards their canonical form", async () => {
+  const guard = await DockerGuard.start();
+  const { engine } = guard;
+  const root = await guard.as(0);
+  assert.equal(await root.status("GET /version"), "200");
+  assert.equal(await root.status("GET /v1.48/containers/json?all=TRUE&nonsense=1"), "200");
+  assert.equal(await root.status("GET /v1.48/c%6fntainers/json"), "200");
+  assert.deepEqual(engine.received.map(({ line }) => line), [
+    "GET /version",
+    "GET /v1.48/containers/json?all=1",
+    "GET /v1.48/containers/json",
+  ]);
+  for (const path of ["/v1.48//containers/json", "/v1.24/../v1.48/containers/json", "/nothing"]) {
+    assert.match(await root.status(`GET ${path}`), /^(400|404) /, path);
+  }
+  assert.equal(engine.received.length, 3);
+});
+
+testDocker("guard answers denials as Docker's clients print them", async () => {
+  const guard = await DockerGuard.start();
+  const alice = await guard.as(ALICE);
+  const denied = await alice.ask("POST /v1.48/containers/create", {
+    ...{ Image: "a", HostConfig: { Privileged: true } },
+  });
+  assert.equal(denied.status, 403);
+  assert.equal(denied.header("content-type"), "application/json");
+  assert.deepEqual(JSON.parse(denied.body), {
+    message: "ucred: container.create is not allowed: HostConfig.Privileged",
+  });
+  assert.equal(await alice.status("GET /info"), "403 ucred: system.info is not allowed");
+  const stranger = await guard.as(4199);
+  const refused = await stranger.ask("GET /_ping");
+  assert.equal(refused.status, 403);
+  assert.equal(refused.header("content-type"), "application/json");
+  assert.match(JSON.parse(refused.body).message, /^ucred: /);
+  assert.deepEqual(guard.engine.received, []);
+});
+
+testDocker("guard lets each client ping that may do anything", async () => {
+  const guard = await DockerGuard.start();
+  const alice = await guard.as(ALICE);
+  const response = await alice.ask("HEAD /_ping");
+  assert.equal(response.status, 200);
+  assert.equal(response.header("api-version"), "1.48");
+});
+
+testDocker("guard accepts a JSON body of 1 MiB, and answers one byte more with 413", async () => {
+  const guard = await DockerGuard.start();
+  const body = (size: number) => {
+    const start = '{"Image":"a","Env":["';
+    return `${start}${"x".repeat(size - start.length - 3)}"]}`;
+  };
+  const chunked = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
+  for (const [size, status] of [[1 << 20, 201], [(1 << 20) + 1, 413]] as const) {
+    const target = `/v1.48/containers/create?name=n${size}`;
+    const plain = await (await guard.as(0)).ask(`POST ${target}`, body(size));
+    assert.equal(plain.status, status);
+    const root = await guard.as(0);
+    root.end.send(`POST ${target}c HTTP/1.1\r\nHost: d\r\n${chunked}\r\n`);
+    const text = body(size);
+    for (let at = 0; at < text.length; at += 300_000) {
+      const part = text.slice(at, at + 300_000);
+      root.end.send(`${part.length.toString(16)}\r\n${part}\r\n`);
+    }
+    root.end.send("0\r\n\r\n");
+    const answer = await root.end.message();
+    assert.equal(answer.status, status);
+    if (status === 413) assert.match(answer.body, /^\{"message":"ucred: /);
+  }
+  assert.equal(guard.engine.heard(/create/).length, 2);
+  assert.equal(guard.engine.heard(/create/)[1]!.message.header("content-length") !== "", true);
+});
+
+testDocker("guard ignores bytes after a body of length 0, and closes the connection", async () => {
+  const guard = await DockerGuard.start();
+  const alice = await guard.as(ALICE);
+  const hidden = '{"Image":"a","HostConfig":{"Privileged":true}}';
+  alice.end.send(
+    "POST /v1.46/containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n" +
+      `Content-Length: 0\r\n\r\n${hidden}`,
+  );
+  const answers = await alice.end.rest();
+  assert.match(answers, /HTTP\/1\.1 400 /);
+  assert.ok(guard.engine.received.every(({ body }) => !body.includes("Privileged")));
+});
+
+testDocker("guard answers forms, codings and unknown types of a body with 415", async () => {
+  const guard = await DockerGuard.start();
+  const tries = [
+    "Content-Type: application/x-www-form-urlencoded\r\n",
+    "Content-Type: multipart/form-data; boundary=x\r\n",
+    "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
+    "Content-Type: application/grpc\r\n",
+    "Content-Type: text/plain\r\n",
+  ];
+  for (const fields of tries) {
+    const root = await guard.as(0);
+    root.end.send(`POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n${fields}\r\n{}`);
+    assert.equal((await root.end.message()).status, 415, fields);
+  }
+  const form = await guard.as(0);
+  form.end.send(
+    "POST /v1.46/images/create?fromImage=alpine HTTP/1.1\r\nHost: d\r\nContent-Length: 9\r\n" +
+      "Content-Type: application/x-www-form-urlencoded\r\n\r\nfromImage",
+  );
+  assert.equal((await form.end.message()).status, 415);
+  assert.deepEqual(guard.engine.received, []);
+});
+
+testDocker("guard acts on a container by the id that it has decided", async () => {
+  const guard = await DockerGuard.start();
+  const { engine } = guard;
+  const root = await guard.as(0);
+  const id = await root.create("web");
+  assert.equal(await root.status("POST /v1.48/containers/web/stop?t=5"), "204");
+  assert.equal(await root.status(`POST /v1.48/containers/${id.slice(0, 12)}/start`), "204");
+  assert.equal(engine.heard(/stop/)[0]!.line, `POST /v1.48/containers/${id}/stop?t=5`);
+  assert.equal(engine.heard(/start/)[0]!.line, `POST /v1.48/containers/${id}/start`);
+
+  // A legacy link gives a container another name, with a slash.
+  const victim = engine.add("victim");
+  engine.aliases.set("web/start", victim.id);
+  const alice = await guard.as(ALICE);
+  const answer = "404 No such container: web/start";
+  assert.equal(await alice.status("GET /containers/web/start/json"), answer);
+  assert.equal(await alice.status("POST /v1.48/containers/web/start/exec", { Cmd: ["x"] }), answer);
+  assert.deepEqual(engine.heard(/exec/), []);
+});
+
+testDocker("guard answers for a hidden container exactly as the engine for an absent one", async () => {
+  const guard = await DockerGuard.start();
+  guard.engine.add("victim");
+  const alice = await guard.as(ALICE);
+  const requests = [
+    "GET /v1.48/containers/NAME/json",
+    "POST /v1.48/containers/NAME/start",
+    "POST /v1.48/containers/NAME/attach",
+    "DELETE /v1.48/containers/NAME?force=1",
+    "GET /v1.48/containers/NAME/logs?stdout=1",
+    "GET /v1.48/containers/NAME/archive?path=/etc/shadow",
+    "HEAD /v1.48/containers/NAME/archive?path=/etc/shadow",
+    "POST /v1.48/containers/NAME/rename?name=x",
+  ];
+  const normal = ({ first, fields, body }: Awaited<ReturnType<typeof alice.ask>>, name: string) =>
+    JSON.stringify([first, fields.filter(([key]) => key.toLowerCase() !== "date"), body])
+      .replaceAll(name, "NAME");
+  for (const request of requests) {
+    const hidden = await alice.ask(request.replace("NAME", "victim"));
+    const absent = await alice.ask(request.replace("NAME", "nobody"));
+    assert.equal(hidden.status, 404, request);
+    assert.equal(normal(hidden, "victim"), normal(absent, "nobody"), request);
+  }
+  const absent = await alice.ask("GET /v1.48/containers/nobody/json");
+  const root = await guard.as(0);
+  const engines = await root.ask("GET /v1.48/containers/nobody/json");
+  assert.equal(absent.body, engines.body);
+  assert.equal(absent.body, '{"message":"No such container: nobody"}\n');
+});
+
+testDocker("guard labels what a user creates, and the user cannot set the label", async () => {
+  const guard = await DockerGuard.start();
+  const { engine } = guard;
+  const alice = await guard.as(ALICE);
+  const id = await alice.create("mine", { Labels: { "com.example": "x" } });
+  assert.deepEqual(engine.containers.get(id)!.labels, {
+    "com.example": "x",
+    [OWNER]: String(ALICE),
+  });
+  assert.equal((await alice.ask("POST /v1.48/networks/create", { Name: "net" })).status, 201);
+  assert.equal((await alice.ask("POST /v1.48/volumes/create", { Name: "vol" })).status, 201);
+  for (const { labels } of [...engine.networks.values(), ...engine.volumes.values()]) {
+    assert.deepEqual(labels, { [OWNER]: String(ALICE) });
+  }
+  assert.equal((await alice.ask("POST /v1.48/containers/mine/start")).status, 204);
+  const bob = await guard.as(BOB);
+  assert.equal(await bob.status("POST /v1.48/containers/mine/start"), "404 No such container: mine");
+  assert.equal(await bob.status("DELETE /v1.48/volumes/vol"), "404 get vol: no such volume");
+  assert.equal(await bob.status("DELETE /v1.48/networks/net"), "404 network net not found");
+  assert.match(await bob.status("POST /v1.48/volumes/create", { Name: "vol" }), /^403 /);
+  const watcher = await guard.as(WATCHER);
+  assert.match(await watcher.status("POST /v1.48/containers/mine/start"), /^403 ucred: container.start/);
+});
+
+testDocker("guard does not trust an owner's label that comes from the image", async () => {
+  const engine = await FakeEngine.start();
+  const evil = `sha256:${"e".repeat(64)}`;
+  engine.images.set(evil, { [OWNER]: String(ALICE) });
+  const roots = engine.add("roots", { [OWNER]: String(ALICE) });
+  const forged = { ...roots, image: evil };
+  engine.containers.set(roots.id, forged);
+  // Created through the guard before its restart: the image has no such label.
+  engine.add("old", { [OWNER]: String(ALICE) });
+  const guard = await DockerGuard.start(undefined, engine);
+  const alice = await guard.as(ALICE);
+  assert.equal(await alice.status("POST /v1.48/containers/roots/kill"), "404 No such container: roots");
+  const list = await alice.ask("GET /v1.48/containers/json");
+  assert.deepEqual(JSON.parse(list.body).map(({ Names }: { Names: string[] }) => Names), [["/old"]]);
+  assert.equal(await alice.status("POST /v1.48/containers/old/kill"), "204");
+  const pruned = await alice.ask("POST /v1.48/containers/prune");
+  assert.deepEqual(JSON.parse(pruned.body).ContainersDeleted.length, 1);
+  assert.deepEqual([...engine.containers.values()].map(({ name }) => name), ["roots"]);
+  // An image that is gone proves nothing.
+  engine.images.delete(evil);
+  assert.equal(await alice.status("POST /v1.48/containers/roots/kill"), "404 No such container: roots");
+});
+
+testDocker("guard decides an exec by its container, its user and its command", async () => {
+  const engine = await FakeEngine.start();
+  const guard = await DockerGuard.start(undefined, engine);
+  const alice = await guard.as(ALICE);
+  const container = await alice.create("mine");
+  const created = await alice.ask("POST /v1.48/containers/mine/exec", { Cmd: ["id"] });
+  assert.equal(created.status, 201, created.body);
+  const exec = JSON.parse(created.body).Id;
+  assert.match(
+    await alice.status("POST /v1.48/containers/mine/exec", { Cmd: ["id"], Privileged: true }),
+    /^403 ucred: container.exec is not allowed: Privileged/,
+  );
+  assert.equal((await alice.ask(`GET /v1.48/exec/${exec}/json`)).status, 200);
+  const bob = await guard.as(BOB);
+  const absent = `404 No such exec instance: ${exec}`;
+  assert.equal(await bob.status(`GET /v1.48/exec/${exec}/json`), absent);
+  assert.equal(await bob.status(`POST /v1.48/exec/${exec}/start`, {}), absent);
+  assert.equal(await bob.status(`POST /v1.48/exec/${exec}/resize?h=1&w=1`), absent);
+
+  // After a restart, the owner of the container decides.
+  const again = await DockerGuard.start(undefined, engine);
+  const later = await again.as(ALICE);
+  assert.equal((await later.ask(`GET /v1.48/exec/${exec}/json`)).status, 200);
+  assert.equal(await (await again.as(BOB)).status(`GET /v1.48/exec/${exec}/json`), absent);
+  assert.ok(engine.containers.has(container));
+});
+
+testDocker("guard starts an exec as an upgrade, with early input and a half-close", async () => {
+  const guard = await DockerGuard.start();
+  const alice = await guard.as(ALICE);
+  await alice.create("mine");
+  const created = await alice.ask("POST /v1.48/containers/mine/exec", { Cmd: ["cat"] });
+  const exec = JSON.parse(created.body).Id;
+  const other = await guard.as(ALICE);
+  const body = '{"Detach":false,"Tty":false}';
+  other.end.send(
+    `POST /v1.48/exec/${exec}/start HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n` +
+      `Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: ${body.length}\r\n\r\n${body}hi\n`,
+  ).end();
+  const answer = await other.end.rest();
+  assert.match(answer, /^HTTP\/1\.1 101 UPGRADED\r\n[^]*\r\n\r\ninput:hi\n$/);
+});
+
+testDocker("guard attaches to a container by its id, and not to another user's", async () => {
+  const guard = await DockerGuard.start();
+  const alice = await guard.as(ALICE);
+  const id = await alice.create("mine");
+  const attach = "/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+  const other = await guard.as(ALICE);
+  other.end.send(`POST /v1.48/containers/mine${attach}hello`).end();
+  assert.match(await other.end.rest(), /^HTTP\/1\.1 101 [^]*input:hello$/);
+  assert.equal(guard.engine.heard(/attach/)[0]!.line, `POST /v1.48/containers/${id}/attach?stream=1&stdin=1`);
+  const bob = await guard.as(BOB);
+  bob.end.send(`POST /v1.48/containers/mine${attach}hello`).end();
+  assert.match(await bob.end.rest(), /^HTTP\/1\.1 404 /);
+});
+
+testDocker("guard checks the objects that a new container names", async () => {
+  const guard = await DockerGuard.start();
+  const { engine } = guard;
+  const alice = await guard.as(ALICE);
+  const bob = await guard.as(BOB);
+  const id = await alice.create("hers");
+  const join = { Image: "a", HostConfig: { NetworkMode: "container:hers" } };
+  const denied = await bob.status("POST /v1.48/containers/create", join);
+  assert.equal(denied, "404 No such container: hers");
+  assert.equal((await alice.ask("POST /v1.48/containers/create?name=two", join)).status, 201);
+  const sent = JSON.parse(engine.heard(/create\?name=two/)[0]!.body);
+  assert.equal(sent.HostConfig.NetworkMode, `container:${id}`);
+
+  // A volume that does not exist is created with its owner, before the container.
+  const mount = { Image: "a", HostConfig: { Binds: ["data:/data"] } };
+  assert.equal((await alice.ask("POST /v1.48/containers/create?name=three", mount)).status, 201);
+  assert.deepEqual(engine.volumes.get("data")!.labels, { [OWNER]: String(ALICE) });
+  assert.match(await bob.status("POST /v1.48/containers/create", mount), /^403 ucred: volume.use/);
+  engine.volumes.set("roots", { id: "roots", name: "roots", labels: {} });
+  const roots = { Image: "a", HostConfig: { Binds: ["roots:/data"] } };
+  assert.match(await alice.status("POST /v1.48/containers/create", roots), /^403 ucred: volume.use/);
+});
+
+testDocker("guard lists, prunes and reports events of a user's own containers only", async () => {
+  const guard = await DockerGuard.start();
+  const { engine } = guard;
+  const victim = engine.add("victim");
+  const alice = await guard.as(ALICE);
+  const id = await alice.create("mine");
+  const list = await alice.ask("GET /v1.48/containers/json?all=1");
+  assert.deepEqual(JSON.parse(list.body).map(({ Id }: { Id: string }) => Id), [id]);
+  assert.match(
+    decodeURIComponent(engine.heard(/containers\/json/).at(-1)!.line),
+    new RegExp(`filters=\\{"label":\\["${OWNER}=${ALICE}"\\]\\}`),
+  );
+  assert.match(await alice.status("GET /v1.48/containers/json?since=victim"), /^403 /);
+  const watcher = await guard.as(WATCHER);
+  assert.equal(JSON.parse((await watcher.ask("GET /v1.48/containers/json")).body).length, 2);
+
+  const listener = await guard.as(ALICE);
+  listener.end.send("GET /v1.48/events HTTP/1.1\r\nHost: d\r\n\r\n");
+  await listener.end.until("\r\n\r\n");
+  await until(() => engine.listeners.size === 1);
+  engine.emit("start", victim);
+  engine.emitRaw('{"Type":"network","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"v"}}}');
+  engine.emit("start", engine.containers.get(id)!);
+  engine.emit("die", victim);
+  engine.emit("stop", engine.containers.get(id)!);
+  const events = await listener.end.until('"Action":"stop"');
+  assert.ok(!events.includes("victim") && !events.includes("network"), events);
+  assert.match(events, /"Action":"start"/);
+  await alice.ask("POST /v1.48/containers/prune");
+  assert.deepEqual([...engine.containers.values()].map(({ name }) => name), ["victim"]);
+});
+
+testDocker("guard hides containers of others in networks, disk usage and errors", async () => {
+  const guard = await DockerGuard.start();
+  const { engine } = guard;
+  engine.add("victim");
+  engine.volumes.set("victims", { id: "victims", name: "victims", labels: {} });
+  const alice = await guard.as(ALICE);
+  const id = await alice.create("mine");
+  await alice.ask("POST /v1.48/networks/create", { Name: "net" });
+  const network = JSON.parse((await alice.ask("GET /v1.48/networks/net")).body);
+  assert.deepEqual(Object.keys(network.Containers), [id]);
+  const taken = await alice.ask("POST /v1.48/containers/create?name=victim", { Image: "a" });
+  assert.equal(taken.status, 409);
+  const requests = [
+    "GET /v1.48/networks/net",
+    "GET /v1.48/networks",
+    "GET /v1.48/system/df",
+    "GET /v1.48/volumes",
+    `GET /v1.48/images/${IMAGE}/json`,
+  ];
+  for (const request of requests) {
+    const { status, body } = await alice.ask(request);
+    assert.equal(status, 200, body);
+    for (const secret of ["victim", "10.9.9.6", "c".repeat(64)]) {
+      assert.ok(!body.includes(secret), `${request}: ${body}`);
+    }
+  }
+  assert.ok(!taken.body.includes([...engine.containers.keys()][0]!), taken.body);
+});
+
+testDocker("guard never acts on another user's container while names change", async () => {
+  const guard = await DockerGuard.start();
+  const { engine } = guard;
+  const alice = await guard.as(ALICE);
+  const bob = await guard.as(BOB);
+  const own = await alice.create("a");
+  const victim = await bob.create("b");
+  // The engine exchanges both names after each answer to an inspection.
+  engine.before = (line) => {
+    if (!/^POST .*\/kill/.test(line)) return;
+    const [one, two] = [engine.containers.get(own)!, engine.containers.get(victim)!];
+    [one.name, two.name] = [two.name, one.name];
+  };
+  for (let round = 0; round < 50; round++) {
+    await alice.status(`POST /v1.48/containers/${"ab"[round % 2]}/kill`);
+  }
+  const killed = engine.heard(/^POST .*\/kill/).map(({ line }) => line.split("/")[3]);
+  assert.ok(killed.length > 10, String(killed.length));
+  assert.deepEqual([...new Set(killed)], [own]);
+});
+
+testDocker("guard shows users of 20 containers each nothing of the others, in any byte", async () => {
+  const guard = await DockerGuard.start();
+  const { engine } = guard;
+  const users = [ALICE, BOB, CAROL];
+  const clients = await Promise.all(users.map((uid) => guard.as(uid)));
+  const secrets = users.map((uid) => [`u${uid}x`]);
+  for (const [at, client] of clients.entries()) {
+    for (let i = 0; i < 20; i++) {
+      secrets[at]!.push(await client.create(`u${users[at]}x${i}`));
+    }
+    await client.ask("POST /v1.48/networks/create", { Name: `u${users[at]}xnet` });
+    await client.ask("POST /v1.48/volumes/create", { Name: `u${users[at]}xvol` });
+  }
+  for (const [at, client] of clients.entries()) {
+    const own = `u${users[at]}x`;
+    const other = (at + 1) % 3;
+    const names = [`${own}3`, `u${users[other]}x3`, secrets[other]![4]!, secrets[other]![5]!.slice(0, 12)];
+    const requests = [
+      "GET /v1.48/containers/json?all=1&size=1",
+      "GET /v1.48/networks",
+      `GET /v1.48/networks/${own}net`,
+      "GET /v1.48/volumes",
+      "GET /v1.48/system/df",
+      ...names.flatMap((name) => [
+        `GET /v1.48/containers/${name}/json`,
+        `GET /v1.48/containers/${name}/logs?stdout=1`,
+        `GET /v1.48/containers/${name}/top`,
+        `POST /v1.48/containers/${name}/rename?name=u${users[other]}x7`,
+      ]),
+    ];
+    for (const request of requests) {
+      const { body } = await client.ask(request);
+      const visible = secrets.flatMap((each, index) => index === at ? [] : each)
+        .filter((secret) => body.includes(secret) && !request.includes(secret));
+      assert.deepEqual(visible, [], `${request}: ${body.slice(0, 500)}`);
+    }
+    const list = JSON.parse((await client.ask("GET /v1.48/containers/json")).body);
+    assert.equal(list.length, 20);
+  }
+  const acts = engine.heard(/^(POST|DELETE) .*containers\/[0-9a-f]{64}/);
+  for (const { line } of acts) assert.ok(line.includes("/rename"), line);
+});
+
+const BROKEN = {
+  "no JSON": "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{a}",
+  "another type": "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull",
+  "no id": 'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n[{"Id":"abcd"}]'.replace("14", "15"),
+  "an error": "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\n[]",
+  "a coding": "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n[]",
+};
+
+for (const [what, answer] of Object.entries(BROKEN)) {
+  testDocker(`guard answers 502 to a list or an inspection of the engine with ${what}`, async () => {
+    const guard = await DockerGuard.start();
+    for (const request of ["GET /v1.48/networks/x", "GET /v1.48/containers/json"]) {
+      guard.engine.answers.set(request.replace("/v1.48/networks", "/networks"), answer);
+      const alice = await guard.as(ALICE);
+      const { status, body, header } = await alice.ask(request);
+      const isNull = what === "another type" && request.endsWith("json"); // an empty list of Go
+      assert.equal(status, isNull ? 200 : 502, `${request}: ${body}`);
+      if (!isNull) assert.match(header("content-type"), /json/);
+    }
+  });
+}
+
+testDocker("guard ends the events of a client at the end of the drain", async () => {
+  const guard = await DockerGuard.start();
+  const listener = await guard.as(ALICE);
+  listener.end.send("GET /v1.48/events HTTP/1.1\r\nHost: d\r\n\r\n");
+  await listener.end.until("\r\n\r\n");
+  await guard.server.close({ timeout: 100 });
+  await listener.end.rest();
+});
