@@ -25,8 +25,13 @@ const EXAMPLES: {
     ],
     [
       "ucred guard --mode http --listen /run/safe.sock --socket-mode 0666 \\\n" +
-      "    --upstream /run/docker.sock --policy docker.yaml --audit /var/log/docker-guard.log",
+      "    --upstream /run/app.sock --policy app.yaml --audit /var/log/app-guard.log",
       "decide each request by METHOD /path",
+    ],
+    [
+      "ucred guard --mode docker --listen /run/ucred/docker.sock --socket-mode 0666 \\\n" +
+      "    --upstream /run/docker.sock --policy docker.yaml",
+      "decide each request to a Docker engine by action and attributes",
     ],
   ],
   policy: [

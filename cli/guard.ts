@@ -24,7 +24,7 @@ export interface GuardCommandOptions {
   readonly upstream: string;
   readonly upstreamUser?: string;
   readonly asPeer?: boolean;
-  readonly mode: "stream" | "http";
+  readonly mode: "stream" | "http" | "docker";
   readonly policy?: string;
   readonly shadow?: string;
   readonly allowUnsafeOwner?: boolean;

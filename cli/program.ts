@@ -166,9 +166,9 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
     .addOption(
       new Option(
         "--mode <mode>",
-        "decide about connections, or about HTTP requests",
+        "decide about connections, about HTTP requests, or about requests to a Docker engine",
       )
-        .choices(["stream", "http"]).default("stream"),
+        .choices(["stream", "http", "docker"]).default("stream"),
     )
     .option(
       "--policy <file>",
@@ -236,7 +236,7 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
 /** A message about options that exclude each other, or have no effect. */
 function contradictionIn(options: GuardCommandOptions): string | undefined {
   const { listen, systemd, upstream, policy, shadow, audit, auditDenied, mode } = options;
-  const { h2c, keepHeader, bodyTimeout } = options;
+  const { h2c, keepHeader, bodyTimeout, asPeer } = options;
   if ((listen === undefined) === (systemd === undefined)) {
     return "exactly one of --listen and --systemd is required";
   }
@@ -257,7 +257,12 @@ function contradictionIn(options: GuardCommandOptions): string | undefined {
     return "--keep-header requires --mode http";
   }
   if (h2c && mode !== "http") return "--h2c requires --mode http";
-  if (bodyTimeout !== undefined && mode !== "http") return "--body-timeout requires --mode http";
+  if (bodyTimeout !== undefined && mode === "stream") {
+    return "--body-timeout requires --mode http or --mode docker";
+  }
+  if (asPeer && mode === "docker") {
+    return "--as-peer has no effect in docker mode: Docker does not identify its peers";
+  }
   return undefined;
 }
 
