@@ -19,7 +19,11 @@ const TITLES: { readonly [status: number]: string } = {
  * Returns a response that Docker's clients print as "Error response from daemon: …". They show `message`
  * only if the type is exactly this one.
  */
-export function dockerAnswer(status: number, message: string, title = TITLES[status] ?? ""): Answer {
+export function dockerAnswer(
+  status: number,
+  message: string,
+  title = TITLES[status] ?? "",
+): Answer {
   return {
     ...{ status, title, type: "application/json" },
     body: JSON.stringify({ message: `ucred: ${message}` }),
@@ -46,7 +50,9 @@ export function withoutOthers(
   const message = isRecord(parsed) && Object.hasOwn(parsed, "message")
     ? parsed["message"]
     : undefined;
-  if (typeof message !== "string") throw new Error(`its response with status ${status} has no message`);
+  if (typeof message !== "string") {
+    throw new Error(`its response with status ${status} has no message`);
+  }
   const isHidden = mayNameOthers && (status === 403 || status === 409);
   const text = isHidden
     ? "the engine refuses it: the name is taken, or the object is in use"

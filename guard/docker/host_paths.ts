@@ -47,7 +47,9 @@ export async function checkHostPaths(
   if (binds === undefined || writable === undefined) return "the mounts cannot be read";
   for (const path of new Set([...binds, ...writable])) {
     const reserved = never.find((each) => overlaps(path, each));
-    if (reserved !== undefined) return `${path} cannot be mounted: it would give access to ${reserved}`;
+    if (reserved !== undefined) {
+      return `${path} cannot be mounted: it would give access to ${reserved}`;
+    }
     const problem = await unstable(path, peer.uid);
     if (problem !== undefined) return `${path} cannot be mounted: ${problem}`;
   }

@@ -86,7 +86,10 @@ export class DockerMediator implements Mediator {
       header: (name) => headerOf(request, name),
     });
     if (isRefusal(read)) {
-      return { collects: false, decide: () => Promise.resolve(this.#refused(client, request, read)) };
+      return {
+        collects: false,
+        decide: () => Promise.resolve(this.#refused(client, request, read)),
+      };
     }
     const collects = read.body === "none" || read.body === "json";
     return {
@@ -158,9 +161,10 @@ class Handling {
     const { action } = this.#read;
     const judged = readBody(this.#read, bytes);
     if (isRefusal(judged)) return refuse(admission, this.#client, action, judged);
-    const reserved = judged.labelNames.find((name) => name.startsWith(RESERVED_PREFIX));
+    const reserved = judged.labelNames.find((name) => name.startsWith(RESERVED_PREFIX)) ??
+      this.#read.query.get("changes")?.find(mayLabel);
     if (reserved !== undefined) {
-      const message = `The label ${JSON.stringify(reserved)} is reserved`;
+      const message = `Labels below ${RESERVED_PREFIX} are reserved: ${JSON.stringify(reserved)}`;
       return refuse(admission, this.#client, action, { status: 400, message });
     }
     try {
@@ -386,8 +390,8 @@ class Handling {
 
   async #createContainer(judged: JudgedRequest): Promise<Forward> {
     const uid = this.#uid;
-    const attributes = { ...judged.attributes, ...(uid !== undefined && { owner: uid }) };
-    this.#permit(attributes);
+    // Without `owner`: a rule about a user's own containers must not allow every new one.
+    this.#permit(judged.attributes);
     const joined: string[] = [];
     const references = await this.#references(judged, joined);
     if (!this.#isUnlimited) {
@@ -408,8 +412,7 @@ class Handling {
   }
 
   async #createOther(judged: JudgedRequest, kind: "volume" | "network"): Promise<Forward> {
-    const uid = this.#uid;
-    this.#permit({ ...judged.attributes, ...(uid !== undefined && { owner: uid }) });
+    this.#permit(judged.attributes);
     const { name } = judged.attributes;
     // The engine answers with the volume that exists, whoever created it.
     if (kind === "volume" && typeof name === "string") {
@@ -559,7 +562,7 @@ class Handling {
       let found = isName(kind, name) ? await this.#find(kind, name) : undefined;
       if (found === undefined && kind === "volume") found = await this.#createVolume(name, path);
       if (found === undefined) return await this.#absent(kind, name);
-      const decision = this.#sight.decide(action, found.attributes);
+      const decision = this.#sight.decide(action, { ...found.attributes, dangers: [] });
       if (!decision.allowed) {
         const isSeen = this.#sight.sees(kind, found.attributes);
         // A volume that exists cannot look as one that does not: the engine would create it.
@@ -575,11 +578,7 @@ class Handling {
 
   /** Creates a volume that the engine would create without an owner. */
   async #createVolume(name: string, path: string): Promise<FoundObject> {
-    const owner = this.#uid;
-    const attributes = {
-      ...{ name, driver: "local", driverOpts: [], labels: {}, dangers: [] },
-      ...(owner !== undefined && { owner }),
-    };
+    const attributes = { name, driver: "local", driverOpts: [], labels: {}, dangers: [] };
     const isAllowed = this.#sight.decide("volume.create", attributes).allowed;
     if (!isAllowed || !isName("volume", name)) this.#deny(`volume.create is not allowed: ${path}`);
     const { engine } = this.#parts;
@@ -646,6 +645,13 @@ class Handling {
     if (this.#read.action !== "container.remove" || status !== 204) return;
     for (const id of this.#ownIds) this.#parts.owners.removed(id);
   }
+}
+
+/** Whether an instruction of a Dockerfile may set a label of the guard, also by a variable or quotes. */
+function mayLabel(change: string): boolean {
+  const isPlain = !/[$\\]/.test(change) &&
+    !change.replaceAll(/["']/g, "").includes(RESERVED_PREFIX);
+  return /^\s*(onbuild\s+)*label\b/i.test(change) && !isPlain;
 }
 
 /** Header fields that are not forwarded. Responses must not be encoded, since some are read. */

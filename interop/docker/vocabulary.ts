@@ -113,7 +113,7 @@ export const dockerVocabulary: Vocabulary = defineVocabulary({
     owner: {
       type: "id",
       description:
-        "The uid that created the object through the guard; for new objects the peer's uid.",
+        "The uid that created the object through the guard. Unknown for other objects and new ones.",
     },
     labels: {
       type: "parameters",

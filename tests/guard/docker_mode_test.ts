@@ -104,7 +104,9 @@ testDocker("guard answers forms, codings and unknown types of a body with 415", 
   ];
   for (const fields of tries) {
     const root = await guard.as(0);
-    root.end.send(`POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n${fields}\r\n{}`);
+    root.end.send(
+      `POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n${fields}\r\n{}`,
+    );
     assert.equal((await root.end.message()).status, 415, fields);
   }
   const form = await guard.as(0);
@@ -136,35 +138,38 @@ testDocker("guard acts on a container by the id that it has decided", async () =
   assert.deepEqual(engine.heard(/exec/), []);
 });
 
-testDocker("guard answers for a hidden container exactly as the engine for an absent one", async () => {
-  const guard = await DockerGuard.start();
-  guard.engine.add("victim");
-  const alice = await guard.as(ALICE);
-  const requests = [
-    "GET /v1.48/containers/NAME/json",
-    "POST /v1.48/containers/NAME/start",
-    "POST /v1.48/containers/NAME/attach",
-    "DELETE /v1.48/containers/NAME?force=1",
-    "GET /v1.48/containers/NAME/logs?stdout=1",
-    "GET /v1.48/containers/NAME/archive?path=/etc/shadow",
-    "HEAD /v1.48/containers/NAME/archive?path=/etc/shadow",
-    "POST /v1.48/containers/NAME/rename?name=x",
-  ];
-  const normal = ({ first, fields, body }: Awaited<ReturnType<typeof alice.ask>>, name: string) =>
-    JSON.stringify([first, fields.filter(([key]) => key.toLowerCase() !== "date"), body])
-      .replaceAll(name, "NAME");
-  for (const request of requests) {
-    const hidden = await alice.ask(request.replace("NAME", "victim"));
-    const absent = await alice.ask(request.replace("NAME", "nobody"));
-    assert.equal(hidden.status, 404, request);
-    assert.equal(normal(hidden, "victim"), normal(absent, "nobody"), request);
-  }
-  const absent = await alice.ask("GET /v1.48/containers/nobody/json");
-  const root = await guard.as(0);
-  const engines = await root.ask("GET /v1.48/containers/nobody/json");
-  assert.equal(absent.body, engines.body);
-  assert.equal(absent.body, '{"message":"No such container: nobody"}\n');
-});
+testDocker(
+  "guard answers for a hidden container exactly as the engine for an absent one",
+  async () => {
+    const guard = await DockerGuard.start();
+    guard.engine.add("victim");
+    const alice = await guard.as(ALICE);
+    const requests = [
+      "GET /v1.48/containers/NAME/json",
+      "POST /v1.48/containers/NAME/start",
+      "POST /v1.48/containers/NAME/attach",
+      "DELETE /v1.48/containers/NAME?force=1",
+      "GET /v1.48/containers/NAME/logs?stdout=1",
+      "GET /v1.48/containers/NAME/archive?path=/etc/shadow",
+      "HEAD /v1.48/containers/NAME/archive?path=/etc/shadow",
+      "POST /v1.48/containers/NAME/rename?name=x",
+    ];
+    const normal = ({ first, fields, body }: Awaited<ReturnType<typeof alice.ask>>, name: string) =>
+      JSON.stringify([first, fields.filter(([key]) => key.toLowerCase() !== "date"), body])
+        .replaceAll(name, "NAME");
+    for (const request of requests) {
+      const hidden = await alice.ask(request.replace("NAME", "victim"));
+      const absent = await alice.ask(request.replace("NAME", "nobody"));
+      assert.equal(hidden.status, 404, request);
+      assert.equal(normal(hidden, "victim"), normal(absent, "nobody"), request);
+    }
+    const absent = await alice.ask("GET /v1.48/containers/nobody/json");
+    const root = await guard.as(0);
+    const engines = await root.ask("GET /v1.48/containers/nobody/json");
+    assert.equal(absent.body, engines.body);
+    assert.equal(absent.body, '{"message":"No such container: nobody"}\n');
+  },
+);
 
 testDocker("guard labels what a user creates, and the user cannot set the label", async () => {
   const guard = await DockerGuard.start();
@@ -182,12 +187,18 @@ testDocker("guard labels what a user creates, and the user cannot set the label"
   }
   assert.equal((await alice.ask("POST /v1.48/containers/mine/start")).status, 204);
   const bob = await guard.as(BOB);
-  assert.equal(await bob.status("POST /v1.48/containers/mine/start"), "404 No such container: mine");
+  assert.equal(
+    await bob.status("POST /v1.48/containers/mine/start"),
+    "404 No such container: mine",
+  );
   assert.equal(await bob.status("DELETE /v1.48/volumes/vol"), "404 get vol: no such volume");
   assert.equal(await bob.status("DELETE /v1.48/networks/net"), "404 network net not found");
   assert.match(await bob.status("POST /v1.48/volumes/create", { Name: "vol" }), /^403 /);
   const watcher = await guard.as(WATCHER);
-  assert.match(await watcher.status("POST /v1.48/containers/mine/start"), /^403 ucred: container.start/);
+  assert.match(
+    await watcher.status("POST /v1.48/containers/mine/start"),
+    /^403 ucred: container.start/,
+  );
 });
 
 testDocker("guard does not trust an owner's label that comes from the image", async () => {
@@ -201,16 +212,65 @@ testDocker("guard does not trust an owner's label that comes from the image", as
   engine.add("old", { [OWNER]: String(ALICE) });
   const guard = await DockerGuard.start(undefined, engine);
   const alice = await guard.as(ALICE);
-  assert.equal(await alice.status("POST /v1.48/containers/roots/kill"), "404 No such container: roots");
+  assert.equal(
+    await alice.status("POST /v1.48/containers/roots/kill"),
+    "404 No such container: roots",
+  );
   const list = await alice.ask("GET /v1.48/containers/json");
-  assert.deepEqual(JSON.parse(list.body).map(({ Names }: { Names: string[] }) => Names), [["/old"]]);
+  assert.deepEqual(JSON.parse(list.body).map(({ Names }: { Names: string[] }) => Names), [[
+    "/old",
+  ]]);
   assert.equal(await alice.status("POST /v1.48/containers/old/kill"), "204");
   const pruned = await alice.ask("POST /v1.48/containers/prune");
   assert.deepEqual(JSON.parse(pruned.body).ContainersDeleted.length, 1);
   assert.deepEqual([...engine.containers.values()].map(({ name }) => name), ["roots"]);
   // An image that is gone proves nothing.
   engine.images.delete(evil);
-  assert.equal(await alice.status("POST /v1.48/containers/roots/kill"), "404 No such container: roots");
+  assert.equal(
+    await alice.status("POST /v1.48/containers/roots/kill"),
+    "404 No such container: roots",
+  );
+});
+
+testDocker("guard does not allow a new object by a rule about own ones", async () => {
+  const guard = await DockerGuard.start(`
+version: 1
+about: docker
+rules: [{ name: own, actions: "**", where: { owner: self }, allow: true }]
+`);
+  const alice = await guard.as(ALICE);
+  const bodies = {
+    "containers/create": { Image: "a", HostConfig: { Privileged: true } },
+    "volumes/create": { Name: "v" },
+    "networks/create": { Name: "n" },
+  };
+  for (const [path, body] of Object.entries(bodies)) {
+    assert.match(await alice.status(`POST /v1.48/${path}`, body), /^403 ucred: /);
+  }
+  assert.deepEqual(guard.engine.received, []);
+});
+
+testDocker("guard refuses labels of its own prefix, wherever a request sets labels", async () => {
+  const guard = await DockerGuard.start();
+  const root = await guard.as(0);
+  const labels = { Labels: { [OWNER]: "0" } };
+  const container = await root.create("web");
+  const refused = /^400 ucred: Labels below io\.ucred\. are reserved/;
+  assert.match(
+    await root.status("POST /v1.48/containers/create", { Image: "a", ...labels }),
+    refused,
+  );
+  assert.match(await root.status("POST /v1.48/volumes/create", { Name: "v", ...labels }), refused);
+  assert.match(await root.status("POST /v1.48/networks/create", { Name: "n", ...labels }), refused);
+  const change = encodeURIComponent(`LABEL ${OWNER}=0`);
+  const commit = `POST /v1.48/commit?container=${container}`;
+  for (const text of [change, encodeURIComponent(`label "io.ucr"ed.owner=0`), "LABEL%20$X=0"]) {
+    assert.match(await root.status(`${commit}&changes=${text}`), refused);
+  }
+  assert.match(await root.status(commit, labels), refused);
+  const build = encodeURIComponent(JSON.stringify(labels.Labels));
+  assert.match(await root.status(`POST /v1.48/build?labels=${build}`), refused);
+  assert.deepEqual(guard.engine.heard(/commit|build|volumes|networks/), []);
 });
 
 testDocker("guard decides an exec by its container, its user and its command", async () => {
@@ -260,11 +320,15 @@ testDocker("guard attaches to a container by its id, and not to another user's",
   const guard = await DockerGuard.start();
   const alice = await guard.as(ALICE);
   const id = await alice.create("mine");
-  const attach = "/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+  const attach =
+    "/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
   const other = await guard.as(ALICE);
   other.end.send(`POST /v1.48/containers/mine${attach}hello`).end();
   assert.match(await other.end.rest(), /^HTTP\/1\.1 101 [^]*input:hello$/);
-  assert.equal(guard.engine.heard(/attach/)[0]!.line, `POST /v1.48/containers/${id}/attach?stream=1&stdin=1`);
+  assert.equal(
+    guard.engine.heard(/attach/)[0]!.line,
+    `POST /v1.48/containers/${id}/attach?stream=1&stdin=1`,
+  );
   const bob = await guard.as(BOB);
   bob.end.send(`POST /v1.48/containers/mine${attach}hello`).end();
   assert.match(await bob.end.rest(), /^HTTP\/1\.1 404 /);
@@ -290,7 +354,10 @@ testDocker("guard checks the objects that a new container names", async () => {
   assert.match(await bob.status("POST /v1.48/containers/create", mount), /^403 ucred: volume.use/);
   engine.volumes.set("roots", { id: "roots", name: "roots", labels: {} });
   const roots = { Image: "a", HostConfig: { Binds: ["roots:/data"] } };
-  assert.match(await alice.status("POST /v1.48/containers/create", roots), /^403 ucred: volume.use/);
+  assert.match(
+    await alice.status("POST /v1.48/containers/create", roots),
+    /^403 ucred: volume.use/,
+  );
 });
 
 testDocker("guard lists, prunes and reports events of a user's own containers only", async () => {
@@ -314,7 +381,9 @@ testDocker("guard lists, prunes and reports events of a user's own containers on
   await listener.end.until("\r\n\r\n");
   await until(() => engine.listeners.size === 1);
   engine.emit("start", victim);
-  engine.emitRaw('{"Type":"network","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"v"}}}');
+  engine.emitRaw(
+    '{"Type":"network","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"v"}}}',
+  );
   engine.emit("start", engine.containers.get(id)!);
   engine.emit("die", victim);
   engine.emit("stop", engine.containers.get(id)!);
@@ -375,48 +444,56 @@ testDocker("guard never acts on another user's container while names change", as
   assert.deepEqual([...new Set(killed)], [own]);
 });
 
-testDocker("guard shows users of 20 containers each nothing of the others, in any byte", async () => {
-  const guard = await DockerGuard.start();
-  const { engine } = guard;
-  const users = [ALICE, BOB, CAROL];
-  const clients = await Promise.all(users.map((uid) => guard.as(uid)));
-  const secrets = users.map((uid) => [`u${uid}x`]);
-  for (const [at, client] of clients.entries()) {
-    for (let i = 0; i < 20; i++) {
-      secrets[at]!.push(await client.create(`u${users[at]}x${i}`));
+testDocker(
+  "guard shows users of 20 containers each nothing of the others, in any byte",
+  async () => {
+    const guard = await DockerGuard.start();
+    const { engine } = guard;
+    const users = [ALICE, BOB, CAROL];
+    const clients = await Promise.all(users.map((uid) => guard.as(uid)));
+    const secrets = users.map((uid) => [`u${uid}x`]);
+    for (const [at, client] of clients.entries()) {
+      for (let i = 0; i < 20; i++) {
+        secrets[at]!.push(await client.create(`u${users[at]}x${i}`));
+      }
+      await client.ask("POST /v1.48/networks/create", { Name: `u${users[at]}xnet` });
+      await client.ask("POST /v1.48/volumes/create", { Name: `u${users[at]}xvol` });
     }
-    await client.ask("POST /v1.48/networks/create", { Name: `u${users[at]}xnet` });
-    await client.ask("POST /v1.48/volumes/create", { Name: `u${users[at]}xvol` });
-  }
-  for (const [at, client] of clients.entries()) {
-    const own = `u${users[at]}x`;
-    const other = (at + 1) % 3;
-    const names = [`${own}3`, `u${users[other]}x3`, secrets[other]![4]!, secrets[other]![5]!.slice(0, 12)];
-    const requests = [
-      "GET /v1.48/containers/json?all=1&size=1",
-      "GET /v1.48/networks",
-      `GET /v1.48/networks/${own}net`,
-      "GET /v1.48/volumes",
-      "GET /v1.48/system/df",
-      ...names.flatMap((name) => [
-        `GET /v1.48/containers/${name}/json`,
-        `GET /v1.48/containers/${name}/logs?stdout=1`,
-        `GET /v1.48/containers/${name}/top`,
-        `POST /v1.48/containers/${name}/rename?name=u${users[other]}x7`,
-      ]),
-    ];
-    for (const request of requests) {
-      const { body } = await client.ask(request);
-      const visible = secrets.flatMap((each, index) => index === at ? [] : each)
-        .filter((secret) => body.includes(secret) && !request.includes(secret));
-      assert.deepEqual(visible, [], `${request}: ${body.slice(0, 500)}`);
+    for (const [at, client] of clients.entries()) {
+      const own = `u${users[at]}x`;
+      const other = (at + 1) % 3;
+      const names = [
+        `${own}3`,
+        `u${users[other]}x3`,
+        secrets[other]![4]!,
+        secrets[other]![5]!.slice(0, 12),
+      ];
+      const requests = [
+        "GET /v1.48/containers/json?all=1&size=1",
+        "GET /v1.48/networks",
+        `GET /v1.48/networks/${own}net`,
+        "GET /v1.48/volumes",
+        "GET /v1.48/system/df",
+        ...names.flatMap((name) => [
+          `GET /v1.48/containers/${name}/json`,
+          `GET /v1.48/containers/${name}/logs?stdout=1`,
+          `GET /v1.48/containers/${name}/top`,
+          `POST /v1.48/containers/${name}/rename?name=u${users[other]}x7`,
+        ]),
+      ];
+      for (const request of requests) {
+        const { body } = await client.ask(request);
+        const visible = secrets.flatMap((each, index) => index === at ? [] : each)
+          .filter((secret) => body.includes(secret) && !request.includes(secret));
+        assert.deepEqual(visible, [], `${request}: ${body.slice(0, 500)}`);
+      }
+      const list = JSON.parse((await client.ask("GET /v1.48/containers/json")).body);
+      assert.equal(list.length, 20);
     }
-    const list = JSON.parse((await client.ask("GET /v1.48/containers/json")).body);
-    assert.equal(list.length, 20);
-  }
-  const acts = engine.heard(/^(POST|DELETE) .*containers\/[0-9a-f]{64}/);
-  for (const { line } of acts) assert.ok(line.includes("/rename"), line);
-});
+    const acts = engine.heard(/^(POST|DELETE) .*containers\/[0-9a-f]{64}/);
+    for (const { line } of acts) assert.ok(line.includes("/rename"), line);
+  },
+);
 
 const BROKEN = {
   "no JSON": "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{a}",
@@ -427,17 +504,20 @@ const BROKEN = {
 };
 
 for (const [what, answer] of Object.entries(BROKEN)) {
-  testDocker(`guard answers 502 to a list or an inspection of the engine with ${what}`, async () => {
-    const guard = await DockerGuard.start();
-    for (const request of ["GET /v1.48/networks/x", "GET /v1.48/containers/json"]) {
-      guard.engine.answers.set(request.replace("/v1.48/networks", "/networks"), answer);
-      const alice = await guard.as(ALICE);
-      const { status, body, header } = await alice.ask(request);
-      const isNull = what === "another type" && request.endsWith("json"); // an empty list of Go
-      assert.equal(status, isNull ? 200 : 502, `${request}: ${body}`);
-      if (!isNull) assert.match(header("content-type"), /json/);
-    }
-  });
+  testDocker(
+    `guard answers 502 to a list or an inspection of the engine with ${what}`,
+    async () => {
+      const guard = await DockerGuard.start();
+      for (const request of ["GET /v1.48/networks/x", "GET /v1.48/containers/json"]) {
+        guard.engine.answers.set(request.replace("/v1.48/networks", "/networks"), answer);
+        const alice = await guard.as(ALICE);
+        const { status, body, header } = await alice.ask(request);
+        const isNull = what === "another type" && request.endsWith("json"); // an empty list of Go
+        assert.equal(status, isNull ? 200 : 502, `${request}: ${body}`);
+        if (!isNull) assert.match(header("content-type"), /json/);
+      }
+    },
+  );
 }
 
 testDocker("guard ends the events of a client at the end of the drain", async () => {

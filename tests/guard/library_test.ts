@@ -91,11 +91,11 @@ const WRONG: readonly (readonly [what: string, options: object, message: RegExp]
     { mode: "stream", upstream: "x", limits: { connection: 1 } },
     /did you mean "connections"/,
   ],
-  ["no mode", { upstream: "x" }, /^mode must be "stream" or "http", not undefined$/],
+  ["no mode", { upstream: "x" }, /^mode must be "stream", "http" or "docker", not undefined$/],
   [
     "an unknown mode",
     { mode: "tcp", upstream: "x" },
-    /^mode must be "stream" or "http", not "tcp"$/,
+    /^mode must be "stream", "http" or "docker", not "tcp"$/,
   ],
   ["no upstream", { mode: "http" }, /^upstream must be the path of a socket/],
   ["an empty upstream", { mode: "http", upstream: "" }, /^upstream must be the path of a socket/],
@@ -113,6 +113,11 @@ const WRONG: readonly (readonly [what: string, options: object, message: RegExp]
     "bodyTimeout in stream mode",
     { mode: "stream", upstream: "x", bodyTimeout: 1000 },
     /^bodyTimeout has no effect/,
+  ],
+  [
+    "asPeer in docker mode",
+    { mode: "docker", upstream: "x", asPeer: true },
+    /^asPeer has no effect in mode "docker"$/,
   ],
 ];
 

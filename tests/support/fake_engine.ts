@@ -219,7 +219,9 @@ export class FakeEngine {
       case "GET /info":
         return json({ ServerVersion: "99.9.9" });
       case "GET /containers/json":
-        return json([...this.containers.values()].filter(hasLabels).map((each) => this.#listed(each)));
+        return json(
+          [...this.containers.values()].filter(hasLabels).map((each) => this.#listed(each)),
+        );
       case "GET /system/df":
         return json({
           ...{ LayersSize: 1, Images: [{ Id: IMAGE, RepoTags: ["victim:latest"] }] },
@@ -305,8 +307,9 @@ export class FakeEngine {
       );
       return network[2] === undefined ? json({ ...object(found), Containers }) : { body: "" };
     }
-    const act = /^\/containers\/(.+?)(?:\/(json|start|stop|kill|rename|exec|logs|archive|wait|top|stats|update|resize|export|restart|pause|changes))?$/
-      .exec(path);
+    const act =
+      /^\/containers\/(.+?)(?:\/(json|start|stop|kill|rename|exec|logs|archive|wait|top|stats|update|resize|export|restart|pause|changes))?$/
+        .exec(path);
     if (act === null) return error(404, "page not found");
     const [, ref = "", verb] = act;
     const found = this.#find(ref);
