@@ -91,7 +91,7 @@ function unexpected(what: string) {
 
 /**
  * The dictionary of `GetConnectionCredentials`. Each value is a variant: its signature, and the value.
- * `dbus-native` writes it as `a{sv}`.
+ * `dbus-native` writes `Object.entries()` of it as `a{sv}`.
  */
 export interface ConnectionCredentials {
   /** Effective uid. */

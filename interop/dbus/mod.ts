@@ -8,6 +8,13 @@ export type { Fact, FactSource } from "../../core/facts.ts";
 export type { Peer } from "../../core/peer.ts";
 export { UcredError, type UcredErrorCode } from "../../core/errors.ts";
 export type { Policy } from "../../core/policy/policy.ts";
+export {
+  authenticate,
+  type Authenticated,
+  type AuthenticateOptions,
+  authorizePeer,
+  type ClaimedIdentity,
+} from "./authenticate.ts";
 export type { Bus, BusConnection, BusMessage } from "./bus.ts";
 export { peerOfSender } from "./caller.ts";
 export { type ConnectionCredentials, connectionCredentials } from "./credentials.ts";

@@ -87,6 +87,7 @@ test("dist/policy.schema.json is the schema that policySchema() returns for the 
 /** Entry → modules that its types import. The types of other entries import nothing. */
 const TYPES_FROM: Readonly<Record<string, readonly string[]>> = {
   "client.d.ts": ["node:http", "node:net"],
+  "dbus.d.ts": ["node:net"],
   "guard.d.ts": ["node:http", "node:net"],
   "hono.d.ts": ["hono"],
   "http.d.ts": ["node:http"],
