@@ -299,6 +299,8 @@ function judge(request: DockerRequest, findings: Findings, body: JsonObject): vo
       const image = parameter("fromImage");
       const tag = parameter("tag");
       if (image === "") throw new BadBody("The parameter fromImage is missing");
+      requireImage(image);
+      requireTag(tag);
       const separator = tag.includes(":") ? "@" : ":";
       attributes["image"] = fullImage(tag === "" ? image : `${image}${separator}${tag}`);
       attributes["platform"] = orNull(parameter("platform"));
@@ -312,6 +314,7 @@ function judge(request: DockerRequest, findings: Findings, body: JsonObject): vo
       return;
     case "image.push":
       attributes["platform"] = orNull(parameter("platform"));
+      requireTag(parameter("tag"));
       if (parameter("tag") !== "") {
         attributes["image"] = fullImage(`${target!.name}:${parameter("tag")}`);
       }
@@ -515,7 +518,10 @@ function judgeMounts(
         throw new BadBody(`The field "HostConfig.Mounts[${at}].Source" is no plain path`);
       }
       binds.push(path);
-      if (!isOn(mount, "ReadOnly")) writable.push(path);
+      const options = objectAt(mount, "BindOptions");
+      // Without recursion, what is mounted below the path stays writable.
+      const isReadOnly = isOn(mount, "ReadOnly") && !isOn(options, "ReadOnlyNonRecursive");
+      if (!isReadOnly) writable.push(path);
       dangerIf(true, "Mounts[].Source");
     } else if (type === "volume" && source !== "") {
       findings.volume(source, ["HostConfig", "Mounts", at, "Source"]);
@@ -690,7 +696,9 @@ function judgeNetwork(findings: Findings, body: JsonObject): void {
 function judgeBuild({ query }: DockerRequest, findings: Findings): void {
   const { attributes } = findings;
   const parameter = (name: string) => query.get(name)?.[0] ?? "";
-  attributes["tags"] = (query.get("t") ?? []).filter((tag) => tag !== "").map(fullTag);
+  const tags = (query.get("t") ?? []).filter((tag) => tag !== "");
+  for (const tag of tags) requireName("image", tag);
+  attributes["tags"] = tags.map(fullTag);
   attributes["platform"] = orNull(parameter("platform"));
   attributes["remote"] = orNull(parameter("remote"));
   attributes["networkMode"] = parameter("networkmode") || "default";
@@ -750,7 +758,8 @@ function requireImage(name: string): void {
 export function fullImage(name: string): string {
   if (name === "" || /^(?:sha256:)?[0-9a-f]{1,64}$/.test(name)) return name;
   const [first = "", ...rest] = name.split("/");
-  const hasDomain = rest.length > 0 && (/[.:]/.test(first) || first === "localhost");
+  // Docker's rule. The names of repositories have no upper case.
+  const hasDomain = rest.length > 0 && (/[.:A-Z]/.test(first) || first === "localhost");
   const path = hasDomain ? name : `docker.io/${rest.length > 0 ? name : `library/${name}`}`;
   const known = path.replace(/^index\.docker\.io\//, "docker.io/")
     .replace(/^docker\.io\/(?=[^/]+$)/, "docker.io/library/");
@@ -759,8 +768,17 @@ export function fullImage(name: string): string {
 }
 
 /** The names that a parameter repo, and a tag, give an image. */
-const tagsOf = (repo: string, tag: string): readonly string[] =>
-  repo === "" ? [] : [fullTag(tag === "" ? repo : `${repo}:${tag}`)];
+function tagsOf(repo: string, tag: string): readonly string[] {
+  requireTag(tag);
+  if (repo === "") return [];
+  requireName("image", repo);
+  return [fullTag(tag === "" ? repo : `${repo}:${tag}`)];
+}
+
+function requireTag(tag: string): void {
+  if (tag === "" || /^(?:\w[\w.-]{0,127}|sha256:[0-9a-f]{64})$/.test(tag)) return;
+  throw new BadBody(`${quoted(tag)} cannot be a tag`);
+}
 
 /** The name of an image in full, for a name that is certainly no id. */
 const fullTag = (name: string): string =>

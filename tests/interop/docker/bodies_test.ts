@@ -325,6 +325,7 @@ test("readBody() names images in full, unless the name may be an id", () => {
     ["team/app", "docker.io/team/app:latest"],
     ["registry:5000/app", "registry:5000/app:latest"],
     ["localhost/app:1", "localhost/app:1"],
+    ["EVIL/library/alpine", "EVIL/library/alpine:latest"], // a host, for Docker
     ["beef", "beef"],
     ["0123456789ab", "0123456789ab"],
     [`sha256:${"a".repeat(64)}`, `sha256:${"a".repeat(64)}`],
@@ -526,6 +527,35 @@ test("readBody() accepts 1 MiB, and returns 413 for one byte more", () => {
   judged(CREATE, exact);
   const longer = read(CREATE, `${exact} `);
   assert.equal(isRefusal(longer) && longer.status, 413);
+});
+
+test("readBody() rejects names of images that the engine may read otherwise", () => {
+  for (
+    const line of [
+      "/images/create?fromImage=docker.io/library/../evil",
+      "/images/create?fromImage=alpine&tag=x/../../evil.example/y",
+      "/images/create?fromImage=alpine&tag=a:b",
+      "/images/create?fromImage=//evil",
+      "/images/create?fromSrc=-&repo=../x",
+      "/images/a/tag?repo=a/../b",
+      "/images/a/tag?repo=a&tag=b/c",
+      "/images/a/push?tag=b/c",
+      "/build?t=agent/app&t=a/../b",
+      "/commit?container=a&repo=a%20b",
+    ]
+  ) rejected(`POST ${line}`, "");
+  rejected(CREATE, { Image: "a/../b" });
+});
+
+test("readBody() counts a mount as writable if the mounts below it are", () => {
+  const writable = (BindOptions: object) =>
+    judged(CREATE, {
+      HostConfig: {
+        Mounts: [{ Type: "bind", Source: "/a", Target: "/b", ReadOnly: true, BindOptions }],
+      },
+    }).attributes["writableBinds"];
+  assert.deepEqual(writable({ ReadOnlyNonRecursive: true }), ["/a"]);
+  assert.deepEqual(writable({ NonRecursive: true }), []);
 });
 
 test("readBody() rejects a body whose type is not JSON, and an empty create", () => {
