@@ -6,7 +6,7 @@ import { UcredError } from "../core/errors.ts";
 import { type Fact, known, unknown } from "../core/facts.ts";
 import type { Peer } from "../core/peer.ts";
 import { CapturedPeer } from "./peer.ts";
-import { Pin } from "./process/pidfd.ts";
+import { pinPidfd } from "./process/pidfd.ts";
 import type { Pinned } from "./process/snapshot.ts";
 
 /** The credentials that a bus has reported. `undefined`: unknown. */
@@ -35,7 +35,7 @@ export function peerOfBus(
     credentials: { pid, uid, gid: NO_ID },
     groups: orUnknown(groups, "groups"),
     label: orUnknown(label, "security label"),
-    pinned: pinOf(system, pid, pidfd),
+    pinned: pinOf(system, pidfd),
     source: "bus@connect",
     noPid: pid === undefined ? notReported("pid") : undefined,
     noGid: notReported("gid"),
@@ -48,7 +48,7 @@ export function closeDescriptors(descriptors: Iterable<number>): void {
 }
 
 /** Pins the process by its pidfd. A pid alone may belong to another process by now. */
-function pinOf(system: System, pid: number | undefined, pidfd: number | undefined): Pinned {
+function pinOf(system: System, pidfd: number | undefined): Pinned {
   const { linux } = system.libc;
   if (linux === undefined || pidfd === undefined) {
     const message = "Cannot read the peer's process: the bus has passed no ProcessFD";
@@ -56,7 +56,7 @@ function pinOf(system: System, pid: number | undefined, pidfd: number | undefine
     return new UcredError("ERR_UCRED_NOT_PINNED", message, { hint });
   }
   try {
-    return new Pin(system, linux, pidfd, "connect", pid);
+    return pinPidfd(system, linux, pidfd);
   } catch (error) {
     if (error instanceof UcredError) return error;
     throw error;

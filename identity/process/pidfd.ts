@@ -461,6 +461,23 @@ export function pinPid(system: System, pid: number): Pin {
   throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint: "Decide by uid and gid" });
 }
 
+/**
+ * Pins the process of a pidfd that another process has passed. Its pid is read from the pidfd, since the
+ * sender may be in another pid namespace.
+ *
+ * @param fd A descriptor, which the pin owns from now on. Another descriptor than a pidfd is closed.
+ * @throws {UcredError} If it is no pidfd.
+ */
+export function pinPidfd(system: System, calls: LinuxCalls, fd: number): Pin {
+  const pid = fdinfoPid(system, calls, fd);
+  if (typeof pid === "string") {
+    return new Pin(system, calls, fd, "connect", /^[1-9]/.test(pid) ? Number(pid) : undefined);
+  }
+  calls.close(fd);
+  const message = `Cannot ${WHAT}: the descriptor is no pidfd, or /proc is not mounted`;
+  throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint: "Decide by uid and groups" });
+}
+
 /** Builds the error for a pin that was released. */
 export function closedPinError(): UcredError {
   const message = "Cannot read the peer's process: the peer was closed";

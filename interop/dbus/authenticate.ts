@@ -116,7 +116,8 @@ function converse(socket: Socket, server: SaslServer, timeoutMs: number): Promis
     const onError = (error: Error) => fail("its connection failed", error);
     const read = () => {
       // Bytes stay in the socket until they are read: those after BEGIN belong to the caller.
-      for (let chunk; (chunk = socket.read() as Uint8Array | null) !== null;) {
+      for (let chunk; (chunk = socket.read() as Uint8Array | string | null) !== null;) {
+        if (typeof chunk === "string") return fail("the server has called setEncoding()");
         const step = server.receive(chunk);
         if (step.reply !== "") socket.write(step.reply);
         if (step.state === "failed") return fail(step.reason);

@@ -48,7 +48,7 @@ export interface BusConnection {
   /** Emits an event, such as `"message"` with each message that arrives. */
   emit(event: string, ...values: unknown[]): boolean;
   /** Adds a listener: `"message"`, `"close"`, `"reconnect"`. */
-  on(event: string, listener: (...values: never[]) => void): unknown;
+  on(event: string, listener: (...values: unknown[]) => void): unknown;
 }
 
 /**

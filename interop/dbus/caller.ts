@@ -83,7 +83,7 @@ export class Callers {
   constructor(bus: Bus) {
     this.#bus = bus;
     const { connection } = bus;
-    connection.on("message", (message: BusMessage) => this.#forget(message));
+    connection.on("message", (message) => this.#forget(message as BusMessage));
     connection.on("end", () => this.#reset());
     connection.on("close", () => this.#reset());
   }

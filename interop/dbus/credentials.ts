@@ -68,8 +68,9 @@ const isIndex = (value: unknown): value is number =>
   Number.isInteger(value) && (value as number) >= 0;
 
 function groupsOf(value: unknown): readonly number[] | undefined {
-  if (!Array.isArray(value) || !value.every(isId)) return undefined;
-  return Object.freeze([...new Set(value)].sort((one, other) => one - other));
+  const groups: readonly unknown[] = Array.isArray(value) ? Array.from(value) : [undefined];
+  if (!groups.every(isId)) return undefined;
+  return Object.freeze([...new Set(groups)].sort((one, other) => one - other));
 }
 
 /** Bytes that end with NUL: a security label, which has no NUL itself. */

@@ -5,6 +5,7 @@ import { type OptionNames, requireOptions } from "../../core/options.ts";
 import type { Peer } from "../../core/peer.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { Policy } from "../../core/policy/policy.ts";
+import { closeDescriptors } from "../../identity/peer_of_bus.ts";
 import {
   type Bus,
   BUS_NAME,
@@ -26,7 +27,7 @@ export interface Caller {
 
 /** A call that was denied. */
 export interface DeniedCall {
-  /** The call, as the client sent it. */
+  /** The call, as the client sent it. Its file descriptors are closed. */
   readonly message: BusMessage;
   /** The caller; `undefined` if it could not be identified. */
   readonly peer: Peer | undefined;
@@ -164,7 +165,7 @@ class Gate {
       error = thrown;
     }
     // After a reconnect the caller's name may belong to another client, which must not receive a reply.
-    if (epoch !== this.#callers.epoch) return;
+    if (epoch !== this.#callers.epoch) return closeDescriptors(message.fds ?? []);
     if (peer === undefined || decision?.allowed !== true) {
       return this.#deny({ message, peer, decision, error });
     }
@@ -174,6 +175,7 @@ class Gate {
 
   #deny(denied: DeniedCall): void {
     const { message, decision } = denied;
+    closeDescriptors(message.fds ?? []); // no handler receives them
     const text = decision?.message ??
       (decision === undefined ? "The caller could not be checked" : "The policy does not allow it");
     this.#run(() => {

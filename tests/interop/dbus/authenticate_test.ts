@@ -231,25 +231,34 @@ testWith(
 );
 
 testWith(here, "authenticate() leaves the bytes after BEGIN in the socket", async () => {
-  let received = Buffer.alloc(0);
-  let unixFd: boolean | undefined;
-  const path = await listen(async (socket) => {
-    ({ unixFd } = await authenticate(socket, { unixFd: true }));
-    await new Promise((resolve) => setImmediate(resolve)); // the bytes wait for a late reader
-    socket.on("data", (more: Buffer) => received = Buffer.concat([received, more]));
-    socket.on("end", () => socket.end("bye"));
+  for (const size of [0, 10, 200_000]) {
+    let received = Buffer.alloc(0);
+    let unixFd: boolean | undefined;
+    const path = await listen(async (socket) => {
+      ({ unixFd } = await authenticate(socket, { unixFd: true }));
+      await new Promise((resolve) => setImmediate(resolve)); // the bytes wait for a late reader
+      socket.on("data", (more: Buffer) => received = Buffer.concat([received, more]));
+      socket.on("end", () => socket.end("bye"));
+    });
+    const bytes = Buffer.from(Array.from({ length: size }, (_, at) => at * 7 % 256));
+    const client = connect({ path, allowHalfOpen: true });
+    let answer = "";
+    client.setEncoding("latin1").on("data", (more: string) => answer += more);
+    const uid = hex(String(process.getuid!()));
+    const commands = `\0AUTH EXTERNAL ${uid}\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n`;
+    client.end(Buffer.concat([Buffer.from(commands), bytes]));
+    await once(client, "close");
+    assert.match(answer, /^OK [0-9a-f]{32}\r\nAGREE_UNIX_FD\r\nbye$/);
+    assert.deepEqual([received.equals(bytes), unixFd], [true, true]);
+  }
+  const refused: string[] = [];
+  const path = await listen((socket) => {
+    const pending = authenticate(socket.setEncoding("latin1"));
+    pending.catch((error) => refused.push((error as Error).message));
   });
-  const bytes = Buffer.from(Array.from({ length: 200_000 }, (_, at) => at * 7 % 256));
-  const client = connect({ path, allowHalfOpen: true });
-  let answer = "";
-  client.setEncoding("latin1").on("data", (more: string) => answer += more);
-  client.write(
-    `\0AUTH EXTERNAL ${hex(String(process.getuid!()))}\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n`,
-  );
-  client.end(bytes);
-  await once(client, "close");
-  assert.match(answer, /^OK [0-9a-f]{32}\r\nAGREE_UNIX_FD\r\nbye$/);
-  assert.deepEqual([received.equals(bytes), unixFd], [true, true]);
+  assert.equal(await say(path, `\0AUTH EXTERNAL ${hex("0")}\r\n`), "");
+  await until(() => refused.length === 1);
+  assert.match(refused[0]!, /setEncoding/);
 });
 
 testWith(

@@ -1,6 +1,7 @@
 /** Callers of a service on a real dbus-daemon, as several users. */
 
 import assert from "node:assert/strict";
+import { fstatSync, openSync } from "node:fs";
 import dbus from "dbus-native";
 import type { Peer } from "../../../core/peer.ts";
 import {
@@ -327,3 +328,71 @@ testBus("requireCaller() denies callers that the bus does not identify", async (
   assert.equal((denied[0]!.error as { code: string }).code, "ERR_UCRED_BUS");
   assert.equal(calls, 0);
 });
+
+testBus("peerOfSender() accepts credentials only from the bus", async () => {
+  // This bus delivers replies that were not requested.
+  const { address } = await startDaemon(
+    undefined,
+    '<allow send_requested_reply="false" send_type="method_return"/>' +
+      '<allow receive_requested_reply="false" receive_type="method_return"/>',
+  );
+  const [bus, forger] = [await connectTo(address), await connectTo(address)];
+  const denied: DeniedCall[] = [];
+  const rules = [{ name: "4242", when: { uid: 4242 }, allow: true }] as const;
+  requireCaller(bus, definePolicy({ version: 1, rules }), {
+    onDenied: (call) => denied.push(call),
+  });
+  let replies = 0;
+  bus.connection.on("message", ({ type, sender }) => {
+    if (type === 2 && sender === forger.name) replies++;
+  });
+  const to = { destination: bus.name! };
+  const call = { ...to, path: "/", interface: SERVICE, member: "Now" };
+  const refused = Promise.resolve(forger.invoke(call));
+  for (let serial = 0; serial < 20; serial++) {
+    const body = [[["UnixUserID", ["u", 4242]]]];
+    const forged = { type: 2, serial: 900 + serial, replySerial: bus.serial + serial };
+    forger.connection.message({ ...forged, ...to, signature: "a{sv}", body });
+  }
+  await assert.rejects(refused, /could not be checked/);
+  await until(() => replies === 20);
+  assert.match(String(denied[0]!.error), /the reply has the sender ":1\.1"/);
+});
+
+testBus(
+  "requireCaller() decides messages of unknown types, which dbus-native runs as calls",
+  async () => {
+    const { address } = await startDaemon();
+    const [bus, client] = [await connectTo(address), await connectTo(address)];
+    let calls = 0;
+    bus.setMethodCallHandler("/", SERVICE, "Now", [() => void calls++, ""]);
+    const rules = [{ name: "nobody", deny: "no" }] as const;
+    const denied: DeniedCall[] = [];
+    requireCaller(bus, definePolicy({ version: 1, rules }), {
+      onDenied: (call) => denied.push(call),
+    });
+    const message = { serial: 1, flags: 1, sender: client.name, path: "/", interface: SERVICE };
+    for (const type of [0, 1, 5, undefined]) {
+      bus.connection.emit("message", { ...message, type, member: "Now" });
+    }
+    for (
+      const broken of [{ path: "x" }, { path: "/a//b" }, { sender: "org.x" }, { sender: undefined }]
+    ) {
+      bus.connection.emit("message", { ...message, ...broken, type: 1, member: "Now" });
+    }
+    for (
+      const [name, member] of [["a", "B"], ["a.b", "B.C"], ["a.b\n", "B"], ["a..b", "B"], ["", "B"]]
+    ) {
+      bus.connection.emit("message", { ...message, type: 1, interface: name, member });
+    }
+    const fd = openSync("/dev/null", "r");
+    bus.connection.emit("message", { ...message, type: 1, member: "Now", fds: [fd] });
+    await until(() => denied.length === 14);
+    assert.equal(calls, 0);
+    assert.throws(
+      () => fstatSync(fd),
+      { code: "EBADF" },
+      "descriptors of a denied call are closed",
+    );
+  },
+);
