@@ -7,7 +7,7 @@ import { type ExitCode, log, logError, printable, UsageError } from "./output.ts
 import { untilSignal } from "./signals.ts";
 import { addressOf, displayName } from "../core/socket_name.ts";
 import type { Policy } from "../core/policy/policy.ts";
-import { shadowPolicy } from "../core/policy/shadow.ts";
+import { type ShadowedPolicy, shadowPolicy } from "../core/policy/shadow.ts";
 import type { ServerExpectation } from "../identity/verify_server.ts";
 import { VOCABULARIES } from "../interop/vocabularies.ts";
 import { type WatchedPolicy, watchPolicy } from "../policy/watch.ts";
@@ -15,6 +15,8 @@ import { type AuditLog, auditLog } from "../servers/admission/audit.ts";
 import type { ListenOptions } from "../servers/listen/lifecycle.ts";
 import { accountId } from "../system/accounts.ts";
 import { createGuard, type GuardServer } from "../guard/mod.ts";
+import type { HttpServer } from "../servers/http.ts";
+import { type FollowedPolicy, metricsServer, type Observed } from "./metrics.ts";
 import { ID_RANGE, parseId } from "./arguments.ts";
 
 /** The command line's options, parsed. */
@@ -38,6 +40,9 @@ export interface GuardCommandOptions {
   readonly acceptRate?: number;
   readonly bodyTimeout?: number;
   readonly drain: number;
+  readonly metrics?: string;
+  readonly metricsMode?: number;
+  readonly metricsPolicy?: string;
   readonly h2c?: boolean;
   readonly keepHeader?: readonly string[];
 }
@@ -46,9 +51,17 @@ export interface GuardCommandOptions {
 export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   const expect = expectationOf(options.upstreamUser);
   const allowUnsafeOwner = options.allowUnsafeOwner === true;
-  const [policy, shadow] = [options.policy, options.shadow].map((file) =>
-    file === undefined ? undefined : follow(file, allowUnsafeOwner)
-  );
+  const policies = new Map<string, FollowedPolicy>();
+  const followAs = (role: string, file: string | undefined): WatchedPolicy | undefined => {
+    if (file === undefined) return undefined;
+    const followed = follow(file, allowUnsafeOwner);
+    policies.set(role, followed);
+    return followed.policy;
+  };
+  const policy = followAs("active", options.policy);
+  const candidate = followAs("candidate", options.shadow);
+  const readers = followAs("metrics", options.metricsPolicy);
+  const shadow = policy && candidate && withShadow(policy, candidate);
   const file = options.audit === "-" ? undefined : options.audit;
   if (file !== undefined) closeSync(openSync(file, "a", 0o600)); // fail now if it cannot be written
   const audit = options.audit === undefined ? undefined : auditLog({
@@ -58,17 +71,17 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   const watch = file === undefined ? undefined : watchAudit(audit!, file);
   const hangUp = () => {
     if (file !== undefined) reopen(audit!, file);
-    policy?.reload(); // reports the outcome by itself
-    shadow?.reload();
+    for (const { policy } of policies.values()) policy.reload(); // reports the outcome by itself
   };
   const upstream = addressOf(options.upstream);
+  let metrics: HttpServer | undefined;
   try {
     const server = createGuard({
       mode: options.mode,
       upstream,
       expect,
       asPeer: options.asPeer,
-      policy: withShadow(policy, shadow),
+      policy: shadow ?? policy,
       limits: {
         connections: options.maxConnections,
         connectionsPerUser: options.maxPerUser,
@@ -81,6 +94,9 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
       report: log,
     });
     const ended = untilSignal(hangUp); // before listening: SIGHUP may arrive as soon as the guard is ready
+    let isDraining = false;
+    const observed = { guard: server, policies, shadow, isDraining: () => isDraining };
+    metrics = await serveMetrics(options, observed, readers);
     await startListening(server, listenOptions(options));
     const address = printable(displayName(String(server.address())));
     log(`guards ${printable(options.upstream)}, listening at ${address}`);
@@ -89,13 +105,17 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
       const name = printable(options.upstream);
       log(`warning: ${name} does not exist; clients fail until a server listens there`);
     }
+    if (metrics !== undefined) {
+      log(`serves metrics at ${printable(displayName(String(metrics.address())))}`);
+    }
     const signal = await ended;
+    isDraining = true;
     log(`${signal}: no new connections; open connections end within ${options.drain} s`);
     await server.close({ timeout: options.drain * 1000 });
     return 0;
   } finally {
-    policy?.close();
-    shadow?.close();
+    await metrics?.close({ timeout: METRICS_DRAIN_MS });
+    for (const { policy } of policies.values()) policy.close();
     clearInterval(watch);
     await audit?.close();
     if (audit !== undefined && audit.dropped > 0) {
@@ -105,11 +125,26 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   }
 }
 
+/** Serves metrics if a socket is given. */
+async function serveMetrics(
+  { metrics, metricsMode: mode }: GuardCommandOptions,
+  observed: Observed,
+  policy: Policy | undefined,
+): Promise<HttpServer | undefined> {
+  if (metrics === undefined) return undefined;
+  const server = metricsServer(observed, policy);
+  await startListening(server, { path: addressOf(metrics), mode });
+  return server;
+}
+
 function reopen(audit: AuditLog, file: string): void {
   audit.reopen();
   if (audit.error === undefined) return;
   log(`${printable(file)} cannot be reopened: ${printable(audit.error.message)}`);
 }
+
+/** How long a reader of metrics may take for its response when the guard ends. */
+const METRICS_DRAIN_MS = 500;
 
 /** How often to check whether lines of the audit log were lost. */
 const AUDIT_CHECK_MS = 1000;
@@ -125,24 +160,27 @@ function watchAudit(audit: AuditLog, file: string): NodeJS.Timeout {
   return timer.unref();
 }
 
-function follow(file: string, allowUnsafeOwner: boolean): WatchedPolicy {
+function follow(file: string, allowUnsafeOwner: boolean): FollowedPolicy {
   const name = printable(file);
-  return watchPolicy(file, {
+  const policy = watchPolicy(file, {
     allowUnsafeOwner,
     vocabularies: VOCABULARIES,
-    onReload: () => log(`${name}: the new policy is in force`),
+    onReload: () => {
+      followed.loadedAt = performance.now();
+      followed.reloads++;
+      log(`${name}: the new policy is in force`);
+    },
     onError: (error) => {
+      followed.failures++;
       log(`${name} cannot be used; the previous policy stays in force`);
       logError(error);
     },
   });
+  const followed = { policy, loadedAt: performance.now(), reloads: 0, failures: 0 };
+  return followed;
 }
 
-function withShadow(
-  policy: WatchedPolicy | undefined,
-  candidate: WatchedPolicy | undefined,
-): Policy | undefined {
-  if (policy === undefined || candidate === undefined) return policy;
+function withShadow(policy: WatchedPolicy, candidate: WatchedPolicy): ShadowedPolicy {
   return shadowPolicy(policy, candidate, {
     onDifference: ({ uid, action, active, candidate }) => {
       const verdict = (allowed: boolean) => allowed ? "allow" : "deny";
@@ -176,7 +214,7 @@ function listenOptions(options: GuardCommandOptions): ListenOptions {
   return { path, mode, owner, group, notify };
 }
 
-function startListening(server: GuardServer, options: ListenOptions): Promise<void> {
+function startListening(server: GuardServer | HttpServer, options: ListenOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.listen(options, () => {

@@ -199,6 +199,21 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
       "append events to this file (-: stderr) as JSON lines (default: no audit log)",
     )
     .option("--audit-denied", "log only denied connections and requests (default: all)")
+    .optionsGroup("Metrics and health:")
+    .option(
+      "--metrics <socket>",
+      "serve /metrics (Prometheus), /healthz and /readyz at this path, or @name (default: none)",
+      socketName,
+    )
+    .option(
+      "--metrics-mode <octal>",
+      "set the mode of the socket file of --metrics (default: 0600)",
+      octal,
+    )
+    .option(
+      "--metrics-policy <file>",
+      "decide by this policy who reads metrics (default: allow root and the guard's own user)",
+    )
     .optionsGroup("Limits:")
     .option(
       "--max-connections <n>",
@@ -236,7 +251,7 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
 /** A message about options that exclude each other, or have no effect. */
 function contradictionIn(options: GuardCommandOptions): string | undefined {
   const { listen, systemd, upstream, policy, shadow, audit, auditDenied, mode } = options;
-  const { h2c, keepHeader, bodyTimeout, asPeer } = options;
+  const { h2c, keepHeader, bodyTimeout, asPeer, metrics, metricsMode, metricsPolicy } = options;
   if ((listen === undefined) === (systemd === undefined)) {
     return "exactly one of --listen and --systemd is required";
   }
@@ -248,6 +263,17 @@ function contradictionIn(options: GuardCommandOptions): string | undefined {
     const what = "--socket-mode, --socket-owner and --socket-group require --listen with a path";
     if (systemd !== undefined) return `${what}: with --systemd, set SocketMode= in the unit`;
     if (listen!.startsWith("@")) return `${what}: an abstract socket has no file`;
+  }
+  if (metrics === undefined) {
+    if (metricsMode !== undefined) return "--metrics-mode requires --metrics";
+    if (metricsPolicy !== undefined) return "--metrics-policy requires --metrics";
+  } else {
+    if ([listen, upstream].some((each) => each && resolved(each) === resolved(metrics))) {
+      return "--metrics requires a socket of its own";
+    }
+    if (metricsMode !== undefined && metrics.startsWith("@")) {
+      return "--metrics-mode requires --metrics with a path: an abstract socket has no file";
+    }
   }
   if (shadow !== undefined && policy === undefined) {
     return "--shadow requires --policy";

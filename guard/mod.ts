@@ -31,6 +31,14 @@ import type { GuardOptions, GuardServer } from "./options.ts";
 import { guardStream } from "./stream.ts";
 
 export type { GuardOptions, GuardServer } from "./options.ts";
+export type { GuardStats } from "./stats.ts";
+export { prometheusText } from "./prometheus.ts";
+export type {
+  Histogram,
+  RequestOutcome,
+  RequestReport,
+  RequestStats,
+} from "../servers/http/request_report.ts";
 
 const OPTIONS: OptionNames<GuardOptions> = {
   mode: true,
@@ -43,12 +51,13 @@ const OPTIONS: OptionNames<GuardOptions> = {
   h2c: true,
   keepHeaders: true,
   bodyTimeout: true,
+  onRequest: true,
   report: true,
 };
 
 /** Options that have no effect, by mode. Clients share a guard's connections to Docker, which has no identity. */
 const IDLE_OPTIONS = {
-  stream: ["h2c", "keepHeaders", "bodyTimeout"],
+  stream: ["h2c", "keepHeaders", "bodyTimeout", "onRequest"],
   http: [],
   docker: ["h2c", "keepHeaders", "asPeer"],
 } as const;

@@ -4,7 +4,9 @@ import type { Policy } from "../core/policy/policy.ts";
 import type { ServerExpectation } from "../identity/verify_server.ts";
 import type { AuditLog } from "../servers/admission/audit.ts";
 import type { Limits } from "../servers/admission/limits.ts";
-import type { SafeServer } from "../servers/listen/lifecycle.ts";
+import type { RequestReport } from "../servers/http/request_report.ts";
+import type { ListenOptions, SafeServer } from "../servers/listen/lifecycle.ts";
+import type { GuardStats } from "./stats.ts";
 
 /** Options of `createGuard()`. */
 export interface GuardOptions {
@@ -44,14 +46,30 @@ export interface GuardOptions {
   /** Names of headers to forward although only a trusted proxy should set them: `X-Forwarded-For`. */
   readonly keepHeaders?: readonly string[] | undefined;
   /**
+   * Called for each request that has ended, for traces; not in `"stream"` mode. An error that it throws is
+   * reported by `report`.
+   */
+  readonly onRequest?: ((request: RequestReport) => void) | undefined;
+  /**
    * Called with one line for each problem that an operator should see: the upstream cannot be reached,
    * or the limits were lowered. Control characters are escaped. By default nothing is reported.
    */
   readonly report?: ((line: string) => void) | undefined;
 }
 
-/** A guard: a server of `ucred/net` or `ucred/http`. */
-export type GuardServer = SafeServer & {
+/** A guard: a server like those of `ucred/net` and `ucred/http`. */
+export type GuardServer = Omit<SafeServer, "stats" | "listen"> & {
+  /** Listens on a Unix socket. `listen(path)` also works. */
+  listen(options: ListenOptions, onListening?: () => void): GuardServer;
+  /** Returns the guard's counters. */
+  stats(): GuardStats;
+  /**
+   * Connects to the upstream once with the guard's own ids, verifies it, and closes the connection. For
+   * readiness checks.
+   *
+   * @throws If it cannot be reached within 2 s, or is not the expected server.
+   */
+  probeUpstream(): Promise<void>;
   once(event: "error", run: (error: Error) => void): unknown;
   off(event: "error", run: (error: Error) => void): unknown;
   address(): unknown;

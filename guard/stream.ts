@@ -4,6 +4,7 @@ import type { Socket } from "node:net";
 import { createServer } from "../servers/net.ts";
 import type { GuardOptions, GuardServer } from "./options.ts";
 import { join } from "./pipe.ts";
+import { guardServerOf } from "./guard_server.ts";
 import { Upstream } from "./upstream.ts";
 
 /** Makes a guard in stream mode. It does not listen yet. */
@@ -12,16 +13,20 @@ export function guardStream(options: GuardOptions): GuardServer {
   const upstream = new Upstream(options);
   // Paused until the upstream is connected. Each direction is half-closed on its own.
   const sockets = { allowHalfOpen: true, pauseOnConnect: true };
-  return createServer({ policy, limits, audit, ...sockets }, async (client: Socket, peer) => {
-    let server: Socket;
-    try {
-      server = await upstream.connect({ socket: client, peer });
-    } catch (error) {
-      if (client.destroyed) return;
-      upstream.reportFailure(error);
-      client.destroy();
-      return;
-    }
-    join(client, server);
-  });
+  const server = createServer(
+    { policy, limits, audit, ...sockets },
+    async (client: Socket, peer) => {
+      let connection: Socket;
+      try {
+        connection = await upstream.connect({ socket: client, peer });
+      } catch (error) {
+        if (client.destroyed) return;
+        upstream.reportFailure(error);
+        client.destroy();
+        return;
+      }
+      join(client, connection);
+    },
+  );
+  return guardServerOf(server, upstream, limits);
 }

@@ -14,6 +14,9 @@ import type { GuardOptions } from "./options.ts";
 /** How long a connection to the upstream may take. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
+/** How long the connection of `probe()` may take. */
+const PROBE_TIMEOUT_MS = 2000;
+
 /** Error code → how long a failed connect(2) is repeated. Other errors are final. */
 const RETRY_MS: { readonly [code: string]: number } = {
   EAGAIN: CONNECT_TIMEOUT_MS, // the backlog is full
@@ -53,6 +56,8 @@ interface Waiter extends Client {
 /** The upstream server. */
 export class Upstream {
   readonly path: string;
+  /** How often it could not be used, or answered wrongly. */
+  failures = 0;
   readonly #expect: ServerExpectation | undefined;
   readonly #connector: PeerConnector | undefined;
   readonly #report: (line: string) => void;
@@ -197,8 +202,34 @@ export class Upstream {
     });
   }
 
+  /** The number of clients that wait because the upstream's backlog is full. */
+  get waiting(): number {
+    let count = this.#retries;
+    for (const queue of this.#waiting.values()) count += queue.size;
+    return count;
+  }
+
+  /**
+   * Connects once with the guard's own ids, verifies the upstream, and closes the connection.
+   *
+   * @throws If it cannot be reached, is not the expected server, or its backlog is full.
+   */
+  async probe(): Promise<void> {
+    const expect = this.#expect;
+    const socket = await connectVerified(
+      { path: this.path, expect, allowHalfOpen: false },
+      (socket) => {
+        const timer = setTimeout(() => socket.destroy(new Error(NOT_ACCEPTED)), PROBE_TIMEOUT_MS);
+        socket.once("connect", () => clearTimeout(timer)).once("close", () => clearTimeout(timer));
+        socket.on("error", () => {});
+      },
+    );
+    socket.destroy();
+  }
+
   /** Reports that the upstream cannot be used, at most once in {@link LOG_INTERVAL_MS}. */
   reportFailure(error: unknown): void {
+    this.failures++;
     const now = performance.now();
     if (now - this.#reportedAt < LOG_INTERVAL_MS) {
       this.#unreported++;

@@ -2,7 +2,9 @@
 
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
+import { textOf as errorText, visible } from "../../core/text.ts";
 import { isHungUp } from "../../identity/hangup.ts";
+import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { Admission, Admitted } from "../../servers/admission/admission.ts";
 import {
   type Connection,
@@ -13,6 +15,8 @@ import {
 import { headersOf, type Problem } from "../../servers/http/problem.ts";
 import { decisionLines, type FieldKinds, peerLines, withoutHttp } from "../headers.ts";
 import { finish, join } from "../pipe.ts";
+import type { RequestOutcome, RequestReport } from "../../servers/http/request_report.ts";
+import type { RequestCounters } from "../stats.ts";
 import type { Upstream } from "../upstream.ts";
 import {
   endOfHead,
@@ -41,10 +45,14 @@ export interface Shared {
   readonly fields: FieldKinds;
   /** Whether upgrades to HTTP/2 are forwarded. */
   readonly h2c: boolean;
+  readonly requests: RequestCounters;
+  readonly onRequest: ((request: RequestReport) => void) | undefined;
   /** How many checks in a row may find that nothing of a request's body has arrived. */
   readonly maxIdleChecks: number;
   /** Decides requests and filters responses. Without it, requests are decided by method and path. */
   readonly mediator?: Mediator | undefined;
+  /** Reports a problem to the operator. */
+  report(line: string): void;
   /** Whether the guard waits for its last responses. */
   isClosing(): boolean;
 }
@@ -121,6 +129,12 @@ export class ClientConnection implements Connection, Receiver {
   #lastAnswer: DetailedAnswer | Problem | undefined;
   /** The request that is being answered. */
   #active: Request | undefined;
+  /** When the guard began to handle it, by `performance.now()`. */
+  #startedAt = 0;
+  /** The decision about it. */
+  #decision: Decision | undefined;
+  /** Whether it was counted. */
+  #isCounted = false;
   /** The head of the active request, as it is sent. */
   #head = "";
   /** Whether the head of the active request was sent. Nothing of its body may be sent before. */
@@ -179,6 +193,7 @@ export class ClientConnection implements Connection, Receiver {
       work();
     } catch (error) { // an account lookup, or an error of ours: it ends this connection only
       this.#shared.admission.failed(this.admitted, error);
+      if (this.#active !== undefined) this.#count("failed");
       this.#leave();
       this.#socket.destroy();
     }
@@ -202,7 +217,10 @@ export class ClientConnection implements Connection, Receiver {
     }
     if (now <= this.#deadline) return;
     if (this.#pending === undefined) this.#closeAfterLast();
-    else this.#refuse(TOO_SLOW);
+    else {
+      this.#countNext(TOO_SLOW.status);
+      this.#refuse(TOO_SLOW);
+    }
   }
 
   /**
@@ -332,6 +350,8 @@ export class ClientConnection implements Connection, Receiver {
     request.size = used;
     this.#waitingBytes += used;
     if (this.#waiting.push(request) > MAX_WAITING) {
+      this.#waiting.pop();
+      this.#report("pipelining", undefined, request);
       this.#cut();
       return false;
     }
@@ -340,6 +360,7 @@ export class ClientConnection implements Connection, Receiver {
 
   /** Refuses the next request, after the responses to those before it. Nothing is parsed any more. */
   #refuseNext(answer: DetailedAnswer | Problem): true {
+    this.#countNext(answer.status);
     this.hasRequested = true;
     this.#hasLast = this.#discards = true;
     this.#pending = undefined;
@@ -352,7 +373,9 @@ export class ClientConnection implements Connection, Receiver {
     const used = parser.parseBody(bytes);
     if (parser.error !== undefined) {
       this.#link?.destroy();
-      return this.#response === undefined ? this.#refuse(MALFORMED) : this.#breakOff();
+      if (this.#response === undefined) return this.#refuse(MALFORMED);
+      this.#count("malformed");
+      return this.#breakOff();
     }
     this.#pending = used < bytes.length ? bytes.subarray(used) : undefined;
     this.#found(request);
@@ -377,6 +400,9 @@ export class ClientConnection implements Connection, Receiver {
 
   #start(request: Request): void {
     this.#active = request;
+    this.#startedAt = performance.now();
+    this.#decision = undefined;
+    this.#isCounted = false;
     this.#deadline = Infinity;
     this.#awaitsHead = false;
     const { admission, mediator } = this.#shared;
@@ -461,6 +487,7 @@ export class ClientConnection implements Connection, Receiver {
       if (!request.isComplete || request.expect !== undefined || request.isLast) {
         return this.#refuse(outcome);
       }
+      this.#count(outcomeOf(outcome.status), outcome.status);
       this.#socket.write(textOf(outcome, request.method === "HEAD", false));
       return this.#done();
     }
@@ -490,6 +517,7 @@ export class ClientConnection implements Connection, Receiver {
 
   #decided(request: Request, outcome: Outcome): void {
     const { method, upgrade } = request;
+    this.#decision = outcome.decision;
     if (isProblem(outcome)) return this.#deny(request, outcome);
     if (method === "CONNECT") return this.#refuse(NO_TUNNEL);
     if (!this.#acceptExpectation(request)) return;
@@ -516,6 +544,7 @@ export class ClientConnection implements Connection, Receiver {
     if (framing !== 0 || expect !== undefined || isLast || denial.isLast) {
       return this.#refuse(denial);
     }
+    this.#count(outcomeOf(denial.status), denial.status);
     this.#socket.write(textOf(denial, request.method === "HEAD", false));
     this.#done();
   }
@@ -609,7 +638,10 @@ export class ClientConnection implements Connection, Receiver {
     trailers: readonly string[],
   ): void {
     const head = response === undefined ? "" : this.#headOf(request, response);
-    if (response !== undefined) this.#response = response;
+    if (response !== undefined) {
+      this.#response = response;
+      this.#shared.requests.responded(performance.now() - this.#startedAt);
+    }
     const bytes = serialise({ head, parts, isChunked: this.#isChunked, isEnd, trailers });
     const canWrite = bytes.length === 0 ||
       (typeof bytes === "string" ? this.#socket.write(bytes, "latin1") : this.#socket.write(bytes));
@@ -618,6 +650,7 @@ export class ClientConnection implements Connection, Receiver {
       return;
     }
     this.#isAnswered = true;
+    this.#count("allowed");
     if (!request.isComplete && (this.#isLast || this.#link?.isOpen !== true)) this.#close("");
     else if (this.#isLast) this.#closeAfterLast();
     else if (request.isComplete) this.#done();
@@ -649,6 +682,8 @@ export class ClientConnection implements Connection, Receiver {
       this.#shared.upstream.reportFailure(error);
       return this.#refuse(BAD_GATEWAY);
     }
+    this.#shared.requests.responded(performance.now() - this.#startedAt);
+    this.#count("allowed", status);
     this.#state = "switched";
     this.#isPaused = false;
     client.off("data", this.#onData).off("drain", this.#onDrain);
@@ -673,7 +708,10 @@ export class ClientConnection implements Connection, Receiver {
   #failUpstream(error: Error): void {
     this.#shared.upstream.reportFailure(error);
     if (this.#response === undefined) this.#refuse(BAD_GATEWAY);
-    else this.#breakOff();
+    else {
+      this.#count("upstreamError");
+      this.#breakOff();
+    }
   }
 
   // The end of a response and of the connection.
@@ -712,6 +750,7 @@ export class ClientConnection implements Connection, Receiver {
   }
 
   #refuse(refusal: Answer | DetailedAnswer | Problem): void {
+    if (this.#active !== undefined) this.#count(outcomeOf(refusal.status), refusal.status);
     const { mediator } = this.#shared;
     const answer = mediator === undefined || !("detail" in refusal)
       ? refusal
@@ -739,11 +778,68 @@ export class ClientConnection implements Connection, Receiver {
     this.#link = undefined;
   }
 
+  /** Counts the active request once. */
+  #count(outcome: RequestOutcome, status = this.#response?.status): void {
+    if (this.#isCounted) return;
+    this.#isCounted = true;
+    this.#report(outcome, status, this.#active);
+  }
+
+  /** Counts a request that is refused before it is the active one. */
+  #countNext(status: number): void {
+    this.#report(outcomeOf(status), status, undefined);
+  }
+
+  #report(outcome: RequestOutcome, status: number | undefined, request: Request | undefined): void {
+    const { requests, onRequest, admission } = this.#shared;
+    requests.ended(outcome);
+    if (onRequest === undefined) return;
+    const isActive = request !== undefined && request === this.#active;
+    const milliseconds = isActive ? performance.now() - this.#startedAt : 0;
+    const trace = request?.lines.filter((line) => /^traceparent:/i.test(line)) ?? [];
+    try {
+      onRequest({
+        ...{ server: admission.server, peer: this.admitted.peer, outcome, status, milliseconds },
+        method: request?.method,
+        target: request?.target,
+        decision: isActive ? this.#decision : undefined,
+        startedAt: Date.now() - milliseconds,
+        traceparent: trace.length === 1 ? trace[0]!.slice("traceparent:".length).trim() : undefined,
+      });
+    } catch (error) {
+      this.#shared.report(`onRequest() failed: ${visible(errorText(error))}`);
+    }
+  }
+
   #release(): void {
     if (this.#state !== "switched") this.#leave();
+    if (this.#active !== undefined) this.#count("aborted");
+    for (const request of this.#waiting) this.#report("aborted", undefined, request);
     this.#waiting.length = this.#waitingBytes = 0;
     this.#parser.close();
   }
+}
+
+/** The outcome of a request that the guard itself answers. */
+function outcomeOf(status: number): RequestOutcome {
+  if (status < 400) return "allowed"; // an answer of a mediator
+  switch (status) {
+    case 403:
+    case 404: // a mediator answers so for what the client may not see
+      return "denied";
+    case 408:
+      return "timeout";
+    case 413:
+    case 414:
+    case 431:
+      return "tooLarge";
+    case 417:
+    case 501:
+      return "unsupported";
+    case 502:
+      return "upstreamError";
+  }
+  return status < 500 ? "malformed" : "failed";
 }
 
 /** Whether a request may be repeated: its method is safe (RFC 9110, 9.2.1), and it has no body. */

@@ -10,16 +10,21 @@ import {
 import { forbidden } from "../../servers/http/problem.ts";
 import { refuseSocket } from "../../servers/http/refusal.ts";
 import { AdmittingServer } from "../../servers/listen/admitting_server.ts";
-import { checkingInterval } from "../../servers/listen/lifecycle.ts";
+import { checkingInterval, type SafeServer } from "../../servers/listen/lifecycle.ts";
 import { requestFields } from "../headers.ts";
 import type { GuardOptions, GuardServer } from "../options.ts";
+import { guardServerOf } from "../guard_server.ts";
+import { RequestCounters } from "../stats.ts";
 import { Upstream } from "../upstream.ts";
 import type { Mediator } from "./mediator.ts";
 import { ClientConnection, type Shared } from "./connection.ts";
 
 /** Makes a guard in HTTP mode. It does not listen yet. */
 export function guardHttp(options: GuardOptions, mediate?: MakeMediator): GuardServer {
-  return new HttpGuard(options, mediate) as unknown as GuardServer;
+  const upstream = new Upstream(options);
+  const requests = new RequestCounters();
+  const server = new HttpGuard(options, upstream, requests, mediate) as unknown as SafeServer;
+  return guardServerOf(server, upstream, options.limits, requests);
 }
 
 /** Makes the mediator of a mode that reads whole requests. */
@@ -39,16 +44,28 @@ class HttpGuard extends AdmittingServer {
   readonly #sweepInterval: number;
   #sweeper: ReturnType<typeof setInterval> | undefined;
 
-  constructor(options: GuardOptions, mediate?: MakeMediator) {
-    const { policy, limits, audit, h2c = false, keepHeaders = [], bodyTimeout = BODY_TIMEOUT_MS } =
-      options;
+  constructor(
+    options: GuardOptions,
+    upstream: Upstream,
+    requests: RequestCounters,
+    mediate?: MakeMediator,
+  ) {
+    const {
+      policy,
+      limits,
+      audit,
+      h2c = false,
+      keepHeaders = [],
+      bodyTimeout = BODY_TIMEOUT_MS,
+      onRequest,
+    } = options;
     const admission = new Admission({ policy, limits, audit }, "action");
     super({ allowHalfOpen: true }, admission);
     this.#sweepInterval = checkingInterval(SWEEP_MS, bodyTimeout);
-    const upstream = new Upstream(options);
     this.#shared = {
-      ...{ admission, upstream },
+      ...{ admission, upstream, requests, onRequest },
       mediator: mediate?.(admission, upstream),
+      report: options.report ?? (() => {}),
       fields: requestFields(new Set(keepHeaders.map((name) => name.toLowerCase()))),
       h2c,
       maxIdleChecks: bodyTimeout === 0 ? Infinity : bodyTimeout / this.#sweepInterval,

@@ -27,7 +27,7 @@ import {
   type RefusalReason,
   type ServerEvent,
 } from "./events.ts";
-import { type Limits, UserLimits } from "./limits.ts";
+import { type LimitName, type Limits, UserLimits } from "./limits.ts";
 import { RefusalWarnings } from "./warnings.ts";
 
 /** Where a server enforces its policy: for each connection, or for each action. */
@@ -73,6 +73,8 @@ export interface ServerStats {
     readonly limits: number;
     readonly unidentified: number;
   };
+  /** Connections that were refused by each limit. */
+  readonly refusedByLimit: { readonly [name in LimitName]: number };
   /** Requests that were allowed. */
   readonly allowed: number;
   /** Requests that were denied. */
@@ -143,6 +145,7 @@ export class Admission {
   readonly #decidesActions: boolean;
   #accepted = 0;
   readonly #refused = { policy: 0, limits: 0, unidentified: 0 };
+  readonly #refusedByLimit = { connections: 0, connectionsPerUser: 0, acceptsPerSecond: 0 };
   #allowed = 0;
   #denied = 0;
   #failed = 0;
@@ -290,6 +293,7 @@ export class Admission {
       open: this.#limits.open,
       accepted: this.#accepted,
       refused: { ...this.#refused },
+      refusedByLimit: { ...this.#refusedByLimit },
       allowed: this.#allowed,
       denied: this.#denied,
       failed: this.#failed,
@@ -333,7 +337,10 @@ export class Admission {
     error?: UcredError,
   ): RefusedConnection {
     if (why === "policy" || why === "unidentified") this.#refused[why]++;
-    else this.#refused.limits++;
+    else {
+      this.#refused.limits++;
+      this.#refusedByLimit[why]++;
+    }
     if (this.#hasListeners("refused")) {
       this.emit({ type: "refused", server: this.server, why, peer, decision, error });
     } else {

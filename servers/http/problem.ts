@@ -12,6 +12,8 @@ export interface Problem {
   readonly type?: string | undefined;
   /** Whether the connection is closed after it. */
   readonly isLast: boolean;
+  /** The decision that denied the request. */
+  readonly decision?: Decision;
 }
 
 /** The request target is ambiguous or malformed. */
@@ -42,8 +44,9 @@ export const DRIFTED: Problem = {
 };
 
 /** The 403 response. Its body has the rule's `deny` text, if any, and nothing else about the policy. */
-export function forbidden({ message }: Decision): Problem {
-  return problem(403, "Forbidden", message ?? "The policy does not allow it");
+export function forbidden(decision: Decision): Problem {
+  const detail = decision.message ?? "The policy does not allow it";
+  return { ...problem(403, "Forbidden", detail), decision };
 }
 
 function problem(status: Problem["status"], title: string, detail: string): Problem {

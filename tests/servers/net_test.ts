@@ -245,6 +245,7 @@ for (const [name, error] of Object.entries(thrown)) {
               allowed: 0,
               denied: 0,
               failed: 1,
+              refusedByLimit: { connections: 0, connectionsPerUser: 0, acceptsPerSecond: 0 },
               auditDropped: 0,
             },
           );

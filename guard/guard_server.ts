@@ -1,0 +1,37 @@
+/** What a guard has beyond a server: its own counters, and the probe of the upstream. */
+
+import {
+  DEFAULT_CONNECTIONS,
+  DEFAULT_CONNECTIONS_PER_USER,
+  type Limits,
+} from "../servers/admission/limits.ts";
+import type { SafeServer } from "../servers/listen/lifecycle.ts";
+import type { GuardServer } from "./options.ts";
+import type { GuardStats, RequestCounters } from "./stats.ts";
+import type { Upstream } from "./upstream.ts";
+
+/** Makes a guard of a server. */
+export function guardServerOf(
+  server: SafeServer,
+  upstream: Upstream,
+  { connections, connectionsPerUser, acceptsPerSecond = Infinity }: Limits = {},
+  requests?: RequestCounters,
+): GuardServer {
+  const ofServer = server.stats.bind(server);
+  const limits = {
+    connections: connections ?? DEFAULT_CONNECTIONS,
+    connectionsPerUser: connectionsPerUser ?? DEFAULT_CONNECTIONS_PER_USER,
+    acceptsPerSecond,
+  };
+  const more = {
+    stats: (): GuardStats => {
+      const { failures, waiting } = upstream;
+      return {
+        ...ofServer(),
+        ...{ requests: requests?.stats(), upstream: { failures, waiting }, limits },
+      };
+    },
+    probeUpstream: () => upstream.probe(),
+  };
+  return Object.assign(server, more) as unknown as GuardServer;
+}
