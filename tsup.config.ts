@@ -19,6 +19,7 @@ const entries = {
   datagram: "servers/datagram.ts",
   docker: "interop/docker/mod.ts",
   dbus: "interop/dbus/mod.ts",
+  polkit: "interop/polkit/mod.ts",
   guard: "guard/mod.ts",
   otel: "servers/otel.ts",
 };
@@ -30,7 +31,7 @@ const parts = {
 };
 
 /** Packages whose code becomes part of dist/: pinned, and devDependencies in package.json. */
-const BUNDLED = ["yaml", "commander"];
+const BUNDLED = ["yaml", "commander", "@xmldom/xmldom"];
 
 export default defineConfig({
   entry: { ...entries, ...parts, cli: "cli/main.ts" },

@@ -46,7 +46,12 @@ export const DRIFTED: Problem = {
 /** The 403 response. Its body has the rule's `deny` text, if any, and nothing else about the policy. */
 export function forbidden(decision: Decision): Problem {
   const detail = decision.message ?? "The policy does not allow it";
-  return { ...problem(403, "Forbidden", detail), decision };
+  return { ...forbiddenBecause(detail), decision };
+}
+
+/** A 403 response with this detail. */
+export function forbiddenBecause(detail: string): Problem {
+  return problem(403, "Forbidden", detail);
 }
 
 function problem(status: Problem["status"], title: string, detail: string): Problem {

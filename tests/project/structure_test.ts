@@ -24,7 +24,7 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
   policy: ["system", "core"],
   client: ["identity", "system", "core"],
   servers: ["policy", "identity", "system", "core"],
-  interop: ["client", "policy", "identity", "system", "core"],
+  interop: ["servers", "client", "policy", "identity", "system", "core"],
   guard: [
     "interop",
     "client",
@@ -62,6 +62,7 @@ const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "policy/load.ts": ["node:fs", "node:process"],
   "policy/watch.ts": ["node:fs/promises", "node:process", "node:timers"],
   "servers/hono.ts": ["hono"],
+  "interop/xml.ts": ["@xmldom/xmldom"],
   "servers/http/serve.ts": ["srvx/node"],
   "servers/otel.ts": ["@opentelemetry/api"],
   "cli/arguments.ts": ["commander"],

@@ -1,0 +1,30 @@
+/**
+ * `ucred/polkit`: asks polkit about a peer, and reads polkit's actions and rules.
+ *
+ * @module
+ */
+
+export { UcredError, type UcredErrorCode } from "../../core/errors.ts";
+export type { Peer } from "../../core/peer.ts";
+export type { Bus, BusConnection, BusMessage } from "../dbus/bus.ts";
+export {
+  type ActionDefaults,
+  formatAction,
+  type ImplicitAuthorization,
+  type NewAction,
+  parseActions,
+  type PolkitAction,
+  readActions,
+} from "./actions.ts";
+export {
+  type Authorization,
+  type BusSender,
+  checkAuthorization,
+  type CheckAuthorizationOptions,
+} from "./check_authorization.ts";
+export {
+  type DeniedRequest,
+  type RequestWithPeer,
+  requirePolkit,
+  type RequirePolkitOptions,
+} from "./require_polkit.ts";

@@ -1,0 +1,108 @@
+/** Requests to HTTP servers that require an authorization of polkit. */
+
+import type { Peer } from "../../core/peer.ts";
+import { peerOf, type RequestLike } from "../../servers/admission/attach.ts";
+import { forbiddenBecause, responseOf } from "../../servers/http/problem.ts";
+import { requireOptions } from "../../core/options.ts";
+import {
+  type Authorization,
+  checkAuthorization,
+  type CheckAuthorizationOptions,
+  OPTIONS,
+  requireActionId,
+} from "./check_authorization.ts";
+
+/** Options of {@link requirePolkit}. */
+export interface RequirePolkitOptions extends CheckAuthorizationOptions {
+  /** Runs for each request that was denied or could not be checked, for logs. */
+  readonly onDenied?: ((denied: DeniedRequest) => void) | undefined;
+}
+
+/** A request without an authorization. */
+export interface DeniedRequest {
+  /** The client. */
+  readonly peer: Peer;
+  /** The answer of polkitd; `undefined` if there was none. */
+  readonly authorization: Authorization | undefined;
+  /** Why there was none. */
+  readonly error: unknown;
+}
+
+/** A request to a server of `ucred/http`, or the context of Hono. */
+export type RequestWithPeer = RequestLike | HonoContext;
+
+/** The part of Hono's context that is needed. */
+interface HonoContext {
+  readonly req: { readonly raw: Request };
+  readonly env?: unknown;
+}
+
+/**
+ * Makes polkit authorize the client of each request to `ucred/http`, directly or with Hono. A request that
+ * polkit does not authorize, or that could not be checked, receives 403 and does not reach the handler.
+ *
+ * The server must pin its peers (`pin: true`). A dialog of polkit (`interactive`) delays the response until
+ * the user answers; it closes if the client hangs up.
+ *
+ * @param actionId The id of the action.
+ * @returns A handler `(request, next)`: a middleware of Hono, and for `ucred/http` the way to run the rest of
+ * a handler.
+ * @throws {TypeError} If `actionId` is no id, or an option is unknown.
+ *
+ * @example
+ * ```js
+ * import dbus from "dbus-native";
+ * import { serve } from "ucred/http";
+ * import { requirePolkit } from "ucred/polkit";
+ *
+ * const mayRestart = requirePolkit("org.example.restart", { bus: dbus.systemBus() });
+ * await serve({
+ *   path: "/run/example.sock",
+ *   policy: "anyone",
+ *   pin: true,
+ *   fetch: (request) => mayRestart(request, () => new Response("restarting\n")),
+ * });
+ * ```
+ */
+export function requirePolkit(
+  actionId: string,
+  options: RequirePolkitOptions,
+): <Result>(
+  request: RequestWithPeer,
+  next: () => Result | Promise<Result>,
+) => Promise<Result | Response> {
+  requireActionId("requirePolkit()", actionId);
+  requireOptions("requirePolkit()", options, { ...OPTIONS, onDenied: true });
+  const { onDenied, ...others } = options;
+  return async (request, next) => {
+    const raw = "req" in request ? incomingOf(request) : request;
+    const peer = peerOf(raw);
+    let authorization: Authorization | undefined;
+    let error: unknown;
+    try {
+      const signal = signalOf(request, others.signal);
+      authorization = await checkAuthorization(peer, actionId, { ...others, signal });
+    } catch (thrown) {
+      error = thrown;
+    }
+    if (authorization?.authorized === true) return await next();
+    onDenied?.({ peer, authorization, error });
+    const isChallenge = authorization?.outcome === "challenge";
+    const detail = isChallenge ? "Authentication is required" : "polkit does not allow it";
+    return responseOf(forbiddenBecause(detail));
+  };
+}
+
+/** The request of node:http, which other adapters put into Hono's environment, or the one of `serve()`. */
+function incomingOf({ req, env }: HonoContext): RequestLike {
+  const { incoming } = (env ?? {}) as { readonly incoming?: RequestLike };
+  return incoming ?? req.raw;
+}
+
+/** Ends with the request, so that a dialog closes if the client hangs up. */
+function signalOf(request: RequestWithPeer, other: AbortSignal | undefined) {
+  const raw = "req" in request ? request.req.raw : request;
+  const own = (raw as { readonly signal?: AbortSignal }).signal;
+  if (!(own instanceof AbortSignal)) return other;
+  return other === undefined ? own : AbortSignal.any([own, other]);
+}

@@ -1,0 +1,101 @@
+/** XML documents as trees of elements with positions. */
+
+import { DOMParser, type Element as DomElement, ParseError } from "@xmldom/xmldom";
+import { UcredError } from "../core/errors.ts";
+
+/** An element of an XML document. */
+export interface XmlElement {
+  /** The name as written, with its prefix: "allow". */
+  readonly name: string;
+  /** Name as written → value. */
+  readonly attributes: ReadonlyMap<string, string>;
+  readonly children: readonly XmlElement[];
+  /** The text directly in it, with entities replaced, and without white space at its ends. */
+  readonly text: string;
+  /** From 1. */
+  readonly line: number;
+  /** In characters, from 1. */
+  readonly column: number;
+}
+
+/** Where a problem is. */
+interface Place {
+  readonly line?: number | undefined;
+  readonly column?: number | undefined;
+}
+
+/** Far more than the configuration files of any system have. */
+const MAX_CHARACTERS = 4_000_000;
+
+const MAX_DEPTH = 100;
+
+/**
+ * Builds the error for a file that cannot be read.
+ *
+ * @param what Completes "Cannot …".
+ */
+export function fileError(what: string, file: string, message: string, place: Place): UcredError {
+  const { line, column } = place;
+  const at = line === undefined ? file : `${file}:${line}:${column ?? 1}`;
+  const hint = "Correct the file, and try again";
+  const problems = [{ message, path: [], file, line, column }];
+  return new UcredError("ERR_UCRED_POLICY", `Cannot ${what}: ${at}: ${message}`, {
+    hint,
+    problems,
+  });
+}
+
+/**
+ * Parses an XML document. Nothing else is loaded: the document type is ignored, and entities other than the
+ * five of XML are errors.
+ *
+ * @param file The name of the file, for errors.
+ * @param what Completes "Cannot …" in errors.
+ * @throws {UcredError} `ERR_UCRED_POLICY` if it is not well-formed, or exceeds 4 million characters or 100
+ * nested elements.
+ */
+export function parseXml(text: string, file: string, what: string): XmlElement {
+  if (text.length > MAX_CHARACTERS) {
+    throw fileError(what, file, `it has more than ${MAX_CHARACTERS} characters`, {});
+  }
+  let first: string | undefined;
+  const parser = new DOMParser({
+    onError: (_level, message) => {
+      first ??= message;
+      throw new ParseError(message);
+    },
+  });
+  try {
+    const { documentElement } = parser.parseFromString(text, "text/xml");
+    if (documentElement === null) throw new ParseError("it has no element");
+    return elementOf(documentElement, 0);
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    const { locator } = error as {
+      readonly locator?: { lineNumber: number; columnNumber: number };
+    };
+    throw fileError(what, file, (first ?? error.message).split("\n")[0]!, {
+      line: Math.max(1, locator?.lineNumber ?? 1), // xmldom has 0 before the first element
+      column: Math.max(1, locator?.columnNumber ?? 1),
+    });
+  }
+
+  function elementOf(element: DomElement, depth: number): XmlElement {
+    const { lineNumber: line = 1, columnNumber: column = 1 } = element;
+    if (depth >= MAX_DEPTH) {
+      throw Object.assign(new ParseError(`more than ${MAX_DEPTH} elements are nested`), {
+        locator: element,
+      });
+    }
+    const attributes = new Map([...element.attributes].map(({ name, value }) => [name, value]));
+    const children: XmlElement[] = [];
+    let text = "";
+    for (const child of element.childNodes) {
+      if (child.nodeType === ELEMENT) children.push(elementOf(child as DomElement, depth + 1));
+      else if (child.nodeType === TEXT || child.nodeType === CDATA) text += child.nodeValue;
+    }
+    return { name: element.tagName, attributes, children, text: text.trim(), line, column };
+  }
+}
+
+const [ELEMENT, TEXT, CDATA] = [1, 3, 4];
