@@ -1,4 +1,5 @@
 import { copyFileSync, writeFileSync } from "node:fs";
+import { basename } from "node:path";
 import { defineConfig } from "tsup";
 import { manual } from "./cli/man.ts";
 import { programFor } from "./cli/program.ts";
@@ -49,7 +50,7 @@ export default defineConfig({
   // The JSON Schema and the manual page are generated from the code that checks policies and command lines.
   onSuccess: () => {
     for (const name of BUNDLED) {
-      copyFileSync(`node_modules/${name}/LICENSE`, `dist/LICENSE.${name}.txt`);
+      copyFileSync(`node_modules/${name}/LICENSE`, `dist/LICENSE.${basename(name)}.txt`);
     }
     writeFileSync(
       "dist/policy.schema.json",

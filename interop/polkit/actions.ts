@@ -44,6 +44,7 @@ export interface PolkitAction {
   readonly message: string;
   /** Who supplies it; missing if the file has no vendor. */
   readonly vendor?: string;
+  /** What polkit does without a rule. */
   readonly defaults: ActionDefaults;
   /** Annotations: `org.freedesktop.policykit.exec.path`, `org.freedesktop.policykit.owner` and others. */
   readonly annotations: { readonly [key: string]: string };
@@ -92,7 +93,7 @@ export function isActionId(value: unknown): value is string {
  *   </policyconfig>`,
  *   "org.example.policy",
  * );
- * console.log(action?.defaults); // { any: "no", inactive: "no", active: "auth_admin_keep" }
+ * console.log(action?.defaults.active); // auth_admin_keep
  * ```
  */
 export function parseActions(text: string, file: string): readonly PolkitAction[] {

@@ -24,6 +24,7 @@ export {
 } from "./check_authorization.ts";
 export {
   type DeniedRequest,
+  type HonoContext,
   type RequestWithPeer,
   requirePolkit,
   type RequirePolkitOptions,

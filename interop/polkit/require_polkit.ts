@@ -31,9 +31,11 @@ export interface DeniedRequest {
 /** A request to a server of `ucred/http`, or the context of Hono. */
 export type RequestWithPeer = RequestLike | HonoContext;
 
-/** The part of Hono's context that is needed. */
-interface HonoContext {
+/** The part of Hono's context that {@link requirePolkit} reads. */
+export interface HonoContext {
+  /** The request. */
   readonly req: { readonly raw: Request };
+  /** The environment, in which some adapters put the incoming message of node:http. */
   readonly env?: unknown;
 }
 
