@@ -118,6 +118,7 @@ export const dockerVocabulary: Vocabulary = defineVocabulary({
     labels: {
       type: "parameters",
       description: "The labels of the object by name, as lists of one value.",
+      secret: true,
     },
     image: {
       type: "text",
@@ -137,6 +138,10 @@ export const dockerVocabulary: Vocabulary = defineVocabulary({
     dangers: {
       type: "texts",
       description: "Paths of the fields that reach the host or other containers: HostConfig.Binds.",
+      essential: [
+        ...["container.create", "container.exec", "container.update", "container.start"],
+        ...["volume.create", "network.create", "network.connect", "build"],
+      ],
     },
     privileged: {
       type: "boolean",
@@ -157,6 +162,7 @@ export const dockerVocabulary: Vocabulary = defineVocabulary({
       type: "texts",
       description: "The command of an exec and its arguments.",
       actions: ["container.exec", "exec.start"],
+      secret: true,
     },
     path: {
       type: "text",
@@ -267,11 +273,13 @@ export const dockerVocabulary: Vocabulary = defineVocabulary({
       type: "texts",
       description: "Options of the driver as NAME=VALUE.",
       actions: startingWith("volume.", "network."),
+      secret: true,
     },
     remote: {
       type: "text",
       description: "The URL that the engine reads the context or image from; null: none.",
       actions: ["build", "image.import"],
+      secret: true,
     },
   },
 });

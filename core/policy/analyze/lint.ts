@@ -2,6 +2,8 @@
 
 import { type OptionNames, requireOptions } from "../../options.ts";
 import { textOf } from "../../text.ts";
+import type { CheckedCondition } from "../decide/condition.ts";
+import { compileGlob } from "../decide/glob.ts";
 import type { DocumentPath } from "../document/problems.ts";
 import type { Named, NamedKind } from "../document/types.ts";
 import { Budget, BudgetExceeded } from "./budget.ts";
@@ -120,9 +122,40 @@ export function lintRules(
       report("unsettled", "warning", message);
     }
     lintConditions(rule, report);
+    lintAttributes(rule, report);
     lintNames(namesOf(position), report);
     return findings;
   });
+}
+
+/** Checks that a rule which allows by attributes tests the essential ones. */
+function lintAttributes(
+  { name, actions, where, grants, essential = new Map() }: AnalyzedRule,
+  report: ReportFinding,
+): void {
+  if (grants === undefined || where === undefined) return;
+  const tested = attributesIn(where);
+  const globs = actions?.map(compileGlob);
+  for (const [attribute, needing] of essential) {
+    const action = needing.find((action) => globs?.some((glob) => glob(action)) ?? true);
+    if (action === undefined || tested.has(attribute)) continue;
+    const message = `Rule "${name}" allows ${JSON.stringify(action)} by attributes without ` +
+      `"${attribute}": it allows every field that it does not test`;
+    report("untested", "warning", message);
+  }
+}
+
+/** The names of the attributes that a condition tests. */
+function attributesIn(condition: CheckedCondition): ReadonlySet<string> {
+  switch (condition.kind) {
+    case "all":
+    case "any":
+      return new Set(condition.of.flatMap((each) => [...attributesIn(each)]));
+    case "not":
+      return attributesIn(condition.of);
+  }
+  const [, name] = /^attributes\.([^.]*)/.exec(condition.kind) ?? [];
+  return new Set(name === undefined ? [] : [name]);
 }
 
 interface RuleToCheck {

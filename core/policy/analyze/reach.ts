@@ -31,13 +31,18 @@ interface Entry {
 /** A rule, with the actions of the vocabulary. No rule decides about another action. */
 export interface AnalyzedRule extends CheckedRule {
   readonly known?: readonly string[] | undefined;
+  /** The essential attributes of the vocabulary: name → actions. */
+  readonly essential?: ReadonlyMap<string, readonly string[]>;
 }
 
 /** The rules of a policy, for an analysis. */
 export function analyzedRules({ rules, vocabulary }: CheckedPolicy): readonly AnalyzedRule[] {
   if (vocabulary === undefined) return rules;
   const known = Object.keys(vocabulary.actions);
-  return rules.map((rule) => ({ ...rule, known }));
+  const essential = new Map(
+    Object.entries(vocabulary.attributes).map(([name, { essential = [] }]) => [name, essential]),
+  );
+  return rules.map((rule) => ({ ...rule, known, essential }));
 }
 
 /** Runs an analysis. @throws {UcredError} `ERR_UCRED_POLICY` if it exceeds its budget. */

@@ -75,7 +75,11 @@ export interface PolicyVocabulary {
   readonly name: string;
   readonly actions: { readonly [action: string]: string };
   readonly attributes: {
-    readonly [name: string]: { readonly type: AttributeType; readonly secret?: boolean };
+    readonly [name: string]: {
+      readonly type: AttributeType;
+      readonly secret?: boolean;
+      readonly essential?: readonly string[];
+    };
   };
   /** The shape of policies about it. */
   readonly policy: Shape;

@@ -47,6 +47,11 @@ export interface VocabularyAttribute {
    * boolean, a number or an id is never secret. By default `false`.
    */
   readonly secret?: boolean;
+  /**
+   * The actions of which the other attributes do not describe everything that matters. `lint()` warns about
+   * an allowing rule with `where` for such an action that does not test this attribute.
+   */
+  readonly essential?: readonly string[];
 }
 
 /** A vocabulary as data. */
@@ -108,6 +113,7 @@ const ATTRIBUTE = object("an attribute", {
   description: required(text),
   actions: field(list(text, "actions", 1)),
   secret: field(value("true or false", (value) => typeof value === "boolean", {})),
+  essential: field(list(text, "actions", 1)),
 });
 
 /** An object with names of one kind, each with a value of one shape. */
@@ -141,10 +147,12 @@ function checkedDocument(document: unknown): VocabularyDocument {
     if (problems.isEmpty) {
       const { actions, attributes } = data.copy as VocabularyDocument;
       for (const [name, attribute] of Object.entries(attributes)) {
-        for (const [at, action] of (attribute.actions ?? []).entries()) {
-          if (Object.hasOwn(actions, action)) continue;
-          const path = ["attributes", name, "actions", at];
-          problem(path, () => noAction(action, Object.keys(actions)));
+        for (const field of ["actions", "essential"] as const) {
+          for (const [at, action] of (attribute[field] ?? []).entries()) {
+            if (Object.hasOwn(actions, action)) continue;
+            const path = ["attributes", name, field, at];
+            problem(path, () => noAction(action, Object.keys(actions)));
+          }
         }
       }
     }

@@ -11,6 +11,7 @@ import {
   writeRequest,
 } from "../../../interop/docker/mod.ts";
 import { definePolicy } from "../../../policy/define.ts";
+import { lint } from "../../../policy/mod.ts";
 import { bytesOf, CREATE, head, judged, read, rejected, written } from "./support.ts";
 
 /** Users of gid 970 may create contained containers, with folders below /srv/shared. */
@@ -563,4 +564,45 @@ test("readBody() rejects a body whose type is not JSON, and an empty create", ()
   const refusal = readBody(request, bytesOf({ Image: "a" }));
   assert.equal(isRefusal(refusal) && refusal.status, 415);
   assert.ok(isRefusal(readBody(request, new Uint8Array())));
+});
+
+test("lint() warns about a rule that allows new containers by attributes without dangers", () => {
+  const findings = (rule: object) =>
+    lint(
+      definePolicy(
+        {
+          version: 1,
+          about: "docker",
+          rules: [{ name: "some", when: { gid: 970 }, ...rule }],
+        },
+        { vocabularies: [dockerVocabulary] },
+      ),
+    ).filter(({ kind }) => kind === "untested").map(({ message }) => message);
+  const untested = (action: string) => [
+    `Rule "some" allows "${action}" by attributes without "dangers": ` +
+    "it allows every field that it does not test",
+  ];
+  const create = { actions: "container.create" };
+  assert.deepEqual(
+    findings({ ...create, allow: true, where: { privileged: false, capAdd: { empty: true } } }),
+    untested("container.create"),
+  );
+  assert.deepEqual(
+    findings({ allow: true, where: { owner: "self" } }),
+    untested("container.create"),
+  );
+  assert.deepEqual(
+    findings({ actions: "container.e*", allow: true, where: { owner: "self" } }),
+    untested("container.exec"),
+  );
+  const dangers = { empty: true };
+  for (
+    const rule of [
+      { ...create, allow: true, where: { privileged: false, dangers } },
+      { ...create, allow: true, where: { any: [{ all: [{ dangers }] }] } },
+      { ...create, allow: true },
+      { actions: "container.stop", allow: true, where: { owner: "self" } },
+      { ...create, where: { privileged: true }, deny: "No" },
+    ]
+  ) assert.deepEqual(findings(rule), [], JSON.stringify(rule));
 });
