@@ -1,11 +1,13 @@
 /** Callers of a service on a real dbus-daemon, as several users. */
 
 import assert from "node:assert/strict";
+import { EventEmitter } from "node:events";
 import { fstatSync, openSync } from "node:fs";
 import dbus from "dbus-native";
 import type { Peer } from "../../../core/peer.ts";
 import {
   type Bus,
+  type BusMessage,
   callerOf,
   connectionCredentials,
   dbusVocabulary,
@@ -17,7 +19,8 @@ import { callersOf } from "../../../interop/dbus/caller.ts";
 import { definePolicy } from "../../../policy/define.ts";
 import { tool } from "../../support/guard.ts";
 import { Child } from "../../support/peers.ts";
-import { until } from "../../support/suite.ts";
+import fc from "../../support/properties.ts";
+import { cases, until } from "../../support/suite.ts";
 import { as, busctl, connectTo, ONE, run, startDaemon, testBus, TWO } from "./daemon.ts";
 
 const SERVICE = "org.example.Clock";
@@ -396,3 +399,77 @@ testBus(
     );
   },
 );
+
+testBus(
+  "a call of an undeclared member throws in dbus-native 0.16.1, if the policy allows it",
+  async () => {
+    const { address } = await startDaemon();
+    const [bus, client] = [await connectTo(address), await connectTo(address)];
+    const errors: Error[] = [];
+    bus.connection.on("handlerError", (error) => errors.push(error));
+    const actions = { all: `call ${SERVICE}.*`, declared: `call ${SERVICE}.Now` };
+    const allowing = (actions: string) =>
+      definePolicy({ version: 1, rules: [{ name: "anyone", actions, allow: true }] });
+    const clock = Object.assign(new EventEmitter(), { Now: () => 1 });
+    bus.exportInterface(clock, PATH, { name: SERVICE, methods: { Now: ["", "u", [], []] } });
+    const call = { destination: bus.name!, path: PATH, interface: SERVICE };
+    const emit = { ...call, member: "emit", signature: "s", body: ["x"] };
+    requireCaller(bus, allowing(actions.all));
+    client.invoke({ ...emit }, () => {});
+    await until(() => errors.length === 1);
+    assert.match(errors[0]!.message, /undefined/);
+    requireCaller(bus, allowing(actions.declared));
+    await assert.rejects(Promise.resolve(client.invoke({ ...emit })), /does not allow/);
+    assert.equal(await client.invoke({ ...call, member: "Now" }), 1);
+    assert.equal(errors.length, 1);
+  },
+);
+
+testBus("requireCaller() runs a handler only for messages that the policy allows", async () => {
+  const { address } = await startDaemon();
+  const [bus, client] = [await connectTo(address), await connectTo(address)];
+  const rule = {
+    name: "one",
+    actions: "call a.B.Run",
+    where: { path: "/x", signature: "s" },
+  } as const;
+  const rules = [{ ...rule, allow: true }] as const;
+  const options = { vocabularies: [dbusVocabulary] };
+  let denied = 0;
+  requireCaller(bus, definePolicy({ version: 1, about: "dbus", rules }, options), {
+    onDenied: () => denied++,
+  });
+  const ran: BusMessage[] = [];
+  const isCall = ({ type }: BusMessage) => type !== 2 && type !== 3 && type !== 4;
+  bus.connection.on("message", (message) => isCall(message) && ran.push(message));
+  const field = (right: string, ...wrong: (string | undefined)[]) =>
+    fc.oneof(
+      { weight: 8, arbitrary: fc.constant(right) },
+      { weight: 2, arbitrary: fc.constantFrom(...wrong) },
+    );
+  const message = fc.record({
+    type: fc.constantFrom(0, 1, 5, 255),
+    path: field("/x", "/", "/x/", "/x\n", undefined),
+    interface: field("a.B", "a.B.Run", "a", "a.b", "a.B\0", "__proto__.B", undefined),
+    member: field("Run", "run", "B.Run", "", "Run\n", "constructor", undefined),
+    signature: field("s", "", "ss", undefined),
+    sender: field(client.name!, ":9.9", "a.B", "org.freedesktop.DBus", undefined),
+    destination: field(bus.name!, "a.B", undefined),
+  }, { noNullPrototype: true });
+  let expected = 0;
+  const property = fc.asyncProperty(fc.array(message, { maxLength: 20 }), async (messages) => {
+    const isAllowed = (each: BusMessage) =>
+      each.path === "/x" && each.interface === "a.B" && each.member === "Run" &&
+      each.signature === "s" && each.sender === client.name;
+    const [before, wanted] = [ran.length, messages.filter(isAllowed)];
+    const total = (expected += messages.length);
+    for (const each of messages) {
+      bus.connection.emit("message", { ...each, flags: 1, serial: 1000 });
+    }
+    await until(() => ran.length + denied === total);
+    assert.equal(ran.length - before, wanted.length);
+    assert.ok(ran.slice(before).every((each) => isAllowed(each)));
+  });
+  await fc.assert(property, { numRuns: cases(200) });
+  assert.ok(ran.length > 0 && denied > 0);
+});
