@@ -4,13 +4,14 @@ import assert from "node:assert/strict";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { runtime, testWith, until } from "../support/suite.ts";
+import { runtime, until } from "../support/suite.ts";
 import {
   type Ask,
   type Kind,
   onDeno,
   policy,
   testEach,
+  testHere,
   testServe,
   whoAsks,
   Wire,
@@ -61,8 +62,7 @@ testEach("close() answers a partly received request, and closes its connection",
   await closed;
 });
 
-testWith(
-  onDeno.needs,
+testHere(
   "close() of serve() by deno ends a connection that is just being accepted",
   async () => {
     const server = await onDeno.start({ policy }, whoAsks);
@@ -77,6 +77,7 @@ testWith(
     assert.equal(server.stats().open, 0);
     assert.equal(await wire.rest(), "");
   },
+  ...onDeno.needs,
 );
 
 testEach("close({ timeout }) cuts off and aborts requests that do not finish", async (kind) => {

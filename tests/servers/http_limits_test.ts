@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createServer } from "../../servers/http.ts";
 import { freshPath } from "../support/peers.ts";
-import { testWith, until } from "../support/suite.ts";
+import { until } from "../support/suite.ts";
 import {
   KINDS,
   onDeno,
@@ -75,8 +75,7 @@ testHere("all servers close connections without a request or with too slow heade
   }));
 });
 
-testWith(
-  onDeno.needs,
+testHere(
   "serve() by deno closes idle connections, but not during a response",
   async () => {
     const isLong = 1500;
@@ -109,6 +108,7 @@ testWith(
       }),
     ]);
   },
+  ...onDeno.needs,
 );
 
 testHere("createServer() emits no event for requests beyond maxRequestsPerSocket", async () => {

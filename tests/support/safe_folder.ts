@@ -1,7 +1,7 @@
 /** Safe folders, as policy files require: no other user can write to them or to a folder above. */
 
 import { chmodSync, lstatSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import type { Need } from "./suite.ts";
@@ -13,12 +13,12 @@ export function isSafeFolder(folder: string): boolean {
   return folder === "/" || isSafeFolder(dirname(folder));
 }
 
-function findPlace(): string | undefined {
-  for (const place of [tmpdir(), "/run", process.env["XDG_RUNTIME_DIR"]]) {
+function findParent(): string | undefined {
+  for (const parent of [tmpdir(), "/run", process.env["XDG_RUNTIME_DIR"], homedir()]) {
     try {
-      if (place === undefined || !isSafeFolder(realpathSync(place))) continue;
-      rmSync(mkdtempSync(join(place, "ucred-")), { recursive: true });
-      return realpathSync(place);
+      if (parent === undefined || !isSafeFolder(realpathSync(parent))) continue;
+      rmSync(mkdtempSync(join(parent, "ucred-")), { recursive: true });
+      return realpathSync(parent);
     } catch {
       // it does not exist, or we may not write to it
     }
@@ -26,22 +26,21 @@ function findPlace(): string | undefined {
   return undefined;
 }
 
-const place = findPlace();
+const parent = findParent();
 
 /** The need for such a folder. */
 export const safeFolders: Need = {
-  name:
-    "a temporary folder that others can write to nowhere on the way (root's /run, or XDG_RUNTIME_DIR)",
-  met: place !== undefined,
+  name: "a temporary, runtime or home folder below folders that no other user can write to",
+  met: parent !== undefined,
 };
 
 const folders: string[] = [];
 
 /** Creates a safe folder, which other users may enter. Callers also call `afterEach(removeSafeFolders)`. */
 export function safeFolder(): string {
-  if (place === undefined) throw new Error(`No ${safeFolders.name}`);
+  if (parent === undefined) throw new Error(`No ${safeFolders.name}`);
   process.umask(0o022); // for files in it
-  const folder = mkdtempSync(join(place, "ucred-"));
+  const folder = mkdtempSync(join(parent, "ucred-"));
   folders.push(folder);
   chmodSync(folder, 0o755);
   return folder;
