@@ -20,7 +20,7 @@ import process from "node:process";
 import { after } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { type Need, needs, testWith } from "../support/suite.ts";
+import { type Need, needs, testWith, until } from "../support/suite.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const isRoot = process.getuid?.() === 0;
@@ -210,10 +210,7 @@ for (const [signal, expected] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
       child.kill(signal);
       assert.deepEqual(await exited, [expected, null]);
       assert.deepEqual(readdirSync(folder), []);
-      for (let tries = 0; tries < 100 && processesWith(folder).length > 0; tries++) {
-        await setTimeout(20);
-      }
-      assert.deepEqual(processesWith(folder), []);
+      await until(() => processesWith(folder).length === 0);
     },
   );
 }

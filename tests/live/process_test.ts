@@ -331,7 +331,7 @@ testWith(
 testWith(here, "signal does not keep the program running", () => {
   const script = fileURLToPath(new URL("watch_and_end.ts", import.meta.url));
   const [command, ...args] = runtimeCommand();
-  const options = { encoding: "utf8", timeout: 30_000 } as const;
+  const options = { encoding: "utf8", timeout: 120_000 } as const;
   assert.equal(
     execFileSync(command, [...args, script, freshPath()], options),
     '{"aborted":false}\n',
