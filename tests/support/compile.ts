@@ -44,6 +44,15 @@ export function compileLibrary(source: URL, ...flags: string[]): string {
   ]);
 }
 
+/** Compiles a program without shared libraries; `undefined` if this machine has no static libc. */
+export function compileStatic(source: URL): string | undefined {
+  try {
+    return compile("cc", source, "", ["-static"]);
+  } catch {
+    return undefined;
+  }
+}
+
 function compile(compiler: string, source: URL, suffix: string, flags: string[]): string {
   const file = fileURLToPath(source);
   const output = join(temporaryFolder(), basename(file, ".c") + suffix);

@@ -74,7 +74,7 @@ export function policyFile(text: string = POLICY): string {
 
 export interface Start {
   readonly upstream: string;
-  readonly mode?: "stream" | "http";
+  readonly mode?: "stream" | "http" | "docker";
   /** By default `POLICY`; `null` for none. */
   readonly policy?: string | null;
   readonly args?: readonly string[];

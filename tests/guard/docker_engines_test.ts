@@ -1,0 +1,248 @@
+/** Docker mode in front of real engines, with Docker's own client: what users can do, and cannot. */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { chownSync, existsSync, mkdirSync, mkdtempSync, statSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { docker, hashOf, RealEngine } from "../support/engines.ts";
+import { Guard, policyFile, testGuard } from "../support/guard.ts";
+import { safeFolder } from "../support/safe_folder.ts";
+import { soak, until } from "../support/suite.ts";
+
+const ALICE = 4101, BOB = 4102;
+
+const policyFor = (home: string) => `
+version: 1
+about: docker
+rules:
+  - { name: root, when: { uid: 0 }, allow: full }
+  - name: users create contained objects
+    when: { uid: ${ALICE}-${BOB} }
+    actions: [container.create, volume.create, network.create]
+    where: { dangers: { empty: true } }
+    allow: true
+  - name: one user mounts her home
+    when: { uid: ${ALICE} }
+    actions: container.create
+    where:
+      dangers: { every: ["HostConfig.Binds", "HostConfig.VolumesFrom*"] }
+      binds: { every: ["${home}/**", "${home}"] }
+      privileged: false
+    allow: true
+  - name: users act on their own
+    when: { uid: ${ALICE}-${BOB} }
+    actions: ["container.*", "exec.*", "volume.*", "network.*"]
+    where: { owner: self, privileged: false }
+    allow: true
+  - name: users list and read
+    when: { uid: ${ALICE}-${BOB} }
+    actions: [system.version, system.info, system.events, image.list, image.inspect]
+    allow: true
+  - name: users list their own
+    when: { uid: ${ALICE}-${BOB} }
+    actions: ["*.list"]
+    where: { owner: self }
+    allow: true
+`;
+
+const NONE = ["--network", "none"];
+
+for (const name of ["dockerd", "podman"] as const) {
+  const engine = await RealEngine.start(name);
+  const running = {
+    name: `${name} that can run containers, and Docker's client`,
+    met: engine !== undefined,
+  };
+
+  testGuard(`guard separates users of ${name}, and none becomes root by a mount`, async () => {
+    try {
+      const home = join(mkdtempSync(join(safeFolder(), "home-")), "alice");
+      mkdirSync(home, { mode: 0o755 });
+      chownSync(home, ALICE, ALICE);
+      const policy = policyFile(policyFor(home));
+      const start = () =>
+        Guard.start({ upstream: engine!.socket, mode: "docker", policy, args: ["--drain", "1"] });
+      const guard = await start();
+      const as = (uid: number, ...args: string[]) => docker(uid, guard.path, args);
+      const succeeds = async (uid: number, expected: RegExp, ...args: string[]) => {
+        const { code, out, err } = await as(uid, ...args);
+        assert.equal(code, 0, `${args.join(" ")}: ${err}`);
+        assert.match(out.toString(), expected);
+      };
+      const fails = async (uid: number, expected: RegExp, ...args: string[]) => {
+        const { code, out, err } = await as(uid, ...args);
+        assert.notEqual(code, 0, `${args.join(" ")}: ${out}`);
+        assert.match(err, expected);
+      };
+
+      await succeeds(ALICE, /^[0-9.]+/, "version", "--format", "{{.Server.Version}}");
+      await succeeds(ALICE, /^uid 0\n$/, "run", "--rm", ...NONE, "box", "/box", "id");
+      const bytes = Buffer.alloc(soak(2 << 20, 100 << 20), "0123456789abcdef\n");
+      const echoed = await docker(
+        ...[
+          ALICE,
+          guard.path,
+          ["run", "--rm", "-i", ...NONE, "box", "/box", "cat"],
+          bytes,
+        ] as const,
+      );
+      assert.equal(echoed.code, 0, echoed.err);
+      assert.equal(hashOf(echoed.out), hashOf(bytes));
+
+      const listener = spawn("setpriv", [
+        ...["--reuid", String(BOB), "--regid", String(BOB), "--clear-groups"],
+        ...[
+          "docker",
+          "-H",
+          `unix://${guard.path}`,
+          "events",
+          "--format",
+          "{{.Actor.Attributes.name}}",
+        ],
+      ], { stdio: ["ignore", "pipe", "ignore"], env: { PATH: process.env["PATH"], HOME: "/x" } });
+      let events = "";
+      listener.stdout.setEncoding("utf8").on("data", (text: string) => events += text);
+      for (const [uid, container] of [[ALICE, "one"], [BOB, "two"]] as const) {
+        await succeeds(
+          uid,
+          /^[0-9a-f]{64}\n$/,
+          "run",
+          "-d",
+          "--name",
+          container,
+          ...NONE,
+          "box",
+          "/box",
+          "sleep",
+        );
+      }
+      await succeeds(ALICE, /^one\n$/, "ps", "--format", "{{.Names}}");
+      await succeeds(BOB, /^two\n$/, "ps", "-a", "--format", "{{.Names}}");
+      await succeeds(0, /^(one\ntwo|two\none)\n$/, "ps", "--format", "{{.Names}}");
+      await succeeds(ALICE, /^uid 0\n$/, "exec", "one", "/box", "id");
+      const piped = await docker(ALICE, guard.path, ["exec", "-i", "one", "/box", "cat"], bytes);
+      assert.equal(hashOf(piped.out), hashOf(bytes), piped.err);
+      await succeeds(ALICE, /^\/one\n$/, "inspect", "--format", "{{.Name}}", "one");
+      await succeeds(ALICE, /box/, "cp", "one:/box", "-");
+      // Docker's client pulls the image if the engine answers 404 to a new container.
+      const gone = /[Nn]o such container|no container with name|image\.pull is not allowed/;
+      const acts = [
+        ["exec", "one", "/box", "id"],
+        ["logs", "one"],
+        ["cp", "one:/box", "-"],
+        ["stop", "one"],
+        ["rename", "one", "mine"],
+        ["run", "--rm", "--network", "container:one", "box", "/box", "id"],
+        ["run", "--rm", ...NONE, "--volumes-from", "one", "box", "/box", "id"],
+        ["commit", "one", "stolen"],
+      ];
+      for (const act of acts) await fails(BOB, gone, ...act);
+
+      const denied = /ucred: /;
+      const dangers = [
+        ["--privileged"],
+        ["-v", "/:/h"],
+        ["-v", "/etc:/h:ro"],
+        ["--pid", "host"],
+        ["--cap-add", "SYS_ADMIN"],
+        // Without the operating system in podman's ping, the client parses no devices.
+        ...(name === "podman" ? [] : [["--device", "/dev/null"]]),
+        ["--security-opt", "seccomp=unconfined"],
+        [
+          "--mount",
+          `type=volume,dst=/h,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=/`,
+        ],
+      ];
+      for (const danger of dangers) {
+        await fails(BOB, denied, "run", "--rm", ...NONE, ...danger, "box", "/box", "id");
+      }
+      await fails(
+        BOB,
+        denied,
+        "volume",
+        "create",
+        "-o",
+        "type=none",
+        "-o",
+        "o=bind",
+        "-o",
+        "device=/",
+        "v",
+      );
+
+      // A writable mount of a home.
+      const file = join(home, "root-shell");
+      const mount = ["-v", `${home}:/h`];
+      const self = ["--user", `${ALICE}:${ALICE}`, "--cap-drop", "ALL"];
+      const contained = [...self, "--security-opt", "no-new-privileges"];
+      const make = ["box", "/box", "setuid", "/h/root-shell"];
+      await fails(ALICE, denied, "run", "--rm", ...NONE, ...mount, ...make);
+      await fails(ALICE, denied, "run", "--rm", ...NONE, ...mount, ...self, ...make);
+      symlinkSync("/etc", join(home, "link"));
+      mkdirSync(join(home, "own"));
+      for (const inner of ["link", "own"]) {
+        const below = ["-v", `${home}/${inner}:/h`];
+        await fails(ALICE, denied, "run", "--rm", ...NONE, ...below, ...contained, ...make);
+      }
+      await succeeds(
+        ALICE,
+        /./,
+        "run",
+        "-d",
+        "--name",
+        "homely",
+        ...NONE,
+        ...mount,
+        ...contained,
+        "box",
+        "/box",
+        "sleep",
+      );
+      await fails(ALICE, denied, "exec", "-u", "0", "homely", "/box", "setuid", "/h/root-shell");
+      await fails(
+        ALICE,
+        denied,
+        "exec",
+        "--privileged",
+        "homely",
+        "/box",
+        "setuid",
+        "/h/root-shell",
+      );
+      await fails(ALICE, denied, "cp", "/etc/hostname", "homely:/h/root-shell");
+      await fails(ALICE, denied, "run", "--rm", ...NONE, "--volumes-from", "homely", ...make);
+      assert.ok(!existsSync(file));
+      await succeeds(
+        ALICE,
+        /^$/,
+        "exec",
+        "-u",
+        `${ALICE}:${ALICE}`,
+        "homely",
+        "/box",
+        "setuid",
+        "/h/root-shell",
+      );
+      assert.equal(statSync(file).uid, ALICE); // her own file: nothing that she could not do herself
+
+      // A guard that was restarted knows the owners by the labels.
+      const second = await start();
+      const list = await docker(ALICE, second.path, ["ps", "--format", "{{.Names}}"]);
+      assert.match(list.out.toString(), /^(one\nhomely|homely\none)\n$/);
+      const foreign = await docker(BOB, second.path, ["rm", "-f", "one"]);
+      assert.match(foreign.err, gone);
+
+      await succeeds(ALICE, /one/, "stop", "-t", "0", "one");
+      await succeeds(ALICE, /one/, "rm", "one");
+      await succeeds(BOB, /two/, "rm", "-f", "two");
+      await until(() => events.includes("two"));
+      assert.ok(!events.includes("one") && !events.includes("homely"), events);
+      guard.signal("SIGTERM"); // with the events open
+      assert.equal((await guard.ended).code, 0);
+      listener.kill();
+    } finally {
+      await engine?.stop();
+    }
+  }, running);
+}

@@ -1,0 +1,129 @@
+/** Real engines with an image of one static program: dockerd, and podman's compatible API. */
+
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { compileStatic, temporaryFolder } from "./compile.ts";
+import { succeeds } from "./suite.ts";
+
+/** The client of Docker that PATH has. */
+const DOCKER = "docker";
+
+/** What a program has written, and its exit code. */
+export interface Ran {
+  readonly code: number | null;
+  readonly out: Buffer;
+  readonly err: string;
+}
+
+/** Runs Docker's client as a user, without other groups. */
+export async function docker(
+  uid: number,
+  socket: string,
+  args: readonly string[],
+  input?: Uint8Array,
+): Promise<Ran> {
+  const ids = ["--reuid", String(uid), "--regid", String(uid), "--clear-groups"];
+  const child = spawn("setpriv", [...ids, DOCKER, "-H", `unix://${socket}`, ...args], {
+    stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+    env: { PATH: process.env["PATH"], HOME: "/nonexistent", DOCKER_CONFIG: "/nonexistent" },
+    timeout: 60_000,
+  });
+  const out: Buffer[] = [];
+  let err = "";
+  child.stdout!.on("data", (bytes: Buffer) => out.push(bytes));
+  child.stderr!.setEncoding("utf8").on("data", (text: string) => err += text);
+  child.stdin?.on("error", () => {}).end(input);
+  const [code] = await once(child, "close");
+  return { code, out: Buffer.concat(out), err };
+}
+
+/** Returns the SHA-256 of bytes. */
+export const hashOf = (bytes: Uint8Array): string =>
+  createHash("sha256").update(bytes).digest("hex");
+
+/** A running engine. */
+export class RealEngine {
+  readonly socket: string;
+  readonly #child: ChildProcess;
+
+  private constructor(socket: string, child: ChildProcess) {
+    this.socket = socket;
+    this.#child = child;
+  }
+
+  /** Starts an engine. Returns `undefined` if it cannot run a container on this machine. */
+  static async start(name: "dockerd" | "podman"): Promise<RealEngine | undefined> {
+    const isPossible = process.getuid?.() === 0 && succeeds(name, "--version") &&
+      succeeds(DOCKER, "--version") && succeeds("setpriv", "--version");
+    if (!isPossible) return undefined;
+    const folder = temporaryFolder();
+    const program = compileStatic(new URL("box.c", import.meta.url));
+    if (program === undefined) return undefined;
+    const root = join(folder, "root");
+    mkdirSync(root);
+    copyFileSync(program, join(root, "box"));
+    execFileSync("tar", ["-C", root, "-cf", join(folder, "root.tar"), "."]);
+    const socket = join(folder, "engine.sock");
+    const [args, env] = name === "podman" ? podman(folder, socket) : dockerd(folder, socket);
+    const child = spawn(name, args, { stdio: "ignore", env: { ...process.env, ...env } });
+    child.once("error", () => {});
+    const engine = new RealEngine(socket, child);
+    for (let i = 0; i < 150 && !existsSync(socket) && child.exitCode === null; i++) {
+      await sleep(100);
+    }
+    const image = await docker(0, socket, ["import", join(folder, "root.tar"), "box:latest"]);
+    const run = await docker(0, socket, ["run", "--rm", "--network", "none", "box", "/box", "id"]);
+    if (image.code === 0 && run.out.toString() === "uid 0\n") return engine;
+    await engine.stop();
+    return undefined;
+  }
+
+  /** Removes all containers, and ends the engine. */
+  async stop(): Promise<void> {
+    const { out } = await docker(0, this.socket, ["ps", "-aq"]);
+    const ids = out.toString().split("\n").filter((id) => id !== "");
+    if (ids.length > 0) await docker(0, this.socket, ["rm", "-f", ...ids]);
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const ended = once(this.#child, "exit");
+    process.kill(this.#child.pid!, "SIGTERM");
+    await Promise.race([ended, sleep(10_000, undefined, { ref: false })]);
+    this.#child.kill("SIGKILL");
+  }
+}
+
+type Start = readonly [args: string[], env: { readonly [name: string]: string }];
+
+function dockerd(folder: string, socket: string): Start {
+  const args = [
+    ...["--storage-driver=vfs", "--iptables=false", "--bridge=none", "--host", `unix://${socket}`],
+    ...["--data-root", join(folder, "data"), "--exec-root", join(folder, "exec")],
+    ...["--pidfile", join(folder, "dockerd.pid")],
+  ];
+  return [args, {}];
+}
+
+function podman(folder: string, socket: string): Start {
+  const file = join(folder, "containers.conf");
+  writeFileSync(
+    file,
+    `[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+log_driver = "k8s-file"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+exit_command_delay = 1
+`,
+  );
+  const args = [
+    ...["--root", join(folder, "store"), "--runroot", join(folder, "run")],
+    ...["--storage-driver", "vfs", "system", "service", "--time=0", `unix://${socket}`],
+  ];
+  return [args, { CONTAINERS_CONF: file }];
+}
