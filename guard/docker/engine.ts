@@ -25,6 +25,7 @@ export interface EngineResponse {
 export class Engine {
   readonly #upstream: Upstream;
   readonly #idle: EngineConnection[] = [];
+  #isClosed = false;
 
   constructor(upstream: Upstream) {
     this.#upstream = upstream;
@@ -51,7 +52,8 @@ export class Engine {
       );
       try {
         const response = await connection.send(client.socket, method, url, body);
-        if (connection.isFree && this.#idle.length < MAX_IDLE) this.#idle.push(connection);
+        const isKept = connection.isFree && !this.#isClosed && this.#idle.length < MAX_IDLE;
+        if (isKept) this.#idle.push(connection);
         else connection.destroy();
         return response;
       } catch (error) {
@@ -70,8 +72,9 @@ export class Engine {
     return jsonOf(body);
   }
 
-  /** Closes the idle connections. */
+  /** Closes idle connections from now on: they would keep the process running. */
   close(): void {
+    this.#isClosed = true;
     for (const connection of this.#idle.splice(0)) connection.destroy();
   }
 }

@@ -557,7 +557,19 @@ const MOUNT_TYPES = ["bind", "volume", "tmpfs", "image", "cluster", "npipe"];
 
 /** Modes of a bind that only limit it, or change nothing on the host. */
 const HARMLESS_BIND_MODES = [
-  ...["rw", "ro", "private", "rprivate", "nocopy", "copy", "consistent", "cached", "delegated"],
+  ...[
+    "rw",
+    "ro",
+    "bind",
+    "rbind",
+    "private",
+    "rprivate",
+    "nocopy",
+    "copy",
+    "consistent",
+    "cached",
+    "delegated",
+  ],
 ];
 
 /** The modes of dockerd and podman that are known. */
