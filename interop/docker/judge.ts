@@ -93,7 +93,7 @@ export function withContainer(
     found["name"] = orNull(textAt(read, "Name").replace(/^\//, "")) ?? undefined;
     found["image"] = fullImage(textAt(config, "Image"));
     findings.labels(objectAt(config, "Labels"));
-    judgeContainer(findings, config, objectAt(read, "HostConfig"));
+    judgeContainer(findings, config, objectAt(read, "HostConfig"), "inspected");
   } catch (error) {
     if (!(error instanceof BadBody)) throw error;
     return { ...attributes, name: undefined, privileged: undefined, user: undefined };
@@ -361,11 +361,12 @@ function judge(request: DockerRequest, findings: Findings, body: JsonObject): vo
   }
 }
 
-/** Judges the configuration of a container. */
+/** Judges the configuration of a container: a requested one, or the one that the engine reports. */
 function judgeContainer(
   findings: Findings,
   config: JsonObject | undefined,
   host: JsonObject | undefined,
+  origin: "requested" | "inspected" = "requested",
 ): void {
   const { attributes } = findings;
   const dangerIf = (condition: boolean, field: string) =>
@@ -375,7 +376,7 @@ function judgeContainer(
   attributes["privileged"] = isOn(host, "Privileged");
   dangerIf(isOn(host, "Privileged"), "Privileged");
   setUser(attributes, textAt(config, "User"));
-  judgeMounts(findings, config, host);
+  judgeMounts(findings, config, host, origin);
 
   attributes["capAdd"] = [...capabilities(host, "CapAdd"), ...capabilities(host, "Capabilities")];
   attributes["capDrop"] = capabilities(host, "CapDrop");
@@ -479,13 +480,14 @@ function judgeMounts(
   findings: Findings,
   config: JsonObject | undefined,
   host: JsonObject | undefined,
+  origin: "requested" | "inspected",
 ): void {
   const { attributes } = findings;
   const dangerIf = (condition: boolean, field: string) =>
     findings.dangerIf(condition, `HostConfig.${field}`);
   const binds: string[] = [], writable: string[] = [], mounts: string[] = [];
   for (const [at, text] of textsAt(host, "Binds").entries()) {
-    const bind = readBind(text);
+    const bind = readBind(text, origin);
     if (bind === undefined) {
       throw new BadBody(`The field "HostConfig.Binds[${at}]" cannot be read: ${quoted(text)}`);
     }
@@ -592,6 +594,7 @@ function plainPath(path: string): string | undefined {
 /** Reads an entry of Binds: DESTINATION, or SOURCE:DESTINATION[:MODES]. */
 function readBind(
   text: string,
+  origin: "requested" | "inspected",
 ): { readonly source: string | undefined; readonly modes: readonly string[] } | undefined {
   const parts = text.split(":");
   const isPath = (path: string | undefined) => path !== undefined && /^\/[^:]*$/.test(path);
@@ -601,7 +604,7 @@ function readBind(
   const modes = list === undefined ? [] : list.split(",");
   const isFine = parts.length <= 3 && isPath(target) &&
     (plainPath(given) !== undefined || isNameOf("volume", given)) &&
-    modes.every((mode) => BIND_MODES.includes(mode)) &&
+    (origin === "inspected" || modes.every((mode) => BIND_MODES.includes(mode))) && // podman adds rbind
     !(modes.includes("ro") && modes.includes("rw"));
   return isFine ? { source, modes } : undefined;
 }

@@ -171,11 +171,24 @@ export const BODIES: { readonly [action: string]: Fields } = {
   },
 };
 
-/** The parts of the response to an inspection that have attributes. */
+/** Picks fields. */
+const pick = (fields: Fields, ...names: readonly string[]): Fields =>
+  Object.fromEntries(names.map((name) => [name, fields[name]!]));
+
+/** The fields of the response to an inspection that have attributes. Engines add others, of other types. */
 export const INSPECTION: Fields = {
   ...{ Id: "text", Name: "text" },
-  Config: { fields: CONFIG },
-  HostConfig: { fields: HOST_CONFIG },
+  Config: { fields: pick(CONFIG, "Image", "Labels", "User", "Volumes") },
+  HostConfig: {
+    fields: pick(
+      HOST_CONFIG,
+      ...["Binds", "CapAdd", "CapDrop", "CgroupParent", "CgroupnsMode", "DeviceCgroupRules"],
+      ...["DeviceRequests", "Devices", "GroupAdd", "IpcMode", "LogConfig", "Mounts"],
+      ...["NetworkMode", "PidMode", "PortBindings", "Privileged", "PublishAllPorts"],
+      ...["RestartPolicy", "Runtime", "SecurityOpt", "Sysctls", "Tmpfs", "UTSMode", "UsernsMode"],
+      "VolumeDriver",
+    ),
+  },
 };
 
 /** How unknown fields are treated: rejected unless they are empty, or ignored. */

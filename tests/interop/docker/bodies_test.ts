@@ -500,13 +500,7 @@ test("withContainer() adds the attributes of the container, and both privileges 
   const exec = (User?: string) => judged("POST /containers/w/exec", { User }).attributes;
   assert.deepEqual(withContainer(exec(), { HostConfig: 1 })["privileged"], undefined);
   const of = (attributes: { readonly [name: string]: unknown }, privileged = false) =>
-    withContainer(
-      attributes,
-      JSON.parse(JSON.stringify({
-        ...inspection(privileged),
-        HostConfig: { ...inspection(privileged).HostConfig, Memory: 15 },
-      })),
-    );
+    withContainer(attributes, inspection(privileged));
   const { name, id, image, user, group, binds, privileged, labels } = of(exec());
   assert.deepEqual({ name, id, image, user, group, binds, privileged, labels }, {
     ...{ name: "web", id: "f".repeat(64), image: "docker.io/library/alpine:latest" },
@@ -516,8 +510,18 @@ test("withContainer() adds the attributes of the container, and both privileges 
   assert.equal(of(exec("0"))["user"], 0);
   assert.equal(of(exec("0"))["group"], undefined); // the gid of another user
   assert.equal(of(exec("root"))["user"], undefined);
+  // podman reports the options of mounts.
+  const podman = withContainer(exec(), {
+    HostConfig: {
+      Binds: ["/a:/a:rw,rprivate,nosuid,nodev,rbind", "/b:/b:ro,rprivate,rbind", "v:/v:rw,rbind"],
+      Memory: 1.5,
+    },
+  });
+  assert.deepEqual(podman["binds"], ["/a", "/b"]);
+  assert.deepEqual(podman["writableBinds"], ["/a"]);
   // What cannot be read is unknown.
-  assert.equal(withContainer(exec(), inspection(false))["privileged"], undefined);
+  const unreadable = { HostConfig: { Privileged: "no" } };
+  assert.equal(withContainer(exec(), unreadable)["privileged"], undefined);
 });
 
 test("readBody() accepts 1 MiB, and returns 413 for one byte more", () => {
