@@ -110,7 +110,7 @@ export function checkAction(
   action: string,
   container: Attributes,
   request: Attributes,
-  { uid }: Peer,
+  { uid, gid }: Peer,
 ): string | undefined {
   const writable = listOf(container["writableBinds"]);
   if (writable?.length === 0) return undefined;
@@ -118,7 +118,9 @@ export function checkAction(
     return "the engine would write as root into a writable mount of the host";
   }
   if (action !== "container.exec" && action !== "exec.start") return undefined;
-  const { user, privileged } = request;
-  if (user === uid && privileged !== true) return undefined;
-  return "a command in a container with a writable mount of the host must run as yourself";
+  const { user, group, privileged } = request;
+  // With another group, a file with the setgid bit would give its rights.
+  if (user === uid && group === gid && privileged !== true) return undefined;
+  return "a command in a container with a writable mount of the host needs --user with your uid " +
+    "and gid";
 }

@@ -2,6 +2,7 @@
 
 import { Buffer } from "node:buffer";
 import type { Attributes, Decision } from "../../core/policy/decide/decision.ts";
+import type { LoggedAttributes } from "../../core/policy/tested_attributes.ts";
 import { textOf } from "../../core/text.ts";
 import {
   type DockerRequest,
@@ -49,6 +50,26 @@ const BUILT_IN_NETWORKS: ReadonlySet<string> = new Set(["bridge", "host", "none"
 
 /** A uid that stands for every other owner: the largest one, which no account should have. */
 const NO_OWNER = 0xffff_fffe;
+
+/** The attributes that each record of the audit log has. */
+const RECORDED = ["id", "name", "image", "owner", "dangers"] as const;
+
+const MAX_RECORDED_CHARACTERS = 256, MAX_RECORDED_TEXTS = 16;
+
+/** The attributes for the audit log, with texts of clients shortened. */
+function recordOf(attributes: Attributes): LoggedAttributes {
+  const record: { [name: string]: LoggedAttributes[string] } = {};
+  for (const name of RECORDED) {
+    const value = attributes[name];
+    if (typeof value === "number") record[name] = value;
+    else if (typeof value === "string") record[name] = value.slice(0, MAX_RECORDED_CHARACTERS);
+    else if (Array.isArray(value) && value.length > 0) {
+      record[name] = value.slice(0, MAX_RECORDED_TEXTS)
+        .map((text) => String(text).slice(0, MAX_RECORDED_CHARACTERS));
+    }
+  }
+  return record;
+}
 
 /** Filters of lists that name other objects, and report whether these exist. */
 const FILTERS_BY_OBJECT = ["before", "since", "volume", "network"];
@@ -234,7 +255,8 @@ class Handling {
   /** Decides, and records the decision. */
   #decide(attributes: Attributes): Decision {
     const { admission } = this.#parts;
-    return admission.decide(this.#client.admitted, this.#read.action, attributes);
+    const { action } = this.#read;
+    return admission.decide(this.#client.admitted, action, attributes, recordOf(attributes));
   }
 
   /** @throws {Ended} If the policy denies the request. */
@@ -396,8 +418,10 @@ class Handling {
     const references = await this.#references(judged, joined);
     if (!this.#isUnlimited) {
       const { peer } = this.#client.admitted;
-      const { hostPaths } = this.#parts;
-      const problem = await checkHostPaths(hostPaths, judged.attributes, joined, peer);
+      const { hostPaths, admission } = this.#parts;
+      // Through the guard's own socket, root of the container would be root to the guard.
+      const never = [...hostPaths.never, admission.server];
+      const problem = await checkHostPaths({ never }, judged.attributes, joined, peer);
       if (problem !== undefined) this.#deny(problem);
     }
     return this.#forward(judged, { references, labels: this.#labels() }, {
@@ -627,7 +651,9 @@ class Handling {
       if (filter !== undefined && isEncoded) {
         return { kind: "whole", run: () => Promise.reject(new Error("its response is encoded")) };
       }
-      return status === 200 || status === 201 ? filter : undefined;
+      if (filter === undefined || status === 200 || status === 201) return filter;
+      const run = () => Promise.reject(new Error(`it answers ${status} instead of 200`));
+      return { kind: "whole", run };
     }
     if (this.#sight.seesAll("container") || this.#request.method === "HEAD") return undefined;
     const { action, targets } = this.#read;
@@ -696,7 +722,10 @@ function attributesOfExec(object: unknown): JsonObject {
     ...(typeof privileged === "boolean" && { privileged }),
     ...(typeof entrypoint === "string" && Array.isArray(given) &&
       { command: [entrypoint, ...given] }),
-    ...(ids !== null && { user: Number(ids[1]) }),
-    ...(ids?.[2] !== undefined && { group: Number(ids[2]) }),
+    // Without a user, it is the container's.
+    ...(user !== "" && {
+      user: ids === null ? undefined : Number(ids[1]),
+      group: ids?.[2] === undefined ? undefined : Number(ids[2]),
+    }),
   };
 }

@@ -10,7 +10,11 @@ import type { Peer } from "../../core/peer.ts";
 import type { Attributes, Decision } from "../../core/policy/decide/decision.ts";
 import { show } from "../../core/policy/document/shape.ts";
 import type { Policy } from "../../core/policy/policy.ts";
-import { mayTest, testedAttributes } from "../../core/policy/tested_attributes.ts";
+import {
+  type LoggedAttributes,
+  mayTest,
+  testedAttributes,
+} from "../../core/policy/tested_attributes.ts";
 import { stackOf, textOf, visible } from "../../core/text.ts";
 import { closeSocket, fdOf, type UnixSocket } from "../../identity/fd.ts";
 import { isClosed, isDrained } from "../../identity/hangup.ts";
@@ -217,10 +221,19 @@ export class Admission {
     return this.#refuse("unidentified", undefined, undefined, errorOf(error));
   }
 
-  /** Decides one action of an accepted connection. */
-  decide(admitted: Admitted, action: string, attributes?: Attributes): Decision {
+  /**
+   * Decides one action of an accepted connection.
+   *
+   * @param logged Attributes that the audit log has beside those that the policy tested.
+   */
+  decide(
+    admitted: Admitted,
+    action: string,
+    attributes?: Attributes,
+    logged?: LoggedAttributes,
+  ): Decision {
     const decision = this.policy.decide(admitted.peer, { action, attributes });
-    return this.#record(admitted, action, decision, attributes);
+    return this.#record(admitted, action, decision, attributes, logged);
   }
 
   /** Whether the policy may test attributes of a vocabulary. A reload can change it. */
@@ -245,6 +258,7 @@ export class Admission {
     action: string,
     decision: Decision,
     attributes?: Attributes,
+    logged?: LoggedAttributes,
   ): Decision {
     if (decision.allowed) this.#allowed++;
     else this.#denied++;
@@ -252,7 +266,8 @@ export class Admission {
       const { server } = this;
       const tested = attributes && testedAttributes(this.policy, decision, attributes);
       const head = { type: "decided", server, connection: id, peer, action } as const;
-      this.emit({ ...head, attributes: tested, decision });
+      const all = logged === undefined ? tested : { ...logged, ...tested };
+      this.emit({ ...head, attributes: all, decision });
     }
     return decision;
   }

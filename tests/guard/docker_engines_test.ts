@@ -213,6 +213,9 @@ for (const name of ["dockerd", "podman"] as const) {
         "setuid",
         "/h/root-shell",
       );
+      for (const user of ["root", String(ALICE), `${ALICE}:0`, `${ALICE}:root`]) {
+        await fails(ALICE, denied, "exec", "-u", user, "homely", "/box", "setuid", "/h/root-shell");
+      }
       await fails(ALICE, denied, "cp", "/etc/hostname", "homely:/h/root-shell");
       await fails(ALICE, denied, "run", "--rm", ...NONE, "--volumes-from", "homely", ...make);
       assert.ok(!existsSync(file));

@@ -1,7 +1,8 @@
 /** Docker mode: requests are decided by action and attributes, and users see and touch their own objects. */
 
 import assert from "node:assert/strict";
-import { until } from "../support/suite.ts";
+import type { AuditLog, ServerEvent } from "../../servers/audit.ts";
+import { soak, until } from "../support/suite.ts";
 import { ALICE, BOB, CAROL, DockerGuard, testDocker, WATCHER } from "../support/docker_users.ts";
 import { FakeEngine, IMAGE } from "../support/fake_engine.ts";
 
@@ -519,6 +520,147 @@ for (const [what, answer] of Object.entries(BROKEN)) {
     },
   );
 }
+
+testDocker(
+  "guard answers 502 if a response that it reads has another status of success",
+  async () => {
+    const guard = await DockerGuard.start();
+    guard.engine.answers.set(
+      "GET /v1.48/containers/json",
+      'HTTP/1.1 203 OK\r\nContent-Length: 12\r\n\r\n["victim"]   ',
+    );
+    const alice = await guard.as(ALICE);
+    assert.equal(
+      await alice.status("GET /v1.48/containers/json"),
+      "502 ucred: The upstream server cannot be reached",
+    );
+  },
+);
+
+testDocker(
+  "guard records the object and the dangers of each request in the audit log",
+  async () => {
+    const records: ServerEvent[] = [];
+    const audit: AuditLog = {
+      ...{ dropped: 0, error: undefined, reopen() {}, close: () => Promise.resolve() },
+      write: (event) => records.push(event),
+    };
+    const guard = await DockerGuard.start(undefined, undefined, { audit });
+    const alice = await guard.as(ALICE);
+    const id = await alice.create("mine");
+    await alice.ask("POST /v1.48/containers/mine/start");
+    await alice.ask("POST /v1.48/containers/create", {
+      Image: "a",
+      HostConfig: { Privileged: true },
+    });
+    const decided = records.flatMap((event) => event.type === "decided" ? [event] : []);
+    const [, started, denied] = decided;
+    assert.equal(decided.length, 3);
+    const image = "docker.io/library/busybox:latest";
+    assert.deepEqual(started!.attributes, { id, name: "mine", image, owner: ALICE, dangers: [] });
+    assert.deepEqual(denied!.attributes!["dangers"], ["HostConfig.Privileged"]);
+  },
+);
+
+/** What goes wrong with other proxies → a request, its body, and the status that a user receives. */
+const ATTACKS: readonly (readonly [what: string, line: string, body: unknown, status: number])[] = [
+  ["a volume that mounts the host", "POST /volumes/create", {
+    ...{ Name: "x", DriverOpts: { type: "none", o: "bind", device: "/" } },
+  }, 403],
+  ["a volume of a disk", "POST /volumes/create", {
+    ...{ Name: "x", DriverOpts: { type: "ext4", device: "/dev/sda1" } },
+  }, 403],
+  ["such a volume inside a mount", "POST /containers/create", {
+    Image: "a",
+    HostConfig: {
+      Mounts: [{
+        ...{ Type: "volume", Source: "x", Target: "/x" },
+        VolumeOptions: { DriverConfig: { Name: "local", Options: { device: "/", o: "bind" } } },
+      }],
+    },
+  }, 403],
+  ["keys in another case", "POST /containers/create", {
+    ...{ image: "a", hostconfig: { privileged: true } },
+  }, 403],
+  [
+    "a key twice",
+    "POST /containers/create",
+    '{"HostConfig":{"Privileged":true},"HostConfig":{}}',
+    400,
+  ],
+  ["a key that Go folds", "POST /containers/create", '{"HoſtConfig":{"Privileged":true}}', 400],
+  ["both spellings of a key", "POST /containers/create", '{"Image":"a","Image":"b"}', 400],
+  ["a parent cgroup", "POST /containers/create", {
+    ...{ Image: "a", HostConfig: { CgroupParent: "/system.slice" } },
+  }, 403],
+  ["Docker's socket", "POST /containers/create", {
+    ...{ Image: "a", HostConfig: { Binds: ["/var/run/docker.sock:/var/run/docker.sock"] } },
+  }, 403],
+  ["no masked paths", "POST /containers/create", {
+    ...{ Image: "a", HostConfig: { MaskedPaths: [] } },
+  }, 403],
+  ["a field that is not known", "POST /containers/create", {
+    ...{ Image: "a", HostConfig: { Gadget: true } },
+  }, 400],
+  [
+    "podman's own API",
+    "POST /v5.0.0/libpod/containers/create",
+    { image: "a", privileged: true },
+    404,
+  ],
+  ["podman's pods", "POST /v5.0.0/libpod/play/kube", undefined, 404],
+  ["BuildKit", "POST /grpc", undefined, 403],
+  ["a session of BuildKit", "POST /session", undefined, 403],
+  ["a build by BuildKit", "POST /build?version=2", undefined, 403],
+  ["a build with the host's network", "POST /build?networkmode=host", undefined, 403],
+  ["a plugin", "POST /plugins/pull?remote=evil/p", [], 403],
+  ["a service", "POST /services/x/update?version=1", {}, 403],
+  ["a checkpoint on the host", "POST /containers/mine/start?checkpoint-dir=/etc", undefined, 403],
+  ["a volume with a route's name", "GET /volumes/events", undefined, 404],
+  ["join tokens", "GET /swarm", undefined, 403],
+];
+
+for (const [what, line, body, status] of ATTACKS) {
+  testDocker(`guard does not forward ${what}`, async () => {
+    const guard = await DockerGuard.start();
+    const alice = await guard.as(ALICE);
+    await alice.create("mine");
+    const before = guard.engine.received.length;
+    const answer = await alice.ask(line, body);
+    assert.equal(answer.status, status, answer.body);
+    assert.equal(answer.header("content-type"), "application/json");
+    const heard = guard.engine.received.slice(before).map(({ line }) => line);
+    assert.deepEqual(
+      heard.filter((line) => !/^GET \/(containers|volumes)\/[a-z0-9]+(\/json)?$/.test(line)),
+      [],
+    );
+  });
+}
+
+testDocker("guard refuses the preface of HTTP/2", async () => {
+  const guard = await DockerGuard.start();
+  const root = await guard.as(0);
+  root.end.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+  assert.match(await root.end.rest(), /^HTTP\/1\.1 400 /);
+  assert.deepEqual(guard.engine.received, []);
+});
+
+testDocker("guard streams an archive to a container, and its files back", async () => {
+  const guard = await DockerGuard.start();
+  const alice = await guard.as(ALICE);
+  const id = await alice.create("mine");
+  const tar = "x".repeat(soak(3 << 20, 200 << 20));
+  alice.end.send(
+    "PUT /v1.48/containers/mine/archive?path=/ HTTP/1.1\r\nHost: d\r\n" +
+      `Content-Type: application/x-tar\r\nContent-Length: ${tar.length}\r\n\r\n`,
+  ).send(tar);
+  assert.equal((await alice.end.message()).status, 200);
+  const [received] = guard.engine.heard(/^PUT/);
+  assert.equal(received!.line, `PUT /v1.48/containers/${id}/archive?path=%2F`);
+  assert.equal(received!.body.length, tar.length);
+  const files = await alice.ask("GET /v1.48/containers/mine/archive?path=/etc");
+  assert.equal(files.body, "files of mine");
+});
 
 testDocker("guard ends the events of a client at the end of the drain", async () => {
   const guard = await DockerGuard.start();

@@ -27,7 +27,7 @@ rules:
     allow: true
   - name: users create contained objects
     when: { uid: ${ALICE}-${CAROL} }
-    actions: [container.create, volume.create, network.create]
+    actions: [container.create, volume.create, network.create, build]
     where: { dangers: { empty: true } }
     allow: true
   - name: users act on their own
@@ -37,7 +37,7 @@ rules:
     allow: true
   - name: users read
     when: { uid: ${ALICE}-${CAROL} }
-    actions: [system.version, system.events, system.df, image.inspect, image.pull, build]
+    actions: [system.version, system.events, system.df, image.inspect, image.pull]
     allow: true
 `;
 
