@@ -14,6 +14,7 @@ import {
 import { ROUTES } from "../../../interop/docker/routes.ts";
 import fc from "../../support/properties.ts";
 import { cases } from "../../support/suite.ts";
+import { exampleOf, QUERY, SPELLINGS } from "./support.ts";
 
 const none = () => undefined;
 
@@ -38,22 +39,6 @@ function forwarded(request: DockerRequest, targets?: readonly string[]): string 
   if (isRefusal(written)) assert.fail(written.message);
   return written.target;
 }
-
-/** A name for each target of a route. */
-const NAMES: { readonly [kind: string]: string } = {
-  image: "registry.example:5000/team/app:1.0",
-  plugin: "vieux/sshfs:latest",
-  exec: "f".repeat(64),
-};
-const exampleOf = (path: string) =>
-  path.replaceAll(/\{(\w+)\}/g, (_, kind: string) => NAMES[kind] ?? `the-${kind}.1`);
-
-/** Parameters without which a request means nothing. */
-const QUERY: { readonly [path: string]: string } = {
-  "/commit": "?container=web",
-  "/images/create": "?fromImage=alpine",
-  "/containers/{container}/rename": "?name=other",
-};
 
 test("readRequest() finds the action of each route, with and without a version", () => {
   assert.ok(ROUTES.length > 110);
@@ -84,62 +69,6 @@ test("each action of the vocabulary is one of a route, or is decided beside one"
   const actions = new Set([...ROUTES.map(({ action }) => action), ...others]);
   assert.deepEqual([...actions].sort(), Object.keys(dockerVocabulary.actions).sort());
 });
-
-/** Ways to write a path differently. They all mean the same to some server. */
-const SPELLINGS: readonly ((path: string) => string)[] = [
-  (path) => `/${path}`,
-  (path) => `${path}/`,
-  (path) => `${path}//`,
-  (path) => `${path}/.`,
-  (path) => `${path}/..`,
-  (path) => `${path}/x/..`,
-  (path) => `/.${path}`,
-  (path) => `/..${path}`,
-  (path) => `/./${path.slice(1)}`,
-  (path) => `/x/..${path}`,
-  (path) => `/v1.24/..${path}`,
-  (path) => `/v1.24/v1.46${path}`,
-  (path) => `/v1.24/.${path}`,
-  (path) => `/v1.24//${path.slice(1)}`,
-  (path) => `/v01.24${path}`,
-  (path) => `/v1.024${path}`,
-  (path) => `/v1.24.0${path}`,
-  (path) => `/v1.${path}`,
-  (path) => `/v1${path}`,
-  (path) => `/V1.24${path}`,
-  (path) => `/v1.9${path}`,
-  (path) => `/v1.23${path}`,
-  (path) => `/v1.57${path}`,
-  (path) => `/v1.999999999999999999${path}`,
-  (path) => `/v%31.24${path}`,
-  (path) => path.toUpperCase(),
-  (path) => `/%${path.charCodeAt(1).toString(16)}${path.slice(2)}`,
-  (path) => `/%25${path.charCodeAt(1).toString(16)}${path.slice(2)}`,
-  (path) => path.replace(/\/(?=[^/]*$)/, "%2F"),
-  (path) => path.replace(/\/(?=[^/]*$)/, "%2f"),
-  (path) => `%2F${path.slice(1)}`,
-  (path) => path.replace(/\/(?=[^/]*$)/, "%252F"),
-  (path) => path.replace(/\/(?=[^/]*$)/, "//"),
-  (path) => path.replace(/\/(?=[^/]*$)/, "/./"),
-  (path) => path.replace(/\/(?=[^/]*$)/, "/x/../"),
-  (path) => path.replace(/\/(?=[^/]*$)/, "\\"),
-  (path) => path.replace(/\/(?=[^/]*$)/, "%5C"),
-  (path) => path.replace(/\/(?=[^/]*$)/, "/%2e%2e/x/"),
-  (path) => path.replace(/\/(?=[^/]*$)/, "/..;/"),
-  (path) => `${path};x=1`,
-  (path) => `${path};`,
-  (path) => `${path}%00`,
-  (path) => `${path}%00/json`,
-  (path) => `${path}%0d%0aX:%20y`,
-  (path) => `${path}%20`,
-  (path) => `${path}%`,
-  (path) => `${path}%c0%af`,
-  (path) => `${path}%ff`,
-  (path) => `${path}\u017f`,
-  (path) => `${path}#`,
-  (path) => `http://localhost${path}`,
-  (path) => path.slice(1),
-];
 
 test("readRequest() reads each spelling of each route as the same action, or rejects it", () => {
   assert.ok(SPELLINGS.length >= 40);

@@ -1,4 +1,4 @@
-/** Requests to create containers, for tests. */
+/** Requests for tests: paths of all routes in many spellings, and bodies. */
 
 import assert from "node:assert/strict";
 import {
@@ -50,3 +50,76 @@ export function written(request: JudgedRequest, replacements?: Replacements): un
   if (isRefusal(result)) assert.fail(result.message);
   return result.body === undefined ? undefined : JSON.parse(new TextDecoder().decode(result.body));
 }
+
+/** A name for each target of a route. */
+const NAMES: { readonly [kind: string]: string } = {
+  image: "registry.example:5000/team/app:1.0",
+  plugin: "vieux/sshfs:latest",
+  exec: "f".repeat(64),
+};
+/** A path of a route. */
+export const exampleOf = (path: string) =>
+  path.replaceAll(/\{(\w+)\}/g, (_, kind: string) => NAMES[kind] ?? `the-${kind}.1`);
+
+/** Parameters without which a request means nothing. */
+export const QUERY: { readonly [path: string]: string } = {
+  "/commit": "?container=web",
+  "/images/create": "?fromImage=alpine",
+  "/containers/{container}/rename": "?name=other",
+};
+
+/** Ways to write a path differently. They all mean the same to some server. */
+export const SPELLINGS: readonly ((path: string) => string)[] = [
+  (path) => `/${path}`,
+  (path) => `${path}/`,
+  (path) => `${path}//`,
+  (path) => `${path}/.`,
+  (path) => `${path}/..`,
+  (path) => `${path}/x/..`,
+  (path) => `/.${path}`,
+  (path) => `/..${path}`,
+  (path) => `/./${path.slice(1)}`,
+  (path) => `/x/..${path}`,
+  (path) => `/v1.24/..${path}`,
+  (path) => `/v1.24/v1.46${path}`,
+  (path) => `/v1.24/.${path}`,
+  (path) => `/v1.24//${path.slice(1)}`,
+  (path) => `/v01.24${path}`,
+  (path) => `/v1.024${path}`,
+  (path) => `/v1.24.0${path}`,
+  (path) => `/v1.${path}`,
+  (path) => `/v1${path}`,
+  (path) => `/V1.24${path}`,
+  (path) => `/v1.9${path}`,
+  (path) => `/v1.23${path}`,
+  (path) => `/v1.57${path}`,
+  (path) => `/v1.999999999999999999${path}`,
+  (path) => `/v%31.24${path}`,
+  (path) => path.toUpperCase(),
+  (path) => `/%${path.charCodeAt(1).toString(16)}${path.slice(2)}`,
+  (path) => `/%25${path.charCodeAt(1).toString(16)}${path.slice(2)}`,
+  (path) => path.replace(/\/(?=[^/]*$)/, "%2F"),
+  (path) => path.replace(/\/(?=[^/]*$)/, "%2f"),
+  (path) => `%2F${path.slice(1)}`,
+  (path) => path.replace(/\/(?=[^/]*$)/, "%252F"),
+  (path) => path.replace(/\/(?=[^/]*$)/, "//"),
+  (path) => path.replace(/\/(?=[^/]*$)/, "/./"),
+  (path) => path.replace(/\/(?=[^/]*$)/, "/x/../"),
+  (path) => path.replace(/\/(?=[^/]*$)/, "\\"),
+  (path) => path.replace(/\/(?=[^/]*$)/, "%5C"),
+  (path) => path.replace(/\/(?=[^/]*$)/, "/%2e%2e/x/"),
+  (path) => path.replace(/\/(?=[^/]*$)/, "/..;/"),
+  (path) => `${path};x=1`,
+  (path) => `${path};`,
+  (path) => `${path}%00`,
+  (path) => `${path}%00/json`,
+  (path) => `${path}%0d%0aX:%20y`,
+  (path) => `${path}%20`,
+  (path) => `${path}%`,
+  (path) => `${path}%c0%af`,
+  (path) => `${path}%ff`,
+  (path) => `${path}\u017f`,
+  (path) => `${path}#`,
+  (path) => `http://localhost${path}`,
+  (path) => path.slice(1),
+];

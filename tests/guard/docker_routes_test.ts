@@ -1,0 +1,57 @@
+/** Docker mode: in each spelling of each route, the engine receives the canonical path or nothing. */
+
+import assert from "node:assert/strict";
+import { isRefusal, readRequest, writeRequest } from "../../interop/docker/mod.ts";
+import { ROUTES } from "../../interop/docker/routes.ts";
+import { exampleOf, QUERY, SPELLINGS } from "../interop/docker/support.ts";
+import { type DockerClient, DockerGuard, testDocker } from "../support/docker_users.ts";
+import { soak } from "../support/suite.ts";
+
+/** The canonical form of a request line; `undefined` if it has none. */
+function canonical(line: string): string | undefined {
+  const [method = "", target = ""] = line.split(" ");
+  const request = readRequest({ method, target, header: () => undefined });
+  if (isRefusal(request)) return undefined;
+  const findings = { attributes: {}, references: [], dangers: [], labelNames: [] };
+  const written = writeRequest({ request, body: undefined, ...findings });
+  return isRefusal(written) ? undefined : `${method} ${written.target}`;
+}
+
+testDocker("guard forwards the canonical path of each route, however it is written", async () => {
+  const guard = await DockerGuard.start();
+  const { received } = guard.engine;
+  let client: DockerClient | undefined;
+  const ask = async (line: string) => {
+    client ??= await guard.as(0);
+    const { status } = await client.ask(line);
+    if (status === 400) { // it closes the connection
+      client.end.end();
+      client = undefined;
+    }
+    return status;
+  };
+  // Routes whose response does not end by itself are read as the others are.
+  const routes = ROUTES.filter(({ stream }) => stream === "none");
+  let forwarded = 0;
+  for (const [at, { method, path }] of routes.entries()) {
+    const query = QUERY[path] ?? "";
+    const some = Array.from(
+      { length: soak(2, SPELLINGS.length) },
+      (_, index) => SPELLINGS[(at * 2 + index) % SPELLINGS.length]!,
+    );
+    for (const spell of [(path: string) => path, ...some]) {
+      const line = `${method} ${spell(exampleOf(path))}${query}`;
+      if (/[^\x21-\x7e ]|^\S+ (?!\/)/.test(line)) continue; // no request target of HTTP
+      const before = received.length;
+      await ask(line);
+      const expected = canonical(line);
+      // The guard asks for a name of its own, to answer as the engine does about what does not exist.
+      const heard = received.slice(before).map(({ line }) => line)
+        .filter((line) => !line.includes("/ucredabsent"));
+      for (const each of heard) assert.equal(canonical(each), each, line);
+      if (expected === undefined) assert.deepEqual(heard, [], line);
+      else forwarded += heard.length;
+    }
+  }
+  assert.ok(forwarded > routes.length / 2, `${forwarded}`);
+});
