@@ -32,7 +32,7 @@ const parts = {
 };
 
 /** Packages whose code becomes part of dist/: pinned, and devDependencies in package.json. */
-const BUNDLED = ["yaml", "commander", "@xmldom/xmldom"];
+const BUNDLED = ["yaml", "commander", "@xmldom/xmldom", "acorn"];
 
 export default defineConfig({
   entry: { ...entries, ...parts, cli: "cli/main.ts" },

@@ -22,6 +22,8 @@ export {
   checkAuthorization,
   type CheckAuthorizationOptions,
 } from "./check_authorization.ts";
+export { importRules, type RulesFile } from "./rules.ts";
+export { polkitVocabulary } from "./vocabulary.ts";
 export {
   type DeniedRequest,
   type HonoContext,

@@ -62,6 +62,7 @@ const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "policy/load.ts": ["node:fs", "node:process"],
   "policy/watch.ts": ["node:fs/promises", "node:process", "node:timers"],
   "servers/hono.ts": ["hono"],
+  "interop/polkit/rules.ts": ["acorn"],
   "interop/xml.ts": ["@xmldom/xmldom"],
   "servers/http/serve.ts": ["srvx/node"],
   "servers/otel.ts": ["@opentelemetry/api"],

@@ -21,7 +21,7 @@ export function testPolkit(name: string, run: () => Promise<void>, ...more: read
   testWith([...all, tool("dbus-daemon"), tool("unshare"), polkitd, account, ...more], name, run);
 }
 
-const action = (id: string, any: string, more = "") => `
+const action = (id: string, any: string) => `
   <action id="org.example.${id}">
     <description>Test ${id}</description>
     <message>Test ${id}</message>
@@ -30,18 +30,19 @@ const action = (id: string, any: string, more = "") => `
       <allow_inactive>${any}</allow_inactive>
       <allow_active>${any}</allow_active>
     </defaults>
-    ${more}
   </action>`;
 
-const ACTIONS = `<?xml version="1.0" encoding="UTF-8"?>
+/** A file of actions: the last part of the id, and the result for everybody. */
+export const actionsOf = (list: readonly (readonly [string, string])[]): string =>
+  `<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE policyconfig PUBLIC "-//freedesktop//DTD PolicyKit Policy Configuration 1.0//EN"
   "http://www.freedesktop.org/standards/PolicyKit/1/policyconfig.dtd">
 <policyconfig>
-${action("yes", "yes")}
-${action("no", "no")}
-${action("auth", "auth_admin_keep")}
+${list.map(([id, any]) => action(id, any)).join("")}
 </policyconfig>
 `;
+
+const ACTIONS = actionsOf([["yes", "yes"], ["no", "no"], ["auth", "auth_admin_keep"]]);
 
 /** The user "daemon" (1) may do "no" for the unit "x". */
 const RULES = `polkit.addRule(function(action, subject) {
@@ -64,12 +65,19 @@ export class Polkitd {
   }
 
   /** Starts it on a bus, and waits until it has its name. */
-  static async start(address: string, bus: MessageBus): Promise<Polkitd> {
+  static async start(
+    address: string,
+    bus: MessageBus,
+    given: { readonly actions: string; readonly rules: string } = {
+      actions: ACTIONS,
+      rules: RULES,
+    },
+  ): Promise<Polkitd> {
     const folders = ["actions", "rules", "others"].map((name) => join(temporaryFolder(), name));
     for (const folder of folders) mkdirSync(folder, { mode: 0o755 });
     const [actions, rules, others] = folders as [string, string, string];
-    writeFileSync(join(actions, "org.example.policy"), ACTIONS);
-    writeFileSync(join(rules, "10-example.rules"), RULES);
+    writeFileSync(join(actions, "org.example.policy"), given.actions);
+    writeFileSync(join(rules, "10-example.rules"), given.rules);
     const script = `mount --bind ${actions} /usr/share/polkit-1/actions &&
       mount --bind ${rules} /etc/polkit-1/rules.d &&
       mount --bind ${others} /usr/share/polkit-1/rules.d &&
