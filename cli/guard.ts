@@ -44,6 +44,7 @@ export interface GuardCommandOptions {
   readonly metricsMode?: number;
   readonly metricsPolicy?: string;
   readonly h2c?: boolean;
+  readonly http2?: boolean;
   readonly keepHeader?: readonly string[];
 }
 
@@ -89,6 +90,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
       },
       audit,
       h2c: options.h2c,
+      http2: options.http2,
       keepHeaders: options.keepHeader,
       bodyTimeout: options.bodyTimeout === undefined ? undefined : options.bodyTimeout * 1000,
       report: log,

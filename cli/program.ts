@@ -189,6 +189,11 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
       headerNames,
     )
     .option(
+      "--http2",
+      "also serve clients that speak HTTP/2 with prior knowledge, such as those of gRPC; not on Deno " +
+        "(default: refuse them)",
+    )
+    .option(
       "--h2c",
       "forward upgrades to h2c; the policy does not decide the requests inside " +
         "(default: remove the Upgrade header)",
@@ -251,7 +256,8 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
 /** A message about options that exclude each other, or have no effect. */
 function contradictionIn(options: GuardCommandOptions): string | undefined {
   const { listen, systemd, upstream, policy, shadow, audit, auditDenied, mode } = options;
-  const { h2c, keepHeader, bodyTimeout, asPeer, metrics, metricsMode, metricsPolicy } = options;
+  const { h2c, http2, keepHeader, bodyTimeout, asPeer, metrics, metricsMode, metricsPolicy } =
+    options;
   if ((listen === undefined) === (systemd === undefined)) {
     return "exactly one of --listen and --systemd is required";
   }
@@ -283,6 +289,7 @@ function contradictionIn(options: GuardCommandOptions): string | undefined {
     return "--keep-header requires --mode http";
   }
   if (h2c && mode !== "http") return "--h2c requires --mode http";
+  if (http2 && mode !== "http") return "--http2 requires --mode http";
   if (bodyTimeout !== undefined && mode === "stream") {
     return "--body-timeout requires --mode http or --mode docker";
   }

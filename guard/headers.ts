@@ -157,9 +157,12 @@ export function withoutHttp(protocols: string): string | undefined {
   return protocols.split(",").filter((each) => !HTTP.test(each)).join(",").trim() || undefined;
 }
 
-/** The header lines with a peer's identity. Names are percent-encoded, so that all values are ASCII. */
-export function peerLines({ pid, uid, gid, groups, user, ambiguous }: Peer): string {
-  return lines({
+/** Names and values of header fields. */
+export type IdentityFields = readonly (readonly [name: string, value: string])[];
+
+/** The header fields with a peer's identity. Names are percent-encoded, so that all values are ASCII. */
+export function peerFields({ pid, uid, gid, groups, user, ambiguous }: Peer): IdentityFields {
+  return identityFields({
     Uid: String(uid),
     Gid: String(gid),
     Groups: groups?.join(","),
@@ -169,17 +172,23 @@ export function peerLines({ pid, uid, gid, groups, user, ambiguous }: Peer): str
   });
 }
 
-/** The header lines with the rule and the grants of a decision. */
-export function decisionLines({ rule, grants }: Decision): string {
-  return lines({
+/** The header fields with the rule and the grants of a decision. */
+export function decisionFields({ rule, grants }: Decision): IdentityFields {
+  return identityFields({
     Rule: rule === undefined ? undefined : encodeURI(rule),
     Grants: grants.length > 0 ? grants.map(encodeItem).join(",") : undefined,
   });
 }
 
-function lines(values: { readonly [name: string]: string | undefined }): string {
-  const given = Object.entries(values).filter(([, value]) => value !== undefined);
-  return given.map(([name, value]) => `X-Ucred-${name}: ${value}\r\n`).join("");
+function identityFields(values: { readonly [name: string]: string | undefined }): IdentityFields {
+  return Object.entries(values).flatMap(([name, value]): IdentityFields =>
+    value === undefined ? [] : [[`X-Ucred-${name}`, value]]
+  );
+}
+
+/** Writes header fields as in HTTP/1.1. */
+export function linesOf(fields: IdentityFields): string {
+  return fields.map(([name, value]) => `${name}: ${value}\r\n`).join("");
 }
 
 /** Encodes an item of a comma-separated list. */

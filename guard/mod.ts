@@ -22,6 +22,8 @@
  * @module
  */
 
+import { host } from "../adapters/host.ts";
+import { UcredError } from "../core/errors.ts";
 import { show } from "../core/policy/document/shape.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
 import { guardDocker } from "./docker/server.ts";
@@ -49,6 +51,7 @@ const OPTIONS: OptionNames<GuardOptions> = {
   limits: true,
   audit: true,
   h2c: true,
+  http2: true,
   keepHeaders: true,
   bodyTimeout: true,
   onRequest: true,
@@ -57,9 +60,9 @@ const OPTIONS: OptionNames<GuardOptions> = {
 
 /** Options that have no effect, by mode. Clients share a guard's connections to Docker, which has no identity. */
 const IDLE_OPTIONS = {
-  stream: ["h2c", "keepHeaders", "bodyTimeout", "onRequest"],
+  stream: ["h2c", "http2", "keepHeaders", "bodyTimeout", "onRequest"],
   http: [],
-  docker: ["h2c", "keepHeaders", "asPeer"],
+  docker: ["h2c", "http2", "keepHeaders", "asPeer"],
 } as const;
 
 /**
@@ -69,7 +72,7 @@ const IDLE_OPTIONS = {
  * @throws {RangeError} If `bodyTimeout` is not a number of at least 0.
  * @throws {UcredError} `ERR_UCRED_LISTEN` if the process may open too few files for one connection;
  * `ERR_UCRED_PERMISSION` or `ERR_UCRED_UNSUPPORTED` if `asPeer` is set and this process cannot connect as
- * its clients.
+ * its clients, or if `http2` is set on Deno.
  */
 export function createGuard(options: GuardOptions): GuardServer {
   requireOptions("createGuard()", options, OPTIONS);
@@ -94,7 +97,19 @@ export function createGuard(options: GuardOptions): GuardServer {
     options[name] !== undefined && options[name] !== false
   );
   if (given !== undefined) throw new TypeError(`${given} has no effect in mode "${mode}"`);
+  if (options.http2 !== undefined && typeof options.http2 !== "boolean") {
+    throw new TypeError(`http2 must be a boolean, not ${JSON.stringify(options.http2)}`);
+  }
+  if (options.http2 === true) requireHttp2();
   const limits = limitsWithinFiles(options.limits ?? {}, options.report ?? (() => {}));
   const guard = { stream: guardStream, http: guardHttp, docker: guardDocker }[mode];
   return guard({ ...options, limits });
+}
+
+/** Fails if this runtime cannot serve HTTP/2. */
+function requireHttp2(): void {
+  const { runtime, name } = host();
+  if (runtime !== "deno") return;
+  const message = `Cannot serve HTTP/2 on ${name}: a client can end the process with GOAWAY frames`;
+  throw new UcredError("ERR_UCRED_UNSUPPORTED", message, { hint: "Use Node or Bun" });
 }

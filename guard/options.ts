@@ -43,6 +43,11 @@ export interface GuardOptions {
    * have no limit. By default 300,000; 0 disables the timeout.
    */
   readonly bodyTimeout?: number | undefined;
+  /**
+   * Whether clients and the upstream speak HTTP/2 with prior knowledge in `"http"` mode, beside HTTP/1.1. The
+   * policy decides each stream. Not on Deno. By default `false`: such connections are refused.
+   */
+  readonly http2?: boolean | undefined;
   /** Names of headers to forward although only a trusted proxy should set them: `X-Forwarded-For`. */
   readonly keepHeaders?: readonly string[] | undefined;
   /**

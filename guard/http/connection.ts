@@ -13,11 +13,24 @@ import {
   type Outcome,
 } from "../../servers/http/decide_request.ts";
 import { headersOf, type Problem } from "../../servers/http/problem.ts";
-import { decisionLines, type FieldKinds, peerLines, withoutHttp } from "../headers.ts";
+import { decisionFields, type FieldKinds, linesOf, peerFields, withoutHttp } from "../headers.ts";
 import { finish, join } from "../pipe.ts";
 import type { RequestOutcome, RequestReport } from "../../servers/http/request_report.ts";
 import type { RequestCounters } from "../stats.ts";
 import type { Upstream } from "../upstream.ts";
+import {
+  BAD_GATEWAY,
+  type DetailedAnswer,
+  MALFORMED,
+  NO_TUNNEL,
+  outcomeOf,
+  STALLED,
+  TOO_LARGE,
+  TOO_LONG,
+  TOO_MANY,
+  TOO_SLOW,
+  UNEXPECTED,
+} from "./answers.ts";
 import {
   endOfHead,
   forwardedValues,
@@ -55,7 +68,16 @@ export interface Shared {
   report(line: string): void;
   /** Whether the guard waits for its last responses. */
   isClosing(): boolean;
+  /**
+   * Serves a client that speaks HTTP/2; `undefined` if HTTP/2 is refused.
+   *
+   * @param bytes What was read from the socket: the preface, and possibly more.
+   */
+  readonly serveHttp2: ((socket: Socket, admitted: Admitted, bytes: Buffer) => void) | undefined;
 }
+
+/** The preface of a client that speaks HTTP/2 with prior knowledge: RFC 9113, 3.4. */
+const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 
 /** Maximum pipelined requests of one connection that wait for their responses. */
 const MAX_WAITING = 64;
@@ -77,32 +99,6 @@ const IDLE_TIMEOUT_MS = 6000;
  * client that is still sending: Docker's then reports a broken pipe instead of the response.
  */
 const DISCARD_TIMEOUT_MS = 2000;
-
-/** An answer with its text, from which a mediator makes an answer of its own. */
-interface DetailedAnswer extends Answer {
-  readonly detail: string;
-}
-
-const problem = (status: number, title: string, detail: string): DetailedAnswer => ({
-  ...{ status, title, detail },
-  body: JSON.stringify({ type: "about:blank", title, status, detail }),
-});
-
-const MALFORMED = problem(400, "Bad Request", "The request is malformed");
-const TOO_SLOW = problem(408, "Request Timeout", "The headers did not arrive in time");
-const UNEXPECTED = problem(417, "Expectation Failed", 'The only expectation is "100-continue"');
-const NO_TUNNEL = problem(501, "Not Implemented", "CONNECT is not supported");
-const STALLED = problem(408, "Request Timeout", "The body did not arrive in time");
-const TOO_MANY = problem(431, "Request Header Fields Too Large", "There are too many headers");
-const TOO_LONG = problem(431, "Request Header Fields Too Large", "The headers are too long");
-const TOO_LARGE = problem(413, "Content Too Large", "The body is longer than 1 MiB");
-const BAD_GATEWAY: DetailedAnswer = {
-  status: 502,
-  title: "Bad Gateway",
-  detail: "The upstream server cannot be reached",
-  body: "The upstream server cannot be reached\n",
-  type: "text/plain",
-};
 
 /** The client's side of a connection, and its connection to the upstream. */
 export class ClientConnection implements Connection, Receiver {
@@ -170,6 +166,8 @@ export class ClientConnection implements Connection, Receiver {
   #hasEnded = false;
   #isPaused = false;
   #isAdvancing = false;
+  /** Whether the connection may still begin with the preface of HTTP/2. */
+  #awaitsPreface: boolean;
   #state: "open" | "closing" | "switched" = "open";
   readonly #onData = (bytes: Buffer) => this.attempt(() => this.#receive(bytes));
   readonly #onDrain = () => {
@@ -182,6 +180,7 @@ export class ClientConnection implements Connection, Receiver {
     this.admitted = admitted;
     this.#shared = shared;
     this.#parser = new RequestParser(shared.fields);
+    this.#awaitsPreface = shared.serveHttp2 !== undefined;
     this.#deadline = performance.now() + HEAD_TIMEOUT_MS;
     socket.on("data", this.#onData).on("drain", this.#onDrain)
       .once("end", () => this.attempt(() => this.#end()))
@@ -312,6 +311,15 @@ export class ClientConnection implements Connection, Receiver {
   }
 
   #parseHead(bytes: Buffer): boolean {
+    if (this.#awaitsPreface) {
+      const length = Math.min(bytes.length, PREFACE.length);
+      this.#awaitsPreface = bytes.subarray(0, length).equals(PREFACE.subarray(0, length));
+      if (this.#awaitsPreface) {
+        if (length === PREFACE.length) this.#switchToHttp2(bytes);
+        else if (this.#hasEnded) this.#closeAfterLast();
+        return false;
+      }
+    }
     let start = 0; // empty lines before a request: RFC 9112, 2.2
     if (bytes[0] === 13) { while (bytes[start] === 13 && bytes[start + 1] === 10) start += 2; }
     if (start > 0) {
@@ -356,6 +364,14 @@ export class ClientConnection implements Connection, Receiver {
       return false;
     }
     return true;
+  }
+
+  #switchToHttp2(bytes: Buffer): void {
+    const socket = this.#socket;
+    this.#state = "switched";
+    this.#pending = undefined;
+    socket.off("data", this.#onData).off("drain", this.#onDrain);
+    this.#shared.serveHttp2!(socket, this.admitted, bytes);
   }
 
   /** Refuses the next request, after the responses to those before it. Nothing is parsed any more. */
@@ -522,8 +538,8 @@ export class ClientConnection implements Connection, Receiver {
     if (method === "CONNECT") return this.#refuse(NO_TUNNEL);
     if (!this.#acceptExpectation(request)) return;
     const to = upgrade === undefined || this.#shared.h2c ? upgrade : withoutHttp(upgrade);
-    const identity = (this.#peerLines ??= peerLines(this.admitted.peer)) +
-      decisionLines(outcome.decision);
+    const identity = (this.#peerLines ??= linesOf(peerFields(this.admitted.peer))) +
+      linesOf(decisionFields(outcome.decision));
     this.#sendAs(request, outcome.url, request.lines.join("") + identity, to);
   }
 
@@ -818,28 +834,6 @@ export class ClientConnection implements Connection, Receiver {
     this.#waiting.length = this.#waitingBytes = 0;
     this.#parser.close();
   }
-}
-
-/** The outcome of a request that the guard itself answers. */
-function outcomeOf(status: number): RequestOutcome {
-  if (status < 400) return "allowed"; // an answer of a mediator
-  switch (status) {
-    case 403:
-    case 404: // a mediator answers so for what the client may not see
-      return "denied";
-    case 408:
-      return "timeout";
-    case 413:
-    case 414:
-    case 431:
-      return "tooLarge";
-    case 417:
-    case 501:
-      return "unsupported";
-    case 502:
-      return "upstreamError";
-  }
-  return status < 500 ? "malformed" : "failed";
 }
 
 /** Whether a request may be repeated: its method is safe (RFC 9110, 9.2.1), and it has no body. */

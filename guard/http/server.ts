@@ -12,6 +12,8 @@ import { refuseSocket } from "../../servers/http/refusal.ts";
 import { AdmittingServer } from "../../servers/listen/admitting_server.ts";
 import { checkingInterval, type SafeServer } from "../../servers/listen/lifecycle.ts";
 import { requestFields } from "../headers.ts";
+import { Http2Connection } from "../http2/connection.ts";
+import { UserStreams } from "../http2/limits.ts";
 import type { GuardOptions, GuardServer } from "../options.ts";
 import { guardServerOf } from "../guard_server.ts";
 import { RequestCounters } from "../stats.ts";
@@ -38,7 +40,7 @@ const BODY_TIMEOUT_MS = 300_000;
 
 class HttpGuard extends AdmittingServer {
   readonly #shared: Shared;
-  readonly #connections = new Set<ClientConnection>();
+  readonly #connections = new Set<ClientConnection | Http2Connection>();
   /** Refused connections whose response is being sent. */
   readonly #refused = new Set<Socket>();
   readonly #sweepInterval: number;
@@ -54,7 +56,6 @@ class HttpGuard extends AdmittingServer {
       policy,
       limits,
       audit,
-      h2c = false,
       keepHeaders = [],
       bodyTimeout = BODY_TIMEOUT_MS,
       onRequest,
@@ -62,23 +63,33 @@ class HttpGuard extends AdmittingServer {
     const admission = new Admission({ policy, limits, audit }, "action");
     super({ allowHalfOpen: true }, admission);
     this.#sweepInterval = checkingInterval(SWEEP_MS, bodyTimeout);
-    this.#shared = {
+    const shared = {
       ...{ admission, upstream, requests, onRequest },
-      mediator: mediate?.(admission, upstream),
       report: options.report ?? (() => {}),
       fields: requestFields(new Set(keepHeaders.map((name) => name.toLowerCase()))),
-      h2c,
       maxIdleChecks: bodyTimeout === 0 ? Infinity : bodyTimeout / this.#sweepInterval,
+    };
+    const streams = new UserStreams();
+    this.#shared = {
+      ...shared,
+      h2c: options.h2c === true,
+      mediator: mediate?.(admission, upstream),
       isClosing: () => this.isClosing,
+      serveHttp2: options.http2 !== true ? undefined : (socket, admitted, bytes) => {
+        this.#add(socket, new Http2Connection(socket, admitted, bytes, { ...shared, streams }));
+      },
     };
   }
 
   protected override serve(socket: Socket, admitted: Admitted): true {
-    const connection = new ClientConnection(socket, admitted, this.#shared);
+    this.#add(socket, new ClientConnection(socket, admitted, this.#shared));
+    return true;
+  }
+
+  #add(socket: Socket, connection: ClientConnection | Http2Connection): void {
     this.#connections.add(connection);
     this.#sweeper ??= setInterval(() => this.#sweep(), this.#sweepInterval).unref();
     socket.once("close", () => this.#connections.delete(connection));
-    return true;
   }
 
   /** Responds to the first request of a refused peer with 403, within limits. */

@@ -71,8 +71,9 @@ export interface DecidedEvent {
  * - `ended`: the peer's process has ended.
  * - `pipelining`: too many pipelined HTTP requests waited for responses, or an upgrade followed requests
  *   without a response.
+ * - `resets`: an HTTP/2 client of a guard ended too many streams before their responses.
  */
-export type EndReason = "drift" | "ended" | "pipelining";
+export type EndReason = "drift" | "ended" | "pipelining" | "resets";
 
 /** An accepted connection has ended. Published on `ucred:closed`. */
 export interface ClosedEvent {
