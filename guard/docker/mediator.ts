@@ -438,7 +438,7 @@ class Handling {
   async #createOther(judged: JudgedRequest, kind: "volume" | "network"): Promise<Forward> {
     this.#permit(judged.attributes);
     const { name } = judged.attributes;
-    // The engine answers with the volume that exists, whoever created it.
+    // The engine answers with an existing volume, also of another user.
     if (kind === "volume" && typeof name === "string") {
       const found = await this.#parts.objects.find(this.#client, kind, name);
       if (found !== undefined && !this.#sight.sees(kind, found.attributes)) {

@@ -61,8 +61,8 @@ export interface ContainerLabels {
 
 /**
  * Remembers which user created which container. A container that is not remembered, because the guard was
- * restarted, belongs to the uid in its label, unless its image has the same label: whoever built the image
- * has chosen that label, and another user may have created the container past the guard.
+ * restarted, belongs to the uid in its label, unless its image has the same label: the builder of the
+ * image has chosen that label, and another user may have created the container past the guard.
  */
 export class Owners {
   readonly #engine: Engine;
