@@ -34,6 +34,10 @@ const EXAMPLES: {
       "decide each request to a Docker engine by action and attributes",
     ],
   ],
+  run: [[
+    "ucred run --socket /run/ucred/helper.sock -- /usr/bin/systemctl restart app",
+    "run a command as root, if the helper's policy allows it",
+  ]],
   policy: [
     ["ucred policy check policy.yaml", "check that a server can use it"],
     ["ucred policy explain policy.yaml --user ada", "explain the decision about a user"],

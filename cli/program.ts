@@ -14,12 +14,13 @@ import { listen, type ListenCommandOptions } from "./listen.ts";
 import { manual } from "./man.ts";
 import { type ExitCode, log, logError, print, printable, write } from "./output.ts";
 import * as policy from "./policy.ts";
+import { runAs, type RunCommandOptions } from "./run.ts";
 import { VERSION } from "./version.ts";
 
 /** Runs a command line. */
-export async function run(args: readonly string[]): Promise<ExitCode> {
+export async function run(args: readonly string[]): Promise<number> {
   prepare();
-  let code: ExitCode = 0;
+  let code = 0;
   const program = programFor((result) => code = result);
   try {
     await program.parseAsync(withHelp(program, args), { from: "user" });
@@ -49,7 +50,7 @@ function withHelp(program: Command, args: readonly string[]): readonly string[] 
 }
 
 /** The program. Its commands pass their exit codes to `done`. */
-export function programFor(done: (code: ExitCode) => void): Command {
+export function programFor(done: (code: number) => void): Command {
   const program = new Command("ucred")
     .description(
       "identify the peers of Unix domain sockets, and decide by a policy what they may do",
@@ -98,6 +99,19 @@ export function programFor(done: (code: ExitCode) => void): Command {
     command(program, "guard", "put a policy in front of a server"),
     done,
   );
+  command(program, "run", "run a command as another user, through a privileged helper")
+    .requiredOption("--socket <socket>", "the helper at this path, or @name; required", socketName)
+    .option("--user <user>", "run the command as this user", "root")
+    .option(
+      "--helper-user <user>",
+      "require that this user (name or uid) called listen(2) on the socket",
+      "root",
+    )
+    .argument("<command>", "absolute path of the command")
+    .argument("[args...]", "its arguments; put -- before the command if one begins with -")
+    .action(async (file, args, options: RunCommandOptions) =>
+      done(await runAs(file, args, options))
+    );
   addPolicy(
     command(program, "policy", "check, test and query policy files"),
     command,

@@ -1,0 +1,24 @@
+/**
+ * A privileged helper: the members of a group may run the commands that a policy lists, as root.
+ *
+ *     node examples/privileged-helper/server.ts /run/helper.sock policy.yaml
+ *     ucred run --socket /run/helper.sock -- /usr/bin/id -u
+ */
+
+import process from "node:process";
+import { createHelper } from "../../interop/sudoers/helper/mod.ts";
+import { sudoVocabulary } from "../../interop/sudoers/vocabulary.ts";
+import { loadPolicy } from "../../policy/mod.ts"; // "ucred/policy"
+import { createServer } from "../../servers/net.ts"; // "ucred/net"
+
+const [path, file] = process.argv.slice(2);
+if (path === undefined || file === undefined) throw new Error("server.ts SOCKET POLICY");
+const policy = loadPolicy(file, { vocabularies: [sudoVocabulary] });
+const helper = createHelper({
+  policy,
+  timeLimitSeconds: 600,
+  report: (record) => console.log(JSON.stringify(record)), // one line for each command
+});
+const server = createServer({ policy, decideAt: "action", pin: true }, helper);
+server.listen({ path, mode: 0o666 }, () => console.log("listening"));
+process.once("SIGTERM", () => void server.close({ timeout: 0 }).then(() => process.exit(0)));

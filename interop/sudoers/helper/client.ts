@@ -1,0 +1,132 @@
+/** The client of a privileged helper. */
+
+import type { Buffer } from "node:buffer";
+import { UcredError } from "../../../core/errors.ts";
+import { type OptionNames, requireOptions } from "../../../core/options.ts";
+import { connectVerified } from "../../../client/connect.ts";
+import type { ServerExpectation } from "../../../identity/verify_server.ts";
+import { allowedVariables } from "./environment.ts";
+import { encodeFrame, FRAME, FrameDecoder, frameParts, MAX_FRAME_BYTES } from "./frames.ts";
+import type { FORWARDED_SIGNALS } from "./request.ts";
+
+/** Options of {@link runCommand}. */
+export interface RunOptions {
+  /** The helper's socket: a path, or an abstract name that begins with "\0". */
+  readonly path: string;
+  /** Who the helper must be. Default: root. */
+  readonly expect?: ServerExpectation | undefined;
+  /** An absolute path. */
+  readonly command: string;
+  readonly args?: readonly string[] | undefined;
+  /** The target user. Default: "root". */
+  readonly user?: string | undefined;
+  /** Variables for the command. Only those for terminal and language are sent. */
+  readonly variables?: Readonly<Record<string, string | undefined>> | undefined;
+  /** Bytes for stdin. Default: none. */
+  readonly stdin?: AsyncIterable<Uint8Array> | undefined;
+  /** Receives stdout. The next bytes are read after its promise has resolved. */
+  readonly stdout?: ((bytes: Uint8Array) => void | Promise<void>) | undefined;
+  /** Receives stderr, in the same way. */
+  readonly stderr?: ((bytes: Uint8Array) => void | Promise<void>) | undefined;
+  /** Called when the command runs, with a function that sends a signal to it. */
+  readonly started?: ((send: (signal: ForwardedSignal) => void) => void) | undefined;
+}
+
+/** A signal that a client can send to its command. */
+export type ForwardedSignal = (typeof FORWARDED_SIGNALS)[number];
+
+/** How a command ended: `code`, or `signal` if a signal killed it. */
+export interface CommandExit {
+  readonly code: number | null;
+  readonly signal: string | null;
+}
+
+const OPTIONS: OptionNames<RunOptions> = {
+  path: true,
+  expect: true,
+  command: true,
+  args: true,
+  user: true,
+  variables: true,
+  stdin: true,
+  stdout: true,
+  stderr: true,
+  started: true,
+};
+
+/**
+ * Runs a command through a privileged helper.
+ *
+ * @throws {UcredError} `ERR_UCRED_REFUSED` if the helper refuses the command, is not the expected server, or
+ * disconnects before the command has ended.
+ * @throws {Error} As `net.connect()` reports, if the connection fails.
+ */
+export async function runCommand(options: RunOptions): Promise<CommandExit> {
+  requireOptions("runCommand()", options, OPTIONS);
+  const { path, expect = { uid: 0 }, command, args = [], user = "root" } = options;
+  const variables = allowedVariables(options.variables ?? {});
+  const request = JSON.stringify({ command, args, user, variables });
+  if (new TextEncoder().encode(request).length > MAX_FRAME_BYTES) {
+    throw refused(`the request is larger than ${MAX_FRAME_BYTES} bytes`);
+  }
+  const socket = await connectVerified({ path, expect, allowHalfOpen: false });
+  socket.on("error", () => {}); // the iteration below reports it
+  let accepted = () => {};
+  const gone = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+  const sendStdin = async () => {
+    for await (const bytes of options.stdin ?? []) {
+      for (const part of frameParts(bytes)) {
+        if (socket.destroyed) return;
+        const isAccepted = new Promise<void>((resolve) => accepted = resolve);
+        socket.write(encodeFrame(FRAME.stdin, part));
+        await Promise.race([isAccepted, gone]);
+      }
+    }
+    if (socket.writable) socket.write(encodeFrame(FRAME.stdinEnd));
+  };
+  try {
+    socket.write(encodeFrame(FRAME.request, request));
+    const decoder = new FrameDecoder();
+    let sending: Promise<void> | undefined;
+    let failure: { readonly error: unknown } | undefined;
+    for await (const chunk of socket as AsyncIterable<Buffer>) {
+      for (const { type, content } of decoder.decode(chunk)) {
+        if (type === FRAME.stdout) await options.stdout?.(content);
+        else if (type === FRAME.stderr) await options.stderr?.(content);
+        else if (type === FRAME.accepted) accepted();
+        else if (type === FRAME.refused) throw refused(content.toString());
+        else if (type === FRAME.started && sending === undefined) {
+          options.started?.((signal) => {
+            if (socket.writable) socket.write(encodeFrame(FRAME.signal, signal));
+          });
+          sending = sendStdin();
+          sending.catch((error) => {
+            failure = { error };
+            socket.destroy();
+          });
+        } else if (type === FRAME.exit) return exitOf(content.toString());
+        else throw refused("the helper sent an unexpected frame");
+      }
+      if (failure !== undefined) throw failure.error;
+    }
+    throw failure === undefined
+      ? refused("the helper disconnected before the command ended")
+      : failure.error;
+  } finally {
+    socket.destroy();
+  }
+}
+
+function exitOf(json: string): CommandExit {
+  const { code, signal } = JSON.parse(json);
+  // No status is success but 0 itself: an exit that cannot be read must not look like one.
+  if (Number.isInteger(code) && signal === null) return { code, signal };
+  if (code === null && typeof signal === "string") return { code, signal };
+  throw refused("the helper sent no exit status");
+}
+
+function refused(why: string): UcredError {
+  return new UcredError("ERR_UCRED_REFUSED", `Cannot run the command: ${why}`, {
+    hint: "Ask the administrator of the helper which commands its policy allows",
+  });
+}

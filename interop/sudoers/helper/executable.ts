@@ -1,0 +1,74 @@
+/** Opens the file of a command in such a way that only root can choose or change what is executed. */
+
+import { closeSync, constants, fstatSync, openSync, realpathSync } from "node:fs";
+import { basename, dirname } from "node:path/posix";
+import { textOf } from "../../../core/text.ts";
+import { ownershipOf, pathSteps } from "../../../system/path_owners.ts";
+
+/** An open executable file. */
+export interface Executable {
+  /** Its name for the policy: the links of its folder are resolved, the file is as requested. */
+  readonly command: string;
+  /** Its path without symbolic links. */
+  readonly path: string;
+  /** A descriptor with O_PATH: it can be executed, and not read. The caller closes it. */
+  readonly fd: number;
+}
+
+/** O_PATH and O_CLOEXEC of <asm-generic/fcntl.h>: x86-64 and arm64 have these values. */
+const O_PATH = 0o10000000;
+const O_CLOEXEC = 0o2000000;
+
+/** Set-user-ID and set-group-ID: no_new_privs ignores them, and the command would run without warning. */
+const SETID_BITS = 0o6000;
+
+/**
+ * Opens the executable file at an absolute path.
+ *
+ * Root owns each folder, each symbolic link and the file, and no other user can write to them. The
+ * descriptor is compared with the file that was checked.
+ *
+ * @returns A text is the reason why the file cannot be executed.
+ */
+export function openExecutable(requested: string): Executable | string {
+  if (!requested.startsWith("/") || requested.includes("\0")) return "the path is not absolute";
+  if (requested.split("/").slice(1).some((name) => name === "" || name === "." || name === "..")) {
+    return 'the path has an empty name, "." or ".."';
+  }
+  let fd: number | undefined;
+  try {
+    let path: string | undefined;
+    let checked: { readonly dev: bigint; readonly ino: bigint } | undefined;
+    for (const step of pathSteps(requested)) {
+      const { uid, mode } = ownershipOf(step.file);
+      if (uid !== 0) return `${step.path} does not belong to root`;
+      if ((mode & 0o022) !== 0) return `users other than root can write to ${step.path}`;
+      if (step.isLast) [path, checked] = [step.path, step.file];
+    }
+    if (path === undefined || checked === undefined) return "the path does not lead to a file";
+    fd = openSync(path, O_PATH | O_CLOEXEC | constants.O_NOFOLLOW);
+    const file = fstatSync(fd, { bigint: true });
+    const mode = Number(file.mode);
+    const reason = file.dev !== checked.dev || file.ino !== checked.ino
+      ? "the file was replaced while it was checked"
+      : !file.isFile()
+      ? "it is not a regular file"
+      : file.uid !== 0n || (mode & 0o022) !== 0
+      ? "users other than root can write to it"
+      : (mode & 0o111) === 0
+      ? "it is not executable"
+      : (mode & SETID_BITS) !== 0
+      ? "it has a set-user-ID or set-group-ID bit"
+      : undefined;
+    if (reason !== undefined) return reason;
+    const opened = fd;
+    fd = undefined;
+    const folder = realpathSync(dirname(requested));
+    const command = `${folder === "/" ? "" : folder}/${basename(requested)}`;
+    return { command, path, fd: opened };
+  } catch (error) {
+    return textOf(error);
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}

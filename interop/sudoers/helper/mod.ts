@@ -1,0 +1,10 @@
+/** A privileged helper and its client. */
+
+export {
+  type AllowedCommand,
+  type CommandLimits,
+  type CommandRecord,
+  createHelper,
+  type HelperOptions,
+} from "./helper.ts";
+export { type CommandExit, type ForwardedSignal, runCommand, type RunOptions } from "./client.ts";

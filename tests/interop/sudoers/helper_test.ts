@@ -1,0 +1,575 @@
+/** The privileged helper against real processes: who may run what, with which environment, and how it ends. */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { connect, type Socket } from "node:net";
+import { fileURLToPath } from "node:url";
+import { join } from "node:path";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  encodeFrame,
+  FRAME,
+  FrameDecoder,
+  MAX_FRAME_BYTES,
+} from "../../../interop/sudoers/helper/frames.ts";
+import { openExecutable } from "../../../interop/sudoers/helper/executable.ts";
+import { allowedVariables } from "../../../interop/sudoers/helper/environment.ts";
+import {
+  type CommandRecord,
+  createHelper,
+  type HelperOptions,
+  runCommand,
+  type RunOptions,
+} from "../../../interop/sudoers/helper/mod.ts";
+import { readCommandRequest } from "../../../interop/sudoers/helper/request.ts";
+import { openedSystem } from "../../../adapters/select.ts";
+import { closeAllOnExec } from "../../../system/close_on_exec.ts";
+import { sudoVocabulary } from "../../../interop/sudoers/vocabulary.ts";
+import { definePolicy } from "../../../policy/define.ts";
+import { createServer, type NetServer } from "../../../servers/net.ts";
+import { RunningCommand } from "../../support/command.ts";
+import { freshPath } from "../../support/peers.ts";
+import {
+  endAfterEach,
+  needs,
+  runtimeCommand,
+  STRANGER,
+  succeeds,
+  testWith,
+} from "../../support/suite.ts";
+
+const programs = {
+  name: "setpriv, prlimit (Debian: util-linux) and the user daemon",
+  met: succeeds("/usr/bin/setpriv", "--version") && succeeds("/usr/bin/prlimit", "--version") &&
+    succeeds("/usr/bin/id", "daemon"),
+};
+const privileged = [needs.linux, needs.root, needs.native, programs];
+
+const document = {
+  version: 1 as const,
+  about: "sudo",
+  rules: [
+    {
+      name: "root runs listed commands",
+      when: { uid: [0, STRANGER] },
+      actions: "run",
+      where: {
+        command: [
+          "/usr/bin/id",
+          "/usr/bin/env",
+          "/usr/bin/cat",
+          "/usr/bin/sleep",
+          "/usr/bin/sh",
+          "/usr/bin/head",
+          "/opt/ucred-*/*",
+        ],
+        runasUser: ["root", "daemon"],
+      },
+      allow: true as const,
+    },
+  ],
+};
+const policy = definePolicy(document, { vocabularies: [sudoVocabulary] });
+
+const servers = new Set<NetServer>();
+const folders = new Set<string>();
+endAfterEach(async () => {
+  for (const server of servers) await server.close({ timeout: 0 });
+  servers.clear();
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+  folders.clear();
+});
+
+/** Starts a helper. */
+async function start(options: Partial<HelperOptions> = {}) {
+  const path = freshPath();
+  const records: CommandRecord[] = [];
+  const handler = createHelper({ policy, report: (record) => records.push(record), ...options });
+  const server = createServer({ policy, decideAt: "action", pin: true }, handler);
+  servers.add(server);
+  await new Promise<void>((resolve) => server.listen({ path, mode: 0o666 }, () => resolve()));
+  const run = async (
+    command: string,
+    args: readonly string[] = [],
+    more: Partial<RunOptions> = {},
+  ) => {
+    let [out, err] = ["", ""];
+    const exit = await runCommand({
+      path,
+      command,
+      args,
+      stdout: (bytes) => void (out += new TextDecoder().decode(bytes)),
+      stderr: (bytes) => void (err += new TextDecoder().decode(bytes)),
+      ...more,
+    });
+    return { ...exit, out, err };
+  };
+  return { path, records, run };
+}
+
+const refusedBy = (message: RegExp) => ({ code: "ERR_UCRED_REFUSED", message });
+
+/** Waits for a condition. */
+async function until(what: string, condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 60_000;
+  while (!condition()) {
+    assert.ok(performance.now() < deadline, `after a minute: ${what}`);
+    await sleep(5);
+  }
+}
+
+/** A folder of root in which a policy allows commands. */
+function commandFolder(): string {
+  const folder = mkdtempSync("/opt/ucred-");
+  chmodSync(folder, 0o755);
+  folders.add(folder);
+  return folder;
+}
+
+function script(path: string, text: string, mode = 0o755): string {
+  writeFileSync(path, text);
+  chmodSync(path, mode);
+  return path;
+}
+
+testWith(
+  privileged,
+  "createHelper() runs a command as the target user with all its groups",
+  async () => {
+    const { run, records } = await start();
+    const { code, out } = await run("/usr/bin/id", [], { user: "daemon" });
+    assert.equal(code, 0);
+    assert.equal(out, "uid=1(daemon) gid=1(daemon) groups=1(daemon)\n");
+    assert.equal(records.length, 1);
+    assert.deepEqual(
+      [records[0]!.command, records[0]!.user, records[0]!.ran, records[0]!.uid, records[0]!.rule],
+      ["/usr/bin/id", "daemon", true, 0, "root runs listed commands"],
+    );
+    assert.ok(records[0]!.key);
+  },
+);
+
+testWith(
+  privileged,
+  "createHelper() refuses commands, users and peers that the policy does not list",
+  async () => {
+    const { run, records } = await start();
+    await assert.rejects(run("/usr/bin/whoami"), refusedBy(/policy denies/));
+    await assert.rejects(run("/usr/bin/id", [], { user: "bin" }), refusedBy(/policy denies/));
+    await assert.rejects(run("id"), refusedBy(/not absolute/));
+    await assert.rejects(run("/usr/bin/../bin/id"), refusedBy(/".."/));
+    for (const user of ["no-such-user", "-u", "daemon:root", "0", ""]) {
+      await assert.rejects(
+        run("/usr/bin/id", [], { user }),
+        refusedBy(/cannot be looked up/),
+        user,
+      );
+    }
+    assert.ok(records.every(({ ran }) => !ran));
+    assert.equal(records.length, 9);
+  },
+);
+
+testWith(
+  privileged,
+  "createHelper() refuses each command, if the policy is not about sudo",
+  async () => {
+    const { run } = await start({
+      policy: definePolicy({ version: 1, rules: [{ name: "all", allow: true }] }),
+    });
+    await assert.rejects(run("/usr/bin/id"), refusedBy(/not about sudo/));
+  },
+);
+
+testWith(privileged, "createHelper() passes arguments without a shell", async () => {
+  const { run } = await start();
+  const args = ["$(id)", ";id", "`id`", "|cat", "*", "--", "\u00e9", "a\\b"];
+  const folder = commandFolder();
+  const show = script(join(folder, "show"), '#!/bin/sh\nfor a; do printf "<%s>\\n" "$a"; done\n');
+  assert.equal((await run(show, args)).out, args.map((arg) => `<${arg}>\n`).join(""));
+  for (const arg of ["a b", "", "a\nb", "a\tb", "a\0b"]) {
+    await assert.rejects(run(show, [arg]), refusedBy(/white space/));
+  }
+});
+
+testWith(
+  privileged,
+  "createHelper() makes a new environment, whatever the client sends",
+  async () => {
+    const { path } = await start();
+    const hostile = {
+      LD_PRELOAD: "/tmp/x.so",
+      LD_LIBRARY_PATH: "/tmp",
+      PATH: "/tmp",
+      IFS: "/",
+      BASH_ENV: "/tmp/x",
+      ENV: "/tmp/x",
+      PYTHONPATH: "/tmp",
+      NODE_OPTIONS: "--x",
+      GCONV_PATH: "/tmp",
+      HOME: "/tmp",
+      USER: "x",
+      LC_ALL: "/tmp/locale",
+      TERM: "xterm",
+      COLUMNS: "80",
+    };
+    // Not by runCommand(), which removes variables itself.
+    const { out } = await raw(path, [
+      request({ command: "/usr/bin/env", variables: hostile, user: "daemon" }),
+    ]);
+    const names = out.trim().split("\n").map((line) => line.split("=", 1)[0]!).sort();
+    assert.deepEqual(names, ["COLUMNS", "HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"]);
+    assert.match(out, /^PATH=\/usr\/local\/sbin:/m);
+    assert.match(out, /^USER=daemon$/m);
+    assert.doesNotMatch(out, /\/tmp/);
+  },
+);
+
+test("allowedVariables() drops values that name files or formats, and names of other variables", () => {
+  const sent = {
+    TERM: "a/b",
+    LANG: "%n",
+    LC_ALL: "C.UTF-8",
+    LD_PRELOAD: "x",
+    LC_: "x",
+    lang: "x",
+    __proto__x: "y",
+  };
+  assert.deepEqual(allowedVariables(sent), { LC_ALL: "C.UTF-8" });
+});
+
+testWith(
+  privileged,
+  "openExecutable() refuses files that others than root can choose or change",
+  () => {
+    const folder = commandFolder();
+    const good = script(join(folder, "good"), "#!/bin/sh\n");
+    const reason = (path: string) => {
+      const file = openExecutable(path);
+      assert.equal(typeof file, "string", path);
+      return file as string;
+    };
+    assert.match(reason(script(join(folder, "open"), "", 0o777)), /can write/);
+    assert.match(reason(script(join(folder, "plain"), "", 0o644)), /not executable/);
+    assert.match(reason(script(join(folder, "setuid"), "", 0o4755)), /set-user-ID/);
+    const owned = script(join(folder, "owned"), "");
+    chownSync(owned, STRANGER, 0);
+    assert.match(reason(owned), /does not belong to root/);
+    symlinkSync(owned, join(folder, "link"));
+    assert.match(reason(join(folder, "link")), /does not belong to root/);
+    const inTmp = mkdtempSync("/tmp/ucred-");
+    folders.add(inTmp);
+    symlinkSync(script(join(inTmp, "file"), "#!/bin/sh\n"), join(folder, "to-tmp"));
+    assert.match(reason(join(folder, "to-tmp")), /can write to \/tmp/);
+    symlinkSync(join(folder, "loop"), join(folder, "loop"));
+    assert.equal(typeof openExecutable(join(folder, "loop")), "string");
+    assert.match(reason(folder), /not a regular file/);
+    assert.match(reason("/dev/null"), /can write|regular/);
+    reason(join(folder, "missing"));
+    reason(`${good}/x`);
+  },
+);
+
+testWith(
+  privileged,
+  "createHelper() executes the file that was checked, if its path is replaced before exec",
+  async () => {
+    const folder = commandFolder();
+    const file = script(join(folder, "command"), "#!/bin/sh\necho checked\n");
+    const other = script(join(folder, "other"), "#!/bin/sh\necho replaced\n");
+    const { run } = await start({
+      approve: () => {
+        renameSync(other, file); // after the file was opened, before it is executed
+        return true;
+      },
+    });
+    assert.equal((await run(file)).out, "checked\n");
+  },
+);
+
+testWith(
+  privileged,
+  "createHelper() gives the command an O_PATH descriptor of its file, and no other one",
+  async () => {
+    const { run } = await start();
+    const folder = commandFolder();
+    const list = script(
+      join(folder, "list"),
+      "#!/bin/sh\nfor f in /proc/$$/fd/*; do readlink $f > /dev/null && echo ${f##*/}; done\n" +
+        "cat <&3 2> /dev/null && echo readable\n",
+    );
+    const { out } = await run(list, [], { user: "daemon" });
+    assert.doesNotMatch(out, /readable/);
+    const open = out.trim().split("\n").filter((fd) => fd !== "10"); // dash reads the script by 10
+    assert.deepEqual(open, ["0", "1", "2", "3"]);
+  },
+);
+
+testWith(
+  privileged,
+  "createHelper() asks approve() for the very process, and only true approves",
+  async () => {
+    const keys: string[] = [];
+    const { run } = await start({ approve: ({ key }) => keys.push(key) === 1 });
+    assert.equal((await run("/usr/bin/id", ["-u"])).out, "0\n");
+    await assert.rejects(run("/usr/bin/id", ["-u"]), refusedBy(/not approved/));
+    assert.equal(keys[0], keys[1]); // both from this process
+    const truthy = await start({ approve: (() => "yes") as never });
+    await assert.rejects(truthy.run("/usr/bin/id"), refusedBy(/not approved/));
+    const failing = await start({ approve: () => Promise.reject(new Error("no answer")) });
+    await assert.rejects(failing.run("/usr/bin/id"), refusedBy(/no answer/));
+  },
+);
+
+testWith(privileged, "runCommand() carries stdin, stdout, stderr and exit status", async () => {
+  const { run } = await start();
+  const megabyte = new Uint8Array(1 << 20).fill(0x61);
+  const echoed = await run("/usr/bin/cat", [], { stdin: bytesOf(megabyte) });
+  assert.equal(echoed.out.length, megabyte.length);
+  const folder = commandFolder();
+  const fails = script(join(folder, "fails"), "#!/bin/sh\necho out; echo err >&2; exit 7\n");
+  assert.deepEqual(await run(fails), { code: 7, signal: null, out: "out\n", err: "err\n" });
+  const killed = script(join(folder, "killed"), "#!/bin/sh\nkill -9 $$\n");
+  const { code, signal } = await run(killed);
+  assert.deepEqual([code, signal], [null, "SIGKILL"]);
+  const closed = script(join(folder, "closed"), "#!/bin/sh\nexec <&- >&- 2>&-\nexit 3\n");
+  assert.equal((await run(closed, [], { stdin: bytesOf(megabyte) })).code, 3);
+});
+
+testWith(privileged, "runCommand() forwards signals to all processes of the command", async () => {
+  const { run } = await start();
+  const { signal } = await run("/usr/bin/sleep", ["300"], { started: (send) => send("SIGTERM") });
+  assert.equal(signal, "SIGTERM");
+});
+
+testWith(
+  privileged,
+  "createHelper() kills the processes of a command, if its client disconnects or time is up",
+  async () => {
+    const { path, records, run } = await start();
+    const folder = commandFolder();
+    const mark = join(folder, "pids");
+    const forks = script(
+      join(folder, "forks"),
+      `#!/bin/sh\nsleep 300 & echo "$$ $!" > ${mark}.new; mv ${mark}.new ${mark}; wait\n`,
+    );
+    const socket = connect(path);
+    socket.write(request({ command: forks }));
+    await until("the command started", () => existsSync(mark));
+    const pids = readFileSync(mark, "utf8").trim().split(" ");
+    socket.destroy();
+    await until("its processes ended", () => pids.every((pid) => !isRunning(pid)));
+    await until("a record", () => records.length === 1);
+    assert.match(records[0]!.reason!, /disconnected/);
+    // A command that ends does not leave a process behind, either.
+    rmSync(mark);
+    const leaves = script(join(folder, "leaves"), `#!/bin/sh\nsleep 300 &\necho $! > ${mark}\n`);
+    assert.equal((await run(leaves)).code, 0);
+    await until("the rest ended", () => !isRunning(readFileSync(mark, "utf8").trim()));
+    const short = await start({ timeLimitSeconds: 0.2 });
+    await assert.rejects(short.run("/usr/bin/sleep", ["300"]), refusedBy(/disconnected/));
+    await until("a record", () => short.records.length === 1);
+    assert.match(short.records[0]!.reason!, /time limit/);
+  },
+);
+
+testWith(
+  privileged,
+  "createHelper() ends the connection of a client that breaks the protocol",
+  async () => {
+    const { path, records } = await start();
+    const tooLarge = new Uint8Array(5);
+    new DataView(tooLarge.buffer).setUint32(1, MAX_FRAME_BYTES + 1);
+    const sleeps = request({ command: "/usr/bin/sleep", args: ["300"] });
+    const attacks: readonly Uint8Array[][] = [
+      [tooLarge],
+      [encodeFrame(FRAME.stdin, "x")],
+      [encodeFrame(FRAME.request, "{")],
+      [sleeps, sleeps],
+      [sleeps, encodeFrame(FRAME.stdin, "x")],
+      [encodeFrame(
+        FRAME.request,
+        '{"command":"/usr/bin/id","args":[],"user":"root","variables":{},"uid":0}',
+      )],
+    ];
+    for (const frames of attacks) {
+      const { refusal, started } = await raw(path, [
+        Uint8Array.from(frames.flatMap((frame) => [...frame])),
+      ]);
+      assert.ok(refusal !== "" && !started);
+    }
+    await until("records", () => records.length === attacks.length);
+    assert.ok(records.every(({ ran, code }) => !ran && code === null));
+  },
+);
+
+testWith([needs.linux], "closeAllOnExec() throws, if the system call fails", () => {
+  const system = openedSystem();
+  const failing = (errno: number) => {
+    const linux = { ...system.libc.linux!, syscall: () => -errno };
+    return { ...system, libc: { ...system.libc, linux } } as typeof system;
+  };
+  const { ENOSYS, EINVAL } = system.abi.errno;
+  assert.throws(() => closeAllOnExec(failing(ENOSYS!)), { code: "ERR_UCRED_UNSUPPORTED" });
+  assert.throws(() => closeAllOnExec(failing(EINVAL!)), { code: "ERR_UCRED_SYSCALL" }); // Linux < 5.11
+  const other = { ...system, libc: { ...system.libc, linux: undefined } } as typeof system;
+  assert.throws(() => closeAllOnExec(other), { code: "ERR_UCRED_UNSUPPORTED" });
+});
+
+testWith(
+  privileged,
+  "createHelper() has its commands killed, if the helper itself is killed",
+  async () => {
+    const folder = commandFolder();
+    const mark = join(folder, "pid");
+    const waits = script(
+      join(folder, "waits"),
+      `#!/bin/sh\necho $$ > ${mark}.new; mv ${mark}.new ${mark}; exec sleep 300\n`,
+    );
+    const file = join(folder, "policy.yaml");
+    writeFileSync(
+      file,
+      `version: 1\nabout: sudo\nrules: [{ name: waits, when: { uid: 0 }, actions: run, where: { command: ${waits} }, allow: true }]\n`,
+    );
+    const path = freshPath();
+    const example = fileURLToPath(
+      new URL("../../../examples/privileged-helper/server.ts", import.meta.url),
+    );
+    const [program, ...flags] = runtimeCommand();
+    const helper = spawn(program, [...flags, example, path, file], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    try {
+      await new Promise((resolve, reject) =>
+        helper.once("exit", reject).stdout.once("data", resolve)
+      );
+      const running = runCommand({ path, command: waits });
+      running.catch(() => {});
+      await until("the command started", () => existsSync(mark));
+      const pid = readFileSync(mark, "utf8").trim();
+      assert.ok(isRunning(pid));
+      helper.kill("SIGKILL");
+      await until("the command ended", () => !isRunning(pid));
+      await assert.rejects(running);
+    } finally {
+      helper.kill("SIGKILL");
+    }
+  },
+);
+
+test("readCommandRequest() refuses what is not a request", () => {
+  const base = { command: "/bin/id", args: [], user: "root", variables: {} };
+  assert.equal(typeof readCommandRequest(JSON.stringify(base)), "object");
+  const wrong = [
+    null,
+    [],
+    1,
+    { ...base, args: "x" },
+    { ...base, args: [1] },
+    { ...base, user: 0 },
+    { ...base, command: undefined },
+    { ...base, variables: [] },
+    { ...base, more: 1 },
+  ];
+  for (const each of wrong) {
+    assert.equal(typeof readCommandRequest(JSON.stringify(each) ?? ""), "string");
+  }
+});
+
+testWith(
+  privileged,
+  "createHelper() limits resources, and pauses a command whose client does not read",
+  async () => {
+    const { run, path } = await start({ limits: { nofile: 32 } });
+    const folder = commandFolder();
+    const limits = script(
+      join(folder, "limits"),
+      "#!/bin/sh\nulimit -n; ulimit -c\ngrep -c 'NoNewPrivs.*1' /proc/self/status\npwd\n",
+    );
+    assert.equal((await run(limits)).out, "32\n0\n1\n/\n");
+    const socket = connect(path).pause();
+    socket.write(request({ command: "/usr/bin/head", args: ["-c", "50000000", "/dev/zero"] }));
+    let size = 0;
+    for await (const chunk of socket as AsyncIterable<Uint8Array>) size += chunk.length;
+    assert.ok(size >= 50_000_000); // nothing was lost
+  },
+);
+
+testWith(privileged, "createHelper() serves 100 clients at once", async () => {
+  const { run, records } = await start();
+  const results = await Promise.all(
+    Array.from({ length: 100 }, () => run("/usr/bin/id", ["-u"], { user: "daemon" })),
+  );
+  assert.ok(results.every(({ code, out }) => code === 0 && out === "1\n"));
+  assert.equal(records.length, 100);
+});
+
+testWith(
+  [...privileged, needs.strangers],
+  "ucred run exits with the status of the command",
+  async () => {
+    const { path } = await start();
+    const folder = commandFolder();
+    const fails = script(join(folder, "fails"), "#!/bin/sh\necho $1; exit 9\n");
+    const run = new RunningCommand(["run", "--socket", path, "--", fails, "--json"]);
+    assert.deepEqual(await run.done, { code: 9, out: "--json\n", err: "" });
+    const denied = await new RunningCommand(["run", "--socket", path, "--", "/usr/bin/whoami"])
+      .done;
+    assert.equal(denied.code, 2);
+    assert.match(denied.err, /policy denies/);
+    const wrongUser = await new RunningCommand([
+      "run",
+      "--socket",
+      path,
+      "--helper-user",
+      "daemon",
+      "--",
+      fails,
+    ]).done;
+    assert.equal(wrongUser.code, 2);
+  },
+);
+
+function request(fields: { command: string; args?: string[]; user?: string; variables?: object }) {
+  return encodeFrame(
+    FRAME.request,
+    JSON.stringify({ args: [], user: "root", variables: {}, ...fields }),
+  );
+}
+
+/** Sends bytes, and reads all frames. */
+async function raw(path: string, chunks: readonly Uint8Array[]) {
+  const socket: Socket = connect(path);
+  socket.on("error", () => {});
+  for (const chunk of chunks) socket.write(chunk);
+  const decoder = new FrameDecoder();
+  let [out, refusal, started] = ["", "", false];
+  for await (const chunk of socket as AsyncIterable<Buffer>) {
+    for (const { type, content } of decoder.decode(chunk)) {
+      if (type === FRAME.stdout) out += content;
+      if (type === FRAME.started) started = true;
+      if (type === FRAME.refused) refusal += content;
+    }
+  }
+  return { out, refusal, started };
+}
+
+async function* bytesOf(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield await Promise.resolve(bytes);
+}
+
+function isRunning(pid: string): boolean {
+  return succeeds("sh", "-c", `test -e /proc/${pid} && ! grep -q '^State:.Z' /proc/${pid}/status`);
+}
