@@ -3,6 +3,7 @@
 import { InvalidArgumentError } from "commander";
 import { isId } from "../core/credentials.ts";
 import { isIdentityHeader } from "../guard/headers.ts";
+import { isActionId } from "../interop/polkit/actions.ts";
 
 /** The text of a range of ids, for messages. */
 export const ID_RANGE = "an id from 0 to 4294967294";
@@ -49,4 +50,9 @@ export function headerNames(name: string, before: readonly string[] = []): reado
     throw new InvalidArgumentError("The guard sets this header itself.");
   }
   return [...before, name];
+}
+
+export function actionId(text: string): string {
+  if (isActionId(text)) return text;
+  throw new InvalidArgumentError("It must be the id of an action, such as org.example.restart.");
 }

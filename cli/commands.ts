@@ -63,6 +63,16 @@ const EXAMPLES: {
     "ucred policy diff policy.yaml policy.new.yaml",
     "show a decision that the edit changes",
   ]],
+  polkit: [["ucred polkit actions", "list the actions of this system"]],
+  "polkit actions": [
+    ["ucred polkit actions", "list the actions, and who may do them without a rule"],
+    ["ucred polkit actions org.example.policy", "check a file"],
+  ],
+  "polkit new": [[
+    "ucred polkit new org.example.restart --description 'Restart the example' \\\n" +
+    "    --message 'Authentication is required to restart the example' > org.example.policy",
+    "write a file, to install in /usr/share/polkit-1/actions",
+  ]],
   doctor: [["ucred doctor --json", "print JSON"]],
   man: [["ucred man > ucred.1 && man ./ucred.1", "read the manual page"]],
   completions: [

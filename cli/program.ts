@@ -4,16 +4,18 @@ import { Argument, Command, CommanderError, Option } from "commander";
 import { resolve } from "node:path";
 import process from "node:process";
 import { DEFAULT_CONNECTIONS, DEFAULT_CONNECTIONS_PER_USER } from "../servers/admission/limits.ts";
-import { headerNames, id, octal, positive, seconds, socketName } from "./arguments.ts";
+import { actionId, headerNames, id, octal, positive, seconds, socketName } from "./arguments.ts";
 import { everyCommand, examplesOf, nameOf } from "./commands.ts";
 import { bashCompletion } from "./completions.ts";
 import { doctor } from "./doctor.ts";
 import { guard, type GuardCommandOptions } from "./guard.ts";
+import { IMPLICIT } from "../interop/polkit/actions.ts";
 import { inspectSocket } from "./inspect.ts";
 import { listen, type ListenCommandOptions } from "./listen.ts";
 import { manual } from "./man.ts";
 import { type ExitCode, log, logError, print, printable, write } from "./output.ts";
 import * as policy from "./policy.ts";
+import { listActions, newAction } from "./polkit.ts";
 import { runAs, type RunCommandOptions } from "./run.ts";
 import { VERSION } from "./version.ts";
 
@@ -118,6 +120,8 @@ export function programFor(done: (code: number) => void): Command {
     json,
     done,
   );
+
+  addPolkit(command(program, "polkit", "list and write actions of polkit"), command, json, done);
 
   command(program, "doctor", "test which features work on this runtime, kernel and system")
     .addOption(json())
@@ -376,6 +380,30 @@ function addPolicy(
     .argument("<before>", file)
     .argument("<after>", file)
     .action((before, after, options) => done(policy.diff(before, after, options)));
+}
+
+function addPolkit(
+  parent: Command,
+  command: (parent: Command, name: string, about: string) => Command,
+  json: () => Option,
+  done: (code: ExitCode) => void,
+): void {
+  command(parent, "actions", "list the actions of this system, or check and list those of files")
+    .argument("[file...]", ".policy files (default: those of polkitd's folders)")
+    .addOption(json())
+    .action((files, options) => done(listActions(files, options)));
+  const result = (flag: string, about: string, value: string) =>
+    new Option(`--${flag} <result>`, about).choices(IMPLICIT).default(value);
+  command(parent, "new", "print the .policy file of an action")
+    .argument("<id>", "the id: org.example.restart", actionId)
+    .requiredOption("--description <text>", "describe the action, for administrators")
+    .requiredOption("--message <text>", "ask for the password with this text")
+    .option("--vendor <text>", "name the supplier")
+    .option("--owner <user>", "let services of this user, too, query polkitd about others")
+    .addOption(result("active", "decide about active local sessions", "auth_admin_keep"))
+    .addOption(result("inactive", "decide about inactive local sessions", "auth_admin"))
+    .addOption(result("others", "decide about all other processes", "auth_admin"))
+    .action((id, options) => done(newAction(id, options)));
 }
 
 function addExamples(command: Command): void {

@@ -15,7 +15,8 @@ export type ImplicitAuthorization =
   | "auth_self_keep"
   | "auth_admin_keep";
 
-const IMPLICIT: readonly string[] = [
+/** All values of {@link ImplicitAuthorization}. */
+export const IMPLICIT: readonly string[] = [
   "no",
   "yes",
   "auth_self",
