@@ -21,6 +21,7 @@ const entries = {
   docker: "interop/docker/mod.ts",
   dbus: "interop/dbus/mod.ts",
   polkit: "interop/polkit/mod.ts",
+  sudoers: "interop/sudoers/mod.ts",
   guard: "guard/mod.ts",
   otel: "servers/otel.ts",
 };

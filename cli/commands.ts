@@ -63,6 +63,10 @@ const EXAMPLES: {
     "ucred policy diff policy.yaml policy.new.yaml",
     "show a decision that the edit changes",
   ]],
+  "policy import": [[
+    "ucred policy import sudoers /etc/sudoers > sudo.yaml",
+    "convert sudoers files to a policy",
+  ]],
   polkit: [["ucred polkit actions", "list the actions of this system"]],
   "polkit actions": [
     ["ucred polkit actions", "list the actions, and who may do them without a rule"],

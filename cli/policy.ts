@@ -2,6 +2,7 @@
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { stringify } from "yaml";
 import { openedSystem } from "../adapters/select.ts";
 import { isId } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
@@ -21,6 +22,7 @@ import type { Vocabulary } from "../core/policy/document/vocabulary.ts";
 import { type RulePolicy, sourceOf } from "../core/policy/policy.ts";
 import { textOf } from "../core/text.ts";
 import { peerOfPid } from "../identity/peer_of_pid.ts";
+import { IMPORTERS } from "../interop/importers.ts";
 import { VOCABULARIES } from "../interop/vocabularies.ts";
 import { definePolicy } from "../policy/define.ts";
 import { type LoadOptions, loadPolicy } from "../policy/load.ts";
@@ -180,6 +182,22 @@ export function diff(before: string, after: string, options: PolicyCommandOption
     for (const line of columns(rows)) print(line);
   }
   return found === undefined ? 0 : 1;
+}
+
+/** `import`: prints the policy that decides as files of another system do. */
+export function importFiles(
+  kind: string,
+  files: readonly string[],
+  options: Pick<PolicyCommandOptions, "json">,
+): ExitCode {
+  const policy = IMPORTERS[kind]!(files);
+  if (options.json) printJson(policy);
+  else {
+    // With quotes where YAML 1.1 has another type for a text: such policies are rejected.
+    const style = { aliasDuplicateObjects: false, lineWidth: 100 };
+    printText(stringify(policy, { compat: "yaml-1.1", ...style }).trimEnd());
+  }
+  return 0;
 }
 
 /** Runs a command for each file. With `--json`, prints all results as one list. */

@@ -4,6 +4,7 @@ import { Argument, Command, CommanderError, Option } from "commander";
 import { resolve } from "node:path";
 import process from "node:process";
 import { DEFAULT_CONNECTIONS, DEFAULT_CONNECTIONS_PER_USER } from "../servers/admission/limits.ts";
+import { IMPORTERS } from "../interop/importers.ts";
 import { actionId, headerNames, id, octal, positive, seconds, socketName } from "./arguments.ts";
 import { everyCommand, examplesOf, nameOf } from "./commands.ts";
 import { bashCompletion } from "./completions.ts";
@@ -380,6 +381,11 @@ function addPolicy(
     .argument("<before>", file)
     .argument("<after>", file)
     .action((before, after, options) => done(policy.diff(before, after, options)));
+  command(parent, "import", "print the policy that decides as files of another system do")
+    .addArgument(new Argument("<kind>", "the kind of files").choices(Object.keys(IMPORTERS)))
+    .argument("<file...>", "files of that kind")
+    .addOption(json())
+    .action((kind, files, options) => done(policy.importFiles(kind, files, options)));
 }
 
 function addPolkit(

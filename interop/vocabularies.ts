@@ -4,10 +4,12 @@ import type { Vocabulary } from "../core/policy/document/vocabulary.ts";
 import { dbusVocabulary } from "./dbus/vocabulary.ts";
 import { dockerVocabulary } from "./docker/vocabulary.ts";
 import { polkitVocabulary } from "./polkit/vocabulary.ts";
+import { sudoVocabulary } from "./sudoers/vocabulary.ts";
 
 /** The vocabularies of other systems. */
 export const VOCABULARIES: readonly Vocabulary[] = [
   dbusVocabulary,
   dockerVocabulary,
   polkitVocabulary,
+  sudoVocabulary,
 ];

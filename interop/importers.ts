@@ -1,0 +1,23 @@
+/** The files of other systems that `ucred policy import` converts to policies: one line for each kind. */
+
+import { UcredError } from "../core/errors.ts";
+import type { PolicyDocument } from "../core/policy/document/types.ts";
+import { readSudoers } from "./sudoers/cvtsudoers.ts";
+import { importSudoers } from "./sudoers/import.ts";
+
+/** Converts files. Throws an `UcredError` if a policy cannot express a part. */
+export type Importer = (files: readonly string[]) => PolicyDocument;
+
+/** Kind → importer. */
+export const IMPORTERS: { readonly [kind: string]: Importer } = {
+  sudoers: mainFile((file) => importSudoers(readSudoers(file))),
+};
+
+/** For systems with one main file, which includes the others. */
+function mainFile(convert: (file: string) => PolicyDocument): Importer {
+  return ([file = "", ...others]) => {
+    if (others.length === 0) return convert(file);
+    const message = `Cannot import ${others.length + 1} files: one of them must include the others`;
+    throw new UcredError("ERR_UCRED_POLICY", message, { hint: "Import only the main file" });
+  };
+}
