@@ -29,9 +29,14 @@ const MAX_EXPORT_BYTES = 64 * 1024 * 1024;
  *
  * @example Import the rules of this machine
  * ```ts
- * import { importSudoers, readSudoers } from "ucred/sudoers";
+ * import { importSudoers, readSudoers, UcredError } from "ucred/sudoers";
  *
- * const importSystem = () => importSudoers(readSudoers("/etc/sudoers"));
+ * try {
+ *   console.log(importSudoers(readSudoers("/etc/sudoers")).rules.length, "rules");
+ * } catch (error) {
+ *   if (!(error instanceof UcredError)) throw error;
+ *   console.log(error.code, error.hint);
+ * }
  * ```
  */
 export function readSudoers(file: string): SudoersExport {

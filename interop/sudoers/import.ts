@@ -56,7 +56,7 @@ const LOOKUPS: Lookups = {
  *   }],
  * });
  * const sudoers = "%operators ALL = /opt/app/bin/restart\n";
- * console.log(importSudoers({ json, sudoers }).rules.at(-1)?.when); // { group: "operators" }
+ * console.log(importSudoers({ json, sudoers }).rules.at(-1)?.when?.group); // operators
  * ```
  */
 export function importSudoers(exported: SudoersExport): PolicyDocument {
