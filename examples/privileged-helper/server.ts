@@ -6,8 +6,7 @@
  */
 
 import process from "node:process";
-import { createHelper } from "../../interop/sudoers/helper/mod.ts";
-import { sudoVocabulary } from "../../interop/sudoers/vocabulary.ts";
+import { createHelper, sudoVocabulary } from "../../interop/sudoers/mod.ts"; // "ucred/sudoers"
 import { loadPolicy } from "../../policy/mod.ts"; // "ucred/policy"
 import { createServer } from "../../servers/net.ts"; // "ucred/net"
 

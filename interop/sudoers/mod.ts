@@ -1,5 +1,5 @@
 /**
- * `ucred/sudoers`: policies from sudoers files.
+ * `ucred/sudoers`: policies from sudoers files, and a privileged helper that needs no setuid program.
  *
  * @module
  */
@@ -9,3 +9,4 @@ export type { PolicyDocument } from "../../core/policy/document/types.ts";
 export { readSudoers, type SudoersExport } from "./cvtsudoers.ts";
 export { importSudoers } from "./import.ts";
 export { sudoVocabulary } from "./vocabulary.ts";
+export * from "./helper/mod.ts";

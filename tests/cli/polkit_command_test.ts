@@ -46,3 +46,23 @@ test("polkit new rejects ids and results that polkit does not have", async () =>
   assert.equal(code, 2);
   assert.match(err, /no, yes, auth_self/);
 });
+
+test("policy import polkit-rules prints a policy that the other commands can use", async () => {
+  const rules = file(
+    "10-example.rules",
+    `polkit.addRule(function (action, subject) {
+  if (action.id == "org.example.restart" && subject.isInGroup("root")) return polkit.Result.YES;
+});`,
+  );
+  const made = await ucred(["policy", "import", "polkit-rules", rules]);
+  assert.deepEqual([made.code, made.err], [0, ""]);
+  const policy = file("polkit.yaml", made.out);
+  const peer = ["--peer", '{"uid":7,"gid":7,"groups":[0]}'];
+  const explain = ["policy", "explain", policy, ...peer, "--action", "org.example.restart"];
+  assert.equal((await ucred(explain)).code, 0);
+  assert.equal((await ucred([...explain.slice(0, -1), "org.example.stop"])).code, 1);
+  const wrong = file("wrong.rules", "polkit.addRule(function () {\n  run();\n});");
+  const { code, err } = await ucred(["policy", "import", "polkit-rules", wrong]);
+  assert.equal(code, 2);
+  assert.match(err, /wrong\.rules:2:3: /);
+});
