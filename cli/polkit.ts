@@ -64,7 +64,9 @@ export interface NewActionOptions {
 export function newAction(id: string, options: NewActionOptions): ExitCode {
   const { description, message, vendor, owner, active, inactive, others: any } = options;
   const key = "org.freedesktop.policykit.owner";
-  const annotations = owner === undefined ? {} : { [key]: `unix-user:${owner}` };
+  const annotations: { readonly [key: string]: string } = owner === undefined
+    ? {}
+    : { [key]: `unix-user:${owner}` };
   const defaults = { any, inactive, active };
   const action = { id, description, message, defaults, annotations };
   write(formatAction(vendor === undefined ? action : { ...action, vendor }));

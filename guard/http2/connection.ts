@@ -77,7 +77,8 @@ export class Http2Connection implements Owner {
     socket.unshift(bytes);
     socket.resume();
     this.#session.on("error", () => {}) // "close" follows
-      .on("stream", (stream, _, flags, raw) => {
+      // Parameters have types, since those of Deno for this event have none.
+      .on("stream", (stream: ServerHttp2Stream, _: unknown, flags: number, raw: string[]) => {
         this.attempt(() => this.#onStream(stream, flags, raw));
       })
       .once("close", () => this.#end());

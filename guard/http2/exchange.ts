@@ -104,7 +104,11 @@ export class Exchange {
   start(raw: readonly string[]): void {
     const owner = this.#owner;
     this.#client.once("close", () => owner.attempt(() => this.#onClientClose()))
-      .on("trailers", (_, _flags, raw) => owner.attempt(() => this.#onRequestTrailers(raw)))
+      .on(
+        "trailers",
+        (_: unknown, _flags: number, raw: string[]) =>
+          owner.attempt(() => this.#onRequestTrailers(raw)),
+      )
       .once("end", () => { // without data it ends before it is read
         this.#isRequestWhole = isWhole(this.#client);
         if (this.#isRequestWhole) this.#server?.end();
@@ -166,8 +170,16 @@ export class Exchange {
     }
     this.#server = server;
     server.on("error", () => {}) // "close" follows
-      .once("response", (_, flags, raw) => owner.attempt(() => this.#onResponse(raw, flags)))
-      .on("trailers", (_, _flags, raw) => owner.attempt(() => this.#onResponseTrailers(raw)))
+      .once(
+        "response",
+        (_: unknown, flags: number, raw: string[]) =>
+          owner.attempt(() => this.#onResponse(raw, flags)),
+      )
+      .on(
+        "trailers",
+        (_: unknown, _flags: number, raw: string[]) =>
+          owner.attempt(() => this.#onResponseTrailers(raw)),
+      )
       .once("close", () => owner.attempt(() => this.#onServerClose(session)));
     if (this.#hasNoBody) return;
     server.on(

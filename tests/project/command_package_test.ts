@@ -244,7 +244,10 @@ test("build:binaries writes checksums, and a bill of materials that lists each b
   );
   assert.match(components.at(-1).purl, /^pkg:github\/nodejs\/llhttp@v9\.\d+\.\d+$/);
   for (const { name, purl } of components.slice(0, -1)) {
-    assert.equal(purl, `pkg:npm/${name}@${json(`node_modules/${name}/package.json`).version}`);
+    assert.equal(
+      purl,
+      `pkg:npm/${name.replace("@", "%40")}@${json(`node_modules/${name}/package.json`).version}`,
+    );
   }
 });
 

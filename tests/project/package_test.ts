@@ -94,6 +94,7 @@ const TYPES_FROM: Readonly<Record<string, readonly string[]>> = {
   "net.d.ts": ["node:net"],
   "otel.d.ts": ["@opentelemetry/api"],
   "polkit.d.ts": ["node:http"],
+  "sudoers.d.ts": ["node:http", "node:net"],
 };
 
 test("published types compile without the types of a runtime", () => {

@@ -7,7 +7,7 @@ import { connectVerified } from "../../../client/connect.ts";
 import type { ServerExpectation } from "../../../identity/verify_server.ts";
 import { allowedVariables } from "./environment.ts";
 import { encodeFrame, FRAME, FrameDecoder, frameParts, MAX_FRAME_BYTES } from "./frames.ts";
-import type { FORWARDED_SIGNALS } from "./request.ts";
+import type { ForwardedSignal } from "./request.ts";
 
 /** Options of {@link runCommand}. */
 export interface RunOptions {
@@ -17,6 +17,7 @@ export interface RunOptions {
   readonly expect?: ServerExpectation | undefined;
   /** An absolute path. */
   readonly command: string;
+  /** Its arguments, without the name. Default: none. */
   readonly args?: readonly string[] | undefined;
   /** The target user. Default: "root". */
   readonly user?: string | undefined;
@@ -32,12 +33,11 @@ export interface RunOptions {
   readonly started?: ((send: (signal: ForwardedSignal) => void) => void) | undefined;
 }
 
-/** A signal that a client can send to its command. */
-export type ForwardedSignal = (typeof FORWARDED_SIGNALS)[number];
-
 /** How a command ended: `code`, or `signal` if a signal killed it. */
 export interface CommandExit {
+  /** The exit code; `null` if a signal ended the command. */
   readonly code: number | null;
+  /** The signal that ended the command. */
   readonly signal: string | null;
 }
 

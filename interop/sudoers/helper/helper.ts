@@ -19,10 +19,13 @@ import { findTargetUser, type TargetUser } from "./target_user.ts";
 
 /** A command that the policy allows, before it runs. */
 export interface AllowedCommand {
+  /** Its absolute path, as requested. */
   readonly command: string;
+  /** Its arguments, without the name. */
   readonly args: readonly string[];
   /** The target user. */
   readonly user: string;
+  /** The client. */
   readonly peer: Peer;
   /** `peer.key`: an approval for this key is for this process, and for no other one. */
   readonly key: string;
@@ -44,13 +47,17 @@ export interface CommandLimits {
 
 /** What happened to a request. */
 export interface CommandRecord {
+  /** The pid of the client; `undefined` if it has none in our pid namespace. */
   readonly pid: number | undefined;
+  /** The effective uid of the client. */
   readonly uid: number;
   /** `peer.key`. */
   readonly key: string | undefined;
   /** The requested command; `undefined` if the request could not be read. */
   readonly command: string | undefined;
+  /** Its arguments; empty if the request could not be read. */
   readonly args: readonly string[];
+  /** The target user; `undefined` if the request could not be read. */
   readonly user: string | undefined;
   /** Whether the command ran. */
   readonly ran: boolean;
@@ -58,8 +65,11 @@ export interface CommandRecord {
   readonly rule: string | undefined;
   /** Why the command did not run, or why the helper ended it. */
   readonly reason: string | undefined;
+  /** The exit code; `null` if it did not run, or a signal ended it. */
   readonly code: number | null;
+  /** The signal that ended it. */
   readonly signal: string | null;
+  /** From the request to the end. */
   readonly milliseconds: number;
 }
 

@@ -7,4 +7,5 @@ export {
   createHelper,
   type HelperOptions,
 } from "./helper.ts";
-export { type CommandExit, type ForwardedSignal, runCommand, type RunOptions } from "./client.ts";
+export { type CommandExit, runCommand, type RunOptions } from "./client.ts";
+export type { ForwardedSignal } from "./request.ts";

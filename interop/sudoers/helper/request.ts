@@ -13,15 +13,18 @@ export interface CommandRequest {
   readonly variables: Readonly<Record<string, string | undefined>>;
 }
 
-/** Signals that a client can send to its command. A client that disconnects kills it. */
-export const FORWARDED_SIGNALS = [
+/** A signal that a client can send to its command. */
+export type ForwardedSignal = "SIGINT" | "SIGTERM" | "SIGHUP" | "SIGQUIT" | "SIGUSR1" | "SIGUSR2";
+
+/** All of them. A client that disconnects kills it. */
+export const FORWARDED_SIGNALS: readonly ForwardedSignal[] = [
   "SIGINT",
   "SIGTERM",
   "SIGHUP",
   "SIGQUIT",
   "SIGUSR1",
   "SIGUSR2",
-] as const;
+];
 
 /**
  * Arguments that the policy would see in two readings: it compares all arguments, joined by spaces.
