@@ -149,12 +149,32 @@ export function hasClose(connection: string): boolean {
   return connection !== "" && /(^|,)[ \t]*close[ \t]*(,|$)/i.test(connection);
 }
 
-/** Upgrade protocols that carry further requests, which the policy would not see. */
-const HTTP = /^\s*(h2c?|https?|tls)(\/|\s*$)/i;
+/** Upgrade protocols that carry further requests, which the policy would not see; "h2c-14" is a draft. */
+const HTTP = /^(h[23]c?|https?|tls)(-\d+)?(\/|$)/i;
+
+/** A protocol, with or without a version: RFC 9110, 7.8. Some servers remove spaces and quotes. */
+const PROTOCOL = /^[\w!#$%&'*+.^`|~-]+(\/[\w!#$%&'*+.^`|~-]+)?$/;
+
+/** Whether an upgrade to this protocol may carry further requests. */
+function mayBeHttp(protocol: string): boolean {
+  return HTTP.test(protocol) || !PROTOCOL.test(protocol);
+}
 
 /** An `Upgrade` header without HTTP protocols; `undefined` if no protocol remains. */
 export function withoutHttp(protocols: string): string | undefined {
-  return protocols.split(",").filter((each) => !HTTP.test(each)).join(",").trim() || undefined;
+  return protocolsIn(protocols).filter((each) => !mayBeHttp(each)).join(",") || undefined;
+}
+
+/** Whether a 101 with these header lines switches to HTTP although the request did not offer HTTP. */
+export function switchesToHttp(lines: readonly string[], offered: string): boolean {
+  if (protocolsIn(offered).some(mayBeHttp)) return false;
+  return lines.some((line) =>
+    /^upgrade:/i.test(line) && protocolsIn(line.slice("upgrade:".length)).some(mayBeHttp)
+  );
+}
+
+function protocolsIn(header: string): string[] {
+  return header.split(",").map((each) => each.trim()).filter((each) => each !== "");
 }
 
 /** Names and values of header fields. */

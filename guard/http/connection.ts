@@ -13,7 +13,14 @@ import {
   type Outcome,
 } from "../../servers/http/decide_request.ts";
 import { headersOf, type Problem } from "../../servers/http/problem.ts";
-import { decisionFields, type FieldKinds, linesOf, peerFields, withoutHttp } from "../headers.ts";
+import {
+  decisionFields,
+  type FieldKinds,
+  linesOf,
+  peerFields,
+  switchesToHttp,
+  withoutHttp,
+} from "../headers.ts";
 import { finish, join } from "../pipe.ts";
 import type { RequestOutcome, RequestReport } from "../../servers/http/request_report.ts";
 import type { RequestCounters } from "../stats.ts";
@@ -138,8 +145,8 @@ export class ClientConnection implements Connection, Receiver {
   /** Whether more of its body can be sent now. */
   #canSend = false;
   #wasRepeated = false;
-  /** Whether the active request is forwarded as an upgrade. */
-  #isUpgrade = false;
+  /** The protocols to which the active request, as forwarded, may be upgraded. */
+  #upgrade: string | undefined;
   /** The exchange of the active request whose body is being collected, and what was collected. */
   #collecting: { readonly exchange: Exchange; readonly parts: Buffer[]; bytes: number } | undefined;
   /** Chooses the filter of the response. */
@@ -282,6 +289,12 @@ export class ClientConnection implements Connection, Receiver {
   /** Starts a request, or parses. Returns whether there may be more to do. */
   #step(): boolean {
     const socket = this.#socket;
+    const next = this.#active ?? this.#waiting[0];
+    const isIncomplete = next !== undefined && next === this.#receiving;
+    if (this.#hasEnded && this.#pending === undefined && isIncomplete) {
+      this.#closeAfterLast(); // it will never be complete
+      return false;
+    }
     if (this.#active === undefined && this.#waiting.length > 0 && !socket.writableNeedDrain) {
       const request = this.#waiting.shift()!;
       this.#waitingBytes -= request.size;
@@ -302,11 +315,7 @@ export class ClientConnection implements Connection, Receiver {
       this.#parseBody(this.#pending, receiving!);
       return true;
     }
-    if (
-      this.#hasEnded && (receiving !== undefined ? this.#pending === undefined : this.#isIdle())
-    ) {
-      this.#closeAfterLast(); // no request, or one that will never be complete
-    }
+    if (this.#hasEnded && receiving === undefined && this.#isIdle()) this.#closeAfterLast();
     return false;
   }
 
@@ -545,7 +554,7 @@ export class ClientConnection implements Connection, Receiver {
 
   #sendAs(request: Request, url: string, lines: string, upgrade: string | undefined): void {
     const { method, framing } = request;
-    this.#isUpgrade = upgrade !== undefined;
+    this.#upgrade = upgrade;
     const length = framing === undefined ? "" : `Content-Length: ${framing}\r\n`;
     this.#head = `${method} ${url} HTTP/1.1\r\n${lines}` +
       (framing === "chunked" ? "Transfer-Encoding: chunked\r\n" : length) +
@@ -691,10 +700,12 @@ export class ClientConnection implements Connection, Receiver {
   onSwitch({ status, reason, lines }: Response, server: Socket, bytes: Buffer): void {
     this.#link = undefined;
     const client = this.#socket;
-    if (this.#state !== "open" || !this.#isUpgrade || this.#active?.isComplete !== true) {
+    const offered = this.#upgrade;
+    const isValid = offered !== undefined && !switchesToHttp(lines, offered);
+    if (this.#state !== "open" || !isValid || this.#active?.isComplete !== true) {
       server.destroy();
       if (this.#state !== "open") return;
-      const error = new Error("it answers 101 to a request without an upgrade");
+      const error = new Error("it answers 101 to a request without this upgrade");
       this.#shared.upstream.reportFailure(error);
       return this.#refuse(BAD_GATEWAY);
     }

@@ -57,7 +57,7 @@ function mediaTypeIn(value: string): string | undefined {
   // Of a list, programs take the first or the last: "text/plain;a=b, application/json".
   if (value.includes(",")) return undefined;
   const end = value.indexOf(";");
-  const type = (end === -1 ? value : value.slice(0, end)).trim().toLowerCase();
+  const type = (end === -1 ? value : value.slice(0, end)).replace(/[ \t]+$/, "").toLowerCase();
   return MEDIA_TYPE.test(type) ? type : undefined;
 }
 
@@ -68,9 +68,25 @@ interface Parameters {
 /** PHP and Express ignore further parameters. */
 const MAX_PARAMETERS = 1000;
 
-/** Characters at which some programs end a name or a value, or which they remove from a name. */
+/**
+ * Characters at which some programs end a name or a value, or which they remove from a name: `new
+ * URLSearchParams()` removes a "?" at the start of a query.
+ */
 // deno-lint-ignore no-control-regex
-const DOUBTFUL_NAME = /^\s|[\0-\x1f\x7f]/;
+const DOUBTFUL_NAME = /^[\s?]|[\0-\x1f\x7f]/;
+
+/**
+ * Whether a name has brackets that are no subscripts, as in "[a]", "a]" or "a[b". Rack and qs (Express) read
+ * the first as "a", Rack also the second.
+ */
+function hasDoubtfulBrackets(name: string): boolean {
+  const [open, close] = [name.indexOf("["), name.indexOf("]")];
+  if (open === -1 && close === -1) return false;
+  return open < 1 || close < open || name.lastIndexOf("[") > name.lastIndexOf("]");
+}
+
+/** The end of a name to qs. */
+const END_OF_NAME = /(?:\]|%5d)=/i;
 
 /**
  * Reads the query parameters, like `URLSearchParams`.
@@ -90,7 +106,8 @@ function parametersIn(url: string): Parameters | undefined {
     const name = decoded(equals === -1 ? pair : pair.slice(0, equals));
     const value = equals === -1 ? "" : decoded(pair.slice(equals + 1));
     if (name === undefined || value === undefined || value.includes("\0")) return undefined;
-    if (DOUBTFUL_NAME.test(name)) return undefined;
+    if (DOUBTFUL_NAME.test(name) || hasDoubtfulBrackets(name)) return undefined;
+    if (!name.endsWith("]") && END_OF_NAME.test(pair)) return undefined;
     for (const each of namesOf(name)) (parameters[each] ??= []).push(value);
   }
   return parameters;

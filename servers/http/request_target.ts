@@ -14,8 +14,8 @@ export interface Target {
   readonly url: string;
 }
 
-/** Paths that need no normalisation: no percent signs, and no segment begins with a dot. Most paths match. */
-const PLAIN = /^(?:\/[\w~!$&'()*+,;=:@-][\w~!$&'()*+,;=:@.-]*)+\/?$/;
+/** Paths that need no normalisation: no percent signs, and no segment begins with a dot or ";". Most paths match. */
+const PLAIN = /^(?:\/[\w~!$&'()*+,=:@-][\w~!$&'()*+,;=:@.-]*)+\/?$/;
 
 /**
  * Methods are case-sensitive (RFC 9110, 9.1), so lower case is rejected: some servers would treat "get" as
@@ -49,8 +49,8 @@ const TWICE = /%[0-9a-f]{2}/i;
 // deno-lint-ignore no-control-regex
 const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\\\ufeff\u2028\u2029]/;
 
-/** "..;" is ".." to servers that implement path parameters. */
-const DOTS_AND_PARAMETERS = /^\.{1,2};/;
+/** To servers that implement path parameters, "..;" is "..", and ";" is an empty segment. */
+const DOTS_AND_PARAMETERS = /^\.{0,2};/;
 
 /**
  * Returns the action of a request line.
