@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 import process from "node:process";
+import type { MessageBus } from "dbus-native";
+import { Hono } from "hono";
 import type { Peer } from "../../../core/peer.ts";
 import { UcredError } from "../../../core/errors.ts";
 import { identify } from "../../../identity/identify.ts";
@@ -10,6 +12,7 @@ import {
   type CheckAuthorizationOptions,
   requirePolkit,
 } from "../../../interop/polkit/mod.ts";
+import { callBus } from "../../../interop/dbus/bus.ts";
 import { serve } from "../../../servers/http.ts";
 import { tool } from "../../support/guard.ts";
 import { freshPath, meet } from "../../support/peers.ts";
@@ -223,4 +226,119 @@ testPolkit("requirePolkit() lets through the requests that polkitd authorizes", 
   assert.equal(await ask(0, "/no"), "done");
   const expected = [["no", ONE, "denied"], ["auth", TWO, "challenge"], ["unknown", ONE, undefined]];
   assert.deepEqual(denied, expected);
+}, tool("curl"));
+
+/** Registers an authentication agent for a process; it answers each dialog with `answer`. */
+async function registerAgent(
+  bus: MessageBus,
+  peer: Peer,
+  answer: (cookie: string) => Promise<void>,
+): Promise<{ readonly dialogs: string[] }> {
+  const dialogs: string[] = [];
+  const path = "/org/example/agent";
+  const begin = async (action: string, message: string, ...rest: unknown[]) => {
+    dialogs.push(`${action}: ${message}`);
+    await answer(String(rest[2]));
+  };
+  bus.setMethodCallHandler(path, AGENT, "BeginAuthentication", [begin, ""]);
+  bus.setMethodCallHandler(path, AGENT, "CancelAuthentication", [
+    () => dialogs.push("cancelled"),
+    "",
+  ]);
+  const { startTime } = peer.process;
+  const subject = ["unix-process", [
+    ["pid", ["u", peer.pid]],
+    ["start-time", ["t", startTime! / 10]],
+    ["uid", ["i", peer.uid]],
+  ]];
+  const call = { member: "RegisterAuthenticationAgent", signature: "(sa{sv})ss" };
+  await callBus(bus, { ...AUTHORITY, ...call, body: [subject, "C", path] });
+  return { dialogs };
+}
+
+const AGENT = "org.freedesktop.PolicyKit1.AuthenticationAgent";
+
+const AUTHORITY = {
+  destination: "org.freedesktop.PolicyKit1",
+  path: "/org/freedesktop/PolicyKit1/Authority",
+  interface: "org.freedesktop.PolicyKit1.Authority",
+};
+
+testPolkit(
+  "checkAuthorization() waits for the user, and polkitd keeps the authorization",
+  async () => {
+    const { bus } = await startPolkit();
+    await withPeer(ONE, async (peer) => {
+      const { dialogs } = await registerAgent(bus, peer, async (cookie) => {
+        // What polkit's helper sends after root has entered the password.
+        const body = [0, cookie, ["unix-user", [["uid", ["u", 0]]]]];
+        const call = { member: "AuthenticationAgentResponse2", signature: "us(sa{sv})", body };
+        await callBus(bus, { ...AUTHORITY, ...call });
+      });
+      const options = { bus, interactive: true };
+      assert.equal(await outcomeOf(peer, "org.example.auth", { bus }), "challenge");
+      assert.equal(await outcomeOf(peer, "org.example.auth", options), "authorized");
+      assert.deepEqual(dialogs, ["org.example.auth: Test auth"]);
+      // auth_admin_keep: for this process polkitd does not ask again.
+      assert.equal(await outcomeOf(peer, "org.example.auth", { bus }), "authorized");
+      await withPeer(ONE, async (other) => {
+        assert.equal(await outcomeOf(other, "org.example.auth", { bus }), "challenge");
+      });
+      assert.equal(dialogs.length, 1);
+    });
+  },
+);
+
+testPolkit(
+  "checkAuthorization() reports a dialog that the user closes, or that ends without a password",
+  async () => {
+    const { bus } = await startPolkit();
+    await withPeer(ONE, async (peer) => {
+      let isClosed = true;
+      await registerAgent(bus, peer, () => {
+        if (!isClosed) return Promise.resolve();
+        const error = new Error("closed") as Error & { dbusName?: string };
+        error.dbusName = "org.freedesktop.PolicyKit1.Error.Cancelled";
+        return Promise.reject(error);
+      });
+      const options = { bus, interactive: true };
+      assert.equal(await outcomeOf(peer, "org.example.auth", options), "dismissed");
+      isClosed = false;
+      assert.notEqual(await outcomeOf(peer, "org.example.auth", options), "authorized");
+    });
+  },
+);
+
+testPolkit("checkAuthorization() closes the dialog when its signal aborts", async () => {
+  const { bus } = await startPolkit();
+  await withPeer(ONE, async (peer) => {
+    const { dialogs } = await registerAgent(bus, peer, () => new Promise(() => {}));
+    const controller = new AbortController();
+    const { signal } = controller;
+    const options = { bus, interactive: true, signal };
+    const found = checkAuthorization(peer, "org.example.auth", options);
+    await until(() => dialogs.length > 0);
+    controller.abort(new Error("hung up"));
+    await assert.rejects(found, { message: "hung up" });
+    await until(() => dialogs.includes("cancelled"));
+  });
+});
+
+testPolkit("requirePolkit() is a middleware of Hono", async () => {
+  const { bus } = await startPolkit();
+  const app = new Hono();
+  app.use("/yes", requirePolkit("org.example.yes", { bus }));
+  app.use("/no", requirePolkit("org.example.no", { bus }));
+  app.get("*", (context) => context.text("done"));
+  await using server = await serve({
+    path: freshPath(),
+    mode: 0o666,
+    policy: "anyone",
+    pin: true,
+    fetch: (request) => app.fetch(request),
+  });
+  const ask = (path: string) =>
+    run(...as(ONE), "curl", "-sS", "--unix-socket", server.path, `http://x${path}`);
+  assert.equal(await ask("/yes"), "done");
+  assert.match(await ask("/no"), /"status":403/);
 }, tool("curl"));
