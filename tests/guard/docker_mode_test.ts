@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { AuditLog, ServerEvent } from "../../servers/audit.ts";
-import { soak, until } from "../support/suite.ts";
+import { until } from "../support/suite.ts";
 import { ALICE, BOB, CAROL, DockerGuard, testDocker, WATCHER } from "../support/docker_users.ts";
 import { FakeEngine, IMAGE } from "../support/fake_engine.ts";
 
@@ -649,7 +649,7 @@ testDocker("guard streams an archive to a container, and its files back", async 
   const guard = await DockerGuard.start();
   const alice = await guard.as(ALICE);
   const id = await alice.create("mine");
-  const tar = "x".repeat(soak(3 << 20, 200 << 20));
+  const tar = "x".repeat(3 << 20);
   alice.end.send(
     "PUT /v1.48/containers/mine/archive?path=/ HTTP/1.1\r\nHost: d\r\n" +
       `Content-Type: application/x-tar\r\nContent-Length: ${tar.length}\r\n\r\n`,
