@@ -67,7 +67,8 @@ const EXAMPLES: {
     "ucred policy import sudoers /etc/sudoers > sudo.yaml",
     "convert sudoers files to a policy",
   ], [
-    "ucred policy import polkit-rules /etc/polkit-1/rules.d/*.rules > polkit.yaml",
+    "ucred policy import polkit-rules \\\n" +
+    "    /etc/polkit-1/rules.d/*.rules /usr/share/polkit-1/rules.d/*.rules > polkit.yaml",
     "convert rules of polkit to a policy",
   ]],
   polkit: [["ucred polkit actions", "list the actions of this system"]],

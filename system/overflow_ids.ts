@@ -60,6 +60,19 @@ export function mapsEvery(system: System, kind: "uid" | "gid"): boolean {
   return found;
 }
 
+/** Reports whether a uid_map gives every uid the same number on both sides. */
+export function isIdentityMap(map: string): boolean {
+  return /^\s*0\s+0\s+4294967295\s*$/.test(map);
+}
+
+/**
+ * Reports whether our user namespace numbers every user as the initial one does, so that our uids can be
+ * given to a service outside.
+ */
+export function keepsEveryUid(system: System): boolean {
+  return system.abi.os !== "linux" || isIdentityMap(readIdText(system, "/proc/self/uid_map"));
+}
+
 /** Returns the text of a file, or "" if it cannot be read. */
 function readIdText(system: System, path: string): string {
   const { linux } = system.libc;

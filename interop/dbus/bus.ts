@@ -169,11 +169,15 @@ export function busErrorName(error: unknown): string | undefined {
  *
  * @throws {UcredError} `ERR_UCRED_PEER_GONE` if no connection owns it; as {@link callBus}.
  */
-export async function ownerOf(bus: Bus, name: string): Promise<string> {
+export async function ownerOf(
+  bus: Bus,
+  name: string,
+  options: BusCallOptions = {},
+): Promise<string> {
   const call = { member: "GetNameOwner", signature: "s", body: [name] };
   let owner: unknown;
   try {
-    owner = (await callBus(bus, call)).body?.[0];
+    owner = (await callBus(bus, call, options)).body?.[0];
   } catch (error) {
     throw orGone(error, name);
   }

@@ -15,6 +15,7 @@ import {
   ownerOf,
   requireBus,
 } from "../dbus/bus.ts";
+import { sharesEveryUid } from "../../identity/shared_uids.ts";
 import { isActionId } from "./actions.ts";
 
 /** The sender of a message on the bus: polkitd requests its credentials from the bus. */
@@ -54,9 +55,9 @@ export interface Authorization {
   readonly authorized: boolean;
   /**
    * - `authorized`: the peer is authorized.
-   * - `challenge`: the user has to authenticate first; repeat the check with `interactive`.
+   * - `challenge`: the user has to authenticate first; `interactive` was not set, or there is no agent.
    * - `dismissed`: the user closed the dialog.
-   * - `denied`: neither the actions nor the rules allow it.
+   * - `denied`: neither the actions nor the rules allow it, or the authentication failed.
    */
   readonly outcome: "authorized" | "challenge" | "dismissed" | "denied";
   /** What polkitd adds, such as `polkit.temporary_authorization_id`, and the details of the request. */
@@ -78,6 +79,12 @@ const TIMEOUT_MS = 25_000;
 
 /** How long a user may take to enter a password. */
 const INTERACTIVE_TIMEOUT_MS = 600_000;
+
+/** Added to the library's own time limit, which must not end a call before ours. */
+const SPARE_MS = 1000;
+
+/** The largest delay of a timer. */
+const MAX_TIMEOUT_MS = 2 ** 31 - 1 - SPARE_MS;
 
 /** The largest uid that polkit's D-Bus interface can carry, an int32. */
 const MAX_POLKIT_UID = 2 ** 31 - 1;
@@ -122,6 +129,7 @@ export async function checkAuthorization(
 ): Promise<Authorization> {
   requireOptions("checkAuthorization()", options, OPTIONS);
   requireActionId("checkAuthorization()", actionId);
+  requireValues("checkAuthorization()", options);
   const { bus, details = {}, interactive = false, signal } = options;
   const { timeoutMs = interactive ? INTERACTIVE_TIMEOUT_MS : TIMEOUT_MS } = options;
   const what = `check the authorization for ${actionId}`;
@@ -130,8 +138,13 @@ export async function checkAuthorization(
   const subject = "sender" in peer ? senderSubject(peer, what) : processSubject(peer, what);
   const deadline = AbortSignal.timeout(timeoutMs);
   const cancel = signal === undefined ? deadline : AbortSignal.any([signal, deadline]);
-  const destination = await authority(bus, cancel);
-  signal?.throwIfAborted();
+  let destination: string;
+  try {
+    destination = await authority(bus, cancel);
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  }
   const id = crypto.randomUUID();
   const call = {
     ...AUTHORITY,
@@ -148,7 +161,8 @@ export async function checkAuthorization(
   };
   let reply: BusMessage;
   try {
-    reply = await callBus(bus, call, { timeoutMs, signal: cancel });
+    // The deadline comes first, and closes the dialog.
+    reply = await callBus(bus, call, { timeoutMs: timeoutMs + SPARE_MS, signal: cancel });
   } catch (error) {
     if (cancel.aborted) {
       cancelCheck(bus, destination, id);
@@ -169,19 +183,38 @@ export function requireActionId(owner: string, actionId: unknown): asserts actio
   );
 }
 
+/** Checks the types of options: `interactive: "false"` must not open a dialog. */
+export function requireValues(owner: string, options: CheckAuthorizationOptions): void {
+  const { bus, details = {}, interactive = false, signal, timeoutMs = 0 } = options;
+  const isPlain = typeof details === "object" && details !== null && !Array.isArray(details) &&
+    Object.values(details).every((value) => typeof value === "string");
+  const isTime = Number.isInteger(timeoutMs) && timeoutMs >= 0 && timeoutMs <= MAX_TIMEOUT_MS;
+  const wrong = typeof bus !== "object" || bus === null
+    ? "bus must be a bus of dbus-native"
+    : !isPlain
+    ? "details must be an object of texts"
+    : typeof interactive !== "boolean"
+    ? "interactive must be true or false"
+    : signal !== undefined && !(signal instanceof AbortSignal)
+    ? "signal must be an AbortSignal"
+    : !isTime
+    ? `timeoutMs must be a whole number of milliseconds, at most ${MAX_TIMEOUT_MS}`
+    : undefined;
+  if (wrong !== undefined) throw new TypeError(`${owner}: ${wrong}`);
+}
+
 /** Returns the unique name of polkitd, and starts it if it does not run and the bus can start it. */
 async function authority(bus: Bus, signal: AbortSignal): Promise<string> {
   try {
-    return await ownerOf(bus, SERVICE);
+    return await ownerOf(bus, SERVICE, { signal });
   } catch (error) {
     if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_PEER_GONE") throw error;
   }
   const start = { member: "StartServiceByName", signature: "su", body: [SERVICE, 0] };
   try {
     await callBus(bus, start, { signal });
-    return await ownerOf(bus, SERVICE);
+    return await ownerOf(bus, SERVICE, { signal });
   } catch (error) {
-    signal.throwIfAborted();
     const hint = "Install polkit, and start its daemon, polkitd";
     const why = (error as Error).message;
     throw new UcredError("ERR_UCRED_BUS", `Cannot reach polkitd: ${why}`, { hint, cause: error });
@@ -208,8 +241,13 @@ function processSubject(peer: Peer, what: string): Subject {
   if (pid.state === "none") {
     throw noPeer(what, "its process has no pid in our pid namespace", "Share the pid namespace");
   }
+  // polkitd believes the uid that we name, and numbers users as the initial user namespace does.
+  if (!sharesEveryUid()) {
+    const why = "our user namespace may number users otherwise than polkitd";
+    throw noPeer(what, why, "Run the server in the initial user namespace");
+  }
   if (uid.state !== "known") {
-    const why = "its uid may stand for another one, outside our user namespace";
+    const why = "its uid is unknown, or stands for any uid outside our user namespace";
     throw noPeer(what, why, "Run the server in the initial user namespace");
   }
   if (uid.value > MAX_POLKIT_UID) {
@@ -299,7 +337,7 @@ function odd(what: string): UcredError {
 /** Adds what polkitd's errors mean. */
 function explained(error: unknown, what: string): unknown {
   if (busErrorName(error) !== `${SERVICE}.Error.NotAuthorized`) return error;
-  const why = "polkitd answers root and the owner of the action alone";
+  const why = "polkitd answers this question only for root and the owner of the action";
   const hint = "Run the service as root, or annotate the action with " +
     "org.freedesktop.policykit.owner";
   return new UcredError("ERR_UCRED_BUS", `Cannot ${what}: ${why}`, { hint, cause: error });

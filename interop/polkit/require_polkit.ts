@@ -10,6 +10,7 @@ import {
   type CheckAuthorizationOptions,
   OPTIONS,
   requireActionId,
+  requireValues,
 } from "./check_authorization.ts";
 
 /** Options of {@link requirePolkit}. */
@@ -43,6 +44,9 @@ export interface HonoContext {
  * Makes polkit authorize the client of each request to `ucred/http`, directly or with Hono. A request that
  * polkit does not authorize, or that could not be checked, receives 403 and does not reach the handler.
  *
+ * A request that does not belong to a server of `ucred/http` rejects with `ERR_UCRED_NO_PEER`, and an
+ * exception of `onDenied` is passed on: both end without a call of the handler.
+ *
  * The server must pin its peers (`pin: true`). A dialog of polkit (`interactive`) delays the response until
  * the user answers; it closes if the client hangs up.
  *
@@ -75,6 +79,7 @@ export function requirePolkit(
 ) => Promise<Result | Response> {
   requireActionId("requirePolkit()", actionId);
   requireOptions("requirePolkit()", options, { ...OPTIONS, onDenied: true });
+  requireValues("requirePolkit()", options);
   const { onDenied, ...others } = options;
   return async (request, next) => {
     const raw = "req" in request ? incomingOf(request) : request;

@@ -45,20 +45,21 @@ const WHAT = "import polkit's rules";
  * Converts rules of polkit to a policy with `about: polkit`.
  *
  * Functions of `polkit.addRule()` may compare `action.id`, `subject.user`, `subject.active` and
- * `subject.local`, call `subject.isInGroup()` and `action.id.indexOf(…) == 0`, combine these with `&&`, `||`
+ * `subject.local`, call `subject.isInGroup()`, `action.id.startsWith(…)` and `action.id.indexOf(…) == 0`, combine these with `&&`, `||`
  * and `!`, and return `polkit.Result.YES`, `NO` or `NOT_HANDLED`. Everything else is an error: a policy
  * cannot ask for a password, as `AUTH_ADMIN` does, and cannot run programs, as `polkit.spawn()` does.
  *
  * Requests that no rule handles are denied, while polkit then uses the defaults of the action.
  *
- * @param files In the order in which polkit evaluates them: by name.
+ * @param files In any order: polkitd evaluates them by the names without folders, and of two files with one
+ * name those of /etc first. Give the files of /etc before those of /usr/share.
  * @throws {UcredError} `ERR_UCRED_POLICY` with file, line and column if a policy cannot express a part.
  *
  * @example
  * ```ts
  * import { importRules } from "ucred/polkit";
  *
- * const text = `polkit.addRule((action, subject) => {
+ * const text = `polkit.addRule(function (action, subject) {
  *   if (action.id == "org.example.restart" && subject.isInGroup("operators")) {
  *     return polkit.Result.YES;
  *   }
@@ -68,7 +69,8 @@ const WHAT = "import polkit's rules";
  * ```
  */
 export function importRules(files: readonly RulesFile[]): PolicyDocument {
-  const rules = files.flatMap((file) => new Reader(file).rules());
+  const ordered = [...files].sort((one, other) => compare(baseOf(one.file), baseOf(other.file)));
+  const rules = ordered.flatMap((file) => new Reader(file).rules());
   const names = new Map<string, number>();
   const unique = rules.map((rule) => {
     const count = (names.get(rule.name) ?? 0) + 1;
@@ -78,8 +80,18 @@ export function importRules(files: readonly RulesFile[]): PolicyDocument {
   return { version: 1, about: "polkit", rules: unique };
 }
 
+const baseOf = (file: string) => file.replace(/^.*\//, "");
+
+/** In the order of the bytes of UTF-8, as polkitd sorts. */
+function compare(one: string, other: string): number {
+  const [a, b] = [one, other].map((text) => [...text]) as [string[], string[]];
+  const at = a.findIndex((character, index) => character !== b[index]);
+  if (at === -1) return a.length - b.length;
+  return (a[at]!.codePointAt(0)!) - (b[at]?.codePointAt(0) ?? -1);
+}
+
 type Call = Extract<Expression, { type: "CallExpression" }>;
-type Func = Extract<Expression, { type: "FunctionExpression" | "ArrowFunctionExpression" }>;
+type Func = Extract<Expression, { type: "FunctionExpression" }>;
 
 class Reader {
   readonly #file: string;
@@ -91,7 +103,8 @@ class Reader {
   constructor({ file, text }: RulesFile) {
     this.#file = file;
     try {
-      this.#program = parse(text, { ecmaVersion: 2020, sourceType: "script", locations: true });
+      // The language of polkitd's engine: a file with newer syntax is no file of rules to it.
+      this.#program = parse(text, { ecmaVersion: 5, sourceType: "script", locations: true });
     } catch (error) {
       const { message, loc } = error as Error & { loc?: { line: number; column: number } };
       const place = { line: loc?.line, column: loc && loc.column + 1 };
@@ -119,22 +132,23 @@ class Reader {
     const [found, ...others] = call.arguments;
     if (
       others.length > 0 ||
-      (found?.type !== "FunctionExpression" && found?.type !== "ArrowFunctionExpression") ||
-      found.async || found.generator
+      found?.type !== "FunctionExpression"
     ) this.#fail(call, "polkit.addRule() takes one function");
     const [action, subject, ...more] = found.params;
     const names = [action, subject].map((each) => each?.type === "Identifier" ? each.name : "");
     if (more.length > 0 || (action && names[0] === "") || (subject && names[1] === "")) {
       this.#fail(found, "the function takes an action and a subject");
     }
+    const bound = [...names, found.id?.name];
+    if (bound.includes("polkit") || bound.includes("undefined")) {
+      this.#fail(found, "a name in the function hides `polkit` or `undefined`");
+    }
+    if (action && names[0] === names[1]) this.#fail(found, "both parameters have the same name");
     [this.#action, this.#subject] = names as [string, string];
     return found;
   }
 
   #rulesOf({ body }: Func): RuleDocument[] {
-    if (body.type !== "BlockStatement") {
-      return this.#emit([{ when: ALWAYS, result: this.#resultOf(body), line: line(body) }]);
-    }
     const returns: Return[] = [];
     this.#run(body.body, ALWAYS, returns);
     return this.#emit(returns);
@@ -144,7 +158,6 @@ class Reader {
   #run(statements: readonly Statement[], when: Formula, returns: Return[]): Formula {
     let rest = when;
     for (const statement of statements) {
-      if (rest.length === 0) break;
       switch (statement.type) {
         case "EmptyStatement":
           break;
@@ -328,7 +341,7 @@ class Reader {
     return returns.filter(({ result }) => result !== "next").flatMap(({ when, result, line }) =>
       when.map((literals, at) => {
         const suffix = when.length > 1 ? `, case ${at + 1}` : "";
-        const name = `${this.#file.replace(/^.*\//, "")} line ${line}${suffix}`;
+        const name = `${baseOf(this.#file)} line ${line}${suffix}`;
         return { name, ...conditionsOf(literals), ...(result === "yes" ? { allow: true } : DENY) };
       })
     );

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import process from "node:process";
+import { test } from "node:test";
 import type { MessageBus } from "dbus-native";
 import { Hono } from "hono";
 import type { Peer } from "../../../core/peer.ts";
@@ -15,6 +16,7 @@ import {
 import { callBus } from "../../../interop/dbus/bus.ts";
 import { serve } from "../../../servers/http.ts";
 import { tool } from "../../support/guard.ts";
+import { isIdentityMap } from "../../../system/overflow_ids.ts";
 import { freshPath, meet } from "../../support/peers.ts";
 import { until } from "../../support/suite.ts";
 import { as, connectTo, ONE, run, startDaemon, TWO } from "../dbus/daemon.ts";
@@ -185,6 +187,36 @@ testPolkit(
     });
   },
 );
+
+test("checkAuthorization() and requirePolkit() reject options of another type", async () => {
+  const bus = {} as CheckAuthorizationOptions["bus"];
+  const wrong = [
+    {},
+    { bus: null },
+    { bus, interactive: "false" },
+    { bus, details: "xy" },
+    { bus, details: { a: 1 } },
+    { bus, details: ["a"] },
+    { bus, timeoutMs: -1 },
+    { bus, timeoutMs: NaN },
+    { bus, timeoutMs: 2 ** 31 },
+    { bus, signal: {} },
+    { bus, interactve: true },
+  ] as unknown as CheckAuthorizationOptions[];
+  for (const options of wrong) {
+    await assert.rejects(checkAuthorization({ sender: ":1.1" }, "a.b", options), TypeError);
+    assert.throws(() => requirePolkit("a.b", options), TypeError);
+  }
+  assert.throws(() => requirePolkit("a b", { bus }), TypeError);
+});
+
+test("isIdentityMap() accepts the map of the initial user namespace alone", () => {
+  assert.equal(isIdentityMap("         0          0 4294967295\n"), true);
+  const others = ["", "0 0 65536\n", "0 100000 65536\n", "0 1 4294967294\n", "0 100000 1\n1 1 1\n"];
+  for (const map of [...others, "0 1 1\n1 0 1\n2 2 4294967293\n"]) {
+    assert.equal(isIdentityMap(map), false, map);
+  }
+});
 
 testPolkit("checkAuthorization() rejects if the bus is gone", async () => {
   const daemon = await startDaemon();

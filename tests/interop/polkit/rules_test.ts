@@ -89,6 +89,15 @@ for (
     ],
     ["a global", "var x = 1;", "1:1", "polkit.addRule()"],
     ["no function", "polkit.addRule(f);", "1:1", "takes one function"],
+    ["one name for both", "polkit.addRule(function(a, a) { return null; });", "1:16", "same name"],
+    ["a hidden polkit", "polkit.addRule(function(a, polkit) { return null; });", "1:16", "hides"],
+    ["its own name", "polkit.addRule(function polkit(a, b) { return null; });", "1:16", "hides"],
+    ["undefined as a name", "polkit.addRule(function(undefined, b) { });", "1:16", "hides"],
+    ["a hoisted variable", rule("  return null; var polkit;"), "2:16", "`if` and `return` alone"],
+    ["a hoisted function", rule("  return null; function action() {}"), "2:16", "alone"],
+    ["a variable in dead code", rule("  if (false) { var polkit; }"), "2:16", "alone"],
+    ["an arrow function", "polkit.addRule((a, s) => polkit.Result.YES);", "1:16", "rvalue"],
+    ["a comma at the end", "polkit.addRule(function(a, s) {},);", "1:34", "unexpected"],
     ["a syntax error", rule("  if ("), "3:1", "unexpected token"],
     ["the other subject", rule("  if (s.isInGroup('x')) return 'yes';"), "2:7", "s.isInGroup()"],
   ] as const
@@ -104,6 +113,23 @@ for (
     });
   });
 }
+
+test("importRules() orders files by their names, as polkitd does", () => {
+  const named = (file: string, result: string) => ({ file, text: rule(`return ${result};`) });
+  const { rules } = importRules([
+    named("/etc/50-a.rules", "polkit.Result.YES"),
+    named("/etc/10-b.rules", "polkit.Result.YES"),
+    named("/usr/share/10-b.rules", "polkit.Result.NO"),
+    named("/usr/share/10-a.rules", "polkit.Result.NO"),
+  ]);
+  assert.deepEqual(rules.map(({ name }) => name), [
+    "10-a.rules line 2",
+    "10-b.rules line 2",
+    "10-b.rules line 2, number 2",
+    "50-a.rules line 2",
+  ]);
+  assert.deepEqual(rules.map(({ allow }) => allow === true), [false, true, false, true]);
+});
 
 test("importRules() refuses conditions with more than 256 alternatives", () => {
   const clause = (at: number) => `(action.id != "a${at}" || subject.isInGroup("g${at}"))`;
