@@ -78,7 +78,7 @@ const LANES: { readonly [lane: string]: string } = {
   guard: "tests/guard/*_test.ts",
   cli: "tests/cli/*_test.ts",
   servers: "tests/{servers,client}/*_test.ts",
-  pure: "tests/{core,policy,interop}/**/*_test.ts",
+  pure: "tests/{core,policy}/**/*_test.ts",
   /** Tests with results that depend on the CPU. */
   native:
     "tests/{{ffi,adapters,identity,live}/*,system/{accounts,overflow_ids,private_group}}_test.ts",
