@@ -151,7 +151,8 @@ function suite(): Step[] {
       .filter(([runtime]) => !(isDone && runtime === "node"));
     return files.length === 0 ? [] : runners.map(([runtime, commandFor]): Step => {
       const name = `${runtime}:${lane}`;
-      const after = { guard: ["command", "install"], cli: ["command"] }[lane] ?? [];
+      const needs = ["command", "install"];
+      const after = { guard: needs, interop: needs, cli: ["command"] }[lane] ?? [];
       return { name, command: commandFor(name, files), report: report(name), after };
     });
   });
