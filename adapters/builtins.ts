@@ -25,6 +25,11 @@ export function nodeProcess(): typeof import("node:process") {
   return builtinModule("node:process") as typeof import("node:process");
 }
 
+/** node:http2, which takes a quarter as long to load as the rest of the command. */
+export function nodeHttp2(): typeof import("node:http2") {
+  return builtinModule("node:http2") as typeof import("node:http2");
+}
+
 /** Returns the environment variables of this process. */
 export function environment(): { readonly [name: string]: string | undefined } {
   return nodeProcess().env;

@@ -1,19 +1,13 @@
 /** One client of a guard that speaks HTTP/2 with prior knowledge, and its sessions with the upstream. */
 
 import type { Buffer } from "node:buffer";
-import {
-  type ClientHttp2Session,
-  connect,
-  constants,
-  performServerHandshake,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-} from "node:http2";
+import type { ClientHttp2Session, ServerHttp2Session, ServerHttp2Stream } from "node:http2";
 import type { Socket } from "node:net";
+import { nodeHttp2 } from "../../adapters/builtins.ts";
 import { isHungUp } from "../../identity/hangup.ts";
 import type { Admitted } from "../../servers/admission/admission.ts";
 import { type IdentityFields, peerFields } from "../headers.ts";
-import { Exchange, type Http2Shared, type Owner, reset } from "./exchange.ts";
+import { ERROR_CODE, Exchange, type Http2Shared, type Owner, reset } from "./exchange.ts";
 import { MAX_HEAD_BYTES } from "./fields.ts";
 import { ResetBudget, type UserStreams } from "./limits.ts";
 
@@ -31,8 +25,6 @@ const SETTINGS_TIMEOUT_MS = 10_000;
 
 /** Connections to the upstream: one for new streams, and one whose last streams end after GOAWAY. */
 const MAX_UPSTREAM_SESSIONS = 2;
-
-const { NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_REFUSED_STREAM } = constants;
 
 /** Without it, repeated fields with a single value would be an error of this process. */
 const COMMON = { strictSingleValueFields: false };
@@ -70,7 +62,7 @@ export class Http2Connection implements Owner {
     // Node reads these bytes in one piece, because the socket is paused, at the next tick. Bun reads them
     // once the socket flows.
     socket.pause();
-    this.#session = performServerHandshake(socket, {
+    this.#session = nodeHttp2().performServerHandshake(socket, {
       ...COMMON,
       settings: { maxConcurrentStreams: MAX_STREAMS, maxHeaderListSize: MAX_HEAD_BYTES },
     });
@@ -129,7 +121,7 @@ export class Http2Connection implements Owner {
     const streams = this.#streams;
     if (stream.destroyed || !streams.acquire(uid)) {
       this.#countReset();
-      return reset(stream, NGHTTP2_REFUSED_STREAM);
+      return reset(stream, ERROR_CODE.refusedStream);
     }
     const exchange = new Exchange(this, stream, flags);
     this.#exchanges.add(exchange);
@@ -152,7 +144,7 @@ export class Http2Connection implements Owner {
   #countReset(): void {
     if (this.#resets.spend(performance.now()) || this.#session.destroyed) return;
     this.admitted.why ??= "resets";
-    this.#session.destroy(undefined, NGHTTP2_ENHANCE_YOUR_CALM);
+    this.#session.destroy(undefined, ERROR_CODE.enhanceYourCalm);
   }
 
   /** @param leave Called when the session accepts no more streams. */
@@ -167,7 +159,7 @@ export class Http2Connection implements Owner {
       const [oldest] = this.#upstreams;
       oldest!.destroy();
     }
-    const session = connect("http://localhost", {
+    const session = nodeHttp2().connect("http://localhost", {
       ...COMMON,
       createConnection: () => socket,
       settings: { enablePush: false, maxHeaderListSize: MAX_HEAD_BYTES },

@@ -1,11 +1,10 @@
 /** One request of an HTTP/2 client: it is decided and forwarded as a stream of its own, with its response. */
 
-import {
-  type ClientHttp2Session,
-  type ClientHttp2Stream,
-  constants,
-  type Http2Stream,
-  type ServerHttp2Stream,
+import type {
+  ClientHttp2Session,
+  ClientHttp2Stream,
+  Http2Stream,
+  ServerHttp2Stream,
 } from "node:http2";
 import type { Decision } from "../../core/policy/decide/decision.ts";
 import { textOf, visible } from "../../core/text.ts";
@@ -40,8 +39,18 @@ import {
   valuesIn,
 } from "./fields.ts";
 
-const { NGHTTP2_CANCEL, NGHTTP2_FLAG_END_STREAM, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR } =
-  constants;
+/** Error codes of streams and connections: RFC 9113, 7. */
+export const ERROR_CODE = {
+  none: 0,
+  protocol: 1,
+  internal: 2,
+  refusedStream: 7,
+  cancel: 8,
+  enhanceYourCalm: 11,
+} as const;
+
+/** The flag END_STREAM of HEADERS: RFC 9113, 6.2. */
+const END_STREAM = 1;
 
 const NO_TRAILERS: Fields = {};
 
@@ -97,7 +106,7 @@ export class Exchange {
   constructor(owner: Owner, client: ServerHttp2Stream, flags: number) {
     this.#owner = owner;
     this.#client = client;
-    this.#hasNoBody = (flags & NGHTTP2_FLAG_END_STREAM) !== 0;
+    this.#hasNoBody = (flags & END_STREAM) !== 0;
   }
 
   /** Decides the request. @param raw The names and values of its header section in turns. */
@@ -195,7 +204,7 @@ export class Exchange {
 
   #onRequestTrailers(raw: readonly string[]): void {
     const trailers = trailersOf(raw, this.#owner.shared.fields);
-    if (trailers === undefined) return reset(this.#client, constants.NGHTTP2_PROTOCOL_ERROR);
+    if (trailers === undefined) return reset(this.#client, ERROR_CODE.protocol);
     this.#requestTrailers = trailers;
   }
 
@@ -204,7 +213,7 @@ export class Exchange {
     if (isOver(client)) return;
     const head = responseHead(raw);
     if (head === undefined) return this.#giveUp("its response is malformed");
-    const isEnd = (flags & NGHTTP2_FLAG_END_STREAM) !== 0;
+    const isEnd = (flags & END_STREAM) !== 0;
     try {
       client.respond(head.fields, { endStream: isEnd, waitForTrailers: !isEnd });
     } catch (error) {
@@ -245,7 +254,7 @@ export class Exchange {
     if (isOver(client)) return;
     if (this.isAnswered) {
       this.#stopRequest();
-    } else if (session.destroyed || code === NGHTTP2_NO_ERROR) {
+    } else if (session.destroyed || code === ERROR_CODE.none) {
       this.#fail(new Error("it closed the connection before it had answered"));
     } else {
       this.isAnswered = true;
@@ -259,7 +268,7 @@ export class Exchange {
     if (!this.#isSent || (server !== undefined && !isOver(server))) return;
     // Node would send RST_STREAM instead of a header section that is still in its queue.
     setImmediate(() => {
-      if (!hasEnded(this.#client)) this.#client.close(NGHTTP2_NO_ERROR);
+      if (!hasEnded(this.#client)) this.#client.close(ERROR_CODE.none);
     });
   }
 
@@ -290,13 +299,13 @@ export class Exchange {
     this.#count();
     const server = this.#server;
     if (server === undefined || isOver(server)) return;
-    if (this.isAnswered && server.writableEnded) return server.close(NGHTTP2_NO_ERROR);
-    reset(server, this.#client.rstCode || NGHTTP2_CANCEL);
+    if (this.isAnswered && server.writableEnded) return server.close(ERROR_CODE.none);
+    reset(server, this.#client.rstCode || ERROR_CODE.cancel);
   }
 
   /** Ends an exchange that cannot be completed, because the client has half-closed its connection. */
   onClientEnd(): void {
-    if (!hasEnded(this.#client)) reset(this.#client, NGHTTP2_CANCEL);
+    if (!hasEnded(this.#client)) reset(this.#client, ERROR_CODE.cancel);
   }
 
   /** Ends an exchange that cannot be completed, because the upstream has half-closed the connection. */
@@ -316,15 +325,15 @@ export class Exchange {
     const isResponding = this.#client.headersSent && !this.isAnswered;
     if (isOver(this.#client) || server.writableNeedDrain || isResponding) return;
     if (++this.#idleChecks <= this.#owner.shared.maxIdleChecks) return;
-    if (this.isAnswered) return this.#client.close(NGHTTP2_NO_ERROR);
+    if (this.isAnswered) return this.#client.close(ERROR_CODE.none);
     this.#answer(STALLED);
-    reset(server, NGHTTP2_CANCEL);
+    reset(server, ERROR_CODE.cancel);
   }
 
   /** Gives up a stream of the upstream that violates the protocol. */
   #giveUp(why: unknown): void {
     this.#fail(why instanceof Error ? why : new Error(String(why)));
-    if (this.#server !== undefined) reset(this.#server, NGHTTP2_CANCEL);
+    if (this.#server !== undefined) reset(this.#server, ERROR_CODE.cancel);
   }
 
   /** Answers a request whose response is missing or incomplete because of the upstream. */
@@ -335,7 +344,7 @@ export class Exchange {
     this.#outcome = "upstreamError";
     if (!client.headersSent) return this.#answer(BAD_GATEWAY);
     this.isAnswered = true;
-    if (!this.#isGrpc) return reset(client, NGHTTP2_INTERNAL_ERROR);
+    if (!this.#isGrpc) return reset(client, ERROR_CODE.internal);
     this.#responseTrailers = grpcStatus(BAD_GATEWAY);
     client.end();
   }
