@@ -3,7 +3,7 @@
 import { InvalidArgumentError } from "commander";
 import { isId } from "../core/credentials.ts";
 import { isIdentityHeader } from "../guard/headers.ts";
-import { isActionId } from "../interop/polkit/actions.ts";
+import { isActionId } from "../interop/polkit/action_id.ts";
 
 /** The text of a range of ids, for messages. */
 export const ID_RANGE = "an id from 0 to 4294967294";

@@ -185,12 +185,12 @@ export function diff(before: string, after: string, options: PolicyCommandOption
 }
 
 /** `import`: prints the policy that decides as files of another system do. */
-export function importFiles(
+export async function importFiles(
   kind: string,
   files: readonly string[],
   options: Pick<PolicyCommandOptions, "json">,
-): ExitCode {
-  const policy = IMPORTERS[kind]!(files);
+): Promise<ExitCode> {
+  const policy = await IMPORTERS[kind]!(files);
   if (options.json) printJson(policy);
   else {
     // With quotes where YAML 1.1 has another type for a text: such policies are rejected.

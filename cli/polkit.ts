@@ -1,9 +1,9 @@
 /** `ucred polkit`: actions of polkit. */
 
 import { readFileSync } from "node:fs";
+import type { ImplicitAuthorization } from "../interop/polkit/action_id.ts";
 import {
   formatAction,
-  type ImplicitAuthorization,
   parseActions,
   type PolkitAction,
   readActions,

@@ -3,26 +3,27 @@
 import { readFileSync } from "node:fs";
 import { UcredError } from "../core/errors.ts";
 import type { PolicyDocument } from "../core/policy/document/types.ts";
-import { importRules } from "./polkit/rules.ts";
-import { readSudoers } from "./sudoers/cvtsudoers.ts";
-import { importSudoers } from "./sudoers/import.ts";
 
-/** Converts files. Throws an `UcredError` if a policy cannot express a part. */
-export type Importer = (files: readonly string[]) => PolicyDocument;
+/** Converts files. Rejects with an `UcredError` if a policy cannot express a part. */
+export type Importer = (files: readonly string[]) => Promise<PolicyDocument>;
 
-/** Kind → importer. */
+/** Kind → importer. The parsers are loaded on use: each other command would start later. */
 export const IMPORTERS: { readonly [kind: string]: Importer } = {
-  "polkit-rules": (files) => importRules(files.map((file) => ({ file, text: read(file) }))),
-  sudoers: mainFile((file) => importSudoers(readSudoers(file))),
+  "polkit-rules": async (files) => {
+    const { importRules } = await import("./polkit/rules.ts");
+    return importRules(files.map((file) => ({ file, text: read(file) })));
+  },
+  sudoers: async (files) => {
+    const { importSudoers, readSudoers } = await import("./sudoers/mod.ts");
+    return importSudoers(readSudoers(mainFile(files)));
+  },
 };
 
 /** For systems with one main file, which includes the others. */
-function mainFile(convert: (file: string) => PolicyDocument): Importer {
-  return ([file = "", ...others]) => {
-    if (others.length === 0) return convert(file);
-    const message = `Cannot import ${others.length + 1} files: one of them must include the others`;
-    throw new UcredError("ERR_UCRED_POLICY", message, { hint: "Import only the main file" });
-  };
+function mainFile([file = "", ...others]: readonly string[]): string {
+  if (others.length === 0) return file;
+  const message = `Cannot import ${others.length + 1} files: one of them must include the others`;
+  throw new UcredError("ERR_UCRED_POLICY", message, { hint: "Import only the main file" });
 }
 
 function read(file: string): string {

@@ -1,7 +1,7 @@
 /** XML documents as trees of elements with positions. */
 
 import { DOMParser, type Element as DomElement, ParseError } from "@xmldom/xmldom";
-import { UcredError } from "../core/errors.ts";
+import { fileError } from "./file_error.ts";
 
 /** An element of an XML document. */
 export interface XmlElement {
@@ -18,32 +18,10 @@ export interface XmlElement {
   readonly column: number;
 }
 
-/** Where a problem is. */
-interface Place {
-  readonly line?: number | undefined;
-  readonly column?: number | undefined;
-}
-
 /** Far more than the configuration files of any system have. */
 const MAX_CHARACTERS = 4_000_000;
 
 const MAX_DEPTH = 100;
-
-/**
- * Builds the error for a file that cannot be read.
- *
- * @param what Completes "Cannot …".
- */
-export function fileError(what: string, file: string, message: string, place: Place): UcredError {
-  const { line, column } = place;
-  const at = line === undefined ? file : `${file}:${line}:${column ?? 1}`;
-  const hint = "Correct the file, and try again";
-  const problems = [{ message, path: [], file, line, column }];
-  return new UcredError("ERR_UCRED_POLICY", `Cannot ${what}: ${at}: ${message}`, {
-    hint,
-    problems,
-  });
-}
 
 /**
  * Parses an XML document. Nothing else is loaded: the document type is ignored, and entities other than the

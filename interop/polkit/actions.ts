@@ -4,26 +4,9 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { UcredError } from "../../core/errors.ts";
 import { show } from "../../core/policy/document/shape.ts";
-import { fileError, parseXml, type XmlElement } from "../xml.ts";
-
-/** What polkit does without a rule, polkit(8). */
-export type ImplicitAuthorization =
-  | "no"
-  | "yes"
-  | "auth_self"
-  | "auth_admin"
-  | "auth_self_keep"
-  | "auth_admin_keep";
-
-/** All values of {@link ImplicitAuthorization}. */
-export const IMPLICIT: readonly string[] = [
-  "no",
-  "yes",
-  "auth_self",
-  "auth_admin",
-  "auth_self_keep",
-  "auth_admin_keep",
-] satisfies ImplicitAuthorization[];
+import { fileError } from "../file_error.ts";
+import { parseXml, type XmlElement } from "../xml.ts";
+import { IMPLICIT, type ImplicitAuthorization, isActionId } from "./action_id.ts";
 
 /** What polkit does without a rule, by the session of the client. */
 export interface ActionDefaults {
@@ -62,15 +45,6 @@ export const ACTION_FOLDERS: readonly string[] = [
   "/usr/local/share/polkit-1/actions",
   "/usr/share/polkit-1/actions",
 ];
-
-const ACTION_ID = /^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+$/;
-
-const MAX_ID_CHARACTERS = 255;
-
-/** Returns whether a value is the id of an action: at least two elements with dots between them. */
-export function isActionId(value: unknown): value is string {
-  return typeof value === "string" && value.length <= MAX_ID_CHARACTERS && ACTION_ID.test(value);
-}
 
 /**
  * Parses a `.policy` file of polkit.

@@ -16,7 +16,7 @@ import {
   requireBus,
 } from "../dbus/bus.ts";
 import { sharesEveryUid } from "../../identity/shared_uids.ts";
-import { isActionId } from "./actions.ts";
+import { isActionId } from "./action_id.ts";
 
 /** The sender of a message on the bus: polkitd requests its credentials from the bus. */
 export interface BusSender {

@@ -7,10 +7,10 @@
 export { UcredError, type UcredErrorCode } from "../../core/errors.ts";
 export type { Peer } from "../../core/peer.ts";
 export type { Bus, BusConnection, BusMessage } from "../dbus/bus.ts";
+export type { ImplicitAuthorization } from "./action_id.ts";
 export {
   type ActionDefaults,
   formatAction,
-  type ImplicitAuthorization,
   type NewAction,
   parseActions,
   type PolkitAction,

@@ -1,9 +1,10 @@
 /** Polkit's rules in JavaScript, converted to a policy if they only compare and return. */
 
+import { Buffer } from "node:buffer";
 import { type Expression, type Node, parse, type Program, type Statement } from "acorn";
 import { show } from "../../core/policy/document/shape.ts";
 import type { PolicyDocument, RuleDocument } from "../../core/policy/document/types.ts";
-import { fileError } from "../xml.ts";
+import { fileError } from "../file_error.ts";
 
 /** A text of rules, and the name of its file for errors. */
 export interface RulesFile {
@@ -69,7 +70,8 @@ const WHAT = "import polkit's rules";
  * ```
  */
 export function importRules(files: readonly RulesFile[]): PolicyDocument {
-  const ordered = [...files].sort((one, other) => compare(baseOf(one.file), baseOf(other.file)));
+  const bytesOf = ({ file }: RulesFile) => Buffer.from(baseOf(file)); // polkitd compares bytes
+  const ordered = [...files].sort((one, other) => Buffer.compare(bytesOf(one), bytesOf(other)));
   const rules = ordered.flatMap((file) => new Reader(file).rules());
   const names = new Map<string, number>();
   const unique = rules.map((rule) => {
@@ -81,14 +83,6 @@ export function importRules(files: readonly RulesFile[]): PolicyDocument {
 }
 
 const baseOf = (file: string) => file.replace(/^.*\//, "");
-
-/** In the order of the bytes of UTF-8, as polkitd sorts. */
-function compare(one: string, other: string): number {
-  const [a, b] = [one, other].map((text) => [...text]) as [string[], string[]];
-  const at = a.findIndex((character, index) => character !== b[index]);
-  if (at === -1) return a.length - b.length;
-  return (a[at]!.codePointAt(0)!) - (b[at]?.codePointAt(0) ?? -1);
-}
 
 type Call = Extract<Expression, { type: "CallExpression" }>;
 type Func = Extract<Expression, { type: "FunctionExpression" }>;
