@@ -31,7 +31,7 @@ import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/decide/decision.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { mayTest } from "../core/policy/tested_attributes.ts";
-import { decisionOf, peerOf, type RequestLike } from "./admission/attach.ts";
+import { decisionOf, peerOf, requestOf } from "./admission/attach.ts";
 import { BAD_TARGET, forbidden, responseOf } from "./http/problem.ts";
 import { attributesOf, valueIn } from "./http/request_attributes.ts";
 import { targetOf } from "./http/request_target.ts";
@@ -61,9 +61,7 @@ export function requirePeer(policy?: Policy): MiddlewareHandler<PeerEnv> {
     throw new TypeError('requirePeer() requires a Policy from definePolicy() or "ucred/policy"');
   }
   return async (context, next) => {
-    // Other adapters from node:http to fetch put the incoming message into the environment.
-    const { incoming } = (context.env ?? {}) as { readonly incoming?: RequestLike };
-    const request = incoming ?? context.req.raw;
+    const request = requestOf(context);
     const peer = peerOf(request);
     const { method, url } = context.req.raw;
     let decision: Decision;

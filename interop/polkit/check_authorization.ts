@@ -189,18 +189,16 @@ export function requireValues(owner: string, options: CheckAuthorizationOptions)
   const isPlain = typeof details === "object" && details !== null && !Array.isArray(details) &&
     Object.values(details).every((value) => typeof value === "string");
   const isTime = Number.isInteger(timeoutMs) && timeoutMs >= 0 && timeoutMs <= MAX_TIMEOUT_MS;
-  const wrong = typeof bus !== "object" || bus === null
-    ? "bus must be a bus of dbus-native"
-    : !isPlain
-    ? "details must be an object of texts"
-    : typeof interactive !== "boolean"
-    ? "interactive must be true or false"
-    : signal !== undefined && !(signal instanceof AbortSignal)
-    ? "signal must be an AbortSignal"
-    : !isTime
-    ? `timeoutMs must be a whole number of milliseconds, at most ${MAX_TIMEOUT_MS}`
-    : undefined;
-  if (wrong !== undefined) throw new TypeError(`${owner}: ${wrong}`);
+  const isSignal = signal === undefined || signal instanceof AbortSignal;
+  const required: readonly (readonly [boolean, string])[] = [
+    [typeof bus === "object" && bus !== null, "bus must be a bus of dbus-native"],
+    [isPlain, "details must be an object of texts"],
+    [typeof interactive === "boolean", "interactive must be true or false"],
+    [isSignal, "signal must be an AbortSignal"],
+    [isTime, `timeoutMs must be a whole number of milliseconds, at most ${MAX_TIMEOUT_MS}`],
+  ];
+  const wrong = required.find(([isMet]) => !isMet);
+  if (wrong !== undefined) throw new TypeError(`${owner}: ${wrong[1]}`);
 }
 
 /** Returns the unique name of polkitd, and starts it if it does not run and the bus can start it. */

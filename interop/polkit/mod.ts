@@ -24,9 +24,9 @@ export {
 } from "./check_authorization.ts";
 export { importRules, type RulesFile } from "./rules.ts";
 export { polkitVocabulary } from "./vocabulary.ts";
+export type { HonoContext } from "../../servers/admission/attach.ts";
 export {
   type DeniedRequest,
-  type HonoContext,
   type RequestWithPeer,
   requirePolkit,
   type RequirePolkitOptions,

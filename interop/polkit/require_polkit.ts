@@ -1,7 +1,12 @@
 /** Requests to HTTP servers that require an authorization of polkit. */
 
 import type { Peer } from "../../core/peer.ts";
-import { peerOf, type RequestLike } from "../../servers/admission/attach.ts";
+import {
+  type HonoContext,
+  peerOf,
+  type RequestLike,
+  requestOf,
+} from "../../servers/admission/attach.ts";
 import { forbiddenBecause, responseOf } from "../../servers/http/problem.ts";
 import { requireOptions } from "../../core/options.ts";
 import {
@@ -31,14 +36,6 @@ export interface DeniedRequest {
 
 /** A request to a server of `ucred/http`, or the context of Hono. */
 export type RequestWithPeer = RequestLike | HonoContext;
-
-/** The part of Hono's context that {@link requirePolkit} reads. */
-export interface HonoContext {
-  /** The request. */
-  readonly req: { readonly raw: Request };
-  /** The environment, in which some adapters put the incoming message of node:http. */
-  readonly env?: unknown;
-}
 
 /**
  * Makes polkit authorize the client of each request to `ucred/http`, directly or with Hono. A request that
@@ -82,7 +79,7 @@ export function requirePolkit(
   requireValues("requirePolkit()", options);
   const { onDenied, ...others } = options;
   return async (request, next) => {
-    const raw = "req" in request ? incomingOf(request) : request;
+    const raw = "req" in request ? requestOf(request) : request;
     const peer = peerOf(raw);
     let authorization: Authorization | undefined;
     let error: unknown;
@@ -98,12 +95,6 @@ export function requirePolkit(
     const detail = isChallenge ? "Authentication is required" : "polkit does not allow it";
     return responseOf(forbiddenBecause(detail));
   };
-}
-
-/** The request of node:http, which other adapters put into Hono's environment, or the one of `serve()`. */
-function incomingOf({ req, env }: HonoContext): RequestLike {
-  const { incoming } = (env ?? {}) as { readonly incoming?: RequestLike };
-  return incoming ?? req.raw;
 }
 
 /** Ends with the request, so that a dialog closes if the client hangs up. */

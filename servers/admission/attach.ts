@@ -45,6 +45,20 @@ export function peerOf(request: RequestLike): Peer {
   throw unknownRequest("return the peer of a request");
 }
 
+/** The part of Hono's context that leads to the request. */
+export interface HonoContext {
+  /** The request. */
+  readonly req: { readonly raw: Request };
+  /** The environment, in which some adapters put the incoming message of node:http. */
+  readonly env?: unknown;
+}
+
+/** Returns the request of a context: the incoming message of node:http if there is one. */
+export function requestOf({ req, env }: HonoContext): RequestLike {
+  const { incoming } = (env ?? {}) as { readonly incoming?: RequestLike };
+  return incoming ?? req.raw;
+}
+
 /**
  * Returns the policy's decision about a request.
  *

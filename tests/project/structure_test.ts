@@ -14,6 +14,18 @@ import ts from "typescript";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
+const BELOW_GUARD = [
+  "interop",
+  "client",
+  "servers",
+  "policy",
+  "identity",
+  "system",
+  "adapters",
+  "ffi",
+  "core",
+];
+
 /** Folder → folders that its files may import, beside itself. `.` holds `mod.ts`. */
 const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
   core: [],
@@ -25,29 +37,8 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
   client: ["identity", "system", "core"],
   servers: ["policy", "identity", "system", "core"],
   interop: ["servers", "client", "policy", "identity", "system", "core"],
-  guard: [
-    "interop",
-    "client",
-    "servers",
-    "policy",
-    "identity",
-    "system",
-    "adapters",
-    "ffi",
-    "core",
-  ],
-  cli: [
-    "guard",
-    "interop",
-    "client",
-    "servers",
-    "policy",
-    "identity",
-    "system",
-    "adapters",
-    "ffi",
-    "core",
-  ],
+  guard: BELOW_GUARD,
+  cli: ["guard", ...BELOW_GUARD],
   ".": ["policy", "identity", "core"],
 };
 
