@@ -2,10 +2,9 @@
 
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
-import { textOf as errorText, visible } from "../../core/text.ts";
 import { isHungUp } from "../../identity/hangup.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
-import type { Admission, Admitted } from "../../servers/admission/admission.ts";
+import type { Admitted } from "../../servers/admission/admission.ts";
 import {
   type Connection,
   decideRequest,
@@ -13,18 +12,9 @@ import {
   type Outcome,
 } from "../../servers/http/decide_request.ts";
 import { headersOf, type Problem } from "../../servers/http/problem.ts";
-import {
-  decisionFields,
-  type FieldKinds,
-  linesOf,
-  peerFields,
-  switchesToHttp,
-  withoutHttp,
-} from "../headers.ts";
+import { decisionFields, linesOf, peerFields, switchesToHttp, withoutHttp } from "../headers.ts";
 import { finish, join } from "../pipe.ts";
-import type { RequestOutcome, RequestReport } from "../../servers/http/request_report.ts";
-import type { RequestCounters } from "../stats.ts";
-import type { Upstream } from "../upstream.ts";
+import type { RequestOutcome } from "../../servers/http/request_report.ts";
 import {
   BAD_GATEWAY,
   type DetailedAnswer,
@@ -56,23 +46,15 @@ import {
   type Mediator,
 } from "./mediator.ts";
 import { FilteredResponse } from "./filtered_response.ts";
+import { type HttpShared, requestEnded } from "./shared.ts";
 import { type Receiver, UpstreamConnection } from "./upstream.ts";
 
 /** What the connections of one guard share. */
-export interface Shared {
-  readonly admission: Admission;
-  readonly upstream: Upstream;
-  readonly fields: FieldKinds;
+export interface Shared extends HttpShared {
   /** Whether upgrades to HTTP/2 are forwarded. */
   readonly h2c: boolean;
-  readonly requests: RequestCounters;
-  readonly onRequest: ((request: RequestReport) => void) | undefined;
-  /** How many checks in a row may find that nothing of a request's body has arrived. */
-  readonly maxIdleChecks: number;
   /** Decides requests and filters responses. Without it, requests are decided by method and path. */
   readonly mediator?: Mediator | undefined;
-  /** Reports a problem to the operator. */
-  report(line: string): void;
   /** Whether the guard waits for its last responses. */
   isClosing(): boolean;
   /**
@@ -818,24 +800,16 @@ export class ClientConnection implements Connection, Receiver {
   }
 
   #report(outcome: RequestOutcome, status: number | undefined, request: Request | undefined): void {
-    const { requests, onRequest, admission } = this.#shared;
-    requests.ended(outcome);
-    if (onRequest === undefined) return;
-    const isActive = request !== undefined && request === this.#active;
-    const milliseconds = isActive ? performance.now() - this.#startedAt : 0;
-    const trace = request?.lines.filter((line) => /^traceparent:/i.test(line)) ?? [];
-    try {
-      onRequest({
-        ...{ server: admission.server, peer: this.admitted.peer, outcome, status, milliseconds },
-        method: request?.method,
-        target: request?.target,
+    requestEnded(this.#shared, outcome, () => {
+      const isActive = request !== undefined && request === this.#active;
+      const trace = request?.lines.filter((line) => /^traceparent:/i.test(line)) ?? [];
+      return {
+        ...{ peer: this.admitted.peer, status, method: request?.method, target: request?.target },
+        milliseconds: isActive ? performance.now() - this.#startedAt : 0,
         decision: isActive ? this.#decision : undefined,
-        startedAt: Date.now() - milliseconds,
         traceparent: trace.length === 1 ? trace[0]!.slice("traceparent:".length).trim() : undefined,
-      });
-    } catch (error) {
-      this.#shared.report(`onRequest() failed: ${visible(errorText(error))}`);
-    }
+      };
+    });
   }
 
   #release(): void {

@@ -7,7 +7,8 @@ import { nodeHttp2 } from "../../adapters/builtins.ts";
 import { isHungUp } from "../../identity/hangup.ts";
 import type { Admitted } from "../../servers/admission/admission.ts";
 import { type IdentityFields, peerFields } from "../headers.ts";
-import { ERROR_CODE, Exchange, type Http2Shared, type Owner, reset } from "./exchange.ts";
+import type { HttpShared } from "../http/shared.ts";
+import { ERROR_CODE, Exchange, type Owner, reset } from "./exchange.ts";
 import { MAX_HEAD_BYTES } from "./fields.ts";
 import { ResetBudget, type UserStreams } from "./limits.ts";
 
@@ -33,7 +34,7 @@ const COMMON = { strictSingleValueFields: false };
 export class Http2Connection implements Owner {
   readonly admitted: Admitted;
   hasRequested = true;
-  readonly shared: Http2Shared;
+  readonly shared: HttpShared;
   readonly identity: IdentityFields;
   readonly #socket: Socket;
   readonly #streams: UserStreams;
@@ -52,7 +53,7 @@ export class Http2Connection implements Owner {
     socket: Socket,
     admitted: Admitted,
     bytes: Buffer,
-    shared: Http2Shared & { readonly streams: UserStreams },
+    shared: HttpShared & { readonly streams: UserStreams },
   ) {
     this.#socket = socket;
     this.admitted = admitted;

@@ -7,8 +7,6 @@ import type {
   ServerHttp2Stream,
 } from "node:http2";
 import type { Decision } from "../../core/policy/decide/decision.ts";
-import { textOf, visible } from "../../core/text.ts";
-import type { Admission } from "../../servers/admission/admission.ts";
 import {
   type Connection,
   decideRequest,
@@ -16,8 +14,8 @@ import {
   type Outcome,
 } from "../../servers/http/decide_request.ts";
 import { headersOf, type Problem } from "../../servers/http/problem.ts";
-import type { RequestOutcome, RequestReport } from "../../servers/http/request_report.ts";
-import { type FieldKinds, type IdentityFields, responseFields } from "../headers.ts";
+import type { RequestOutcome } from "../../servers/http/request_report.ts";
+import { type IdentityFields, responseFields } from "../headers.ts";
 import {
   BAD_GATEWAY,
   type DetailedAnswer,
@@ -25,8 +23,7 @@ import {
   STALLED,
   UNEXPECTED,
 } from "../http/answers.ts";
-import type { RequestCounters } from "../stats.ts";
-import type { Upstream } from "../upstream.ts";
+import { type HttpShared, requestEnded } from "../http/shared.ts";
 import {
   type Fields,
   forwardedHead,
@@ -54,21 +51,9 @@ const END_STREAM = 1;
 
 const NO_TRAILERS: Fields = {};
 
-/** What the HTTP/2 connections of one guard share. */
-export interface Http2Shared {
-  readonly admission: Admission;
-  readonly upstream: Upstream;
-  readonly fields: FieldKinds;
-  readonly requests: RequestCounters;
-  readonly onRequest: ((request: RequestReport) => void) | undefined;
-  readonly report: (line: string) => void;
-  /** How many checks in a row may find that nothing of a request's body has arrived. */
-  readonly maxIdleChecks: number;
-}
-
 /** The connection that a request belongs to. */
 export interface Owner extends Connection {
-  readonly shared: Http2Shared;
+  readonly shared: HttpShared;
   /** The client's identity as header fields. */
   readonly identity: IdentityFields;
   /** Returns a session of this client with the upstream. @throws If the upstream does not speak HTTP/2. */
@@ -274,25 +259,20 @@ export class Exchange {
 
   /** Counts the request, and reports it. */
   #count(): void {
-    const { requests, onRequest, admission, report } = this.#owner.shared;
+    const owner = this.#owner;
     const outcome = this.#outcome ?? (this.isAnswered ? "allowed" : "aborted");
-    requests.ended(outcome);
-    if (onRequest === undefined) return;
-    const milliseconds = performance.now() - this.#startedAt;
-    const traceparent = this.#head?.fields["traceparent"];
-    const { peer } = this.#owner.admitted;
-    try {
-      onRequest({
-        ...{ server: admission.server, peer, outcome, status: this.#status, milliseconds },
+    requestEnded(owner.shared, outcome, () => {
+      const traceparent = this.#head?.fields["traceparent"];
+      return {
+        peer: owner.admitted.peer,
+        status: this.#status,
+        milliseconds: performance.now() - this.#startedAt,
         method: this.#head?.method,
         target: this.#head?.path,
         decision: this.#decision,
-        startedAt: Date.now() - milliseconds,
         traceparent: typeof traceparent === "string" ? traceparent : undefined,
-      });
-    } catch (error) {
-      report(`onRequest() failed: ${visible(textOf(error))}`);
-    }
+      };
+    });
   }
 
   #onClientClose(): void {

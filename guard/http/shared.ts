@@ -1,0 +1,42 @@
+/** What the connections of one guard share, for both versions of HTTP. */
+
+import { textOf, visible } from "../../core/text.ts";
+import type { Admission } from "../../servers/admission/admission.ts";
+import type { RequestOutcome, RequestReport } from "../../servers/http/request_report.ts";
+import type { FieldKinds } from "../headers.ts";
+import type { RequestCounters } from "../stats.ts";
+import type { Upstream } from "../upstream.ts";
+
+/** What the connections of one guard share. */
+export interface HttpShared {
+  readonly admission: Admission;
+  readonly upstream: Upstream;
+  readonly fields: FieldKinds;
+  readonly requests: RequestCounters;
+  readonly onRequest: ((request: RequestReport) => void) | undefined;
+  /** Reports a problem to the operator. */
+  readonly report: (line: string) => void;
+  /** How many checks in a row may find that nothing of a request's body has arrived. */
+  readonly maxIdleChecks: number;
+}
+
+/**
+ * Counts a request that has ended, and reports it.
+ *
+ * @param detailsOf Called if somebody wants reports.
+ */
+export function requestEnded(
+  { requests, onRequest, admission, report }: HttpShared,
+  outcome: RequestOutcome,
+  detailsOf: () => Omit<RequestReport, "server" | "outcome" | "startedAt">,
+): void {
+  requests.ended(outcome);
+  if (onRequest === undefined) return;
+  const details = detailsOf();
+  const startedAt = Date.now() - details.milliseconds;
+  try {
+    onRequest({ ...details, server: admission.server, outcome, startedAt });
+  } catch (error) {
+    report(`onRequest() failed: ${visible(textOf(error))}`);
+  }
+}
