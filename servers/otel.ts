@@ -16,9 +16,9 @@
 
 import {
   type Attributes,
+  type BatchObservableResult,
   type Meter,
   metrics,
-  type ObservableResult,
   propagation,
   ROOT_CONTEXT,
   SpanKind,
@@ -162,31 +162,19 @@ export function measureGuard(
     unit: "{line}",
   });
   let server = "";
-  const serverOf = (): Attributes => {
+  const observables = [requests, failures, waiting, dropped];
+  const observe = (result: BatchObservableResult) => {
+    const { requests: ofRequests, upstream, auditDropped } = guard.stats();
     server = String(guard.address() ?? server); // the address of a closed guard is null
-    return { server };
+    for (const [outcome, count] of Object.entries(ofRequests?.outcomes ?? {})) {
+      result.observe(requests, count, { server, outcome });
+    }
+    result.observe(failures, upstream.failures, { server });
+    result.observe(waiting, upstream.waiting, { server });
+    result.observe(dropped, auditDropped, { server });
   };
-  const observers = [
-    [requests, (result: ObservableResult) => {
-      const { requests } = guard.stats();
-      for (const [outcome, count] of Object.entries(requests?.outcomes ?? {})) {
-        result.observe(count, { ...serverOf(), outcome });
-      }
-    }],
-    [failures, (result: ObservableResult) => {
-      result.observe(guard.stats().upstream.failures, serverOf());
-    }],
-    [waiting, (result: ObservableResult) => {
-      result.observe(guard.stats().upstream.waiting, serverOf());
-    }],
-    [dropped, (result: ObservableResult) => {
-      result.observe(guard.stats().auditDropped, serverOf());
-    }],
-  ] as const;
-  for (const [instrument, observe] of observers) instrument.addCallback(observe);
-  return () => {
-    for (const [instrument, observe] of observers) instrument.removeCallback(observe);
-  };
+  meter.addBatchObservableCallback(observe, observables);
+  return () => meter.removeBatchObservableCallback(observe, observables);
 }
 
 /** Options of {@link recordRequests}. */
