@@ -193,9 +193,15 @@ export class Upstream {
       if (expect !== undefined) verifyServer(socket, expect);
       return socket;
     }
-    return await connectVerified({ path: this.path, expect, allowHalfOpen: true }, (socket) => {
-      waiter.attempt = socket;
-      const timer = setTimeout(() => socket.destroy(new Error(NOT_ACCEPTED)), CONNECT_TIMEOUT_MS);
+    return await this.#open(CONNECT_TIMEOUT_MS, (socket) => waiter.attempt = socket);
+  }
+
+  /** Connects with the guard's own ids, and verifies the upstream. */
+  #open(timeoutMs: number, onSocket: (socket: Socket) => void = () => {}): Promise<Socket> {
+    const target = { path: this.path, expect: this.#expect, allowHalfOpen: true };
+    return connectVerified(target, (socket) => {
+      onSocket(socket);
+      const timer = setTimeout(() => socket.destroy(new Error(NOT_ACCEPTED)), timeoutMs);
       const stop = () => clearTimeout(timer);
       socket.once("connect", stop).once("close", stop);
       socket.on("error", () => {}); // an error ends this connection only
@@ -215,15 +221,7 @@ export class Upstream {
    * @throws If it cannot be reached, is not the expected server, or its backlog is full.
    */
   async probe(): Promise<void> {
-    const expect = this.#expect;
-    const socket = await connectVerified(
-      { path: this.path, expect, allowHalfOpen: false },
-      (socket) => {
-        const timer = setTimeout(() => socket.destroy(new Error(NOT_ACCEPTED)), PROBE_TIMEOUT_MS);
-        socket.once("connect", () => clearTimeout(timer)).once("close", () => clearTimeout(timer));
-        socket.on("error", () => {});
-      },
-    );
+    const socket = await this.#open(PROBE_TIMEOUT_MS);
     socket.destroy();
   }
 
