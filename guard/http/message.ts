@@ -7,7 +7,7 @@ import { isHost } from "../../servers/http/request_target.ts";
 import { type FieldKinds, hasClose, listedIn, responseFields } from "../headers.ts";
 import { type Framing, MAX_FIELDS, Parser, type RawHead } from "./parser.ts";
 
-/** Maximum bytes of a head, as in `node:http`. */
+/** Maximum bytes of a head, as in `node:http`; in HTTP/2 those of all names and values. */
 export const MAX_HEAD_BYTES = 16384;
 
 /** A request that was parsed. */

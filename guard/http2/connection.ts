@@ -7,9 +7,9 @@ import { nodeHttp2 } from "../../adapters/builtins.ts";
 import { isHungUp } from "../../identity/hangup.ts";
 import type { Admitted } from "../../servers/admission/admission.ts";
 import { type IdentityFields, peerFields } from "../headers.ts";
+import { MAX_HEAD_BYTES } from "../http/message.ts";
 import type { HttpShared } from "../http/shared.ts";
 import { ERROR_CODE, Exchange, type Owner, reset } from "./exchange.ts";
-import { MAX_HEAD_BYTES } from "./fields.ts";
 import { ResetBudget, type UserStreams } from "./limits.ts";
 
 /** Open streams of one connection. RFC 9113, 6.5.2, recommends at least 100. */

@@ -11,10 +11,9 @@ import {
   responseFields,
 } from "../headers.ts";
 import { type DetailedAnswer, MALFORMED, NO_TUNNEL, TOO_LONG, TOO_MANY } from "../http/answers.ts";
+import { MAX_HEAD_BYTES } from "../http/message.ts";
 import { MAX_FIELDS } from "../http/parser.ts";
 
-/** Maximum bytes of all names and values of a header section, as in HTTP/1.1. */
-export const MAX_HEAD_BYTES = 16384;
 /** Header fields as `node:http2` sends them. A repeated field has an array. */
 export interface Fields {
   [name: string]: string | string[];
