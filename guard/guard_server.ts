@@ -14,15 +14,15 @@ import type { Upstream } from "./upstream.ts";
 export function guardServerOf(
   server: SafeServer,
   upstream: Upstream,
-  { connections, connectionsPerUser, acceptsPerSecond = Infinity }: Limits = {},
+  {
+    connections = DEFAULT_CONNECTIONS,
+    connectionsPerUser = DEFAULT_CONNECTIONS_PER_USER,
+    acceptsPerSecond = Infinity,
+  }: Limits = {},
   requests?: RequestCounters,
 ): GuardServer {
   const ofServer = server.stats.bind(server);
-  const limits = {
-    connections: connections ?? DEFAULT_CONNECTIONS,
-    connectionsPerUser: connectionsPerUser ?? DEFAULT_CONNECTIONS_PER_USER,
-    acceptsPerSecond,
-  };
+  const limits = { connections, connectionsPerUser, acceptsPerSecond };
   const more = {
     stats: (): GuardStats => {
       const { failures, waiting } = upstream;

@@ -111,7 +111,7 @@ export class Http2Connection implements Owner {
     const leave = () => {
       if (this.#upstream === attempt) this.#upstream = undefined; // the next stream needs a new session
     };
-    const attempt: Promise<ClientHttp2Session> = this.#connect(() => leave());
+    const attempt: Promise<ClientHttp2Session> = this.#connect(leave);
     attempt.catch(leave);
     return this.#upstream = attempt;
   }
