@@ -147,9 +147,8 @@ export class ClientConnection implements Connection, Receiver {
   #deadline: number;
   /** Whether the deadline is that of a head, of which something has arrived. */
   #awaitsHead = false;
-  /** How often bytes have arrived, and how often at the last check. */
-  #arrivals = 0;
-  #checkedArrivals = 0;
+  /** Whether bytes have arrived since the last check. */
+  #hasArrived = false;
   /** How many checks in a row have found that nothing of a body has arrived. */
   #idleChecks = 0;
   #hasEnded = false;
@@ -221,9 +220,8 @@ export class ClientConnection implements Connection, Receiver {
     const mayCount = receiving !== undefined && receiving === this.#active &&
       (this.#canSend || this.#collecting !== undefined) &&
       (this.#response === undefined || this.#isAnswered);
-    const isIdle = mayCount && this.#arrivals === this.#checkedArrivals;
-    this.#checkedArrivals = this.#arrivals;
-    this.#idleChecks = isIdle ? this.#idleChecks + 1 : 0;
+    this.#idleChecks = mayCount && !this.#hasArrived ? this.#idleChecks + 1 : 0;
+    this.#hasArrived = false;
     return this.#idleChecks > this.#shared.maxIdleChecks;
   }
 
@@ -235,7 +233,7 @@ export class ClientConnection implements Connection, Receiver {
 
   #receive(bytes: Buffer): void {
     if (this.#state !== "open" || this.#discards) return; // discarded
-    this.#arrivals++;
+    this.#hasArrived = true;
     const pending = this.#pending;
     this.#pending = pending === undefined ? bytes : Buffer.concat([pending, bytes]);
     this.#advance();
