@@ -424,13 +424,22 @@ export class ClientConnection implements Connection, Receiver {
     // Back-pressure: a flood of requests would displace other records in the audit log.
     const drained = admission.drained(this.admitted);
     if (drained === undefined) return this.#decided(request, outcome);
-    void drained.then(() => {
+    this.#whenOpen(drained, () => this.#decided(request, outcome));
+  }
+
+  /** Continues with a result unless the connection has ended. An error ends the connection. */
+  #whenOpen<T>(result: Promise<T>, run: (result: T) => void): void {
+    const then = (work: () => void) => {
       if (this.#socket.destroyed || this.#state !== "open") return;
       this.attempt(() => {
-        this.#decided(request, outcome);
+        work();
         this.#advance();
       });
-    });
+    };
+    result.then((value) => then(() => run(value)), (error) =>
+      then(() => {
+        throw error;
+      }));
   }
 
   // A mediator's decision.
@@ -472,29 +481,12 @@ export class ClientConnection implements Connection, Receiver {
     this.#whenOpen(outcome, (outcome) => this.#judged(request, outcome));
   }
 
-  /** Continues with a result unless the connection has ended. An error ends the connection. */
-  #whenOpen<T>(result: Promise<T>, run: (result: T) => void): void {
-    const then = (work: () => void) => {
-      if (this.#socket.destroyed || this.#state !== "open") return;
-      this.attempt(() => {
-        work();
-        this.#advance();
-      });
-    };
-    result.then((value) => then(() => run(value)), (error) =>
-      then(() => {
-        throw error;
-      }));
-  }
-
   #judged(request: Request, outcome: Answer | Forward): void {
     if (isAnswer(outcome)) {
       if (!request.isComplete || request.expect !== undefined || request.isLast) {
         return this.#refuse(outcome);
       }
-      this.#count(outcomeOf(outcome.status), outcome.status);
-      this.#socket.write(textOf(outcome, request.method === "HEAD", false));
-      return this.#done();
+      return this.#answer(request, outcome);
     }
     const { url, lines, body, upgrade, filter } = outcome;
     if (body === undefined && !this.#acceptExpectation(request)) return;
@@ -549,8 +541,13 @@ export class ClientConnection implements Connection, Receiver {
     if (framing !== 0 || expect !== undefined || isLast || denial.isLast) {
       return this.#refuse(denial);
     }
-    this.#count(outcomeOf(denial.status), denial.status);
-    this.#socket.write(textOf(denial, request.method === "HEAD", false));
+    this.#answer(request, denial);
+  }
+
+  /** Sends a response of the guard itself, and keeps the connection open. */
+  #answer({ method }: Request, answer: Answer | Problem): void {
+    this.#count(outcomeOf(answer.status), answer.status);
+    this.#socket.write(textOf(answer, method === "HEAD", false));
     this.#done();
   }
 
@@ -826,8 +823,7 @@ function isRepeatable({ method, framing = 0, upgrade }: Request): boolean {
 
 function textOf(answer: Answer, isHead: boolean, isLast: boolean): string {
   const { status, title, body } = answer;
-  const lines = Object.entries(headersOf(answer))
-    .map(([name, value]) => `${name}: ${value}\r\n`).join("") + (answer.lines?.join("") ?? "");
+  const lines = linesOf(Object.entries(headersOf(answer))) + (answer.lines?.join("") ?? "");
   const end = isLast ? "Connection: close\r\n\r\n" : "\r\n";
   const bytes = isHead ? "" : Buffer.from(body).toString("latin1");
   return `HTTP/1.1 ${status} ${title}\r\n${lines}${dateLine()}${end}${bytes}`;
