@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { createServer, type Server } from "node:net";
 import process from "node:process";
-import { createGuard, type GuardOptions, type GuardServer } from "../../guard/mod.ts";
+import { createGuard, type GuardOptions } from "../../guard/mod.ts";
 import { definePolicy, type Policy } from "../../mod.ts";
 import { parsePolicy } from "../../policy/mod.ts";
 import {
@@ -32,19 +32,17 @@ import {
   words,
 } from "../support/http2.ts";
 import { End } from "../support/guard.ts";
+import { guardHere } from "../support/guard_here.ts";
 import { freshPath } from "../support/peers.ts";
 import { endAfterEach, needs, runtime, testWith, until } from "../support/suite.ts";
 
 const fits = { name: "Node or Bun: Deno's HTTP/2 can end the process", met: runtime !== "deno" };
 const here = [needs.linux, fits];
 
-const guards = new Set<GuardServer>();
 const servers = new Set<Server>();
-endAfterEach(async () => {
+endAfterEach(() => {
   servers.forEach((server) => server.close());
-  await Promise.all([...guards].map((guard) => guard.close({ timeout: 0 })));
   servers.clear();
-  guards.clear();
 });
 
 const POLICY = definePolicy({
@@ -63,19 +61,13 @@ const POLICY = definePolicy({
 /** Starts a guard in this process. */
 async function start(upstream: string, options: Partial<GuardOptions> = {}) {
   const lines: string[] = [];
-  const guard = createGuard({
+  const { path, guard } = await guardHere({
     mode: "http",
     upstream,
     http2: true,
     policy: POLICY,
     report: (line) => lines.push(line),
     ...options,
-  });
-  guards.add(guard);
-  const path = freshPath("guard.sock");
-  await new Promise<void>((resolve, reject) => {
-    guard.once("error", reject);
-    guard.listen({ path }, resolve);
   });
   return { path, guard, lines };
 }
@@ -456,7 +448,6 @@ testWith(
     await until(() => ends.length === 1);
     client.socket.destroy();
     const closed = guard.close({ timeout: 30_000 });
-    guards.delete(guard);
     await until(() => session.closed);
     ends[0]!();
     assert.deepEqual([(await third).body, (await third).isWhole], ["az", true]);

@@ -6,8 +6,9 @@ import { createServer as createHttpServer } from "node:http";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import process from "node:process";
 import { createClient } from "../../client/mod.ts";
-import { createGuard, type GuardOptions, type GuardServer } from "../../guard/mod.ts";
+import { createGuard } from "../../guard/mod.ts";
 import { definePolicy } from "../../mod.ts";
+import { guardHere } from "../support/guard_here.ts";
 import { freshPath } from "../support/peers.ts";
 import { endAfterEach, needs, testWith } from "../support/suite.ts";
 
@@ -17,12 +18,9 @@ const here = [needs.linux];
 const own = { uid: process.getuid?.() ?? 0 };
 
 const servers = new Set<Server>();
-const guards = new Set<GuardServer>();
-endAfterEach(async () => {
+endAfterEach(() => {
   for (const server of servers) server.close();
-  await Promise.all([...guards].map((guard) => guard.close({ timeout: 0 })));
   servers.clear();
-  guards.clear();
 });
 
 /** An upstream that sends back what it receives, and half-closes after the client. */
@@ -45,18 +43,6 @@ async function listening(server: Server, path: string): Promise<string> {
   servers.add(server);
   await new Promise<void>((resolve) => server.listen(path, resolve));
   return path;
-}
-
-/** Starts a guard in this process. */
-async function start(options: GuardOptions): Promise<{ path: string; guard: GuardServer }> {
-  const guard = createGuard(options);
-  guards.add(guard);
-  const path = freshPath("guard.sock");
-  await new Promise<void>((resolve, reject) => {
-    guard.once("error", reject);
-    guard.listen({ path }, resolve);
-  });
-  return { path, guard };
 }
 
 /** Sends text over a new connection, half-closes it, and returns the response. */
@@ -140,7 +126,7 @@ testWith(
   async () => {
     const lines: string[] = [];
     const options = { mode: "stream", report: (line: string) => lines.push(line) } as const;
-    const { path } = await start({ ...options, upstream: await echo(), expect: own });
+    const { path } = await guardHere({ ...options, upstream: await echo(), expect: own });
     assert.equal(await exchange(path, "hello"), "hello");
     assert.deepEqual(lines, []);
   },
@@ -152,7 +138,7 @@ testWith(
   async () => {
     const rules = [{ name: "none", allow: true as const, when: { uid: own.uid + 1 } }];
     const policy = definePolicy({ version: 1, rules });
-    const { path, guard } = await start({ mode: "stream", upstream: await echo(), policy });
+    const { path, guard } = await guardHere({ mode: "stream", upstream: await echo(), policy });
     assert.equal(await exchange(path, "hello"), "");
     assert.equal(guard.stats().refused.policy, 1);
   },
@@ -164,7 +150,7 @@ testWith(
   async () => {
     const rules = [{ name: "read", actions: "GET /**", allow: true as const, when: own }];
     const policy = definePolicy({ version: 1, rules });
-    const { path } = await start({ mode: "http", upstream: await describingHttp(), policy });
+    const { path } = await guardHere({ mode: "http", upstream: await describingHttp(), policy });
     const client = createClient({ path, expect: own });
     const headers = { "x-ucred-uid": "4711" };
     const allowed = await client.fetch("http://localhost/a?b", { headers });
@@ -182,7 +168,11 @@ testWith(
 testWith(here, "report() gets one escaped line when the upstream cannot be reached", async () => {
   const lines: string[] = [];
   const upstream = freshPath("no\u001b[31m.sock");
-  const { path } = await start({ mode: "stream", upstream, report: (line) => lines.push(line) });
+  const { path } = await guardHere({
+    mode: "stream",
+    upstream,
+    report: (line) => lines.push(line),
+  });
   assert.equal(await exchange(path, "hello"), "");
   assert.equal(await exchange(path, "hello"), "");
   assert.equal(lines.length, 1);
@@ -195,7 +185,7 @@ testWith(here, "report() names an abstract upstream as @name", async () => {
   const lines: string[] = [];
   const upstream = `\0ucred-none-${process.pid}`;
   const report = (line: string) => lines.push(line);
-  const { path } = await start({ mode: "http", upstream, report });
+  const { path } = await guardHere({ mode: "http", upstream, report });
   const client = createClient({ path, expect: own });
   const response = await client.fetch("http://localhost/");
   assert.deepEqual([response.status, await response.text()], [
@@ -212,7 +202,7 @@ testWith(here, "report() gets a line when the upstream is not the expected one",
   const expect = { uid: own.uid + 1 };
   const upstream = await echo();
   const report = (line: string) => lines.push(line);
-  const { path } = await start({ mode: "stream", upstream, expect, report });
+  const { path } = await guardHere({ mode: "stream", upstream, expect, report });
   assert.equal(await exchange(path, "secret"), "");
   assert.equal(lines.length, 1);
   assert.match(lines[0]!, /Cannot trust the server: uid \d+ where \d+ was expected/);
@@ -220,7 +210,7 @@ testWith(here, "report() gets a line when the upstream is not the expected one",
 
 testWith(here, "without report() a guard is silent", async () => {
   const written: unknown[] = [];
-  const { path } = await start({ mode: "stream", upstream: freshPath("none.sock") });
+  const { path } = await guardHere({ mode: "stream", upstream: freshPath("none.sock") });
   const streams = [process.stdout, process.stderr];
   const restore = streams.map((stream) => {
     const { write } = stream;
@@ -244,12 +234,11 @@ for (const mode of ["stream", "http"] as const) {
     `close() of a guard in ${mode} mode ends connections after its timeout`,
     async () => {
       const upstream = await listening(createServer(() => {}), freshPath("up.sock"));
-      const { path, guard } = await start({ mode, upstream });
+      const { path, guard } = await guardHere({ mode, upstream });
       const socket = connect({ path });
       await once(socket, "connect");
       const closed = answerTo(socket, () => socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
       while (guard.stats().open === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-      guards.delete(guard);
       await guard.close({ timeout: 50 });
       await closed;
       assert.equal(guard.stats().open, 0);

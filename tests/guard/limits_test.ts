@@ -1,22 +1,12 @@
 /** Limits of the HTTP engine: the number of fields, and the time without a byte of a body. */
 
 import assert from "node:assert/strict";
-import { createGuard, type GuardOptions, type GuardServer } from "../../guard/mod.ts";
+import type { GuardOptions } from "../../guard/mod.ts";
 import { answerAll, answerOf, Behind, End, testGuard } from "../support/guard.ts";
-import { freshPath } from "../support/peers.ts";
-import { endAfterEach } from "../support/suite.ts";
-
-const guards = new Set<GuardServer>();
-endAfterEach(async () => {
-  await Promise.all([...guards].map((guard) => guard.close({ timeout: 0 })));
-  guards.clear();
-});
+import { guardHere } from "../support/guard_here.ts";
 
 async function guardOf(behind: Behind, options: Partial<GuardOptions> = {}): Promise<string> {
-  const guard = createGuard({ mode: "http", upstream: behind.path, ...options });
-  guards.add(guard);
-  const path = freshPath("guard.sock");
-  await new Promise<void>((resolve) => guard.listen({ path }, resolve));
+  const { path } = await guardHere({ mode: "http", upstream: behind.path, ...options });
   return path;
 }
 

@@ -3,12 +3,7 @@
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { test } from "node:test";
-import {
-  createGuard,
-  type GuardStats,
-  prometheusText,
-  type RequestReport,
-} from "../../guard/mod.ts";
+import { type GuardStats, prometheusText, type RequestReport } from "../../guard/mod.ts";
 import { metricsText } from "../../guard/prometheus.ts";
 import {
   answerOf,
@@ -20,6 +15,7 @@ import {
   testGuard,
   USERS,
 } from "../support/guard.ts";
+import { guardHere } from "../support/guard_here.ts";
 import { Wire } from "../support/http.ts";
 import { freshPath } from "../support/peers.ts";
 import { parseMetrics, type Series } from "../support/prometheus.ts";
@@ -355,15 +351,13 @@ testGuard("createGuard() reports each request to onRequest(), and an error of it
   const behind = await byPath();
   const reports: RequestReport[] = [];
   const lines: string[] = [];
-  const guard = createGuard({
+  const { path, guard } = await guardHere({
     ...{ mode: "http", upstream: behind.path, report: (line) => lines.push(line) },
     onRequest: (request) => {
       reports.push(request);
       if (request.target === "/b") throw new Error("broken\n");
     },
   });
-  const path = freshPath("guard.sock");
-  await new Promise<void>((resolve) => guard.listen({ path }, resolve));
   const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
   const client = await End.open(path);
   client.send(REQUEST("GET /a?b=c", `traceparent: ${parent}`));

@@ -11,12 +11,11 @@ import {
   MeterProvider,
   PeriodicExportingMetricReader,
 } from "@opentelemetry/sdk-metrics";
-import { createGuard, type GuardServer } from "../../guard/mod.ts";
 import { parsePolicy } from "../../policy/mod.ts";
 import { measureGuard, recordRequests } from "../../servers/otel.ts";
 import { answerAll, answerOf, Behind, End, testGuard } from "../support/guard.ts";
-import { freshPath } from "../support/peers.ts";
-import { endAfterEach, until } from "../support/suite.ts";
+import { guardHere } from "../support/guard_here.ts";
+import { until } from "../support/suite.ts";
 
 const packages = new URL("../packages/", import.meta.url);
 
@@ -49,12 +48,6 @@ rules:
 
 const PARENT = { traceId: "0af7651916cd43dd8448eb211c80319c", spanId: "b7ad6b7169203331" };
 
-const guards = new Set<GuardServer>();
-endAfterEach(async () => {
-  await Promise.all([...guards].map((guard) => guard.close({ timeout: 0 })));
-  guards.clear();
-});
-
 testGuard("recordRequests() and measureGuard() record with the OpenTelemetry SDK", async () => {
   const exporter = new InMemoryMetricExporter(AggregationTemporality.CUMULATIVE);
   const reader = new PeriodicExportingMetricReader({ exporter, exportIntervalMillis: 3_600_000 });
@@ -69,16 +62,13 @@ testGuard("recordRequests() and measureGuard() record with the OpenTelemetry SDK
         return answerOf("done", first.includes("/error") ? "500 Broken" : "200 OK");
       })
     );
-    const guard = createGuard({
+    const { path, guard } = await guardHere({
       mode: "http",
       upstream: behind.path,
       policy: parsePolicy(POLICY),
       onRequest: recordRequests({ tracer, meter }),
     });
-    guards.add(guard);
     const stop = measureGuard(guard, meter);
-    const path = freshPath("guard.sock");
-    await new Promise<void>((resolve) => guard.listen({ path }, resolve));
     const ask = async (line: string, ...lines: string[]) => {
       const client = await End.open(path);
       client.send(
@@ -133,7 +123,6 @@ testGuard("recordRequests() and measureGuard() record with the OpenTelemetry SDK
 
     await reader.forceFlush();
     await guard.close({ timeout: 0 });
-    guards.delete(guard);
     stop();
     await reader.forceFlush();
     const all = exporter.getMetrics().map(({ scopeMetrics }) =>

@@ -8,13 +8,13 @@ import { connect } from "node:net";
 import { test } from "node:test";
 import { Hono } from "hono";
 import { definePolicy, type Policy } from "../../mod.ts";
-import { createGuard } from "../../guard/mod.ts";
 import { parsePolicy, shadowPolicy } from "../../policy/mod.ts";
 import { auditLog } from "../../servers/audit.ts";
 import { type PeerEnv, requirePeer } from "../../servers/hono.ts";
 import { serve } from "../../servers/http.ts";
 import { attributesOf } from "../../servers/http/request_attributes.ts";
 import { answerAll, answerOf, Behind } from "../support/guard.ts";
+import { guardHere } from "../support/guard_here.ts";
 import { eventsOf, onDeno, testEach, testHere, Wire } from "../support/http.ts";
 import { freshPath } from "../support/peers.ts";
 import { needs } from "../support/suite.ts";
@@ -239,9 +239,7 @@ testHere("createGuard() passes attributes, and writes them to the audit log", as
   const file = freshPath("audit.log");
   const audit = auditLog({ file });
   const policy = parsePolicy(TEXT);
-  const guard = createGuard({ mode: "http", upstream: behind.path, policy, audit });
-  const path = freshPath("guard.sock");
-  await new Promise<void>((resolve) => guard.listen({ path }, resolve));
+  const { path, guard } = await guardHere({ mode: "http", upstream: behind.path, policy, audit });
   const requests: typeof REQUESTS = [
     ...REQUESTS,
     ["GET /a HTTP/1.0\r\n\r\n", 200], // forwarded with "Host: localhost"

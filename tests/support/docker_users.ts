@@ -3,13 +3,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { EventEmitter } from "node:events";
 import type { Socket } from "node:net";
-import { createGuard, type GuardOptions, type GuardServer } from "../../guard/mod.ts";
+import type { GuardOptions, GuardServer } from "../../guard/mod.ts";
 import { dockerVocabulary } from "../../interop/docker/vocabulary.ts";
 import { parsePolicy } from "../../policy/parse.ts";
 import { FakeEngine } from "./fake_engine.ts";
 import { End, type Message } from "./guard.ts";
+import { guardHere } from "./guard_here.ts";
 import { relay } from "./http.ts";
-import { freshPath } from "./peers.ts";
 import { endAfterEach, type Need, needs, testWith } from "./suite.ts";
 
 /** Users of the tests. */
@@ -42,12 +42,9 @@ rules:
 `;
 
 const children = new Set<ChildProcess>();
-const guards = new Set<GuardServer>();
-endAfterEach(async () => {
+endAfterEach(() => {
   for (const child of children) child.kill("SIGKILL");
   children.clear();
-  await Promise.all([...guards].map((guard) => guard.close({ timeout: 0 }).catch(() => {})));
-  guards.clear();
 });
 
 /** A test with clients of several users. */
@@ -80,19 +77,13 @@ export class DockerGuard {
   ): Promise<DockerGuard> {
     const fake = engine ?? await FakeEngine.start();
     const reported: string[] = [];
-    const server = createGuard({
+    const { path, guard: server } = await guardHere({
       mode: "docker",
       upstream: fake.path,
       policy: parsePolicy(policy, { vocabularies: [dockerVocabulary] }),
       report: (line) => reported.push(line),
       ...more,
-    });
-    guards.add(server);
-    const path = freshPath("docker.sock");
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
-      server.listen({ path, mode: 0o666 }, resolve);
-    });
+    }, { mode: 0o666 });
     return new DockerGuard(fake, path, server, reported);
   }
 
