@@ -1,9 +1,9 @@
 /** Responses of the guard in the form of the Docker engine. */
 
 import type { Buffer } from "node:buffer";
+import { isObject } from "../../core/policy/document/shape.ts";
 import type { Answer } from "../http/mediator.ts";
 import { jsonOf } from "./engine.ts";
-import { isRecord } from "./json.ts";
 
 const TITLES: { readonly [status: number]: string } = {
   400: "Bad Request",
@@ -47,7 +47,7 @@ export function withoutOthers(
   mayNameOthers: boolean,
 ): Answer {
   const parsed = jsonOf(body);
-  const message = isRecord(parsed) && Object.hasOwn(parsed, "message")
+  const message = isObject(parsed) && Object.hasOwn(parsed, "message")
     ? parsed["message"]
     : undefined;
   if (typeof message !== "string") {

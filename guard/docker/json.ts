@@ -1,18 +1,15 @@
 /** Reads JSON of the engine: each function throws if a value has another type than expected. */
 
+import { isObject } from "../../core/policy/document/shape.ts";
+
 /** A JSON object. */
 export interface JsonObject {
   readonly [name: string]: unknown;
 }
 
-/** Returns whether a value is a JSON object. */
-export function isRecord(value: unknown): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 /** Requires an object. */
 export function record(value: unknown): JsonObject {
-  if (!isRecord(value)) throw new Error("its response has no object where one is expected");
+  if (!isObject(value)) throw new Error("its response has no object where one is expected");
   return value;
 }
 

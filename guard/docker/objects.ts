@@ -1,11 +1,12 @@
 /** Finds the containers, volumes and networks that clients name, with the attributes that policies test. */
 
 import { randomBytes } from "node:crypto";
+import { isObject } from "../../core/policy/document/shape.ts";
 import { withContainer } from "../../interop/docker/mod.ts";
 import type { Answer, MediatedClient } from "../http/mediator.ts";
 import type { Engine, EngineResponse } from "./engine.ts";
 import { jsonOf } from "./engine.ts";
-import { fieldIn, isRecord, type JsonObject, objectIn, record, records, textIn } from "./json.ts";
+import { fieldIn, type JsonObject, objectIn, record, records, textIn } from "./json.ts";
 import { isFullId, ownerIn, type Owners } from "./owners.ts";
 
 /** A kind of object that has an owner. */
@@ -166,7 +167,7 @@ export class Objects {
     const owner = this.#owners.known(id);
     if (owner === undefined) return (await this.find(client, "container", id))?.attributes;
     // The labels of a container are among the attributes of its events, with other attributes.
-    const { name, image } = isRecord(actor) ? actor : {} as JsonObject;
+    const { name, image } = isObject(actor) ? actor : {} as JsonObject;
     return {
       ...{ id, owner },
       ...(typeof name === "string" && { name }),
@@ -189,7 +190,7 @@ export class Objects {
       const name = `ucredabsent${randomBytes(16).toString("hex")}`;
       const response = await this.#engine.query(client, "GET", pathOf(kind, name));
       if (response.status !== 404) throw new Error(`it answers ${response.status} instead of 404`);
-      if (!isRecord(jsonOf(response.body))) throw new Error("its response to an unknown name");
+      if (!isObject(jsonOf(response.body))) throw new Error("its response to an unknown name");
       this.#absent.set(kind, known = { response, name });
     }
     const { response, name } = known;

@@ -1,8 +1,9 @@
 /** Who owns a container, a volume or a network: the user that created it through the guard. */
 
+import { isObject } from "../../core/policy/document/shape.ts";
 import type { MediatedClient } from "../http/mediator.ts";
 import type { Engine } from "./engine.ts";
-import { isRecord, objectIn, textIn } from "./json.ts";
+import { objectIn, textIn } from "./json.ts";
 
 /** Labels below this prefix belong to the guard. Requests with such labels are refused. */
 export const RESERVED_PREFIX = "io.ucred.";
@@ -44,7 +45,7 @@ export class BoundedMap<V> {
 
 /** The owner that labels name. `undefined` if they name none. */
 export function ownerIn(labels: unknown): number | undefined {
-  if (!isRecord(labels) || !Object.hasOwn(labels, OWNER_LABEL)) return undefined;
+  if (!isObject(labels) || !Object.hasOwn(labels, OWNER_LABEL)) return undefined;
   const text = labels[OWNER_LABEL];
   if (typeof text !== "string" || !/^(0|[1-9][0-9]{0,9})$/.test(text)) return undefined;
   const uid = Number(text);

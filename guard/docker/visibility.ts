@@ -1,9 +1,10 @@
 /** What a client may see: objects that a rule allows it to list or to inspect. */
 
 import type { Attributes, Decision } from "../../core/policy/decide/decision.ts";
+import { isObject } from "../../core/policy/document/shape.ts";
 import type { Policy } from "../../core/policy/policy.ts";
 import type { MediatedClient } from "../http/mediator.ts";
-import { fieldIn, isRecord, type JsonObject, objectIn, records, textIn } from "./json.ts";
+import { fieldIn, type JsonObject, objectIn, record, records, textIn } from "./json.ts";
 import type { ObjectKind, Objects } from "./objects.ts";
 import { isFullId } from "./owners.ts";
 
@@ -131,9 +132,8 @@ export class Visibility {
 
 /** Returns an inspected image without the container that it was made from. */
 export function withoutContainer(image: unknown): JsonObject {
-  if (!isRecord(image)) throw new Error("its response has no object where one is expected");
-  const { Container: _, ContainerConfig: _config, Config: config, ...rest } = image;
-  if (!isRecord(config)) return rest;
+  const { Container: _, ContainerConfig: _config, Config: config, ...rest } = record(image);
+  if (!isObject(config)) return rest;
   const { Hostname: _hostname, ...others } = config;
   return { ...rest, Config: others };
 }
