@@ -26,10 +26,10 @@ import type { DockerRequest, JudgedRequest, Reference, Refusal } from "./types.t
  * ```
  */
 export function readBody(request: DockerRequest, bytes: Uint8Array): JudgedRequest | Refusal {
-  const body = request.body === "json" ? readJsonBody(request, bytes) : undefined;
-  if (body !== undefined && isRefusal(body)) return body;
   const findings = new Findings();
   try {
+    const body = request.body === "json" ? readJsonBody(request, bytes) : undefined;
+    if (body !== undefined && isRefusal(body)) return body;
     const value = body?.value;
     judge(request, findings, isJsonObject(value) ? value : NO_FIELDS);
     const isDetached = request.action === "exec.start" && isOn(value, "Detach");
@@ -49,6 +49,7 @@ export function readBody(request: DockerRequest, bytes: Uint8Array): JudgedReque
 
 const NO_FIELDS: JsonObject = new Map();
 
+/** @throws {BadBody} */
 function readJsonBody(
   { action, isJson, maxBodyBytes }: DockerRequest,
   bytes: Uint8Array,
@@ -64,14 +65,9 @@ function readJsonBody(
   if (!isJson) return refuse(415, "The type of the body must be application/json");
   const read = readJson(bytes);
   if ("problem" in read) return refuse(400, read.problem);
-  try {
-    if (fields !== undefined) return { value: readFields(read.value, fields, "", "reject") };
-    requireUnfolded(read.value, "");
-    return read;
-  } catch (error) {
-    if (!(error instanceof BadBody)) throw error;
-    return refuse(400, error.message);
-  }
+  if (fields !== undefined) return { value: readFields(read.value, fields, "", "reject") };
+  requireUnfolded(read.value, "");
+  return read;
 }
 
 /**
