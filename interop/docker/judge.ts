@@ -633,7 +633,7 @@ function isPlainLog(log: JsonObject | undefined): boolean {
 function judgeEndpoints(findings: Findings, networking: JsonObject | undefined): void {
   for (const [network, endpoint] of objectAt(networking, "EndpointsConfig") ?? []) {
     const steps = ["NetworkingConfig", "EndpointsConfig", network];
-    judgeNetworkMode(findings, network, steps, true);
+    judgeNetworkMode(findings, network, steps, { isKey: true });
     judgeEndpoint(findings, isJsonObject(endpoint) ? endpoint : undefined, steps);
   }
 }
@@ -669,14 +669,17 @@ function judgeNetworkMode(
   findings: Findings,
   mode: string,
   steps: readonly Step[],
-  isKey = false,
+  place: { readonly isKey?: boolean; readonly parameter?: string } = {},
 ): void {
-  const place = isKey ? "NetworkingConfig.EndpointsConfig" : steps.join(".");
+  const { isKey = false, parameter } = place;
   if (["default", "bridge", "none"].includes(mode)) return;
   const joined = containerIn(mode);
-  if (joined !== undefined && !isKey) findings.join(joined, steps, { around: ["container:", ""] });
-  else if (mode === "host" || mode.includes(":")) findings.dangers.add(place);
-  else findings.network(mode, steps, { isKey });
+  if (joined !== undefined && !isKey) {
+    findings.join(joined, steps, { around: ["container:", ""], ...place });
+  } else if (mode === "host" || mode.includes(":")) {
+    const field = isKey ? "NetworkingConfig.EndpointsConfig" : steps.join(".");
+    findings.dangers.add(parameter === undefined ? field : `?${parameter}`);
+  } else findings.network(mode, steps, place);
 }
 
 /** Returns the container of a mode such as "container:web". */
@@ -712,16 +715,10 @@ function judgeBuild({ query }: DockerRequest, findings: Findings): void {
   attributes["tags"] = tags.map(fullTag);
   attributes["platform"] = orNull(parameter("platform"));
   attributes["remote"] = orNull(parameter("remote"));
-  attributes["networkMode"] = parameter("networkmode") || "default";
+  const mode = parameter("networkmode") || "default";
+  attributes["networkMode"] = mode;
   attributes["cgroupParent"] = orNull(parameter("cgroupparent"));
-  const mode = attributes["networkMode"] as string;
-  const joined = containerIn(mode);
-  if (joined !== undefined) {
-    findings.join(joined, [], { around: ["container:", ""], parameter: "networkmode" });
-  } else if (mode === "host" || mode.includes(":")) findings.dangers.add("?networkmode");
-  else if (!["default", "bridge", "none"].includes(mode)) {
-    findings.network(mode, [], { parameter: "networkmode" });
-  }
+  judgeNetworkMode(findings, mode, [], { parameter: "networkmode" });
   for (const name of ["remote", "cgroupparent", "securityopt", "isolation"]) {
     findings.dangerIf(parameter(name) !== "", `?${name}`);
   }
