@@ -435,11 +435,10 @@ function judgeContainer(
     dangerIf(host?.has(field) === true, field);
   }
   dangerIf(numberAt(host, "OomScoreAdj") < 0, "OomScoreAdj");
-  attributes["restartPolicy"] = textAt(objectAt(host, "RestartPolicy"), "Name") || "no";
   judgeResources(findings, host, "HostConfig.");
 }
 
-/** Judges resource limits. Limits of memory, CPU and processes are no danger. */
+/** Judges resource limits and the restart policy. Limits of memory, CPU and processes are no danger. */
 function judgeResources(
   { attributes, dangers }: Findings,
   resources: JsonObject | undefined,
@@ -460,9 +459,7 @@ function judgeResources(
       return all.length > 0 ? all : [`${driver}:`];
     }),
   ];
-  if (prefix === "") {
-    attributes["restartPolicy"] = textAt(objectAt(resources, "RestartPolicy"), "Name") || "no";
-  }
+  attributes["restartPolicy"] = textAt(objectAt(resources, "RestartPolicy"), "Name") || "no";
   for (
     const field of [
       ...["CgroupParent", "Devices", "DeviceCgroupRules", "DeviceRequests", "OomKillDisable"],
