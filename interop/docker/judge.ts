@@ -85,8 +85,8 @@ export function withContainer(
   try {
     const read = readFields(jsonOf(inspection), INSPECTION, "", "ignore");
     const config = objectAt(read, "Config");
-    found["id"] = orNull(textAt(read, "Id")) ?? undefined;
-    found["name"] = orNull(textAt(read, "Name").replace(/^\//, "")) ?? undefined;
+    found["id"] = textAt(read, "Id") || undefined;
+    found["name"] = textAt(read, "Name").replace(/^\//, "") || undefined;
     found["image"] = fullImage(textAt(config, "Image"));
     findings.labels(objectAt(config, "Labels"));
     judgeContainer(findings, config, objectAt(read, "HostConfig"), "inspected");
@@ -552,24 +552,14 @@ const MOUNT_TYPES = ["bind", "volume", "tmpfs", "image", "cluster", "npipe"];
 
 /** Modes of a bind that only limit it, or change nothing on the host. */
 const HARMLESS_BIND_MODES = [
-  ...[
-    "rw",
-    "ro",
-    "bind",
-    "rbind",
-    "private",
-    "rprivate",
-    "nocopy",
-    "copy",
-    "consistent",
-    "cached",
-    "delegated",
-  ],
+  ...["rw", "ro", "bind", "rbind", "private", "rprivate", "nocopy", "copy"],
+  ...["consistent", "cached", "delegated"],
 ];
 
 /** The modes of dockerd and podman that are known. */
 const BIND_MODES = [
-  ...[...HARMLESS_BIND_MODES, "z", "Z", "shared", "rshared", "slave", "rslave", "U", "O"],
+  ...HARMLESS_BIND_MODES,
+  ...["z", "Z", "shared", "rshared", "slave", "rslave", "U", "O"],
 ];
 
 /**

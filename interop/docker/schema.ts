@@ -4,6 +4,7 @@
  */
 
 import { isJsonObject, JsonNumber, type JsonObject, type JsonValue } from "./json.ts";
+import { quoted } from "./request.ts";
 
 /**
  * The shape of a value. "texts": a list of strings. "slice": the same, or one string for a list of one. "map":
@@ -321,5 +322,4 @@ export function requireUnfolded(value: JsonValue, path: string): void {
   }
 }
 
-const fieldText = (path: string): string =>
-  path === "" ? "The body" : `The field ${JSON.stringify(path.slice(0, 200))}`;
+const fieldText = (path: string): string => path === "" ? "The body" : `The field ${quoted(path)}`;
