@@ -15,6 +15,7 @@ import {
   type Replacements,
   writeRequest,
 } from "../../interop/docker/mod.ts";
+import { idsOf } from "../../interop/docker/judge.ts";
 import type { Admission } from "../../servers/admission/admission.ts";
 import type { Request, Response } from "../http/message.ts";
 import type {
@@ -715,17 +716,12 @@ function attributesOn({ attributes }: FoundObject, judged: JudgedRequest): Attri
 /** The attributes of an exec that was prepared before the guard was restarted. */
 function attributesOfExec(object: unknown): JsonObject {
   const config = objectIn(object, "ProcessConfig") ?? {};
-  const { privileged, entrypoint, arguments: given } = config;
-  const user = config["user"];
-  const ids = typeof user === "string" ? /^([0-9]{1,10})(?::([0-9]{1,10}))?$/.exec(user) : null;
+  const { privileged, user, entrypoint, arguments: given } = config;
   return {
     ...(typeof privileged === "boolean" && { privileged }),
     ...(typeof entrypoint === "string" && Array.isArray(given) &&
       { command: [entrypoint, ...given] }),
     // Without a user, it is the container's.
-    ...(user !== "" && {
-      user: ids === null ? undefined : Number(ids[1]),
-      group: ids?.[2] === undefined ? undefined : Number(ids[2]),
-    }),
+    ...(user !== "" && idsOf(typeof user === "string" ? user : "")),
   };
 }

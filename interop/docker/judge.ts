@@ -724,12 +724,20 @@ export function buildLabels(text: string): JsonObject {
   return value;
 }
 
-/** Sets the uid and gid of "1000:1000". A name is unknown. The engine looks up no number as a name. */
+/** Sets the uid and gid of a user that is named. */
 function setUser(attributes: { [name: string]: unknown }, text: string): void {
-  if (text === "") return;
+  if (text !== "") Object.assign(attributes, idsOf(text));
+}
+
+/** The uid and gid of "1000:1000". A name is unknown. The engine looks up no number as a name. */
+export function idsOf(
+  text: string,
+): { readonly user: number | undefined; readonly group: number | undefined } {
   const [, uid, gid] = /^([0-9]{1,10})(?::([0-9]{1,10}))?$/.exec(text) ?? [];
-  attributes["user"] = uid === undefined ? undefined : Number(uid);
-  attributes["group"] = gid === undefined ? undefined : Number(gid);
+  return {
+    user: uid === undefined ? undefined : Number(uid),
+    group: gid === undefined ? undefined : Number(gid),
+  };
 }
 
 const capabilities = (host: JsonObject | undefined, name: string): readonly string[] =>
