@@ -16,6 +16,7 @@ import {
   writeRequest,
 } from "../../interop/docker/mod.ts";
 import { idsOf } from "../../interop/docker/judge.ts";
+import { isNameOf } from "../../interop/docker/routes.ts";
 import type { Admission } from "../../servers/admission/admission.ts";
 import type { Request, Response } from "../http/message.ts";
 import type {
@@ -32,7 +33,7 @@ import { Engine, jsonOf } from "./engine.ts";
 import { type Exec, Execs } from "./execs.ts";
 import { checkAction, checkHostPaths, type HostPathRules } from "./host_paths.ts";
 import { fieldIn, type JsonObject, objectIn, record, records, textIn } from "./json.ts";
-import { type FoundObject, isName, type ObjectKind, Objects, pathOf } from "./objects.ts";
+import { type FoundObject, type ObjectKind, Objects, pathOf } from "./objects.ts";
 import { isFullId, OWNER_LABEL, Owners, RESERVED_PREFIX } from "./owners.ts";
 import { dependsOnAttributes, Visibility, withoutContainer } from "./visibility.ts";
 
@@ -584,7 +585,7 @@ class Handling {
       const { kind, name, action, path } = reference;
       if (kind === "image" || action === undefined) continue;
       if (kind === "network" && BUILT_IN_NETWORKS.has(name)) continue;
-      let found = isName(kind, name) ? await this.#find(kind, name) : undefined;
+      let found = await this.#find(kind, name);
       if (found === undefined && kind === "volume") found = await this.#createVolume(name, path);
       if (found === undefined) return await this.#absent(kind, name);
       const decision = this.#sight.decide(action, { ...found.attributes, dangers: [] });
@@ -605,7 +606,9 @@ class Handling {
   async #createVolume(name: string, path: string): Promise<FoundObject> {
     const attributes = { name, driver: "local", driverOpts: [], labels: {}, dangers: [] };
     const isAllowed = this.#sight.decide("volume.create", attributes).allowed;
-    if (!isAllowed || !isName("volume", name)) this.#deny(`volume.create is not allowed: ${path}`);
+    if (!isAllowed || !isNameOf("volume", name)) {
+      this.#deny(`volume.create is not allowed: ${path}`);
+    }
     const { engine } = this.#parts;
     const body = JSON.stringify({ Name: name, Labels: this.#labels() ?? {} });
     const { status } = await engine.query(this.#client, "POST", "/volumes/create", body);

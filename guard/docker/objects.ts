@@ -3,6 +3,7 @@
 import { randomBytes } from "node:crypto";
 import { isObject } from "../../core/policy/document/shape.ts";
 import { withContainer } from "../../interop/docker/mod.ts";
+import { isNameOf } from "../../interop/docker/routes.ts";
 import type { Answer, MediatedClient } from "../http/mediator.ts";
 import type { Engine, EngineResponse } from "./engine.ts";
 import { jsonOf } from "./engine.ts";
@@ -33,22 +34,6 @@ const FOLDERS: { readonly [kind in ObjectKind | "exec"]: string } = {
 export function pathOf(kind: ObjectKind | "exec", ref: string): string {
   const name = `/${FOLDERS[kind]}/${encodeURIComponent(ref)}`;
   return kind === "container" || kind === "exec" ? `${name}/json` : name;
-}
-
-/**
- * Names that the engine reads as one name. A legacy link gives a container a name with a slash. Other
- * characters could be read as another path.
- */
-const NAMES: { readonly [kind in ObjectKind | "exec"]: RegExp } = {
-  container: /^\/?[A-Za-z0-9][\w.-]*(\/[A-Za-z0-9][\w.-]*)*$/,
-  volume: /^[A-Za-z0-9][\w.-]*$/,
-  network: /^[A-Za-z0-9_][\w. :-]*$/,
-  exec: /^[A-Za-z0-9]+$/,
-};
-
-/** Returns whether a text can be the name or id of an object. */
-export function isName(kind: ObjectKind | "exec", ref: string): boolean {
-  return ref.length <= 1024 && NAMES[kind].test(ref);
 }
 
 /** Labels as the vocabulary has them: lists of one value, by name. */
@@ -98,7 +83,7 @@ export class Objects {
     query = "",
     version = "",
   ): Promise<FoundObject | undefined> {
-    if (!isName(kind, ref)) return undefined;
+    if (!isNameOf(kind, ref)) return undefined;
     const url = version + pathOf(kind, ref) + query;
     const response = await this.#engine.query(client, "GET", url);
     // 400 and 409: several objects match. They must be indistinguishable from none.
@@ -112,7 +97,7 @@ export class Objects {
       return { kind, id, attributes, response };
     }
     const id = textIn(object, kind === "volume" ? "Name" : "Id");
-    if (!isName(kind, id) || (kind === "network" && !isFullId(id))) {
+    if (!isNameOf(kind, id) || (kind === "network" && !isFullId(id))) {
       throw new Error(`its response has no full id of a ${kind}`);
     }
     if (kind === "volume" && id !== ref) throw new Error("it inspects another volume");
