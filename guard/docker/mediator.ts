@@ -463,21 +463,27 @@ class Handling {
     throw new Ended(await this.#parts.objects.absent(this.#client, kind, name));
   }
 
-  /** Decides an action on an object. @throws {Ended} 403, or 404 if the client does not see it. */
+  /**
+   * Decides an action on an object, or on an exec in a container.
+   *
+   * @param found The object, or the container of the exec.
+   * @throws {Ended} 403, or 404 if the client does not see it.
+   */
   async #permitOn(
-    kind: ObjectKind,
+    kind: ObjectKind | "exec",
     name: string,
     found: FoundObject | undefined,
     attributes: Attributes,
   ): Promise<FoundObject> {
     if (found === undefined) {
       const { admission } = this.#parts;
-      admission.deny(this.#client.admitted, this.#read.action, `There is no ${kind} of this name`);
+      const message = `There is no ${kind} of this ${kind === "exec" ? "id" : "name"}`;
+      admission.deny(this.#client.admitted, this.#read.action, message);
       return await this.#absent(kind, name);
     }
     const decision = this.#decide(attributes);
     if (decision.allowed) return found;
-    if (!this.#sight.sees(kind, found.attributes)) await this.#absent(kind, name);
+    if (!this.#sight.sees(found.kind, found.attributes)) await this.#absent(kind, name);
     throw new Ended(this.#denial(decision, attributes));
   }
 
@@ -544,17 +550,8 @@ class Handling {
     );
     const known = { ...judged, attributes: { ...judged.attributes, ...exec?.attributes } };
     const attributes = found === undefined ? {} : attributesOn(found, known);
-    if (found === undefined) {
-      const { admission } = this.#parts;
-      admission.deny(this.#client.admitted, this.#read.action, "There is no exec of this id");
-      return await this.#absent("exec", name);
-    }
-    const decision = this.#decide(attributes);
-    if (!decision.allowed) {
-      if (!this.#sight.sees("container", found.attributes)) await this.#absent("exec", name);
-      throw new Ended(this.#denial(decision, attributes));
-    }
-    this.#protectHost(found.attributes, attributes);
+    const container = await this.#permitOn("exec", name, found, attributes);
+    this.#protectHost(container.attributes, attributes);
     this.#ownIds.push(name);
     return this.#forward(judged, { targets: [name] });
   }
