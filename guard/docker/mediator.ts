@@ -78,21 +78,14 @@ const FILTERS_BY_OBJECT = ["before", "since", "volume", "network"];
 
 /** Decides the requests of all clients of a guard. */
 export class DockerMediator implements Mediator {
-  readonly #admission: Admission;
-  readonly #upstream: Upstream;
-  readonly #engine: Engine;
-  readonly #owners: Owners;
-  readonly #objects: Objects;
-  readonly #execs = new Execs();
-  readonly #hostPaths: HostPathRules;
+  readonly #parts: Parts;
 
   constructor(admission: Admission, upstream: Upstream, hostPaths: HostPathRules) {
-    this.#admission = admission;
-    this.#upstream = upstream;
-    this.#engine = new Engine(upstream);
-    this.#owners = new Owners(this.#engine);
-    this.#objects = new Objects(this.#engine, this.#owners);
-    this.#hostPaths = hostPaths;
+    const engine = new Engine(upstream);
+    const owners = new Owners(engine);
+    const objects = new Objects(engine, owners);
+    const execs = new Execs();
+    this.#parts = { admission, upstream, engine, owners, objects, execs, hostPaths };
   }
 
   answer(status: number, title: string, detail: string): Answer {
@@ -100,7 +93,7 @@ export class DockerMediator implements Mediator {
   }
 
   close(): void {
-    this.#engine.close();
+    this.#parts.engine.close();
   }
 
   open(request: Request, client: MediatedClient): Exchange {
@@ -117,20 +110,12 @@ export class DockerMediator implements Mediator {
     const collects = read.body === "none" || read.body === "json";
     return {
       collects,
-      decide: (body) => new Handling(this.#parts(), client, request, read).decide(body),
+      decide: (body) => new Handling(this.#parts, client, request, read).decide(body),
     };
   }
 
   #refused(client: MediatedClient, request: Request, refusal: Refusal): Answer {
-    return refuse(this.#admission, client, `${request.method} ${request.target}`, refusal);
-  }
-
-  #parts(): Parts {
-    return {
-      ...{ admission: this.#admission, upstream: this.#upstream, engine: this.#engine },
-      ...{ owners: this.#owners, objects: this.#objects, execs: this.#execs },
-      hostPaths: this.#hostPaths,
-    };
+    return refuse(this.#parts.admission, client, `${request.method} ${request.target}`, refusal);
   }
 }
 
