@@ -32,9 +32,9 @@ import { dockerAnswer, withoutOthers } from "./answers.ts";
 import { Engine, jsonOf } from "./engine.ts";
 import { type Exec, Execs } from "./execs.ts";
 import { checkAction, checkHostPaths, type HostPathRules } from "./host_paths.ts";
-import { fieldIn, type JsonObject, objectIn, record, records, textIn } from "./json.ts";
+import { fieldIn, type JsonObject, objectIn, record, records } from "./json.ts";
 import { type FoundObject, type ObjectKind, Objects, pathOf } from "./objects.ts";
-import { isFullId, OWNER_LABEL, Owners, RESERVED_PREFIX } from "./owners.ts";
+import { fullIdIn, isFullId, OWNER_LABEL, Owners, RESERVED_PREFIX } from "./owners.ts";
 import { dependsOnAttributes, Visibility, withoutContainer } from "./visibility.ts";
 
 /** What a request ends with before it is forwarded. */
@@ -414,8 +414,7 @@ class Handling {
     return this.#forward(judged, { references, labels: this.#labels() }, {
       kind: "whole",
       run: async (body) => {
-        const id = textIn(jsonOf(body), "Id");
-        if (!isFullId(id)) throw new Error("its response has no full id of a container");
+        const id = fullIdIn(jsonOf(body), "Id", "a container");
         if (uid !== undefined) this.#parts.owners.created(id, uid);
         return await Promise.resolve(body);
       },
@@ -507,9 +506,8 @@ class Handling {
         return {
           kind: "whole",
           run: (body) => {
-            const exec = textIn(jsonOf(body), "Id");
+            const exec = fullIdIn(jsonOf(body), "Id", "an exec");
             const { attributes } = judged;
-            if (!isFullId(exec)) throw new Error("its response has no full id of an exec");
             this.#parts.execs.set(exec, { container: id, uid: this.#uid, attributes });
             return Promise.resolve(body);
           },
@@ -547,8 +545,7 @@ class Handling {
     if (known !== undefined || !isFullId(id)) return known;
     const object = await engine.inspect(this.#client, pathOf("exec", id));
     if (object === undefined) return undefined;
-    const container = textIn(object, "ContainerID");
-    if (!isFullId(container)) throw new Error("its response has no full id of a container");
+    const container = fullIdIn(object, "ContainerID", "a container");
     return { container, uid: undefined, attributes: attributesOfExec(object) };
   }
 

@@ -8,7 +8,7 @@ import type { Answer, MediatedClient } from "../http/mediator.ts";
 import type { Engine, EngineResponse } from "./engine.ts";
 import { jsonOf } from "./engine.ts";
 import { fieldIn, type JsonObject, objectIn, record, records, textIn } from "./json.ts";
-import { isFullId, ownerIn, type Owners } from "./owners.ts";
+import { fullIdIn, isFullId, ownerIn, type Owners } from "./owners.ts";
 
 /** A kind of object that has an owner. */
 export type ObjectKind = "container" | "volume" | "network";
@@ -109,8 +109,7 @@ export class Objects {
     client: MediatedClient,
     object: JsonObject,
   ): Promise<{ id: string; attributes: JsonObject }> {
-    const id = textIn(object, "Id");
-    if (!isFullId(id)) throw new Error("its response has no full id of a container");
+    const id = fullIdIn(object, "Id", "a container");
     const config = record(fieldIn(object, "Config"));
     const labels = objectIn(config, "Labels");
     const imageId = textIn(object, "Image");
@@ -127,8 +126,7 @@ export class Objects {
 
   /** Returns the attributes of a container in a list. */
   async listed(client: MediatedClient, item: JsonObject): Promise<JsonObject> {
-    const id = textIn(item, "Id");
-    if (!isFullId(id)) throw new Error("its response has no full id of a container");
+    const id = fullIdIn(item, "Id", "a container");
     const labels = objectIn(item, "Labels");
     const names = fieldIn(item, "Names");
     const first: unknown = Array.isArray(names) ? names[0] : undefined;

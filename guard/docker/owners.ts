@@ -22,6 +22,13 @@ export function isFullId(text: unknown): text is string {
   return typeof text === "string" && FULL_ID.test(text);
 }
 
+/** Requires the full id of an object in a field. @param what The object: "a container". */
+export function fullIdIn(value: unknown, name: string, what: string): string {
+  const id = textIn(value, name);
+  if (!isFullId(id)) throw new Error(`its response has no full id of ${what}`);
+  return id;
+}
+
 /** A map that forgets its oldest entries. */
 export class BoundedMap<V> {
   readonly #entries = new Map<string, V>();
