@@ -33,7 +33,7 @@ import { Engine, jsonOf } from "./engine.ts";
 import { type Exec, Execs } from "./execs.ts";
 import { checkAction, checkHostPaths, type HostPathRules } from "./host_paths.ts";
 import { fieldIn, type JsonObject, objectIn, record, records } from "./json.ts";
-import { type FoundObject, type ObjectKind, Objects, pathOf } from "./objects.ts";
+import { type FoundObject, keptLines, type ObjectKind, Objects, pathOf } from "./objects.ts";
 import { fullIdIn, isFullId, OWNER_LABEL, Owners, RESERVED_PREFIX } from "./owners.ts";
 import { dependsOnAttributes, Visibility, withoutContainer } from "./visibility.ts";
 
@@ -482,7 +482,7 @@ class Handling {
     return {
       ...{ status: 200, title: response.reason, type: "application/json" },
       body: response.body.toString(),
-      lines: response.lines.filter((line) => !/^(content-type|date|cache-control):/i.test(line)),
+      lines: keptLines(response),
     };
   }
 

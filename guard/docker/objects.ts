@@ -36,8 +36,13 @@ export function pathOf(kind: ObjectKind | "exec", ref: string): string {
   return kind === "container" || kind === "exec" ? `${name}/json` : name;
 }
 
+/** The header lines of an inspection that an answer of the guard keeps: it has its own for the others. */
+export function keptLines({ lines }: EngineResponse): readonly string[] {
+  return lines.filter((line) => !/^(content-type|date|cache-control):/i.test(line));
+}
+
 /** Labels as the vocabulary has them: lists of one value, by name. */
-export function labelsOf(labels: unknown): JsonObject {
+function labelsOf(labels: unknown): JsonObject {
   const entries = Object.entries(labels === null || labels === undefined ? {} : record(labels));
   return Object.fromEntries(entries.map(([name, value]) => [name, [String(value)]]));
 }
@@ -182,7 +187,7 @@ export class Objects {
       ...{ status: 404, title: response.reason },
       body: response.body.toString().replaceAll(name, () => JSON.stringify(ref).slice(1, -1)),
       type: type?.slice(type.indexOf(":") + 1).trim() ?? "application/json",
-      lines: response.lines.filter((line) => !/^(content-type|date|cache-control):/i.test(line)),
+      lines: keptLines(response),
     };
   }
 }
