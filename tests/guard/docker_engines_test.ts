@@ -1,11 +1,9 @@
 /** Docker mode in front of real engines, with Docker's own client: what users can do, and cannot. */
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { chownSync, existsSync, mkdirSync, mkdtempSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import process from "node:process";
-import { docker, hashOf, RealEngine } from "../support/engines.ts";
+import { docker, hashOf, RealEngine, startDocker } from "../support/engines.ts";
 import { Guard, policyFile, testGuard } from "../support/guard.ts";
 import { safeFolder } from "../support/safe_folder.ts";
 import { runtime, soak, until } from "../support/suite.ts";
@@ -82,30 +80,17 @@ for (const name of ["dockerd", "podman"] as const) {
       await succeeds(ALICE, /^[0-9.]+/, "version", "--format", "{{.Server.Version}}");
       await succeeds(ALICE, /^uid 0\n$/, "run", "--rm", ...NONE, "box", "/box", "id");
       const bytes = Buffer.alloc(soak(2 << 20, 100 << 20), "0123456789abcdef\n");
-      const echoed = await docker(
-        ...[
-          ALICE,
-          guard.path,
-          ["run", "--rm", "-i", ...NONE, "box", "/box", "cat"],
-          bytes,
-        ] as const,
-      );
+      const cat = ["run", "--rm", "-i", ...NONE, "box", "/box", "cat"];
+      const echoed = await docker(ALICE, guard.path, cat, bytes);
       assert.equal(echoed.code, 0, echoed.err);
       assert.equal(hashOf(echoed.out), hashOf(bytes));
 
-      const listener = spawn("setpriv", [
-        ...["--reuid", String(BOB), "--regid", String(BOB), "--clear-groups"],
-        ...[
-          "docker",
-          "-H",
-          `unix://${guard.path}`,
-          "events",
-          "--format",
-          "{{.Actor.Attributes.name}}",
-        ],
-      ], { stdio: ["ignore", "pipe", "ignore"], env: { PATH: process.env["PATH"], HOME: "/x" } });
+      const listening = ["events", "--format", "{{.Actor.Attributes.name}}"];
+      const listener = startDocker(BOB, guard.path, listening, {
+        stdio: ["ignore", "pipe", "ignore"],
+      });
       let events = "";
-      listener.stdout.setEncoding("utf8").on("data", (text: string) => events += text);
+      listener.stdout!.setEncoding("utf8").on("data", (text: string) => events += text);
       for (const [uid, container] of [[ALICE, "one"], [BOB, "two"]] as const) {
         await succeeds(
           uid,

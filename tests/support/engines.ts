@@ -1,6 +1,6 @@
 /** Real engines with an image of one static program: dockerd, and podman's compatible API. */
 
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn, type SpawnOptions } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
@@ -20,6 +20,20 @@ export interface Ran {
   readonly err: string;
 }
 
+/** Starts Docker's client as a user, without other groups. */
+export function startDocker(
+  uid: number,
+  socket: string,
+  args: readonly string[],
+  options: SpawnOptions,
+): ChildProcess {
+  const ids = ["--reuid", String(uid), "--regid", String(uid), "--clear-groups"];
+  return spawn("setpriv", [...ids, DOCKER, "-H", `unix://${socket}`, ...args], {
+    ...options,
+    env: { PATH: process.env["PATH"], HOME: "/nonexistent", DOCKER_CONFIG: "/nonexistent" },
+  });
+}
+
 /** Runs Docker's client as a user, without other groups. */
 export async function docker(
   uid: number,
@@ -27,10 +41,8 @@ export async function docker(
   args: readonly string[],
   input?: Uint8Array,
 ): Promise<Ran> {
-  const ids = ["--reuid", String(uid), "--regid", String(uid), "--clear-groups"];
-  const child = spawn("setpriv", [...ids, DOCKER, "-H", `unix://${socket}`, ...args], {
+  const child = startDocker(uid, socket, args, {
     stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
-    env: { PATH: process.env["PATH"], HOME: "/nonexistent", DOCKER_CONFIG: "/nonexistent" },
     timeout: 60_000,
   });
   const out: Buffer[] = [];
