@@ -340,10 +340,13 @@ class Handling {
     return { label: [`${OWNER_LABEL}=${this.#uid}`] };
   }
 
+  /** The filters of the request, which has them in one form. */
+  get #filters(): { readonly [name: string]: readonly string[] } {
+    return JSON.parse(this.#read.query.get("filters")?.[0] || "{}");
+  }
+
   #refuseFilters(): void {
-    const { query } = this.#read;
-    const filters = JSON.parse(query.get("filters")?.[0] || "{}") as object;
-    const names = [...query.keys(), ...Object.keys(filters)];
+    const names = [...this.#read.query.keys(), ...Object.keys(this.#filters)];
     const found = FILTERS_BY_OBJECT.find((name) => names.includes(name));
     if (found !== undefined) this.#deny(`the filter ${found} needs the right to list all objects`);
   }
@@ -354,11 +357,10 @@ class Handling {
     if (scope === "some") this.#deny("this needs the right to remove all objects, or own ones");
     // An image can have the label of an owner. A network or volume has it from the guard only.
     if (kind !== "container") return this.#forward(judged, { filters: this.#ownFilter() });
-    const given = JSON.parse(this.#read.query.get("filters")?.[0] || "{}") as object;
-    if (Object.keys(given).some((name) => name !== "label")) {
+    const { label: labels = [], ...others } = this.#filters;
+    if (Object.keys(others).length > 0) {
       this.#deny("only the filter label is possible for own containers");
     }
-    const labels = (given as { label?: string[] }).label ?? [];
     const filters = JSON.stringify({
       status: ["created", "exited", "dead"],
       label: [...labels, `${OWNER_LABEL}=${this.#uid}`],
