@@ -1,7 +1,6 @@
 /** The attributes of a request that policies test, in the form in which logs have them. */
 
-import { type AttributeType, readAttribute } from "./decide/attributes.ts";
-import type { CheckedCondition } from "./decide/condition.ts";
+import { type AttributeName, attributesIn, keyOf, readAttribute } from "./decide/attributes.ts";
 import type { Attributes, Decision } from "./decide/decision.ts";
 import type { CheckedPolicy } from "./document/check.ts";
 import { ForwardingPolicy } from "./forward.ts";
@@ -30,12 +29,9 @@ const MAX_TEXT_CHARACTERS = 256;
 /** Characters of all texts together; the texts after them are shortened to nothing. */
 const MAX_CHARACTERS = 2048;
 
-interface TestedAttribute {
+interface TestedAttribute extends AttributeName {
   /** The name in logs. */
   readonly key: string;
-  readonly name: string;
-  readonly parameter?: string;
-  readonly type: AttributeType;
   readonly isSecret: boolean;
 }
 
@@ -90,12 +86,10 @@ function testedBy({ rules, vocabulary }: CheckedPolicy): TestedByRule {
   const byRule = new Map<string | undefined, readonly TestedAttribute[]>();
   for (const { name: rule, where } of rules) {
     const ofRule = new Map<string, TestedAttribute>();
-    for (const key of where === undefined ? [] : keysIn(where)) {
-      const dot = key.indexOf(".");
-      const name = dot === -1 ? key : key.slice(0, dot);
-      const { type, secret = false } = vocabulary!.attributes[name]!;
-      const parameter = dot === -1 ? {} : { parameter: key.slice(dot + 1) };
-      ofRule.set(key, { key, name, ...parameter, type, isSecret: secret });
+    for (const tested of attributesIn(where)) {
+      const { type, secret = false } = vocabulary!.attributes[tested.name]!;
+      const key = keyOf(tested);
+      ofRule.set(key, { ...tested, key, type, isSecret: secret });
     }
     if (ofRule.size === 0) continue;
     byRule.set(rule, [...ofRule.values()]);
@@ -103,13 +97,6 @@ function testedBy({ rules, vocabulary }: CheckedPolicy): TestedByRule {
   }
   byRule.set(undefined, [...all.values()]);
   return byRule;
-}
-
-/** The names of attributes in a condition. */
-function keysIn(condition: CheckedCondition): readonly string[] {
-  if (condition.kind === "not") return keysIn(condition.of);
-  if ("of" in condition) return condition.of.flatMap(keysIn);
-  return "evaluate" in condition ? [condition.kind.slice("attributes.".length)] : [];
 }
 
 function loggedValue(

@@ -2,7 +2,7 @@
 
 import { type OptionNames, requireOptions } from "../../options.ts";
 import { textOf } from "../../text.ts";
-import type { CheckedCondition } from "../decide/condition.ts";
+import { attributesIn } from "../decide/attributes.ts";
 import { compileGlob } from "../decide/glob.ts";
 import type { DocumentPath } from "../document/problems.ts";
 import type { Named, NamedKind } from "../document/types.ts";
@@ -134,7 +134,7 @@ function lintAttributes(
   report: ReportFinding,
 ): void {
   if (grants === undefined || where === undefined) return;
-  const tested = attributesIn(where);
+  const tested = new Set(attributesIn(where).map(({ name }) => name));
   const globs = actions?.map(compileGlob);
   for (const [attribute, needing] of essential) {
     const action = needing.find((action) => globs?.some((glob) => glob(action)) ?? true);
@@ -143,19 +143,6 @@ function lintAttributes(
       `"${attribute}": it allows every field that it does not test`;
     report("untested", "warning", message);
   }
-}
-
-/** The names of the attributes that a condition tests. */
-function attributesIn(condition: CheckedCondition): ReadonlySet<string> {
-  switch (condition.kind) {
-    case "all":
-    case "any":
-      return new Set(condition.of.flatMap((each) => [...attributesIn(each)]));
-    case "not":
-      return attributesIn(condition.of);
-  }
-  const [, name] = /^attributes\.([^.]*)/.exec(condition.kind) ?? [];
-  return new Set(name === undefined ? [] : [name]);
 }
 
 interface RuleToCheck {

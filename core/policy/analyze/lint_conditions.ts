@@ -1,7 +1,7 @@
 /** Finds doubtful conditions of a single rule, without regard to other rules. */
 
 import { holdsContainers } from "../../cgroup.ts";
-import type { CheckedCondition, CheckedFact } from "../decide/condition.ts";
+import { type CheckedCondition, type CheckedFact, partsOf } from "../decide/condition.ts";
 import { hasId, type IdRange, intersect, others, unite, writeRanges } from "../decide/id_ranges.ts";
 import { OVERFLOW_ID } from "../decide/subject.ts";
 import type { CheckedRule } from "../document/check.ts";
@@ -260,19 +260,6 @@ function demandsOf(condition: CheckedCondition | undefined): readonly CheckedFac
       return [];
     case "all":
       return condition.of.flatMap(demandsOf);
-  }
-  return [condition];
-}
-
-/** The conditions on single facts. */
-function partsOf(condition: CheckedCondition | undefined): readonly CheckedFact[] {
-  if (condition === undefined) return [];
-  switch (condition.kind) {
-    case "not":
-      return partsOf(condition.of);
-    case "all":
-    case "any":
-      return condition.of.flatMap(partsOf);
   }
   return [condition];
 }

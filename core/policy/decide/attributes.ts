@@ -6,6 +6,7 @@ import {
   type CheckedCondition,
   type Evaluate,
   missing,
+  partsOf,
   type Truth,
 } from "./condition.ts";
 import { compileGlob } from "./glob.ts";
@@ -26,9 +27,28 @@ export interface AttributeName {
   readonly parameter?: string;
 }
 
+/** The name of an attribute in logs: "query.limit". */
+export function keyOf({ name, parameter }: Omit<AttributeName, "type">): string {
+  return parameter === undefined ? name : `${name}.${parameter}`;
+}
+
 /** The name of an attribute in decisions: "attributes.query.limit". */
-export function factOf({ name, parameter }: AttributeName): AttributeFact {
-  return `attributes.${parameter === undefined ? name : `${name}.${parameter}`}`;
+export function factOf(attribute: AttributeName): AttributeFact {
+  return `attributes.${keyOf(attribute)}`;
+}
+
+/**
+ * The attributes that a condition tests. The name of an attribute has no dot, and that of a parameter may
+ * have some.
+ */
+export function attributesIn(
+  condition: CheckedCondition | undefined,
+): readonly Omit<AttributeName, "type">[] {
+  return partsOf(condition).flatMap(({ kind }) => {
+    const [, name, parameter] = /^attributes\.([^.]+)(?:\.([^]*))?$/.exec(kind) ?? [];
+    if (name === undefined) return [];
+    return parameter === undefined ? [{ name }] : [{ name, parameter }];
+  });
 }
 
 /** Numbers the attributes of a vocabulary, so that a decision stores their values in a list. */

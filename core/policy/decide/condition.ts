@@ -92,6 +92,19 @@ export function compileCondition(checked: CheckedCondition, wanted?: boolean): E
   return "evaluate" in checked ? checked.evaluate : evaluateText(checked.kind, checked.globs);
 }
 
+/** The conditions on single facts that a condition is made of. */
+export function partsOf(condition: CheckedCondition | undefined): readonly CheckedFact[] {
+  if (condition === undefined) return [];
+  switch (condition.kind) {
+    case "not":
+      return partsOf(condition.of);
+    case "all":
+    case "any":
+      return condition.of.flatMap(partsOf);
+  }
+  return [condition];
+}
+
 /** Records an unknown fact. */
 export function missing(subject: Subject, fact: FactName): undefined {
   (subject.missing ??= new Set()).add(fact);
