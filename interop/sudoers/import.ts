@@ -2,6 +2,7 @@
 
 import { realpathSync } from "node:fs";
 import { type PolicyProblem, UcredError } from "../../core/errors.ts";
+import { isObject } from "../../core/policy/document/shape.ts";
 import type {
   PolicyDocument,
   RuleDocument,
@@ -412,13 +413,8 @@ class Conversion {
       `${visible(file)}${line === undefined ? "" : `:${line}`}: ${visible(message)}`
     );
     const hint = "Change these parts of the file, or write rules for them by hand";
-    return new UcredError(
-      "ERR_UCRED_POLICY",
-      `Cannot import the sudoers file: ${lines.join("\n")}`,
-      {
-        ...{ hint, problems },
-      },
-    );
+    const message = `Cannot import the sudoers file: ${lines.join("\n")}`;
+    return new UcredError("ERR_UCRED_POLICY", message, { hint, problems });
   }
 }
 
@@ -481,6 +477,6 @@ function membersOf(value: unknown): readonly unknown[] {
 }
 
 function fieldsOf(value: unknown): Fields {
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Fields;
+  if (isObject(value)) return value;
   throw new UnknownForm(`${JSON.stringify(value)} is not an object`);
 }
