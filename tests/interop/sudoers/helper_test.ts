@@ -17,7 +17,6 @@ import { connect, type Socket } from "node:net";
 import { fileURLToPath } from "node:url";
 import { join } from "node:path";
 import { test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import {
   encodeFrame,
   FRAME,
@@ -48,6 +47,7 @@ import {
   STRANGER,
   succeeds,
   testWith,
+  until,
 } from "../../support/suite.ts";
 
 const programs = {
@@ -120,15 +120,6 @@ async function start(options: Partial<HelperOptions> = {}) {
 }
 
 const refusedBy = (message: RegExp) => ({ code: "ERR_UCRED_REFUSED", message });
-
-/** Waits for a condition. */
-async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 60_000;
-  while (!condition()) {
-    assert.ok(performance.now() < deadline, `after a minute: ${what}`);
-    await sleep(5);
-  }
-}
 
 /** A folder of root in which a policy allows commands. */
 function commandFolder(): string {
@@ -367,20 +358,20 @@ testWith(
     );
     const socket = connect(path);
     socket.write(request({ command: forks }));
-    await until("the command started", () => existsSync(mark));
+    await until(() => existsSync(mark));
     const pids = readFileSync(mark, "utf8").trim().split(" ");
     socket.destroy();
-    await until("its processes ended", () => pids.every((pid) => !isRunning(pid)));
-    await until("a record", () => records.length === 1);
+    await until(() => pids.every((pid) => !isRunning(pid)));
+    await until(() => records.length === 1);
     assert.match(records[0]!.reason!, /disconnected/);
     // A command that ends does not leave a process behind, either.
     rmSync(mark);
     const leaves = script(join(folder, "leaves"), `#!/bin/sh\nsleep 300 &\necho $! > ${mark}\n`);
     assert.equal((await run(leaves)).code, 0);
-    await until("the rest ended", () => !isRunning(readFileSync(mark, "utf8").trim()));
+    await until(() => !isRunning(readFileSync(mark, "utf8").trim()));
     const short = await start({ timeLimitSeconds: 0.2 });
     await assert.rejects(short.run("/usr/bin/sleep", ["300"]), refusedBy(/disconnected/));
-    await until("a record", () => short.records.length === 1);
+    await until(() => short.records.length === 1);
     assert.match(short.records[0]!.reason!, /time limit/);
   },
 );
@@ -410,7 +401,7 @@ testWith(
       ]);
       assert.ok(refusal !== "" && !started);
     }
-    await until("records", () => records.length === attacks.length);
+    await until(() => records.length === attacks.length);
     assert.ok(records.every(({ ran, code }) => !ran && code === null));
   },
 );
@@ -457,11 +448,11 @@ testWith(
       );
       const running = runCommand({ path, command: waits });
       running.catch(() => {});
-      await until("the command started", () => existsSync(mark));
+      await until(() => existsSync(mark));
       const pid = readFileSync(mark, "utf8").trim();
       assert.ok(isRunning(pid));
       helper.kill("SIGKILL");
-      await until("the command ended", () => !isRunning(pid));
+      await until(() => !isRunning(pid));
       await assert.rejects(running);
     } finally {
       helper.kill("SIGKILL");
