@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import {
-  type Ids,
   reporter,
   seenAs,
   startGuard,
@@ -11,6 +10,7 @@ import {
   visitWith,
 } from "../support/as_peer.ts";
 import { type Guard, testGuard, tool } from "../support/guard.ts";
+import type { Ids } from "../support/peers.ts";
 
 const CLIENT: Ids = { uid: 4001, gid: 5001, groups: [27] };
 const ROOT: Ids = { uid: 0, gid: 0, groups: [] };

@@ -15,7 +15,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import {
   everybody,
-  type Ids,
   reporter,
   seenAs,
   startGuard,
@@ -25,7 +24,7 @@ import {
 import { createGuard } from "../../guard/mod.ts";
 import { compileProgram, temporaryFolder } from "../support/compile.ts";
 import { Behind, Guard, testGuard, tool } from "../support/guard.ts";
-import { Child, freshPath, startScript } from "../support/peers.ts";
+import { Child, freshPath, type Ids, startScript } from "../support/peers.ts";
 import { visitProgram } from "../support/servers.ts";
 import { needs, runtime, until } from "../support/suite.ts";
 

@@ -5,7 +5,7 @@ import process from "node:process";
 import { supplementaryGroups } from "../../identity/groups.ts";
 import { identify } from "../../identity/identify.ts";
 import { answerOf, Behind, type End, Guard, policyFile, type Start } from "./guard.ts";
-import { Child } from "./peers.ts";
+import { Child, type Ids, withIds } from "./peers.ts";
 import { visitProgram } from "./servers.ts";
 
 const EVERYBODY = "version: 1\nrules: [{ name: all, allow: true }]\n";
@@ -36,18 +36,6 @@ export async function reporter(mode: "stream" | "http"): Promise<Behind> {
   });
   chmodSync(behind.path, 0o777);
   return behind;
-}
-
-export interface Ids {
-  readonly uid: number;
-  readonly gid: number;
-  readonly groups: readonly number[];
-}
-
-/** The words that start a program with these ids. */
-export function withIds({ uid, gid, groups }: Ids): string[] {
-  const list = groups.length === 0 ? "--clear-groups" : `--groups=${groups.join()}`;
-  return ["setpriv", `--reuid=${uid}`, `--regid=${gid}`, list];
 }
 
 /** Connects with these ids, sends a text, and returns the text that arrives. */

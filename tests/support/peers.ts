@@ -80,6 +80,19 @@ export class Child {
   }
 }
 
+/** Ids of a process. */
+export interface Ids {
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: readonly number[];
+}
+
+/** The words that start a program with these ids. */
+export function withIds({ uid, gid, groups }: Ids): string[] {
+  const list = groups.length === 0 ? "--clear-groups" : `--groups=${groups.join()}`;
+  return ["setpriv", `--reuid=${uid}`, `--regid=${gid}`, list];
+}
+
 /** Runs a script of this folder on the runtime under test. `prefix` are words such as `unshare …`. */
 export function startScript(prefix: readonly string[], script: string, ...args: string[]): Child {
   const file = fileURLToPath(new URL(`../${script}`, import.meta.url));

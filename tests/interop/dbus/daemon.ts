@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import dbus from "dbus-native";
 import { temporaryFolder } from "../../support/compile.ts";
 import { tool } from "../../support/guard.ts";
-import { Child } from "../../support/peers.ts";
+import { Child, withIds } from "../../support/peers.ts";
 import { endAfterEach, type Need, needs, testWith, until } from "../../support/suite.ts";
 
 /** The uids of the callers, daemon and bin: dbus-daemon accepts only uids that have an account. */
@@ -98,8 +98,7 @@ endAfterEach(async () => {
 /** The words that start a program as a user with these groups. */
 export function as(uid: number, groups: readonly number[] = [uid]): string[] {
   const [gid = uid, ...others] = groups;
-  const list = others.length === 0 ? "--clear-groups" : `--groups=${others.join()}`;
-  return ["setpriv", `--reuid=${uid}`, `--regid=${gid}`, list];
+  return withIds({ uid, gid, groups: others });
 }
 
 /** Runs a program, and returns its output, or its error output if it fails. */
