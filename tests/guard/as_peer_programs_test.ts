@@ -3,9 +3,10 @@
 import assert from "node:assert/strict";
 import { execFile, execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { startDaemon } from "../interop/dbus/daemon.ts";
 import { startGuard } from "../support/as_peer.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { Guard, policyFile, testGuard, tool } from "../support/guard.ts";
@@ -132,30 +133,11 @@ testGuard(
   setpriv,
 );
 
-const BUS = (path: string) =>
-  `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
-  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <listen>unix:path=${path}</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow user="*"/>
-    <allow send_destination="*"/>
-    <allow receive_sender="*"/>
-    <allow own="*"/>
-    <deny user="games"/>
-  </policy>
-</busconfig>
-`;
-
 testGuard(
   "guard --as-peer in front of dbus-daemon authenticates each user",
   async () => {
     const folder = temporaryFolder();
-    const [config, path] = [join(folder, "bus.conf"), join(folder, "bus.sock")];
-    writeFileSync(config, BUS(path));
-    const bus = new Child("dbus-daemon", [`--config-file=${config}`, "--nofork", "--nopidfile"]);
-    await until(() => existsSync(path));
+    const { path, child: bus } = await startDaemon(undefined, '<deny user="games"/>');
     const guard = await startGuard({ upstream: path });
     const call = (user: string, at: string, method: string, ...args: string[]) => {
       const to = ["org.freedesktop.DBus", "/", "org.freedesktop.DBus", method];
