@@ -3,7 +3,7 @@
  * does not map.
  */
 
-import type { System } from "../adapters/select.ts";
+import { openedSystem, type System } from "../adapters/select.ts";
 import { readText } from "./proc_files.ts";
 
 /** The number of valid ids: all 32-bit values except (uid_t) −1. */
@@ -69,7 +69,7 @@ export function isIdentityMap(map: string): boolean {
  * Reports whether our user namespace numbers every user as the initial one does, so that our uids can be
  * given to a service outside.
  */
-export function keepsEveryUid(system: System): boolean {
+export function keepsEveryUid(system: System = openedSystem()): boolean {
   return system.abi.os !== "linux" || isIdentityMap(readIdText(system, "/proc/self/uid_map"));
 }
 

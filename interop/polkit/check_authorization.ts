@@ -4,6 +4,7 @@ import { UcredError } from "../../core/errors.ts";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
 import type { Peer } from "../../core/peer.ts";
 import { show } from "../../core/policy/document/shape.ts";
+import { keepsEveryUid } from "../../system/overflow_ids.ts";
 import {
   type Bus,
   type BusCall,
@@ -15,7 +16,6 @@ import {
   ownerOf,
   requireBus,
 } from "../dbus/bus.ts";
-import { sharesEveryUid } from "../../identity/shared_uids.ts";
 import { isActionId } from "./action_id.ts";
 
 /** The sender of a message on the bus: polkitd requests its credentials from the bus. */
@@ -240,7 +240,7 @@ function processSubject(peer: Peer, what: string): Subject {
     throw noPeer(what, "its process has no pid in our pid namespace", "Share the pid namespace");
   }
   // polkitd believes the uid that we name, and numbers users as the initial user namespace does.
-  if (!sharesEveryUid()) {
+  if (!keepsEveryUid()) {
     const why = "our user namespace may number users otherwise than polkitd";
     throw noPeer(what, why, "Run the server in the initial user namespace");
   }
