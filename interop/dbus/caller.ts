@@ -27,8 +27,8 @@ import { credentialsIn } from "./credentials.ts";
  * unique name, and cached until the name leaves the bus. Call this function before the first `await` of a
  * handler: after a reconnect, the same unique name may belong to another client.
  *
- * What the bus does not report is unknown. It never reports the primary gid alone, so that `gid` conditions
- * match nobody; `groups` includes it.
+ * What the bus does not report is unknown. It reports the primary gid only among `groups`, so that `gid`
+ * conditions match no caller.
  *
  * @param sender The unique name in the message's `sender` field, or a well-known name, which stands for its
  * current owner.
