@@ -1,5 +1,6 @@
 /** Authenticates clients of a D-Bus server by the credentials of their socket. */
 
+import { MAX_TIMER_MS } from "../../core/timers.ts";
 import type { Socket } from "node:net";
 import { UcredError } from "../../core/errors.ts";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
@@ -35,9 +36,6 @@ export interface Authenticated {
 }
 
 const AUTHENTICATION_TIMEOUT_MS = 30_000;
-
-/** The longest time that a timer accepts. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** The GUID of this program's servers. */
 let ownGuid: string | undefined;

@@ -4,6 +4,7 @@ import { UcredError } from "../../core/errors.ts";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
 import type { Peer } from "../../core/peer.ts";
 import { show } from "../../core/policy/document/shape.ts";
+import { MAX_TIMER_MS } from "../../core/timers.ts";
 import { keepsEveryUid } from "../../system/overflow_ids.ts";
 import {
   type Bus,
@@ -83,8 +84,8 @@ const INTERACTIVE_TIMEOUT_MS = 600_000;
 /** Added to the library's own time limit, which must not end a call before ours. */
 const SPARE_MS = 1000;
 
-/** The largest delay of a timer. */
-const MAX_TIMEOUT_MS = 2 ** 31 - 1 - SPARE_MS;
+/** The largest time limit. */
+const MAX_TIMEOUT_MS = MAX_TIMER_MS - SPARE_MS;
 
 /** The largest uid that polkit's D-Bus interface can carry, an int32. */
 const MAX_POLKIT_UID = 2 ** 31 - 1;

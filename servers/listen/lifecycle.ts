@@ -3,6 +3,7 @@
  * connections, and closes gracefully.
  */
 
+import { MAX_TIMER_MS } from "../../core/timers.ts";
 import { UcredError } from "../../core/errors.ts";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
 import { refuseDescriptors } from "../../system/socket_option.ts";
@@ -278,9 +279,6 @@ export class Lifecycle {
     else void this.#started.then(close);
   }
 }
-
-/** Largest delay of setTimeout(); a longer one fires after 1 ms. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /**
  * Validates `timeout`. The returned function starts the timer, which calls `cut`, and returns a function

@@ -10,6 +10,7 @@ import { type OptionNames, requireOptions } from "../../../core/options.ts";
 import type { Peer } from "../../../core/peer.ts";
 import type { Policy } from "../../../core/policy/policy.ts";
 import { textOf } from "../../../core/text.ts";
+import { MAX_TIMER_MS } from "../../../core/timers.ts";
 import { closeAllOnExec } from "../../../system/close_on_exec.ts";
 import { environmentOf } from "./environment.ts";
 import { type Executable, openExecutable } from "./executable.ts";
@@ -110,7 +111,7 @@ const LIMITS: OptionNames<CommandLimits> = {
 };
 
 /** The longest delay of setTimeout(), in seconds. */
-const MAX_TIME_LIMIT_SECONDS = 2_147_483;
+const MAX_TIME_LIMIT_SECONDS = Math.floor(MAX_TIMER_MS / 1000);
 
 /** A client that sends no request is disconnected. */
 const REQUEST_TIMEOUT_MS = 10_000;
