@@ -68,13 +68,22 @@ export const dbusVocabulary: Vocabulary = defineVocabulary({
     },
     requestedReply: {
       type: "boolean",
-      description: "Whether the message is the reply to a call that waits for it.",
+      description: "Whether the message has the serial of a call that waits for its reply.",
+      actions: MESSAGES,
+    },
+    unrequestedReply: {
+      type: "boolean",
+      description: "Whether the message has a reply serial, but no call waits for this reply.",
       actions: MESSAGES,
     },
     eavesdropping: {
       type: "boolean",
       description: "Whether the message was sent to a recipient other than this one.",
       actions: MESSAGES,
+    },
+    atConsole: {
+      type: "boolean",
+      description: "Whether the peer's user is logged in at a seat of this machine.",
     },
   },
 });
