@@ -145,6 +145,8 @@ export class ClientConnection implements Connection, Receiver {
   #peerLines: string | undefined;
   /** When the client must have sent the next head, by `performance.now()`. */
   #deadline: number;
+  /** The deadline that a check has found to be over. */
+  #missed: number | undefined;
   /** Whether the deadline is that of a head, of which something has arrived. */
   #awaitsHead = false;
   /** Whether bytes have arrived since the last check. */
@@ -203,6 +205,10 @@ export class ClientConnection implements Connection, Receiver {
       return;
     }
     if (now <= this.#deadline) return;
+    // Timers of a process that was suspended or busy run before it reads: the request may have arrived.
+    const isKnown = this.#missed === this.#deadline;
+    this.#missed = this.#deadline;
+    if (!isKnown) return;
     if (this.#pending === undefined) this.#closeAfterLast();
     else {
       this.#countNext(TOO_SLOW.status);

@@ -1,31 +1,15 @@
 /** The policies in examples/docker: their tests pass, they have no findings, and requests meet their rules. */
 
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { test } from "node:test";
-import { dockerVocabulary, isRefusal, readBody, readRequest } from "../../interop/docker/mod.ts";
-import { lint, parsePolicy, type RulePolicy, runTests } from "../../policy/mod.ts";
-import { readData } from "../../policy/parse.ts";
+import { isRefusal, readBody, readRequest } from "../../interop/docker/mod.ts";
+import { lint, type RulePolicy, runTests } from "../../policy/mod.ts";
+import { policyFolder, readyPolicy } from "../support/docker_policies.ts";
 
-const folder = new URL("../../examples/docker/", import.meta.url);
-const textOf = (name: string) => readFileSync(new URL(name, folder), "utf8");
-const names = readdirSync(folder).filter((name) =>
+const names = readdirSync(policyFolder).filter((name) =>
   name.endsWith(".yaml") && name !== "accounts.yaml"
 );
-
-const accountsFile = readData(textOf("accounts.yaml")) as {
-  data: { [kind in "users" | "groups"]: { [name: string]: number } };
-};
-const accounts = {
-  uid: (name: string) => accountsFile.data.users[name],
-  gid: (name: string) => accountsFile.data.groups[name],
-};
-
-function load(name: string): RulePolicy {
-  return parsePolicy(textOf(name), {
-    ...{ accounts, file: name, vocabularies: [dockerVocabulary] },
-  });
-}
 
 test("there are policies for classic, monitoring, prometheus, traefik, dozzle, ci, agent, developers", () => {
   assert.deepEqual(names.toSorted(), [
@@ -36,7 +20,7 @@ test("there are policies for classic, monitoring, prometheus, traefik, dozzle, c
 
 for (const name of names) {
   test(`examples/docker/${name}: at least ten tests pass, each rule has one, and lint finds nothing`, () => {
-    const policy = load(name);
+    const policy = readyPolicy(name);
     const report = runTests(policy);
     assert.ok(report.passed, String(report));
     assert.ok(report.results.length >= 10);
@@ -59,7 +43,7 @@ function isAllowed(policy: RulePolicy, peer: object, line: string, body?: unknow
 }
 
 test("developers.yaml allows contained containers, and folders of /srv/shared to the own user", () => {
-  const policy = load("developers.yaml");
+  const policy = readyPolicy("developers.yaml");
   const developer = { uid: 1000, gid: 1000, groups: [1000, 971] };
   const creates = (HostConfig: object, User?: string) =>
     isAllowed(policy, developer, "POST /v1.46/containers/create", { Image: "a", User, HostConfig });
@@ -79,7 +63,7 @@ test("developers.yaml allows contained containers, and folders of /srv/shared to
 });
 
 test("agent.yaml allows builds and containers of the agent's images, and nothing around them", () => {
-  const policy = load("agent.yaml");
+  const policy = readyPolicy("agent.yaml");
   const agent = { uid: 2000, gid: 2000, groups: [2000] };
   const decide = (line: string, body?: unknown) => isAllowed(policy, agent, line, body);
   assert.ok(decide("POST /v1.46/build?t=agent/app&networkmode=default"));

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import type { GuardOptions } from "../../guard/mod.ts";
 import { answerAll, answerOf, Behind, End, testGuard } from "../support/guard.ts";
+import { putForward, suspend } from "../support/clock.ts";
 import { guardHere } from "../support/guard_here.ts";
 
 async function guardOf(behind: Behind, options: Partial<GuardOptions> = {}): Promise<string> {
@@ -160,4 +161,18 @@ testGuard("guard with bodyTimeout 0 waits for a body", async () => {
   await upstream.until("0123456789");
   upstream.send(answerOf("late"));
   assert.equal((await client.message()).body, "late");
+});
+
+testGuard("guard serves a request that has arrived while the guard was suspended", async () => {
+  const behind = await Behind.start((end) => answerAll(end, ({ body }) => answerOf(body)));
+  const path = await guardOf(behind, { bodyTimeout: 60 }); // timeouts are checked at shorter intervals
+  const client = await End.open(path);
+  for (const body of ["first", "second", "third"]) {
+    const length = `Content-Length: ${body.length}\r\n`;
+    client.send(`POST /a HTTP/1.1\r\nHost: x\r\n${length}\r\n${body}`);
+    suspend(60_000); // before the guard reads
+    assert.equal((await client.message()).body, body);
+  }
+  putForward(60_000); // nothing has arrived
+  assert.equal(await client.rest(), "");
 });

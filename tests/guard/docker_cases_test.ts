@@ -1,0 +1,281 @@
+/** Docker mode: requests and clients that go wrong with other proxies of Docker's socket. */
+
+import assert from "node:assert/strict";
+import { End, Guard, policyFile } from "../support/guard.ts";
+import { putForward } from "../support/clock.ts";
+import { readyPolicy } from "../support/docker_policies.ts";
+import { ALICE, DockerGuard, testDocker, WATCHER } from "../support/docker_users.ts";
+import { FakeEngine } from "../support/fake_engine.ts";
+
+const ATTACH =
+  "/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+
+testDocker(
+  "guard keeps events, an attachment and an exec open that are idle for 15 minutes",
+  async () => {
+    // A short bodyTimeout lets the guard check all connections at short intervals.
+    const guard = await DockerGuard.start(undefined, undefined, { bodyTimeout: 80 });
+    const alice = await guard.as(ALICE);
+    const id = await alice.create("mine");
+    const exec =
+      JSON.parse((await alice.ask("POST /containers/mine/exec", { Cmd: ["sh"] })).body).Id;
+    const [events, attached, started] = await Promise.all(
+      [ALICE, ALICE, ALICE].map((uid) => guard.as(uid)),
+    );
+    events!.end.send("GET /events HTTP/1.1\r\nHost: d\r\n\r\n");
+    attached!.end.send(`POST /containers/mine${ATTACH}`);
+    started!.end.send(
+      `POST /exec/${exec}/start HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n` +
+        'Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 12\r\n\r\n{"Tty":true}',
+    );
+    for (const stream of [events, attached, started]) await stream!.end.until("\r\n\r\n");
+    for (let minutes = 0; minutes < 15; minutes++) {
+      const idle = await guard.as(0); // the guard closes it, and so has checked the others
+      await idle.ask("GET /version");
+      putForward(60_000);
+      assert.equal(await idle.end.rest(), "");
+    }
+    guard.engine.emit("die", guard.engine.containers.get(id)!);
+    await events!.end.until('"Action":"die"');
+    for (const stream of [attached, started]) {
+      assert.equal(await stream!.end.send("late\n").end().rest(), "input:late\n");
+    }
+  },
+);
+
+testDocker("guard answers the same request of two users by the rules for each", async () => {
+  const guard = await DockerGuard.start();
+  guard.engine.add("web");
+  const request = "GET /v1.46/containers/web/logs?stdout=1";
+  const [alice, watcher, root] = await Promise.all([ALICE, WATCHER, 0].map((uid) => guard.as(uid)));
+  assert.equal(await alice!.status(request), "404 No such container: web");
+  assert.equal(await watcher!.status(request), "200");
+  assert.equal(await root!.status(request), "200");
+  assert.equal(
+    await watcher!.status("POST /containers/web/kill"),
+    "403 ucred: container.kill is not allowed",
+  );
+  assert.equal(await root!.status("POST /containers/web/kill"), "204");
+});
+
+testDocker(
+  "guard denies files and exports to a user who may list, inspect and read logs",
+  async () => {
+    const guard = await DockerGuard.start();
+    guard.engine.add("web");
+    const watcher = await guard.as(WATCHER);
+    assert.equal(await watcher.status("GET /v1.46/containers/json"), "200");
+    assert.equal(await watcher.status("GET /v1.46/containers/web/json"), "200");
+    const before = guard.engine.received.length;
+    for (const path of ["archive?path=/etc/shadow", "export"]) {
+      assert.match(
+        await watcher.status(`GET /v1.46/containers/web/${path}`),
+        /^403 ucred: container\./,
+      );
+    }
+    const image = guard.engine.images.keys().next().value;
+    assert.match(await watcher.status(`GET /v1.46/images/${image}/get`), /^403 ucred: image\./);
+    const heard = guard.engine.received.slice(before).filter(({ line }) => !line.endsWith("/json"));
+    assert.deepEqual(heard, []);
+  },
+);
+
+testDocker(
+  "guard denies an archive for a container with a writable folder of the host",
+  async () => {
+    const engine = await FakeEngine.start();
+    const guard = await DockerGuard.start(undefined, engine);
+    const own = { "io.ucred.owner": String(ALICE) };
+    engine.add("homely", own, {
+      HostConfig: { Binds: [`/home/alice:/home`] },
+      User: `${ALICE}:${ALICE}`,
+    });
+    engine.add("reader", own, { HostConfig: { Binds: ["/home/alice:/home:ro"] } });
+    const tar = "x".repeat(1024); // of a file with uid 0 and mode 4755, for example
+    const put = async (name: string) => {
+      const alice = await guard.as(ALICE);
+      alice.end.send(
+        `PUT /v1.46/containers/${name}/archive?path=/home HTTP/1.1\r\nHost: d\r\n` +
+          `Content-Type: application/x-tar\r\nContent-Length: ${tar.length}\r\n\r\n${tar}`,
+      );
+      const { status, body } = await alice.end.message();
+      return `${status} ${body}`;
+    };
+    assert.match(await put("homely"), /^403 .*ucred: /);
+    assert.deepEqual(engine.heard(/^PUT/), []);
+    assert.match(await put("reader"), /^200 /);
+  },
+);
+
+const CREATE = "POST /v1.46/containers/create HTTP/1.1\r\n";
+const JSON_FIELDS = "Host: d\r\nContent-Type: application/json\r\n";
+const PRIVILEGED = '{"Image":"a","HostConfig":{"Privileged":true}}';
+
+/** What a proxy and Docker may frame differently → the header fields, and what follows the head. */
+const FRAMINGS: { readonly [what: string]: readonly (readonly [fields: string, body: string])[] } =
+  {
+    "two lengths": [
+      [`Content-Length: 2\r\nContent-Length: ${PRIVILEGED.length}\r\n`, PRIVILEGED],
+      ["Content-Length: 2\r\nContent-Length: 2\r\n", "{}"],
+      ["Content-Length: 2, 2\r\n", "{}"],
+    ],
+    "an empty length, and an empty header name": [
+      ["Content-Length:\r\n", PRIVILEGED],
+      ["Content-Length: 2\r\n: x\r\n", "{}"],
+    ],
+    "a length with a coding": [
+      ["Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"],
+    ],
+    "a coding that is not plain chunked": [
+      ["Transfer-Encoding: xchunked\r\n", "2\r\n{}\r\n0\r\n\r\n"],
+      ["Transfer-Encoding: chunked, identity\r\n", "2\r\n{}\r\n0\r\n\r\n"],
+      ["Transfer-Encoding: gzip, chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"],
+      ["Transfer-Encoding: gzip\r\n", "{}"],
+      ["Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"],
+    ],
+    "a length that is folded or no number": [
+      ["Content-Length:\r\n 2\r\n", "{}"],
+      ["Content-Length: +2\r\n", "{}"],
+      ["Content-Length : 2\r\n", "{}"],
+      ["Content-Length: 0x2\r\n", "{}"],
+    ],
+    "a chunk extension with a bare line end": [
+      ["Transfer-Encoding: chunked\r\n", "2;x\n{}\r\n0\r\n\r\n"],
+    ],
+  };
+
+for (const [what, rows] of Object.entries(FRAMINGS)) {
+  testDocker(`guard refuses ${what}, forwards nothing, and closes the connection`, async () => {
+    const guard = await DockerGuard.start();
+    for (const [fields, body] of rows) {
+      const { end } = await guard.as(0);
+      end.send(`${CREATE}${JSON_FIELDS}${fields}\r\n${body}`);
+      assert.match(await end.rest(), /^HTTP\/1\.1 (400|415|501) /, fields);
+    }
+    assert.deepEqual(guard.engine.received, []);
+  });
+}
+
+testDocker("guard answers a body with Content-Encoding with 415", async () => {
+  const guard = await DockerGuard.start();
+  for (
+    const line of [
+      "POST /v1.46/containers/create",
+      "POST /v1.46/build?t=a",
+      "POST /v1.46/images/load",
+    ]
+  ) {
+    const root = await guard.as(0);
+    assert.match(await root.status(line, "{}", "Content-Encoding: gzip\r\n"), /^415 ucred: /, line);
+  }
+  assert.deepEqual(guard.engine.received, []);
+});
+
+testDocker(
+  "guard denies folders of the host to an agent, which may run its containers",
+  async () => {
+    const guard = await DockerGuard.start(undefined, undefined, {
+      policy: readyPolicy("agent.yaml"),
+    });
+    const agent = await guard.as(2000);
+    const create = (HostConfig: object) =>
+      agent.status("POST /v1.46/containers/create", { Image: "alpine", HostConfig });
+    const denied = "403 ucred: container.create is not allowed: HostConfig.Binds";
+    for (const source of ["/", "/etc", "/home/agent", "/var/run/docker.sock", "/run"]) {
+      assert.equal(await create({ Binds: [`${source}:/h`] }), denied);
+    }
+    assert.deepEqual(guard.engine.received, []);
+    assert.equal(await create({}), "201");
+    // Another user is not the agent.
+    const { end } = await guard.as(2001);
+    end.send("GET /version HTTP/1.1\r\nHost: d\r\n\r\n");
+    assert.match(await end.rest(), /^HTTP\/1\.1 403 /);
+  },
+);
+
+testDocker("guard decodes a slash in the name of an image, and forwards one form", async () => {
+  const guard = await DockerGuard.start();
+  const root = await guard.as(0);
+  for (
+    const name of [
+      "docker.io%2Flibrary%2Falpine",
+      "docker.io/library/alpine",
+      "docker.io%2flibrary/alpine",
+    ]
+  ) {
+    assert.match(await root.status(`GET /v1.46/images/${name}/json`), /^404 No such image: /);
+  }
+  const [line, ...others] = guard.engine.received.map(({ line }) => line);
+  assert.equal(line, "GET /v1.46/images/docker.io/library/alpine/json");
+  assert.deepEqual(others, [line, line]);
+  for (
+    const path of ["containers/a%2Fb/json", "networks/a%2Fb", "volumes/a%2Fb", "containers%2Fjson"]
+  ) {
+    const client = await guard.as(0);
+    assert.match(await client.status(`GET /v1.46/${path}`), /^40[04] /, path);
+  }
+  assert.equal(guard.engine.received.length, 3);
+});
+
+testDocker("guard does not confuse a volume or container with the route of its name", async () => {
+  const guard = await DockerGuard.start(`
+version: 1
+about: docker
+rules:
+  - { name: root, when: { uid: 0 }, allow: full }
+  - name: readers
+    when: { uid: ${ALICE} }
+    actions: [system.version, system.events, container.list, container.inspect, container.logs]
+    allow: true
+`);
+  const { engine } = guard;
+  const root = await guard.as(0);
+  for (const Name of ["version", "events", "json"]) {
+    assert.equal(await root.status("POST /volumes/create", { Name }), "201");
+  }
+  engine.add("web");
+  const alice = await guard.as(ALICE);
+  for (const version of ["", "/v1.24", "/v1.46"]) {
+    const before = engine.received.length;
+    for (const path of ["version", "events", "json"]) {
+      const status = await alice.status(`GET ${version}/volumes/${path}`);
+      assert.match(status, /^403 ucred: volume\.inspect is not allowed/);
+    }
+    assert.match(await alice.status(`GET ${version}/volumes/containers/json`), /^40[034] /);
+    assert.deepEqual(engine.received.slice(before), []);
+    // docker logs inspects the container first.
+    for (
+      const path of [
+        "version",
+        "containers/json",
+        "containers/web/json",
+        "containers/web/logs?stdout=1",
+      ]
+    ) {
+      assert.equal(await alice.status(`GET ${version}/${path}`), "200", `${version}/${path}`);
+    }
+  }
+});
+
+testDocker(
+  "guard does not start with a policy that is missing, empty, or about something else",
+  async () => {
+    const engine = await FakeEngine.start();
+    const other = "version: 1\nabout: dockr\nrules: [{ name: all, allow: full }]";
+    const policies: readonly (readonly [policy: string | null, args: string[], why: RegExp])[] = [
+      [null, ["--policy", "/nonexistent/policy.yaml"], /nonexistent/],
+      [policyFile(""), [], /policy/],
+      [policyFile("version: 1\nabout: docker\n"), [], /rules/],
+      [policyFile(other), [], /dockr/],
+    ];
+    for (const [policy, args, why] of policies) {
+      const guard = Guard.launch({ upstream: engine.path, mode: "docker", policy, args });
+      const { code } = await guard.ended;
+      assert.notEqual(code, 0, guard.log);
+      assert.match(guard.log, why);
+      const client = await End.open(guard.path);
+      assert.equal(await client.rest(), "");
+    }
+    assert.deepEqual(engine.received, []);
+  },
+);
