@@ -105,7 +105,8 @@ export function programFor(done: (code: number) => void): Command {
   );
   command(program, "run", "run a command as another user, through a privileged helper")
     .requiredOption("--socket <socket>", "the helper at this path, or @name; required", socketName)
-    .option("--user <user>", "run the command as this user", "root")
+    .option("--user <user>", "run the command as this user (default: root; with --group, your own)")
+    .option("--group <group>", "run the command with this group as the primary one")
     .option(
       "--helper-user <user>",
       "require that this user (name or uid) called listen(2) on the socket",

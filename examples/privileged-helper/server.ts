@@ -6,17 +6,20 @@
  */
 
 import process from "node:process";
-import { createHelper, sudoVocabulary } from "../../interop/sudoers/mod.ts"; // "ucred/sudoers"
+import { type CommandRecord, createHelper, sudoVocabulary } from "../../interop/sudoers/mod.ts"; // "ucred/sudoers"
 import { loadPolicy } from "../../policy/mod.ts"; // "ucred/policy"
 import { createServer } from "../../servers/net.ts"; // "ucred/net"
 
 const [path, file] = process.argv.slice(2);
 if (path === undefined || file === undefined) throw new Error("server.ts SOCKET POLICY");
 const policy = loadPolicy(file, { vocabularies: [sudoVocabulary] });
+// Only ASCII, since arguments can contain sequences for the terminal of the reader
+const escape = (text: string) => `\\u${text.charCodeAt(0).toString(16).padStart(4, "0")}`;
+const line = (record: CommandRecord) => JSON.stringify(record).replace(/[\x7f-\uffff]/g, escape);
 const helper = createHelper({
   policy,
   timeLimitSeconds: 600,
-  report: (record) => console.log(JSON.stringify(record)), // one line for each command
+  report: (record) => console.log(line(record)),
 });
 const server = createServer({ policy, decideAt: "action", pin: true }, helper);
 server.listen({ path, mode: 0o666 }, () => console.log("listening"));

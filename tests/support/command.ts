@@ -206,6 +206,11 @@ export class Terminal {
     this.#tmux("send-keys", ...keys);
   }
 
+  /** Changes the size of the terminal. */
+  resize(columns: number, rows: number): void {
+    this.#tmux("resize-window", "-x", `${columns}`, "-y", `${rows}`);
+  }
+
   [Symbol.dispose](): void {
     this.#tmux("kill-server");
   }

@@ -1,12 +1,14 @@
 /** The client of a privileged helper. */
 
 import type { Buffer } from "node:buffer";
+import type { Socket } from "node:net";
 import { UcredError } from "../../../core/errors.ts";
 import { type OptionNames, requireOptions } from "../../../core/options.ts";
 import { connectVerified } from "../../../client/connect.ts";
 import type { ServerExpectation } from "../../../identity/verify_server.ts";
 import { allowedVariables } from "./environment.ts";
 import { encodeFrame, FRAME, FrameDecoder, frameParts, MAX_FRAME_BYTES } from "./frames.ts";
+import type { TerminalSize } from "../../../system/pseudo_terminal.ts";
 import type { ForwardedSignal } from "./request.ts";
 
 /** Options of {@link runCommand}. */
@@ -21,16 +23,33 @@ export interface RunOptions {
   readonly args?: readonly string[] | undefined;
   /** The target user. Default: "root". */
   readonly user?: string | undefined;
+  /** The group, as with `sudo -g`. Default: the groups of the target user. */
+  readonly group?: string | undefined;
+  /**
+   * The size of a new terminal for the command. Its output, also of stderr, is then passed to `stdout`. Default:
+   * the command runs with pipes.
+   */
+  readonly terminal?: TerminalSize | undefined;
   /** Variables for the command. Only those for terminal and language are sent. */
   readonly variables?: Readonly<Record<string, string | undefined>> | undefined;
-  /** Bytes for stdin. Default: none. */
+  /** Bytes for stdin, or for the keyboard of the terminal. Default: none. */
   readonly stdin?: AsyncIterable<Uint8Array> | undefined;
   /** Receives stdout. The next bytes are read after its promise has resolved. */
   readonly stdout?: ((bytes: Uint8Array) => void | Promise<void>) | undefined;
   /** Receives stderr, in the same way. */
   readonly stderr?: ((bytes: Uint8Array) => void | Promise<void>) | undefined;
-  /** Called when the command runs, with a function that sends a signal to it. */
-  readonly started?: ((send: (signal: ForwardedSignal) => void) => void) | undefined;
+  /** Called when the command runs. */
+  readonly started?: ((controls: CommandControls) => void) | undefined;
+}
+
+/** What a client can do with a running command. */
+export interface CommandControls {
+  /** Sends a signal to its process group. */
+  signal(name: ForwardedSignal): void;
+  /** Changes the size of its terminal. */
+  resize(size: TerminalSize): void;
+  /** Ends the connection, and with it the command. */
+  disconnect(): void;
 }
 
 /** How a command ended: `code`, or `signal` if a signal killed it. */
@@ -47,6 +66,8 @@ const OPTIONS: OptionNames<RunOptions> = {
   command: true,
   args: true,
   user: true,
+  group: true,
+  terminal: true,
   variables: true,
   stdin: true,
   stdout: true,
@@ -63,9 +84,9 @@ const OPTIONS: OptionNames<RunOptions> = {
  */
 export async function runCommand(options: RunOptions): Promise<CommandExit> {
   requireOptions("runCommand()", options, OPTIONS);
-  const { path, expect = { uid: 0 }, command, args = [], user = "root" } = options;
+  const { path, expect = { uid: 0 }, command, args = [], user = "root", group, terminal } = options;
   const variables = allowedVariables(options.variables ?? {});
-  const request = JSON.stringify({ command, args, user, variables });
+  const request = JSON.stringify({ command, args, user, group, terminal, variables });
   if (new TextEncoder().encode(request).length > MAX_FRAME_BYTES) {
     throw refused(`the request is larger than ${MAX_FRAME_BYTES} bytes`);
   }
@@ -84,36 +105,51 @@ export async function runCommand(options: RunOptions): Promise<CommandExit> {
     }
     if (socket.writable) socket.write(encodeFrame(FRAME.stdinEnd));
   };
+  const decoder = new FrameDecoder();
+  let sending: Promise<void> | undefined;
+  let failure: { readonly error: unknown } | undefined;
+  const fail = (error: unknown) => {
+    failure ??= { error };
+    socket.destroy();
+  };
   try {
     socket.write(encodeFrame(FRAME.request, request));
-    const decoder = new FrameDecoder();
-    let sending: Promise<void> | undefined;
-    let failure: { readonly error: unknown } | undefined;
-    for await (const chunk of socket as AsyncIterable<Buffer>) {
+    for await (const chunk of chunksOf(socket)) {
       for (const { type, content } of decoder.decode(chunk)) {
         if (type === FRAME.stdout) await options.stdout?.(content);
         else if (type === FRAME.stderr) await options.stderr?.(content);
         else if (type === FRAME.accepted) accepted();
         else if (type === FRAME.refused) throw refused(content.toString());
         else if (type === FRAME.started && sending === undefined) {
-          options.started?.((signal) => {
-            if (socket.writable) socket.write(encodeFrame(FRAME.signal, signal));
+          const send = (frame: number, content: string) => {
+            if (socket.writable) socket.write(encodeFrame(frame, content));
+          };
+          options.started?.({
+            signal: (name) => send(FRAME.signal, name),
+            resize: (size) => send(FRAME.resize, JSON.stringify(size)),
+            disconnect: () => fail(refused("the client disconnected")),
           });
           sending = sendStdin();
-          sending.catch((error) => {
-            failure = { error };
-            socket.destroy();
-          });
+          sending.catch(fail);
         } else if (type === FRAME.exit) return exitOf(content.toString());
         else throw refused("the helper sent an unexpected frame");
       }
-      if (failure !== undefined) throw failure.error;
+      if (failure !== undefined) break;
     }
     throw failure === undefined
       ? refused("the helper disconnected before the command ended")
       : failure.error;
   } finally {
     socket.destroy();
+  }
+}
+
+/** The chunks that a socket receives. Ends also at an error: the command then has no exit status. */
+async function* chunksOf(socket: Socket): AsyncGenerator<Buffer> {
+  try {
+    yield* socket as AsyncIterable<Buffer>;
+  } catch (error) {
+    if (!socket.destroyed) throw error;
   }
 }
 

@@ -22,13 +22,22 @@ export function allowedVariables(
   );
 }
 
-/** The whole environment of a command. */
+/**
+ * The whole environment of a command.
+ *
+ * @param hasTerminal Whether the command has a terminal. Its size can change, so that COLUMNS and LINES, which
+ * programs prefer to it, are left out.
+ */
 export function environmentOf(
   user: TargetUser,
   variables: Readonly<Record<string, string | undefined>>,
+  hasTerminal: boolean,
 ): Record<string, string> {
+  const { COLUMNS, LINES, ...others } = allowedVariables(variables);
   return {
-    ...allowedVariables(variables),
+    ...others,
+    ...(!hasTerminal && COLUMNS !== undefined && { COLUMNS }),
+    ...(!hasTerminal && LINES !== undefined && { LINES }),
     PATH,
     HOME: user.home,
     USER: user.name,

@@ -1,9 +1,9 @@
 /** Opens the file of a command in such a way that only root can choose or change what is executed. */
 
-import { closeSync, constants, fstatSync, openSync, realpathSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import { basename, dirname } from "node:path/posix";
 import { textOf } from "../../../core/text.ts";
-import { ownershipOf, pathSteps } from "../../../system/path_owners.ts";
+import { ownershipOf, type PathStep, pathSteps } from "../../../system/path_owners.ts";
 
 /** An open executable file. */
 export interface Executable {
@@ -37,15 +37,15 @@ export function openExecutable(requested: string): Executable | string {
   }
   let fd: number | undefined;
   try {
-    let path: string | undefined;
-    let checked: { readonly dev: bigint; readonly ino: bigint } | undefined;
-    for (const step of pathSteps(requested)) {
-      const { uid, mode } = ownershipOf(step.file);
-      if (uid !== 0) return `${step.path} does not belong to root`;
-      if ((mode & 0o022) !== 0) return `users other than root can write to ${step.path}`;
-      if (step.isLast) [path, checked] = [step.path, step.file];
-    }
-    if (path === undefined || checked === undefined) return "the path does not lead to a file";
+    // The name for the policy is resolved first, and the file is looked up by it. A link that changes
+    // in between, such as /proc/PID/cwd, cannot separate the two.
+    const folder = resolve(dirname(requested));
+    if (typeof folder === "string") return folder;
+    if (!folder.file.isDirectory()) return `${folder.path} is not a folder`;
+    const command = `${folder.path === "/" ? "" : folder.path}/${basename(requested)}`;
+    const resolved = resolve(command);
+    if (typeof resolved === "string") return resolved;
+    const { path, file: checked } = resolved;
     fd = openSync(path, O_PATH | O_CLOEXEC | constants.O_NOFOLLOW);
     const file = fstatSync(fd, { bigint: true });
     const mode = Number(file.mode);
@@ -63,12 +63,22 @@ export function openExecutable(requested: string): Executable | string {
     if (reason !== undefined) return reason;
     const opened = fd;
     fd = undefined;
-    const folder = realpathSync(dirname(requested));
-    const command = `${folder === "/" ? "" : folder}/${basename(requested)}`;
     return { command, path, fd: opened };
   } catch (error) {
     return textOf(error);
   } finally {
     if (fd !== undefined) closeSync(fd);
   }
+}
+
+/** Resolves a path. A text is the reason why another user than root could choose the file. */
+function resolve(path: string): PathStep | string {
+  let last: PathStep | undefined;
+  for (const step of pathSteps(path)) {
+    const { uid, mode } = ownershipOf(step.file);
+    if (uid !== 0) return `${step.path} does not belong to root`;
+    if ((mode & 0o022) !== 0) return `users other than root can write to ${step.path}`;
+    last = step;
+  }
+  return last?.isLast === true ? last : "the path does not lead to a file";
 }

@@ -12,11 +12,13 @@ export const FRAME = {
   stdinEnd: 3,
   /** Client: the name of a signal for the command. */
   signal: 4,
+  /** Client: the new size of its terminal, as JSON. */
+  resize: 5,
   /** Helper: the command was started. Without this frame, no command has run. */
   started: 16,
   /** Helper: the last `stdin` frame was written to the command. */
   accepted: 17,
-  /** Helper: bytes of stdout. */
+  /** Helper: bytes of stdout, or of the terminal. */
   stdout: 18,
   /** Helper: bytes of stderr. */
   stderr: 19,

@@ -1,22 +1,28 @@
 /** A privileged helper: runs commands as other users for the peers that a policy allows. */
 
 import type { Buffer } from "node:buffer";
-import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync } from "node:fs";
 import type { Socket } from "node:net";
 import { hostname } from "node:os";
-import process from "node:process";
+import type { Readable } from "node:stream";
 import { type OptionNames, requireOptions } from "../../../core/options.ts";
 import type { Peer } from "../../../core/peer.ts";
-import type { Policy } from "../../../core/policy/policy.ts";
+import { findSource, type Policy } from "../../../core/policy/policy.ts";
 import { textOf } from "../../../core/text.ts";
 import { MAX_TIMER_MS } from "../../../core/timers.ts";
-import { closeAllOnExec } from "../../../system/close_on_exec.ts";
+import { warn } from "../../../servers/admission/admission.ts";
+import { CommandProcess } from "./command_process.ts";
 import { environmentOf } from "./environment.ts";
 import { type Executable, openExecutable } from "./executable.ts";
 import { encodeFrame, FRAME, type Frame, FrameDecoder, frameParts } from "./frames.ts";
-import { type CommandRequest, FORWARDED_SIGNALS, readCommandRequest } from "./request.ts";
-import { findTargetUser, type TargetUser } from "./target_user.ts";
+import {
+  type CommandRequest,
+  FORWARDED_SIGNALS,
+  readCommandRequest,
+  readTerminalSize,
+} from "./request.ts";
+import { findTargetGroup, findTargetUser, type TargetUser } from "./target_user.ts";
+import { sudoVocabulary } from "../vocabulary.ts";
 
 /** A command that the policy allows, before it runs. */
 export interface AllowedCommand {
@@ -26,6 +32,10 @@ export interface AllowedCommand {
   readonly args: readonly string[];
   /** The target user. */
   readonly user: string;
+  /** The requested group; `undefined` without a request. */
+  readonly group: string | undefined;
+  /** The grants of the rule. Without `NOPASSWD`, sudo(8) would require the password of the user. */
+  readonly grants: readonly string[];
   /** The client. */
   readonly peer: Peer;
   /** `peer.key`: an approval for this key is for this process, and for no other one. */
@@ -46,8 +56,14 @@ export interface CommandLimits {
   readonly nproc?: number | undefined;
 }
 
-/** What happened to a request. */
+/** One entry of the log of commands. */
 export interface CommandRecord {
+  /**
+   * `refused`: the command does not run. `started`: it runs when the report has returned. `ended`: it has ended,
+   * or could not be started. Each request has either `refused` or `started`, and `started` is followed by
+   * `ended`, unless the helper itself is killed.
+   */
+  readonly event: "refused" | "started" | "ended";
   /** The pid of the client; `undefined` if it has none in our pid namespace. */
   readonly pid: number | undefined;
   /** The effective uid of the client. */
@@ -60,23 +76,27 @@ export interface CommandRecord {
   readonly args: readonly string[];
   /** The target user; `undefined` if the request could not be read. */
   readonly user: string | undefined;
-  /** Whether the command ran. */
-  readonly ran: boolean;
+  /** The requested group; `undefined` without a request. */
+  readonly group: string | undefined;
   /** The rule that decided. */
   readonly rule: string | undefined;
-  /** Why the command did not run, or why the helper ended it. */
+  /** Why the command does not run, or why the helper ended it. */
   readonly reason: string | undefined;
-  /** The exit code; `null` if it did not run, or a signal ended it. */
+  /** The exit code; `null` if the command has not ended, or a signal ended it. */
   readonly code: number | null;
   /** The signal that ended it. */
   readonly signal: string | null;
-  /** From the request to the end. */
+  /** Since the connection. */
   readonly milliseconds: number;
 }
 
 /** Options of {@link createHelper}. */
 export interface HelperOptions {
-  /** A policy with `about: sudo`. A policy that allows an action outside the vocabulary denies each command. */
+  /**
+   * A policy with `about: sudo`, or a watched or shadowed one. The grants `NOEXEC`, `INTERCEPT`, `LOG_INPUT`,
+   * `LOG_OUTPUT` and `MAIL`, and grants that sudo does not have, deny the command: the helper does not implement
+   * them.
+   */
   readonly policy: Policy;
   /** The working directory of commands, an absolute path. Default: "/". */
   readonly cwd?: string | undefined;
@@ -85,12 +105,15 @@ export interface HelperOptions {
   /** Commands are killed after this number of seconds. Default: 3600. */
   readonly timeLimitSeconds?: number | undefined;
   /**
-   * Runs after the policy allows a command. Only `true` lets it run. The server must pin its peers
-   * (`pin: true`): a peer without a key is refused.
+   * Runs after the policy allows a command. Only `true` lets it run. Without this function, only rules with the
+   * grant `NOPASSWD` allow. The server must pin its peers (`pin: true`): a peer without a key is refused.
    */
   readonly approve?: ((command: AllowedCommand) => boolean | Promise<boolean>) | undefined;
-  /** Receives one record for each request, after the command has ended or was refused. */
-  readonly report?: ((record: CommandRecord) => void) | undefined;
+  /**
+   * Receives a record when a command is refused, when it starts and when it has ended. A command does not start
+   * if this function throws or rejects.
+   */
+  readonly report?: ((record: CommandRecord) => unknown) | undefined;
 }
 
 const OPTIONS: OptionNames<HelperOptions> = {
@@ -116,34 +139,45 @@ const MAX_TIME_LIMIT_SECONDS = Math.floor(MAX_TIMER_MS / 1000);
 /** A client that sends no request is disconnected. */
 const REQUEST_TIMEOUT_MS = 10_000;
 
-/** The descriptor of the executable file in the child: the first one after stdin, stdout and stderr. */
-const CHILD_FD = 3;
+/** Maximum length of a reason for the client. */
+const MAX_REASON_LENGTH = 1000;
+
+/** Grants of sudo that forbid nothing. All other grants deny the command. */
+const PERMISSIONS: ReadonlySet<string> = new Set(["NOPASSWD", "SETENV", "FOLLOW", "NOMAIL"]);
+
+/** Maximum `accepted` frames that wait for a client which does not read. */
+const MAX_WAITING_FRAMES = 64;
+
+/** An argument that a policy cannot distinguish from several arguments: it sees them joined by spaces. */
+const AMBIGUOUS = /^$|\s/;
 
 /**
  * Creates the connection handler of a privileged helper, for `createServer()` of `ucred/net`.
  *
  * The helper runs as root. The policy decides about action `run` with the attributes of the vocabulary
  * `sudo`. A command is executed without a shell, by a descriptor of the file that was checked, in a session
- * of its own, with a new environment and with no_new_privs. It is killed when its client disconnects.
+ * of its own, with a new environment and with no_new_privs. It is killed when its client disconnects, or the
+ * process of a pinned client ends.
  *
- * An argument that is empty or has white space is refused: the attribute `arguments` is one text, in which it
- * could not be distinguished from other arguments.
+ * If an argument is empty or has white space, the attribute `arguments` is unknown, because it is one text, in
+ * which the argument could not be distinguished from several. Only a rule without a condition on `arguments`
+ * then allows the command.
  *
- * @throws {TypeError} If an option is unknown or has the wrong type.
+ * @throws {TypeError} If an option is unknown or has the wrong type, or the policy is not about sudo.
  */
 export function createHelper(options: HelperOptions): (socket: Socket, peer: Peer) => void {
   requireOptions("createHelper()", options, OPTIONS);
   const { limits = {}, timeLimitSeconds = 3600, cwd = "/" } = options;
   requireOptions("limits of createHelper()", limits, LIMITS);
-  if (typeof options.policy?.decide !== "function") {
-    throw new TypeError("policy of createHelper() must be a policy");
+  if (!isAboutSudo(options.policy)) {
+    throw new TypeError("policy of createHelper() must be a policy of rules with `about: sudo`");
   }
   if (!cwd.startsWith("/")) throw new TypeError("cwd of createHelper() must be an absolute path");
   if (!(timeLimitSeconds > 0 && timeLimitSeconds <= MAX_TIME_LIMIT_SECONDS)) {
     const range = `a number above 0, at most ${MAX_TIME_LIMIT_SECONDS}`;
     throw new TypeError(`timeLimitSeconds of createHelper() must be ${range}`);
   }
-  const flags = ["--core=0"];
+  const flags: string[] = [];
   for (const [name, value] of Object.entries(limits)) {
     if (value === undefined) continue;
     if (!Number.isSafeInteger(value) || value < 0) {
@@ -153,6 +187,16 @@ export function createHelper(options: HelperOptions): (socket: Socket, peer: Pee
   }
   const settings = { ...options, cwd, timeLimitSeconds, flags };
   return (socket, peer) => void new Run(socket, peer, settings);
+}
+
+/**
+ * Returns whether a policy decides with the vocabulary `sudo`. Another policy could allow the action `run`,
+ * whatever the command.
+ */
+function isAboutSudo(policy: Policy & { readonly current?: Policy }): boolean {
+  const source = findSource(policy);
+  if (source !== undefined) return source.checked.vocabulary?.name === sudoVocabulary.name;
+  return policy.current !== undefined && isAboutSudo(policy.current); // watched or shadowed
 }
 
 type Settings = HelperOptions & {
@@ -170,31 +214,37 @@ class Run {
   readonly #startedAt = performance.now();
   #timer: ReturnType<typeof setTimeout>;
   #request: CommandRequest | undefined;
-  #child: ChildProcess | undefined;
+  #command: CommandProcess | undefined;
   #rule: string | undefined;
+  #grants: readonly string[] = [];
   #reason: string | undefined;
   /** Whether a `stdin` frame is not written yet, or stdin has ended. */
   #isStdinBusy = false;
-  #isReported = false;
+  /** `accepted` frames that were not sent yet. */
+  #waitingFrames = 0;
+  #isStarted = false;
+  #isOver = false;
 
   constructor(socket: Socket, peer: Peer, settings: Settings) {
     this.#socket = socket;
     this.#peer = peer;
     this.#settings = settings;
-    this.#timer = setTimeout(() => this.#refuse("no request was sent"), REQUEST_TIMEOUT_MS);
+    this.#timer = setTimeout(() => this.#end("no request was sent"), REQUEST_TIMEOUT_MS);
     socket.on("error", () => {}); // "close" follows
     // Clients end stdin by a frame. A client that shuts down its side of the socket is gone.
-    socket.once("end", () => this.#end("the client disconnected"));
-    socket.once("close", () => this.#end("the client disconnected"));
+    socket.once("end", () => this.#disconnect("the client disconnected"));
+    socket.once("close", () => this.#disconnect("the client disconnected"));
     socket.on("data", (chunk: Buffer) => this.#read(chunk));
   }
 
   #read(chunk: Buffer): void {
-    if (this.#isReported || this.#socket.destroyed) return;
     try {
-      for (const frame of this.#decoder.decode(chunk)) this.#take(frame);
+      for (const frame of this.#decoder.decode(chunk)) {
+        if (this.#isOver) return;
+        this.#take(frame);
+      }
     } catch (error) {
-      this.#refuse(textOf(error));
+      this.#end(textOf(error));
     }
   }
 
@@ -205,30 +255,38 @@ class Run {
       if (typeof request === "string") throw new Error(request);
       this.#request = request;
       clearTimeout(this.#timer);
-      this.#start(request).catch((error) => this.#refuse(textOf(error)));
+      this.#start(request).catch((error) => this.#end(textOf(error)));
       return;
     }
-    const child = this.#child;
-    if (child === undefined) throw new Error("a frame was sent before the command started");
+    const command = this.#command;
+    if (command === undefined) throw new Error("a frame was sent before the command started");
     switch (type) {
-      case FRAME.stdin: {
-        if (this.#isStdinBusy) throw new Error("a stdin frame was sent too early");
-        this.#isStdinBusy = true;
+      case FRAME.stdin:
         // Without another frame in between, the helper holds at most one frame of stdin.
-        child.stdin!.write(content, () => {
+        if (this.#isStdinBusy || this.#waitingFrames === MAX_WAITING_FRAMES) {
+          throw new Error("a stdin frame was sent too early");
+        }
+        this.#isStdinBusy = true;
+        command.write(content, () => {
           this.#isStdinBusy = false;
-          this.#send(FRAME.accepted);
+          this.#waitingFrames++;
+          this.#send(FRAME.accepted, "", () => this.#waitingFrames--);
         });
         return;
-      }
       case FRAME.stdinEnd:
         this.#isStdinBusy = true;
-        child.stdin!.end();
+        command.input.end();
         return;
       case FRAME.signal: {
         const name = FORWARDED_SIGNALS.find((signal) => signal === content.toString());
         if (name === undefined) throw new Error("the signal cannot be forwarded");
-        this.#kill(name);
+        command.signal(name);
+        return;
+      }
+      case FRAME.resize: {
+        const size = readTerminalSize(content.toString());
+        if (typeof size === "string") throw new Error(size);
+        command.resize(size);
         return;
       }
       default:
@@ -237,80 +295,94 @@ class Run {
   }
 
   async #start(request: CommandRequest): Promise<void> {
-    const { policy, approve } = this.#settings;
-    const user = await findTargetUser(request.user);
+    const [user, gid] = await Promise.all([
+      findTargetUser(request.user),
+      request.group === undefined ? undefined : findTargetGroup(request.group),
+    ]);
     if (user === undefined) throw new Error("the target user cannot be looked up");
-    if (this.#socket.destroyed || this.#isReported) return;
+    if (request.group !== undefined && gid === undefined) {
+      throw new Error("the target group cannot be looked up");
+    }
+    if (this.#isOver) return;
     const file = openExecutable(request.command);
     if (typeof file === "string") throw new Error(`the command cannot be executed: ${file}`);
     try {
-      // A policy without the vocabulary `sudo` could allow each action, whatever the command.
-      if (policy.decide(this.#peer, { action: "no action of sudo" }).allowed) {
-        throw new Error("the policy is not about sudo");
-      }
-      const { command } = file;
-      const attributes = attributesOf(command, request, user);
-      const decision = policy.decide(this.#peer, { action: "run", attributes });
-      this.#rule = decision.rule;
-      if (decision.allowed !== true) throw new Error("the policy denies the command");
-      if (approve !== undefined) {
-        const { key } = this.#peer;
-        if (key === undefined) throw new Error("the process of the client is not pinned");
-        const { args } = request;
-        const approved = await approve({ command, args, user: user.name, peer: this.#peer, key });
-        if (approved !== true) throw new Error("the command was not approved");
-      }
-      if (this.#socket.destroyed || this.#isReported) return;
-      this.#spawn(file, request, user);
+      this.#decide(file, request, user, gid);
+      await this.#approve(file, request, user);
+      if (this.#isOver) return;
+      await this.#reportStart();
+      if (this.#isOver) return this.#report(null, null);
+      this.#spawn(file, request, user, gid ?? user.gid);
     } finally {
       closeSync(file.fd);
     }
   }
 
-  #spawn(file: Executable, request: CommandRequest, user: TargetUser): void {
+  /** Throws unless the policy allows the command. */
+  #decide(
+    { command }: Executable,
+    request: CommandRequest,
+    user: TargetUser,
+    gid: number | undefined,
+  ): void {
+    const { policy } = this.#settings;
+    if (!isAboutSudo(policy)) throw new Error("the policy is not about sudo"); // it was reloaded
+    const attributes = attributesOf(command, request, user, gid);
+    const decision = policy.decide(this.#peer, { action: "run", attributes });
+    this.#rule = decision.rule;
+    if (decision.allowed !== true) throw new Error("the policy denies the command");
+    this.#grants = decision.grants;
+    const other = decision.grants.find((grant) => !PERMISSIONS.has(grant));
+    if (other !== undefined) throw new Error(`the helper does not implement the grant ${other}`);
+  }
+
+  /** Throws unless the command is approved for the process that connected. */
+  async #approve(file: Executable, { args, group }: CommandRequest, user: TargetUser) {
+    const { approve } = this.#settings;
+    const grants = this.#grants;
+    if (approve === undefined) {
+      if (grants.includes("NOPASSWD")) return;
+      throw new Error("the rule requires an approval: it has no grant NOPASSWD");
+    }
+    const peer = this.#peer;
+    const { key } = peer;
+    if (key === undefined) throw new Error("the process of the client is not pinned");
+    const { command } = file;
+    const about: AllowedCommand = { command, args, user: user.name, group, grants, peer, key };
+    if (await approve(about) !== true) throw new Error("the command was not approved");
+    if (peer.alive !== true) throw new Error("the process of the client has ended");
+  }
+
+  #spawn(file: Executable, request: CommandRequest, user: TargetUser, gid: number): void {
     const { cwd, flags, timeLimitSeconds } = this.#settings;
-    const environment = environmentOf(user, request.variables);
-    closeAllOnExec(); // a command of another user must not inherit descriptors of root
-    const child = spawn("/usr/bin/prlimit", [
-      ...flags,
-      "--",
-      // Deno 2.9.5 adds a variable to the environment that spawn() takes.
-      "/usr/bin/env",
-      "-i",
-      ...Object.entries(environment).map(([name, value]) => `${name}=${value}`),
-      "/usr/bin/setpriv",
-      `--reuid=${user.uid}`,
-      `--regid=${user.gid}`,
-      `--groups=${user.gids.join(",")}`, // the groups that the policy decided about
-      "--inh-caps=-all",
-      "--no-new-privs",
-      "--pdeathsig=KILL",
-      "--",
-      `/proc/self/fd/${CHILD_FD}`,
-      ...request.args,
-    ], {
+    const { args, terminal } = request;
+    const command = new CommandProcess({
+      fd: file.fd,
+      args,
+      uid: user.uid,
+      gid,
+      gids: user.gids, // the groups that the policy decided about
+      environment: environmentOf(user, request.variables, terminal !== undefined),
       cwd,
-      env: environment,
-      detached: true, // setsid(2): a process group that can be killed, and no terminal of the helper
-      stdio: ["pipe", "pipe", "pipe", file.fd],
+      limits: flags,
+      terminal,
     });
-    this.#child = child;
-    child.stdin!.on("error", () => {}); // the command closed its stdin; the write's callback reports
-    this.#forward(child.stdout!, FRAME.stdout);
-    this.#forward(child.stderr!, FRAME.stderr);
-    child.once("error", (error) => {
-      this.#end(textOf(error));
-      this.#report(null, null); // "close" does not follow each "error"
-    });
-    // Processes that the command left in its group are killed: they could keep its output open.
-    child.once("exit", () => this.#kill("SIGKILL"));
-    child.once("close", (code, signal) => this.#finish(code, signal));
+    this.#command = command;
+    this.#forward(command.output, FRAME.stdout);
+    if (command.errors !== undefined) this.#forward(command.errors, FRAME.stderr);
+    command.ended.then(
+      ({ code, signal }) => this.#finish(code, signal),
+      (error) => this.#finish(null, null, textOf(error)),
+    );
     this.#timer = setTimeout(() => this.#end("the time limit has passed"), timeLimitSeconds * 1000);
+    // Another process may hold the connection open after the client has ended.
+    this.#peer.signal?.addEventListener("abort", () => {
+      this.#disconnect("the process of the client has ended");
+    });
     this.#send(FRAME.started);
   }
 
-  #forward(output: NonNullable<ChildProcess["stdout"]>, type: number): void {
-    output.on("error", () => {});
+  #forward(output: Readable, type: number): void {
     output.on("data", (bytes: Buffer) => {
       let hasRoom = true;
       for (const part of frameParts(bytes)) hasRoom = this.#send(type, part);
@@ -320,83 +392,108 @@ class Run {
     });
   }
 
-  #send(type: number, content?: string | Uint8Array): boolean {
-    return this.#socket.writable ? this.#socket.write(encodeFrame(type, content)) : true;
+  #send(type: number, content: string | Uint8Array = "", sent: () => void = () => {}): boolean {
+    if (!this.#socket.writable) return true;
+    return this.#socket.write(encodeFrame(type, content), () => sent());
   }
 
-  #kill(signal: NodeJS.Signals): void {
-    const pid = this.#child?.pid;
-    if (pid === undefined) return;
-    try {
-      process.kill(-pid, signal);
-    } catch {
-      // ESRCH: the group has ended.
-    }
-  }
-
-  /** Ends the command and the connection. */
+  /** Ends the request, and sends the reason. */
   #end(reason: string): void {
-    clearTimeout(this.#timer);
-    this.#reason ??= reason;
-    const child = this.#child;
-    if (child === undefined) this.#report(null, null);
-    else if (child.exitCode === null && child.signalCode === null) this.#kill("SIGKILL");
-    // A process that left the group may hold the output open: the helper no longer reads it.
-    child?.stdout?.destroy();
-    child?.stderr?.destroy();
-    this.#socket.destroy();
-  }
-
-  #refuse(reason: string): void {
-    if (this.#child !== undefined) return this.#end(reason);
-    if (this.#isReported) return;
-    clearTimeout(this.#timer);
-    this.#reason = reason;
-    this.#report(null, null);
-    if (this.#socket.writable) this.#socket.end(encodeFrame(FRAME.refused, reason.slice(0, 1000)));
+    if (this.#isOver) return;
+    this.#stop(reason);
+    this.#close(FRAME.refused, reason.slice(0, MAX_REASON_LENGTH));
     const timer = setTimeout(() => this.#socket.destroy(), REQUEST_TIMEOUT_MS);
     this.#socket.once("close", () => clearTimeout(timer));
   }
 
-  #finish(code: number | null, signal: string | null): void {
+  /** Ends the request of a client that has ended. */
+  #disconnect(reason: string): void {
+    if (!this.#isOver) this.#stop(reason);
+    this.#socket.destroy();
+  }
+
+  #stop(reason: string): void {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    this.#reason = reason;
+    if (this.#command !== undefined) this.#command.stop(); // its end is reported
+    else if (!this.#isStarted) this.#report(null, null);
+  }
+
+  /** The command has ended, or could not be started: then there is a reason. */
+  #finish(code: number | null, signal: string | null, reason?: string): void {
+    if (reason !== undefined) this.#end(reason);
     clearTimeout(this.#timer);
     this.#report(code, signal);
-    if (this.#socket.writable) {
-      this.#socket.end(encodeFrame(FRAME.exit, JSON.stringify({ code, signal })));
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#close(FRAME.exit, JSON.stringify({ code, signal }));
+  }
+
+  /** Sends the last frame. */
+  #close(type: number, content: string): void {
+    if (this.#socket.writable) this.#socket.end(encodeFrame(type, content));
+  }
+
+  async #reportStart(): Promise<void> {
+    this.#isStarted = true;
+    try {
+      await this.#settings.report?.(this.#record("started"));
+    } catch (error) {
+      this.#isStarted = false;
+      warn("report() of the helper failed", error);
+      throw new Error("the command cannot be logged");
     }
   }
 
-  #report(code: number | null, signal: string | null): void {
-    if (this.#isReported) return;
-    this.#isReported = true;
+  /** Reports that the command has ended or was refused. */
+  async #report(code: number | null, signal: string | null): Promise<void> {
+    try {
+      const event = this.#isStarted ? "ended" : "refused";
+      await this.#settings.report?.(this.#record(event, code, signal));
+    } catch (error) {
+      warn("report() of the helper failed", error);
+    }
+  }
+
+  #record(event: CommandRecord["event"], code: number | null = null, signal: string | null = null) {
     const { pid, uid, key } = this.#peer;
-    this.#settings.report?.({
+    const request = this.#request;
+    return {
+      event,
       pid,
       uid,
       key,
-      command: this.#request?.command,
-      args: this.#request?.args ?? [],
-      user: this.#request?.user,
-      ran: this.#child !== undefined,
+      command: request?.command,
+      args: request?.args ?? [],
+      user: request?.user,
+      group: request?.group,
       rule: this.#rule,
       reason: this.#reason,
       code,
       signal,
       milliseconds: Math.round(performance.now() - this.#startedAt),
-    });
+    };
   }
 }
 
 /** The attributes of a request, in the vocabulary `sudo`. */
-function attributesOf(command: string, { args }: CommandRequest, user: TargetUser) {
+function attributesOf(
+  command: string,
+  { args, group }: CommandRequest,
+  user: TargetUser,
+  gid: number | undefined,
+) {
   return {
     command,
-    arguments: args.length === 0 ? null : args.join(" "),
+    ...(!args.some((arg) => AMBIGUOUS.test(arg)) && {
+      arguments: args.length === 0 ? null : args.join(" "),
+    }),
     runasUser: user.name,
     runasUid: user.uid,
     ...(user.groups !== undefined && { runasGroups: user.groups }),
-    runasGroup: null, // clients cannot request a group
-    runasGroupIsOwn: false,
+    runasGroup: group ?? null,
+    runasGroupIsOwn: gid !== undefined && user.gids.includes(gid),
     host: hostname().split(".", 1)[0]!.toLowerCase(),
   };
 }

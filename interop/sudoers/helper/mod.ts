@@ -7,5 +7,6 @@ export {
   createHelper,
   type HelperOptions,
 } from "./helper.ts";
-export { type CommandExit, runCommand, type RunOptions } from "./client.ts";
+export { type CommandControls, type CommandExit, runCommand, type RunOptions } from "./client.ts";
+export type { TerminalSize } from "../../../system/pseudo_terminal.ts";
 export type { ForwardedSignal } from "./request.ts";

@@ -1,4 +1,4 @@
-/** The account that a command runs as. */
+/** The account and the group that a command runs as. */
 
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
@@ -25,6 +25,8 @@ const NAME = /^[A-Za-z_][A-Za-z0-9_.-]{0,63}$/;
 /** Account lookups end after this time: a directory server may not respond. */
 const LOOKUP_TIMEOUT_MS = 10_000;
 
+const LOOKUP = { env: {}, cwd: "/", timeout: LOOKUP_TIMEOUT_MS, encoding: "utf8" } as const;
+
 /**
  * Looks up an account and its groups by getent(1) and id(1), which use all account sources.
  *
@@ -32,11 +34,10 @@ const LOOKUP_TIMEOUT_MS = 10_000;
  */
 export async function findTargetUser(name: string): Promise<TargetUser | undefined> {
   if (!NAME.test(name)) return undefined;
-  const options = { env: {}, cwd: "/", timeout: LOOKUP_TIMEOUT_MS, encoding: "utf8" } as const;
   try {
     const [entry, ids] = await Promise.all([
-      run("/usr/bin/getent", ["passwd", name], options),
-      run("/usr/bin/id", ["-G", "--", name], options),
+      run("/usr/bin/getent", ["passwd", name], LOOKUP),
+      run("/usr/bin/id", ["-G", "--", name], LOOKUP),
     ]);
     const [found, , uidText, gidText, , home = "", ...rest] = entry.stdout.trimEnd().split(":");
     const numbers = [uidText ?? "", gidText ?? "", ...ids.stdout.trim().split(" ")];
@@ -55,6 +56,23 @@ export async function findTargetUser(name: string): Promise<TargetUser | undefin
       groups: isNamed ? groups as readonly string[] : undefined,
       home: home.startsWith("/") ? home : "/",
     };
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Looks up a group by getent(1).
+ *
+ * @returns Its gid; `undefined` if there is no such group.
+ */
+export async function findTargetGroup(name: string): Promise<number | undefined> {
+  if (!NAME.test(name)) return undefined;
+  try {
+    const { stdout } = await run("/usr/bin/getent", ["group", name], LOOKUP);
+    const [found, , gid = "", ...rest] = stdout.trimEnd().split(":");
+    if (found !== name || rest.length !== 1 || !/^\d+$/.test(gid)) return undefined;
+    return isId(Number(gid)) ? Number(gid) : undefined;
   } catch {
     return undefined;
   }

@@ -1,0 +1,199 @@
+/** The process of a command: how it is started, its streams, and how it ends. */
+
+import type { Buffer } from "node:buffer";
+import { type ChildProcess, spawn, type StdioOptions } from "node:child_process";
+import { statSync } from "node:fs";
+import process from "node:process";
+import type { Readable, Writable } from "node:stream";
+import { closeAllOnExec } from "../../../system/close_on_exec.ts";
+import { killSession } from "../../../system/kill_session.ts";
+import { PseudoTerminal, type TerminalSize } from "../../../system/pseudo_terminal.ts";
+
+/** A command that is ready to run. */
+export interface CommandStart {
+  /** The descriptor of the file. */
+  readonly fd: number;
+  readonly args: readonly string[];
+  readonly uid: number;
+  readonly gid: number;
+  readonly gids: readonly number[];
+  readonly environment: Readonly<Record<string, string>>;
+  /** An absolute path. */
+  readonly cwd: string;
+  /** Limits as options of prlimit(1). */
+  readonly limits: readonly string[];
+  /** The size of its terminal; `undefined` runs it with pipes. */
+  readonly terminal: TerminalSize | undefined;
+}
+
+/** How a command ended. */
+export interface CommandEnd {
+  readonly code: number | null;
+  readonly signal: string | null;
+}
+
+/** The descriptor of the executable file in the child: the first one after stdin, stdout and stderr. */
+const CHILD_FD = 3;
+
+/** Permissions that files of a command never have for other users, as for sudo(8): its `umask`. */
+const UMASK = 0o022;
+
+/**
+ * A running command. It is the leader of a session, whose processes are killed when it ends.
+ *
+ * With a terminal, two cat(1) processes copy between the master of a pseudoterminal and pipes: the runtimes
+ * read a terminal by blocking a thread of a small pool.
+ */
+export class CommandProcess {
+  /** Ends after all output was read. Rejects if the command could not be started. */
+  readonly ended: Promise<CommandEnd>;
+  /** stdin, or the keyboard of the terminal. */
+  readonly input: Writable;
+  /** stdout, or the screen of the terminal. */
+  readonly output: Readable;
+  /** `undefined` with a terminal. */
+  readonly errors: Readable | undefined;
+  readonly #child: ChildProcess;
+  readonly #terminal: PseudoTerminal | undefined;
+  readonly #copies: readonly ChildProcess[];
+  #hasExited = false;
+
+  /** @throws {Error} If a program cannot be started. */
+  constructor(start: CommandStart) {
+    if (!statSync(start.cwd).isDirectory()) throw new Error(`${start.cwd} is not a folder`);
+    closeAllOnExec(); // a command of another user must not inherit descriptors of root
+    const terminal = start.terminal && new PseudoTerminal(start.terminal, start.uid);
+    this.#terminal = terminal;
+    try {
+      const stdio = terminal === undefined ? PIPES : new Array<number>(3).fill(terminal.slave);
+      this.#child = spawnWithUmask(start, [...stdio, start.fd]);
+      terminal?.closeSlave();
+      const ended = endOf(this.#child);
+      if (terminal === undefined) {
+        this.#copies = [];
+        this.input = this.#child.stdin!;
+        this.output = this.#child.stdout!;
+        this.errors = this.#child.stderr!;
+        this.ended = ended;
+      } else {
+        const screen = copy([terminal.master, "pipe", "ignore"]);
+        const keyboard = copy(["pipe", terminal.master, "ignore"]);
+        this.#copies = [screen, keyboard];
+        this.input = keyboard.stdin!;
+        this.output = screen.stdout!;
+        this.errors = undefined;
+        this.ended = Promise.all([ended, endOf(screen)]).then(([end]) => end);
+        endOf(keyboard).catch(() => {}); // the next write fails
+        ended.catch(() => this.stop());
+      }
+    } catch (error) {
+      terminal?.close();
+      throw error;
+    }
+    for (const stream of [this.input, this.output, this.errors]) stream?.on("error", () => {});
+    // Its other processes could keep its output open.
+    this.#child.once("exit", () => this.#kill());
+    const release = () => {
+      terminal?.close();
+      for (const each of this.#copies) each.kill("SIGKILL");
+    };
+    this.ended.then(release, release);
+  }
+
+  /** Writes input, and calls `written` after the command could read it. */
+  write(content: Buffer, written: () => void): void {
+    this.input.write(content, written);
+  }
+
+  /** Sends a signal to the process group of the command. After it has exited, the pid may be another's. */
+  signal(name: NodeJS.Signals): void {
+    const { pid } = this.#child;
+    if (pid === undefined || this.#hasExited) return;
+    // With a terminal, the process has no group of its own before setsid(1) has run.
+    if (!kill(-pid, name)) kill(pid, name);
+  }
+
+  /** Changes the size of the terminal, if there is one. */
+  resize(size: TerminalSize): void {
+    if (!this.#hasExited) this.#terminal?.resize(size);
+  }
+
+  /** Kills the command, and reads no more output. */
+  stop(): void {
+    this.signal("SIGKILL");
+    // A process that left the session may hold the output open.
+    this.output.destroy();
+    this.errors?.destroy();
+    for (const each of this.#copies) each.kill("SIGKILL");
+  }
+
+  /** Kills the other processes of the session. */
+  #kill(): void {
+    this.#hasExited = true;
+    const { pid } = this.#child;
+    if (pid !== undefined) killSession(pid);
+  }
+}
+
+/** Returns false if there is no such process or group. */
+function kill(pid: number, name: NodeJS.Signals): boolean {
+  try {
+    return process.kill(pid, name);
+  } catch {
+    return false;
+  }
+}
+
+const PIPES = ["pipe", "pipe", "pipe"] as const;
+
+function spawnWithUmask(start: CommandStart, stdio: StdioOptions): ChildProcess {
+  const { args, uid, gid, gids, environment, limits, terminal, cwd } = start;
+  const before = process.umask(); // the child inherits it
+  process.umask(before | UMASK);
+  try {
+    return spawn("/usr/bin/prlimit", [
+      "--core=0",
+      ...limits,
+      "--",
+      // Deno 2.9.5 adds a variable to the environment that spawn() takes. The helper may have been started with
+      // signals that are ignored, which exec(3) keeps.
+      "/usr/bin/env",
+      "-i",
+      "--default-signal",
+      ...Object.entries(environment).map(([name, value]) => `${name}=${value}`),
+      ...(terminal === undefined ? [] : ["/usr/bin/setsid", "--ctty", "--"]),
+      "/usr/bin/setpriv",
+      `--reuid=${uid}`,
+      `--regid=${gid}`,
+      `--groups=${gids.join(",")}`,
+      "--inh-caps=-all",
+      "--no-new-privs",
+      "--pdeathsig=KILL",
+      "--",
+      `/proc/self/fd/${CHILD_FD}`,
+      ...args,
+    ], {
+      cwd,
+      env: {},
+      // setsid(2): a session of its own, without the terminal of the helper. setsid(1) would fork in a session
+      // leader.
+      detached: terminal === undefined,
+      stdio,
+    });
+  } finally {
+    process.umask(before);
+  }
+}
+
+/** Starts a process that copies its stdin to its stdout. */
+function copy(stdio: StdioOptions): ChildProcess {
+  return spawn("/usr/bin/cat", [], { cwd: "/", env: {}, stdio });
+}
+
+/** Resolves after the process has ended and its output was read. */
+function endOf(child: ChildProcess): Promise<CommandEnd> {
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code, signal) => resolve({ code, signal }));
+  });
+}
