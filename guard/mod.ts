@@ -54,13 +54,14 @@ const OPTIONS: OptionNames<GuardOptions> = {
   http2: true,
   keepHeaders: true,
   bodyTimeout: true,
+  learn: true,
   onRequest: true,
   report: true,
 };
 
 /** Options that have no effect, by mode. Clients share a guard's connections to Docker, which has no identity. */
 const IDLE_OPTIONS = {
-  stream: ["h2c", "http2", "keepHeaders", "bodyTimeout", "onRequest"],
+  stream: ["h2c", "http2", "keepHeaders", "bodyTimeout", "learn", "onRequest"],
   http: [],
   docker: ["h2c", "http2", "keepHeaders", "asPeer"],
 } as const;

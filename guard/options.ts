@@ -48,6 +48,12 @@ export interface GuardOptions {
    * policy decides each stream. Not on Deno. By default `false`: such connections are refused.
    */
   readonly http2?: boolean | undefined;
+  /**
+   * A file that records what each client does in `"http"` and `"docker"` mode, for `ucred policy suggest`. It is
+   * created with mode `0o600`, or continued. It has at most 10,000 different requests, 2000 of each user, and
+   * no secret attributes. The policy still decides.
+   */
+  readonly learn?: string | undefined;
   /** Names of headers to forward although only a trusted proxy should set them: `X-Forwarded-For`. */
   readonly keepHeaders?: readonly string[] | undefined;
   /**

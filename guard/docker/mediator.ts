@@ -16,8 +16,10 @@ import {
   writeRequest,
 } from "../../interop/docker/mod.ts";
 import { idsOf } from "../../interop/docker/judge.ts";
+import { keptAttributes } from "../../interop/docker/learned.ts";
 import { isNameOf } from "../../interop/docker/routes.ts";
-import type { Admission } from "../../servers/admission/admission.ts";
+import type { LearnedRequest } from "../../interop/recording.ts";
+import { type Admission, decisionWithout } from "../../servers/admission/admission.ts";
 import type { Request, Response } from "../http/message.ts";
 import type {
   Answer,
@@ -27,6 +29,7 @@ import type {
   Mediator,
   ResponseFilter,
 } from "../http/mediator.ts";
+import type { Recorder } from "../recorder.ts";
 import type { Upstream } from "../upstream.ts";
 import { dockerAnswer, withoutOthers } from "./answers.ts";
 import { Engine, jsonOf } from "./engine.ts";
@@ -80,12 +83,16 @@ const FILTERS_BY_OBJECT = ["before", "since", "volume", "network"];
 export class DockerMediator implements Mediator {
   readonly #parts: Parts;
 
-  constructor(admission: Admission, upstream: Upstream, hostPaths: HostPathRules) {
+  constructor(
+    admission: Admission,
+    upstream: Upstream,
+    { hostPaths, learn }: Pick<Parts, "hostPaths" | "learn">,
+  ) {
     const engine = new Engine(upstream);
     const owners = new Owners(engine);
     const objects = new Objects(engine, owners);
     const execs = new Execs();
-    this.#parts = { admission, upstream, engine, owners, objects, execs, hostPaths };
+    this.#parts = { admission, upstream, engine, owners, objects, execs, hostPaths, learn };
   }
 
   answer(status: number, title: string, detail: string): Answer {
@@ -101,21 +108,30 @@ export class DockerMediator implements Mediator {
       ...{ method: request.method, target: request.target },
       header: (name) => headerOf(request, name),
     });
-    if (isRefusal(read)) {
-      return {
-        collects: false,
-        decide: () => Promise.resolve(this.#refused(client, request, read)),
-      };
-    }
-    const collects = read.body === "none" || read.body === "json";
-    return {
-      collects,
-      decide: (body) => new Handling(this.#parts, client, request, read).decide(body),
-    };
+    return isRefusal(read)
+      ? new Refused(this.#parts.admission, client, request, read)
+      : new Handling(this.#parts, client, request, read);
+  }
+}
+
+/** A request that cannot be read. */
+class Refused implements Exchange {
+  readonly collects = false;
+  readonly decision: Decision;
+  readonly #answer: Answer;
+
+  constructor(
+    admission: Admission,
+    { admitted }: MediatedClient,
+    { method, target }: Request,
+    refusal: Refusal,
+  ) {
+    this.decision = admission.deny(admitted, `${method} ${target}`, refusal.message);
+    this.#answer = answerTo(refusal);
   }
 
-  #refused(client: MediatedClient, request: Request, refusal: Refusal): Answer {
-    return refuse(this.#parts.admission, client, `${request.method} ${request.target}`, refusal);
+  decide(): Promise<Answer> {
+    return Promise.resolve(this.#answer);
   }
 }
 
@@ -128,15 +144,10 @@ interface Parts {
   readonly objects: Objects;
   readonly execs: Execs;
   readonly hostPaths: HostPathRules;
+  readonly learn: Recorder | undefined;
 }
 
-function refuse(
-  admission: Admission,
-  { admitted }: MediatedClient,
-  action: string,
-  { status, message }: Refusal,
-): Answer {
-  admission.deny(admitted, action, message);
+function answerTo({ status, message }: Refusal): Answer {
   // A path that the engine does not have is answered as the engine does.
   return status === 404
     ? { ...dockerAnswer(404, ""), body: JSON.stringify({ message }) }
@@ -146,8 +157,18 @@ function refuse(
 /** A filter of responses with status 200 or 201, and its kind. */
 type Filter = ResponseFilter | undefined;
 
+/** An action that the policy must allow for a request. */
+type Step = Pick<LearnedRequest, "action" | "about"> & { readonly attributes: Attributes };
+
+/** A decision that is not recorded yet. */
+interface Pending {
+  readonly decision: Decision;
+  readonly attributes?: Attributes | undefined;
+}
+
 /** One request. */
-class Handling {
+class Handling implements Exchange {
+  readonly collects: boolean;
   readonly #parts: Parts;
   readonly #client: MediatedClient;
   readonly #request: Request;
@@ -155,34 +176,89 @@ class Handling {
   readonly #sight: Visibility;
   /** Ids of objects that the request names, which error responses may contain. */
   readonly #ownIds: string[] = [];
+  decision: Decision | undefined;
+  /** The last decision, until it is recorded: a later one replaces it. */
+  #pending: Pending | undefined;
+  /** What the policy must allow for this request; `undefined` if nothing is learned. */
+  readonly #steps: Step[] | undefined;
+  /** What is learned about the steps; `undefined`: the request failed for another reason than the policy. */
+  #verdict: "allowed" | "denied" | undefined = "allowed";
 
   constructor(parts: Parts, client: MediatedClient, request: Request, read: DockerRequest) {
     this.#parts = parts;
     this.#client = client;
     this.#request = request;
     this.#read = read;
+    this.#steps = parts.learn === undefined ? undefined : [];
+    this.collects = read.body === "none" || read.body === "json";
     this.#sight = new Visibility(client, parts.admission.policy, parts.objects);
   }
 
   async decide(bytes: Buffer): Promise<Answer | Forward> {
-    const { admission, upstream } = this.#parts;
-    const { action } = this.#read;
+    try {
+      return await this.#outcomeOf(bytes);
+    } finally {
+      this.#record();
+      this.#learn();
+    }
+  }
+
+  async #outcomeOf(bytes: Buffer): Promise<Answer | Forward> {
     const judged = readBody(this.#read, bytes);
-    if (isRefusal(judged)) return refuse(admission, this.#client, action, judged);
+    if (isRefusal(judged)) return this.#refuse(judged);
     const reserved = judged.labelNames.find((name) => name.startsWith(RESERVED_PREFIX)) ??
       this.#read.query.get("changes")?.find(mayLabel);
     if (reserved !== undefined) {
       const message = `Labels below ${RESERVED_PREFIX} are reserved: ${JSON.stringify(reserved)}`;
-      return refuse(admission, this.#client, action, { status: 400, message });
+      return this.#refuse({ status: 400, message });
     }
     try {
       return await this.#handle(judged);
     } catch (error) {
       if (error instanceof Ended) return error.answer;
+      this.#verdict = undefined;
       if (this.#client.socket.destroyed) throw error;
-      upstream.reportFailure(error);
-      admission.deny(this.#client.admitted, action, `The engine cannot be used: ${textOf(error)}`);
+      this.#parts.upstream.reportFailure(error);
+      this.#settle(false, `The engine cannot be used: ${textOf(error)}`);
       return dockerAnswer(502, "the engine cannot be used");
+    }
+  }
+
+  #refuse(refusal: Refusal): Answer {
+    this.#verdict = undefined;
+    this.#settle(false, refusal.message);
+    return answerTo(refusal);
+  }
+
+  /** Replaces the decision of the policy. */
+  #settle(allowed: boolean, reason: string): void {
+    this.decision = decisionWithout(allowed, reason);
+    this.#pending = { decision: this.decision };
+  }
+
+  /**
+   * Records the last decision. A request has one record, and a second one if it is denied after the guard has
+   * changed something at the engine.
+   */
+  #record(): void {
+    const pending = this.#pending;
+    if (pending === undefined) return;
+    this.#pending = undefined;
+    const { decision, attributes } = pending;
+    const logged = attributes && recordOf(attributes);
+    const { admission } = this.#parts;
+    admission.record(this.#client.admitted, this.#read.action, decision, attributes, logged);
+  }
+
+  /** Passes the steps to the recording, where all of them have the outcome of the request. */
+  #learn(): void {
+    const { learn } = this.#parts;
+    const verdict = this.#verdict;
+    if (learn === undefined || verdict === undefined) return;
+    const { peer } = this.#client.admitted;
+    for (const { action, attributes, about } of this.#steps!) {
+      const kept = keptAttributes(action, attributes, this.#uid);
+      learn.record(peer, { action, attributes: kept, about, allowed: verdict === "allowed" });
     }
   }
 
@@ -239,11 +315,14 @@ class Handling {
 
   // Decisions.
 
-  /** Decides, and records the decision. */
+  /** Decides the request. */
   #decide(attributes: Attributes): Decision {
-    const { admission } = this.#parts;
-    const { action } = this.#read;
-    return admission.decide(this.#client.admitted, action, attributes, recordOf(attributes));
+    const decision = this.#sight.decide(this.#read.action, attributes);
+    this.decision = decision;
+    this.#pending = { decision, attributes };
+    if (!decision.allowed) this.#verdict = "denied";
+    this.#steps?.push({ action: this.#read.action, attributes });
+    return decision;
   }
 
   /** @throws {Ended} If the policy denies the request. */
@@ -268,8 +347,12 @@ class Handling {
 
   /** Denies the request although the policy allows it. */
   #deny(message: string): never {
-    const { admission } = this.#parts;
-    admission.deny(this.#client.admitted, this.#read.action, message);
+    this.#verdict = undefined;
+    return this.#forbid(message);
+  }
+
+  #forbid(message: string): never {
+    this.#settle(false, message);
     throw new Ended(dockerAnswer(403, message));
   }
 
@@ -328,8 +411,8 @@ class Handling {
         this.#permit(own);
         return "own";
       }
-      const { admission } = this.#parts;
-      admission.allow(this.#client.admitted, action, "It is allowed for some objects");
+      this.#settle(true, "It is allowed for some objects");
+      this.#steps?.push({ action, attributes, about: "some" });
       return "some";
     }
     this.#permit(attributes);
@@ -361,6 +444,7 @@ class Handling {
     if (Object.keys(others).length > 0) {
       this.#deny("only the filter label is possible for own containers");
     }
+    this.#record(); // before the first removal
     const filters = JSON.stringify({
       status: ["created", "exited", "dead"],
       label: [...labels, `${OWNER_LABEL}=${this.#uid}`],
@@ -445,7 +529,19 @@ class Handling {
     return found;
   }
 
-  async #absent(kind: ObjectKind | "exec", name: string): Promise<never> {
+  /** Ends a request about an object that does not exist. */
+  async #absent(
+    kind: ObjectKind | "exec",
+    name: string,
+    action: string = this.#read.action,
+  ): Promise<never> {
+    this.#settle(false, `There is no ${kind} of this ${kind === "exec" ? "id" : "name"}`);
+    this.#steps?.push({ action, attributes: {}, about: "absent" });
+    return await this.#hide(kind, name);
+  }
+
+  /** Ends a request with the response of the engine for an object that does not exist. */
+  async #hide(kind: ObjectKind | "exec", name: string): Promise<never> {
     throw new Ended(await this.#parts.objects.absent(this.#client, kind, name));
   }
 
@@ -462,14 +558,11 @@ class Handling {
     attributes: Attributes,
   ): Promise<FoundObject> {
     if (found === undefined) {
-      const { admission } = this.#parts;
-      const message = `There is no ${kind} of this ${kind === "exec" ? "id" : "name"}`;
-      admission.deny(this.#client.admitted, this.#read.action, message);
       return await this.#absent(kind, name);
     }
     const decision = this.#decide(attributes);
     if (decision.allowed) return found;
-    if (!this.#sight.sees(found.kind, found.attributes)) await this.#absent(kind, name);
+    if (!this.#sight.sees(found.kind, found.attributes)) await this.#hide(kind, name);
     throw new Ended(this.#denial(decision, attributes));
   }
 
@@ -568,13 +661,19 @@ class Handling {
       if (kind === "network" && BUILT_IN_NETWORKS.has(name)) continue;
       let found = await this.#find(kind, name);
       if (found === undefined && kind === "volume") found = await this.#createVolume(name, path);
-      if (found === undefined) return await this.#absent(kind, name);
-      const decision = this.#sight.decide(action, { ...found.attributes, dangers: [] });
-      if (!decision.allowed) {
+      if (found === undefined) return await this.#absent(kind, name, action);
+      const attributes = { ...found.attributes, dangers: [] };
+      this.#steps?.push({ action, attributes });
+      if (!this.#sight.decide(action, attributes).allowed) {
+        const denial = `${action} is not allowed: ${path}`;
+        this.#verdict = "denied";
         const isSeen = this.#sight.sees(kind, found.attributes);
         // A volume that exists cannot look as one that does not: the engine would create it.
-        if (!isSeen && kind !== "volume") return await this.#absent(kind, name);
-        this.#deny(`${action} is not allowed: ${path}`);
+        if (!isSeen && kind !== "volume") {
+          this.#settle(false, denial);
+          return await this.#hide(kind, name);
+        }
+        this.#forbid(denial);
       }
       ids.set(reference, found.id);
       const writable = found.attributes["writableBinds"];
@@ -586,11 +685,16 @@ class Handling {
   /** Creates a volume that the engine would create without an owner. */
   async #createVolume(name: string, path: string): Promise<FoundObject> {
     const attributes = { name, driver: "local", driverOpts: [], labels: {}, dangers: [] };
-    const isAllowed = this.#sight.decide("volume.create", attributes).allowed;
-    if (!isAllowed || !isNameOf("volume", name)) {
-      this.#deny(`volume.create is not allowed: ${path}`);
+    const action = "volume.create";
+    const decision = this.#sight.decide(action, attributes);
+    this.#steps?.push({ action, attributes });
+    if (!decision.allowed || !isNameOf("volume", name)) {
+      this.#verdict = "denied";
+      this.#forbid(`${action} is not allowed: ${path}`);
     }
-    const { engine } = this.#parts;
+    this.#record();
+    const { engine, admission } = this.#parts;
+    admission.record(this.#client.admitted, action, decision, attributes, recordOf(attributes));
     const body = JSON.stringify({ Name: name, Labels: this.#labels() ?? {} });
     const { status } = await engine.query(this.#client, "POST", "/volumes/create", body);
     if (status !== 200 && status !== 201) throw new Error(`it answers ${status} to a new volume`);

@@ -12,6 +12,7 @@ export function guardDocker(options: GuardOptions): GuardServer {
     : ENGINE_PATHS;
   return guardHttp(
     options,
-    (admission, upstream) => new DockerMediator(admission, upstream, { never }),
+    (admission, upstream, learn) =>
+      new DockerMediator(admission, upstream, { hostPaths: { never }, learn }),
   );
 }

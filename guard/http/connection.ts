@@ -481,6 +481,7 @@ export class ClientConnection implements Connection, Receiver {
 
   #judge(exchange: Exchange, request: Request, body: Buffer): void {
     const outcome = exchange.decide(body).then(async (outcome) => {
+      this.#decision = exchange.decision;
       await this.#shared.admission.drained(this.admitted);
       return outcome;
     });

@@ -2,6 +2,7 @@
 
 import type { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
+import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { Admitted } from "../../servers/admission/admission.ts";
 import type { Request, Response } from "./message.ts";
 
@@ -55,6 +56,8 @@ export interface Exchange {
    * answered with 413.
    */
   readonly collects: boolean;
+  /** The last decision about the request; `undefined` before there is one. */
+  readonly decision: Decision | undefined;
   /** Decides the request. @param body The collected body; empty if it is not collected. */
   decide(body: Buffer): Promise<Answer | Forward>;
 }

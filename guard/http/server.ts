@@ -15,6 +15,7 @@ import { requestFields } from "../headers.ts";
 import { Http2Connection } from "../http2/connection.ts";
 import { UserStreams } from "../http2/limits.ts";
 import type { GuardOptions, GuardServer } from "../options.ts";
+import { Recorder } from "../recorder.ts";
 import { guardServerOf } from "../guard_server.ts";
 import { RequestCounters } from "../stats.ts";
 import { Upstream } from "../upstream.ts";
@@ -30,7 +31,11 @@ export function guardHttp(options: GuardOptions, mediate?: MakeMediator): GuardS
 }
 
 /** Makes the mediator of a mode that reads whole requests. */
-export type MakeMediator = (admission: Admission, upstream: Upstream) => Mediator;
+export type MakeMediator = (
+  admission: Admission,
+  upstream: Upstream,
+  recorder: Recorder | undefined,
+) => Mediator;
 
 /** How often timeouts and hang-ups are checked. */
 const SWEEP_MS = 1000;
@@ -59,13 +64,25 @@ class HttpGuard extends AdmittingServer {
       keepHeaders = [],
       bodyTimeout = BODY_TIMEOUT_MS,
       onRequest,
+      learn,
+      report = () => {},
     } = options;
-    const admission = new Admission({ policy, limits, audit }, "action");
+    const recorder = learn === undefined
+      ? undefined
+      : new Recorder(learn, mediate === undefined ? "http" : "docker", report);
+    // A recording has the units and containers of callers, which only a pinned peer has.
+    const pin = learn === undefined ? undefined : true;
+    const admission = new Admission({ policy, pin, limits, audit }, "action");
     super({ allowHalfOpen: true }, admission);
+    if (mediate === undefined && recorder !== undefined) {
+      admission.onDecided = ({ peer }, action, { allowed }) =>
+        recorder.record(peer, { action, allowed });
+    }
+    if (recorder !== undefined) this.once("close", () => recorder.close());
     this.#sweepInterval = checkingInterval(SWEEP_MS, bodyTimeout);
     const shared = {
       ...{ admission, upstream, requests, onRequest },
-      report: options.report ?? (() => {}),
+      report,
       fields: requestFields(new Set(keepHeaders.map((name) => name.toLowerCase()))),
       maxIdleChecks: bodyTimeout === 0 ? Infinity : bodyTimeout / this.#sweepInterval,
     };
@@ -73,7 +90,7 @@ class HttpGuard extends AdmittingServer {
     this.#shared = {
       ...shared,
       h2c: options.h2c === true,
-      mediator: mediate?.(admission, upstream),
+      mediator: mediate?.(admission, upstream, recorder),
       isClosing: () => this.isClosing,
       serveHttp2: options.http2 !== true ? undefined : (socket, admitted, bytes) => {
         this.#add(socket, new Http2Connection(socket, admitted, bytes, { ...shared, streams }));

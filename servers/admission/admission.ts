@@ -137,6 +137,8 @@ export class Admission {
   /** The socket's path, as it appears in events. The server sets it. */
   server = "";
   readonly policy: Policy;
+  /** Called for each decision of the policy about an action by {@link Admission.decide}. */
+  onDecided: ((admitted: Admitted, action: string, decision: Decision) => void) | undefined;
   readonly #pin: boolean | undefined;
   readonly #limits: UserLimits;
   /** Connections that count as open, as an array: V8 takes ten times as long to delete from a Set. */
@@ -233,7 +235,8 @@ export class Admission {
     logged?: LoggedAttributes,
   ): Decision {
     const decision = this.policy.decide(admitted.peer, { action, attributes });
-    return this.#record(admitted, action, decision, attributes, logged);
+    this.onDecided?.(admitted, action, decision);
+    return this.record(admitted, action, decision, attributes, logged);
   }
 
   /** Whether the policy may test attributes of a vocabulary. A reload can change it. */
@@ -243,17 +246,15 @@ export class Admission {
 
   /** Denies an action without a decision of the policy. */
   deny(admitted: Admitted, action: string, reason: string): Decision {
-    const rest = { rule: undefined, grants: [], unknown: [], message: reason };
-    return this.#record(admitted, action, { allowed: false, reason, ...rest });
+    return this.record(admitted, action, decisionWithout(false, reason));
   }
 
-  /** Allows an action without a decision of the policy. */
-  allow(admitted: Admitted, action: string, reason: string): Decision {
-    const rest = { rule: undefined, grants: [], unknown: [], message: undefined };
-    return this.#record(admitted, action, { allowed: true, reason, ...rest });
-  }
-
-  #record(
+  /**
+   * Counts a decision, and records it.
+   *
+   * @param logged Attributes that the audit log has beside those that the policy tested.
+   */
+  record(
     { id, peer }: Admitted,
     action: string,
     decision: Decision,
@@ -388,6 +389,12 @@ export class Admission {
     }
     publish(event);
   }
+}
+
+/** Makes a decision that no rule has made. */
+export function decisionWithout(allowed: boolean, reason: string): Decision {
+  const message = allowed ? undefined : reason;
+  return { allowed, reason, rule: undefined, grants: [], unknown: [], message };
 }
 
 /** Returns whether a connection was accepted. */

@@ -148,9 +148,9 @@ class JsonLines implements AuditLog {
     if (this.#missing.size > 0) {
       const missing = this.#missing;
       this.#missing = new Map();
-      this.#add({ bytes: lineOf({ time, ...droppedOf(missing) }), uid: undefined, missing });
+      this.#add({ bytes: jsonLine({ time, ...droppedOf(missing) }), uid: undefined, missing });
     }
-    this.#add({ bytes: lineOf({ time, ...recordOf(event) }), uid });
+    this.#add({ bytes: jsonLine({ time, ...recordOf(event) }), uid });
   }
 
   drained(uid: number | undefined): Promise<void> | undefined {
@@ -390,7 +390,8 @@ export function truncate(text: string): string {
  */
 const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
-function lineOf(record: object): Uint8Array {
+/** Returns a record as one line of JSON, with unprintable characters escaped. */
+export function jsonLine(record: object): Uint8Array {
   const text = JSON.stringify(record).replace(UNPRINTABLE, (character) => {
     let escaped = "";
     for (let at = 0; at < character.length; at++) {
