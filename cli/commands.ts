@@ -63,6 +63,13 @@ const EXAMPLES: {
     "ucred policy diff policy.yaml policy.new.yaml",
     "show a decision that the edit changes",
   ]],
+  "policy suggest": [[
+    "ucred policy suggest learned.jsonl > policy.yaml",
+    "write a rule for each user, from the file of ucred guard --learn",
+  ], [
+    "ucred policy suggest learned.jsonl --by unit",
+    "write a rule for each service",
+  ]],
   "policy import": [[
     "ucred policy import sudoers /etc/sudoers > sudo.yaml",
     "convert sudoers files to a policy",

@@ -29,6 +29,7 @@ export interface GuardCommandOptions {
   readonly mode: "stream" | "http" | "docker";
   readonly policy?: string;
   readonly shadow?: string;
+  readonly learn?: string;
   readonly allowUnsafeOwner?: boolean;
   readonly socketMode?: number;
   readonly socketOwner?: string;
@@ -92,6 +93,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
       h2c: options.h2c,
       http2: options.http2,
       keepHeaders: options.keepHeader,
+      learn: options.learn,
       bodyTimeout: options.bodyTimeout === undefined ? undefined : options.bodyTimeout * 1000,
       report: log,
     });
@@ -102,6 +104,9 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
     await startListening(server, listenOptions(options));
     const address = printable(displayName(String(server.address())));
     log(`guards ${printable(options.upstream)}, listening at ${address}`);
+    if (options.learn !== undefined) {
+      log(`records requests in ${printable(options.learn)}; the policy decides them as usual`);
+    }
     // No error: the upstream may start later, for example by socket activation.
     if (!upstream.startsWith("\0") && !existsSync(upstream)) {
       const name = printable(options.upstream);

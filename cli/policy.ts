@@ -40,6 +40,7 @@ import {
   printText,
   UsageError,
 } from "./output.ts";
+import type { SuggestCommandOptions } from "./suggest.ts";
 
 /** Options of all `policy` commands, parsed. */
 export interface PolicyCommandOptions {
@@ -198,6 +199,18 @@ export async function importFiles(
     printText(stringify(policy, { compat: "yaml-1.1", ...style }).trimEnd());
   }
   return 0;
+}
+
+/** `suggest`: prints a policy that allows what a guard has recorded. */
+export async function suggest(
+  file: string,
+  options: SuggestCommandOptions & PolicyCommandOptions,
+): Promise<ExitCode> {
+  const { printSuggestion } = await import("./suggest.ts");
+  const accounts = fileAccounts(options);
+  const groupName = (gid: number) =>
+    accounts === undefined ? accountName("group", gid) : accounts.nameOf("group", gid);
+  return printSuggestion(file, options, { accounts, groupName });
 }
 
 /** Runs a command for each file. With `--json`, prints all results as one list. */

@@ -207,6 +207,10 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
       "--allow-unsafe-owner",
       "accept policy files that other users can change (default: reject them)",
     )
+    .option(
+      "--learn <file>",
+      "record what each client does in this file, for ucred policy suggest (default: no recording)",
+    )
     .optionsGroup("HTTP:")
     .option(
       "--keep-header <name...>",
@@ -282,8 +286,17 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
 /** A message about options that exclude each other, or have no effect. */
 function contradictionIn(options: GuardCommandOptions): string | undefined {
   const { listen, systemd, upstream, policy, shadow, audit, auditDenied, mode } = options;
-  const { h2c, http2, keepHeader, bodyTimeout, asPeer, metrics, metricsMode, metricsPolicy } =
-    options;
+  const {
+    h2c,
+    http2,
+    keepHeader,
+    bodyTimeout,
+    asPeer,
+    learn,
+    metrics,
+    metricsMode,
+    metricsPolicy,
+  } = options;
   if ((listen === undefined) === (systemd === undefined)) {
     return "exactly one of --listen and --systemd is required";
   }
@@ -318,6 +331,9 @@ function contradictionIn(options: GuardCommandOptions): string | undefined {
   if (http2 && mode !== "http") return "--http2 requires --mode http";
   if (bodyTimeout !== undefined && mode === "stream") {
     return "--body-timeout requires --mode http or --mode docker";
+  }
+  if (learn !== undefined && mode === "stream") {
+    return "--learn requires --mode http or --mode docker: a stream has no requests";
   }
   if (asPeer && mode === "docker") {
     return "--as-peer has no effect in docker mode: Docker does not identify its peers";
@@ -388,6 +404,14 @@ function addPolicy(
     .argument("<before>", file)
     .argument("<after>", file)
     .action((before, after, options) => done(policy.diff(before, after, options)));
+  add("suggest", "print a policy that allows what a guard with --learn has recorded")
+    .argument("<file>", "the file of ucred guard --learn")
+    .addOption(
+      new Option("--by <fact>", "write the rules by this fact about callers")
+        .choices(["uid", "group", "unit", "container"]).default("uid"),
+    )
+    .option("--include-denied", "also allow what was denied (default: only what was allowed)")
+    .action(async (file, options) => done(await policy.suggest(file, options)));
   command(parent, "import", "print the policy that decides as files of another system do")
     .addArgument(new Argument("<kind>", "the kind of files").choices(Object.keys(IMPORTERS)))
     .argument("<file...>", "files of that kind")

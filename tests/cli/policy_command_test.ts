@@ -349,3 +349,66 @@ test("policy commands escape the names in a policy", async () => {
     assertPrintable(out + err);
   }
 });
+
+const RECORDING = file(
+  "learned.jsonl",
+  [
+    { recording: 1, mode: "docker" },
+    ...["nginx:1", "app:1"].map((image) => ({
+      ...{ caller: { uid: 7, gid: 7, groups: [7, 50] }, action: "container.create", allowed: true },
+      attributes: { image, dangers: [], restartPolicy: "no" },
+    })),
+    {
+      ...{ caller: { uid: 7, gid: 7 }, action: "container.stop", allowed: true },
+      attributes: { owner: 7, dangers: [] },
+    },
+    {
+      ...{ caller: { uid: 7, gid: 7 }, action: "volume.create", allowed: true },
+      attributes: { driver: "local", dangers: ["DriverOpts"] },
+    },
+    { ...{ caller: { uid: 7, gid: 7 }, action: "system.\u202einfo", allowed: false } },
+    { entry: 1, count: 2 },
+  ].map((line) => `${JSON.stringify(line)}\n`).join(""),
+);
+
+test("policy suggest prints a policy that can be used as it is, and passes its tests", async () => {
+  const { code, out, err } = await policy("suggest", RECORDING);
+  assert.deepEqual([code, err], [0, ""]);
+  assertPrintable(out);
+  assert.match(out, /^# Suggested from .*learned\.jsonl\..*\n# 1 request was denied/);
+  assert.match(out, /\n# Not allowed: line 5, volume\.create: .* DriverOpts\n/);
+  assert.match(out, /\n {2}# Seen 4 times\n {2}- name: "uid 7: container\.create"\n/);
+  assert.match(out, /where: \{ image: \[ "?app:1"?, "?nginx:1"? \], /);
+  assert.match(out, /where: \{ owner: self, dangers: \{ empty: true \} \}/);
+  assert.match(out, /\n# {3}- name: "uid 7: volume\.create"\n/);
+  const saved = file("suggested.yaml", out);
+  const [checked, tested, linted] = await Promise.all([
+    policy("check", "--allow-unsafe-owner", saved),
+    policy("test", saved),
+    policy("lint", saved),
+  ]);
+  assert.deepEqual([checked.code, linted.code], [0, 0]);
+  assert.equal(tested.code, 0);
+  assert.match(tested.out, /another caller is denied/);
+  const [jsonCode, document] = await data("suggest", RECORDING);
+  assert.equal(jsonCode, 0);
+  assert.equal(document.about, "docker");
+  const byGroup = await policy("suggest", RECORDING, "--by", "group");
+  assert.match(byGroup.out, /when: \{ group: staff \}/);
+  assert.match(byGroup.out, /# Not allowed: line 4, .*: its caller has no group with a name/);
+});
+
+test("policy suggest fails for a file that is no recording, and exits with 1 if nothing is allowed", async () => {
+  const empty = file("empty.jsonl", '{"recording":1,"mode":"http"}\n');
+  const broken = file("broken.jsonl", '{"recording":1,"mode":"docker"}\n{}\n');
+  const [nothing, wrong, by] = await Promise.all([
+    policy("suggest", empty),
+    policy("suggest", broken),
+    policy("suggest", empty, "--by", "pid"),
+  ]);
+  assert.equal(nothing.code, 1);
+  assert.match(nothing.err, /has no request to allow/);
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.err, /broken\.jsonl:2:1: it is not an entry of a recording/);
+  assert.equal(by.code, 2);
+});

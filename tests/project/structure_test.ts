@@ -63,6 +63,7 @@ const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "cli/man.ts": ["commander"],
   "cli/policy.ts": ["yaml"],
   "cli/program.ts": ["commander"],
+  "cli/suggest.ts": ["yaml"],
 };
 
 /** Path of a source file, relative to the project's root → its text. */
