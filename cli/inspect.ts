@@ -1,20 +1,15 @@
 /** `ucred inspect`: shows who serves a socket, who may connect, who is connected, and findings. */
 
 import { Buffer } from "node:buffer";
-import { type BigIntStats, lstatSync, readdirSync, realpathSync, statSync } from "node:fs";
+import { type BigIntStats, lstatSync, readdirSync, statSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { UcredError } from "../core/errors.ts";
-import { isSticky, unsafeFolderReason } from "../core/ownership.ts";
-import type { Peer, PeerJSON } from "../core/peer.ts";
-import type { ProcessJSON } from "../core/process.ts";
+import type { Peer } from "../core/peer.ts";
 import { addressOf, displayName } from "../core/socket_name.ts";
 import { identify } from "../identity/identify.ts";
-import { peerOfPid } from "../identity/peer_of_pid.ts";
-import { accountName, ownUid } from "../system/accounts.ts";
-import { type BigFileStats, pathSteps } from "../system/path_owners.ts";
-import { hasOwnGroupOnly, isTrusted } from "../system/trusted_owner.ts";
+import { ownUid } from "../system/accounts.ts";
 import { connectionsElsewhere, holdersOf, isBound, socketsAt } from "../system/unix_sockets.ts";
 import {
   type ExitCode,
@@ -26,32 +21,18 @@ import {
   width,
   wrap,
 } from "./output.ts";
-import { crowdTexts, peerText } from "./peers.ts";
-
-/** A file or folder with its owner and mode. */
-interface FileReport {
-  readonly path: string;
-  readonly uid: number;
-  readonly gid: number;
-  /** Octal, as for chmod(1). */
-  readonly mode: string;
-}
-
-/** A symbolic link on the path, or a folder that contains one. */
-interface StepReport extends FileReport {
-  readonly isLink: boolean;
-}
-
-/** A finding or a note. */
-interface Remark {
-  readonly kind: string;
-  readonly message: string;
-}
-
-/** A peer without its capability lists, which have 40 names each for a process of root. */
-type PeerSummary = Omit<PeerJSON, "process"> & {
-  readonly process?: Omit<ProcessJSON, "capabilities">;
-};
+import { crowdTexts, peersOf, type PeerSummary, peerText, summaryOf } from "./peers.ts";
+import {
+  fileFindings,
+  type FileReport,
+  fileText,
+  ownerText,
+  type Remark,
+  type SocketFile,
+  socketFile,
+  type StepReport,
+  whoMayConnect,
+} from "./socket_file.ts";
 
 /** The result of an inspection. */
 interface SocketReport {
@@ -103,8 +84,7 @@ class Inspection {
   readonly #findings: Remark[] = [];
   readonly #notes: Remark[] = [];
   #file: BigIntStats | undefined;
-  #folders: readonly FileReport[] = [];
-  #via: readonly StepReport[] = [];
+  #socketFile: SocketFile | undefined;
   #server: Peer | undefined;
   #holders: readonly Peer[] = [];
   #clients: readonly Peer[] = [];
@@ -128,9 +108,7 @@ class Inspection {
         this.#file = statSync(this.#path, { bigint: true });
       }
       if (!this.#file.isSocket()) throw notASocket(this.#path, this.#file);
-      this.#folders = foldersOf(dirname(realpathSync(this.#path)));
-      const isListed = ({ path }: FileReport) => this.#folders.some((each) => each.path === path);
-      this.#via = stepsTo(this.#path).filter((step) => !isListed(step));
+      this.#socketFile = socketFile(this.#path, this.#file);
     }
     const socket = await connectOrCode(this.#path);
     let isDead = false;
@@ -140,7 +118,7 @@ class Inspection {
       this.#server = identify(socket, { pin: true });
     }
     if (this.#file !== undefined) this.#listProcesses(this.#file, isDead);
-    this.#checkFile();
+    this.#findings.push(...fileFindings(this.#socketFile, this.#server?.uid ?? ownUid()));
     this.#checkServer();
   }
 
@@ -159,11 +137,14 @@ class Inspection {
       const holders = holdersOf([...listeners, ...clients]);
       // Excludes our own connection.
       const others = clients.filter((socket) => !holders.get(socket)?.includes(process.pid));
-      const peersOf = (sockets: readonly number[]) =>
-        [...new Set(sockets.flatMap((socket) => holders.get(socket) ?? []))]
-          .sort((a, b) => a - b).flatMap(peerOrNone);
-      this.#holders = peersOf(listeners);
-      this.#clients = peersOf(others);
+      const peersAt = (sockets: readonly number[]) =>
+        peersOf(
+          [...new Set(sockets.flatMap((socket) => holders.get(socket) ?? []))].sort((a, b) =>
+            a - b
+          ),
+        );
+      this.#holders = peersAt(listeners);
+      this.#clients = peersAt(others);
       this.#connections = others.length;
       this.#elsewhere = connectionsElsewhere(
         listeners[0]!,
@@ -197,39 +178,6 @@ class Inspection {
       this.#find("unreachable", message);
     }
     return code === "ECONNREFUSED" && !isBusy;
-  }
-
-  #checkFile(): void {
-    if (this.#file === undefined) {
-      const message = "An abstract socket has no mode: every process in the network namespace, " +
-        "also in containers that share it, can connect, and can bind the name when it is free";
-      return this.#find("abstract", message);
-    }
-    const user = this.#server?.uid ?? ownUid();
-    const folders = this.#folders.map((folder) => ({ ...folder, isLink: false }));
-    for (const { path, uid, gid, mode, isLink } of [...folders, ...this.#via]) {
-      const access = isLink ? 0 : parseInt(mode, 8); // the mode of a link is always 0777
-      const why = unsafeFolderReason(
-        { uid, mode: access },
-        (owner) => isTrusted(owner, user),
-        () => hasOwnGroupOnly(path, { gid }, user),
-      );
-      if (why === undefined) continue;
-      const what = isLink ? "link" : "folder";
-      this.#find(what, `The ${what} ${path} ${why}: others can replace the socket`);
-    }
-    const folder = this.#folders[0];
-    if (folder !== undefined && isSticky({ uid: 0, mode: parseInt(folder.mode, 8) })) {
-      const message = `Every user can create files in ${folder.path}: while the server is down, ` +
-        "another process can bind its path";
-      this.#find("sticky", message);
-    }
-    const mode = Number(this.#file.mode);
-    if ((mode & 0o002) !== 0 && this.#folders.every(({ mode }) => (parseInt(mode, 8) & 1) !== 0)) {
-      const message = "Every user can connect: the server must check its clients itself, " +
-        "or run behind `ucred guard`";
-      this.#find("everyone", message);
-    }
   }
 
   #checkServer(): void {
@@ -277,9 +225,9 @@ class Inspection {
     const isListed = this.#connections !== undefined;
     return {
       path: displayName(this.#path),
-      file: this.#file && fileReport(this.#path, this.#file),
-      folders: this.#folders,
-      via: this.#via,
+      file: this.#socketFile?.file,
+      folders: this.#socketFile?.folders ?? [],
+      via: this.#socketFile?.via ?? [],
       server: this.#server && summaryOf(this.#server),
       holders: isListed ? this.#holders.map(summaryOf) : null,
       connections: this.#connections ?? null,
@@ -291,12 +239,10 @@ class Inspection {
   }
 
   print(): void {
-    const { file, folders, via } = this.report();
+    const { folders, via } = this.report();
     print(paint("bold", printable(displayName(this.#path))));
-    if (file !== undefined) {
-      line("socket", fileText(file));
-      line("may connect", whoMayConnect(file, folders));
-    } else line("may connect", "every process in this network namespace");
+    if (this.#socketFile !== undefined) line("socket", fileText(this.#socketFile.file));
+    line("may connect", whoMayConnect(this.#socketFile));
     for (const [at, folder] of folders.entries()) {
       line(at === 0 ? "folders" : "", `${fileText(folder)}  ${printable(folder.path)}`);
     }
@@ -386,22 +332,6 @@ function socketsIn(folder: string): string {
   return `Sockets in ${folder}: ${names.slice(0, MAX_NAMES_SHOWN).join(", ")}${more}`;
 }
 
-/** Who may connect, by the modes of the file and of its folders. */
-function whoMayConnect(file: FileReport, folders: readonly FileReport[]): string {
-  const mode = parseInt(file.mode, 8);
-  const narrow = folders.filter(({ mode }) => (parseInt(mode, 8) & 0o001) === 0);
-  const isOpen = (mode & 0o002) !== 0;
-  if (isOpen && narrow.length === 0) return "every user";
-  const who = isOpen ? ["every user"] : [
-    "root",
-    ...((mode & 0o200) !== 0 && file.uid !== 0 ? [nameOf("user", file.uid)] : []),
-    ...((mode & 0o020) !== 0 ? [`group ${nameOf("group", file.gid)}`] : []),
-  ];
-  if (narrow.length === 0) return who.join(", ");
-  const paths = narrow.map(({ path }) => printable(path)).join(", ");
-  return `${who.join(", ")}; only with search permission on ${paths}`;
-}
-
 /** A connection, or the code of the error. */
 function connectOrCode(path: string): Promise<Socket | string> {
   return new Promise((resolve) => {
@@ -409,55 +339,4 @@ function connectOrCode(path: string): Promise<Socket | string> {
     socket.once("connect", () => resolve(socket));
     socket.on("error", (error) => resolve((error as { code?: string }).code ?? error.message));
   });
-}
-
-function peerOrNone(pid: number): Peer[] {
-  try {
-    return [peerOfPid(pid)];
-  } catch (error) {
-    if (error instanceof UcredError) return []; // it has ended
-    throw error;
-  }
-}
-
-function summaryOf(peer: Peer): PeerSummary {
-  const { process, ...rest } = peer.toJSON();
-  if (process === undefined) return rest;
-  const { capabilities: _, ...summary } = process;
-  return { ...rest, process: summary };
-}
-
-function foldersOf(path: string): readonly FileReport[] {
-  const folders: FileReport[] = [];
-  for (let at = path;; at = dirname(at)) {
-    folders.push(fileReport(at, statSync(at, { bigint: true })));
-    if (at === dirname(at)) return folders;
-  }
-}
-
-/** Each folder and link that the kernel visits when it resolves a path, once. */
-function stepsTo(path: string): readonly StepReport[] {
-  const steps = new Map<string, StepReport>();
-  for (const { path: at, file } of pathSteps(path)) {
-    const isLink = file.isSymbolicLink();
-    if (isLink || file.isDirectory()) steps.set(at, { ...fileReport(at, file), isLink });
-  }
-  return [...steps.values()];
-}
-
-function fileReport(path: string, { uid, gid, mode }: BigFileStats): FileReport {
-  const octal = (Number(mode) & 0o7777).toString(8).padStart(4, "0");
-  return { path, uid: Number(uid), gid: Number(gid), mode: octal };
-}
-
-function fileText(file: FileReport): string {
-  return `${file.mode} ${ownerText(file)}`;
-}
-
-function ownerText({ uid, gid }: FileReport): string {
-  return `${nameOf("user", uid)} ${nameOf("group", gid)}`;
-}
-
-function nameOf(kind: "user" | "group", id: number): string {
-  return printable(accountName(kind, id) ?? String(id));
 }

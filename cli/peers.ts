@@ -1,8 +1,16 @@
-/** Peers as text, one line each. */
+/** Peers as text, one line each, and as JSON. */
 
 import type { Fact } from "../core/facts.ts";
-import type { Peer } from "../core/peer.ts";
+import { UcredError } from "../core/errors.ts";
+import type { Peer, PeerJSON } from "../core/peer.ts";
+import type { ProcessJSON } from "../core/process.ts";
+import { peerOfPid } from "../identity/peer_of_pid.ts";
 import { printable } from "./output.ts";
+
+/** A peer without its capability lists, which have 40 names each for a process of root. */
+export type PeerSummary = Omit<PeerJSON, "process"> & {
+  readonly process?: Omit<ProcessJSON, "capabilities">;
+};
 
 /** A fact as text: "-" for none, "?" for unknown. */
 export function factText(fact: Fact<unknown>): string {
@@ -54,4 +62,24 @@ function whatText(peer: Peer): string {
     ...(container.state === "known" ? [`container ${factText(container).slice(0, 12)}`] : []),
   ];
   return parts.join(", ");
+}
+
+/** The peers of processes. A process that has ended is left out. */
+export function peersOf(pids: readonly number[]): Peer[] {
+  return pids.flatMap((pid) => {
+    try {
+      return [peerOfPid(pid)];
+    } catch (error) {
+      if (error instanceof UcredError) return [];
+      throw error;
+    }
+  });
+}
+
+/** A peer as JSON, without its capabilities. */
+export function summaryOf(peer: Peer): PeerSummary {
+  const { process, ...rest } = peer.toJSON();
+  if (process === undefined) return rest;
+  const { capabilities: _, ...summary } = process;
+  return { ...rest, process: summary };
 }

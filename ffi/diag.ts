@@ -24,11 +24,11 @@ const SOCK_DIAG_BY_FAMILY = 20;
 /** `NLM_F_REQUEST | NLM_F_DUMP`, <linux/netlink.h> */
 const REQUEST_DUMP = 0x301;
 
-/** `UDIAG_SHOW_VFS | UDIAG_SHOW_PEER`, <linux/unix_diag.h> */
-const SHOW = 2 | 4;
+/** `UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER`, <linux/unix_diag.h> */
+const SHOW = 1 | 2 | 4;
 
 /** Attributes of an answer, <linux/unix_diag.h>. */
-const ATTRIBUTE = { VFS: 1, PEER: 2 } as const;
+const ATTRIBUTE = { NAME: 0, VFS: 1, PEER: 2 } as const;
 
 /** States of a socket, <net/tcp_states.h>. */
 export const STATE = { ESTABLISHED: 1, LISTEN: 10 } as const;
@@ -37,7 +37,11 @@ export const STATE = { ESTABLISHED: 1, LISTEN: 10 } as const;
 export interface DiagSocket {
   /** The inode number of the socket, as in /proc/PID/fd: "socket:[4711]". */
   readonly inode: number;
+  /** `SOCK_STREAM`, `SOCK_DGRAM` or `SOCK_SEQPACKET`, <linux/net.h>. */
+  readonly type: number;
   readonly state: number;
+  /** The path, or "\0name" for an abstract socket; `undefined` if it is not bound. */
+  readonly address: string | undefined;
   /** The file that it is bound to, if any: its inode, and its device in the kernel's encoding. */
   readonly file: { readonly inode: number; readonly device: number } | undefined;
   /** The inode number of the socket at the other end, if there is one. */
@@ -95,17 +99,29 @@ export function decodeDiag(bytes: Uint8Array): DiagPart | undefined {
 function decodeSocket(view: DataView, at: number, end: number): DiagSocket {
   let file: DiagSocket["file"];
   let peer: number | undefined;
+  let address: string | undefined;
   for (let attribute = at + 16; attribute + 4 <= end;) {
     const length = view.getUint16(attribute, LITTLE_ENDIAN);
     const type = view.getUint16(attribute + 2, LITTLE_ENDIAN);
     if (length < 4 || attribute + length > end) break;
     const word = (offset: number) => view.getUint32(attribute + 4 + offset, LITTLE_ENDIAN);
+    if (type === ATTRIBUTE.NAME && length > 4) {
+      const { buffer, byteOffset } = view;
+      const name = new Uint8Array(buffer, byteOffset + attribute + 4, length - 4);
+      // A path ends with a NUL; an abstract name begins with one, and may contain others.
+      address = new TextDecoder().decode(name[0] === 0 ? name : name.subarray(0, untilNul(name)));
+    }
     if (type === ATTRIBUTE.VFS && length >= 12) file = { inode: word(0), device: word(4) };
     if (type === ATTRIBUTE.PEER && length >= 8) peer = word(0);
     attribute += Math.ceil(length / 4) * 4;
   }
   const inode = view.getUint32(at + 4, LITTLE_ENDIAN);
-  return { inode, state: view.getUint8(at + 2), file, peer };
+  return { inode, type: view.getUint8(at + 1), state: view.getUint8(at + 2), address, file, peer };
+}
+
+function untilNul(bytes: Uint8Array): number {
+  const end = bytes.indexOf(0);
+  return end < 0 ? bytes.length : end;
 }
 
 /** Converts `st_dev` of stat(2) to the kernel's encoding (`MKDEV`, <linux/kdev_t.h>). */

@@ -84,7 +84,13 @@ export function decodeLinuxFamily(address: Uint8Array): number {
 }
 
 /** Types and flags of sockets, <linux/net.h>, <asm-generic/fcntl.h>: the same on every CPU above. */
-export const SOCK = { STREAM: 1, DGRAM: 2, CLOEXEC: 0o2000000, NONBLOCK: 0o4000 } as const;
+export const SOCK = {
+  STREAM: 1,
+  DGRAM: 2,
+  SEQPACKET: 5,
+  CLOEXEC: 0o2000000,
+  NONBLOCK: 0o4000,
+} as const;
 
 /** `SHUT_RDWR`, <sys/socket.h>: ends receiving and sending. */
 export const SHUT_RDWR = 2;

@@ -39,13 +39,11 @@ const WHAT = "list Unix sockets";
  * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` if the kernel does not list sockets.
  */
 export function socketsAt(
-  file: { readonly dev: bigint; readonly ino: bigint },
+  file: FileNumbers,
   system: System = openedSystem(),
 ): SocketsAt {
-  const device = kernelDevice(file.dev);
-  const inode = Number(file.ino & 0xffffffffn); // the kernel reports 32 bits
   const bound = listSockets(system).filter((socket) =>
-    socket.file?.inode === inode && socket.file.device === device
+    socket.file !== undefined && isFile(socket.file, file)
   );
   return {
     listeners: bound.filter(({ state }) => state === STATE.LISTEN).map(({ inode }) => inode),
@@ -53,6 +51,42 @@ export function socketsAt(
       state === STATE.ESTABLISHED && peer !== undefined ? [{ server: inode, client: peer }] : []
     ),
   };
+}
+
+/** A socket that accepts connections. */
+export interface ListeningSocket {
+  /** The inode number of the socket, as in /proc/PID/fd. */
+  readonly inode: number;
+  /** `SOCK_STREAM` or `SOCK_SEQPACKET`, <linux/net.h>. */
+  readonly type: number;
+  /** The path in bind(2), or "\0name" for an abstract socket. */
+  readonly address: string;
+  /** Whether a file is the one to which the socket is bound. `undefined` for an abstract socket. */
+  readonly isBoundTo: ((file: FileNumbers) => boolean) | undefined;
+}
+
+/** The numbers of stat(2) that identify a file. */
+interface FileNumbers {
+  readonly dev: bigint;
+  readonly ino: bigint;
+}
+
+/**
+ * Returns all listening Unix sockets of our network namespace.
+ *
+ * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` if the kernel does not list sockets.
+ */
+export function listeningSockets(system: System = openedSystem()): readonly ListeningSocket[] {
+  return listSockets(system).flatMap(({ state, inode, type, address, file }) => {
+    if (state !== STATE.LISTEN || address === undefined) return [];
+    const isBoundTo = file && ((numbers: FileNumbers) => isFile(file, numbers));
+    return [{ inode, type, address, isBoundTo }];
+  });
+}
+
+function isFile(file: NonNullable<DiagSocket["file"]>, { dev, ino }: FileNumbers): boolean {
+  // The kernel reports 32 bits of the inode number.
+  return file.inode === Number(ino & 0xffffffffn) && file.device === kernelDevice(dev);
 }
 
 /**

@@ -104,13 +104,15 @@ int main(void) {
   struct { struct nlmsghdr head; struct unix_diag_req body; } question = {
     .head = { sizeof question, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 0, 0 },
     .body = { .sdiag_family = AF_UNIX, .udiag_states = -1,
-              .udiag_show = UDIAG_SHOW_VFS | UDIAG_SHOW_PEER, .udiag_cookie = { -1, -1 } } };
+              .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER,
+              .udiag_cookie = { -1, -1 } } };
   printf(",\"diagRequest\":[");
   for (size_t at = 0; at < sizeof question; at++)
     printf("%s%d", at ? "," : "", ((unsigned char *)&question)[at]);
   /* An answer for decodeDiag(): a listening socket that is bound to a file and has a peer. */
   struct {
     struct nlmsghdr head; struct unix_diag_msg body;
+    struct nlattr nameHead; char name[8];
     struct nlattr vfsHead; struct unix_diag_vfs vfs;
     struct nlattr peerHead; uint32_t peer;
     struct nlmsghdr done; int status;
@@ -118,6 +120,7 @@ int main(void) {
     .head = { offsetof(__typeof__(answer), done), SOCK_DIAG_BY_FAMILY, NLM_F_MULTI, 0, 0 },
     .body = { .udiag_family = AF_UNIX, .udiag_type = SOCK_STREAM, .udiag_state = TCP_LISTEN,
               .udiag_ino = 4711 },
+    .nameHead = { sizeof(struct nlattr) + sizeof "/run/x", UNIX_DIAG_NAME }, .name = "/run/x",
     .vfsHead = { sizeof(struct nlattr) + sizeof(struct unix_diag_vfs), UNIX_DIAG_VFS },
     .vfs = { .udiag_vfs_ino = 42, .udiag_vfs_dev = 7 },
     .peerHead = { sizeof(struct nlattr) + 4, UNIX_DIAG_PEER }, .peer = 4712,

@@ -16,7 +16,7 @@ import {
   NETLINK_SOCKET,
   STATE,
 } from "../../ffi/diag.ts";
-import { FCNTL, FD_CLOEXEC, O_CLOEXEC, SHUT_RDWR, UCRED } from "../../ffi/linux.ts";
+import { FCNTL, FD_CLOEXEC, O_CLOEXEC, SHUT_RDWR, SOCK, UCRED } from "../../ffi/linux.ts";
 import {
   CONTROL_SIZE,
   DATAGRAM_SOCKET,
@@ -111,7 +111,14 @@ testWith(here, "ffi/ has the socket options, layouts and address family of the h
     compare(headers, section("state", STATE));
     assert.deepEqual([...diagRequest()], headers.diagRequest);
     assert.deepEqual(decodeDiag(Uint8Array.from(headers.diagAnswer)), {
-      sockets: [{ inode: 4711, state: STATE.LISTEN, file: { inode: 42, device: 7 }, peer: 4712 }],
+      sockets: [{
+        inode: 4711,
+        type: SOCK.STREAM,
+        state: STATE.LISTEN,
+        address: "/run/x",
+        file: { inode: 42, device: 7 },
+        peer: 4712,
+      }],
       isLast: true,
       errno: undefined,
     });
