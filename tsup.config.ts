@@ -1,4 +1,4 @@
-import { copyFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
 import { defineConfig } from "tsup";
 import { manual } from "./cli/man.ts";
@@ -33,7 +33,14 @@ const parts = {
 };
 
 /** Packages whose code becomes part of dist/: pinned, and devDependencies in package.json. */
-const BUNDLED = ["yaml", "commander", "@xmldom/xmldom", "acorn"];
+const BUNDLED = [
+  ...["yaml", "commander", "@xmldom/xmldom", "acorn"],
+  ...["string-width", "strip-ansi", "ansi-regex", "get-east-asian-width"],
+];
+
+/** The licence of a package, whose file has one of two spellings. */
+const licenceOf = (name: string) =>
+  ["LICENSE", "license"].map((file) => `node_modules/${name}/${file}`).find(existsSync)!;
 
 export default defineConfig({
   entry: { ...entries, ...parts, cli: "cli/main.ts" },
@@ -51,7 +58,7 @@ export default defineConfig({
   // The JSON Schema and the manual page are generated from the code that checks policies and command lines.
   onSuccess: () => {
     for (const name of BUNDLED) {
-      copyFileSync(`node_modules/${name}/LICENSE`, `dist/LICENSE.${basename(name)}.txt`);
+      copyFileSync(licenceOf(name), `dist/LICENSE.${basename(name)}.txt`);
     }
     writeFileSync(
       "dist/policy.schema.json",

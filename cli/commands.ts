@@ -14,6 +14,10 @@ const EXAMPLES: {
     ["sudo ucred inspect /run/docker.sock", "as root, also show the clients of other users"],
     ["ucred inspect --json @name", "inspect an abstract socket and print JSON"],
   ],
+  sockets: [
+    ["sudo ucred sockets", "as root, also show the servers of other users"],
+    ["ucred sockets --json", "print JSON"],
+  ],
   listen: [
     ["ucred listen /tmp/try.sock", "connect from another terminal: nc -U /tmp/try.sock"],
     ["ucred listen /tmp/try.sock --policy policy.yaml", "also show the policy's decision"],
@@ -59,10 +63,17 @@ const EXAMPLES: {
     "ucred policy who policy.yaml --action 'POST /containers/create'",
     "list the users and groups that may do it",
   ]],
-  "policy diff": [[
-    "ucred policy diff policy.yaml policy.new.yaml",
-    "show a decision that the edit changes",
-  ]],
+  "policy diff": [
+    ["ucred policy diff policy.yaml policy.new.yaml", "show a decision that the edit changes"],
+    [
+      "git show main:policy.yaml | ucred policy diff --only-narrower - policy.yaml",
+      "in CI: fail if the edit allows more",
+    ],
+  ],
+  "policy fmt": [
+    ["ucred policy fmt policy.yaml", "format the file"],
+    ["ucred policy fmt --check *.yaml", "in CI: fail if a file is not formatted"],
+  ],
   "policy suggest": [[
     "ucred policy suggest learned.jsonl > policy.yaml",
     "write a rule for each user, from the file of ucred guard --learn",

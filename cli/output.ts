@@ -2,6 +2,7 @@
 
 import process from "node:process";
 import { styleText } from "node:util";
+import stringWidth from "string-width";
 import { UcredError } from "../core/errors.ts";
 import { visible } from "../core/text.ts";
 
@@ -140,28 +141,9 @@ export function columns(rows: readonly (readonly string[])[]): string[] {
   });
 }
 
-// deno-lint-ignore no-control-regex
-const COLOUR = /\u001b\[[0-9;]*m/g;
-
-/** Characters of two columns: East Asian Width W and F of Unicode 17, and emoji. */
-const WIDE = new RegExp(
-  "[\\u1100-\\u115f\\u2e80-\\u303e\\u3041-\\ua4cf\\ua960-\\ua97c\\uac00-\\ud7a3\\uf900-\\ufaff" +
-    "\\ufe10-\\ufe19\\ufe30-\\ufe6b\\uff01-\\uff60\\uffe0-\\uffe6\\u{16fe0}-\\u{18dff}" +
-    "\\u{1aff0}-\\u{1b2ff}\\u{1d300}-\\u{1d376}\\u{1f200}-\\u{1f265}\\u{20000}-\\u{3fffd}" +
-    "\\p{Emoji_Presentation}]",
-  "gu",
-);
-
-/** Combining marks, which take no column. */
-const ZERO_WIDTH = /[\p{Mn}\p{Me}]/gu;
-
 /** The number of columns that a text takes on a terminal, without colour codes. */
 export function visibleLength(text: string): number {
-  const plain = text.replace(COLOUR, "");
-  // deno-lint-ignore no-control-regex
-  if (/^[\x00-\x7f]*$/.test(plain)) return plain.length;
-  const seen = plain.replace(ZERO_WIDTH, "");
-  return [...seen].length + (seen.match(WIDE)?.length ?? 0);
+  return /^[\x20-\x7e]*$/.test(text) ? text.length : stringWidth(text);
 }
 
 /** Prints an error on stderr: expected errors in one or two lines, bugs of ucred with the stack trace. */

@@ -7,7 +7,7 @@ import { openedSystem } from "../adapters/select.ts";
 import { isId } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
 import type { Peer } from "../core/peer.ts";
-import { equivalent } from "../core/policy/analyze/difference.ts";
+import { equivalent, narrower } from "../core/policy/analyze/difference.ts";
 import { lint as lintPolicy } from "../core/policy/analyze/lint.ts";
 import { runTests } from "../core/policy/analyze/run_tests.ts";
 import { who as listWho, writeWho } from "../core/policy/analyze/who.ts";
@@ -162,11 +162,17 @@ export function who(
 }
 
 /** `diff`: prints a decision that an edit changes, if there is one. */
-export function diff(before: string, after: string, options: PolicyCommandOptions): ExitCode {
-  const found = equivalent(load(before, options), load(after, options));
+export function diff(
+  before: string,
+  after: string,
+  options: PolicyCommandOptions & { readonly onlyNarrower?: boolean },
+): ExitCode {
+  const compare = options.onlyNarrower ? narrower : equivalent;
+  const found = compare(load(before, options), load(after, options));
   if (options.json) printJson(found ?? null);
-  else if (found === undefined) print("No decision changes");
-  else {
+  else if (found === undefined) {
+    print(options.onlyNarrower ? "The edit allows nothing more" : "No decision changes");
+  } else {
     const { peer, action, attributes } = found;
     const verdict = ({ allowed, reason }: Decision) =>
       `${allowed ? paint("green", "allowed") : paint("red", "denied")}. ${printable(reason)}`;
@@ -179,7 +185,7 @@ export function diff(before: string, after: string, options: PolicyCommandOption
       [`${titleOf(before)}:`, verdict(found.before)],
       [`${titleOf(after)}:`, verdict(found.after)],
     ];
-    print("A decision changes");
+    print(options.onlyNarrower ? "The edit allows more" : "A decision changes");
     for (const line of columns(rows)) print(line);
   }
   return found === undefined ? 0 : 1;

@@ -85,6 +85,13 @@ export function programFor(done: (code: number) => void): Command {
     .addOption(json())
     .action(async (socket, options) => done(await inspectSocket(socket, options)));
 
+  command(program, "sockets", "list the listening Unix sockets, who may connect, and findings")
+    .addOption(json())
+    .action(async (options) => {
+      const { listSockets } = await import("./sockets.ts");
+      done(listSockets(options));
+    });
+
   command(program, "listen", "listen at a socket, and show each process that connects")
     .argument("<socket>", "path, or @name (abstract socket)", socketName)
     .option("--policy <file>", "also show the decision of this policy about each process")
@@ -403,6 +410,7 @@ function addPolicy(
   add("diff", "find a decision that an edit changes; exit code 1: there is one")
     .argument("<before>", file)
     .argument("<after>", file)
+    .option("--only-narrower", "report only a decision that allows more than before")
     .action((before, after, options) => done(policy.diff(before, after, options)));
   add("suggest", "print a policy that allows what a guard with --learn has recorded")
     .argument("<file>", "the file of ucred guard --learn")
@@ -412,6 +420,16 @@ function addPolicy(
     )
     .option("--include-denied", "also allow what was denied (default: only what was allowed)")
     .action(async (file, options) => done(await policy.suggest(file, options)));
+  command(parent, "fmt", "format policy files; comments and the order of fields stay")
+    .argument("<file...>", "policy files; - formats stdin to stdout")
+    .option(
+      "--check",
+      "change nothing, and list the files that are not formatted; exit code 1: one",
+    )
+    .action(async (files, options) => {
+      const { format } = await import("./policy_fmt.ts");
+      done(format(files, options));
+    });
   command(parent, "import", "print the policy that decides as files of another system do")
     .addArgument(new Argument("<kind>", "the kind of files").choices(Object.keys(IMPORTERS)))
     .argument("<file...>", "files of that kind")

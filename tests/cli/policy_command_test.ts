@@ -188,6 +188,33 @@ test("policy explain prints the decision about a peer, and exits with 1 if it is
   assert.deepEqual([code, decision.allowed, decision.rule, rules.length], [0, true, "root", 3]);
 });
 
+test("policy diff --only-narrower exits with 1 only if the edit allows more", async () => {
+  const of = (name: string, uid: string, allow = "true") =>
+    file(name, `version: 1\nrules: [{ name: r, when: { uid: ${uid} }, allow: ${allow} }]\n`);
+  const [wide, narrow, granting] = [
+    of("wide.yaml", '"1-9"'),
+    of("narrow.yaml", '"1-8"'),
+    of("granting.yaml", '"1-9"', "[write]"),
+  ];
+  const cases: readonly (readonly [before: string, after: string, code: number])[] = [
+    [wide, narrow, 0],
+    [wide, wide, 0],
+    [narrow, wide, 1],
+    [wide, granting, 1],
+    [granting, wide, 0],
+  ];
+  for (const [before, after, code] of cases) {
+    const ran = await policy("diff", "--only-narrower", before, after);
+    assert.equal(ran.code, code, `${before} ${after}`);
+    assert.match(
+      ran.out,
+      code === 0 ? /^The edit allows nothing more$/m : /^The edit allows more$/m,
+    );
+  }
+  const [code, found] = await data("diff", "--only-narrower", narrow, wide);
+  assert.deepEqual([code, found.peer.uid], [1, 9]);
+});
+
 test("policy explain --attributes decides by attributes of the request, from JSON or a file", async () => {
   const policyFile = file(
     "about.yaml",

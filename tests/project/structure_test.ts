@@ -53,6 +53,7 @@ const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "policy/load.ts": ["node:fs", "node:process"],
   "policy/watch.ts": ["node:fs/promises", "node:process", "node:timers"],
   "servers/hono.ts": ["hono"],
+  "cli/output.ts": ["string-width"],
   "interop/polkit/rules.ts": ["acorn"],
   "interop/xml.ts": ["@xmldom/xmldom"],
   "servers/http/serve.ts": ["srvx/node"],
@@ -62,6 +63,7 @@ const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "cli/completions.ts": ["commander"],
   "cli/man.ts": ["commander"],
   "cli/policy.ts": ["yaml"],
+  "cli/policy_fmt.ts": ["yaml"],
   "cli/program.ts": ["commander"],
   "cli/suggest.ts": ["yaml"],
 };
