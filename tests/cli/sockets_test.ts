@@ -29,6 +29,9 @@ async function listed(path: string, as?: number): Promise<any> {
 const kinds = ({ findings }: { findings: readonly { kind: string }[] }) =>
   findings.map(({ kind }) => kind);
 
+/** Our process among the holders. Deno's node:net sockets are also open in the child that runs the command. */
+const SERVER = `([0-9]+ pids|pid) [0-9 ]*\\b${process.pid}\\b[0-9 ]*,`;
+
 const linux = [needs.linux, needs.native];
 
 testWith(linux, "sockets lists a socket with its owner, mode, server and findings", async () => {
@@ -39,11 +42,11 @@ testWith(linux, "sockets lists a socket with its owner, mode, server and finding
     "0777",
     process.geteuid!(),
   ]);
-  assert.deepEqual(found.holders.map(({ pid }: { pid: number }) => pid), [process.pid]);
+  assert.ok(found.holders.some(({ pid }: { pid: number }) => pid === process.pid));
   assert.ok(kinds(found).includes("everyone"));
   const { out } = await ucred(["sockets"]);
   const row = out.split("\n").find((line) => line.startsWith(`${server.path} `))!;
-  assert.match(row, new RegExp(` 0777 .* every user +pid ${process.pid}, uid .* everyone`));
+  assert.match(row, new RegExp(` 0777 .* every user +${SERVER} .* everyone`));
   assert.match(
     out,
     /^[0-9]+ sockets?, [0-9]+ with findings\. ucred inspect SOCKET explains them$/m,
@@ -85,7 +88,7 @@ testWith(linux, "sockets reports a path that is missing, or that has another fil
   assert.match(found.findings[0].message, /has another file/);
   const { out } = await ucred(["sockets"]);
   const row = out.split("\n").find((line) => line.startsWith(`${path} `))!;
-  assert.match(row, new RegExp(` - +\\? +pid ${process.pid}, .*unreachable$`));
+  assert.match(row, new RegExp(` - +\\? +${SERVER} .*unreachable$`));
 });
 
 testWith([...linux, needs.root], "sockets reports files that others can replace", async () => {
@@ -105,10 +108,10 @@ testWith(
     using server = await serve();
     const found = await listed(server.path, STRANGER);
     assert.equal(found.file.mode, "0777");
-    assert.deepEqual(found.holders, []);
+    assert.ok(found.holders.every(({ uid }: { uid: number }) => uid === STRANGER));
     const { out } = await ucred(["sockets"], { as: STRANGER });
     const row = out.split("\n").find((line) => line.startsWith(`${server.path} `))!;
-    assert.match(row, / every user +\? +/);
+    assert.match(row, / every user +(\?|pid .* uid 4321\b)/);
   },
 );
 
