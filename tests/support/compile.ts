@@ -1,7 +1,8 @@
 /** Builds the C programs and libraries that the tests use. */
 
 import { execFileSync } from "node:child_process";
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { chmodSync, existsSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import process from "node:process";
@@ -53,11 +54,19 @@ export function compileStatic(source: URL): string | undefined {
   }
 }
 
+/** The folder of compiled programs. `npm test` has one for all its steps, which compile each program once. */
+const compiled: string | undefined = process.env["UCRED_COMPILED"];
+
 function compile(compiler: string, source: URL, suffix: string, flags: string[]): string {
   const file = fileURLToPath(source);
-  const output = join(temporaryFolder(), basename(file, ".c") + suffix);
-  execFileSync(compiler, ["-O1", "-Wall", "-Werror", ...flags, "-o", output, file], {
-    stdio: ["ignore", "ignore", "inherit"],
-  });
-  return output;
+  const name = basename(file, ".c");
+  const args = ["-O1", "-Wall", "-Werror", ...flags, file];
+  const hash = createHash("sha256").update(JSON.stringify([compiler, ...args])).digest("hex");
+  const kept = compiled === undefined ? undefined : join(compiled, `${name}-${hash}${suffix}`);
+  if (kept !== undefined && existsSync(kept)) return kept;
+  const output = join(temporaryFolder(), name + suffix);
+  execFileSync(compiler, [...args, "-o", output], { stdio: ["ignore", "ignore", "inherit"] });
+  if (kept === undefined) return output;
+  renameSync(output, kept); // several steps may compile at the same time
+  return kept;
 }

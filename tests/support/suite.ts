@@ -14,6 +14,17 @@ export interface Need {
   readonly met: boolean;
 }
 
+/** Defines a need that is checked when a test needs it. Most test files need few of those that start a program. */
+export function need(name: string, check: () => boolean): Need {
+  let met: boolean | undefined;
+  return {
+    name,
+    get met() {
+      return met ??= check();
+    },
+  };
+}
+
 const on = host();
 
 /** The runtime that this suite runs on. */
@@ -41,10 +52,11 @@ export function cases(count: number): number {
 /**
  * Selects rows of a table for code that behaves alike on each runtime: all of them on Node and in
  * `npm run test:soak`, and otherwise every fourth one on Deno, and every fourth one of the others on Bun.
+ * Each runtime has at least one row.
  */
 export function sample<T>(rows: readonly T[]): readonly T[] {
-  const offset = { node: 0, deno: 0, bun: 2 }[runtime];
-  return soaking || runtime === "node" ? rows : rows.filter((_, index) => index % 4 === offset);
+  const first = { node: 0, deno: 0, bun: 2 }[runtime] % rows.length;
+  return soaking || runtime === "node" ? rows : rows.filter((_, index) => index % 4 === first);
 }
 
 /** Returns whether a command can be run, and ends with 0. */
@@ -80,40 +92,46 @@ export const needs = {
   hiddenDescriptors: { name: "a runtime that hides descriptors", met: runtime !== "node" },
   root: { name: "root", met: process.getuid?.() === 0 },
   /** Tests that run this checkout as another user. */
-  strangers: {
-    name: "root, setpriv, and a checkout that other users can read",
-    met: strangerCan("-r", fileURLToPath(import.meta.url)) && strangerCan("-x", process.execPath),
-  },
-  cc: { name: "a C compiler", met: succeeds("cc", "--version") },
-  pidNamespace: { name: "leave to make pid namespaces", met: succeeds("unshare", "-fp", "true") },
-  userNamespace: { name: "leave to make user namespaces", met: succeeds("unshare", "-U", "true") },
-  mountNamespace: {
-    name: "leave to mount /proc in a mount namespace",
-    met: succeeds("unshare", "--mount", "mount", "-t", "proc", "proc", "/proc"),
-  },
-  systemdNotify: {
-    name: "systemd-notify (Debian: systemd)",
-    met: succeeds("systemd-notify", "--version"),
-  },
-  socketActivate: {
-    name: "systemd-socket-activate (Debian: systemd)",
-    met: succeeds("systemd-socket-activate", "--version"),
-  },
-  openssl: { name: "openssl", met: succeeds("openssl", "version") },
-  logger: { name: "logger (Debian: bsdutils)", met: succeeds("logger", "--version") },
+  strangers: need(
+    "root, setpriv, and a checkout that other users can read",
+    () => strangerCan("-r", fileURLToPath(import.meta.url)) && strangerCan("-x", process.execPath),
+  ),
+  cc: need("a C compiler", () => succeeds("cc", "--version")),
+  pidNamespace: need(
+    "leave to make pid namespaces",
+    () => succeeds("unshare", "-fp", "true"),
+  ),
+  userNamespace: need(
+    "leave to make user namespaces",
+    () => succeeds("unshare", "-U", "true"),
+  ),
+  mountNamespace: need(
+    "leave to mount /proc in a mount namespace",
+    () => succeeds("unshare", "--mount", "mount", "-t", "proc", "proc", "/proc"),
+  ),
+  systemdNotify: need(
+    "systemd-notify (Debian: systemd)",
+    () => succeeds("systemd-notify", "--version"),
+  ),
+  socketActivate: need(
+    "systemd-socket-activate (Debian: systemd)",
+    () => succeeds("systemd-socket-activate", "--version"),
+  ),
+  openssl: need("openssl", () => succeeds("openssl", "version")),
+  logger: need("logger (Debian: bsdutils)", () => succeeds("logger", "--version")),
   deno: { name: "Deno", met: runtime === "deno" },
   bun: { name: "Bun", met: runtime === "bun" },
   node: { name: "Node", met: runtime === "node" },
   soak: { name: "npm run test:soak", met: soaking },
+  /** Tests of code that behaves alike on each runtime. `npm test` runs them on one runtime. */
+  oneRuntime: {
+    name: "Node or npm run test:soak: the result does not depend on the runtime",
+    met: soaking || runtime === "node",
+  },
   denoOrNode: { name: "Deno or Node: Bun's http hides the descriptor", met: runtime !== "bun" },
   native: {
     name: "no emulation: qemu-user passes on one group at most, and libc is not at its own path",
     met: !emulated,
-  },
-  /** In Deno under qemu-user, gc() of node:vm does not return. */
-  collector: {
-    name: "a garbage collector that can be called: Deno's does not return under emulation",
-    met: !(emulated && runtime === "deno"),
   },
 } as const satisfies { [key: string]: Need };
 
