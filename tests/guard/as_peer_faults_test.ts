@@ -11,6 +11,7 @@ import {
 } from "../support/as_peer.ts";
 import { type Guard, testGuard, tool } from "../support/guard.ts";
 import type { Ids } from "../support/peers.ts";
+import { sample } from "../support/suite.ts";
 
 const CLIENT: Ids = { uid: 4001, gid: 5001, groups: [27] };
 const ROOT: Ids = { uid: 0, gid: 0, groups: [] };
@@ -38,7 +39,7 @@ const REFUSALS: readonly [fault: string, message: string][] = [
   ["getresuid:error=ENOSYS:when=6", "getresuid failed with ENOSYS"],
 ];
 
-for (const [fault, message] of REFUSALS) {
+for (const [fault, message] of sample(REFUSALS)) {
   testGuard(`guard --as-peer refuses one client, after ${fault}`, async () => {
     const behind = await reporter("stream");
     const guard = await startGuard({ upstream: behind.path, prefix: failing(fault) });
@@ -75,7 +76,7 @@ const ENDS: readonly [fault: string, message: string][] = [
   ["setresuid:retval=0:when=4+", "Cannot connect as the peer: the kernel reports other ids"],
 ];
 
-for (const [fault, message] of ENDS) {
+for (const [fault, message] of sample(ENDS)) {
   testGuard(`guard --as-peer ends at once if it cannot restore its ids: ${fault}`, async () => {
     const behind = await reporter("stream");
     const guard = await startGuard({ upstream: behind.path, prefix: failing(fault) });

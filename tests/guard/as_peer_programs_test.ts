@@ -11,7 +11,7 @@ import { startGuard } from "../support/as_peer.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { Guard, policyFile, testGuard, tool } from "../support/guard.ts";
 import { Child } from "../support/peers.ts";
-import { type Need, succeeds, until } from "../support/suite.ts";
+import { need, needs, succeeds, until } from "../support/suite.ts";
 
 const setpriv = tool("setpriv");
 
@@ -35,10 +35,10 @@ async function runAs(user: string, ...command: readonly string[]): Promise<strin
 const POSTGRES = existsSync("/usr/lib/postgresql")
   ? join("/usr/lib/postgresql", readdirSync("/usr/lib/postgresql").at(-1) ?? "", "bin")
   : "";
-const postgres: Need = {
-  name: "PostgreSQL (Debian: postgresql)",
-  met: existsSync(join(POSTGRES, "postgres")) && succeeds("id", "postgres"),
-};
+const postgres = need(
+  "PostgreSQL (Debian: postgresql)",
+  () => existsSync(join(POSTGRES, "postgres")) && succeeds("id", "postgres"),
+);
 
 testGuard(
   "guard --as-peer in front of PostgreSQL gives each user the own role",
@@ -131,6 +131,7 @@ testGuard(
   },
   postgres,
   setpriv,
+  needs.oneRuntime,
 );
 
 testGuard(
@@ -170,6 +171,7 @@ testGuard(
   setpriv,
   tool("dbus-daemon"),
   tool("busctl"),
+  needs.oneRuntime,
 );
 
 testGuard(
@@ -201,4 +203,5 @@ testGuard(
   setpriv,
   tool("podman"),
   tool("curl"),
+  needs.oneRuntime,
 );

@@ -5,7 +5,7 @@ import { isRefusal, readRequest, writeRequest } from "../../interop/docker/mod.t
 import { ROUTES } from "../../interop/docker/routes.ts";
 import { exampleOf, QUERY, SPELLINGS } from "../interop/docker/support.ts";
 import { type DockerClient, DockerGuard, testDocker } from "../support/docker_users.ts";
-import { soak } from "../support/suite.ts";
+import { needs, soak } from "../support/suite.ts";
 
 /** The canonical form of a request line; `undefined` if it has none. */
 function canonical(line: string): string | undefined {
@@ -54,4 +54,4 @@ testDocker("guard forwards the canonical path of each route, however it is writt
     }
   }
   assert.ok(forwarded > routes.length / 2, `${forwarded}`);
-});
+}, needs.oneRuntime);

@@ -5,7 +5,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import process from "node:process";
-import { succeeds } from "../support/suite.ts";
+import { need, needs, succeeds } from "../support/suite.ts";
 import { FakeDaemon } from "./daemon.ts";
 import { Guard, policyFile, testGuard, tool } from "../support/guard.ts";
 
@@ -15,7 +15,7 @@ const [, documented] = /## In front of Docker\n[^]*?```yaml\n([^]*?)```/.exec(do
 /** Every Docker client of this machine: Debian's and a newer one may both be there. */
 const clients = ["/usr/local/bin/docker", "/usr/bin/docker"].filter((path) => existsSync(path));
 
-const adm = { name: "a group adm", met: succeeds("getent", "group", "adm") };
+const adm = need("a group adm", () => succeeds("getent", "group", "adm"));
 
 interface Ran {
   readonly code: number;
@@ -107,6 +107,7 @@ for (const client of clients) {
     },
     adm,
     tool("setpriv"),
+    needs.oneRuntime,
   );
 }
 
@@ -157,4 +158,5 @@ testGuard(
   adm,
   tool("setpriv"),
   tool("curl"),
+  needs.oneRuntime,
 );

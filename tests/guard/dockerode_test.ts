@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
-import { until } from "../support/suite.ts";
+import { needs, until } from "../support/suite.ts";
 import { DockerGuard, testDocker } from "../support/docker_users.ts";
 import { packagesOf } from "../support/packages.ts";
 
@@ -32,34 +32,39 @@ async function textOf(stream: NodeJS.ReadableStream): Promise<string> {
   return text;
 }
 
-testDocker("guard serves dockerode: lists, events, an exec and an attachment", async () => {
-  const folder = new URL("../packages/package.json", import.meta.url);
-  const Client = createRequire(folder)("dockerode") as new (options: object) => Dockerode;
-  const guard = await DockerGuard.start();
-  const client = new Client({ socketPath: guard.path });
-  const events = await client.getEvents();
-  let seen = "";
-  events.on("data", (bytes) => seen += bytes);
-  const container = await client.createContainer({ name: "web", Image: "busybox", Cmd: ["x"] });
-  await container.start();
-  assert.deepEqual((await client.listContainers({ all: true })).map(({ Names }) => Names), [[
-    "/web",
-  ]]);
-  assert.equal((await container.inspect()).Name, "/web");
-  const exec = await container.exec({ Cmd: ["cat"], AttachStdin: true, AttachStdout: true });
-  for (
-    const stream of [
-      await exec.start({ hijack: true, stdin: true }),
-      await container.attach({ stream: true, hijack: true, stdin: true, stdout: true }),
-    ]
-  ) {
-    stream.end("hello");
-    assert.equal(await textOf(stream), "input:hello");
-  }
-  guard.engine.emit("start", guard.engine.containers.get(container.id)!);
-  await until(() => seen.includes('"Action":"start"'));
-  events.destroy();
-  await container.stop();
-  await container.remove();
-  await assert.rejects(client.getContainer("web").inspect(), /No such container: web/);
-}, packages);
+testDocker(
+  "guard serves dockerode: lists, events, an exec and an attachment",
+  async () => {
+    const folder = new URL("../packages/package.json", import.meta.url);
+    const Client = createRequire(folder)("dockerode") as new (options: object) => Dockerode;
+    const guard = await DockerGuard.start();
+    const client = new Client({ socketPath: guard.path });
+    const events = await client.getEvents();
+    let seen = "";
+    events.on("data", (bytes) => seen += bytes);
+    const container = await client.createContainer({ name: "web", Image: "busybox", Cmd: ["x"] });
+    await container.start();
+    assert.deepEqual((await client.listContainers({ all: true })).map(({ Names }) => Names), [[
+      "/web",
+    ]]);
+    assert.equal((await container.inspect()).Name, "/web");
+    const exec = await container.exec({ Cmd: ["cat"], AttachStdin: true, AttachStdout: true });
+    for (
+      const stream of [
+        await exec.start({ hijack: true, stdin: true }),
+        await container.attach({ stream: true, hijack: true, stdin: true, stdout: true }),
+      ]
+    ) {
+      stream.end("hello");
+      assert.equal(await textOf(stream), "input:hello");
+    }
+    guard.engine.emit("start", guard.engine.containers.get(container.id)!);
+    await until(() => seen.includes('"Action":"start"'));
+    events.destroy();
+    await container.stop();
+    await container.remove();
+    await assert.rejects(client.getContainer("web").inspect(), /No such container: web/);
+  },
+  packages,
+  needs.oneRuntime,
+);

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { freshPath } from "../support/peers.ts";
 import { Wire } from "../support/http.ts";
-import { until } from "../support/suite.ts";
+import { needs, until } from "../support/suite.ts";
 import {
   answerAll,
   answerOf,
@@ -52,7 +52,7 @@ testGuard("guard logs each allowed action during a flood of denied ones", async 
     for (const client of clients) client.destroy();
   }
   await until(() => actions().filter((action) => action.includes("/allowed/")).length >= 5);
-});
+}, needs.oneRuntime);
 
 testGuard(
   "guard closes a connection that pipelines endlessly, and serves other clients",

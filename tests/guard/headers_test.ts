@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { answerAll, answerOf, Behind, End, Guard, testGuard } from "../support/guard.ts";
+import { GuardHere } from "../support/guard_here.ts";
 
 const FORGEABLE = [
   ...["X-Original-URL", "X-Original-Method", "X-Rewrite-URL", "X-HTTP-Method-Override"],
@@ -25,7 +26,11 @@ const HARMLESS = [
 const identity = /^x-ucred-|^host$|^connection$|^content-length$/i;
 
 /** The headers that reach the upstream. */
-async function passed(guard: Guard, names: readonly string[], request = "GET / HTTP/1.1") {
+async function passed(
+  guard: { readonly path: string },
+  names: readonly string[],
+  request = "GET / HTTP/1.1",
+) {
   const client = await End.open(guard.path);
   const lines = names.map((name) => `${name}: sent\r\n`).join("");
   client.send(`${request}\r\nHost: x\r\n${lines}\r\n`);
@@ -45,7 +50,7 @@ const small = (names: readonly string[]) => names.map((name) => name.toLowerCase
 testGuard(
   "guard removes headers that override the request or its sender, and no others",
   async () => {
-    const guard = await Guard.start({ upstream: (await mirror()).path, mode: "http" });
+    const guard = await GuardHere.start({ upstream: (await mirror()).path, mode: "http" });
     for (
       const request of ["GET / HTTP/1.1", "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: x"]
     ) {

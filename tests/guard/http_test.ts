@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { freshPath } from "../support/peers.ts";
 import { Wire } from "../support/http.ts";
 import { packagesOf } from "../support/packages.ts";
-import { soak } from "../support/suite.ts";
+import { needs, sample, soak } from "../support/suite.ts";
 import { FakeDaemon } from "./daemon.ts";
 import {
   answerAll,
@@ -20,14 +20,14 @@ import {
   End,
   Guard,
   type Message,
-  policyFile,
   testGuard,
   tool,
   USERS,
 } from "../support/guard.ts";
+import { GuardHere } from "../support/guard_here.ts";
 
-function guardOf(upstream: string, ...args: string[]): Promise<Guard> {
-  return Guard.start({ upstream, mode: "http", args });
+function guardOf(upstream: string): Promise<GuardHere> {
+  return GuardHere.start({ upstream, mode: "http" });
 }
 
 /** A server that answers each request with its own head and body. */
@@ -71,10 +71,9 @@ testGuard("guard sends the upstream the identity of each user", async () => {
 });
 
 testGuard("guard encodes a comma in a grant", async () => {
-  const policy = policyFile(
-    'version: 1\nrules: [{ name: all, when: { uid: 0 }, allow: ["read,admin", "café"] }]\n',
-  );
-  const guard = await Guard.start({ upstream: (await mirror()).path, mode: "http", policy });
+  const policy =
+    'version: 1\nrules: [{ name: all, when: { uid: 0 }, allow: ["read,admin", "café"] }]\n';
+  const guard = await GuardHere.start({ upstream: (await mirror()).path, mode: "http", policy });
   const { body } = await (await End.open(guard.path)).ask("/");
   assert.equal(identityIn(JSON.parse(body))["x-ucred-grants"], "read%2Cadmin,caf%C3%A9");
 });
@@ -287,7 +286,7 @@ for (const framing of ["a length", "chunks"]) {
       }
       if (isChunked) end.send("0\r\n\r\n");
     });
-    const guard = await guardOf(behind.path);
+    const guard = await Guard.start({ upstream: behind.path, mode: "http" });
     const chunks = Array.from(
       { length: MIB },
       (_, at) => upload.subarray(at << 20, (at + 1) << 20),
@@ -389,21 +388,26 @@ testGuard("guard forwards responses that end with the connection", async () => {
   assert.equal((await (await End.open(guard.path)).ask("/")).body, "all there is");
 });
 
-testGuard("guard works with curl", async () => {
-  const behind = await mirror();
-  const guard = await guardOf(behind.path);
-  const curl = (...args: string[]) =>
-    ran("curl", ["-sS", "--max-time", "20", "--unix-socket", guard.path, ...args]);
-  const { stdout } = await curl("-d", "a=b", "-H", "X-Ucred-Uid: 7", "http://app.example/form");
-  const seen = JSON.parse(stdout) as Seen;
-  assert.equal(seen.first, "POST /form HTTP/1.1");
-  assert.equal(seen.body, "a=b");
-  assert.equal(identityIn(seen)["x-ucred-uid"], "0");
-  const upgrade = await curl("--http2", "http://app.example/"); // which asks to upgrade to h2c
-  assert.ok(
-    (JSON.parse(upgrade.stdout) as Seen).fields.every(([name]) => !/upgrade|http2/i.test(name)),
-  );
-}, tool("curl"));
+testGuard(
+  "guard works with curl",
+  async () => {
+    const behind = await mirror();
+    const guard = await guardOf(behind.path);
+    const curl = (...args: string[]) =>
+      ran("curl", ["-sS", "--max-time", "20", "--unix-socket", guard.path, ...args]);
+    const { stdout } = await curl("-d", "a=b", "-H", "X-Ucred-Uid: 7", "http://app.example/form");
+    const seen = JSON.parse(stdout) as Seen;
+    assert.equal(seen.first, "POST /form HTTP/1.1");
+    assert.equal(seen.body, "a=b");
+    assert.equal(identityIn(seen)["x-ucred-uid"], "0");
+    const upgrade = await curl("--http2", "http://app.example/"); // which asks to upgrade to h2c
+    assert.ok(
+      (JSON.parse(upgrade.stdout) as Seen).fields.every(([name]) => !/upgrade|http2/i.test(name)),
+    );
+  },
+  tool("curl"),
+  needs.oneRuntime,
+);
 
 testGuard("guard forwards WebSocket messages in both directions, and the close", async () => {
   const behind = await Behind.start();
@@ -441,10 +445,12 @@ testGuard("guard forwards WebSocket messages in both directions, and the close",
   assert.equal(behind.count, 1);
 });
 
-testGuard("guard works with ws, client and server", async () => {
-  const up = freshPath("up.sock");
-  const guard = await guardOf(up);
-  const script = `
+testGuard(
+  "guard works with ws, client and server",
+  async () => {
+    const up = freshPath("up.sock");
+    const guard = await guardOf(up);
+    const script = `
     import { randomBytes } from "node:crypto";
     import { createServer } from "node:http";
     import { WebSocket, WebSocketServer } from "ws";
@@ -467,8 +473,11 @@ testGuard("guard works with ws, client and server", async () => {
       socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }));
     });
   `;
-  assert.equal(await runByNode(script, up, guard.path), "uid 0 true 4321\n");
-}, tool("node"));
+    assert.equal(await runByNode(script, up, guard.path), "uid 0 true 4321\n");
+  },
+  tool("node"),
+  needs.oneRuntime,
+);
 
 for (
   const [status, what] of [
@@ -633,10 +642,10 @@ testGuard(
 );
 
 for (
-  const protocol of [
+  const protocol of sample([
     ...["h2c", "H2C", "h2c-14", "HTTP/2.0", "TLS/1.0", "h 2c", '"h2c"', "h2c;q=1", "websocket h2c"],
     "websocket, h2c",
-  ]
+  ])
 ) {
   testGuard(
     `guard removes an upgrade to ${protocol}, which would bypass the policy`,
@@ -679,7 +688,7 @@ testGuard(
 
 testGuard("guard --h2c forwards upgrades to HTTP/2", async () => {
   const behind = await Behind.start();
-  const guard = await guardOf(behind.path, "--h2c");
+  const guard = await Guard.start({ upstream: behind.path, mode: "http", args: ["--h2c"] });
   const client = await End.open(guard.path);
   client.send("POST /session HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n");
   const server = await behind.next();
@@ -744,13 +753,13 @@ testGuard(
   "guard works with the docker client: ps, logs, exec with input and exit code",
   async () => {
     const daemon = await FakeDaemon.start();
-    const guard = await Guard.start({
+    const guard = await GuardHere.start({
       upstream: daemon.path,
       mode: "http",
-      policy: policyFile(`version: 1
+      policy: `version: 1
 rules:
   - { name: ours, when: { uid: 0 }, actions: ["GET /**", "HEAD /**", "POST /**"], allow: true }
-`),
+`,
     });
     const env = { ...process.env, HOME: "/nonexistent", DOCKER_CONFIG: "/nonexistent" };
     const cli = (...args: string[]) =>
@@ -774,6 +783,7 @@ rules:
     assert.ok(daemon.uids.every((uid) => uid === "0"));
   },
   tool("docker"),
+  needs.oneRuntime,
 );
 
 testGuard(
@@ -795,4 +805,5 @@ testGuard(
   },
   tool("node"),
   packagesOf("tests/packages"),
+  needs.oneRuntime,
 );

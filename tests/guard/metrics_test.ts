@@ -19,7 +19,7 @@ import { guardHere } from "../support/guard_here.ts";
 import { Wire } from "../support/http.ts";
 import { freshPath } from "../support/peers.ts";
 import { parseMetrics, type Series } from "../support/prometheus.ts";
-import { until } from "../support/suite.ts";
+import { needs, until } from "../support/suite.ts";
 
 const POLICY = `version: 1
 rules:
@@ -178,7 +178,7 @@ testGuard("guard --metrics can be read during load, and loses no request", async
   const series = await scrape(metrics);
   assert.deepEqual(requestsIn(series), { allowed: 500 });
   assert.equal(series.get("ucred_guard_connections_accepted_total"), 20);
-});
+}, needs.oneRuntime);
 
 testGuard("guard --metrics shows policies, the audit log and limits", async () => {
   const behind = await byPath();
@@ -251,7 +251,7 @@ rules:
   assert.equal((await reader.get("/metrics")).status, 200);
   assert.equal((await reader.get("/readyz")).status, 403);
   assert.equal((await Wire.as(USERS.two, metrics).get("/metrics")).status, 403);
-});
+}, needs.oneRuntime);
 
 testGuard("guard --metrics accepts only root and the guard's own user by default", async () => {
   const behind = await byPath();
@@ -268,7 +268,7 @@ testGuard("guard --metrics accepts only root and the guard's own user by default
   assert.equal((await ask(metrics, "/other")).status, 404);
   const answer = await ask(metrics, "/metrics", "DELETE");
   assert.deepEqual([answer.status, answer.header("allow")], [405, "GET, HEAD"]);
-});
+}, needs.oneRuntime);
 
 testGuard("guard --metrics reports readiness: the upstream, and the end of the guard", async () => {
   const upstream = freshPath("up.sock");
@@ -345,7 +345,7 @@ testGuard("guard does not start with options of --metrics that have no effect", 
     assert.deepEqual(await guard.ended, { code: 2, signal: null });
     assert.match(guard.log, message);
   }
-});
+}, needs.oneRuntime);
 
 testGuard("createGuard() reports each request to onRequest(), and an error of it", async () => {
   const behind = await byPath();

@@ -23,7 +23,7 @@ import {
   tool,
   USERS,
 } from "../support/guard.ts";
-import { until } from "../support/suite.ts";
+import { needs, sample, until } from "../support/suite.ts";
 
 const allow = (...uids: number[]) =>
   `version: 1\nrules: [{ name: some, when: { uid: [${uids}] }, allow: true }]\n`;
@@ -61,7 +61,7 @@ testGuard("guard reloads its shadow policy upon SIGHUP", async () => {
   guard.signal("SIGHUP");
   await guard.logs(`${policy}: the new policy is in force`);
   await guard.logs(`${shadow}: the new policy is in force`);
-});
+}, needs.oneRuntime);
 
 testGuard(
   "guard logs decisions that a shadow policy would change",
@@ -86,6 +86,7 @@ testGuard(
     await guard.logs("the candidate would deny (");
     assert.doesNotMatch(guard.log, /\/public/);
   },
+  needs.oneRuntime,
 );
 
 interface Line {
@@ -155,6 +156,7 @@ testGuard(
     assert.equal(written.length, 1);
     assert.match(written[0]!, /"action":"POST \/\\u202e","allowed":false/);
   },
+  needs.oneRuntime,
 );
 
 testGuard(
@@ -188,7 +190,7 @@ testGuard("guard logs that its audit log cannot be reopened, and keeps writing",
   await guard.logs(`${file} cannot be reopened: ENOENT`);
   assert.equal(await visitAs(0, guard.path), "welcome");
   await until(() => lines(join(folder, "gone", "log")).length === 2);
-});
+}, needs.oneRuntime);
 
 testGuard("guard --max-connections limits all users, and --accept-rate each user", async () => {
   const behind = await Behind.start((end) => void end.send("welcome"));
@@ -212,7 +214,7 @@ testGuard("guard --max-connections limits all users, and --accept-rate each user
   const all = await Promise.all(Array.from({ length: 20 }, () => welcomed(rate, USERS.one)));
   assert.ok(all.includes(false), "20 at once are more than 3 in a second");
   assert.ok(await welcomed(rate, USERS.two), "which is no concern of somebody else's");
-});
+}, needs.oneRuntime);
 
 /** A descriptor on which the service manager listens for what a service tells it. */
 function manager(): { readonly path: string; readonly child: Child } {
@@ -342,11 +344,13 @@ testGuard("guard keeps draining after SIGTERM when SIGHUP arrives", async () => 
 });
 
 for (
-  const [first, second, code] of [
-    ["SIGTERM", "SIGTERM", 143],
-    ["SIGINT", "SIGINT", 130],
-    ["SIGINT", "SIGTERM", 143],
-  ] as const
+  const [first, second, code] of sample(
+    [
+      ["SIGTERM", "SIGTERM", 143],
+      ["SIGINT", "SIGINT", 130],
+      ["SIGINT", "SIGTERM", 143],
+    ] as const,
+  )
 ) {
   testGuard(`guard ends at once upon ${second} after ${first}`, async () => {
     const behind = await Behind.start();
@@ -397,7 +401,7 @@ const mistakes: readonly [string, RegExp, Partial<Start>][] = [
   ["an audit log that cannot be written", /nonexistent/, { args: ["--audit", "/nonexistent/log"] }],
   ["an unknown user", /noo-one/, { args: ["--socket-owner", "noo-one"] }],
 ];
-for (const [what, text, start] of mistakes) {
+for (const [what, text, start] of sample(mistakes)) {
   testGuard(`guard prints an error, and exits with 2, for ${what}`, async () => {
     const guard = Guard.launch({ upstream: "/nonexistent/up", ...start });
     assert.deepEqual(await guard.ended, { code: 2, signal: null });
@@ -412,7 +416,7 @@ testGuard("guard exits with 2 for a wrong policy, and prints its line", async ()
   assert.deepEqual(await guard.ended, { code: 2, signal: null });
   assert.match(guard.log, /policy\.yaml:3:16: [^]*when/);
   assert.ok(!existsSync(guard.path));
-});
+}, needs.oneRuntime);
 
 testGuard(
   "guard warns at its start that the upstream does not exist, and serves it later",
@@ -424,6 +428,7 @@ testGuard(
     await Behind.start((end) => void end.send("welcome").end(), upstream);
     assert.equal(await visitAs(USERS.one, guard.path), "welcome");
   },
+  needs.oneRuntime,
 );
 
 testGuard("guard does not warn about an upstream that exists, or an abstract name", async () => {
@@ -433,7 +438,7 @@ testGuard("guard does not warn about an upstream that exists, or an abstract nam
     await guard.ended;
     assert.doesNotMatch(guard.log, /warning/);
   }
-});
+}, needs.oneRuntime);
 
 testGuard("guard listens at an abstract name, in front of another one", async () => {
   const name = `@${dirname(freshPath()).split("/").at(-1)}`;

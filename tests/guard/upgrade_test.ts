@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { until } from "../support/suite.ts";
 import { answerOf, Behind, End, Guard, testGuard } from "../support/guard.ts";
+import { GuardHere } from "../support/guard_here.ts";
 
 const upgrade = "POST /up HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n";
 const switching = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
@@ -20,7 +21,7 @@ for (const [what, body] of Object.entries(BODIES)) {
       `guard forwards ${sent} and a half-close before the 101, after an upgrade with ${what}`,
       async () => {
         const behind = await Behind.start();
-        const guard = await Guard.start({ upstream: behind.path, mode: "http" });
+        const guard = await GuardHere.start({ upstream: behind.path, mode: "http" });
         for (let round = 0; round < 3; round++) {
           const client = await End.open(guard.path);
           client.send(upgrade + body + early).end();
@@ -93,7 +94,7 @@ testGuard(
 
 testGuard("guard waits for a late 101, and then forwards the buffered data", async () => {
   const behind = await Behind.start();
-  const guard = await Guard.start({ upstream: behind.path, mode: "http" });
+  const guard = await GuardHere.start({ upstream: behind.path, mode: "http" });
   const clients = await Promise.all([1, 2].map(() => End.open(guard.path)));
   for (const client of clients) client.send(`${upgrade}\r\nEARLY`);
   clients[1]!.end();

@@ -3,15 +3,8 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Wire } from "../support/http.ts";
-import {
-  answerOf,
-  Behind,
-  type End,
-  Guard,
-  type Message,
-  testGuard,
-  USERS,
-} from "../support/guard.ts";
+import { answerOf, Behind, type End, type Message, testGuard, USERS } from "../support/guard.ts";
+import { GuardHere } from "../support/guard_here.ts";
 
 const FORGED = answerOf("FORGED");
 
@@ -70,7 +63,7 @@ for (const when of ["at once", "later", "with the next request"] as const) {
       if (!what.startsWith("a body beyond")) due.add(end);
       return odd;
     });
-    const guard = await Guard.start({ upstream: behind.path, mode: "http" });
+    const guard = await GuardHere.start({ upstream: behind.path, mode: "http" });
     const open = (uid: number) => Wire.as(uid, guard.path);
     for (const [what, [method]] of Object.entries(ODD)) {
       for (let round = 0; round < 5; round++) {
@@ -91,7 +84,7 @@ for (const when of ["at once", "later", "with the next request"] as const) {
 
 testGuard("guard never shares an upstream connection between two peers", async () => {
   const { behind, callers } = await upstreamOf(() => undefined);
-  const guard = await Guard.start({ upstream: behind.path, mode: "http" });
+  const guard = await GuardHere.start({ upstream: behind.path, mode: "http" });
   const callerOf = async (uid: number) => {
     for (let i = 0; i < 10; i++) {
       const wire = Wire.as(uid, guard.path);

@@ -58,7 +58,8 @@ export interface Flowed {
 /** uids in the policies of the tests. */
 export const USERS = { one: 4001, two: 4002, nobody: 4999 };
 
-const POLICY = `version: 1
+/** The policy of guards without one of their own. */
+export const POLICY = `version: 1
 rules:
   - { name: root, when: { uid: 0 }, allow: full }
   - { name: one, when: { uid: ${USERS.one} }, allow: [read, write] }
@@ -85,6 +86,18 @@ export interface Start {
   readonly flags?: readonly string[];
   /** The socket to listen at; `null` if `args` have it. */
   readonly listen?: string | null;
+}
+
+/** Returns the number of open sockets of a process. */
+export function openSockets(pid: number | "self"): number {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).filter((fd) => {
+    try {
+      return readlinkSync(`${folder}/${fd}`).startsWith("socket:");
+    } catch {
+      return false; // closed in the meantime
+    }
+  }).length;
 }
 
 /** How long to wait for an expected line. */
@@ -171,14 +184,7 @@ export class Guard {
 
   /** The number of its open sockets. */
   sockets(): number {
-    const folder = `/proc/${this.child.pid}/fd`;
-    return readdirSync(folder).filter((fd) => {
-      try {
-        return readlinkSync(`${folder}/${fd}`).startsWith("socket:");
-      } catch {
-        return false; // closed in the meantime
-      }
-    }).length;
+    return openSockets(this.child.pid!);
   }
 
   /** Resident memory in MiB. */
