@@ -4,13 +4,14 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import { freshPath } from "../support/peers.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { needs, runtime, sample, STRANGER, testWith } from "../support/suite.ts";
+import { needs, runtime, STRANGER, testWith } from "../support/suite.ts";
 import {
   assertPrintable,
   command,
+  endTogether,
   file,
   type How,
   RunningCommand,
@@ -18,7 +19,10 @@ import {
   Terminal,
   tools,
   ucred,
+  ucredTogether,
 } from "../support/command.ts";
+
+after(endTogether);
 
 test("ucred --version and --help print on stdout and exit with 0", async () => {
   const [version, help, of] = await Promise.all([
@@ -81,8 +85,8 @@ const MISTAKES: readonly (readonly [args: string, message: RegExp])[] = [
 
 test("ucred prints one error line with a suggestion, and exits with 2, for a wrong command line", async () => {
   await Promise.all(
-    sample(MISTAKES).map(async ([line, message]) => {
-      const { code, out, err } = await ucred(line === "" ? [] : line.split(" "));
+    MISTAKES.map(async ([line, message]) => {
+      const { code, out, err } = await ucredTogether(line === "" ? [] : line.split(" "));
       assert.deepEqual([code, out], [2, ""], line);
       assert.match(err, message, line);
     }),
@@ -137,8 +141,8 @@ test("ucred prints one error line, and exits with 2, for files that it cannot us
     [["policy", "who", good!, "--accounts", join(folder, "none")], /none: .*ENOENT/],
   ];
   await Promise.all(
-    sample(cases).map(async ([args, message]) => {
-      const { code, out, err } = await ucred(args);
+    cases.map(async ([args, message]) => {
+      const { code, out, err } = await ucredTogether(args);
       assert.deepEqual([code, out], [2, ""], `${args.join(" ")}: ${err}`);
       assert.match(err, message, args.join(" "));
       assert.ok(err.split("\n").length <= 4, err);
@@ -187,8 +191,8 @@ test("ucred escapes hostile arguments in its messages", async () => {
     ["policy", "explain", "x", "--peer", hostile],
   ];
   await Promise.all(
-    sample(cases).map(async (args) => {
-      const { code, out, err } = await ucred(args);
+    cases.map(async (args) => {
+      const { code, out, err } = await ucredTogether(args);
       assert.equal(code, 2, err);
       assertPrintable(out + err);
     }),

@@ -3,9 +3,11 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import process from "node:process";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import { needs, testWith } from "../support/suite.ts";
-import { assertPrintable, command, file, ucred } from "../support/command.ts";
+import { assertPrintable, command, endTogether, file, ucredTogether } from "../support/command.ts";
+
+after(endTogether);
 
 const GOOD = file(
   "good.yaml",
@@ -37,7 +39,7 @@ const WRONG = file(
 const ACCOUNTS = file("accounts.yaml", "users: { guest: 9, ada: 7 }\ngroups: { staff: 50 }\n");
 
 const policy = (name: string, ...args: string[]) =>
-  ucred(["policy", name, "--accounts", ACCOUNTS, ...args]);
+  ucredTogether(["policy", name, "--accounts", ACCOUNTS, ...args]);
 
 /** Returns the exit code, and the output of `--json`. */
 // deno-lint-ignore no-explicit-any
@@ -149,7 +151,7 @@ test("policy check --json lists each problem with path, file, line and column", 
 
 test("policy explain rejects an --accounts file that YAML readers disagree on", async () => {
   const unclear = file("unclear.yaml", "users:\n  ada: 0100\n");
-  const { code, err } = await ucred([
+  const { code, err } = await ucredTogether([
     "policy",
     "explain",
     GOOD,
@@ -276,7 +278,7 @@ testWith(
       "groups.yaml",
       `version: 1\nrules: [{ name: in, when: { group: ${JSON.stringify(group)} }, allow: x }]\n`,
     );
-    const run = (...args: string[]) => ucred(["policy", ...args]);
+    const run = (...args: string[]) => ucredTogether(["policy", ...args]);
     for (const user of [me, outputOf("id", "-u")]) {
       const { code, out } = await run("explain", path, "--user", user);
       assert.equal(code, 0, out);

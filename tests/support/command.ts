@@ -6,7 +6,9 @@ import { chmodSync, writeFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
+import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { freshPath } from "./peers.ts";
 import { commandFile, compileCache, temporaryFolder } from "./compile.ts";
 import { endAfterEach, runtimeCommand, succeeds } from "./suite.ts";
@@ -97,9 +99,41 @@ export class RunningCommand {
 
 /** Runs `ucred`. Requires for any arguments that it prints no stack, and no sequence that moves the cursor. */
 export async function ucred(args: readonly string[], how: How = {}): Promise<Ran> {
-  const ran = await new RunningCommand(args, how).done;
+  return withoutStack(args, await new RunningCommand(args, how).done);
+}
+
+function withoutStack(args: readonly string[], ran: Ran): Ran {
   assert.doesNotMatch(ran.err, /\n\s+at |defect/, `ucred ${args.join(" ")}`);
   return ran;
+}
+
+let shared: { readonly child: ChildProcess; readonly answers: AsyncIterator<string> } | undefined;
+
+/**
+ * Runs `ucred` in one process for many command lines, since a start takes most of the time of a short command.
+ * A test file that uses it passes {@link endTogether} to `after()`.
+ */
+export async function ucredTogether(args: readonly string[]): Promise<Ran> {
+  if (shared === undefined) {
+    const [file, ...words] = runtimeCommand();
+    const script = fileURLToPath(new URL("command_lines.ts", import.meta.url));
+    const child = spawn(file, [...words, script], {
+      env: environment({}),
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    const answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+    shared = { child, answers };
+  }
+  shared.child.stdin!.write(`${JSON.stringify(args)}\n`);
+  const { value, done } = await shared.answers.next();
+  assert.ok(!done, `the process ended at ucred ${args.join(" ")}`);
+  return withoutStack(args, JSON.parse(value));
+}
+
+/** Ends the process of {@link ucredTogether}. */
+export function endTogether(): void {
+  shared?.child.kill("SIGKILL");
+  shared = undefined;
 }
 
 /** Requires that a text has only printable characters, line ends and tabs. */
