@@ -6,14 +6,14 @@ import process from "node:process";
 import { identify, peerCredentials } from "../../mod.ts";
 import { bytesInUse } from "../support/collector.ts";
 import { assertFreed } from "../support/leak.ts";
-import { emulated, needs, soak, testWith } from "../support/suite.ts";
+import { needs, soak, testWith } from "../support/suite.ts";
 import { meet } from "../support/peers.ts";
 
 /** Lookups of each round. */
-const LOOKUPS = emulated ? 4000 : soak(200_000, 2_000_000);
+const LOOKUPS = soak(200_000, 2_000_000);
 
 testWith(
-  [needs.linux, needs.cc, needs.collector],
+  [needs.linux, needs.cc],
   "identify() leaks neither memory nor descriptors in repeated calls",
   async () => {
     const [found] = await meet([], async (socket) => {

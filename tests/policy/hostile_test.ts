@@ -17,9 +17,9 @@ import { UcredError } from "../../mod.ts";
 import { loadPolicy, parsePolicy, policySchema } from "../../policy/mod.ts";
 import { MAX_ALIASES, MAX_LEXEMES, MAX_TEXT_CHARACTERS, readYaml } from "../../policy/yaml.ts";
 import { temporaryFolder } from "../support/compile.ts";
-import { cases, emulated, needs, sample, testWith } from "../support/suite.ts";
+import { cases, needs, sample, soak, testWith } from "../support/suite.ts";
 
-const RUNS = emulated ? 100 : cases(1500);
+const RUNS = cases(soak(600, 1500));
 
 const accounts = {
   uid: (name: string) => name === "deploy" ? 990 : undefined,

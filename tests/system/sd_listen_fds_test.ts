@@ -12,7 +12,7 @@ import { notifyAt } from "../../system/sd_notify.ts";
 import type { UcredError } from "../../mod.ts";
 import { type Datagram, receive } from "../../servers/datagram.ts";
 import { Child, freshPath } from "../support/peers.ts";
-import { needs, runtime, runtimeCommand, testWith, until } from "../support/suite.ts";
+import { needs, runtime, runtimeCommand, sample, testWith, until } from "../support/suite.ts";
 import { ServerProcess, visit, visitAs } from "../support/servers.ts";
 import type { Orders } from "../servers/server.ts";
 
@@ -151,11 +151,13 @@ for (const [api, kind] of Object.entries(KINDS)) {
   });
 
   for (
-    const [name, options, visitor, message] of [
-      ["a packet socket", ["--seqpacket"], "--seqpacket", /it is not a stream socket$/],
-      ["a datagram socket", ["--datagram"], "--datagram", /it is not a stream socket$/],
-      ["a connection", ["--accept"], "", /it does not listen$/],
-    ] as const
+    const [name, options, visitor, message] of sample(
+      [
+        ["a packet socket", ["--seqpacket"], "--seqpacket", /it is not a stream socket$/],
+        ["a datagram socket", ["--datagram"], "--datagram", /it is not a stream socket$/],
+        ["a connection", ["--accept"], "", /it does not listen$/],
+      ] as const,
+    )
   ) {
     testWith(here, `${api} fails when it is given ${name}`, async () => {
       const path = freshPath();
@@ -174,11 +176,13 @@ for (const [api, kind] of Object.entries(KINDS)) {
     `${api} fails when no socket is passed, or the descriptor is not a socket`,
     async () => {
       for (
-        const [set, code, message] of [
-          ["", "ERR_UCRED_NO_FD", /LISTEN_FDS and LISTEN_PID are not set$/],
-          ["LISTEN_FDS=1 LISTEN_PID=1", "ERR_UCRED_NO_FD", /LISTEN_PID is "1", and our pid is/],
-          ["LISTEN_FDS=1 LISTEN_PID=$$", "ERR_UCRED_NO(T_UNIX|_FD)", /fd 3.*(ENOTSOCK|EBADF)/],
-        ] as const
+        const [set, code, message] of sample(
+          [
+            ["", "ERR_UCRED_NO_FD", /LISTEN_FDS and LISTEN_PID are not set$/],
+            ["LISTEN_FDS=1 LISTEN_PID=1", "ERR_UCRED_NO_FD", /LISTEN_PID is "1", and our pid is/],
+            ["LISTEN_FDS=1 LISTEN_PID=$$", "ERR_UCRED_NO(T_UNIX|_FD)", /fd 3.*(ENOTSOCK|EBADF)/],
+          ] as const,
+        )
       ) {
         const prefix = ["bash", "-c", `export ${set} UCRED=1; exec "$@"`, "-"];
         const server = await ServerProcess.start(kind, prefix);
@@ -192,7 +196,7 @@ for (const [api, kind] of Object.entries(KINDS)) {
     },
   );
 
-  for (const where of ["a path", "an abstract name"]) {
+  for (const where of sample(["a path", "an abstract name"])) {
     testWith(
       [...here, needs.peerPidfd],
       `${api} notifies the service manager of its start and stop, at ${where}`,

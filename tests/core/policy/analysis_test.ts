@@ -19,7 +19,7 @@ import type {
   RuleDocument,
 } from "../../../core/policy/document/types.ts";
 import { compilePolicy, type Policy } from "../../../core/policy/policy.ts";
-import { soak } from "../../support/suite.ts";
+import { needs, soak, testWith } from "../../support/suite.ts";
 import { compile, peer, resolve, rules, RUNS, text } from "./policies.ts";
 
 const about = (findings: readonly Finding[]) => findings.map(({ kind, rule }) => `${kind} ${rule}`);
@@ -551,7 +551,7 @@ test("lint() reports rules that hash the executable of every peer", () => {
   ) assert.ok(!isSlow(when), JSON.stringify(when));
 });
 
-test("lint() and who() analyse ten thousand rules", () => {
+testWith([needs.oneRuntime], "lint() and who() analyse ten thousand rules", () => {
   const many = Array.from({ length: 10_000 }, (_, at): RuleDocument =>
     rule(`rule ${at}`, {
       when: at % 3 === 0 ? { uid: at } : { uid: 20_000 + at, gid: at },
@@ -653,43 +653,47 @@ test("lint(), who() and equivalent() report conditions with too many combination
   assert.throws(() => difference([], rules, little()), cannot("compare the policies"));
 });
 
-test("who() and equivalent() end when simple rules have too many combinations", () => {
-  const simple = Array.from({ length: 1000 }, (_, at): RuleDocument =>
-    rule(`r${at}`, {
-      when: { uid: `${at * 37 % 5000}-${at * 37 % 5000 + 900}`, gid: `${at * 91 % 5000}-6000` },
-      ...(at % 2 === 0 ? { allow: "x" } : { deny: true }),
-    }));
-  const rules = rulesOf(...simple);
-  const rotated = rulesOf(...simple.slice(1), simple[0]!, rule("last", { allow: "y" }));
-  const tooMany =
-    /^Cannot [a-z ]+: the conditions( of rule "r\d+" and of earlier rules)? can be combined in/;
-  const ask = (question: (budget: Budget) => unknown, kind: "steps" | "cells") => {
-    const refusals: string[] = [];
-    for (let size = 1024;; size *= 2) {
-      const budget = kind === "steps" ? new Budget(size) : new Budget(undefined, size);
-      try {
-        question(budget);
-        assert.ok(budget.steps >= 0 && budget.cells >= 0);
-        return refusals;
-      } catch (error) {
-        assert.ok(error instanceof UcredError, String(error));
-        refusals.push(error.message);
+testWith(
+  [needs.oneRuntime],
+  "who() and equivalent() end when simple rules have too many combinations",
+  () => {
+    const simple = Array.from({ length: 1000 }, (_, at): RuleDocument =>
+      rule(`r${at}`, {
+        when: { uid: `${at * 37 % 5000}-${at * 37 % 5000 + 900}`, gid: `${at * 91 % 5000}-6000` },
+        ...(at % 2 === 0 ? { allow: "x" } : { deny: true }),
+      }));
+    const rules = rulesOf(...simple);
+    const rotated = rulesOf(...simple.slice(1), simple[0]!, rule("last", { allow: "y" }));
+    const tooMany =
+      /^Cannot [a-z ]+: the conditions( of rule "r\d+" and of earlier rules)? can be combined in/;
+    const ask = (question: (budget: Budget) => unknown, kind: "steps" | "cells") => {
+      const refusals: string[] = [];
+      for (let size = 1024;; size *= 2) {
+        const budget = kind === "steps" ? new Budget(size) : new Budget(undefined, size);
+        try {
+          question(budget);
+          assert.ok(budget.steps >= 0 && budget.cells >= 0);
+          return refusals;
+        } catch (error) {
+          assert.ok(error instanceof UcredError, String(error));
+          refusals.push(error.message);
+        }
+      }
+    };
+    for (const kind of ["steps", "cells"] as const) {
+      for (
+        const question of [
+          (budget: Budget) => whoCan(rules, undefined, budget),
+          (budget: Budget) => assert.ok(difference(rules, rotated, budget)),
+        ]
+      ) {
+        const refusals = ask(question, kind);
+        assert.match(refusals.at(-1)!, tooMany);
+        assert.ok(refusals.length > 5, "the cost is counted");
       }
     }
-  };
-  for (const kind of ["steps", "cells"] as const) {
-    for (
-      const question of [
-        (budget: Budget) => whoCan(rules, undefined, budget),
-        (budget: Budget) => assert.ok(difference(rules, rotated, budget)),
-      ]
-    ) {
-      const refusals = ask(question, kind);
-      assert.match(refusals.at(-1)!, tooMany);
-      assert.ok(refusals.length > 5, "the cost is counted");
-    }
-  }
-});
+  },
+);
 
 test("lint() lists a few of many names, and cuts off long texts", () => {
   const users = Object.fromEntries(Array.from({ length: 2000 }, (_, at) => [`user${at}`, 7]));

@@ -16,7 +16,7 @@ import { checkPolicy, type PolicyVocabulary } from "../../../core/policy/documen
 import type { AttributeCondition, RuleDocument } from "../../../core/policy/document/types.ts";
 import { defineVocabulary, type Vocabulary } from "../../../core/policy/document/vocabulary.ts";
 import { compilePolicy, type Policy, sourceOf } from "../../../core/policy/policy.ts";
-import { cases } from "../../support/suite.ts";
+import { cases, soak } from "../../support/suite.ts";
 import { resolve } from "./policies.ts";
 import {
   ACTIONS,
@@ -92,7 +92,7 @@ test("RuleRegions.ruleOf() returns the rule that decides each request", () => {
         assert.equal(rule === undefined ? undefined : rules[rule]!.name, decided);
       }
     }),
-    { numRuns: cases(500) },
+    { numRuns: cases(soak(250, 500)) },
   );
 });
 
@@ -138,7 +138,7 @@ test("equivalent() and narrower() agree with random requests about attributes", 
         assert.ok(givesMore({ attributes: {}, ...widened.answer }));
       }
     }),
-    { numRuns: cases(1000) },
+    { numRuns: cases(soak(400, 1000)) },
   );
   const { unsettled, ...settled } = found;
   const total = Object.values(settled).reduce((sum, count) => sum + count, 0);
@@ -165,7 +165,7 @@ test("lint() reports about attributes only what requests confirm", () => {
         assert.equal(decided === rule, kind === "only-unknown", kind);
       }
     }),
-    { numRuns: cases(500) },
+    { numRuns: cases(soak(250, 500)) },
   );
 });
 
@@ -197,7 +197,7 @@ test("who() includes every peer that may do an action with some attributes, with
         }
       },
     ),
-    { numRuns: cases(500) },
+    { numRuns: cases(soak(250, 500)) },
   );
   assert.ok(clauses > 0);
 });
@@ -374,6 +374,6 @@ test("otherNumbers() is the complement of ranges of doubles", () => {
         assert.notEqual(has(ranges, each), has([...otherNumbers(ranges)], each), `${each}`);
       }
     }),
-    { numRuns: cases(1000) },
+    { numRuns: cases(soak(400, 1000)) },
   );
 });

@@ -10,7 +10,7 @@ import type {
 } from "../../../core/policy/document/types.ts";
 import { compilePolicy, type RulePolicy } from "../../../core/policy/policy.ts";
 import type { PlainPeer } from "../../../core/policy/decide/subject.ts";
-import { cases } from "../../support/suite.ts";
+import { cases, soak } from "../../support/suite.ts";
 
 export const USERS: { readonly [name: string]: number } = { root: 0, ada: 1, ben: 5 };
 export const GROUPS: { readonly [name: string]: number } = {
@@ -245,4 +245,4 @@ export const peer = fc.record({
 }, { requiredKeys: [] }) as fc.Arbitrary<PlainPeer>;
 
 /** How often a property is tried. */
-export const RUNS = { numRuns: cases(1000) };
+export const RUNS = { numRuns: cases(soak(500, 1000)) };
