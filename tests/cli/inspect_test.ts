@@ -17,7 +17,7 @@ import {
 import { connect, type Socket } from "node:net";
 import { dirname, join } from "node:path";
 import process from "node:process";
-import { afterEach, test } from "node:test";
+import { after, afterEach, test } from "node:test";
 import { Child, freshPath, peerProgram } from "../support/peers.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { FILES, mountNamespaces, withAccounts } from "../support/accounts.ts";
@@ -25,15 +25,18 @@ import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_fold
 import { needs, runtime, STRANGER, succeeds, testWith, until } from "../support/suite.ts";
 import {
   assertPrintable,
+  endTogether,
   type How,
   type Ran,
   serve,
   Terminal,
   tools,
   ucred,
+  ucredTogether,
 } from "../support/command.ts";
 
 afterEach(removeSafeFolders);
+after(endTogether);
 
 const setfacl = { name: "setfacl (Debian: acl)", met: succeeds("setfacl", "--version") };
 const peers = [needs.linux, needs.cc, needs.root, needs.native];
@@ -41,7 +44,8 @@ const peers = [needs.linux, needs.cc, needs.root, needs.native];
 /** The output of `--json`, and the exit code. */
 // deno-lint-ignore no-explicit-any
 async function inspect(path: string, how?: How): Promise<any> {
-  const { code, out, err } = await ucred(["inspect", "--json", path], how);
+  const args = ["inspect", "--json", path];
+  const { code, out, err } = await (how === undefined ? ucredTogether(args) : ucred(args, how));
   assert.equal(err, "");
   return { code, ...JSON.parse(out) };
 }
@@ -82,7 +86,7 @@ test("inspect has no findings for our own socket in a private folder", async () 
   const folder = temporaryFolder();
   chmodSync(folder, 0o700);
   using server = await serve(join(folder, "s"), 0o600);
-  const { out } = await ucred(["inspect", server.path]);
+  const { out } = await ucredTogether(["inspect", server.path]);
   assert.match(out, /may connect +root.*; only with search permission on .*\n/);
   assert.match(out, new RegExp(`listens +pid ${process.pid}, uid ${process.geteuid!()}`));
   assert.match(out, /connected +none in this network namespace\n/);
@@ -93,7 +97,7 @@ test("inspect has no findings for our own socket in a private folder", async () 
 testWith(peers, "inspect shows the clients, one line for the processes of a user", async () => {
   using server = await serve();
   const clients = await Promise.all([4001, 4001, 4002].map((uid) => connectAs(uid, server.path)));
-  const { out } = await ucred(["inspect", server.path]);
+  const { out } = await ucredTogether(["inspect", server.path]);
   const pids = clients.slice(0, 2).map(({ process }) => process.pid!).sort((a, b) => a - b);
   assert.match(out, /connected +3\n/);
   assert.match(out, new RegExp(`^ +2 pids ${pids.join(" ")}, uid 4001, ${peerProgram}$`, "m"));
@@ -117,7 +121,7 @@ testWith(
     using server = await serve();
     const mine = await Promise.all([1, 2, 3].map(() => connectHere(server.path)));
     await until(() => server.connected() === 3);
-    const { out } = await ucred(["inspect", server.path]);
+    const { out } = await ucredTogether(["inspect", server.path]);
     assert.match(out, new RegExp(`connected +3\\n +pid ${process.pid}, uid `));
     mine.forEach((socket) => socket.destroy());
   },
@@ -158,7 +162,7 @@ testWith(
     const listener = new Child("unshare", ["-n", peerProgram, "--listen", path]);
     await listener.line();
     const client = await connectHere(path);
-    const [text, json] = [await ucred(["inspect", path]), await inspect(path)];
+    const [text, json] = [await ucredTogether(["inspect", path]), await inspect(path)];
     assertUndetermined(text, json);
     assert.equal(json.server.pid, listener.process.pid);
     client.destroy();
@@ -175,7 +179,7 @@ testWith(
     const clients = [start(), start()];
     for (const client of clients) await client.line();
     await until(() => server.connected() === 2);
-    const { out } = await ucred(["inspect", server.path]);
+    const { out } = await ucredTogether(["inspect", server.path]);
     assert.match(
       out,
       /connected +none in this network namespace, 2 from other network namespaces\n/,
@@ -243,7 +247,7 @@ testWith(
     using server = await serve();
     const client = await connectHere(server.path);
     await until(() => server.connected() === 1);
-    const { out } = await ucred(["inspect", "--json", server.path]);
+    const { out } = await ucredTogether(["inspect", "--json", server.path]);
     const { server: found, clients } = JSON.parse(out);
     assert.equal(found.process.capabilities, undefined);
     assert.equal(clients[0].process.capabilities, undefined);
@@ -264,7 +268,7 @@ testWith([needs.root], "inspect shows who may connect, by mode, owner and group"
   for (const [mode, uid, gid, line] of cases) {
     execFileSync("chown", [`${uid}:${gid}`, server.path]);
     chmodSync(server.path, mode);
-    assert.match((await ucred(["inspect", server.path])).out, line);
+    assert.match((await ucredTogether(["inspect", server.path])).out, line);
   }
 });
 
@@ -365,7 +369,7 @@ testWith(
     const { code, path, file, server: found, findings } = await inspect(`@${name}`);
     assert.deepEqual([code, path, file, found.pid], [1, `@${name}`, undefined, process.pid]);
     assert.deepEqual(kinds(findings), ["abstract"]);
-    const { out } = await ucred(["inspect", `@${name}`]);
+    const { out } = await ucredTogether(["inspect", `@${name}`]);
     assert.match(out, /may connect +every process in this network namespace\n/);
   },
 );
@@ -374,7 +378,7 @@ testWith(
   [needs.linux],
   "inspect exits with 2 when no server listens at an abstract name",
   async () => {
-    const { code, err } = await ucred(["inspect", "@ucred-none"]);
+    const { code, err } = await ucredTogether(["inspect", "@ucred-none"]);
     assert.deepEqual([code, /No server listens at @ucred-none/.test(err)], [2, true]);
   },
 );
@@ -385,7 +389,7 @@ test("inspect lists the sockets of the folder when the path is wrong", async () 
   using __ = await serve(join(folder, "two.sock"));
   writeFileSync(join(folder, "file"), "");
   for (const path of [join(folder, "won.sock"), folder, join(folder, "file")]) {
-    const { code, err } = await ucred(["inspect", path]);
+    const { code, err } = await ucredTogether(["inspect", path]);
     assert.equal(code, 2);
     assert.match(err, /[Ss]ockets in .*: one\.sock, two\.sock$/m);
   }
@@ -417,13 +421,13 @@ testWith(peers, "inspect escapes the names of sockets, folders and programs", as
   chmodSync(program, 0o755);
   using server = await serve(join(folder, "s\u001b[1m"));
   const client = await connectAs(4001, server.path, program);
-  const { out, err } = await ucred(["inspect", server.path]);
+  const { out, err } = await ucredTogether(["inspect", server.path]);
   assertPrintable(out + err);
   assert.ok(out.includes("pro\\u001b[31mgram\\u000a"), out);
   assert.ok(out.includes("\\u001b[2J\\u202e\\u000afolder\\u0085"), out);
-  const missing = await ucred(["inspect", join(folder, "x")]);
+  const missing = await ucredTogether(["inspect", join(folder, "x")]);
   assertPrintable(missing.err);
-  const json = await ucred(["inspect", "--json", server.path]);
+  const json = await ucredTogether(["inspect", "--json", server.path]);
   assertPrintable(json.out);
   const { clients } = JSON.parse(json.out);
   assert.deepEqual([clients[0].uid, clients[0].process.exe], [4001, program]);
