@@ -12,13 +12,13 @@ import {
   type Flowed,
   flowListening,
   Guard,
-  policyFile,
   testGuard,
   USERS,
 } from "../support/guard.ts";
+import { GuardHere } from "../support/guard_here.ts";
 import { soak, until } from "../support/suite.ts";
 
-const MIB = soak(64, 1024);
+const MIB = soak(32, 1024);
 const CONNECTIONS = soak(1000, 10_000);
 
 testGuard(`guard forwards ${MIB} MiB unchanged in both directions at once`, async () => {
@@ -53,7 +53,7 @@ testGuard(
 
 testGuard("guard forwards a half-close of the client, and then the response", async () => {
   const behind = await Behind.start();
-  const guard = await Guard.start({ upstream: behind.path });
+  const guard = await GuardHere.start({ mode: "stream", upstream: behind.path });
   const client = (await End.open(guard.path)).send("question").end();
   const server = await behind.next();
   assert.equal(await server.rest(), "question");
@@ -67,7 +67,7 @@ testGuard(
   "guard forwards a half-close of the upstream, and then the client's data",
   async () => {
     const behind = await Behind.start();
-    const guard = await Guard.start({ upstream: behind.path });
+    const guard = await GuardHere.start({ mode: "stream", upstream: behind.path });
     const client = await End.open(guard.path);
     const server = (await behind.next()).send("greeting").end();
     assert.equal(await client.rest(), "greeting");
@@ -117,7 +117,7 @@ testGuard(
 
 testGuard("guard closes the upstream connection when the client is killed", async () => {
   const behind = await Behind.start();
-  const guard = await Guard.start({ upstream: behind.path });
+  const guard = await GuardHere.start({ mode: "stream", upstream: behind.path });
   const client = Wire.as(USERS.one, guard.path).send("hello");
   const server = await behind.next();
   assert.equal(await server.bytes(5), "hello");
@@ -145,7 +145,7 @@ testGuard("guard closes the client's connection when the upstream is killed", as
 
 testGuard("guard keeps an idle connection open", async () => {
   const behind = await Behind.start();
-  const guard = await Guard.start({ upstream: behind.path });
+  const guard = await GuardHere.start({ mode: "stream", upstream: behind.path });
   const client = await End.open(guard.path);
   const server = await behind.next();
   await sleep(5500); // above the 5 s after which node:http ends idle connections
@@ -159,7 +159,7 @@ testGuard(
   "guard buffers the client's data until the upstream accepts",
   async () => {
     const path = freshPath("up.sock");
-    const guard = await Guard.start({ upstream: path });
+    const guard = await GuardHere.start({ mode: "stream", upstream: path });
     await assert.doesNotReject(
       Behind.start(undefined, path).then(async (behind) => {
         const client = (await End.open(guard.path)).send("early").end();
@@ -204,11 +204,10 @@ testGuard(
   "guard forwards only connections that its policy allows",
   async () => {
     const behind = await Behind.start((end) => void end.send("welcome").end());
-    const guard = await Guard.start({
+    const guard = await GuardHere.start({
+      mode: "stream",
       upstream: behind.path,
-      policy: policyFile(
-        `version: 1\nrules: [{ name: one, when: { uid: ${USERS.one} }, allow: true }]\n`,
-      ),
+      policy: `version: 1\nrules: [{ name: one, when: { uid: ${USERS.one} }, allow: true }]\n`,
     });
     assert.equal(await visitAs(USERS.one, guard.path), "welcome");
     assert.equal(await visitAs(USERS.two, guard.path), "");

@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { identify, type Peer } from "../../mod.ts";
 import { bytesInUse } from "../support/collector.ts";
 import { assertFreed } from "../support/leak.ts";
-import { needs, runtimeCommand, soak, testWith, until } from "../support/suite.ts";
+import { needs, runtimeCommand, sample, soak, testWith, until } from "../support/suite.ts";
 import { Child, freshPath, listen, peerProgram, startScript } from "../support/peers.ts";
 
 const here = [needs.linux, needs.peerPidfd];
@@ -146,14 +146,16 @@ const asUser = (...groups: string[]) => [
 ];
 
 for (
-  const [options, user, hiding] of [
-    ["hidepid=2", asUser(), "invisible"],
-    ["hidepid=1", asUser(), "noaccess"],
-    ["hidepid=4", asUser(), "ptraceable"],
-    ["hidepid=2,gid=4322", asUser("4322"), undefined],
-    ["hidepid=2", [], undefined], // CAP_SYS_PTRACE
-    ["hidepid=0", asUser(), undefined],
-  ] as const
+  const [options, user, hiding] of sample(
+    [
+      ["hidepid=2", asUser(), "invisible"],
+      ["hidepid=1", asUser(), "noaccess"],
+      ["hidepid=4", asUser(), "ptraceable"],
+      ["hidepid=2,gid=4322", asUser("4322"), undefined],
+      ["hidepid=2", [], undefined], // CAP_SYS_PTRACE
+      ["hidepid=0", asUser(), undefined],
+    ] as const,
+  )
 ) {
   const who = user.length === 0 ? "root" : "a user";
   testWith(

@@ -28,7 +28,7 @@ import { UcredError } from "../../mod.ts";
 import { createServer, type NetServer, type PathListenOptions } from "../../servers/net.ts";
 import { Child, freshPath } from "../support/peers.ts";
 import { compileProgram } from "../support/compile.ts";
-import { needs, runtime, runtimeCommand, soak, testWith } from "../support/suite.ts";
+import { needs, runtime, runtimeCommand, sample, soak, testWith } from "../support/suite.ts";
 import {
   listenErrorOf,
   listening,
@@ -649,7 +649,7 @@ testWith(
   },
 );
 
-for (const instances of [2, 6]) {
+for (const instances of sample([6, 2])) {
   testWith(
     here,
     `listen() succeeds for exactly one of ${instances} servers that start at once`,
