@@ -1,6 +1,6 @@
 /** Commands of sudoers(5) as conditions on the attributes `command` and `arguments`. */
 
-import { all, any, type Formula, not } from "./formula.ts";
+import { all, any, type Formula, not } from "../formula.ts";
 
 /** The requests that a command of sudoers matches. */
 export interface CommandMatch {

@@ -13,7 +13,7 @@ import { accountName } from "../../system/accounts.ts";
 import { matchCommand, type ResolveFolder } from "./commands.ts";
 import type { SudoersExport } from "./cvtsudoers.ts";
 import { ignoredDefaults, OPTION_GRANTS } from "./defaults.ts";
-import { all, any, type Fields, type Formula, not } from "./formula.ts";
+import { all, any, type Fields, type Formula, not } from "../formula.ts";
 
 /** Lookups on the system of the sudoers file. */
 export interface Lookups {
