@@ -12,6 +12,8 @@ export interface XmlElement {
   readonly children: readonly XmlElement[];
   /** The text directly in it, with entities replaced, and without white space at its ends. */
   readonly text: string;
+  /** The text directly in it, with entities replaced, and with white space as written. */
+  readonly content: string;
   /** From 1. */
   readonly line: number;
   /** In characters, from 1. */
@@ -23,9 +25,12 @@ const MAX_CHARACTERS = 4_000_000;
 
 const MAX_DEPTH = 100;
 
+// deno-lint-ignore no-control-regex -- xmldom takes some of them for spaces
+const CONTROL = /[\0-\x08\x0b\x0c\x0e-\x1f]/;
+
 /**
- * Parses an XML document. Nothing else is loaded: the document type is ignored, and entities other than the
- * five of XML are errors.
+ * Parses an XML document. Nothing else is loaded: the reference to a document type is ignored. Entities other
+ * than the five of XML are errors, and so are declarations in the document type.
  *
  * @param file The name of the file, for errors.
  * @param what Completes "Cannot …" in errors.
@@ -36,6 +41,12 @@ export function parseXml(text: string, file: string, what: string): XmlElement {
   if (text.length > MAX_CHARACTERS) {
     throw fileError(what, file, `it has more than ${MAX_CHARACTERS} characters`, {});
   }
+  const control = CONTROL.exec(text);
+  if (control !== null) {
+    const lines = text.slice(0, control.index).split("\n");
+    const place = { line: lines.length, column: lines.at(-1)!.length + 1 };
+    throw fileError(what, file, "XML has no control characters", place);
+  }
   let first: string | undefined;
   const parser = new DOMParser({
     onError: (_level, message) => {
@@ -44,7 +55,13 @@ export function parseXml(text: string, file: string, what: string): XmlElement {
     },
   });
   try {
-    const { documentElement } = parser.parseFromString(text, "text/xml");
+    const { documentElement, doctype } = parser.parseFromString(text, "text/xml");
+    // Other parsers replace its entities and add the attributes that it declares.
+    if (doctype?.internalSubset) {
+      throw Object.assign(new ParseError("its document type has declarations"), {
+        locator: doctype,
+      });
+    }
     if (documentElement === null) throw new ParseError("it has no element");
     return elementOf(documentElement, 0);
   } catch (error) {
@@ -67,12 +84,13 @@ export function parseXml(text: string, file: string, what: string): XmlElement {
     }
     const attributes = new Map([...element.attributes].map(({ name, value }) => [name, value]));
     const children: XmlElement[] = [];
-    let text = "";
+    let content = "";
     for (const child of element.childNodes) {
       if (child.nodeType === ELEMENT) children.push(elementOf(child as DomElement, depth + 1));
-      else if (child.nodeType === TEXT || child.nodeType === CDATA) text += child.nodeValue;
+      else if (child.nodeType === TEXT || child.nodeType === CDATA) content += child.nodeValue;
     }
-    return { name: element.tagName, attributes, children, text: text.trim(), line, column };
+    const text = content.trim();
+    return { name: element.tagName, attributes, children, text, content, line, column };
   }
 }
 
