@@ -88,6 +88,9 @@ const EXAMPLES: {
     "ucred policy import polkit-rules \\\n" +
     "    /etc/polkit-1/rules.d/*.rules /usr/share/polkit-1/rules.d/*.rules > polkit.yaml",
     "convert rules of polkit to a policy",
+  ], [
+    "ucred policy import dbus /usr/share/dbus-1/system.conf > bus.yaml",
+    "convert the policy of a message bus",
   ]],
   polkit: [["ucred polkit actions", "list the actions of this system"]],
   "polkit actions": [

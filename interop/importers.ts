@@ -9,6 +9,10 @@ export type Importer = (files: readonly string[]) => Promise<PolicyDocument>;
 
 /** Kind → importer. The parsers are loaded on use: each other command would start later. */
 export const IMPORTERS: { readonly [kind: string]: Importer } = {
+  "dbus": async (files) => {
+    const { importBusPolicy } = await import("./dbus/import.ts");
+    return importBusPolicy(files);
+  },
   "polkit-rules": async (files) => {
     const { importRules } = await import("./polkit/rules.ts");
     return importRules(files.map((file) => ({ file, text: read(file) })));

@@ -18,6 +18,7 @@ export {
 export type { Bus, BusConnection, BusMessage } from "./bus.ts";
 export { peerOfSender } from "./caller.ts";
 export { type ConnectionCredentials, connectionCredentials } from "./credentials.ts";
+export { importBusPolicy } from "./import.ts";
 export {
   type Caller,
   callerOf,
