@@ -26,7 +26,7 @@ export interface GuardCommandOptions {
   readonly upstream: string;
   readonly upstreamUser?: string;
   readonly asPeer?: boolean;
-  readonly mode: "stream" | "http" | "docker";
+  readonly mode: "stream" | "http" | "docker" | "dbus";
   readonly policy?: string;
   readonly shadow?: string;
   readonly learn?: string;

@@ -198,9 +198,9 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
     .addOption(
       new Option(
         "--mode <mode>",
-        "decide about connections, about HTTP requests, or about requests to a Docker engine",
+        "decide about connections, HTTP requests, requests to a Docker engine, or D-Bus messages",
       )
-        .choices(["stream", "http", "docker"]).default("stream"),
+        .choices(["stream", "http", "docker", "dbus"]).default("stream"),
     )
     .option(
       "--policy <file>",
@@ -336,11 +336,11 @@ function contradictionIn(options: GuardCommandOptions): string | undefined {
   }
   if (h2c && mode !== "http") return "--h2c requires --mode http";
   if (http2 && mode !== "http") return "--http2 requires --mode http";
-  if (bodyTimeout !== undefined && mode === "stream") {
+  if (bodyTimeout !== undefined && mode !== "http" && mode !== "docker") {
     return "--body-timeout requires --mode http or --mode docker";
   }
-  if (learn !== undefined && mode === "stream") {
-    return "--learn requires --mode http or --mode docker: a stream has no requests";
+  if (learn !== undefined && mode !== "http" && mode !== "docker") {
+    return "--learn requires --mode http or --mode docker";
   }
   if (asPeer && mode === "docker") {
     return "--as-peer has no effect in docker mode: Docker does not identify its peers";

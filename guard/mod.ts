@@ -26,6 +26,7 @@ import { host } from "../adapters/host.ts";
 import { UcredError } from "../core/errors.ts";
 import { show } from "../core/policy/document/shape.ts";
 import { type OptionNames, requireOptions } from "../core/options.ts";
+import { guardDbus } from "./dbus/server.ts";
 import { guardDocker } from "./docker/server.ts";
 import { guardHttp } from "./http/server.ts";
 import { limitsWithinFiles } from "./limits.ts";
@@ -59,11 +60,19 @@ const OPTIONS: OptionNames<GuardOptions> = {
   report: true,
 };
 
+const GUARDS = {
+  stream: guardStream,
+  http: guardHttp,
+  docker: guardDocker,
+  dbus: guardDbus,
+} as const;
+
 /** Options that have no effect, by mode. Clients share a guard's connections to Docker, which has no identity. */
 const IDLE_OPTIONS = {
   stream: ["h2c", "http2", "keepHeaders", "bodyTimeout", "learn", "onRequest"],
   http: [],
   docker: ["h2c", "http2", "keepHeaders", "asPeer"],
+  dbus: ["h2c", "http2", "keepHeaders", "bodyTimeout", "learn"],
 } as const;
 
 /**
@@ -78,9 +87,9 @@ const IDLE_OPTIONS = {
 export function createGuard(options: GuardOptions): GuardServer {
   requireOptions("createGuard()", options, OPTIONS);
   const { mode } = options;
-  if (mode !== "stream" && mode !== "http" && mode !== "docker") {
+  if (typeof mode !== "string" || !Object.hasOwn(GUARDS, mode)) {
     const given = JSON.stringify(mode);
-    throw new TypeError(`mode must be "stream", "http" or "docker", not ${given}`);
+    throw new TypeError(`mode must be "stream", "http", "docker" or "dbus", not ${given}`);
   }
   if (typeof options.upstream !== "string" || options.upstream === "") {
     throw new TypeError('upstream must be the path of a socket, or an abstract name after "\\0"');
@@ -103,8 +112,7 @@ export function createGuard(options: GuardOptions): GuardServer {
   }
   if (options.http2 === true) requireHttp2();
   const limits = limitsWithinFiles(options.limits ?? {}, options.report ?? (() => {}));
-  const guard = { stream: guardStream, http: guardHttp, docker: guardDocker }[mode];
-  return guard({ ...options, limits });
+  return GUARDS[mode]({ ...options, limits });
 }
 
 /** Fails if this runtime cannot serve HTTP/2. */

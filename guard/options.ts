@@ -13,9 +13,10 @@ export interface GuardOptions {
   /**
    * `"stream"` decides each connection and passes bytes in both directions; `"http"` decides each
    * request by `METHOD /path` and adds the peer's identity as headers; `"docker"` decides each request to
-   * a Docker engine by its action and attributes, and keeps the containers of users apart.
+   * a Docker engine by its action and attributes, and keeps the containers of users apart; `"dbus"` decides
+   * each message to and from a D-Bus message bus or server.
    */
-  readonly mode: "stream" | "http" | "docker";
+  readonly mode: "stream" | "http" | "docker" | "dbus";
   /** The upstream's socket: a path, or an abstract name with "\0" first. */
   readonly upstream: string;
   /** The expected identity of the upstream, verified before the first byte is sent to it. */

@@ -225,6 +225,11 @@ export class Upstream {
     socket.destroy();
   }
 
+  /** Connects with the guard's own ids, for the guard itself, and verifies the upstream. */
+  connectAsGuard(): Promise<Socket> {
+    return this.#open(CONNECT_TIMEOUT_MS);
+  }
+
   /** Reports that the upstream cannot be used, at most once in {@link LOG_INTERVAL_MS}. */
   reportFailure(error: unknown): void {
     this.failures++;

@@ -7,15 +7,19 @@ import type { FieldKinds } from "../headers.ts";
 import type { RequestCounters } from "../stats.ts";
 import type { Upstream } from "../upstream.ts";
 
-/** What the connections of one guard share. */
-export interface HttpShared {
+/** What counts and reports requests. */
+export interface RequestObserver {
   readonly admission: Admission;
-  readonly upstream: Upstream;
-  readonly fields: FieldKinds;
   readonly requests: RequestCounters;
   readonly onRequest: ((request: RequestReport) => void) | undefined;
   /** Reports a problem to the operator. */
   readonly report: (line: string) => void;
+}
+
+/** What the connections of one guard share. */
+export interface HttpShared extends RequestObserver {
+  readonly upstream: Upstream;
+  readonly fields: FieldKinds;
   /** How many checks in a row may find that nothing of a request's body has arrived. */
   readonly maxIdleChecks: number;
 }
@@ -26,7 +30,7 @@ export interface HttpShared {
  * @param detailsOf Called if somebody wants reports.
  */
 export function requestEnded(
-  { requests, onRequest, admission, report }: HttpShared,
+  { requests, onRequest, admission, report }: RequestObserver,
   outcome: RequestOutcome,
   detailsOf: () => Omit<RequestReport, "server" | "outcome" | "startedAt">,
 ): void {

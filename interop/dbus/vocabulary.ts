@@ -13,6 +13,8 @@ export const dbusVocabulary: Vocabulary = defineVocabulary({
   actions: {
     "connect": "The peer connects to the bus.",
     "own **": "The peer requests a well-known name: `own org.example.Service`.",
+    "see **": "The peer learns that a name exists, and who owns it: `see org.example.Service`. " +
+      "Only the guard decides this action.",
     "call **": "The peer calls a method: `call org.example.Interface.Method`. " +
       "A call without an interface is `call .Method`.",
     "send **": "The peer sends another message: `send signal org.example.Interface.Signal`, " +

@@ -1,4 +1,4 @@
-/** How an HTTP request of a guard ended, for metrics and traces. */
+/** How an HTTP request or D-Bus call of a guard ended, for metrics and traces. */
 
 import type { Peer } from "../../core/peer.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
@@ -6,7 +6,7 @@ import type { Decision } from "../../core/policy/decide/decision.ts";
 /**
  * How a request ended. Each request has one outcome.
  *
- * - `allowed`: the upstream has responded, or switched protocols.
+ * - `allowed`: the upstream has responded, or switched protocols; in D-Bus mode also a call without a reply.
  * - `denied`: the policy denied it: 403, in Docker mode also 404.
  * - `malformed`: 400. `tooLarge`: 413, 414 or 431. `timeout`: 408. `unsupported`: 417 or 501.
  * - `pipelining`: the client sent too many requests, so its connection was closed.
@@ -39,15 +39,20 @@ export interface RequestReport {
   readonly server: string;
   /** The peer that sent it. */
   readonly peer: Peer;
-  /** The method; `undefined` if the head is malformed or incomplete. The client chose this text. */
+  /**
+   * The method, in D-Bus mode with its interface; `undefined` if the head is malformed or incomplete. The client
+   * chose this text.
+   */
   readonly method: string | undefined;
-  /** The request target, as sent. It may contain secrets. The client chose this text. */
+  /**
+   * The request target, as sent, or the object path. It may contain secrets. The client chose this text.
+   */
   readonly target: string | undefined;
   /** The policy's decision; `undefined` if there is none. */
   readonly decision: Decision | undefined;
   /** How it ended. */
   readonly outcome: RequestOutcome;
-  /** The status of the response; `undefined` if none was sent. */
+  /** The status of the HTTP response; `undefined` if none was sent. */
   readonly status: number | undefined;
   /** When the guard began to handle it, in milliseconds since 1970. */
   readonly startedAt: number;

@@ -77,11 +77,15 @@ const WRONG: readonly (readonly [what: string, options: object, message: RegExp]
     { mode: "stream", upstream: "x", limits: { connection: 1 } },
     /did you mean "connections"/,
   ],
-  ["no mode", { upstream: "x" }, /^mode must be "stream", "http" or "docker", not undefined$/],
+  [
+    "no mode",
+    { upstream: "x" },
+    /^mode must be "stream", "http", "docker" or "dbus", not undefined$/,
+  ],
   [
     "an unknown mode",
     { mode: "tcp", upstream: "x" },
-    /^mode must be "stream", "http" or "docker", not "tcp"$/,
+    /^mode must be "stream", "http", "docker" or "dbus", not "tcp"$/,
   ],
   ["no upstream", { mode: "http" }, /^upstream must be the path of a socket/],
   ["an empty upstream", { mode: "http", upstream: "" }, /^upstream must be the path of a socket/],

@@ -75,7 +75,7 @@ export function policyFile(text: string = POLICY): string {
 
 export interface Start {
   readonly upstream: string;
-  readonly mode?: "stream" | "http" | "docker";
+  readonly mode?: "stream" | "http" | "docker" | "dbus";
   /** By default `POLICY`; `null` for none. */
   readonly policy?: string | null;
   readonly args?: readonly string[];
