@@ -30,6 +30,7 @@ export interface GuardCommandOptions {
   readonly policy?: string;
   readonly shadow?: string;
   readonly learn?: string;
+  readonly state?: string;
   readonly allowUnsafeOwner?: boolean;
   readonly socketMode?: number;
   readonly socketOwner?: string;
@@ -94,6 +95,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
       http2: options.http2,
       keepHeaders: options.keepHeader,
       learn: options.learn,
+      state: options.state,
       bodyTimeout: options.bodyTimeout === undefined ? undefined : options.bodyTimeout * 1000,
       report: log,
     });

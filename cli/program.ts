@@ -218,6 +218,10 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
       "--learn <file>",
       "record what each client does in this file, for ucred policy suggest (default: no recording)",
     )
+    .option(
+      "--state <file>",
+      "keep the owners of containers and execs in this file, in docker mode (default: in memory)",
+    )
     .optionsGroup("HTTP:")
     .option(
       "--keep-header <name...>",
@@ -300,6 +304,7 @@ function contradictionIn(options: GuardCommandOptions): string | undefined {
     bodyTimeout,
     asPeer,
     learn,
+    state,
     metrics,
     metricsMode,
     metricsPolicy,
@@ -342,6 +347,7 @@ function contradictionIn(options: GuardCommandOptions): string | undefined {
   if (learn !== undefined && mode !== "http" && mode !== "docker") {
     return "--learn requires --mode http or --mode docker";
   }
+  if (state !== undefined && mode !== "docker") return "--state requires --mode docker";
   if (asPeer && mode === "docker") {
     return "--as-peer has no effect in docker mode: Docker does not identify its peers";
   }

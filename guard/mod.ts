@@ -56,6 +56,7 @@ const OPTIONS: OptionNames<GuardOptions> = {
   keepHeaders: true,
   bodyTimeout: true,
   learn: true,
+  state: true,
   onRequest: true,
   report: true,
 };
@@ -69,8 +70,8 @@ const GUARDS = {
 
 /** Options that have no effect, by mode. Clients share a guard's connections to Docker, which has no identity. */
 const IDLE_OPTIONS = {
-  stream: ["h2c", "http2", "keepHeaders", "bodyTimeout", "learn", "onRequest"],
-  http: [],
+  stream: ["h2c", "http2", "keepHeaders", "bodyTimeout", "learn", "state", "onRequest"],
+  http: ["state"],
   docker: ["h2c", "http2", "keepHeaders", "asPeer"],
   dbus: ["h2c", "http2", "keepHeaders", "bodyTimeout", "learn"],
 } as const;

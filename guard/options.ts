@@ -55,6 +55,11 @@ export interface GuardOptions {
    * no secret attributes. The policy still decides.
    */
   readonly learn?: string | undefined;
+  /**
+   * A file that keeps the owners of containers and execs in `"docker"` mode across restarts. It is created with mode
+   * `0o600`. Without it, an exec from before a restart belongs to nobody.
+   */
+  readonly state?: string | undefined;
   /** Names of headers to forward although only a trusted proxy should set them: `X-Forwarded-For`. */
   readonly keepHeaders?: readonly string[] | undefined;
   /**

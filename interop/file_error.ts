@@ -13,10 +13,15 @@ interface Place {
  *
  * @param what Completes "Cannot …".
  */
-export function fileError(what: string, file: string, message: string, place: Place): UcredError {
+export function fileError(
+  what: string,
+  file: string,
+  message: string,
+  place: Place,
+  hint = "Correct the file, and try again",
+): UcredError {
   const { line, column } = place;
   const at = line === undefined ? file : `${file}:${line}:${column ?? 1}`;
-  const hint = "Correct the file, and try again";
   const problems = [{ message, path: [], file, line, column }];
   return new UcredError("ERR_UCRED_POLICY", `Cannot ${what}: ${at}: ${message}`, {
     hint,

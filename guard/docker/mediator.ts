@@ -33,11 +33,12 @@ import type { Recorder } from "../recorder.ts";
 import type { Upstream } from "../upstream.ts";
 import { dockerAnswer, withoutOthers } from "./answers.ts";
 import { Engine, jsonOf } from "./engine.ts";
-import { type Exec, Execs } from "./execs.ts";
 import { checkAction, checkHostPaths, type HostPathRules } from "./host_paths.ts";
 import { fieldIn, type JsonObject, objectIn, record, records } from "./json.ts";
 import { type FoundObject, keptLines, type ObjectKind, Objects, pathOf } from "./objects.ts";
-import { fullIdIn, isFullId, OWNER_LABEL, Owners, RESERVED_PREFIX } from "./owners.ts";
+import { fullIdIn, isFullId } from "./full_id.ts";
+import type { Ledger } from "./ledger.ts";
+import { type Exec, OWNER_LABEL, Owners, RESERVED_PREFIX } from "./owners.ts";
 import { dependsOnAttributes, Visibility, withoutContainer } from "./visibility.ts";
 
 /** What a request ends with before it is forwarded. */
@@ -79,20 +80,30 @@ function recordOf(attributes: Attributes): LoggedAttributes {
 /** Filters of lists that name other objects, and report whether these exist. */
 const FILTERS_BY_OBJECT = ["before", "since", "volume", "network"];
 
+/** Options of a mediator. */
+export interface MediatorOptions {
+  readonly hostPaths: HostPathRules;
+  /** Records the requests. */
+  readonly learn: Recorder | undefined;
+  /** Remembers owners across restarts. */
+  readonly ledger: Ledger | undefined;
+}
+
 /** Decides the requests of all clients of a guard. */
 export class DockerMediator implements Mediator {
   readonly #parts: Parts;
+  readonly #ledger: Ledger | undefined;
 
   constructor(
     admission: Admission,
     upstream: Upstream,
-    { hostPaths, learn }: Pick<Parts, "hostPaths" | "learn">,
+    { hostPaths, learn, ledger }: MediatorOptions,
   ) {
     const engine = new Engine(upstream);
-    const owners = new Owners(engine);
+    const owners = new Owners(engine, ledger);
     const objects = new Objects(engine, owners);
-    const execs = new Execs();
-    this.#parts = { admission, upstream, engine, owners, objects, execs, hostPaths, learn };
+    this.#parts = { admission, upstream, engine, owners, objects, hostPaths, learn };
+    this.#ledger = ledger;
   }
 
   answer(status: number, title: string, detail: string): Answer {
@@ -101,6 +112,10 @@ export class DockerMediator implements Mediator {
 
   close(): void {
     this.#parts.engine.close();
+  }
+
+  end(): void {
+    this.#ledger?.close();
   }
 
   open(request: Request, client: MediatedClient): Exchange {
@@ -142,7 +157,6 @@ interface Parts {
   readonly engine: Engine;
   readonly owners: Owners;
   readonly objects: Objects;
-  readonly execs: Execs;
   readonly hostPaths: HostPathRules;
   readonly learn: Recorder | undefined;
 }
@@ -212,6 +226,7 @@ class Handling implements Exchange {
       const message = `Labels below ${RESERVED_PREFIX} are reserved: ${JSON.stringify(reserved)}`;
       return this.#refuse({ status: 400, message });
     }
+    void this.#parts.owners.prune(this.#client);
     try {
       return await this.#handle(judged);
     } catch (error) {
@@ -603,7 +618,7 @@ class Handling implements Exchange {
           run: (body) => {
             const exec = fullIdIn(jsonOf(body), "Id", "an exec");
             const { attributes } = judged;
-            this.#parts.execs.set(exec, { container: id, uid: this.#uid, attributes });
+            this.#parts.owners.prepared(exec, { container: id, uid: this.#uid, attributes });
             return Promise.resolve(body);
           },
         };
@@ -618,14 +633,12 @@ class Handling implements Exchange {
   async #actOnExec(judged: JudgedRequest, name: string): Promise<Answer | Forward> {
     this.#permitSome(judged.attributes);
     const exec = await this.#execOf(name);
-    const uid = this.#uid;
-    // Another user's exec, unless all are allowed.
-    const isForeign = exec?.uid !== undefined && exec.uid !== uid &&
-      !this.#sight.decide(this.#read.action, {}).allowed;
-    const found = exec === undefined || isForeign ? undefined : await this.#find(
-      "container",
-      exec.container,
-    );
+    // Only who has prepared an exec may use it, unless all are allowed. It may be privileged, for example.
+    const isOwn = exec?.uid !== undefined && exec.uid === this.#uid;
+    const isAllowed = isOwn || this.#sight.decide(this.#read.action, {}).allowed;
+    const found = exec === undefined || !isAllowed
+      ? undefined
+      : await this.#find("container", exec.container);
     const known = { ...judged, attributes: { ...judged.attributes, ...exec?.attributes } };
     const attributes = found === undefined ? {} : attributesOn(found, known);
     const container = await this.#permitOn("exec", name, found, attributes);
@@ -635,13 +648,14 @@ class Handling implements Exchange {
   }
 
   async #execOf(id: string): Promise<Exec | undefined> {
-    const { engine, execs } = this.#parts;
-    const known = execs.get(id);
-    if (known !== undefined || !isFullId(id)) return known;
+    const { engine, owners } = this.#parts;
+    const known = owners.execOf(id);
+    if (known?.attributes !== undefined || !isFullId(id)) return known;
     const object = await engine.inspect(this.#client, pathOf("exec", id));
     if (object === undefined) return undefined;
     const container = fullIdIn(object, "ContainerID", "a container");
-    return { container, uid: undefined, attributes: attributesOfExec(object) };
+    if (known !== undefined && known.container !== container) return undefined;
+    return { container, uid: known?.uid, attributes: attributesOfExec(object) };
   }
 
   /**
@@ -807,6 +821,7 @@ function attributesOfExec(object: unknown): JsonObject {
   const { privileged, user, entrypoint, arguments: given } = config;
   return {
     ...(typeof privileged === "boolean" && { privileged }),
+    dangers: privileged === false ? [] : ["Privileged"],
     ...(typeof entrypoint === "string" && Array.isArray(given) &&
       { command: [entrypoint, ...given] }),
     // Without a user, it is the container's.

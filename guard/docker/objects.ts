@@ -8,7 +8,8 @@ import type { Answer, MediatedClient } from "../http/mediator.ts";
 import type { Engine, EngineResponse } from "./engine.ts";
 import { jsonOf } from "./engine.ts";
 import { fieldIn, type JsonObject, objectIn, record, records, textIn } from "./json.ts";
-import { fullIdIn, isFullId, ownerIn, type Owners } from "./owners.ts";
+import { fullIdIn, isFullId } from "./full_id.ts";
+import { ownerIn, type Owners } from "./owners.ts";
 
 /** A kind of object that has an owner. */
 export type ObjectKind = "container" | "volume" | "network";

@@ -3,52 +3,16 @@
 import { isObject } from "../../core/policy/document/shape.ts";
 import type { MediatedClient } from "../http/mediator.ts";
 import type { Engine } from "./engine.ts";
-import { objectIn, textIn } from "./json.ts";
+import { BoundedMap } from "./bounded_map.ts";
+import { fullIdIn, isFullId } from "./full_id.ts";
+import { type JsonObject, objectIn, records, textIn } from "./json.ts";
+import type { Ledger } from "./ledger.ts";
 
 /** Labels below this prefix belong to the guard. Requests with such labels are refused. */
 export const RESERVED_PREFIX = "io.ucred.";
 
 /** The label with the uid of the owner, in decimal. */
 export const OWNER_LABEL = "io.ucred.owner";
-
-/** Maximum containers and images that are remembered. The oldest are forgotten, and inspected again. */
-const MAX_REMEMBERED = 100_000;
-
-/** The full id of a container or of an exec instance. */
-const FULL_ID = /^[0-9a-f]{64}$/;
-
-/** Returns whether a text is the full id of a container or of an exec instance. */
-export function isFullId(text: unknown): text is string {
-  return typeof text === "string" && FULL_ID.test(text);
-}
-
-/** Requires the full id of an object in a field. @param what The object: "a container". */
-export function fullIdIn(value: unknown, name: string, what: string): string {
-  const id = textIn(value, name);
-  if (!isFullId(id)) throw new Error(`its response has no full id of ${what}`);
-  return id;
-}
-
-/** A map that forgets its oldest entries. */
-export class BoundedMap<V> {
-  readonly #entries = new Map<string, V>();
-
-  get(key: string): V | undefined {
-    return this.#entries.get(key);
-  }
-
-  set(key: string, value: V): void {
-    if (this.#entries.size >= MAX_REMEMBERED) {
-      const [oldest] = this.#entries.keys();
-      this.#entries.delete(oldest!);
-    }
-    this.#entries.set(key, value);
-  }
-
-  delete(key: string): void {
-    this.#entries.delete(key);
-  }
-}
 
 /** The owner that labels name. `undefined` if they name none. */
 export function ownerIn(labels: unknown): number | undefined {
@@ -67,24 +31,57 @@ export interface ContainerLabels {
   readonly labels: unknown;
 }
 
+/** An exec instance, and who has prepared it. */
+export interface Exec {
+  /** The full id of its container. */
+  readonly container: string;
+  /** Who has prepared it; `undefined` if that is unknown. */
+  readonly uid: number | undefined;
+  /** The attributes of the request that has prepared it; `undefined` after a restart of the guard. */
+  readonly attributes?: JsonObject | undefined;
+}
+
+/** Containers are compared with the engine's list when the ledger has this many more than twice as many. */
+const PRUNED_AFTER = 1000;
+
 /**
- * Remembers which user created which container. A container that is not remembered, because the guard was
- * restarted, belongs to the uid in its label, unless its image has the same label: the builder of the
- * image has chosen that label, and another user may have created the container past the guard.
+ * Remembers which user created which container and exec. A container that is not remembered, because the
+ * guard was restarted without a ledger, belongs to the uid in its label, unless its image has the same label:
+ * the builder of the image has chosen that label, and another user may have created the container past the
+ * guard. An exec that is not remembered belongs to nobody.
  */
 export class Owners {
   readonly #engine: Engine;
-  readonly #containers = new BoundedMap<number>();
+  readonly #ledger: Ledger | undefined;
+  readonly #containers: BoundedMap<number>;
+  readonly #execs = new BoundedMap<Exec>();
   /** Image id → the value of its label; `null`: it has none. */
   readonly #images = new BoundedMap<string | null>();
+  /** The size of the ledger above which it is pruned; Infinity while it is. */
+  #pruneAbove = 0;
 
-  constructor(engine: Engine) {
+  constructor(engine: Engine, ledger: Ledger | undefined) {
     this.#engine = engine;
+    this.#ledger = ledger;
+    this.#containers = ledger?.containers ?? new BoundedMap();
   }
 
   /** Remembers a container that a user has created through the guard. */
   created(id: string, uid: number): void {
-    this.#containers.set(id, uid);
+    if (this.#ledger === undefined) this.#containers.set(id, uid);
+    else this.#ledger.addContainer(id, uid);
+  }
+
+  /** Remembers an exec that a user has prepared through the guard. */
+  prepared(id: string, exec: Exec): void {
+    this.#execs.set(id, exec);
+    const { container, uid } = exec;
+    if (uid !== undefined) this.#ledger?.addExec(id, { container, uid });
+  }
+
+  /** Returns an exec that is remembered. */
+  execOf(id: string): Exec | undefined {
+    return this.#execs.get(id) ?? this.#ledger?.execs.get(id);
   }
 
   /** Returns the owner of a container that is remembered. */
@@ -94,19 +91,39 @@ export class Owners {
 
   /** Forgets a container that was removed. */
   removed(id: string): void {
-    this.#containers.delete(id);
+    if (this.#ledger === undefined) this.#containers.delete(id);
+    else this.#ledger.remove(id);
+  }
+
+  /** Forgets containers of the ledger that the engine does not have any more, from time to time. */
+  async prune(client: MediatedClient): Promise<void> {
+    const ledger = this.#ledger;
+    if (ledger === undefined || ledger.size <= this.#pruneAbove) return;
+    const before = this.#pruneAbove;
+    this.#pruneAbove = Infinity;
+    try {
+      // Containers that are created from now on may be missing in the list.
+      const known = [...ledger.containers.entries()].map(([id]) => id);
+      const list = records(await this.#engine.inspect(client, "/containers/json?all=1"));
+      const existing = new Set(list.map((item) => fullIdIn(item, "Id", "a container")));
+      for (const id of known) if (!existing.has(id)) ledger.remove(id);
+      this.#pruneAbove = 2 * ledger.size + PRUNED_AFTER;
+    } catch {
+      this.#pruneAbove = before; // the next request tries again
+    }
   }
 
   /** Returns the owner of a container; `undefined` if it has none. */
   async ownerOf(client: MediatedClient, container: ContainerLabels): Promise<number | undefined> {
     const { id, imageId, labels } = container;
-    const known = this.#containers.get(id);
-    if (known !== undefined) return known;
     const uid = ownerIn(labels);
     if (uid === undefined || !isFullId(id)) return undefined;
+    const known = this.#containers.get(id);
+    // A ledger that contradicts the label is that of another engine, or was changed.
+    if (known !== undefined) return known === uid ? uid : undefined;
     const ofImage = await this.#labelOf(client, imageId);
     if (ofImage === undefined || ofImage === String(uid)) return undefined;
-    this.#containers.set(id, uid);
+    this.created(id, uid);
     return uid;
   }
 

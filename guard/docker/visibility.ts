@@ -6,7 +6,7 @@ import type { Policy } from "../../core/policy/policy.ts";
 import type { MediatedClient } from "../http/mediator.ts";
 import { fieldIn, type JsonObject, objectIn, record, records, textIn } from "./json.ts";
 import type { ObjectKind, Objects } from "./objects.ts";
-import { isFullId } from "./owners.ts";
+import { isFullId } from "./full_id.ts";
 
 /** Whether a decision could differ if more attributes were known. */
 export function dependsOnAttributes({ unknown }: Decision): boolean {

@@ -79,6 +79,8 @@ export interface Mediator {
   answer(status: number, title: string, detail: string): Answer;
   /** Closes idle connections. Requests may still arrive. */
   close(): void;
+  /** Releases what is left, after the last request. */
+  end(): void;
 }
 
 /** Returns whether a request is answered by the guard. */

@@ -78,7 +78,11 @@ class HttpGuard extends AdmittingServer {
       admission.onDecided = ({ peer }, action, { allowed }) =>
         recorder.record(peer, { action, allowed });
     }
-    if (recorder !== undefined) this.once("close", () => recorder.close());
+    const mediator = mediate?.(admission, upstream, recorder);
+    this.once("close", () => {
+      recorder?.close();
+      mediator?.end();
+    });
     this.#sweepInterval = checkingInterval(SWEEP_MS, bodyTimeout);
     const shared = {
       ...{ admission, upstream, requests, onRequest },
@@ -90,7 +94,7 @@ class HttpGuard extends AdmittingServer {
     this.#shared = {
       ...shared,
       h2c: options.h2c === true,
-      mediator: mediate?.(admission, upstream, recorder),
+      mediator,
       isClosing: () => this.isClosing,
       serveHttp2: options.http2 !== true ? undefined : (socket, admitted, bytes) => {
         this.#add(socket, new Http2Connection(socket, admitted, bytes, { ...shared, streams }));

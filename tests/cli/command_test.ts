@@ -71,6 +71,7 @@ const MISTAKES: readonly (readonly [args: string, message: RegExp])[] = [
   ["guard --listen /x --upstream /y --audit-denied", /--audit-denied requires --audit/],
   ["guard --listen /x --upstream /y --h2c", /--h2c requires --mode http/],
   ["guard --listen /x --upstream /y --learn /z", /--learn requires --mode http or --mode docker/],
+  ["guard --listen /x --upstream /y --mode http --state /z", /--state requires --mode docker/],
   ["guard --listen /x --upstream /y --http2", /--http2 requires --mode http/],
   ["guard --listen /x --upstream /y --keep-header Forwarded", /--keep-header requires --mode http/],
   ["guard --listen /x --upstream /y --keep-header a:b", /must be the name of a header/],

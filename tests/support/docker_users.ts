@@ -50,7 +50,7 @@ endAfterEach(() => {
 /** A test with clients of several users. */
 export function testDocker(
   name: string,
-  run: () => Promise<void>,
+  run: () => void | Promise<void>,
   ...more: readonly Need[]
 ): void {
   testWith([needs.linux, needs.cc, needs.root, needs.native, ...more], name, run);
@@ -88,14 +88,17 @@ export class DockerGuard {
   }
 
   /** Opens a connection as a user. */
-  async as(uid: number): Promise<DockerClient> {
-    if (uid === 0) return new DockerClient(await End.open(this.path));
-    const child = spawn(relay, ["--uid", String(uid), this.path], {
-      stdio: ["pipe", "pipe", "inherit"],
-    });
-    children.add(child);
-    return new DockerClient(new End(socketOf(child)));
+  as(uid: number): Promise<DockerClient> {
+    return clientOf(this.path, uid);
   }
+}
+
+/** Opens a connection to a guard as a user. */
+export async function clientOf(path: string, uid: number): Promise<DockerClient> {
+  if (uid === 0) return new DockerClient(await End.open(path));
+  const child = spawn(relay, ["--uid", String(uid), path], { stdio: ["pipe", "pipe", "inherit"] });
+  children.add(child);
+  return new DockerClient(new End(socketOf(child)));
 }
 
 /** The input and output of a process, as a socket. */
