@@ -2,7 +2,12 @@
 
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { once } from "node:events";
+import { createServer, type Socket } from "node:net";
 import dbus from "dbus-native";
+import { shadowPolicy } from "../../core/policy/shadow.ts";
+import { authenticateAt, withTimeout } from "../../guard/dbus/handshake.ts";
+import { ByteReader, MessageWriter } from "../../guard/dbus/streams.ts";
 import type { GuardOptions } from "../../guard/mod.ts";
 import { TYPE } from "../../interop/dbus/message.ts";
 import { dbusVocabulary, peerOfSender } from "../../interop/dbus/mod.ts";
@@ -21,7 +26,8 @@ import {
 } from "../interop/dbus/daemon.ts";
 import { End, Guard, policyFile, tool } from "../support/guard.ts";
 import { guardHere } from "../support/guard_here.ts";
-import { until } from "../support/suite.ts";
+import { freshPath } from "../support/peers.ts";
+import { soak, until } from "../support/suite.ts";
 import { BUS, directServer, messageOf, Wire } from "./dbus_wire.ts";
 
 const CLOCK = "org.example.Clock";
@@ -530,16 +536,16 @@ testBus(
     const guard = await start({ upstream: path, policy });
     const client = await Wire.open(guard.path);
     const { wire: server } = await next();
-    const body = "0123456789abcdef".repeat(1 << 18);
+    const body = "0123456789abcdef".repeat(1 << 16);
     const serial = client.send({}, body);
     const received = await server.next();
     assert.equal(received.text, body);
     const reply = messageOf({ type: TYPE.return, replySerial: serial }, body).toString("latin1");
-    server.end.send(reply.slice(0, 1 << 20));
+    server.end.send(reply.slice(0, 1 << 19));
     const start1 = await client.end.bytes(1 << 16);
     const denied = client.send({ member: "Set" });
     await until(() => guard.denied.length > 0);
-    server.end.send(reply.slice(1 << 20));
+    server.end.send(reply.slice(1 << 19));
     assert.equal(start1 + await client.end.bytes(reply.length - (1 << 16)), reply);
     const error = await client.next();
     assert.deepEqual([error.errorName, error.replySerial], [DENIED, denied]);
@@ -618,4 +624,137 @@ testBus("ucred guard --mode dbus --as-peer shows the caller to the bus", async (
   assert.match(guard.log, /"uid":1,/);
   const plain = await start({ upstream: path });
   assert.equal(await busctl(as(ONE), plain.address, CLOCK, "/", CLOCK, "WhoAmI"), "u 0");
+});
+
+testBus("dbus mode serves dbus-native", async () => {
+  const { path, address } = await startDaemon();
+  await startClock(address);
+  const rules = RULES.replace("uid: 0", "uid: 9").replaceAll(`[${ONE}, ${TWO}]`, "0");
+  const guard = await start({ upstream: path, policy: policyOf(rules) });
+  const bus = await connectTo(guard.address);
+  const call = (member: string) =>
+    new Promise<unknown>((resolve) => {
+      const to = { destination: CLOCK, path: PATH, interface: CLOCK };
+      bus.invoke({ ...to, member }, (error: unknown, value: unknown) => resolve(error ?? value));
+    });
+  assert.equal(await call("Now"), "noon");
+  const denied = await call("Set") as Error & { dbusName: string };
+  assert.deepEqual([denied.dbusName, denied.message], [DENIED, "Ask root"]);
+});
+
+testBus("dbus mode follows the owners of names", async () => {
+  const { path, address } = await startDaemon();
+  const { bus: first } = await startClock(address);
+  const rules = RULES.replace("uid: 0", "uid: 9").replaceAll(`[${ONE}, ${TWO}]`, "0");
+  const guard = await start({ upstream: path, policy: policyOf(rules) });
+  const { wire } = await Wire.onBus(guard.path);
+  const now = (destination: string) => {
+    const to = { destination, path: PATH, interface: CLOCK, member: "Now" };
+    return wire.replyTo(wire.send(to));
+  };
+  assert.equal((await now(first.name!)).text, "noon");
+  await first.releaseName(CLOCK);
+  const { bus: second } = await startClock(address);
+  await until(async () => (await now(second.name!)).text === "noon");
+  await until(async () => (await now(first.name!)).errorName === DENIED);
+});
+
+testBus(
+  "dbus mode denies calls by names of their recipients if the bus does not report them",
+  async () => {
+    const { path, behind, next } = await directServer(); // a bus that rejects the guard itself
+    const rules = RULES.replace("uid: 0", "uid: 9").replaceAll(`[${ONE}, ${TWO}]`, "0");
+    const guard = await start({ upstream: path, policy: policyOf(rules) });
+    const opening = Wire.onBus(guard.path);
+    const { wire: bus } = await next();
+    const { serial } = await bus.next();
+    bus.send({ type: TYPE.return, replySerial: serial, sender: BUS, destination: ":1.7" }, ":1.7");
+    const own = await behind.next();
+    await own.until("\r\n");
+    own.send("REJECTED\r\n");
+    const { wire: client } = await opening;
+    const called = client.send({ destination: CLOCK, path: PATH });
+    assert.equal((await client.replyTo(called)).errorName, DENIED);
+    assert.match(
+      guard.lines.join("\n"),
+      /^the owners of names on the bus .* are unknown: .*REJECTED/,
+    );
+  },
+);
+
+testBus("dbus mode closes all connections of clients that leave at any time", async () => {
+  const { path } = await startDaemon();
+  const guard = await start({ upstream: path });
+  const hello = messageOf({ path: "/", destination: BUS, interface: BUS, member: "Hello" });
+  const whole = "\0AUTH EXTERNAL 30\r\nBEGIN\r\n" + hello.toString("latin1");
+  const step = soak(13, 1);
+  for (let length = 0; length <= whole.length; length += step) {
+    const end = await End.open(guard.path);
+    end.send(whole.slice(0, length));
+    if (length % 2 === 0) end.end();
+    else end.destroy();
+  }
+  await until(() => guard.guard.stats().open === 0);
+  const { stats } = guard.guard;
+  assert.equal(stats.call(guard.guard).failed, 0);
+  // The bus has no connection left but that of the query.
+  await until(async () => {
+    const list = await run(
+      "busctl",
+      `--address=unix:path=${path}`,
+      "list",
+      "--no-legend",
+      "--unique",
+    );
+    return list.split("\n").filter((line) => line.startsWith(":")).length === 1;
+  });
+});
+
+testBus("dbus mode reports the decisions in which a candidate policy differs", async () => {
+  const { path } = await startDaemon();
+  const differences: string[] = [];
+  const policy = shadowPolicy(policyOf(RULES), policyOf(RULES.replace("uid: 0", "uid: 9")), {
+    onDifference: ({ action }) => void differences.push(String(action)),
+  });
+  const guard = await start({ upstream: path, policy });
+  const { wire } = await Wire.onBus(guard.path);
+  assert.equal((await wire.ask("GetId")).type, TYPE.return);
+  assert.ok(differences.includes(`call ${BUS}.GetId`), differences.join());
+});
+
+testBus("MessageWriter waits while the other side does not read", async () => {
+  const path = freshPath("up.sock");
+  const server = createServer({ pauseOnConnect: true }).listen(path);
+  const accepted = once(server, "connection");
+  const { socket } = await End.open(path);
+  const [other] = await accepted as [Socket];
+  const writer = new MessageWriter(socket);
+  const [part, parts] = [Buffer.alloc(65_536), 512];
+  let written = 0;
+  const writing = (async () => {
+    writer.begin(part.length * parts);
+    for (; written < parts; written++) await writer.write(part);
+  })();
+  let [seen, turns] = [-1, 0];
+  while (turns++ < 100) {
+    if (seen !== written) [seen, turns] = [written, 0];
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.ok(written < parts / 2, `${written} of ${parts} parts`);
+  other.resume();
+  await writing;
+  assert.equal(written, parts);
+  await writer.insert(Buffer.from("x"));
+  other.destroy();
+  server.close();
+});
+
+testBus("withTimeout() destroys a socket whose conversation takes too long", async () => {
+  const { path, behind } = await directServer();
+  const end = await End.open(path);
+  const reader = new ByteReader(end.socket);
+  await behind.next();
+  const conversation = authenticateAt(end.socket, reader, 0);
+  await assert.rejects(withTimeout(end.socket, 20, conversation), /it took too long/);
+  assert.equal(end.socket.destroyed, true);
 });
