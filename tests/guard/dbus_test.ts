@@ -3,14 +3,17 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { once } from "node:events";
+import { writeFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
+import { join } from "node:path";
 import dbus from "dbus-native";
 import { shadowPolicy } from "../../core/policy/shadow.ts";
 import { authenticateAt, withTimeout } from "../../guard/dbus/handshake.ts";
 import { ByteReader, MessageWriter } from "../../guard/dbus/streams.ts";
 import type { GuardOptions } from "../../guard/mod.ts";
 import { TYPE } from "../../interop/dbus/message.ts";
-import { dbusVocabulary, peerOfSender } from "../../interop/dbus/mod.ts";
+import { dbusVocabulary, importBusPolicy, peerOfSender } from "../../interop/dbus/mod.ts";
+import { definePolicy } from "../../policy/define.ts";
 import { parsePolicy, type Policy } from "../../policy/mod.ts";
 import type { ServerEvent } from "../../servers/admission/events.ts";
 import type { RequestReport } from "../../servers/http/request_report.ts";
@@ -24,6 +27,7 @@ import {
   testBus,
   TWO,
 } from "../interop/dbus/daemon.ts";
+import { temporaryFolder } from "../support/compile.ts";
 import { End, Guard, policyFile, tool } from "../support/guard.ts";
 import { guardHere } from "../support/guard_here.ts";
 import { freshPath } from "../support/peers.ts";
@@ -624,6 +628,35 @@ testBus("ucred guard --mode dbus --as-peer shows the caller to the bus", async (
   assert.match(guard.log, /"uid":1,/);
   const plain = await start({ upstream: path });
   assert.equal(await busctl(as(ONE), plain.address, CLOCK, "/", CLOCK, "WhoAmI"), "u 0");
+});
+
+testBus("dbus mode enforces a policy that was imported from the files of dbus-daemon", async () => {
+  const file = join(temporaryFolder(), "imported.conf");
+  const rules = [
+    '<allow user="*"/>',
+    '<deny own="*"/>',
+    '<deny send_type="method_call"/>',
+    '<allow send_requested_reply="true" send_type="method_return"/>',
+    '<allow receive_type="method_return"/>',
+    `<allow send_destination="${BUS}" send_interface="${BUS}"/>`,
+    `<allow send_destination="${CLOCK}" send_interface="${CLOCK}" send_member="Now"/>`,
+  ];
+  const others = '<policy user="1"><allow own="org.example.One"/></policy>';
+  writeFileSync(
+    file,
+    `<busconfig><policy context="default">${rules.join("")}</policy>${others}</busconfig>`,
+  );
+  const policy = definePolicy(importBusPolicy([file]), { vocabularies: [dbusVocabulary] });
+  const { path, address } = await startDaemon();
+  const { bus } = await startClock(address);
+  const guard = await start({ upstream: path, policy });
+  const call = (uid: number, ...args: string[]) => busctl(as(uid), guard.address, ...args);
+  assert.equal(await call(ONE, ...AT, "Now"), 's "noon"');
+  assert.equal(await call(ONE, bus.name!, PATH, CLOCK, "Now"), 's "noon"');
+  assert.match(await call(ONE, ...AT, "Set", "s", "x"), /Access denied/);
+  const own = [...DRIVER, "RequestName", "su", "org.example.One", "0"];
+  assert.equal(await call(ONE, ...own), "u 1");
+  assert.match(await call(TWO, ...own), /Access denied/);
 });
 
 testBus("dbus mode serves dbus-native", async () => {
