@@ -55,10 +55,11 @@ export class CommandProcess {
   readonly errors: Readable | undefined;
   readonly #child: ChildProcess;
   readonly #terminal: PseudoTerminal | undefined;
-  readonly #copies: readonly ChildProcess[];
+  /** The command, and the processes that copy. */
+  readonly #processes: ChildProcess[] = [];
   #hasExited = false;
 
-  /** @throws {Error} If a program cannot be started. */
+  /** @throws {Error} If a program cannot be started. No process is left then. */
   constructor(start: CommandStart) {
     if (!statSync(start.cwd).isDirectory()) throw new Error(`${start.cwd} is not a folder`);
     closeAllOnExec(); // a command of another user must not inherit descriptors of root
@@ -66,38 +67,43 @@ export class CommandProcess {
     this.#terminal = terminal;
     try {
       const stdio = terminal === undefined ? PIPES : new Array<number>(3).fill(terminal.slave);
-      this.#child = spawnWithUmask(start, [...stdio, start.fd]);
-      terminal?.closeSlave();
+      this.#child = this.#add(spawnWithUmask(start, [...stdio, start.fd]));
+      this.#child.once("exit", () => this.#killSession()); // its processes could keep its output open
       const ended = endOf(this.#child);
       if (terminal === undefined) {
-        this.#copies = [];
         this.input = this.#child.stdin!;
         this.output = this.#child.stdout!;
         this.errors = this.#child.stderr!;
         this.ended = ended;
       } else {
-        const screen = copy([terminal.master, "pipe", "ignore"]);
-        const keyboard = copy(["pipe", terminal.master, "ignore"]);
-        this.#copies = [screen, keyboard];
+        terminal.closeSlave();
+        const screen = this.#add(copy([terminal.master, "pipe", "ignore"]));
+        const keyboard = this.#add(copy(["pipe", terminal.master, "ignore"]));
         this.input = keyboard.stdin!;
         this.output = screen.stdout!;
         this.errors = undefined;
         this.ended = Promise.all([ended, endOf(screen)]).then(([end]) => end);
-        endOf(keyboard).catch(() => {}); // the next write fails
-        ended.catch(() => this.stop());
       }
     } catch (error) {
-      terminal?.close();
+      this.#release();
       throw error;
     }
     for (const stream of [this.input, this.output, this.errors]) stream?.on("error", () => {});
-    // Its other processes could keep its output open.
-    this.#child.once("exit", () => this.#kill());
-    const release = () => {
-      terminal?.close();
-      for (const each of this.#copies) each.kill("SIGKILL");
-    };
+    const release = () => this.#release();
     this.ended.then(release, release);
+  }
+
+  /** @throws {Error} If the process was not started: the limit of descriptors or processes is reached. */
+  #add(child: ChildProcess): ChildProcess {
+    child.on("error", () => {});
+    if (child.pid === undefined) throw new Error(`${child.spawnfile} cannot be started`);
+    this.#processes.push(child);
+    return child;
+  }
+
+  #release(): void {
+    this.#terminal?.close();
+    for (const each of this.#processes) each.kill("SIGKILL");
   }
 
   /** Writes input, and calls `written` after the command could read it. */
@@ -124,11 +130,11 @@ export class CommandProcess {
     // A process that left the session may hold the output open.
     this.output.destroy();
     this.errors?.destroy();
-    for (const each of this.#copies) each.kill("SIGKILL");
+    this.#release();
   }
 
   /** Kills the other processes of the session. */
-  #kill(): void {
+  #killSession(): void {
     this.#hasExited = true;
     const { pid } = this.#child;
     if (pid !== undefined) killSession(pid);

@@ -65,7 +65,7 @@ export function openExecutable(requested: string): Executable | string {
     fd = undefined;
     return { command, path, fd: opened };
   } catch (error) {
-    return textOf(error);
+    return error instanceof Error ? error.message : textOf(error);
   } finally {
     if (fd !== undefined) closeSync(fd);
   }

@@ -238,13 +238,14 @@ class Run {
   }
 
   #read(chunk: Buffer): void {
+    if (this.#isOver) return;
     try {
       for (const frame of this.#decoder.decode(chunk)) {
         if (this.#isOver) return;
         this.#take(frame);
       }
     } catch (error) {
-      this.#end(textOf(error));
+      this.#end(reasonOf(error));
     }
   }
 
@@ -255,7 +256,7 @@ class Run {
       if (typeof request === "string") throw new Error(request);
       this.#request = request;
       clearTimeout(this.#timer);
-      this.#start(request).catch((error) => this.#end(textOf(error)));
+      this.#start(request).catch((error) => this.#end(reasonOf(error)));
       return;
     }
     const command = this.#command;
@@ -312,7 +313,12 @@ class Run {
       if (this.#isOver) return;
       await this.#reportStart();
       if (this.#isOver) return this.#report(null, null);
-      this.#spawn(file, request, user, gid ?? user.gid);
+      try {
+        this.#spawn(file, request, user, gid ?? user.gid);
+      } catch (error) {
+        this.#end(reasonOf(error));
+        if (this.#command === undefined) this.#report(null, null);
+      }
     } finally {
       closeSync(file.fd);
     }
@@ -372,7 +378,7 @@ class Run {
     if (command.errors !== undefined) this.#forward(command.errors, FRAME.stderr);
     command.ended.then(
       ({ code, signal }) => this.#finish(code, signal),
-      (error) => this.#finish(null, null, textOf(error)),
+      (error) => this.#finish(null, null, reasonOf(error)),
     );
     this.#timer = setTimeout(() => this.#end("the time limit has passed"), timeLimitSeconds * 1000);
     // Another process may hold the connection open after the client has ended.
@@ -475,6 +481,11 @@ class Run {
       milliseconds: Math.round(performance.now() - this.#startedAt),
     };
   }
+}
+
+/** The message of an error, without the name of its class. */
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : textOf(error);
 }
 
 /** The attributes of a request, in the vocabulary `sudo`. */
