@@ -428,7 +428,7 @@ const WITHOUT_TARGET = [{ not: { runasUid: "0-4294967294" } }, { not: { runasUse
 /** Deny requests that the other rules could take for another command or user. An unknown attribute denies. */
 const GUARDS: readonly RuleDocument[] = [
   {
-    name: "commands without a canonical path or a target, and sudoedit",
+    name: "sudo 1.9: commands without a canonical path or a target, and sudoedit",
     actions: "run",
     where: {
       any: [
@@ -441,7 +441,7 @@ const GUARDS: readonly RuleDocument[] = [
     deny: true,
   },
   {
-    name: "files without a target",
+    name: "sudo 1.9: files without a target",
     actions: "edit",
     where: { any: WITHOUT_TARGET },
     deny: true,

@@ -197,6 +197,153 @@ test("importSudoers() denies a target without an account, as for CVE-2019-14287"
   assert.equal(allows(data, { ...www, runasUser: null }), false);
 });
 
+/** A user specification with these lists. */
+const entry = (
+  lists: { users?: unknown[]; hosts?: unknown[]; runas?: object; commands?: unknown[] },
+  more: object = {},
+) => ({
+  ...more,
+  User_Specs: [{
+    User_List: lists.users ?? [{ username: "alice" }],
+    Host_List: lists.hosts ?? [{ hostname: "ALL" }],
+    Cmnd_Specs: [{ ...lists.runas, Commands: lists.commands ?? [{ command: "/x/a" }] }],
+  }],
+});
+const not = (member: object) => ({ ...member, negated: true });
+const ALL = { username: "ALL" };
+const runas = (runasusers: unknown[], runasgroups?: unknown[]) => ({
+  runas: { runasusers, ...(runasgroups !== undefined && { runasgroups }) },
+});
+
+/** Peers, and requests, that each construct allows or denies. */
+type Case = readonly [what: string, data: object, allowed: object[], denied: object[]];
+const CONSTRUCTS: readonly Case[] = [
+  ["a user", entry({}), [{}], [{ peer: "bob" }]],
+  ["a group", entry({ users: [{ usergroup: "adm" }] }), [{ peer: "bob" }], [{}]],
+  ["a gid", entry({ users: [{ usergid: 0 }] }), [{ peer: "root" }], [{}]],
+  ["a uid", entry({ users: [{ userid: 1001 }] }), [{}], [{ peer: "bob" }]],
+  // polkit CVE-2018-19788: a uid above INT_MAX became negative, and was another user's.
+  ["a uid above INT_MAX", entry({ users: [{ userid: 4000000000 }] }), [{ peer: "large" }], [{}]],
+  ["all users but one", entry({ users: [ALL, not({ username: "bob" })] }), [{}], [{ peer: "bob" }]],
+  ["negation before all users", entry({ users: [not({ username: "bob" }), ALL] }), [{
+    peer: "bob",
+  }], []],
+  [
+    "an alias of users",
+    entry({ users: [{ useralias: "A" }] }, {
+      User_Aliases: { A: [{ useralias: "B" }, not({ username: "bob" })], B: [ALL] },
+    }),
+    [{}],
+    [{ peer: "bob" }],
+  ],
+  [
+    "a negated alias of users",
+    entry({ users: [ALL, not({ useralias: "A" })] }, {
+      User_Aliases: { A: [ALL, not({ username: "bob" })] },
+    }),
+    [{ peer: "bob" }],
+    [{}],
+  ],
+  ["a host", entry({ hosts: [{ hostname: "WEB1" }] }), [{}], [{ host: "web2" }]],
+  ["a glob of hosts", entry({ hosts: [{ hostname: "web*" }] }), [{}], [{ host: "db1" }]],
+  [
+    "an alias of hosts",
+    entry({ hosts: [{ hostalias: "H" }] }, {
+      Host_Aliases: { H: [{ hostname: "ALL" }, not({ hostname: "db1" })] },
+    }),
+    [{}],
+    [{ host: "db1" }],
+  ],
+  ["no target: root", entry({}), [{}], [{ target: "www" }]],
+  ["a target user", entry(runas([{ username: "www" }])), [{ target: "www" }], [{}]],
+  ["a target uid", entry(runas([{ userid: 33 }])), [{ target: "www" }], [{}]],
+  ["a group of target users", entry(runas([{ usergroup: "web" }])), [{ target: "www" }], [{}]],
+  [
+    "all target users but root",
+    entry(runas([ALL, not({ username: "root" })])),
+    [{ target: "www" }],
+    [{}],
+  ],
+  [
+    "an alias of target users",
+    entry(runas([{ runasalias: "R" }]), { Runas_Aliases: { R: [{ username: "www" }] } }),
+    [{ target: "www" }],
+    [{}],
+  ],
+  ["the peer itself as target", entry(runas([{ username: "" }])), [{ target: "alice" }], [{}]],
+  [
+    "a target group",
+    entry(runas([{ username: "www" }], [{ usergroup: "adm" }])),
+    [{ target: "www", group: "adm" }, { target: "www" }],
+    [{ target: "www", group: "wheel" }, { group: "adm" }],
+  ],
+  [
+    "a target group alone",
+    entry({ runas: { runasgroups: [{ usergroup: "adm" }] } }),
+    [{ target: "alice", group: "adm" }],
+    [{ target: "www", group: "adm" }, { target: "alice", group: "wheel" }],
+  ],
+  [
+    "all target groups but one",
+    entry(runas([{ username: "www" }], [{ usergroup: "ALL" }, not({ usergroup: "adm" })])),
+    [{ target: "www", group: "wheel" }],
+    [{ target: "www", group: "adm" }],
+  ],
+  [
+    "an alias of commands",
+    entry({ commands: [{ cmndalias: "C" }] }, {
+      Command_Aliases: { C: [{ command: "ALL" }, not({ command: "/x/b" })] },
+    }),
+    [{}],
+    [{ command: "/x/b" }],
+  ],
+  [
+    "a negated alias of commands",
+    entry({ commands: [{ command: "ALL" }, not({ cmndalias: "C" })] }, {
+      Command_Aliases: { C: [{ command: "/x/a" }] },
+    }),
+    [{ command: "/x/b" }],
+    [{}],
+  ],
+];
+
+test("importSudoers() converts each construct of user specifications", () => {
+  const uids: { readonly [name: string]: number } = {
+    ...{ root: 0, alice: 1001, bob: 1002, large: 4000000000, www: 33 },
+  };
+  const gids: { readonly [name: string]: number } = { root: 0, adm: 4, wheel: 10, web: 33 };
+  const accounts = { uid: (name: string) => uids[name], gid: (name: string) => gids[name] };
+  const groupsOf: { readonly [name: string]: string[] } = {
+    ...{ root: ["root"], alice: [], bob: ["adm"], large: [], www: ["web"] },
+  };
+  for (const [what, data, allowed, denied] of CONSTRUCTS) {
+    const policy = definePolicy(documentOf(data), { vocabularies: [sudoVocabulary], accounts });
+    const decides = (query: object) => {
+      const { peer = "alice", target = "root", group = null, ...others } = query as {
+        [name: string]: string;
+      };
+      const groups = groupsOf[peer]!.map((name) => gids[name]!);
+      const attributes = {
+        ...REQUEST,
+        command: "/x/a",
+        runasUser: target,
+        runasUid: uids[target],
+        runasGroups: groupsOf[target],
+        runasGroup: group,
+        ...others,
+      };
+      const plain = { uid: uids[peer]!, gid: groups[0] ?? 1001, groups };
+      return policy.decide(plain, { action: "run", attributes }).allowed;
+    };
+    for (const query of allowed) assert.ok(decides(query), `${what}: ${JSON.stringify(query)}`);
+    for (const query of denied) assert.ok(!decides(query), `${what}: ${JSON.stringify(query)}`);
+  }
+});
+
+test("importSudoers() names the dialect in the policy", () => {
+  assert.match(documentOf(commandsOf("ALL")).rules[0]!.name!, /^sudo 1\.9: /);
+});
+
 test("importSudoers() turns tags and defaults into grants", () => {
   const Options = [{ noexec: true }, { authenticate: true }];
   const data = {
