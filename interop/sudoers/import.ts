@@ -1,5 +1,6 @@
 /** Converts sudoers files, as cvtsudoers(1) exports them, to policies with `about: sudo`. */
 
+import { Buffer } from "node:buffer";
 import { realpathSync } from "node:fs";
 import { type PolicyProblem, UcredError } from "../../core/errors.ts";
 import { isObject } from "../../core/policy/document/shape.ts";
@@ -77,6 +78,8 @@ interface Member {
   readonly isNegated: boolean;
   /** Whether it is in an alias. */
   readonly isAliased: boolean;
+  /** Of a command: a condition on the digest of its file. */
+  readonly digest: Formula;
 }
 
 /** A place in the file, for problems. */
@@ -105,6 +108,17 @@ const SIGNS: { readonly [kind: string]: string } = {
   usergid: "%#",
   netgroup: "+",
 };
+
+/** Length of each digest, in bytes. */
+const DIGEST_BYTES: { readonly [name: string]: number | undefined } = {
+  sha224: 28,
+  sha256: 32,
+  sha384: 48,
+  sha512: 64,
+};
+
+/** A list of digests before a command. */
+const DIGEST_LIST = /(?:sha(?:224|256|384|512)\s*:\s*[A-Za-z0-9+/=]+[\s,]*)+/g;
 
 /** A deeper nesting of aliases is a cycle, or hostile. */
 const MAX_ALIAS_DEPTH = 32;
@@ -171,6 +185,12 @@ class Conversion {
     const text = this.#exported.sudoers.replaceAll("\\\n", "");
     for (const word of new Set(text.match(LOST_WORDS))) {
       this.#problem(FILE, `a policy cannot express ${word}`, word);
+    }
+    for (const [list] of text.matchAll(DIGEST_LIST)) {
+      const names = list.match(/sha\d+(?=\s*:)/g)!;
+      if (new Set(names).size < names.length) {
+        this.#problem(FILE, "a command has two digests of one kind, of which JSON shows one", list);
+      }
     }
     if (/\\[ \t]/.test(text)) {
       this.#problem(FILE, "the path of a command has a space, which JSON does not show", "\\ ");
@@ -246,10 +266,16 @@ class Conversion {
         this.#problem(place, `a policy cannot express the command ${text}: it has ${match}`, text);
         return [];
       }
+      if (member.digest !== true && (member.isNegated || !match.actions.includes("run"))) {
+        const what = member.isNegated ? "a negated command" : "sudoedit";
+        this.#problem(place, `a policy cannot express a digest of ${what}: ${text}`, text);
+        return [];
+      }
+      const actions = member.digest === true ? match.actions : ["run"];
       return [{
         text: `${member.isNegated ? "!" : ""}${text}`,
-        actions: match.actions,
-        where: all(target, match.where),
+        actions,
+        where: all(target, match.where, member.digest),
         effect: member.isNegated ? { deny: true } as const : { allow },
       }];
     });
@@ -360,18 +386,20 @@ class Conversion {
   #expand(list: unknown, place: Place, isNegated = false, depth = 0): readonly Member[] {
     return (list === undefined ? [] : membersOf(list)).flatMap((entry): readonly Member[] => {
       const { negated, ...named } = fieldsOf(entry);
-      const [[kind, value] = ["", undefined], ...others] = Object.entries(named);
+      const isDigest = ([name]: [string, unknown]) => DIGEST_BYTES[name] !== undefined;
+      const fields = Object.entries(named);
+      const [[kind, value] = ["", undefined], ...others] = fields.filter((each) => !isDigest(each));
+      const digest = this.#digest(fields.filter(isDigest), place);
       const flips = negated === true;
       const isRight = typeof value === "string" || typeof value === "number";
       if (!isRight || others.length > 0 || (negated !== undefined && !flips)) {
-        const what = others.length > 0 ? `a digest (${others.map(([key]) => key)})` : "this member";
-        this.#problem(place, `a policy cannot express ${what}: ${JSON.stringify(entry)}`);
+        this.#problem(place, `a policy cannot express this member: ${JSON.stringify(entry)}`);
         return [];
       }
       const definitions = Object.hasOwn(ALIASES, kind) ? ALIASES[kind] : undefined;
       if (definitions === undefined) {
         if (++this.#members > MAX_MEMBERS) throw this.#tooLarge();
-        return [{ kind, value, isNegated: isNegated !== flips, isAliased: depth > 0 }];
+        return [{ kind, value, isNegated: isNegated !== flips, isAliased: depth > 0, digest }];
       }
       const aliases = fieldsOf(this.#data[definitions] ?? {});
       const members = Object.hasOwn(aliases, String(value)) ? aliases[String(value)] : undefined;
@@ -383,6 +411,24 @@ class Conversion {
       if (depth === MAX_ALIAS_DEPTH) throw this.#tooLarge();
       return this.#expand(members, place, isNegated !== flips, depth + 1);
     });
+  }
+
+  /** The condition that the file has one of the digests, which are hexadecimal or Base64. */
+  #digest(digests: readonly [name: string, value: unknown][], place: Place): Formula {
+    if (digests.length === 0) return true;
+    return any(...digests.map(([name, value]): Formula => {
+      const text = String(value);
+      const bytes = DIGEST_BYTES[name]!;
+      if (new RegExp(`^[0-9a-f]{${2 * bytes}}$`, "i").test(text)) {
+        return { [name]: text.toLowerCase() };
+      }
+      const decoded = Buffer.from(text, "base64");
+      if (decoded.length === bytes && /^[A-Za-z0-9+/]+={0,2}$/.test(text)) {
+        return { [name]: decoded.toString("hex") };
+      }
+      this.#problem(place, `the digest ${text} is not ${bytes} bytes`, text);
+      return false;
+    }));
   }
 
   #tooLarge(): UcredError {

@@ -2,6 +2,16 @@
 
 import { defineVocabulary, type Vocabulary } from "../../core/policy/document/vocabulary.ts";
 
+/** The attributes that are digests of the command's file, named as in sudoers(5). */
+export const DIGESTS = ["sha224", "sha256", "sha384", "sha512"] as const;
+
+const digest = (bits: number) =>
+  ({
+    type: "text",
+    description: `The SHA-${bits} digest of the command's file, in hexadecimal, lower case.`,
+    actions: ["run"],
+  }) as const;
+
 /** The actions and attributes of sudo(8), for policies with `about: sudo`. */
 export const sudoVocabulary: Vocabulary = defineVocabulary({
   name: "sudo",
@@ -21,6 +31,10 @@ export const sudoVocabulary: Vocabulary = defineVocabulary({
       description:
         "The arguments of the command, or the files to edit, joined by spaces; null without any.",
     },
+    sha224: digest(224),
+    sha256: digest(256),
+    sha384: digest(384),
+    sha512: digest(512),
     runasUser: {
       type: "text",
       description: "The name of the target user's account.",

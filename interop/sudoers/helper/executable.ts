@@ -1,6 +1,7 @@
 /** Opens the file of a command in such a way that only root can choose or change what is executed. */
 
-import { closeSync, constants, fstatSync, openSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { basename, dirname } from "node:path/posix";
 import { textOf } from "../../../core/text.ts";
 import { ownershipOf, type PathStep, pathSteps } from "../../../system/path_owners.ts";
@@ -69,6 +70,24 @@ export function openExecutable(requested: string): Executable | string {
   } finally {
     if (fd !== undefined) closeSync(fd);
   }
+}
+
+const CHUNK_BYTES = 1 << 20;
+
+/** Returns digests of an open file by name, in hexadecimal. */
+export function digestsOf(fd: number, names: readonly string[]): Record<string, string> {
+  if (names.length === 0) return {};
+  const hashes = names.map((name) => [name, createHash(name)] as const);
+  const readable = openSync(`/proc/self/fd/${fd}`, constants.O_RDONLY | O_CLOEXEC);
+  try {
+    const chunk = new Uint8Array(CHUNK_BYTES);
+    for (let size; (size = readSync(readable, chunk)) > 0;) {
+      for (const [, hash] of hashes) hash.update(chunk.subarray(0, size));
+    }
+  } finally {
+    closeSync(readable);
+  }
+  return Object.fromEntries(hashes.map(([name, hash]) => [name, hash.digest("hex")]));
 }
 
 /** Resolves a path. A text is the reason why another user than root could choose the file. */

@@ -7,13 +7,15 @@ import { hostname } from "node:os";
 import type { Readable } from "node:stream";
 import { type OptionNames, requireOptions } from "../../../core/options.ts";
 import type { Peer } from "../../../core/peer.ts";
+import { attributesIn } from "../../../core/policy/decide/attributes.ts";
+import type { CheckedRule } from "../../../core/policy/document/check.ts";
 import { findSource, type Policy } from "../../../core/policy/policy.ts";
 import { textOf } from "../../../core/text.ts";
 import { MAX_TIMER_MS } from "../../../core/timers.ts";
 import { warn } from "../../../servers/admission/admission.ts";
 import { CommandProcess } from "./command_process.ts";
 import { environmentOf } from "./environment.ts";
-import { type Executable, openExecutable } from "./executable.ts";
+import { digestsOf, type Executable, openExecutable } from "./executable.ts";
 import { encodeFrame, FRAME, type Frame, FrameDecoder, frameParts } from "./frames.ts";
 import {
   type CommandRequest,
@@ -22,7 +24,7 @@ import {
   readTerminalSize,
 } from "./request.ts";
 import { findTargetGroup, findTargetUser, type TargetUser } from "./target_user.ts";
-import { sudoVocabulary } from "../vocabulary.ts";
+import { DIGESTS, sudoVocabulary } from "../vocabulary.ts";
 
 /** A command that the policy allows, before it runs. */
 export interface AllowedCommand {
@@ -169,7 +171,7 @@ export function createHelper(options: HelperOptions): (socket: Socket, peer: Pee
   requireOptions("createHelper()", options, OPTIONS);
   const { limits = {}, timeLimitSeconds = 3600, cwd = "/" } = options;
   requireOptions("limits of createHelper()", limits, LIMITS);
-  if (!isAboutSudo(options.policy)) {
+  if (sudoRulesOf(options.policy) === undefined) {
     throw new TypeError("policy of createHelper() must be a policy of rules with `about: sudo`");
   }
   if (!cwd.startsWith("/")) throw new TypeError("cwd of createHelper() must be an absolute path");
@@ -190,13 +192,17 @@ export function createHelper(options: HelperOptions): (socket: Socket, peer: Pee
 }
 
 /**
- * Returns whether a policy decides with the vocabulary `sudo`. Another policy could allow the action `run`,
+ * Returns the rules of a policy with `about: sudo`; `undefined` for another one, which could allow the action `run`
  * whatever the command.
  */
-function isAboutSudo(policy: Policy & { readonly current?: Policy }): boolean {
-  const source = findSource(policy);
-  if (source !== undefined) return source.checked.vocabulary?.name === sudoVocabulary.name;
-  return policy.current !== undefined && isAboutSudo(policy.current); // watched or shadowed
+function sudoRulesOf(
+  policy: Policy & { readonly current?: Policy },
+): readonly CheckedRule[] | undefined {
+  const checked = findSource(policy)?.checked;
+  if (checked !== undefined) {
+    return checked.vocabulary?.name === sudoVocabulary.name ? checked.rules : undefined;
+  }
+  return policy.current && sudoRulesOf(policy.current); // watched or shadowed
 }
 
 type Settings = HelperOptions & {
@@ -326,14 +332,18 @@ class Run {
 
   /** Throws unless the policy allows the command. */
   #decide(
-    { command }: Executable,
+    { command, fd }: Executable,
     request: CommandRequest,
     user: TargetUser,
     gid: number | undefined,
   ): void {
     const { policy } = this.#settings;
-    if (!isAboutSudo(policy)) throw new Error("the policy is not about sudo"); // it was reloaded
-    const attributes = attributesOf(command, request, user, gid);
+    const rules = sudoRulesOf(policy);
+    if (rules === undefined) throw new Error("the policy is not about sudo"); // it was reloaded
+    const attributes = {
+      ...attributesOf(command, request, user, gid),
+      ...digestsOf(fd, DIGESTS.filter((name) => isTested(rules, name))),
+    };
     const decision = policy.decide(this.#peer, { action: "run", attributes });
     this.#rule = decision.rule;
     if (decision.allowed !== true) throw new Error("the policy denies the command");
@@ -481,6 +491,11 @@ class Run {
       milliseconds: Math.round(performance.now() - this.#startedAt),
     };
   }
+}
+
+/** Whether a rule has a condition on an attribute. */
+function isTested(rules: readonly CheckedRule[], attribute: string): boolean {
+  return rules.some(({ where }) => attributesIn(where).some(({ name }) => name === attribute));
 }
 
 /** The message of an error, without the name of its class. */

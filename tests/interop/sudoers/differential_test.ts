@@ -2,8 +2,16 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { chmodSync, mkdirSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { createHash } from "node:crypto";
+import {
+  chmodSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join, relative } from "node:path";
 import { definePolicy } from "../../../mod.ts";
 import { readSudoers } from "../../../interop/sudoers/cvtsudoers.ts";
 import { convertSudoers } from "../../../interop/sudoers/import.ts";
@@ -35,10 +43,13 @@ const folder = temporaryFolder();
 chmodSync(folder, 0o755);
 for (const name of ["a", "b", "c"]) mkdirSync(join(folder, name));
 for (const name of ["a/x", "a/y", "a/.h", "b/y", "b/z"]) {
-  writeFileSync(join(folder, name), "#!/bin/sh\n", { mode: 0o755 });
+  writeFileSync(join(folder, name), `#!/bin/sh\n# ${name}\n`, { mode: 0o755 });
 }
 symlinkSync("a", join(folder, "l"));
 symlinkSync("../a/x", join(folder, "c/x")); // the same file with the same name
+
+const sha256Of = (name: string) =>
+  createHash("sha256").update(readFileSync(join(folder, name))).digest("hex");
 
 const oneOf = <T>(...values: readonly T[]) => fc.constantFrom(...values);
 const negated = (text: fc.Arbitrary<string>) =>
@@ -75,6 +86,12 @@ const command = fc.oneof(
       ...["a/x", "a/y", "l/x", "b/y", 'a/x ""', "a/x -v", "a/x -v *", "a/y *"]
         .map((path) => `${folder}/${path}`),
     ),
+  ),
+  oneOf(
+    `sha256:${sha256Of("a/x")} ${folder}/a/x`,
+    `sha256:${sha256Of("b/y")} ALL`,
+    `sha224:${"0".repeat(56)}, sha256:${sha256Of("b/z")} ${folder}/b/z`,
+    `sha256:${"0".repeat(64)} ${folder}/a/y`,
   ),
   negated(oneOf("CA", "CB", "sudoedit", "sudoedit /etc/m*", "sudoedit /etc/motd", 'sudoedit ""')),
   oneOf(
@@ -237,6 +254,8 @@ function decisionOf(
   const peer = { uid, gid: GROUPS[primary]!, groups: groupsOf(user).map((name) => GROUPS[name]!) };
   const attributes = {
     command: path!,
+    sha224: "unused",
+    sha256: sha256Of(relative(folder, path!)),
     arguments: args.length === 0 ? null : args.join(" "),
     runasUser: target,
     runasUid: USERS[target]![0],

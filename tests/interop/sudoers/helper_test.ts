@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import {
   chownSync,
   existsSync,
@@ -22,7 +23,7 @@ import { openExecutable } from "../../../interop/sudoers/helper/executable.ts";
 import { encodeFrame, FRAME, MAX_FRAME_BYTES } from "../../../interop/sudoers/helper/frames.ts";
 import { createHelper, runCommand } from "../../../interop/sudoers/helper/mod.ts";
 import { readCommandRequest } from "../../../interop/sudoers/helper/request.ts";
-import { sudoVocabulary } from "../../../interop/sudoers/vocabulary.ts";
+import { DIGESTS, sudoVocabulary } from "../../../interop/sudoers/vocabulary.ts";
 import { definePolicy } from "../../../policy/define.ts";
 import { shadowPolicy } from "../../../policy/mod.ts";
 import { closeAllOnExec } from "../../../system/close_on_exec.ts";
@@ -196,6 +197,24 @@ testWith(
     }
   },
 );
+
+testWith(privileged, "createHelper() computes the digests that the policy tests", async () => {
+  const folder = commandFolder();
+  const right = script(join(folder, "right"), "#!/bin/sh\necho right\n");
+  const wrong = script(join(folder, "wrong"), "#!/bin/sh\necho wrong\n");
+  for (const name of DIGESTS) {
+    const digest = createHash(name).update(readFileSync(right)).digest("hex");
+    const where = { command: `${folder}/*`, [name]: digest };
+    const { run } = await startHelper({
+      policy: definePolicy({
+        ...document,
+        rules: [{ name: "digest", when: { uid: 0 }, actions: "run", where, allow: "NOPASSWD" }],
+      }, { vocabularies: [sudoVocabulary] }),
+    });
+    assert.equal((await run(right)).out, "right\n");
+    await assert.rejects(run(wrong), refusedBy(/policy denies/));
+  }
+});
 
 testWith(
   privileged,

@@ -52,9 +52,15 @@ const commandsOf = (...commands: readonly string[]) => ({
 });
 
 const REJECTED: readonly (readonly [what: string, data: object, message: RegExp])[] = [
-  ["a digest", {
+  ["a digest of another length", {
     User_Specs: [specification([{ command: "/x/a", sha224: "AA==" }])],
-  }, /digest/],
+  }, /not 28 bytes/],
+  ["a digest of a denied command", {
+    User_Specs: [specification([{ command: "/x/a", sha256: "0".repeat(64), negated: true }])],
+  }, /digest of a negated command/],
+  ["a digest of sudoedit", {
+    User_Specs: [specification([{ command: "sudoedit /x", sha256: "0".repeat(64) }])],
+  }, /digest of sudoedit/],
   ["a regular expression", commandsOf("^/x/.*$"), /regular expression/],
   ["regular arguments", commandsOf("/x/a ^b$"), /regular expression/],
   ["?", commandsOf("/x/a?"), /wildcard/],
@@ -137,6 +143,8 @@ test("importSudoers() rejects words that the JSON of cvtsudoers lacks, and JSON 
     assert.throws(() => documentOf(data, sudoers), new RegExp(`cannot express ${word}=`));
   }
   assert.throws(() => documentOf(data, "#1000 ALL = /x/a\\ b\n"), /has a space/);
+  const digests = "#1000 ALL = sha256:AAAA, sha256 : BBBB /x/a\n";
+  assert.throws(() => documentOf(data, digests), /two digests of one kind/);
   assert.throws(() => importSudoers({ json: '{"User_Specs": [', sudoers: "" }), /not that of/);
 });
 
@@ -175,6 +183,25 @@ test("importSudoers() matches paths and arguments as sudo does", () => {
     const row = `${sudoers} ${command} ${args}`;
     assert.equal(allows(commandsOf(sudoers), { command, arguments: args }), expected, row);
   }
+});
+
+test("importSudoers() matches digests of the command's file, in hexadecimal and Base64", () => {
+  const hex = "ab".repeat(32);
+  const base64 = Buffer.from(hex, "hex").toString("base64");
+  for (const sha256 of [hex, hex.toUpperCase(), base64]) {
+    const data = { User_Specs: [specification([{ command: "/x/a", sha256 }])] };
+    assert.equal(allows(data, { command: "/x/a", sha256: hex }), true);
+    assert.equal(allows(data, { command: "/x/a", sha256: "cd".repeat(32) }), false);
+    assert.equal(allows(data, { command: "/x/a" }), false); // unknown
+    assert.equal(allows(data, { command: "/x/b", sha256: hex }), false);
+  }
+  const sha224 = "ef".repeat(28);
+  const either = { User_Specs: [specification([{ command: "ALL", sha224, sha256: hex }])] };
+  const of = (digests: object) => allows(either, { command: "/x/a", ...digests });
+  assert.equal(of({ sha224, sha256: "cd".repeat(32) }), true);
+  assert.equal(of({ sha224: "cd".repeat(28), sha256: hex }), true);
+  assert.equal(of({ sha224: "cd".repeat(28), sha256: "cd".repeat(32) }), false);
+  assert.equal(allows(either, { arguments: "/x", sha224, sha256: hex }, "edit"), false);
 });
 
 test("importSudoers() matches the files of sudoedit with * that does not match a slash", () => {
