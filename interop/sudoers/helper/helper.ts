@@ -139,7 +139,7 @@ const LIMITS: OptionNames<CommandLimits> = {
 const MAX_TIME_LIMIT_SECONDS = Math.floor(MAX_TIMER_MS / 1000);
 
 /** A client that sends no request is disconnected. */
-const REQUEST_TIMEOUT_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 60_000;
 
 /** Maximum length of a reason for the client. */
 const MAX_REASON_LENGTH = 1000;

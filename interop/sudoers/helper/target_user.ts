@@ -23,7 +23,7 @@ const run = promisify(execFile);
 const NAME = /^[A-Za-z_][A-Za-z0-9_.-]{0,63}$/;
 
 /** Account lookups end after this time: a directory server may not respond. */
-const LOOKUP_TIMEOUT_MS = 10_000;
+const LOOKUP_TIMEOUT_MS = 60_000;
 
 const LOOKUP = { env: {}, cwd: "/", timeout: LOOKUP_TIMEOUT_MS, encoding: "utf8" } as const;
 
