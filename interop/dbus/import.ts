@@ -64,6 +64,7 @@ export function convertBusPolicy(files: readonly string[], lookups: Lookups): Po
     rule.kind === "connect" && replacesEarlier(rule)
   );
   if (!isConnectDecided) converted.push(ownerOfTheBus(user));
+  converted.push(SEE);
   return {
     version: 1,
     about: "dbus",
@@ -237,6 +238,12 @@ function ownerOfTheBus(user: Account | undefined): RuleDocument {
     allow: true,
   };
 }
+
+const SEE: RuleDocument = {
+  name: "dbus-daemon hides no names",
+  actions: "see **",
+  allow: true,
+};
 
 function withUniqueNames(rules: readonly RuleDocument[]): readonly RuleDocument[] {
   const counts = new Map<string, number>();

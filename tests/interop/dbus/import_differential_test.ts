@@ -122,8 +122,9 @@ const element = (name: string, attributes: Attributes) =>
 const section = (contents: fc.Arbitrary<string>) =>
   fc.tuple(
     fc.oneof(
-      { weight: 4, arbitrary: fc.constant('context="default"') },
-      oneOf('context="mandatory"', 'at_console="true"', 'at_console="false"'),
+      { weight: 2, arbitrary: fc.constant('context="default"') },
+      { weight: 2, arbitrary: oneOf('context="mandatory"', 'at_console="false"') },
+      fc.constant('at_console="true"'),
       oneOf('user="daemon"', 'user="2"', 'user="sys"', 'user="root"'),
       { weight: 2, arbitrary: oneOf('group="mail"', 'group="4"', 'group="games"', 'group="bin"') },
     ),

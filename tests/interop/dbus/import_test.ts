@@ -144,7 +144,7 @@ test("importBusPolicy() reverses the order of dbus-daemon, in which gids order t
     policy('group="twin"', own("H2")),
   ].join("\n"));
   const names = rules.map(({ actions }) => String(actions).replace(/.*\./, ""));
-  assert.deepEqual(names, ["M", "C", "U", "H2", "H1", "L", "D2", "D1", "connect"]);
+  assert.deepEqual(names, ["M", "C", "U", "H2", "H1", "L", "D2", "D1", "connect", "see **"]);
 });
 
 test("importBusPolicy() lets a rule without names replace earlier ones, also if it matches less", () => {
@@ -168,12 +168,13 @@ test("importBusPolicy() lets a rule without names replace earlier ones, also if 
     ["receive **", true],
     ["receive **", undefined],
     ["connect", true],
+    ["see **", true],
   ]);
 });
 
 test("importBusPolicy() accepts connections of the user of the bus, unless rules decide", () => {
   const last = (content: string) => {
-    const { name, when, allow } = imported(content).rules.at(-1)!;
+    const { name, when, allow } = imported(content).rules.at(-2)!;
     return { name: name.replace(/^.*:\d+ /, ""), when, allow };
   };
   const name = "the user of the bus";
@@ -241,7 +242,7 @@ testWith([needs.linux], "importBusPolicy() reads a folder in the order of the fi
   const folder = write({ ...files, "bus.conf": bus("<includedir>d</includedir>") });
   const listed = execFileSync("ls", ["-U", join(folder, "d")], { encoding: "utf8" }).trim();
   const { rules } = convertBusPolicy([join(folder, "bus.conf")], lookups(false));
-  const names = rules.slice(0, -1).map(({ actions }) => String(actions).replace("own org.a.", ""));
+  const names = rules.slice(0, -2).map(({ actions }) => String(actions).replace("own org.a.", ""));
   assert.deepEqual(names.toReversed(), listed.split("\n").map((name) => name.replace(".conf", "")));
 });
 
@@ -447,6 +448,7 @@ testWith(
     const update = "UpdateActivationEnvironment";
     const hello = "call org.freedesktop.DBus.Hello";
     assert.equal(decide(other, "connect"), true);
+    assert.equal(decide(other, "see org.example.Free"), true);
     assert.equal(decide(other, "own org.example.Free"), false);
     assert.equal(decide(other, hello, called("Hello")), true);
     assert.equal(decide(other, `call org.freedesktop.DBus.${update}`, called(update)), false);
