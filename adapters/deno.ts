@@ -11,6 +11,11 @@ import {
   noLibrary,
 } from "./libc.ts";
 
+// Signatures that two functions have.
+const ofInt = { parameters: ["i32"], result: "i32" } as const;
+const ofInts = { parameters: ["i32", "i32"], result: "i32" } as const;
+const intoAddress = { parameters: ["i32", "buffer", "buffer"], result: "i32" } as const;
+const ofAddress = { parameters: ["i32", "buffer", "u32"], result: "i32" } as const;
 // The signatures of the account lookups, by id and by name.
 const byId = { parameters: ["u32", "buffer", "buffer", "usize", "buffer"], result: "i32" } as const;
 const byName = {
@@ -22,7 +27,7 @@ const symbols = {
   // int getsockopt(int fd, int level, int name, void *value, socklen_t *size);
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   // int getsockname(int fd, struct sockaddr *address, socklen_t *size);
-  getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  getsockname: intoAddress,
   // int getpwuid_r(uid_t, struct passwd *, char *strings, size_t, struct passwd **result);
   getpwuid_r: byId,
   // int getgrgid_r(gid_t, struct group *, char *strings, size_t, struct group **result);
@@ -34,7 +39,7 @@ const symbols = {
   // uid_t geteuid(void);
   geteuid: { parameters: [], result: "u32" },
   // int flock(int fd, int operation);
-  flock: { parameters: ["i32", "i32"], result: "i32" },
+  flock: ofInts,
   // void *memcpy(void *to, const void *from, size_t);
   memcpy: { parameters: ["buffer", "usize", "usize"], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
@@ -44,7 +49,7 @@ const linuxSymbols = {
   // int *__errno_location(void);
   errno: { name: "__errno_location", parameters: [], result: "usize" },
   // int getpeername(int fd, struct sockaddr *address, socklen_t *size);
-  getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  getpeername: intoAddress,
   // int open(const char *path, int flags, ...); variadic, but on Linux x64 and arm64 called like any other
   open: { parameters: ["buffer", "i32"], result: "i32" },
   // ssize_t read(int fd, void *, size_t);
@@ -56,7 +61,7 @@ const linuxSymbols = {
   // int lremovexattr(const char *path, const char *name);
   lremovexattr: { parameters: ["buffer", "buffer"], result: "i32" },
   // int close(int fd);
-  close: { parameters: ["i32"], result: "i32" },
+  close: ofInt,
   // int fstatfs(int fd, struct statfs *);
   fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
   // int poll(struct pollfd *fds, nfds_t count, int timeout);
@@ -66,7 +71,7 @@ const linuxSymbols = {
   // long syscall(long number, ...);
   syscall: { parameters: ["isize", "isize", "isize", "isize"], result: "isize" },
   // int epoll_create1(int flags);
-  epoll_create1: { parameters: ["i32"], result: "i32" },
+  epoll_create1: ofInt,
   // int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
   epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
   // int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout);
@@ -74,15 +79,15 @@ const linuxSymbols = {
   // int socket(int domain, int type, int protocol);
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int bind(int fd, const struct sockaddr *address, socklen_t size);
-  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  bind: ofAddress,
   // int connect(int fd, const struct sockaddr *address, socklen_t size);
-  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  connect: ofAddress,
   // int setsockopt(int fd, int level, int name, const void *value, socklen_t size);
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
   // int shutdown(int fd, int how);
-  shutdown: { parameters: ["i32", "i32"], result: "i32" },
+  shutdown: ofInts,
   // int fcntl(int fd, int command, ...);
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // ssize_t sendto(int fd, const void *, size_t, int flags, const struct sockaddr *to, socklen_t size);
@@ -107,40 +112,36 @@ export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
     calls.memcpy(errno.bytes, errnoAddress, 4n);
     return errno.words[0] || NO_ERRNO;
   };
-  const orErrno = (result: number): number => result < 0 ? -failed() : result;
+  const orErrno = (result: number | bigint): number => result < 0 ? -failed() : Number(result);
   return {
     memory: allocateDivided,
     getsockopt: (fd, level, name, value, size) =>
       calls.getsockopt(fd, level, name, value.bytes, size.bytes) === 0 ? 0 : failed(),
     getsockname: (fd, address, size) =>
       calls.getsockname(fd, address.bytes, size.bytes) === 0 ? 0 : failed(),
-    getpwuid_r: (uid, { bytes, struct, strings }) =>
-      calls.getpwuid_r(uid, struct, strings, BigInt(strings.length), bytes),
-    getgrgid_r: (gid, { bytes, struct, strings }) =>
-      calls.getgrgid_r(gid, struct, strings, BigInt(strings.length), bytes),
-    getpwnam_r: (name, { bytes, struct, strings }) =>
-      calls.getpwnam_r(name.bytes, struct, strings, BigInt(strings.length), bytes),
-    getgrnam_r: (name, { bytes, struct, strings }) =>
-      calls.getgrnam_r(name.bytes, struct, strings, BigInt(strings.length), bytes),
+    getpwuid_r: (uid, memory) => calls.getpwuid_r(uid, ...parts(memory)),
+    getgrgid_r: (gid, memory) => calls.getgrgid_r(gid, ...parts(memory)),
+    getpwnam_r: (name, memory) => calls.getpwnam_r(name.bytes, ...parts(memory)),
+    getgrnam_r: (name, memory) => calls.getgrnam_r(name.bytes, ...parts(memory)),
     geteuid: () => calls.geteuid(),
     flock: (fd, operation) => calls.flock(fd, operation) === 0 ? 0 : failed(),
     linux: linux && {
       getpeername: (fd, address, size) => orErrno(linux.getpeername(fd, address.bytes, size.bytes)),
       open: (path, flags) => orErrno(linux.open(path.bytes, flags)),
-      read: (fd, { bytes }) => orErrno(Number(linux.read(fd, bytes, BigInt(bytes.length)))),
+      read: (fd, { bytes }) => orErrno(linux.read(fd, bytes, BigInt(bytes.length))),
       readlink: (path, into) =>
-        orErrno(Number(linux.readlink(path.bytes, into.bytes, BigInt(into.bytes.length)))),
+        orErrno(linux.readlink(path.bytes, into.bytes, BigInt(into.bytes.length))),
       llistxattr: (path, { bytes }) =>
-        orErrno(Number(linux.llistxattr(path.bytes, bytes, BigInt(bytes.length)))),
+        orErrno(linux.llistxattr(path.bytes, bytes, BigInt(bytes.length))),
       lremovexattr: (path, name) => orErrno(linux.lremovexattr(path.bytes, name.bytes)),
       close: (fd) => orErrno(linux.close(fd)),
       fstatfs: (fd, into) => orErrno(linux.fstatfs(fd, into.bytes)),
       poll: (fds) => orErrno(linux.poll(fds.bytes, 1n, 0)),
       ioctl: (fd, request, argument) => orErrno(linux.ioctl(fd, BigInt(request), argument.bytes)),
       syscall: (number, first, second, third) =>
-        orErrno(Number(
+        orErrno(
           linux.syscall(BigInt(number), BigInt(first), BigInt(second), BigInt(third)),
-        )),
+        ),
       epoll_create1: (flags) => orErrno(linux.epoll_create1(flags)),
       epoll_ctl: (epoll, operation, fd, event) =>
         orErrno(linux.epoll_ctl(epoll, operation, fd, event.bytes)),
@@ -150,14 +151,18 @@ export function openDeno(abi: Abi, path?: string): Libc<DividedMemory> {
       connect: (fd, address, size) => orErrno(linux.connect(fd, address.bytes, size)),
       setsockopt: (fd, level, name, value) =>
         orErrno(linux.setsockopt(fd, level, name, value.bytes, 4)),
-      recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.bytes, flags))),
+      recvmsg: (fd, message, flags) => orErrno(linux.recvmsg(fd, message.bytes, flags)),
       shutdown: (fd, how) => orErrno(linux.shutdown(fd, how)),
       fcntl: (fd, command, argument) => orErrno(linux.fcntl(fd, command, argument)),
       sendto: (fd, { bytes }, length, to, size) =>
-        orErrno(Number(linux.sendto(fd, bytes, BigInt(length), 0, to.bytes, size))),
+        orErrno(linux.sendto(fd, bytes, BigInt(length), 0, to.bytes, size)),
       address: ({ bytes }) => linux.address(bytes, bytes, 0n),
     },
   };
+}
+
+function parts({ bytes, struct, strings }: DividedMemory) {
+  return [struct, strings, BigInt(strings.length), bytes] as const;
 }
 
 function load(abi: Abi, paths: readonly string[]) {

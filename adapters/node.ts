@@ -1,15 +1,20 @@
-/** Node ≥ 26.1: node:ffi, its symbol table, and the calls. */
+/** Node and Electron: the symbol table of node:ffi, and the calls by node:ffi or koffi. */
 
 // @ts-ignore: Deno's own types have no node:ffi; TypeScript checks this file against Node's
 import type * as node from "node:ffi";
-import { UcredError } from "../core/errors.ts";
 import type { Abi } from "../ffi/abi.ts";
 import { ACCOUNT } from "../ffi/accounts.ts";
-import { builtinModule, host } from "./host.ts";
+import { builtinModule } from "./host.ts";
+import { deniedFfi, loadKoffi, type NodeFfi } from "./koffi.ts";
 import { allocate, type Libc, type Memory, NO_ERRNO, noLibrary } from "./libc.ts";
 
 type NodeSymbols = NonNullable<Parameters<typeof node.dlopen>[1]>;
 
+// Signatures that two functions have.
+const ofInt = { arguments: ["i32"], return: "i32" } as const;
+const ofInts = { arguments: ["i32", "i32"], return: "i32" } as const;
+const intoAddress = { arguments: ["i32", "pointer", "pointer"], return: "i32" } as const;
+const ofAddress = { arguments: ["i32", "pointer", "u32"], return: "i32" } as const;
 // The signatures of the account lookups, by id and by name.
 const byId = { arguments: ["u32", "pointer", "pointer", "u64", "pointer"], return: "i32" } as const;
 const byName = {
@@ -23,7 +28,7 @@ const symbols = {
   // long. A non-negative int has the same register value in both declarations.
   getsockopt: { arguments: ["pointer", "pointer", "pointer", "pointer", "pointer"], return: "i32" },
   // int getsockname(int fd, struct sockaddr *address, socklen_t *size);
-  getsockname: { arguments: ["i32", "pointer", "pointer"], return: "i32" },
+  getsockname: intoAddress,
   // int getpwuid_r(uid_t, struct passwd *, char *strings, size_t, struct passwd **result);
   getpwuid_r: byId,
   // int getgrgid_r(gid_t, struct group *, char *strings, size_t, struct group **result);
@@ -35,7 +40,7 @@ const symbols = {
   // uid_t geteuid(void);
   geteuid: { arguments: [], return: "u32" },
   // int flock(int fd, int operation);
-  flock: { arguments: ["i32", "i32"], return: "i32" },
+  flock: ofInts,
 } as const satisfies NodeSymbols;
 
 const linuxSymbols = {
@@ -43,7 +48,7 @@ const linuxSymbols = {
   // int *__errno_location(void);
   __errno_location: { arguments: [], return: "pointer" },
   // int getpeername(int fd, struct sockaddr *address, socklen_t *size);
-  getpeername: { arguments: ["i32", "pointer", "pointer"], return: "i32" },
+  getpeername: intoAddress,
   // int open(const char *path, int flags, ...); variadic, but on Linux x64 and arm64 called like any other
   open: { arguments: ["pointer", "i32"], return: "i32" },
   // ssize_t read(int fd, void *, size_t);
@@ -55,7 +60,7 @@ const linuxSymbols = {
   // int lremovexattr(const char *path, const char *name);
   lremovexattr: { arguments: ["pointer", "pointer"], return: "i32" },
   // int close(int fd);
-  close: { arguments: ["i32"], return: "i32" },
+  close: ofInt,
   // int fstatfs(int fd, struct statfs *);
   fstatfs: { arguments: ["i32", "pointer"], return: "i32" },
   // int poll(struct pollfd *fds, nfds_t count, int timeout);
@@ -65,7 +70,7 @@ const linuxSymbols = {
   // long syscall(long number, ...);
   syscall: { arguments: ["i64", "i64", "i64", "i64"], return: "i64" },
   // int epoll_create1(int flags);
-  epoll_create1: { arguments: ["i32"], return: "i32" },
+  epoll_create1: ofInt,
   // int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
   epoll_ctl: { arguments: ["i32", "i32", "i32", "pointer"], return: "i32" },
   // int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout);
@@ -73,15 +78,15 @@ const linuxSymbols = {
   // int socket(int domain, int type, int protocol);
   socket: { arguments: ["i32", "i32", "i32"], return: "i32" },
   // int bind(int fd, const struct sockaddr *address, socklen_t size);
-  bind: { arguments: ["i32", "pointer", "u32"], return: "i32" },
+  bind: ofAddress,
   // int connect(int fd, const struct sockaddr *address, socklen_t size);
-  connect: { arguments: ["i32", "pointer", "u32"], return: "i32" },
+  connect: ofAddress,
   // int setsockopt(int fd, int level, int name, const void *value, socklen_t size);
   setsockopt: { arguments: ["i32", "i32", "i32", "pointer", "u32"], return: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *message, int flags);
   recvmsg: { arguments: ["i32", "pointer", "i32"], return: "i64" },
   // int shutdown(int fd, int how);
-  shutdown: { arguments: ["i32", "i32"], return: "i32" },
+  shutdown: ofInts,
   // int fcntl(int fd, int command, ...);
   fcntl: { arguments: ["i32", "i32", "i32"], return: "i32" },
   // ssize_t sendto(int fd, const void *, size_t, int flags, const struct sockaddr *to, socklen_t size);
@@ -97,24 +102,15 @@ const bsdSymbols = {
 type NodeMemory = Memory & { readonly address: bigint };
 
 /**
- * Opens the C library with `node:ffi`. The default is the library inside this process, which is
- * right on every distribution.
+ * Opens the C library with `node:ffi`, or with `koffi` where Node lacks node:ffi. The default is the
+ * library inside this process, which is right on every distribution.
  */
 export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory> {
-  const ffi = builtinModule("node:ffi") as typeof node | undefined;
-  if (ffi === undefined) {
-    throw new UcredError(
-      "ERR_UCRED_UNSUPPORTED",
-      `Cannot call libc: ${host().name} has no node:ffi`,
-      {
-        hint: "Use Node 26.1 or later without --no-experimental-ffi, or Deno, or Bun",
-      },
-    );
-  }
+  const ffi = builtinModule("node:ffi") as NodeFfi | undefined ?? loadKoffi();
   const { errno, linux, ...calls } = load(ffi, abi, path);
   // The failed call is the previous statement: nothing in between can have changed errno.
-  const failed = (): number => errno[0] || NO_ERRNO;
-  const orErrno = (result: number): number => result < 0 ? -failed() : result;
+  const failed = (): number => errno() || NO_ERRNO;
+  const orErrno = (result: number | bigint): number => result < 0 ? -failed() : Number(result);
   const memoryAt = ({ bytes, words }: Memory): NodeMemory => ({
     bytes,
     words,
@@ -138,18 +134,18 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
       getpeername: (fd, address, size) =>
         orErrno(linux.getpeername(fd, address.address, size.address)),
       open: (path, flags) => orErrno(linux.open(path.address, flags)),
-      read: (fd, into) => orErrno(Number(linux.read(fd, into.address, big(into.bytes.length)))),
+      read: (fd, into) => orErrno(linux.read(fd, into.address, big(into.bytes.length))),
       readlink: (path, into) =>
-        orErrno(Number(linux.readlink(path.address, into.address, big(into.bytes.length)))),
+        orErrno(linux.readlink(path.address, into.address, big(into.bytes.length))),
       llistxattr: (path, { address, bytes }) =>
-        orErrno(Number(linux.llistxattr(path.address, address, big(bytes.length)))),
+        orErrno(linux.llistxattr(path.address, address, big(bytes.length))),
       lremovexattr: (path, name) => orErrno(linux.lremovexattr(path.address, name.address)),
       close: (fd) => orErrno(linux.close(fd)),
       fstatfs: (fd, into) => orErrno(linux.fstatfs(fd, into.address)),
       poll: (fds) => orErrno(linux.poll(fds.address, 1n, 0)),
       ioctl: (fd, request, argument) => orErrno(linux.ioctl(fd, big(request), argument.address)),
       syscall: (number, first, second, third) =>
-        orErrno(Number(linux.syscall(big(number), big(first), big(second), big(third)))),
+        orErrno(linux.syscall(big(number), big(first), big(second), big(third))),
       epoll_create1: (flags) => orErrno(linux.epoll_create1(flags)),
       epoll_ctl: (epoll, operation, fd, event) =>
         orErrno(linux.epoll_ctl(epoll, operation, fd, event.address)),
@@ -160,11 +156,11 @@ export function openNode(abi: Abi, path: string | null = null): Libc<NodeMemory>
       connect: (fd, address, size) => orErrno(linux.connect(fd, address.address, size)),
       setsockopt: (fd, level, name, value) =>
         orErrno(linux.setsockopt(fd, level, name, value.address, 4)),
-      recvmsg: (fd, message, flags) => orErrno(Number(linux.recvmsg(fd, message.address, flags))),
+      recvmsg: (fd, message, flags) => orErrno(linux.recvmsg(fd, message.address, flags)),
       shutdown: (fd, how) => orErrno(linux.shutdown(fd, how)),
       fcntl: (fd, command, argument) => orErrno(linux.fcntl(fd, command, argument)),
       sendto: (fd, { address }, length, to, size) =>
-        orErrno(Number(linux.sendto(fd, address, big(length), 0, to.address, size))),
+        orErrno(linux.sendto(fd, address, big(length), 0, to.address, size)),
       address: ({ address }) => address,
     },
   };
@@ -181,24 +177,23 @@ function big(number: number): bigint {
   return BIG[number] ?? BigInt(number);
 }
 
-function load(ffi: typeof node, abi: Abi, path: string | null) {
-  const view = (address: bigint) => {
-    if (address === 0n) throw new Error("it has no address for errno");
-    return new Int32Array(ffi.toArrayBuffer(address, 4, false));
+function load(ffi: NodeFfi, abi: Abi, path: string | null) {
+  /** Returns a function that reads errno at its address. */
+  const reader = (address: bigint | null) => {
+    if (!address) throw new Error("it has no address for errno");
+    const view = new Int32Array(ffi.toArrayBuffer?.(address, 4, false) ?? []);
+    return ffi.errno ?? (() => view[0]!);
   };
   try {
     if (abi.os === "linux") {
       const calls = ffi.dlopen(path, linuxSymbols).functions;
-      return { ...calls, linux: calls, errno: view(calls.__errno_location()) };
+      return { ...calls, linux: calls, errno: reader(calls.__errno_location()) };
     }
     const calls = ffi.dlopen(path, bsdSymbols).functions;
-    return { ...calls, linux: undefined, errno: view(calls.__error()) };
+    return { ...calls, linux: undefined, errno: reader(calls.__error()) };
   } catch (cause) {
     if (cause instanceof Error && "code" in cause && cause.code === "ERR_ACCESS_DENIED") {
-      throw new UcredError("ERR_UCRED_PERMISSION", "Cannot call libc: Node denies FFI", {
-        hint: "Run Node with --allow-ffi",
-        cause,
-      });
+      throw deniedFfi("--allow-ffi", cause);
     }
     throw noLibrary([path ?? "the process image"], cause);
   }

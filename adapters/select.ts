@@ -78,6 +78,6 @@ const VALUE_SIZE = 128;
 
 function unsupported(why: string): UcredError {
   return new UcredError("ERR_UCRED_UNSUPPORTED", `Cannot read peer credentials: ${why}`, {
-    hint: `Use Deno, Bun or Node 26.1 or later, on ${SUPPORTED}`,
+    hint: `Use Deno, Bun or Node, on ${SUPPORTED}`,
   });
 }

@@ -3,10 +3,10 @@
 
 import process from "node:process";
 
-const { deno, bun, node = "" } = process.versions;
-const [major = 0, minor = 0] = node.split(".").map(Number);
-if (deno === undefined && bun === undefined && (major < 26 || (major === 26 && minor < 1))) {
-  console.error(`ucred: Node 26.1 or later, Deno or Bun is required; this is Node ${node}`);
+if (!process["getBuiltinModule"]) {
+  console.error(
+    `ucred: Node 20.16, Node 22.3 or later, Deno or Bun is required; this is Node ${process.versions.node}`,
+  );
   process.exitCode = 2;
 } else {
   // Top-level await would be a syntax error in old versions of Node.

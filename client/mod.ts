@@ -181,7 +181,9 @@ async function sendBody(
 
 /** Returns the response to a request, and a function that fails the request, or later the body. */
 function responseTo(outgoing: ClientRequest, signal: AbortSignal) {
-  const { promise: response, resolve, reject } = Promise.withResolvers<Response>();
+  let resolve!: (response: Response) => void;
+  let reject!: (error: unknown) => void;
+  const response = new Promise<Response>((...both) => [resolve, reject] = both);
   let incoming: IncomingMessage | undefined;
   const fail = (error: unknown) => {
     reject(error);

@@ -10,7 +10,7 @@
  * user can write.
  */
 
-import { isClusterWorker, nodeFs, nodePath } from "../adapters/builtins.ts";
+import { isClusterWorker, nodeFs, nodePath, nodeProcess } from "../adapters/builtins.ts";
 import { openedSystem } from "../adapters/select.ts";
 import { UcredError } from "../core/errors.ts";
 import { unsafeFolderReason } from "../core/ownership.ts";
@@ -93,9 +93,11 @@ export class Purpose {
     const net = this.#verb === "listen" ? " --allow-net" : ""; // datagram sockets are bound by FFI
     if (this.#path.startsWith("\0")) return { deno: net.trim(), node: net.trim() };
     const folder = nodePath().dirname(this.#path);
+    // Node 22 and 24 restrict no sockets, and reject the flag.
+    const hasFlag = nodeProcess().allowedNodeEnvironmentFlags.has("--allow-net");
     return {
       deno: `--allow-read --allow-write=${folder}${net}`,
-      node: `--allow-fs-read=* --allow-fs-write=${folder}${net}`,
+      node: `--allow-fs-read=* --allow-fs-write=${folder}${hasFlag ? net : ""}`,
     };
   }
 }

@@ -28,6 +28,7 @@ Runs all checks and the test suite on Node, Deno and Bun. The last line is
                    because tests wait about as long as they compute)
   --soak           run the test files that have long forms, at full length: gigabytes,
                    ten thousand connections, all tests and cases on Deno and Bun
+  --node MAJOR     run the test suite on Node 22 or 24, where ucred calls libc through koffi
   --emulate FOLDER start node, deno and bun through the scripts in this folder, which run
                    another CPU's builds under user-mode emulation; runs only tests with
                    results that depend on the CPU
@@ -57,10 +58,16 @@ const { values } = parseArgs({
     only: { type: "string", multiple: true },
     jobs: { type: "string", default: String(availableParallelism() + 2) },
     soak: { type: "boolean" },
+    node: { type: "string" },
     emulate: { type: "string" },
     help: { type: "boolean" },
   },
 });
+
+if (values.node !== undefined && !["22", "24"].includes(values.node)) {
+  console.error(`--node must be 22 or 24, not "${values.node}"`);
+  process.exit(2);
+}
 
 process.chdir(join(import.meta.dirname, ".."));
 const temporary = mkdtempSync(join(tmpdir(), "ucred-test-"));
@@ -94,6 +101,8 @@ const EMULATED =
   "tests/{ffi/{decode,headers,message},identity/failing_calls,system/{accounts,private_group}," +
   "live/{credentials,datagram,descriptors,facts_on_demand,pins,process,sockets,verify}," +
   "servers/net,guard/library}_test.ts";
+/** The test files that also run on an older Node in each run: those that depend on how libc is called. */
+const LTS_FILES = "tests/{ffi/*,identity/*,live/*,client/*,servers/{net,http_who_asks}}_test.ts";
 /** Lane → test files that test the project itself, on Node only. */
 const PROJECT_LANES: { readonly [lane: string]: string } = {
   docs: "tests/project/docs_test.ts",
@@ -113,7 +122,6 @@ function filesOf(pattern: string, runtime: string): string[] {
   return files.filter((file) => long.test(readFileSync(file, "utf8")));
 }
 
-const node = ["node", "--disable-warning=ExperimentalWarning"];
 /** The time limit of one test. Long runs take minutes. */
 const MAX_TEST_MS = values.soak === true ? 20 * 60_000 : 5 * 60_000;
 const junit = [
@@ -122,8 +130,9 @@ const junit = [
   "--test-reporter=spec",
   "--test-reporter-destination=stdout",
 ];
-const nodeTest = (name: string) => [
-  ...node,
+const nodeTest = (name: string, node = "node") => [
+  node,
+  "--disable-warning=ExperimentalWarning",
   ...junit,
   // An emulated build of Node cannot start a process for each file.
   "--test-isolation=none",
@@ -148,6 +157,14 @@ const RUNNERS: { readonly [runtime: string]: (name: string, files: string[]) => 
     ];
   },
 };
+
+/** Returns the step that runs test files on an older Node, which calls libc through koffi. */
+function ltsStep(major: string, lane: string, files: readonly string[]): Step {
+  const name = `node-${major}:${lane}`;
+  const executable = `tests/packages/node_modules/node-${major}/bin/node`;
+  const command = [...nodeTest(name, join(process.cwd(), executable)), ...files];
+  return { name, command, report: report(name), after: ["command", "install"] };
+}
 
 /** The steps of the suite: each lane on each runtime. */
 function suite(): Step[] {
@@ -214,6 +231,14 @@ const command: Step = {
 function steps(): readonly Step[] {
   if (values.check) return CHECKS;
   if (values.emulate !== undefined) return suite();
+  if (values.node !== undefined) {
+    const lanes = Object.entries(LANES);
+    return [
+      command,
+      install,
+      ...lanes.map(([lane, pattern]) => ltsStep(values.node!, lane, filesOf(pattern, "node"))),
+    ];
+  }
   if (values.soak) return [command, install, ...projectSteps(), ...suite()];
   return [
     // Other steps wait for these.
@@ -224,6 +249,7 @@ function steps(): readonly Step[] {
     // Long steps are first, so that all processors are busy until the end.
     ...projectSteps(),
     ...suite(),
+    ltsStep("24", "native", filesOf(LTS_FILES, "node")),
     { name: "types", command: ["tsc", "--project", "tsconfig.all.json"], after: ["install"] },
     ...CHECKS.filter(({ name }) => name !== "types"),
     { name: "publint", command: ["publint", tarball, "--strict"], after: ["build"] },

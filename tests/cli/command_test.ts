@@ -409,7 +409,7 @@ const without = {
     "--allow-env",
     "--allow-sys",
   ],
-  node: ["--no-experimental-ffi"],
+  node: [...(needs.nodeFfi.met ? ["--no-experimental-ffi"] : []), "--no-addons"],
 };
 
 testWith(
@@ -421,14 +421,14 @@ testWith(
     assert.deepEqual([code, err], [2, ""]);
     assert.match(
       out,
-      /^no +peer credentials +Cannot call libc: .*--(allow-ffi=|no-experimental-ffi).*Effect: nothing works$/m,
+      /^no +peer credentials +Cannot call libc: .*--(allow-ffi=|no-addons).*Effect: nothing works$/m,
     );
     assert.match(out, /^no +groups +\(same cause\) Effect: rules on groups never allow$/m);
     const inspected = await ucred(["inspect", "@none"], { flags });
     assert.equal(inspected.code, 2);
     assert.match(
       inspected.err,
-      /^ucred: Cannot call libc: .*\n +\S.*(allow-ffi|no-experimental-ffi)/,
+      /^ucred: Cannot call libc: .*\n +\S.*(allow-ffi|no-addons)/,
     );
   },
 );

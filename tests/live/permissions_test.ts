@@ -82,7 +82,7 @@ testWith(
 );
 
 testWith(
-  [needs.linux, needs.cc, needs.node],
+  [needs.linux, needs.cc, needs.nodeFfi],
   "peerCredentials() names the missing flag, on Node with --permission",
   () => {
     const permission = ["--permission", "--allow-fs-read=*"];
@@ -93,12 +93,48 @@ testWith(
 );
 
 testWith(
-  [needs.linux, needs.cc, needs.node],
-  "peerCredentials() reports a missing node:ffi, on Node with --no-experimental-ffi",
+  [needs.linux, needs.cc, needs.koffi],
+  "peerCredentials() names each missing flag, on Node without node:ffi and with --permission",
   () => {
-    const { code, hint } = ask(["--no-experimental-ffi"]);
-    assert.equal(code, "ERR_UCRED_UNSUPPORTED");
-    assert.match(hint!, /without --no-experimental-ffi/);
+    const read = "--allow-fs-read=*";
+    const sources = ["adapters", "core", "ffi", "identity", "policy", "system", "tests", "mod.ts"]
+      .map((name) => `--allow-fs-read=${join(dirname(script), "../..", name)}`);
+    assert.deepEqual(ask(["--permission", "--allow-addons", ...sources]), {
+      code: "ERR_UCRED_PERMISSION",
+      hint: `Run Node with ${read}`,
+    });
+    const { code, hint } = ask(["--permission", read]);
+    assert.equal(code, "ERR_UCRED_PERMISSION");
+    assert.match(hint!, /^Run Node with --allow-addons/);
+    assert.deepEqual(ask(["--permission", read, "--allow-addons"]), ours);
+  },
+);
+
+testWith(
+  [needs.linux, needs.cc, needs.nodeFfi, needs.native],
+  "peerCredentials() calls libc through koffi, on Node with --no-experimental-ffi",
+  () => assert.deepEqual(ask(["--no-experimental-ffi"]), ours),
+);
+
+testWith(
+  [needs.linux, needs.cc, needs.nodeFfi],
+  "peerCredentials() does not use koffi where --permission denies FFI",
+  () => {
+    const flags = ["--permission", "--allow-fs-read=*", "--allow-addons"];
+    assert.equal(ask(flags).code, "ERR_UCRED_PERMISSION");
+  },
+);
+
+testWith(
+  [needs.linux, needs.cc, needs.node, needs.native],
+  "peerCredentials() reports the denial, on Node with --no-experimental-ffi and --no-addons",
+  () => {
+    const { code, hint } = ask([
+      ...(needs.koffi.met ? [] : ["--no-experimental-ffi"]),
+      "--no-addons",
+    ]);
+    assert.equal(code, "ERR_UCRED_PERMISSION");
+    assert.match(hint!, /without --no-addons/);
   },
 );
 
@@ -158,8 +194,9 @@ testWith(
   "every server fails at its start, on Node with --permission",
   () => {
     const failures = start(["--permission", "--allow-fs-read=*", "--allow-fs-write=*"]);
+    const flag = needs.koffi.met ? "--allow-addons, and without --no-addons" : "--allow-ffi";
     for (const [name, failure] of Object.entries(failures)) {
-      assert.deepEqual(failure, ["ERR_UCRED_PERMISSION", "Run Node with --allow-ffi"], name);
+      assert.deepEqual(failure, ["ERR_UCRED_PERMISSION", `Run Node with ${flag}`], name);
     }
   },
 );
@@ -221,13 +258,14 @@ testWith(
   "every API has a hint with sufficient flags, on Node with --permission",
   () => {
     const path = pathWithPolicy();
-    const start = ["--permission", "--allow-ffi", `--allow-fs-read=${dirname(script)}/../..`];
+    const ffi = needs.koffi.met ? "--allow-addons" : "--allow-ffi";
+    const start = ["--permission", ffi, `--allow-fs-read=${dirname(script)}/../..`];
     for (const [name, answer] of Object.entries(open(start, path))) {
       const [code, hint] = answer as [string, string];
       assert.equal(code, name === "loadPolicy" ? "ERR_UCRED_POLICY" : "ERR_UCRED_LISTEN", name);
       const named = /^Run Node with (--allow-fs-[^]*)$/.exec(hint)?.[1];
       assert.ok(named, `flags in: ${hint}`);
-      const flags = ["--permission", "--allow-ffi", ...named.split(" ")];
+      const flags = ["--permission", ffi, ...named.split(" ")];
       assert.equal(open(flags, path)[name], "done", name);
     }
   },

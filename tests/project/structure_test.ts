@@ -48,6 +48,7 @@ const IMPORTS_NODE = ["client", "servers", "interop", "guard", "cli"];
 /** File → packages and built-in modules that it may import, beside those. */
 const FOREIGN: { readonly [file: string]: readonly string[] } = {
   "adapters/bun.ts": ["bun:ffi"],
+  "adapters/koffi.ts": ["node:ffi"],
   "adapters/node.ts": ["node:ffi"],
   "policy/yaml.ts": ["yaml"],
   "policy/load.ts": ["node:fs", "node:process"],

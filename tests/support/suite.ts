@@ -83,6 +83,9 @@ function hasLinux6(least: number): boolean {
   return on.os === "linux" && !emulated && (major > 6 || (major === 6 && minor >= least));
 }
 
+/** Whether this is Node 26.1 or later. On older versions ucred calls libc through koffi. */
+const hasNodeFfi = process.getBuiltinModule("node:ffi") !== undefined;
+
 /** All needs of tests. This is the only list of features that runtimes lack. */
 export const needs = {
   linux: { name: "Linux", met: on.os === "linux" },
@@ -122,6 +125,8 @@ export const needs = {
   deno: { name: "Deno", met: runtime === "deno" },
   bun: { name: "Bun", met: runtime === "bun" },
   node: { name: "Node", met: runtime === "node" },
+  nodeFfi: { name: "Node with node:ffi", met: runtime === "node" && hasNodeFfi },
+  koffi: { name: "Node without node:ffi", met: runtime === "node" && !hasNodeFfi },
   soak: { name: "npm run test:soak", met: soaking },
   /** Tests of code that behaves alike on each runtime. `npm test` runs them on one runtime. */
   oneRuntime: {
