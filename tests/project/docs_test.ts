@@ -1,7 +1,7 @@
 /** Every example in the documents and docstrings passes the type check and runs on each runtime. */
 
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import { globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { dirname, join } from "node:path";
@@ -9,6 +9,7 @@ import process from "node:process";
 import { after, describe, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { VOCABULARIES } from "../../interop/vocabularies.ts";
 import { lint, parsePolicy, runTests } from "../../policy/mod.ts";
 import { isSafeFolder } from "../support/safe_folder.ts";
@@ -197,6 +198,37 @@ async function play(
   return output;
 }
 
+/** Whether an example can share a process: it only computes and prints. */
+const isPlain = (code: string) =>
+  !/node:|\bDeno\b|\bBun\b|process\.|listen|serve\(|connect|socket|Policy\("/i.test(code);
+
+const plain = files.filter((_, index) => isPlain(examples[index]!.code));
+/** Prints a line before each example. */
+const all = join(folder, "all.ts");
+writeFileSync(
+  all,
+  plain.map((file, at) =>
+    `console.log("--- example ${at}");\nawait import(${JSON.stringify(file)});\n`
+  )
+    .join(""),
+);
+
+/** Runtime → the outputs of the plain examples. A start takes most of the time of such an example. */
+const outputs = new Map<string, Promise<readonly string[]>>();
+
+async function playPlain(runtime: string): Promise<readonly string[]> {
+  const [command, ...args] = RUNTIMES[runtime]!;
+  const { stdout, stderr } = await promisify(execFile)(command, [...args, all], { cwd: folder });
+  assert.equal(stderr, "");
+  return stdout.split(/^--- example \d+\n/m).slice(1);
+}
+
+/** Returns the output of a plain example. */
+async function outputOf(runtime: string, file: string): Promise<string> {
+  if (!outputs.has(runtime)) outputs.set(runtime, playPlain(runtime));
+  return (await outputs.get(runtime)!)[plain.indexOf(file)]!;
+}
+
 /** Hangs up before the server can answer. */
 function leave(this: Socket): void {
   this.destroy();
@@ -225,7 +257,10 @@ describe("examples", { concurrency: 4 }, () => {
         const listens = /(?:\.listen\(|\bpath: )"([^"]*)"/.exec(code)?.[1];
         const socket = /\bclose\(/.test(code) ? undefined : listens;
         const awaitsSigterm = /"SIGTERM"/.test(code) && !/process\.kill\(/.test(code);
-        const output = await play(runtime, files[index]!, { socket, awaitsSigterm });
+        const file = files[index]!;
+        const output = isPlain(code)
+          ? await outputOf(runtime, file)
+          : await play(runtime, file, { socket, awaitsSigterm });
         for (const lines of promisesIn(code)) {
           assert.ok(hasLines(output, lines), `"${lines.join("\n")}" in: ${output}`);
         }
