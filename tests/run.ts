@@ -94,13 +94,13 @@ const LANES: { readonly [lane: string]: string } = {
   system: "tests/system/*_test.ts",
 };
 /**
- * The tests under emulation: struct layouts, calls to libc, and one file each of servers and of guards. The
- * results of the other tests do not depend on the CPU, and an emulated runtime takes ten times as long.
+ * The tests under emulation: struct layouts, calls to libc, the sockets of each API, and guards. The results
+ * of the other tests do not depend on the CPU, and an emulated runtime takes ten times as long.
  */
 const EMULATED =
   "tests/{ffi/{decode,headers,message},identity/failing_calls,system/{accounts,private_group}," +
-  "live/{credentials,datagram,descriptors,facts_on_demand,pins,process,sockets,verify}," +
-  "servers/net,guard/library}_test.ts";
+  "live/{credentials,datagram,descriptors,facts_on_demand,pins,policy,process,sockets,verify}," +
+  "guard/library}_test.ts";
 /** The test files that also run on an older Node in each run: those that depend on how libc is called. */
 const LTS_FILES = "tests/{ffi/*,identity/*,live/*,client/*,servers/{net,http_who_asks}}_test.ts";
 /** Lane → test files that test the project itself, on Node only. */
