@@ -58,6 +58,10 @@ const EXAMPLES: {
       "explain the decision about a request",
     ],
     ["ucred policy explain policy.yaml --pid 4711", "explain the decision about a running process"],
+    [
+      "ucred policy explain docker.yaml --request /var/log/docker-guard.log:17",
+      "explain a record of an audit log",
+    ],
   ],
   "policy who": [[
     "ucred policy who policy.yaml --action 'POST /containers/create'",

@@ -17,6 +17,7 @@ const VALUES: { readonly [name: string]: Values } = {
   file: "files",
   before: "files",
   after: "files",
+  request: "files",
   user: "users",
   group: "groups",
   pid: "pids",

@@ -1,7 +1,7 @@
 /** `ucred policy …`: checks, tests and queries policy files, as text or JSON. */
 
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { stringify } from "yaml";
 import { openedSystem } from "../adapters/select.ts";
 import { isId } from "../core/credentials.ts";
@@ -111,28 +111,71 @@ export interface ExplainOptions extends PolicyCommandOptions {
   readonly group?: readonly string[];
   readonly pid?: number;
   readonly peer?: string;
+  readonly request?: string;
 }
 
 /** `explain`: prints the decision about a peer, rule by rule. */
-export function explain(file: string, options: ExplainOptions): ExitCode {
+export async function explain(file: string, options: ExplainOptions): Promise<ExitCode> {
   const policy = load(file, options);
-  const { action } = options;
-  const attributes = options.attributes === undefined
+  const recorded = options.request === undefined
+    ? undefined
+    : await recordedRequest(options.request, policy);
+  const action = recorded === undefined ? options.action : recorded.action;
+  const added = options.attributes === undefined
     ? undefined
     : attributesFrom(options.attributes, policy);
+  const attributes = recorded?.attributes === undefined
+    ? added
+    : requireAttributes({ ...recorded.attributes, ...added }, policy, "--request");
   const live = options.pid === undefined ? undefined : processOf(options.pid);
   try {
-    const { peer, note } = live === undefined ? plainPeer(options) : { peer: live };
+    const { peer, note } = live === undefined
+      ? plainPeer(options, recorded?.peer)
+      : { peer: live, note: undefined };
     const explanation = policy.explain(peer, { action, attributes });
-    if (options.json) printJson(note === undefined ? explanation : { peer, ...explanation });
-    else {
+    if (options.json) {
+      const of = recorded === undefined ? {} : { action, attributes, notes: recorded.notes };
+      const isShown = recorded !== undefined || note !== undefined;
+      printJson(isShown ? { peer, ...of, ...explanation } : explanation);
+    } else {
       if (note !== undefined) printText(note);
+      for (const each of recorded?.notes ?? []) printText(each);
+      if (recorded !== undefined) {
+        printText(`Action: ${action}`);
+        if (attributes !== undefined) printText(`Attributes: ${JSON.stringify(attributes)}`);
+      }
       printText(String(explanation));
     }
     return explanation.decision.allowed ? 0 : 1;
   } finally {
     live?.close();
   }
+}
+
+/** Reads the request of `--request`: JSON, - for stdin, or a file, with a number of a line for a log. */
+async function recordedRequest(text: string, policy: RulePolicy) {
+  const { requestFrom } = await import("./recorded_request.ts");
+  const { vocabulary } = sourceOf(policy, "explain()").checked;
+  return requestFrom(contentsOf(text), vocabulary as Vocabulary | undefined);
+}
+
+function contentsOf(text: string): string {
+  if (text.trimStart().startsWith("{")) return text;
+  const [, name = text, number] = existsSync(text) ? [] : /^(.+):([0-9]+)$/.exec(text) ?? [];
+  const contents = name === "-"
+    ? new TextDecoder().decode(readStdin())
+    : readFileSync(name, "utf8");
+  const lines = contents.trimEnd().split("\n");
+  if (number !== undefined) {
+    const line = lines[Number(number) - 1];
+    if (line !== undefined) return line;
+    throw new UsageError(`--request: ${name} has no line ${number}`);
+  }
+  const isLog = lines.length > 1 && lines.slice(0, 2).every((line) => /^\{.*\}$/.test(line));
+  if (!isLog) return contents;
+  throw new UsageError(
+    `--request: ${name} has ${lines.length} lines: choose one with ${name}:LINE`,
+  );
 }
 
 /** The maximum of pid_t, a signed 32-bit integer. A larger number would wrap around to another process. */
@@ -368,6 +411,7 @@ function accountsIn({ uid, gid, groups = [] }: PlainPeer, options: PolicyCommand
  */
 function plainPeer(
   options: ExplainOptions,
+  recorded: PlainPeer = {},
 ): { readonly peer: PlainPeer; readonly note?: string | undefined } {
   const { gid, user, group = [], peer: text } = options;
   const accounts = accountsOf(options).accounts;
@@ -387,7 +431,7 @@ function plainPeer(
   };
   const groups = group.map((name) => idOf("group", name));
   const peer: { -readonly [field in keyof PlainPeer]: PlainPeer[field] } = {
-    ...text === undefined ? {} : peerFrom(text),
+    ...text !== undefined ? peerFrom(text) : user === undefined ? recorded : {},
     ...(user !== undefined && { uid: idOf("user", user) }),
     ...(gid !== undefined && { gid }),
     ...(groups.length > 0 && { groups }),
@@ -465,7 +509,12 @@ function attributesFrom(text: string, policy: RulePolicy): Attributes {
     const place = isInline ? "" : `${text}:${line}:${column}: `;
     throw new UsageError(`--attributes: ${place}${message}`);
   }
-  const attributes = contents.data as Attributes;
+  return requireAttributes(contents.data as Attributes, policy, "--attributes");
+}
+
+/** Checks attributes as those of tests in policies. */
+function requireAttributes(attributes: Attributes, policy: RulePolicy, option: string): Attributes {
+  const vocabulary = sourceOf(policy, "explain()").checked.vocabulary!;
   const expect = { deny: true as const };
   const document = {
     ...{ version: 1 as const, about: vocabulary.name, rules: [] },
@@ -476,7 +525,7 @@ function attributesFrom(text: string, policy: RulePolicy): Attributes {
   } catch (error) {
     if (!(error instanceof UcredError) || error.code !== "ERR_UCRED_POLICY") throw error;
     const { path, message } = error.problems![0]!;
-    throw new UsageError(`${pathText(["--attributes", ...path.slice(3)])}: ${message}`);
+    throw new UsageError(`${pathText([option, ...path.slice(3)])}: ${message}`);
   }
   return attributes;
 }

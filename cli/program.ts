@@ -394,6 +394,12 @@ function addPolicy(
     .argument("<file>", file)
     .option("--action <text>", "decide about this action (default: the connection itself)")
     .option("--attributes <json>", "use these attributes of the request: JSON, or a JSON file")
+    .addOption(
+      new Option(
+        "--request <request>",
+        "explain this request: JSON, or a file; FILE:LINE of an audit log or of guard --learn",
+      ).conflicts("action"),
+    )
     .option("--user <user>", "decide about this user (name or uid) with its groups")
     .option("--gid <id>", "use this primary group (default: the user's)", id)
     .option(
@@ -405,7 +411,7 @@ function addPolicy(
         .conflicts(["user", "gid", "group", "peer"]),
     )
     .option("--peer <json>", 'decide about this peer: {"process":{"unit":"a.service"}}')
-    .action((file, options) => done(policy.explain(file, options)));
+    .action(async (file, options) => done(await policy.explain(file, options)));
   add("who", "list the peers that a policy allows")
     .argument("<file>", file)
     .option(

@@ -441,3 +441,136 @@ test("policy suggest fails for a file that is no recording, and exits with 1 if 
   assert.match(wrong.err, /broken\.jsonl:2:1: it is not an entry of a recording/);
   assert.equal(by.code, 2);
 });
+
+const DOCKER = file(
+  "docker.yaml",
+  `version: 1
+about: docker
+rules:
+  - name: contained containers
+    when: { uid: 7 }
+    actions: container.create
+    where: { dangers: { empty: true }, image: "docker.io/library/*:latest" }
+    allow: true
+  - { name: own, when: { group: staff }, actions: "container.*", where: { owner: self }, allow: true }
+`,
+);
+
+test("policy explain --request explains a record of an audit log, with the attributes that it has", async () => {
+  const record = (attributes: object, more: object = {}) => ({
+    ...{
+      time: "2026-01-01T00:00:00.000Z",
+      event: "decided",
+      connection: 1,
+      action: "container.create",
+    },
+    ...{ peer: { pid: 4, uid: 7, gid: 7 }, attributes, allowed: true, rule: "x", reason: "Rule x" },
+    ...more,
+  });
+  const image = "docker.io/library/nginx:latest";
+  const log = file(
+    "audit.log",
+    [
+      record({ dangers: [], image, labels: 2 }),
+      record({ dangers: ["HostConfig.Binds"], image }),
+      record({ dangers: [], image: "x".repeat(256) }),
+      record({ dangers: Array(16).fill("a"), image }),
+      record({ dangers: [], image }, { peer: { uid: 7, gid: 7, ambiguous: ["uid"] } }),
+      { ...record({}), event: "closed" },
+    ].map((line) => `${JSON.stringify(line)}\n`).join(""),
+  );
+  const explain = (line: number, ...more: string[]) =>
+    policy("explain", DOCKER, "--request", `${log}:${line}`, ...more);
+  const [good, bound, long, many, ambiguous, other, whole] = await Promise.all([
+    ...[1, 2, 3, 4, 5, 6].map((line) => explain(line)),
+    policy("explain", DOCKER, "--request", log),
+  ]);
+  assert.equal(good!.code, 0, good!.err);
+  assert.match(good!.out, /^The record: allowed\. Rule x\n/);
+  assert.match(
+    good!.out,
+    /It has no value of labels\nAction: container\.create\nAttributes: \{"dangers":\[\],"image"/,
+  );
+  assert.match(good!.out, /contained containers/);
+  // What is shortened or missing in the record is unknown, and does not allow.
+  for (const { code } of [bound!, long!, many!, ambiguous!]) assert.equal(code, 1);
+  assert.match(long!.out, /It has no value of image/);
+  assert.equal(other!.code, 2);
+  assert.match(other!.err, /--request must be a record of an audit log/);
+  assert.equal(whole!.code, 2);
+  assert.match(whole!.err, /has 6 lines: choose one with .*audit\.log:LINE/);
+  const [, json] = await data("explain", DOCKER, "--request", `${log}:1`);
+  assert.deepEqual([json.peer.uid, json.action, json.attributes.image], [
+    7,
+    "container.create",
+    image,
+  ]);
+  const nobody = await explain(1, "--peer", '{"uid":8}');
+  assert.equal(nobody.code, 1);
+});
+
+test("policy explain --request explains an entry of guard --learn", async () => {
+  const entry = (line: number) => policy("explain", DOCKER, "--request", `${RECORDING}:${line}`);
+  const [stop, header, none] = await Promise.all([entry(4), entry(1), entry(99)]);
+  assert.equal(stop.code, 1);
+  assert.match(stop.out, /Action: container\.stop\nAttributes: \{"owner":7,"dangers":\[\]\}\n/);
+  const staff = await policy(
+    "explain",
+    DOCKER,
+    "--request",
+    `${RECORDING}:4`,
+    "--peer",
+    '{"uid":7,"gid":50}',
+  );
+  assert.equal(staff.code, 0, staff.out);
+  assert.equal(header.code, 2);
+  assert.equal(none.code, 2);
+  assert.match(none.err, /has no line 99/);
+});
+
+test("policy explain --request explains a request of Docker's API, and what else it needs", async () => {
+  const explain = (request: object, ...more: string[]) =>
+    policy(
+      "explain",
+      DOCKER,
+      "--request",
+      JSON.stringify(request),
+      "--peer",
+      '{"uid":7,"gid":50}',
+      ...more,
+    );
+  const create = (body: object) => ({ method: "POST", path: "/v1.46/containers/create", body });
+  const [plain, joined, refused, act, own, unknown] = await Promise.all([
+    explain(create({ Image: "nginx" })),
+    explain(create({ Image: "nginx", HostConfig: { Privileged: true, PidMode: "container:db" } })),
+    explain(create({ Image: "nginx", HostConfig: { Privileeged: true } })),
+    explain({ method: "POST", path: "/containers/web/stop" }),
+    explain({ method: "POST", path: "/containers/web/stop" }, "--attributes", '{"owner":7}'),
+    explain({ method: "POST", path: "/containers/web/stop", host: "x" }),
+  ]);
+  assert.equal(plain.code, 0, plain.out + plain.err);
+  assert.equal(joined.code, 1);
+  assert.match(
+    joined.out,
+    /It also needs container\.join of the container "db": HostConfig\.PidMode\n/,
+  );
+  assert.match(joined.out, /"dangers":\["HostConfig\.Privileged"\]/);
+  assert.equal(refused.code, 2);
+  assert.match(refused.err, /the guard answers 400: .*Privileeged/);
+  assert.deepEqual([act.code, own.code], [1, 0]);
+  assert.match(act.out, /--attributes/);
+  assert.equal(unknown.code, 2);
+  assert.match(unknown.err, /unknown field "host"/);
+  const http = await policy(
+    "explain",
+    GOOD,
+    "--request",
+    '{"method":"GET","path":"/a/../x?q=1"}',
+    "--peer",
+    '{"uid":1,"gid":50,"groups":[]}',
+  );
+  assert.equal(http.code, 0, http.err);
+  assert.match(http.out, /Action: GET \/x\n/);
+  const both = await policy("explain", GOOD, "--request", "{}", "--action", "GET /");
+  assert.equal(both.code, 2);
+});
