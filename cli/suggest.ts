@@ -51,7 +51,7 @@ function textOf({ about, rules, unlimited, tests, missing, denied }: Suggestion,
       `${denied === 1 ? "is" : "are"} not allowed. --include-denied allows what was denied.`,
     ]),
     ...missing.slice(0, MAX_MISSING).map(({ entry: { action, line }, why }) =>
-      `# Not allowed: line ${line}, ${printable(action).slice(0, 100)}: ${why}`
+      `# Not allowed: line ${line}, ${printable(action).slice(0, 100)}: ${printable(why)}`
     ),
     ...(missing.length > MAX_MISSING
       ? [`# Not allowed: ${missing.length - MAX_MISSING} further requests`]
@@ -61,7 +61,7 @@ function textOf({ about, rules, unlimited, tests, missing, denied }: Suggestion,
     rules.length === 0 ? "rules: []" : "rules:",
   ];
   const add = ({ rule, notes }: Suggestion["rules"][number], prefix: string) => {
-    for (const note of notes) lines.push(`${prefix}  # ${note}`);
+    for (const note of notes) lines.push(`${prefix}  # ${printable(note)}`);
     lines.push(...itemOf(rule).map((line) => `${prefix}${line}`));
   };
   for (const rule of rules) add(rule, "");

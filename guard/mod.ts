@@ -73,7 +73,7 @@ const IDLE_OPTIONS = {
   stream: ["h2c", "http2", "keepHeaders", "bodyTimeout", "learn", "state", "onRequest"],
   http: ["state"],
   docker: ["h2c", "http2", "keepHeaders", "asPeer"],
-  dbus: ["h2c", "http2", "keepHeaders", "bodyTimeout", "learn"],
+  dbus: ["h2c", "http2", "keepHeaders", "bodyTimeout", "learn", "state"],
 } as const;
 
 /**

@@ -6,6 +6,7 @@ import {
   closeSync,
   constants,
   existsSync,
+  fstatSync,
   ftruncateSync,
   openSync,
   readFileSync,
@@ -14,6 +15,7 @@ import {
 import type { Peer } from "../core/peer.ts";
 import { NAMESPACE_KINDS } from "../core/process.ts";
 import { textOf } from "../core/text.ts";
+import { fileError } from "../interop/file_error.ts";
 import {
   headerOf,
   type LearnedRequest,
@@ -22,6 +24,7 @@ import {
   type RecordedMode,
 } from "../interop/recording.ts";
 import { jsonLine } from "../servers/admission/audit.ts";
+import { isTrusted } from "../system/trusted_owner.ts";
 
 /** Maximum different requests, of all callers. Further ones are not recorded. */
 const MAX_ENTRIES = 10_000;
@@ -59,7 +62,7 @@ export class Recorder {
   constructor(file: string, mode: RecordedMode, report: (line: string) => void) {
     this.#file = file;
     this.#report = report;
-    const bytes = existsSync(file) ? readFileSync(file) : Buffer.alloc(0);
+    const bytes = existsSync(file) ? readOwn(file) : Buffer.alloc(0);
     if (bytes.length === 0) {
       this.#bytes = 0;
       const isWritten = this.#append(headerOf(mode));
@@ -167,6 +170,21 @@ export class Recorder {
     if (this.#hasFailed) return;
     this.#hasFailed = true;
     this.#report(`requests are missing in the recording ${this.#file}: ${why}`);
+  }
+}
+
+/** Reads a recording that only root and our own user can have written. */
+function readOwn(file: string): Buffer {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  const fd = openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  try {
+    const { uid, mode } = fstatSync(fd);
+    if (!isTrusted(uid) || (mode & 0o022) !== 0) {
+      throw fileError("continue the recording", file, "other users may have written it", {});
+    }
+    return readFileSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

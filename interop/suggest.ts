@@ -147,6 +147,11 @@ function callersByFact(
       continue;
     }
     const fact = by === "uid" ? undefined : entry.caller[by];
+    const problem = fact === undefined ? undefined : unusable(fact, new Map());
+    if (problem !== undefined) {
+      skip(entry, `the ${by} of its caller: ${problem}`);
+      continue;
+    }
     const key = fact === undefined ? `uid ${uid}` : `${by} ${fact}`;
     const list = found.get(key) ?? [];
     found.set(key, list);
@@ -279,6 +284,9 @@ function ruleOf(
   };
   const notes = [count === 1 ? "Seen once" : `Seen ${count} times`, ...warnings];
   const isList = actions.some((action) => /^(container|volume|network)\.list$/.test(action));
+  if (when.uid === 0 && when.sameNamespaces === undefined) {
+    notes.push("Root of a container may have this uid, too: see sameNamespaces");
+  }
   if (isList && owner === undefined) {
     notes.push("It lists the objects of all users. where: { owner: self } limits it");
   }

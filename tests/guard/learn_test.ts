@@ -1,7 +1,14 @@
 /** Guards that record requests, and the policies that the recordings suggest. */
 
 import assert from "node:assert/strict";
-import { appendFileSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import type { AuditLog, ServerEvent } from "../../servers/audit.ts";
 import type { RequestReport } from "../../guard/mod.ts";
@@ -128,6 +135,12 @@ testDocker("guard does not start with a recording that it cannot continue", asyn
   await assert.rejects(start(), /wrong\.jsonl has requests of mode "http"/);
   writeFileSync(file, '{"recording":1,"mode":"docker"}\nrubbish\n');
   await assert.rejects(start(), /wrong\.jsonl:2:1: it is not a JSON object/);
+  writeFileSync(file, '{"recording":1,"mode":"docker"}\n');
+  chownSync(file, ALICE, 0);
+  await assert.rejects(start(), /other users may have written it/);
+  chownSync(file, 0, 0);
+  chmodSync(file, 0o620);
+  await assert.rejects(start(), /other users may have written it/);
   await assert.rejects(
     DockerGuard.start(FULL, engine, { learn: join(file, "below") }),
     /below/,

@@ -200,6 +200,12 @@ test("suggest() writes rules by uid, group, unit or container, and none wider", 
   ]);
   const { missing } = suggested(entries, "group").suggestion;
   assert.deepEqual(missing.map(({ why }) => why), ["its caller has no group with a name"]);
+  const star = acted("system.info", {}, { ...one, unit: "a*b.service" });
+  assert.deepEqual(suggested([star], "unit").suggestion.rules, []);
+  const [{ notes }] = suggested([acted("system.info", {}, { uid: 0 })]).suggestion.rules as [
+    Suggestion["rules"][number],
+  ];
+  assert.match(notes.join(), /Root of a container/);
   const ours = ["user", "pid"] as const;
   const root = { uid: 0, gid: 0, groups: [0], ours };
   const { policy } = suggested([acted("swarm.inspect", {}, root)]);
