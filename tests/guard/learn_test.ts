@@ -115,7 +115,8 @@ rules:
     assert.match(await alice.status("POST /containers/create", { Image: "a" }), /^403/);
     assert.match(await alice.status("GET /nothing-of-docker"), /^404/); // is not recorded
     await guard.server.close({ timeout: 0 });
-    appendFileSync(file, '{"entry":1,"cou'); // as if the guard had been killed
+    // As if the guard had been killed. Without a mode, Deno 2.9.5 sets 0666.
+    appendFileSync(file, '{"entry":1,"cou', { mode: 0o600 });
   }
   const { entries } = recordingIn(file);
   assert.deepEqual(entries.map(({ action, allowed, count }) => [action, allowed, count]), [
