@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import type { AuditLog, ServerEvent } from "../../servers/audit.ts";
-import { needs, sample, until } from "../support/suite.ts";
+import { needs, sample, soak, until } from "../support/suite.ts";
 import { ALICE, BOB, CAROL, DockerGuard, testDocker, WATCHER } from "../support/docker_users.ts";
-import { FakeEngine, IMAGE } from "../support/fake_engine.ts";
+import { type FakeContainer, FakeEngine, IMAGE } from "../support/fake_engine.ts";
 
 const OWNER = "io.ucred.owner";
 
@@ -402,7 +402,7 @@ testDocker("guard lists, prunes and reports events of a user's own containers on
 testDocker("guard hides containers of others in networks, disk usage and errors", async () => {
   const guard = await DockerGuard.start();
   const { engine } = guard;
-  engine.add("victim");
+  const { address } = engine.add("victim");
   engine.volumes.set("victims", { id: "victims", name: "victims", labels: {} });
   const alice = await guard.as(ALICE);
   const id = await alice.create("mine");
@@ -421,7 +421,7 @@ testDocker("guard hides containers of others in networks, disk usage and errors"
   for (const request of requests) {
     const { status, body } = await alice.ask(request);
     assert.equal(status, 200, body);
-    for (const secret of ["victim", "10.9.9.6", "c".repeat(64)]) {
+    for (const secret of ["victim", address, "c".repeat(64)]) {
       assert.ok(!body.includes(secret), `${request}: ${body}`);
     }
   }
@@ -450,56 +450,141 @@ testDocker("guard never acts on another user's container while names change", as
 }, needs.oneRuntime);
 
 testDocker(
-  "guard shows users of 20 containers each nothing of the others, in any byte",
+  "guard keeps users of 20 containers each apart in all bytes and acts, while names change",
   async () => {
     const guard = await DockerGuard.start();
     const { engine } = guard;
     const users = [ALICE, BOB, CAROL];
     const clients = await Promise.all(users.map((uid) => guard.as(uid)));
-    const secrets = users.map((uid) => [`u${uid}x`]);
+    /** What others must not see: ids, addresses, and the names that do not move. */
+    const secrets: string[][] = users.map((uid) => [`u${uid}x`]);
+    const moving: FakeContainer[] = [];
     for (const [at, client] of clients.entries()) {
       for (let i = 0; i < 20; i++) {
-        secrets[at]!.push(await client.create(`u${users[at]}x${i}`));
+        const name = i < 4 ? `moving${at}${i}` : `u${users[at]}x${i}`;
+        const container = engine.containers.get(await client.create(name))!;
+        secrets[at]!.push(container.id, container.address);
+        if (i < 4) moving.push(container);
       }
       await client.ask("POST /v1.48/networks/create", { Name: `u${users[at]}xnet` });
       await client.ask("POST /v1.48/volumes/create", { Name: `u${users[at]}xvol` });
     }
-    for (const [at, client] of clients.entries()) {
-      const own = `u${users[at]}x`;
-      const other = (at + 1) % 3;
-      const names = [
-        `${own}3`,
-        `u${users[other]}x3`,
-        secrets[other]![4]!,
-        secrets[other]![5]!.slice(0, 12),
-      ];
+    // Before each answer of the engine, four containers of each user exchange their names with others.
+    const names = moving.map(({ name }) => name);
+    let turn = 0;
+    engine.before = () => {
+      turn++;
+      for (const [at, container] of moving.entries()) {
+        container.name = names[(at + turn) % names.length]!;
+      }
+    };
+    const listeners = await Promise.all(users.map(async (uid) => {
+      const { end } = await guard.as(uid);
+      end.send("GET /v1.48/events HTTP/1.1\r\nHost: d\r\n\r\n");
+      await end.until("\r\n\r\n");
+      return end;
+    }));
+    await until(() => engine.listeners.size === 3);
+    const since = engine.received.length;
+    const check = (at: number, body: string, request: string) => {
+      const visible = secrets.flatMap((each, index) => index === at ? [] : each)
+        .filter((secret) => body.includes(secret) && !request.includes(secret));
+      assert.deepEqual(visible, [], `${request}: ${body.slice(0, 500)}`);
+    };
+    await Promise.all(clients.map(async (client, at) => {
+      const [own, other] = [users[at]!, users[(at + 1) % 3]!];
+      const ids = secrets[(at + 1) % 3]!;
+      const targets = [`u${own}x5`, `u${other}x5`, ids[15]!, ids[17]!.slice(0, 12), ...names];
       const requests = [
         "GET /v1.48/containers/json?all=1&size=1",
         "GET /v1.48/networks",
-        `GET /v1.48/networks/${own}net`,
+        `GET /v1.48/networks/u${own}xnet`,
         "GET /v1.48/volumes",
         "GET /v1.48/system/df",
-        ...names.flatMap((name) => [
+        ...targets.flatMap((name) => [
           `GET /v1.48/containers/${name}/json`,
           `GET /v1.48/containers/${name}/logs?stdout=1`,
           `GET /v1.48/containers/${name}/top`,
-          `POST /v1.48/containers/${name}/rename?name=u${users[other]}x7`,
+          `POST /v1.48/containers/${name}/stop?t=${own}`,
+          `POST /v1.48/containers/${name}/restart?t=${own}`,
         ]),
+        `POST /v1.48/containers/u${own}x6/rename?name=u${other}x7`,
+        `POST /v1.48/containers/create?name=u${other}x8`,
       ];
       for (const request of requests) {
-        const { body } = await client.ask(request);
-        const visible = secrets.flatMap((each, index) => index === at ? [] : each)
-          .filter((secret) => body.includes(secret) && !request.includes(secret));
-        assert.deepEqual(visible, [], `${request}: ${body.slice(0, 500)}`);
+        const create = /create/.test(request) ? { Image: "a" } : undefined;
+        const { body } = await client.ask(request, create);
+        check(at, body, request);
+        if (request.includes("all=1")) assert.equal(JSON.parse(body).length, 20);
       }
-      const list = JSON.parse((await client.ask("GET /v1.48/containers/json")).body);
-      assert.equal(list.length, 20);
+    }));
+    for (const container of engine.containers.values()) engine.emit("die", container);
+    for (const [at, end] of listeners.entries()) {
+      engine.emit("stop", engine.containers.get(secrets[at]![1]!)!);
+      const events = await end.until('"Action":"stop"');
+      check(at, events, "events");
+      assert.equal(events.match(/"Action":"die"/g)!.length, 20);
     }
-    const acts = engine.heard(/^(POST|DELETE) .*containers\/[0-9a-f]{64}/);
-    for (const { line } of acts) assert.ok(line.includes("/rename"), line);
+    // The parameter t of an act is the uid of the client that requested it.
+    let acts = 0;
+    for (const { line } of engine.received.slice(since)) {
+      const [, id, uid] = /^POST .*\/containers\/([^/]+)\/\w+\?t=(\d+)$/.exec(line) ?? [];
+      if (id === undefined) continue;
+      assert.equal(engine.containers.get(id)?.labels[OWNER], uid, line);
+      acts++;
+    }
+    assert.ok(acts > 10, String(acts));
   },
   needs.oneRuntime,
 );
+
+testDocker("guard inspects the target of an act once, and queries nothing else", async () => {
+  const guard = await DockerGuard.start();
+  const { received } = guard.engine;
+  const alice = await guard.as(ALICE);
+  const id = await alice.create("mine");
+  const heard = async (line: string, body?: unknown) => {
+    const before = received.length;
+    const { status } = await alice.ask(line, body);
+    assert.ok(status < 300, `${line}: ${status}`);
+    return received.slice(before).map(({ line }) => line);
+  };
+  const inspect = "GET /containers/mine/json";
+  const acts = ["start", "stop", "restart", "kill", "pause", "wait", "resize?h=1&w=1"];
+  for (const act of acts) {
+    assert.deepEqual(await heard(`POST /v1.48/containers/mine/${act}`), [
+      inspect,
+      `POST /v1.48/containers/${id}/${act}`,
+    ]);
+  }
+  for (const read of ["logs?stdout=1", "top", "changes", "export"]) {
+    assert.deepEqual(await heard(`GET /v1.48/containers/mine/${read}`), [
+      inspect,
+      `GET /v1.48/containers/${id}/${read}`,
+    ]);
+  }
+  assert.deepEqual(await heard("POST /v1.48/containers/mine/exec", { Cmd: ["id"] }), [
+    inspect,
+    `POST /v1.48/containers/${id}/exec`,
+  ]);
+  const [exec] = guard.engine.execs.keys();
+  assert.deepEqual(await heard(`POST /v1.48/exec/${exec}/resize?h=1&w=1`), [
+    `GET /containers/${id}/json`,
+    `POST /v1.48/exec/${exec}/resize?h=1&w=1`,
+  ]);
+  // These need no request more.
+  for (const line of ["GET /v1.48/containers/json", "GET /v1.48/version", "GET /v1.48/volumes"]) {
+    assert.equal((await heard(line)).length, 1, line);
+  }
+  assert.deepEqual(await heard("GET /v1.48/containers/mine/json"), [
+    `GET /v1.48/containers/mine/json`,
+  ]);
+  assert.equal((await heard("POST /v1.48/containers/create?name=two", { Image: "a" })).length, 1);
+  assert.deepEqual(await heard("DELETE /v1.48/containers/mine?force=1"), [
+    inspect,
+    `DELETE /v1.48/containers/${id}?force=1`,
+  ]);
+});
 
 const BROKEN = {
   "no JSON": "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{a}",
@@ -655,7 +740,7 @@ testDocker("guard streams an archive to a container, and its files back", async 
   const guard = await DockerGuard.start();
   const alice = await guard.as(ALICE);
   const id = await alice.create("mine");
-  const tar = "x".repeat(3 << 20);
+  const tar = "x".repeat(soak(3 << 20, 200 << 20));
   alice.end.send(
     "PUT /v1.48/containers/mine/archive?path=/ HTTP/1.1\r\nHost: d\r\n" +
       `Content-Type: application/x-tar\r\nContent-Length: ${tar.length}\r\n\r\n`,

@@ -9,6 +9,8 @@ export interface FakeContainer {
   readonly image: string;
   readonly labels: Record<string, string>;
   readonly config: Record<string, unknown>;
+  /** Its address, which no other container has. */
+  readonly address: string;
   isRunning: boolean;
 }
 
@@ -88,8 +90,10 @@ export class FakeEngine {
 
   /** Creates a container past the guard. */
   add(name: string, labels: Record<string, string> = {}, config: object = {}): FakeContainer {
+    const id = freshId();
+    const address = `10.9.${100 + Math.floor(ids / 100)}.${100 + ids % 100}`;
     const container: FakeContainer = {
-      ...{ id: freshId(), name, labels, image: IMAGE, isRunning: true },
+      ...{ id, name, labels, image: IMAGE, address, isRunning: true },
       config: { ...config },
     };
     this.containers.set(container.id, container);
@@ -173,7 +177,15 @@ export class FakeEngine {
       [...this.containers.values()].find(({ id }) => id.startsWith(ref));
   }
 
-  #inspected({ id, name, image, labels, config, isRunning }: FakeContainer): object {
+  /** The answer if another container has a name. */
+  #conflict(name: string): FakeAnswer | undefined {
+    const taken = [...this.containers.values()].find((each) => each.name === name);
+    if (taken === undefined) return undefined;
+    const by = `is already in use by container "${taken.id}"`;
+    return error(409, `Conflict. The container name "/${name}" ${by}.`);
+  }
+
+  #inspected({ id, name, image, labels, config, address, isRunning }: FakeContainer): object {
     const HostConfig = config["HostConfig"] as Record<string, unknown> ?? {};
     const binds = (HostConfig["Binds"] as string[] ?? []).filter((bind) => bind.startsWith("/"));
     return {
@@ -184,7 +196,7 @@ export class FakeEngine {
         const [Source, Destination, mode] = bind.split(":");
         return { Type: "bind", Source, Destination, RW: mode !== "ro" };
       }),
-      NetworkSettings: { IPAddress: `10.0.0.${name.length}` },
+      NetworkSettings: { IPAddress: address },
     };
   }
 
@@ -231,11 +243,8 @@ export class FakeEngine {
         });
       case "POST /containers/create": {
         const name = query.get("name") ?? `name${ids}`;
-        const taken = this.#find(name);
-        if (taken !== undefined && taken.name === name) {
-          const by = `is already in use by container "${taken.id}"`;
-          return error(409, `Conflict. The container name "/${name}" ${by}.`);
-        }
+        const taken = this.#conflict(name);
+        if (taken !== undefined) return taken;
         const ofImage = this.images.get(IMAGE);
         const added = this.add(name, { ...ofImage, ...input.Labels }, input);
         return json({ Id: added.id, Warnings: [] }, 201);
@@ -301,8 +310,8 @@ export class FakeEngine {
         return { status: "204 No Content", body: "" };
       }
       const Containers = Object.fromEntries(
-        [...this.containers.values()].map(({ id, name }) => [id, {
-          ...{ Name: name, IPv4Address: `10.9.9.${name.length}/24` },
+        [...this.containers.values()].map(({ id, name, address }) => [id, {
+          ...{ Name: name, IPv4Address: `${address}/24` },
         }]),
       );
       return network[2] === undefined ? json({ ...object(found), Containers }) : { body: "" };
@@ -322,9 +331,13 @@ export class FakeEngine {
         this.execs.set(id, { container: found.id, config: input });
         return json({ Id: id }, 201);
       }
-      case "rename":
-        found.name = query.get("name")!;
+      case "rename": {
+        const name = query.get("name")!;
+        const taken = this.#conflict(name);
+        if (taken !== undefined) return taken;
+        found.name = name;
         return { status: "204 No Content", body: "" };
+      }
       case "logs":
         return { type: "application/vnd.docker.raw-stream", body: `logs of ${found.name}\n` };
       case "wait":

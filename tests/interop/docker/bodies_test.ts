@@ -12,6 +12,7 @@ import {
 } from "../../../interop/docker/mod.ts";
 import { definePolicy } from "../../../policy/define.ts";
 import { lint } from "../../../policy/mod.ts";
+import { DANGEROUS, HARMLESS } from "./fields.ts";
 import { bytesOf, CREATE, head, judged, read, rejected, written } from "./support.ts";
 
 /** Users of gid 970 may create contained containers, with folders below /srv/shared. */
@@ -36,101 +37,6 @@ const isAllowed = (body: unknown): boolean => {
   const { attributes } = request;
   return policy.decide({ uid: 1000, gid: 970 }, { action: "container.create", attributes }).allowed;
 };
-
-/** A configuration that reaches the host or others, and the path of the field. */
-const DANGEROUS: readonly (readonly [hostConfig: object, danger: string])[] = [
-  [{ Privileged: true }, "HostConfig.Privileged"],
-  [{ Binds: ["/:/h"] }, "HostConfig.Binds"],
-  [{ Binds: ["/var/run/docker.sock:/var/run/docker.sock"] }, "HostConfig.Binds"],
-  [{ Binds: ["/srv/shared/a:/a:z"] }, "HostConfig.Binds:z"],
-  [{ Binds: ["/srv/shared/a:/a:Z"] }, "HostConfig.Binds:Z"],
-  [{ Binds: ["/srv/shared/a:/a:rshared"] }, "HostConfig.Binds:rshared"],
-  [{ Binds: ["/srv/shared/a:/a:ro,slave"] }, "HostConfig.Binds:slave"],
-  [{ Mounts: [{ Type: "bind", Source: "/", Target: "/h" }] }, "HostConfig.Mounts[].Source"],
-  [
-    {
-      Mounts: [{
-        Type: "bind",
-        Source: "/srv/shared/a",
-        Target: "/h",
-        BindOptions: { Propagation: "rshared" },
-      }],
-    },
-    "HostConfig.Mounts[].BindOptions.Propagation",
-  ],
-  [
-    {
-      Mounts: [{
-        Type: "volume",
-        Target: "/h",
-        VolumeOptions: {
-          DriverConfig: { Name: "local", Options: { type: "none", o: "bind", device: "/" } },
-        },
-      }],
-    },
-    "HostConfig.Mounts[].VolumeOptions.DriverConfig",
-  ],
-  [
-    {
-      Mounts: [{ Type: "volume", Target: "/h", VolumeOptions: { DriverConfig: { Name: "nfs" } } }],
-    },
-    "HostConfig.Mounts[].VolumeOptions.DriverConfig",
-  ],
-  [
-    { Mounts: [{ Type: "volume", Source: "v", Target: "/h", VolumeOptions: { Subpath: "a" } }] },
-    "HostConfig.Mounts[].VolumeOptions.Subpath",
-  ],
-  [{ Mounts: [{ Type: "image", Source: "alpine", Target: "/h" }] }, "HostConfig.Mounts[].Type"],
-  [{ Mounts: [{ Type: "cluster", Source: "v", Target: "/h" }] }, "HostConfig.Mounts[].Type"],
-  [{ Mounts: [{ Type: "npipe", Source: "v", Target: "/h" }] }, "HostConfig.Mounts[].Type"],
-  [{ VolumeDriver: "nfs" }, "HostConfig.VolumeDriver"],
-  [{ Devices: [{ PathOnHost: "/dev/sda" }] }, "HostConfig.Devices"],
-  [{ DeviceRequests: [{ Driver: "cdi", DeviceIDs: ["x/y=z"] }] }, "HostConfig.DeviceRequests"],
-  [{ DeviceCgroupRules: ["b 8:0 rwm"] }, "HostConfig.DeviceCgroupRules"],
-  [{ CapAdd: ["SYS_ADMIN"] }, "HostConfig.CapAdd"],
-  [{ CapAdd: "ALL" }, "HostConfig.CapAdd"],
-  [{ Capabilities: ["CAP_SYS_ADMIN"] }, "HostConfig.Capabilities"],
-  [{ PidMode: "host" }, "HostConfig.PidMode"],
-  [{ PidMode: "ns:/proc/1/ns/pid" }, "HostConfig.PidMode"],
-  [{ IpcMode: "host" }, "HostConfig.IpcMode"],
-  [{ UTSMode: "host" }, "HostConfig.UTSMode"],
-  [{ NetworkMode: "host" }, "HostConfig.NetworkMode"],
-  [{ NetworkMode: "ns:/proc/1/ns/net" }, "HostConfig.NetworkMode"],
-  [{ UsernsMode: "host" }, "HostConfig.UsernsMode"],
-  [{ CgroupnsMode: "host" }, "HostConfig.CgroupnsMode"],
-  [{ Cgroup: "container:a" }, "HostConfig.Cgroup"],
-  [{ CgroupParent: "/system.slice" }, "HostConfig.CgroupParent"],
-  [{ SecurityOpt: ["seccomp=unconfined"] }, "HostConfig.SecurityOpt"],
-  [{ SecurityOpt: ["seccomp:unconfined"] }, "HostConfig.SecurityOpt"],
-  [{ SecurityOpt: ["apparmor=unconfined"] }, "HostConfig.SecurityOpt"],
-  [{ SecurityOpt: ["label=disable"] }, "HostConfig.SecurityOpt"],
-  [{ SecurityOpt: ["no-new-privileges=false"] }, "HostConfig.SecurityOpt"],
-  [{ SecurityOpt: ["no-new-privileges:false"] }, "HostConfig.SecurityOpt"],
-  [{ SecurityOpt: ["writable-cgroups=true"] }, "HostConfig.SecurityOpt"],
-  [{ SecurityOpt: ["systempaths=unconfined"] }, "HostConfig.SecurityOpt"],
-  [{ MaskedPaths: [] }, "HostConfig.MaskedPaths"],
-  [{ ReadonlyPaths: [] }, "HostConfig.ReadonlyPaths"],
-  [{ Runtime: "io.containerd.runc.v2" }, "HostConfig.Runtime"],
-  [{ Annotations: { "run.oci.handler": "wasm" } }, "HostConfig.Annotations"],
-  [{ Sysctls: { "net.ipv4.ip_forward": "1" } }, "HostConfig.Sysctls"],
-  [{ LogConfig: { Type: "syslog" } }, "HostConfig.LogConfig"],
-  [{ LogConfig: { Config: { "gelf-address": "udp://x" } } }, "HostConfig.LogConfig"],
-  [{ ContainerIDFile: "/etc/cid" }, "HostConfig.ContainerIDFile"],
-  [{ StorageOpt: { size: "1G" } }, "HostConfig.StorageOpt"],
-  [{ GroupAdd: ["0"] }, "HostConfig.GroupAdd"],
-  [{ PortBindings: { "80/tcp": [{ HostPort: "80" }] } }, "HostConfig.PortBindings"],
-  [{ PortBindings: { "80/tcp": [{ HostPort: "1000-2000" }] } }, "HostConfig.PortBindings"],
-  [{ OomKillDisable: true }, "HostConfig.OomKillDisable"],
-  [{ OomScoreAdj: -1000 }, "HostConfig.OomScoreAdj"],
-  [{ CpuRealtimeRuntime: 1 }, "HostConfig.CpuRealtimeRuntime"],
-  [{ CpuRealtimePeriod: 1 }, "HostConfig.CpuRealtimePeriod"],
-  [{ BlkioWeightDevice: [{ Path: "/dev/sda", Weight: 1 }] }, "HostConfig.BlkioWeightDevice"],
-  [{ BlkioDeviceReadBps: [{ Path: "/dev/sda", Rate: 1 }] }, "HostConfig.BlkioDeviceReadBps"],
-  [{ BlkioDeviceWriteBps: [{ Path: "/dev/sda", Rate: 1 }] }, "HostConfig.BlkioDeviceWriteBps"],
-  [{ BlkioDeviceReadIOps: [{ Path: "/dev/sda", Rate: 1 }] }, "HostConfig.BlkioDeviceReadIOps"],
-  [{ BlkioDeviceWriteIOps: [{ Path: "/dev/sda", Rate: 1 }] }, "HostConfig.BlkioDeviceWriteIOps"],
-  [{ Isolation: "hyperv" }, "HostConfig.Isolation"],
-];
 
 test("readBody() finds each field of HostConfig that reaches the host, and a policy denies it", () => {
   for (const [HostConfig, danger] of DANGEROUS) {
@@ -158,38 +64,6 @@ test("readBody() finds the fields of networks that can pose as others", () => {
     "MacAddress",
   ]);
 });
-
-/** Fields that change nothing outside of the container. */
-const HARMLESS: readonly object[] = [
-  { Cmd: ["sh"], Entrypoint: ["/bin/sh"], Env: ["A=b"], WorkingDir: "/", Tty: true },
-  { Cmd: "sh", Entrypoint: "sh", Shell: "sh" },
-  { AttachStdin: true, AttachStdout: true, AttachStderr: true, OpenStdin: true, StdinOnce: true },
-  { Hostname: "a", Domainname: "b", User: "1000:1000", Labels: { A: "1", a: "2" } },
-  { ExposedPorts: { "80/tcp": {} }, Volumes: { "/data": {} }, StopSignal: "INT", StopTimeout: 3 },
-  { Healthcheck: { Test: ["CMD", "true"], Interval: 1000000000, Retries: 3 } },
-  { NetworkDisabled: true, OnBuild: [], ArgsEscaped: true },
-  { HostConfig: null, NetworkingConfig: null },
-  { HostConfig: { Binds: null, CapAdd: null, Privileged: null, MaskedPaths: null } },
-  { HostConfig: { Binds: [], CapAdd: [], Devices: [], Privileged: false, Sysctls: {} } },
-  { HostConfig: { Binds: ["/srv/shared/a/:/a", "/srv/shared/b:/b:ro", "data:/d", "/anonymous"] } },
-  { HostConfig: { Mounts: [{ Type: "bind", Source: "/srv/shared/a", Target: "/a" }] } },
-  { HostConfig: { Mounts: [{ Type: "volume", Source: "data", Target: "/d", ReadOnly: true }] } },
-  { HostConfig: { Mounts: [{ Type: "tmpfs", Target: "/t", TmpfsOptions: { SizeBytes: 9 } }] } },
-  { HostConfig: { Tmpfs: { "/run": "size=1m" }, ShmSize: 1, Init: true, AutoRemove: true } },
-  { HostConfig: { Memory: 1, MemorySwap: -1, NanoCpus: 1, CpuShares: 1, PidsLimit: 100 } },
-  { HostConfig: { CpusetCpus: "0", BlkioWeight: 10, MemorySwappiness: 1, OomScoreAdj: 5 } },
-  { HostConfig: { Ulimits: [{ Name: "nofile", Hard: 9, Soft: 9 }], ConsoleSize: [1, 2] } },
-  { HostConfig: { CapDrop: ["ALL"], SecurityOpt: ["no-new-privileges"], ReadonlyRootfs: true } },
-  { HostConfig: { SecurityOpt: ["no-new-privileges:true"], IpcMode: "private" } },
-  { HostConfig: { Dns: ["1.1.1.1"], DnsSearch: ["a"], DnsOptions: [], ExtraHosts: ["a:1.1.1.1"] } },
-  { HostConfig: { RestartPolicy: { Name: "always" }, LogConfig: { Type: "json-file" } } },
-  { HostConfig: { PortBindings: { "80/tcp": [{ HostPort: "8080" }] } } },
-  { HostConfig: { PortBindings: { "80": null, "81/udp": [] }, PublishAllPorts: true } },
-  { HostConfig: { NetworkMode: "default" } },
-  { NetworkingConfig: { EndpointsConfig: { bridge: { IPAMConfig: {}, Aliases: ["a"] } } } },
-  { name: "web", platform: "" },
-  { Unknown: null, Other: {}, HostConfig: { Foo: 0, Bar: "", Baz: [], Qux: false, Num: 0.0 } },
-];
 
 test("readBody() accepts each harmless field, and a policy without dangers allows it", () => {
   for (const fields of HARMLESS) {
