@@ -20,30 +20,57 @@ export interface Ran {
   readonly err: string;
 }
 
-/** Starts Docker's client as a user, without other groups. */
+/** A user of Docker's client: a uid, which is also its group, or with a supplementary group. */
+export type User = number | { readonly uid: number; readonly group: number };
+
+function commandOf(user: User, socket: string, args: readonly string[]): readonly string[] {
+  const uid = String(typeof user === "number" ? user : user.uid);
+  const groups = typeof user === "number" ? "--clear-groups" : `--groups=${user.group}`;
+  const ids = ["--reuid", uid, "--regid", uid, groups];
+  return ["setpriv", ...ids, DOCKER, "-H", `unix://${socket}`, ...args];
+}
+
+const clientEnv = () => ({
+  ...{ PATH: process.env["PATH"], HOME: "/nonexistent", DOCKER_CONFIG: "/nonexistent" },
+  DOCKER_BUILDKIT: "0",
+});
+
+/** Starts Docker's client as a user. */
 export function startDocker(
-  uid: number,
+  user: User,
   socket: string,
   args: readonly string[],
   options: SpawnOptions,
 ): ChildProcess {
-  const ids = ["--reuid", String(uid), "--regid", String(uid), "--clear-groups"];
-  return spawn("setpriv", [...ids, DOCKER, "-H", `unix://${socket}`, ...args], {
-    ...options,
-    env: { PATH: process.env["PATH"], HOME: "/nonexistent", DOCKER_CONFIG: "/nonexistent" },
+  const [command, ...rest] = commandOf(user, socket, args);
+  return spawn(command!, rest, { ...options, env: { ...clientEnv(), ...options.env } });
+}
+
+/** Starts Docker's client as a user in a terminal of 31 rows and 77 columns. */
+export function startInTerminal(
+  user: User,
+  socket: string,
+  args: readonly string[],
+): ChildProcess {
+  const line = `stty rows 31 cols 77; exec ${commandOf(user, socket, args).join(" ")}`;
+  return spawn("script", ["-qefc", line, "/dev/null"], {
+    stdio: ["pipe", "pipe", "inherit"],
+    env: { ...clientEnv(), SHELL: "/bin/sh", TERM: "xterm" },
+    timeout: 60_000,
   });
 }
 
-/** Runs Docker's client as a user, without other groups. */
+/** Runs Docker's client as a user. */
 export async function docker(
-  uid: number,
+  user: User,
   socket: string,
   args: readonly string[],
   input?: Uint8Array,
+  env: NodeJS.ProcessEnv = {},
 ): Promise<Ran> {
-  const child = startDocker(uid, socket, args, {
+  const child = startDocker(user, socket, args, {
     stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
-    timeout: 60_000,
+    ...{ timeout: 120_000, env },
   });
   const out: Buffer[] = [];
   let err = "";
@@ -61,10 +88,13 @@ export const hashOf = (bytes: Uint8Array): string =>
 /** A running engine. */
 export class RealEngine {
   readonly socket: string;
+  /** The root file system of its image, as a tar archive. */
+  readonly root: string;
   readonly #child: ChildProcess;
 
-  private constructor(socket: string, child: ChildProcess) {
+  private constructor(socket: string, root: string, child: ChildProcess) {
     this.socket = socket;
+    this.root = root;
     this.#child = child;
   }
 
@@ -84,11 +114,11 @@ export class RealEngine {
     const [args, env] = name === "podman" ? podman(folder, socket) : dockerd(folder, socket);
     const child = spawn(name, args, { stdio: "ignore", env: { ...process.env, ...env } });
     child.once("error", () => {});
-    const engine = new RealEngine(socket, child);
+    const engine = new RealEngine(socket, join(folder, "root.tar"), child);
     for (let i = 0; i < 150 && !existsSync(socket) && child.exitCode === null; i++) {
       await sleep(100);
     }
-    const image = await docker(0, socket, ["import", join(folder, "root.tar"), "box:latest"]);
+    const image = await docker(0, socket, ["import", engine.root, "box:latest"]);
     const run = await docker(0, socket, ["run", "--rm", "--network", "none", "box", "/box", "id"]);
     if (image.code === 0 && run.out.toString() === "uid 0\n") return engine;
     await engine.stop();
