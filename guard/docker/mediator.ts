@@ -468,8 +468,10 @@ class Handling implements Exchange {
     const list = `/containers/json?all=1&filters=${encodeURIComponent(filters)}`;
     const removed: string[] = [];
     for (const item of records(await engine.inspect(this.#client, list))) {
-      const { id, owner } = await objects.listed(this.#client, item);
+      const listed = await objects.listed(this.#client, item);
+      const { id, owner } = listed;
       if (owner !== this.#uid) continue;
+      objects.leaving(id as string, listed);
       const { status } = await engine.query(this.#client, "DELETE", `/containers/${id}`);
       if (status !== 204) continue; // it runs again, for example
       owners.removed(id as string);
@@ -602,6 +604,7 @@ class Handling implements Exchange {
     const attributes = found === undefined ? {} : attributesOn(found, judged);
     const { id, attributes: object } = await this.#permitOn(kind, name, found, attributes);
     if (kind === "container") this.#protectHost(object, attributes);
+    if (this.#read.action === "container.remove") this.#parts.objects.leaving(id, object);
     const references = await this.#references(judged);
     const [, ...others] = this.#read.targets;
     const targets = [id, ...others.map(({ name }) => name)];

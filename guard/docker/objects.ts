@@ -8,6 +8,7 @@ import type { Answer, MediatedClient } from "../http/mediator.ts";
 import type { Engine, EngineResponse } from "./engine.ts";
 import { jsonOf } from "./engine.ts";
 import { fieldIn, type JsonObject, objectIn, record, records, textIn } from "./json.ts";
+import { BoundedMap } from "./bounded_map.ts";
 import { fullIdIn, isFullId } from "./full_id.ts";
 import { ownerIn, type Owners } from "./owners.ts";
 
@@ -73,6 +74,8 @@ function attributesOf(kind: "volume" | "network", id: string, object: JsonObject
 export class Objects {
   readonly #engine: Engine;
   readonly #owners: Owners;
+  /** The attributes of containers that clients remove. Their last event may follow when they are gone. */
+  readonly #leaving = new BoundedMap<JsonObject>();
   /** Kind → the engine's response for an object that does not exist, and the name that was queried. */
   readonly #absent = new Map<ObjectKind | "exec", { response: EngineResponse; name: string }>();
 
@@ -147,6 +150,11 @@ export class Objects {
     };
   }
 
+  /** Remembers a container that is being removed. */
+  leaving(id: string, attributes: JsonObject): void {
+    this.#leaving.set(id, attributes);
+  }
+
   /** Returns the attributes of a container in an event; `undefined` if they cannot be known. */
   async inEvent(
     client: MediatedClient,
@@ -154,7 +162,9 @@ export class Objects {
     actor: unknown,
   ): Promise<JsonObject | undefined> {
     const owner = this.#owners.known(id);
-    if (owner === undefined) return (await this.find(client, "container", id))?.attributes;
+    if (owner === undefined) {
+      return (await this.find(client, "container", id))?.attributes ?? this.#leaving.get(id);
+    }
     // The labels of a container are among the attributes of its events, with other attributes.
     const { name, image } = isObject(actor) ? actor : {} as JsonObject;
     return {

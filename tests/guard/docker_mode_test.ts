@@ -399,6 +399,29 @@ testDocker("guard lists, prunes and reports events of a user's own containers on
   assert.deepEqual([...engine.containers.values()].map(({ name }) => name), ["victim"]);
 });
 
+testDocker("guard reports the end of a user's own container after its removal", async () => {
+  const guard = await DockerGuard.start();
+  const { engine } = guard;
+  const alice = await guard.as(ALICE);
+  const containers = [await alice.create("mine"), await alice.create("old")]
+    .map((id) => engine.containers.get(id)!);
+  const [hers, his] = await Promise.all([ALICE, BOB].map(async (uid) => {
+    const { end } = await guard.as(uid);
+    end.send("GET /v1.48/events HTTP/1.1\r\nHost: d\r\n\r\n");
+    await end.until("\r\n\r\n");
+    return end;
+  }));
+  await until(() => engine.listeners.size === 2);
+  assert.equal(await alice.status("DELETE /v1.48/containers/mine"), "204");
+  assert.equal(await alice.status("POST /v1.48/containers/prune"), "200");
+  assert.equal(engine.containers.size, 0);
+  for (const container of containers) engine.emit("destroy", container);
+  const bob = await guard.as(BOB);
+  engine.emit("start", engine.containers.get(await bob.create("his"))!);
+  for (const { id } of containers) await hers!.until(`"id":"${id}"`);
+  assert.doesNotMatch(await his!.until('"Action":"start"'), /destroy/);
+}, needs.oneRuntime);
+
 testDocker("guard hides containers of others in networks, disk usage and errors", async () => {
   const guard = await DockerGuard.start();
   const { engine } = guard;
