@@ -43,7 +43,7 @@ export function startDocker(
   options: SpawnOptions,
 ): ChildProcess {
   const [command, ...rest] = commandOf(user, socket, args);
-  return spawn(command!, rest, { ...options, env: { ...clientEnv(), ...options.env } });
+  return spawn(command!, rest, { ...options, env: clientEnv() });
 }
 
 /** Starts Docker's client as a user in a terminal of 31 rows and 77 columns. */
@@ -66,11 +66,10 @@ export async function docker(
   socket: string,
   args: readonly string[],
   input?: Uint8Array,
-  env: NodeJS.ProcessEnv = {},
 ): Promise<Ran> {
   const child = startDocker(user, socket, args, {
     stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
-    ...{ timeout: 120_000, env },
+    timeout: 120_000,
   });
   const out: Buffer[] = [];
   let err = "";
