@@ -1,11 +1,14 @@
 /** Docker mode: requests and clients that go wrong with other proxies of Docker's socket. */
 
 import assert from "node:assert/strict";
+import { chownSync, mkdirSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
 import { End, Guard, policyFile } from "../support/guard.ts";
 import { putForward } from "../support/clock.ts";
 import { readyPolicy } from "../support/docker_policies.ts";
 import { ALICE, DockerGuard, testDocker, WATCHER } from "../support/docker_users.ts";
 import { FakeEngine } from "../support/fake_engine.ts";
+import { safeFolder } from "../support/safe_folder.ts";
 
 const ATTACH =
   "/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
@@ -104,6 +107,43 @@ testDocker(
     assert.match(await put("homely"), /^403 .*ucred: /);
     assert.deepEqual(engine.heard(/^PUT/), []);
     assert.match(await put("reader"), /^200 /);
+  },
+);
+
+testDocker(
+  "guard denies folders of the host that are symbolic links, missing, or below a user's",
+  async () => {
+    const folder = safeFolder();
+    const home = join(folder, "home");
+    for (const name of ["home", "plain"]) mkdirSync(join(folder, name), { mode: 0o755 });
+    mkdirSync(join(home, "own"));
+    chownSync(home, ALICE, ALICE);
+    symlinkSync("/", join(folder, "root"));
+    symlinkSync("plain", join(folder, "alias"));
+    const guard = await DockerGuard.start(`
+version: 1
+about: docker
+rules:
+  - name: folders
+    when: { uid: ${ALICE} }
+    actions: container.create
+    where: { dangers: { every: HostConfig.Binds }, binds: { every: "${folder}/**" } }
+    allow: true
+`);
+    const alice = await guard.as(ALICE);
+    const create = (source: string) =>
+      alice.status("POST /v1.46/containers/create", {
+        ...{ Image: "a", User: `${ALICE}:${ALICE}` },
+        HostConfig: {
+          ...{ Binds: [`${folder}/${source}:/h`], CapDrop: ["ALL"] },
+          SecurityOpt: ["no-new-privileges"],
+        },
+      });
+    for (const source of ["root", "root/etc", "alias", "missing", "home/own"]) {
+      assert.match(await create(source), /^403 ucred: /, source);
+    }
+    assert.deepEqual(guard.engine.received, []);
+    for (const source of ["plain", "home"]) assert.equal(await create(source), "201", source);
   },
 );
 

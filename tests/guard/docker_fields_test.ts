@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { DANGEROUS, DANGEROUS_REQUESTS, HARMLESS } from "../interop/docker/fields.ts";
 import { readyPolicy } from "../support/docker_policies.ts";
 import { type DockerClient, DockerGuard, testDocker } from "../support/docker_users.ts";
-import { sample } from "../support/suite.ts";
+import { needs, sample } from "../support/suite.ts";
 
 /** The gid of developers, and a user with this group. */
 const DEVELOPER = 971;
@@ -30,6 +30,7 @@ testDocker(
     }
     assert.deepEqual(guard.engine.received, []);
   },
+  needs.oneRuntime,
 );
 
 testDocker(
@@ -46,6 +47,7 @@ testDocker(
     const heard = guard.engine.received.slice(before).map(({ line }) => line);
     assert.deepEqual(heard.filter((line) => line !== "GET /containers/mine/json"), []);
   },
+  needs.oneRuntime,
 );
 
 testDocker("guard forwards each harmless field of a new container", async () => {
@@ -56,7 +58,7 @@ testDocker("guard forwards each harmless field of a new container", async () => 
     const status = await developer.status(CREATE, { Image: "alpine", ...each });
     assert.equal(status, "201", JSON.stringify(each));
   }
-});
+}, needs.oneRuntime);
 
 testDocker("guard denies a field that it does not know, unless it is empty", async () => {
   const { guard, developer } = await start();
@@ -75,4 +77,4 @@ testDocker("guard denies a field that it does not know, unless it is empty", asy
   for (const { body } of guard.engine.received) {
     assert.deepEqual(JSON.parse(body).HostConfig, { Memory: 1 });
   }
-});
+}, needs.oneRuntime);
