@@ -26,7 +26,8 @@ const HELP = `Usage: npm run bench:guard -- [options]
 
 Compares ucred guard on Deno, Bun and Node with a direct connection, and with socat,
 systemd-socket-proxyd and HAProxy, if they are installed: bytes, lines, requests and new connections
-per second, latency, and CPU time. Needs Linux and cc. Takes about five minutes.
+per second, latency, and CPU time, and in front of a Docker engine. Needs Linux and cc. Takes about
+ten minutes.
 
   --quick  few and short rounds, for a first impression
   --json   print the result as JSON, with all rounds (npm run --silent bench:guard -- --json)
@@ -51,13 +52,13 @@ async function bench(options: Options, folder: string): Promise<Result> {
     }
   }
   const present = CONTENDERS.filter(({ name }) => name in versions);
-  const [rounds, seconds] = options.quick ? [2, 0.2] : [9, 0.5];
+  const [rounds, seconds, mebibytes] = options.quick ? [2, 0.2, 16] : [9, 0.5, 1024];
   const described = setting("bench:guard", options);
   const rows: Row[] = [];
   const skipped: string[] = [];
   for (const load of LOADS) {
     progress(load.name);
-    const found = await compare(load, present, { folder, programs, rounds, seconds });
+    const found = await compare(load, present, { folder, programs, rounds, seconds, mebibytes });
     rows.push(...found.rows);
     skipped.push(...found.skipped);
   }
@@ -65,6 +66,7 @@ async function bench(options: Options, folder: string): Promise<Result> {
 }
 
 interface Programs {
+  readonly docker: string;
   readonly ends: string;
   readonly load: string;
 }
@@ -76,7 +78,11 @@ function compile(folder: string): Programs {
     execFileSync("cc", ["-O2", "-pthread", "-o", program, file]);
     return program;
   };
-  return { ends: build("ends", "ends.c"), load: build("load", "../servers/load.c") };
+  return {
+    docker: build("docker", "docker.c"),
+    ends: build("ends", "ends.c"),
+    load: build("load", "../servers/load.c"),
+  };
 }
 
 interface Run {
@@ -84,6 +90,8 @@ interface Run {
   readonly programs: Programs;
   readonly rounds: number;
   readonly seconds: number;
+  /** The size of an archive. */
+  readonly mebibytes: number;
 }
 
 interface Side {
@@ -99,11 +107,12 @@ interface Side {
 async function compare(
   load: Load,
   contenders: readonly Contender[],
-  { folder, programs, rounds, seconds }: Run,
+  { folder, programs, rounds, seconds, mebibytes }: Run,
 ): Promise<{ readonly rows: readonly Row[]; readonly skipped: readonly string[] }> {
   const own = mkdtempSync(join(folder, "load-"));
   const upstream = join(own, "upstream");
-  const started = [await start([programs.ends, load.serves, upstream], upstream)];
+  const server = load.mode === "docker" ? programs.docker : programs.ends;
+  const started = [await start([server, load.serves, upstream], upstream)];
   const sides: Side[] = [{ contender: "no guard", isOurs: false, path: upstream, samples: [] }];
   for (const [at, { name, isOurs, modes, command }] of contenders.entries()) {
     if (!modes.includes(load.mode)) continue;
@@ -116,7 +125,7 @@ async function compare(
   }
   const answers = new Set<string>();
   const take = async (side: Side, length: number): Promise<Sample> => {
-    const { answer, ...sample } = await measure(programs, load, side, length);
+    const { answer, ...sample } = await measure(programs, load, side, length, mebibytes);
     answers.add(answer);
     return sample;
   };
@@ -137,13 +146,18 @@ async function compare(
 }
 
 async function measure(
-  { ends, load: loader }: Programs,
-  { name, client, connections }: Load,
+  { docker, ends, load: loader }: Programs,
+  { name, client, connections, mode }: Load,
   { contender, isOurs, path, child: proxy }: Side,
   length: number,
+  mebibytes: number,
 ): Promise<Sample & { readonly answer: string }> {
   const before = cpuTime(proxy);
-  const child = client === "move"
+  const idle = client === "copy" ? memoryOf(proxy, "VmRSS") : 0;
+  if (client === "copy" && proxy !== undefined) writeFileSync(`/proc/${proxy.pid}/clear_refs`, "5"); // resets VmHWM
+  const child = mode === "docker"
+    ? spawn(docker, [client, path, client === "copy" ? `${mebibytes}` : `${length}`])
+    : client === "move"
     ? spawn(ends, [client, path, `${length}`])
     : spawn(loader, [client, path, `${connections}`, `${length}`]);
   children.add(child);
@@ -161,7 +175,15 @@ async function measure(
   const { answers, seconds, p50, p99, answer } = JSON.parse(output);
   if (!(answers > 0)) throw new NoResult(`${name}, ${contender}: no answer`);
   const cpu = (cpuTime(proxy) - before) / answers;
-  return { perSecond: answers / seconds, p50, p99, cpu, answer };
+  const memory = client === "copy" ? memoryOf(proxy, "VmHWM") - idle : undefined;
+  return { perSecond: answers / seconds, p50, p99, cpu, memory, answer };
+}
+
+/** Memory of a process in MiB, from proc(5). */
+function memoryOf(child: ChildProcess | undefined, field: "VmRSS" | "VmHWM"): number {
+  if (child === undefined) return 0;
+  const status = readFileSync(`/proc/${child.pid}/status`, "utf8");
+  return Number(new RegExp(`^${field}:\\s*(\\d+) kB`, "m").exec(status)?.[1]) / 1024;
 }
 
 /** The CPU time of a process and its children in µs, with a resolution of 10 ms: proc(5). */

@@ -34,35 +34,76 @@ rules:
   - { name: everybody, allow: full }
 `;
 
+/** The same for Docker: the third rule allows what is measured. */
+const DOCKER_POLICY = `version: 1
+about: docker
+rules:
+  - { name: nobody, when: { uid: 65000 }, deny: true }
+  - { name: operators, when: { gid: 64999 }, actions: "container.*", allow: true }
+  - { name: contained, actions: container.create, where: { dangers: { empty: true } }, allow: true }
+  - name: everybody
+    actions: [container.list, container.inspect, container.stop, "container.archive.*"]
+    allow: true
+`;
+
+/** The same by method and path, without a look at bodies, as HAProxy and the guard's mode http decide. */
+const PATHS_POLICY = `version: 1
+rules:
+  - { name: nobody, when: { uid: 65000 }, deny: true }
+  - { name: operators, when: { gid: 64999 }, actions: "* /**", allow: true }
+  - name: everybody
+    actions:
+      - GET /v1.*/containers/json
+      - POST /v1.*/containers/create
+      - POST /v1.*/containers/*/stop
+      - PUT /v1.*/containers/*/archive
+    allow: true
+`;
+
 const MAIN = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
 
-function ours(runtime: Runtime): Contender {
-  let prepared: Prepared;
+const prepared = new Map<Runtime, Prepared>();
+
+/** @param isBeside Whether it runs in mode http beside the guard in mode docker. */
+function ours(runtime: Runtime, isBeside: boolean): Contender {
   return {
-    name: `ucred guard on ${runtime}`,
+    name: `ucred guard on ${runtime}${isBeside ? ", mode http" : ""}`,
     isOurs: true,
-    modes: ["stream", "http"],
-    how: "with a policy file of four rules, of which the last matches",
+    modes: isBeside ? ["docker"] : ["stream", "http", "docker"],
+    how: isBeside
+      ? "in front of the Docker engine, with a policy file of three rules by method and path"
+      : "with a policy file of four rules, of which the last matches",
     async version() {
-      prepared = await RUNTIMES[runtime](MAIN);
-      return prepared.version;
+      if (!prepared.has(runtime)) prepared.set(runtime, await RUNTIMES[runtime](MAIN));
+      return prepared.get(runtime)!.version;
     },
     command({ mode, listen, upstream, folder }) {
       const policy = `${folder}/policy.yaml`;
-      writeFileSync(policy, POLICY, { mode: 0o600 });
+      const rules = mode !== "docker" ? POLICY : isBeside ? PATHS_POLICY : DOCKER_POLICY;
+      writeFileSync(policy, rules, { mode: 0o600 });
       return [
-        ...prepared.command,
-        ...["guard", "--mode", mode, "--listen", listen, "--upstream", upstream],
-        ...["--policy", policy, "--allow-unsafe-owner"],
+        ...prepared.get(runtime)!.command,
+        ...["guard", "--mode", isBeside ? "http" : mode, "--listen", listen],
+        ...["--upstream", upstream, "--policy", policy, "--allow-unsafe-owner"],
       ];
     },
   };
 }
 
+/** Rules by method and path, as the proxies for Docker's socket that consist of HAProxy have them. */
+const HAPROXY_RULES = `  acl list path_reg ^(/v[0-9.]+)?/containers/json
+  acl create path_reg ^(/v[0-9.]+)?/containers/create
+  acl stop path_reg ^(/v[0-9.]+)?/containers/[a-zA-Z0-9_.-]+/stop
+  acl archive path_reg ^(/v[0-9.]+)?/containers/[a-zA-Z0-9_.-]+/archive
+  http-request deny unless METH_GET list or METH_POST create or METH_POST stop or { method PUT } archive
+`;
+
 const PROXYD = ["/usr/lib/systemd", "/lib/systemd"].map((path) => `${path}/systemd-socket-proxyd`);
 
 export const CONTENDERS: readonly Contender[] = [
-  ...(Object.keys(RUNTIMES) as Runtime[]).map(ours),
+  ...[false, true].flatMap((isBeside) =>
+    (Object.keys(RUNTIMES) as Runtime[]).map((runtime) => ours(runtime, isBeside))
+  ),
   {
     name: "socat",
     isOurs: false,
@@ -92,9 +133,9 @@ export const CONTENDERS: readonly Contender[] = [
   {
     name: "HAProxy",
     isOurs: false,
-    modes: ["stream", "http"],
+    modes: ["stream", "http", "docker"],
     how:
-      "one thread, like the others; mode tcp or http with kept connections to the server; decides nothing",
+      "one thread, like the others; mode tcp or http with kept connections to the server; decides nothing, but for Docker by method and path",
     version: async () => /version (\S+)/.exec(await run("haproxy", "-v"))?.[1] ?? "?",
     command({ mode, listen, upstream, folder }) {
       const file = `${folder}/haproxy.cfg`;
@@ -103,13 +144,13 @@ export const CONTENDERS: readonly Contender[] = [
         `global
   nbthread 1
 defaults
-  mode ${mode === "http" ? "http" : "tcp"}
+  mode ${mode === "stream" ? "tcp" : "http"}
   timeout connect 10s
   timeout client 60s
   timeout server 60s
-${mode === "http" ? "  http-reuse always\n" : ""}frontend guard
+${mode === "stream" ? "" : "  http-reuse always\n"}frontend guard
   bind unix@${listen}
-  default_backend server
+${mode === "docker" ? HAPROXY_RULES : ""}  default_backend server
 backend server
   server server unix@${upstream}
 `,

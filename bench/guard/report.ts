@@ -9,9 +9,20 @@ function table({ rows }: Result, load: typeof LOADS[number]): readonly Cells[] {
   const shown = rows.filter((row) => row.load === load.name);
   const hasLatency = shown.some(({ p50 }) => p50 > 0);
   const latency = hasLatency ? ["p50 µs", "p99 µs"] : [];
+  const hasMemory = shown.some(({ memory }) => memory !== undefined);
   return [
-    ["", `${load.unit}/s`, "range", "× no guard", "range", "CPU µs", "range", ...latency],
-    ...shown.map(({ contender, perSecond, ratio, cpu, p50, p99 }) => [
+    [
+      "",
+      `${load.unit}/s`,
+      "range",
+      "× no guard",
+      "range",
+      "CPU µs",
+      "range",
+      ...latency,
+      ...(hasMemory ? ["MiB over idle", "range"] : []),
+    ],
+    ...shown.map(({ contender, perSecond, ratio, cpu, p50, p99, memory }) => [
       contender,
       perSecond.median.toFixed(0),
       `${perSecond.least.toFixed(0)}–${perSecond.most.toFixed(0)}`,
@@ -22,6 +33,10 @@ function table({ rows }: Result, load: typeof LOADS[number]): readonly Cells[] {
         `${cpu.least.toFixed(0)}–${cpu.most.toFixed(0)}`,
       ]),
       ...(hasLatency ? [p50.toFixed(0), p99.toFixed(0)] : []),
+      ...(memory === undefined ? [] : [
+        memory.median.toFixed(0),
+        `${memory.least.toFixed(0)}–${memory.most.toFixed(0)}`,
+      ]),
     ]),
   ];
 }

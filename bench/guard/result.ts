@@ -6,11 +6,13 @@ import { type Spread, spread } from "../result.ts";
 /** One kind of load. */
 export interface Load {
   readonly name: string;
-  readonly mode: "stream" | "http";
-  /** The mode of the server in `ends.c`. */
-  readonly serves: "lines" | "http" | "bytes";
-  /** The mode of the client: `move` of `ends.c`, or a mode of `load.c`. */
-  readonly client: "move" | "echo" | "hello" | "http" | "connect";
+  readonly mode: "stream" | "http" | "docker";
+  /** The mode of the server in `ends.c`; `serve` of `docker.c`. */
+  readonly serves: "lines" | "http" | "bytes" | "serve";
+  /** The mode of the client: `move` of `ends.c`, or a mode of `load.c` or `docker.c`. */
+  readonly client:
+    | ("move" | "echo" | "hello" | "http" | "connect")
+    | ("list" | "create" | "stop" | "copy");
   readonly connections: number;
   /** The unit that is counted. */
   readonly unit: string;
@@ -18,6 +20,7 @@ export interface Load {
 
 const LINES = { mode: "stream", serves: "lines" } as const;
 const REQUESTS = { mode: "http", serves: "http" } as const;
+const DOCKER = { mode: "docker", serves: "serve", connections: 1, unit: "requests" } as const;
 
 export const LOADS: readonly Load[] = [
   {
@@ -52,6 +55,10 @@ export const LOADS: readonly Load[] = [
     ...{ name: "HTTP: a new connection for each request, 32 at once", ...REQUESTS },
     ...{ client: "connect", connections: 32, unit: "requests" },
   },
+  { name: "Docker: GET /containers/json", ...DOCKER, client: "list" },
+  { name: "Docker: the creation of a container", ...DOCKER, client: "create" },
+  { name: "Docker: POST /containers/web/stop", ...DOCKER, client: "stop" },
+  { name: "Docker: an archive to a container", ...DOCKER, client: "copy", unit: "MiB" },
 ] as readonly Load[];
 
 /** One round. */
@@ -62,6 +69,8 @@ export interface Sample {
   readonly p99: number;
   /** CPU time of the proxy per unit, in µs. */
   readonly cpu: number;
+  /** The most memory of the proxy in the round, over its memory before, in MiB. Only for archives. */
+  readonly memory?: number | undefined;
 }
 
 /** One contender under one load. */
@@ -74,6 +83,7 @@ export interface Row {
   readonly p50: number;
   readonly p99: number;
   readonly cpu: Spread;
+  readonly memory?: Spread | undefined;
   /** Ratio of the rate to that without a proxy, in the same round. */
   readonly ratio: Spread;
 }
@@ -113,6 +123,9 @@ export function rowsOf(load: Load, all: readonly Samples[]): readonly Row[] {
     p50: median(samples, "p50"),
     p99: median(samples, "p99"),
     cpu: spread(samples.map(({ cpu }) => cpu)),
+    ...(samples.every(({ memory }) => memory !== undefined) && {
+      memory: spread(samples.map(({ memory }) => memory!)),
+    }),
     ratio: spread(
       samples.map(({ perSecond }, round) => perSecond / all[0]!.samples[round]!.perSecond),
     ),
