@@ -18,45 +18,34 @@ export function isIdentityHeader(name: string): boolean {
 const FORGEABLE = new RegExp(
   `^(${
     [
-      // the request: Symfony, Zend, IIS, Rails, Express' method-override, OData, nginx, Envoy, WSGI
-      ...[
-        "x-original-.*",
-        "x-rewrite-.*",
-        "x-override-url",
-        "x-request-uri",
-        "x-envoy-original-.*",
-      ],
-      ...["x-http-method.*", "x-method.*", "x-script-name", "x-path-info"],
+      // the request: Symfony, Zend, IIS, Rails, Express' method-override, OData, nginx, Envoy, Azure, WSGI
+      ...["x-original-.*", "x-rewrite-.*", "x-override-url", "x-request-uri", "x-waws-.*"],
+      ...["x-http-(method|path).*", "x-method.*", "x-script-name", "x-path-info"],
+      ...["x-envoy-(original-.*|internal|external-address|peer-metadata.*)"],
       // the file that is sent, and the steps that are skipped: Rack, nginx, Next.js
       ...["x-sendfile-type", "x-accel-.*", "x-middleware-.*"],
-      // the client's address and the requested host
-      ...[
-        "forwarded",
-        "x-forwarded-.*",
-        "x-host",
-        "x-real-ip",
-        "x-client-ip",
-        "x-cluster-client-ip",
-      ],
-      ...["true-client-ip", "cf-connecting-ip"],
+      // the client's address and the requested host: nginx, PHP, Rails, Java, WebLogic, CDNs, clouds
+      ...["forwarded(-for.*)?", "x-forwarded(-.*)?", "x-host", "x-real-ip", "x-originating-.*"],
+      ...["(x-|proxy-)?client-ip", "(true|fastly|x-cluster)-client-ip", "cf-connecting-ip.*"],
+      ...["x-proxyuser-ip", "x-azure-(client|socket)ip", "x-appengine-.*", "wl-proxy-.*"],
       // the sender: CGI's REMOTE_USER, Authelia, oauth2-proxy, Authentik, Grafana, cloud proxies
       ...[
         "remote-.*",
         "x-remote-.*",
-        "x-user",
+        "x-user(name|info)?",
         "x-user-(id|name|email|groups?|roles?)",
-        "x-username",
       ],
-      ...[
-        "x-auth-(request-.*|user.*|groups?|email|roles?)",
-        "x-authenticated-.*",
-        "x-authentik-.*",
-      ],
+      ...["x-auth-(request-.*|user.*|groups?|email|roles?)", "x-authenticated-.*"],
+      ...["x-authentik-.*", "x-webauth-.*", "x-goog-authenticated-.*", "x-ms-client-principal.*"],
+      ...["cf-access-authenticated-.*", "x-(endpoint|apigateway)-api-userinfo"],
+      // mod_auth_openidc, SiteMinder, WebSEAL, Shibboleth, Kubeflow, Linkerd, the tenant of Loki and Mimir
+      ...["oidc-.*", "sm-.*", "iv-.*", "shib-.*", "kubeflow-.*", "l5d-client-id", "x-scope-orgid"],
       // Kong, Tailscale, AWS, Pomerium, Vouch, Kubernetes
-      ...["x-consumer-.*", "x-credential-.*", "tailscale-user-.*", "x-amzn-oidc-.*"],
+      ...["x-consumer-.*", "x-credential-.*", "tailscale-user-.*", "x-amzn-(oidc|mtls)-.*"],
       ...["x-pomerium-.*", "x-vouch-.*", "impersonate-.*"],
-      ...["x-webauth-.*", "x-goog-authenticated-.*", "x-ms-client-principal.*"],
-      ...["cf-access-authenticated-.*", "x-(ssl-)?client-(cert|verify|dn|s-dn).*", "ssl-client-.*"],
+      // its certificate: RFC 9440, IIS, nginx, Apache
+      ...["client-cert(-chain)?", "x-arr-(clientcert|ssl)", "ssl-client-.*"],
+      "x-(ssl-)?client-(cert|verify|dn|s-dn).*",
       "proxy", // CGI's HTTP_PROXY, which many libraries read
     ].join("|")
   })$`,

@@ -23,7 +23,6 @@ export interface Fields {
 export interface RequestHead {
   readonly method: string;
   readonly path: string;
-  readonly scheme: string;
   readonly authority: string;
   /** The fields to forward, without pseudo-headers. */
   readonly fields: Fields;
@@ -166,12 +165,17 @@ export function requestHead(
     const audit = { action: `${method} ${path}`, reason: BAD_HOST.detail };
     return { answer: BAD_HOST, audit };
   }
-  return { method, path, scheme, authority, fields, expect };
+  return { method, path, authority, fields, expect };
 }
 
-/** The header section that the upstream receives. @param path The path on which the policy decided. */
+/**
+ * The header section that the upstream receives. Its scheme is that of the connection, because an upstream may
+ * trust "https" like `X-Forwarded-Proto`.
+ *
+ * @param path The path on which the policy decided.
+ */
 export function forwardedHead(
-  { method, scheme, authority, fields }: RequestHead,
+  { method, authority, fields }: RequestHead,
   path: string,
   identity: IdentityFields,
   decision: Decision,
@@ -179,7 +183,7 @@ export function forwardedHead(
   const head = newFields();
   Object.assign(head, {
     ":method": method,
-    ":scheme": scheme,
+    ":scheme": "http",
     ":authority": authority,
     ":path": path,
   }, fields);

@@ -14,8 +14,8 @@ export interface Target {
   readonly url: string;
 }
 
-/** Paths that need no normalisation: no percent signs, and no segment begins with a dot or ";". Most paths match. */
-const PLAIN = /^(?:\/[\w~!$&'()*+,=:@-][\w~!$&'()*+,;=:@.-]*)+\/?$/;
+/** Paths that need no normalisation: no "%" or ";", and no segment begins with a dot. Most paths match. */
+const PLAIN = /^(?:\/[\w~!$&'()*+,=:@-][\w~!$&'()*+,=:@.-]*)+\/?$/;
 
 /**
  * Methods are case-sensitive (RFC 9110, 9.1), so lower case is rejected: some servers would treat "get" as
@@ -128,6 +128,10 @@ function withoutDots(path: string): string | undefined {
   return names.length === 0 ? "/" : `/${names.join("/")}${isFolder ? "/" : ""}`;
 }
 
+/**
+ * Encodes a path. Servers that implement path parameters, such as Tomcat, route "/admin;x" to "/admin".
+ * They read "%3B" as a part of the name, as the policy does.
+ */
 function encode(path: string): string {
-  return encodeURI(path).replaceAll("?", "%3F").replaceAll("#", "%23");
+  return encodeURI(path).replaceAll("?", "%3F").replaceAll("#", "%23").replaceAll(";", "%3B");
 }

@@ -14,13 +14,43 @@ const FORGEABLE = [
   ...["X-Sendfile-Type", "X-Accel-Mapping", "X-Accel-Redirect", "X-Middleware-Subrequest"],
   ...["X-Consumer-Username", "X-Credential-Identifier", "Tailscale-User-Login"],
   ...["X-Amzn-Oidc-Identity", "X-Pomerium-Claim-Email", "X-Vouch-User", "Impersonate-User"],
-  ...["X_Original_URL", "x.original.url", "REMOTE_USER", "X_Http-Method_Override"],
+  ...["Client-IP", "X-Client-IP", "WL-Proxy-Client-IP", "Proxy-Client-IP", "Fastly-Client-IP"],
+  ...[
+    "X-Cluster-Client-IP",
+    "X-Forwarded",
+    "Forwarded-For",
+    "X-Originating-IP",
+    "X-Azure-ClientIP",
+  ],
+  ...["CF-Connecting-IP", "CF-Connecting-IPv6", "X-ProxyUser-IP", "X-Appengine-User-Email"],
+  ...[
+    "OIDC-Claim-Sub",
+    "OIDC_CLAIM_email",
+    "X-Scope-OrgID",
+    "SM-User",
+    "SM_USERDN",
+    "Shib-Session-ID",
+  ],
+  ...["iv-user", "iv-groups", "iv-creds", "iv_server_name", "X-Userinfo", "X-Username"],
+  ...["X-Endpoint-API-UserInfo", "kubeflow-userid", "l5d-client-id", "X-Amzn-Mtls-Clientcert"],
+  ...["X-ARR-ClientCert", "X-ARR-SSL", "Client-Cert", "Client-Cert-Chain", "X-Envoy-Internal"],
+  ...["X-Waws-Unencoded-Url", "X-HTTP-Path-Override", "X-Envoy-External-Address"],
+  ...[
+    "X_Original_URL",
+    "x.original.url",
+    "CLIENT_IP",
+    "WL_Proxy_SSL",
+    "X_HTTP_Path_Override",
+    "REMOTE_USER",
+    "X_Http-Method_Override",
+  ],
 ];
 
 const HARMLESS = [
   ...["Authorization", "X-Registry-Auth", "X-Auth-Token", "X-User-Agent", "X-Request-Id", "Origin"],
   ...["X-CSRF-Token", "X-Requested-With", "Proxy-Authorization", "Cookie", "X-Api-Key", "Via"],
-  ...["X-Amzn-Trace-Id", "X-Acceleration", "X-Consumers"],
+  ...["X-Amzn-Trace-Id", "X-Acceleration", "X-Consumers", "X-Client-Version", "Client-Id"],
+  ...["X-Envoy-Retry-On", "Smoke", "Ivory", "X-Userland", "X-Arr", "X-Client-IPs", "X-Scope"],
 ];
 
 const identity = /^x-ucred-|^host$|^connection$|^content-length$/i;
@@ -58,8 +88,11 @@ testGuard(
         const names = small(await passed(guard, [name], request));
         assert.deepEqual(names.filter((each) => each !== "upgrade"), [], name);
       }
-      const all = small(await passed(guard, [...FORGEABLE, ...HARMLESS], request));
-      assert.deepEqual(all.filter((each) => each !== "upgrade"), small(HARMLESS));
+      for (let at = 0; at < FORGEABLE.length; at += 50) { // a request has at most 100 headers
+        const names = [...FORGEABLE.slice(at, at + 50), ...HARMLESS];
+        const all = small(await passed(guard, names, request));
+        assert.deepEqual(all.filter((each) => each !== "upgrade"), small(HARMLESS));
+      }
     }
   },
 );

@@ -110,7 +110,8 @@ testWith(
       "x-original-url": "/denied/x",
     };
     const headers = {
-      ":path": "/a/./b/../%63//d?q=%2e",
+      ":path": "/a/./b/../%63//d;e?q=%2e;",
+      ":scheme": "https",
       te: "trailers",
       "x-two": ["1", "2"],
       ...forged,
@@ -120,7 +121,8 @@ testWith(
     assert.deepEqual([answer.headers[":status"], answer.body], [200, "hello"]);
     assert.deepEqual(answer.trailers, { "x-end": "yes" });
     assert.ok(answer.isWhole);
-    assert.deepEqual(upstream.last(":path"), ["/a/c/d?q=%2e"]);
+    assert.deepEqual(upstream.last(":path"), ["/a/c/d%3Be?q=%2e;"]);
+    assert.deepEqual(upstream.last(":scheme"), ["http"]);
     assert.deepEqual(upstream.last("x-two"), ["1", "2"]);
     assert.deepEqual(upstream.last("te"), ["trailers"]);
     assert.deepEqual(upstream.last("x-ucred-uid"), [String(process.getuid!())]);

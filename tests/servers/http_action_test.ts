@@ -28,7 +28,8 @@ const PLAIN: readonly (readonly [target: string, action: string, url?: string])[
   ["/100%25", "GET /100%", "/100%25"],
   ["/a%3Fb", "GET /a?b", "/a%3Fb"],
   ["/a%23b", "GET /a#b", "/a%23b"],
-  ["/a%3bb;c", "GET /a;b;c", "/a;b;c"],
+  ["/a%3bb;c", "GET /a;b;c", "/a%3Bb%3Bc"],
+  ["/a;b=c/d;?e;f", "GET /a;b=c/d;", "/a%3Bb=c/d%3B?e;f"],
   ['/"<>^`{|}', 'GET /"<>^`{|}', "/%22%3C%3E%5E%60%7B%7C%7D"],
   ["/[a]", "GET /[a]", "/%5Ba%5D"],
   ["//", "GET /", "/"],
@@ -400,7 +401,8 @@ const REQUESTS: readonly string[] = [
 /** Interpretations of a path that an application may have. */
 function readingsOf(path: string): string[] {
   const decoded = decodeURIComponent(path);
-  const plain = [path, decoded, posix.normalize(path), posix.normalize(decoded)];
+  const withoutParameters = decodeURIComponent(path.replaceAll(/;[^/]*/g, "")); // as in servlets
+  const plain = [path, decoded, posix.normalize(path), posix.normalize(decoded), withoutParameters];
   return [
     ...plain.map((reading) => reading.replaceAll(/[\\/]+/g, "/")),
     new URL(path, "http://x").pathname,
