@@ -9,6 +9,7 @@ import { textOf, visible } from "../core/text.ts";
 import { isDrained } from "../identity/hangup.ts";
 import { type ServerExpectation, verifyServer } from "../identity/verify_server.ts";
 import { PeerConnector } from "./as_peer.ts";
+import { discardFailedWrites } from "./half_open.ts";
 import type { GuardOptions } from "./options.ts";
 
 /** How long a connection to the upstream may take. */
@@ -188,7 +189,7 @@ export class Upstream {
     const { peer } = waiter;
     const expect = this.#expect;
     if (this.#connector !== undefined) {
-      const socket = this.#connector.connect(peer).on("error", () => {});
+      const socket = discardFailedWrites(this.#connector.connect(peer).on("error", () => {}));
       waiter.attempt = socket;
       if (expect !== undefined) verifyServer(socket, expect);
       return socket;
@@ -200,7 +201,7 @@ export class Upstream {
   #open(timeoutMs: number, onSocket: (socket: Socket) => void = () => {}): Promise<Socket> {
     const target = { path: this.path, expect: this.#expect, allowHalfOpen: true };
     return connectVerified(target, (socket) => {
-      onSocket(socket);
+      onSocket(discardFailedWrites(socket));
       const timer = setTimeout(() => socket.destroy(new Error(NOT_ACCEPTED)), timeoutMs);
       const stop = () => clearTimeout(timer);
       socket.once("connect", stop).once("close", stop);

@@ -238,3 +238,23 @@ testGuard("guard sends nothing to an upstream of another user", async () => {
   const server = await behind.next();
   assert.equal(await server.rest(), "");
 });
+
+testGuard(
+  "guard forwards what an upstream has sent before it closed, to a client that sends",
+  async () => {
+    const behind = await Behind.start();
+    const guard = await Guard.start({ upstream: behind.path });
+    for (const greeting of ["short", "x".repeat(60_000)]) {
+      const client = (await End.open(guard.path)).send("hello");
+      const server = await behind.next();
+      await server.bytes(5);
+      await guard.stop(); // it finds the client's bytes before the greeting
+      client.send("y".repeat(50_000));
+      await new Promise<void>((resolve) => server.socket.end(greeting, resolve));
+      server.destroy();
+      guard.signal("SIGCONT");
+      assert.equal(await client.rest(), greeting);
+      client.destroy();
+    }
+  },
+);

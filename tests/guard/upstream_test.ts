@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Wire } from "../support/http.ts";
-import { answerOf, Behind, type End, type Message, testGuard, USERS } from "../support/guard.ts";
+import { answerOf, Behind, End, Guard, type Message, testGuard, USERS } from "../support/guard.ts";
 import { GuardHere } from "../support/guard_here.ts";
 
 const FORGED = answerOf("FORGED");
@@ -97,4 +97,53 @@ testGuard("guard never shares an upstream connection between two peers", async (
   await Promise.all([0, USERS.one, USERS.two, 0].map(callerOf));
   assert.ok(callers.every((uids) => uids.size === 1), "each connection has one caller");
   assert.ok(behind.count <= 40, `${behind.count}: requests of a caller share one`);
+});
+
+for (const isRead of [true, false]) {
+  const what = isRead ? "all that has arrived" : "a part";
+  testGuard(
+    `guard delivers the response of an upstream that has read ${what} of a body and closes`,
+    async () => {
+      const behind = await Behind.start();
+      const guard = await Guard.start({ upstream: behind.path, mode: "http" });
+      for (const answer of [answerOf("early"), answerOf("x".repeat(60_000), "413 Too Large")]) {
+        const client = await End.open(guard.path);
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n");
+        const server = await behind.next();
+        await server.message(false);
+        if (!isRead) server.socket.pause();
+        client.send("x".repeat(50_000));
+        if (isRead) await server.bytes(50_000);
+        await guard.stop(); // it finds the rest of the body before the response
+        client.send("y".repeat(50_000));
+        await new Promise<void>((resolve) => server.socket.end(Buffer.from(answer), resolve));
+        server.destroy();
+        guard.signal("SIGCONT");
+        const { status, body } = await client.message();
+        assert.equal(answerOf(body, status === 200 ? "200 OK" : "413 Too Large"), answer);
+        client.send("z".repeat(50_000)); // discarded
+        assert.equal(await client.rest(), "");
+        client.destroy();
+      }
+      assert.doesNotMatch(guard.log, /upstream/);
+    },
+  );
+}
+
+testGuard("guard answers 502 if the upstream closes in the middle of a body", async () => {
+  const behind = await Behind.start();
+  const guard = await Guard.start({ upstream: behind.path, mode: "http" });
+  for (const answer of ["", "HTTP/1.1 200 OK\r\nContent-Le"]) {
+    const client = await End.open(guard.path);
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n");
+    const server = await behind.next();
+    await server.message(false);
+    await guard.stop();
+    client.send("y".repeat(50_000));
+    await new Promise<void>((resolve) => server.socket.end(answer, resolve));
+    server.destroy();
+    guard.signal("SIGCONT");
+    assert.equal((await client.message()).status, 502);
+    client.destroy();
+  }
 });

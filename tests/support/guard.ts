@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
@@ -180,6 +180,12 @@ export class Guard {
 
   signal(name: NodeJS.Signals): void {
     process.kill(this.child.pid!, name); // Deno marks a child as ended after child.kill()
+  }
+
+  /** Stops it until SIGCONT, and waits until the kernel has done so. */
+  async stop(): Promise<void> {
+    this.signal("SIGSTOP");
+    await until(() => / T /.test(readFileSync(`/proc/${this.child.pid}/stat`, "latin1")));
   }
 
   /** The number of its open sockets. */
