@@ -189,15 +189,30 @@ export function decisionFields({ rule, grants }: Decision): IdentityFields {
   });
 }
 
+let last: { readonly decision: Decision; readonly lines: string } | undefined;
+
+/** {@link decisionFields} as header lines. The last ones are kept: a policy returns few different decisions. */
+export function decisionLines(decision: Decision): string {
+  if (decision === last?.decision) return last.lines;
+  const lines = linesOf(decisionFields(decision));
+  if (Object.isFrozen(decision) && Object.isFrozen(decision.grants)) last = { decision, lines };
+  return lines;
+}
+
 function identityFields(values: { readonly [name: string]: string | undefined }): IdentityFields {
-  return Object.entries(values).flatMap(([name, value]): IdentityFields =>
-    value === undefined ? [] : [[`X-Ucred-${name}`, value]]
-  );
+  const fields: [string, string][] = [];
+  for (const name in values) {
+    const value = values[name];
+    if (value !== undefined) fields.push([`X-Ucred-${name}`, value]);
+  }
+  return fields;
 }
 
 /** Writes header fields as in HTTP/1.1. */
 export function linesOf(fields: IdentityFields): string {
-  return fields.map(([name, value]) => `${name}: ${value}\r\n`).join("");
+  let lines = "";
+  for (const [name, value] of fields) lines += `${name}: ${value}\r\n`;
+  return lines;
 }
 
 /** Encodes an item of a comma-separated list. */
