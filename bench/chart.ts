@@ -27,7 +27,7 @@ const COLOR = {
 
 /** The panels. Those in the same list have the same scale. */
 const SCALES: readonly (readonly Lookup[])[] = [
-  ["again", "first"],
+  ["again", "first", "accepted"],
   ["identify", "pin", "live", "exe", "snapshot"],
 ];
 

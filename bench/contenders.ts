@@ -1,7 +1,9 @@
 /** The contenders: how each is built and started, and its lookups. */
 
-import type { Socket } from "node:net";
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Helper, type Prepared, run, RUNTIMES, split } from "./benchmark.ts";
 
@@ -9,6 +11,7 @@ import { Helper, type Prepared, run, RUNTIMES, split } from "./benchmark.ts";
 export const LOOKUP_NAMES = [
   "again",
   "first",
+  "accepted",
   "identify",
   "pin",
   "live",
@@ -34,6 +37,11 @@ export const LOOKUPS: {
     title: "First time on a descriptor",
     ours: "peerCredentials(fd), after removing the descriptor from its cache: a new object",
     c: "the same 2 calls: getsockopt(SO_PEERCRED), getpeername",
+  },
+  accepted: {
+    title: "First time on an accepted socket",
+    ours: "peerCredentials(socket) in a server of ucred/net, after the same removal",
+    c: "getsockopt(SO_PEERCRED)",
   },
   identify: {
     title: "All facts of the peer",
@@ -166,16 +174,31 @@ export class Contender {
   readonly tool: Tool;
   readonly lookup: Lookup;
   readonly #helper: Helper;
+  readonly #listensAt: string | undefined;
+  #connection: Socket | undefined;
 
-  /** @param connection Descriptor 3 of the process. */
-  constructor(tool: Tool, { command }: Prepared, lookup: Lookup, connection: Socket) {
+  /**
+   * @param connection Descriptor 3 of the process.
+   * @param folder Has the socket at which the process listens, if it does.
+   */
+  constructor(
+    tool: Tool,
+    { command }: Prepared,
+    lookup: Lookup,
+    connection: Socket,
+    folder: string,
+  ) {
     this.tool = tool;
     this.lookup = lookup;
-    this.#helper = new Helper(tool.name, [...command, lookup], [connection]);
+    const listens = lookup === "accepted" && tool.isOurs === true;
+    this.#listensAt = listens ? join(folder, `${lookup}-${tool.name}`) : undefined;
+    const words = this.#listensAt === undefined ? [lookup] : [lookup, this.#listensAt];
+    this.#helper = new Helper(tool.name, [...command, ...words], [connection]);
   }
 
   /** Returns the answer of its first lookup. Called once, before the other methods. */
   async answer(): Promise<Answer> {
+    if (this.#listensAt !== undefined) this.#connection = await connectTo(this.#listensAt);
     return JSON.parse(await this.#helper.line()) as Answer;
   }
 
@@ -192,6 +215,24 @@ export class Contender {
 
   /** Ends the process. */
   end(): Promise<void> {
+    this.#connection?.destroy();
     return this.#helper.end();
+  }
+}
+
+/** How long a contender may take until it listens. */
+const LISTEN_TIMEOUT_MS = 20_000;
+
+async function connectTo(path: string): Promise<Socket> {
+  const end = performance.now() + LISTEN_TIMEOUT_MS;
+  while (true) {
+    const socket = connect(path);
+    try {
+      await once(socket, "connect");
+      return socket.on("error", () => {});
+    } catch (error) {
+      if (performance.now() > end) throw error;
+      await sleep(20);
+    }
   }
 }

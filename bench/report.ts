@@ -17,8 +17,8 @@ export type Cells = readonly string[];
 
 /** Returns the table of one kind of lookup. The first row is the heading. */
 function table({ rows }: Result, lookup: Lookup): readonly Cells[] {
-  const hasOneCall = lookup !== "again"; // for "again", C makes only one call
-  const last = (cell: string) => hasOneCall ? [cell] : [];
+  const isOneCall = lookup === "again" || lookup === "accepted"; // in C
+  const last = (cell: string) => isOneCall ? [] : [cell];
   const shown = rows.filter((row) => row.lookup === lookup);
   return [
     ["", "ns", "range", "× C", "range", ...last("× C's one getsockopt")],

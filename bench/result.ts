@@ -112,7 +112,8 @@ export function rowsOf(all: readonly Samples[]): readonly Row[] {
 export function targetsOf(rows: readonly Row[]): readonly Target[] {
   const of = (which: Lookup) => rows.filter(({ lookup }) => lookup === which);
   const others = of("again").filter(({ name }) => SLOWER_LANGUAGES.includes(name));
-  return [...of("again"), ...of("first")].flatMap(({ name, lookup, ratio, ratioToOneCall }) => {
+  const rated = [...of("again"), ...of("first"), ...of("accepted")];
+  return rated.flatMap(({ name, lookup, ratio, ratioToOneCall }) => {
     const max = MAX_RATIO[name];
     if (max === undefined) return [];
     const when = `${name}, ${LOOKUPS[lookup].title.toLowerCase()}`;

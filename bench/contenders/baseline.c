@@ -168,8 +168,8 @@ int main(int count, char **arguments)
         const char *name;
         lookup *look;
     } lookups[] = {
-        { "again", again }, { "first", first }, { "identify", identify }, { "pin", pin },
-        { "live", live },   { "exe", exe },     { "snapshot", snapshot },
+        { "again", again }, { "first", first }, { "accepted", again }, { "identify", identify },
+        { "pin", pin },     { "live", live },   { "exe", exe },        { "snapshot", snapshot },
     };
     const char *which = count > 1 ? arguments[1] : "";
     lookup *look = NULL;

@@ -1,13 +1,17 @@
 /**
  * The lookups of ucred, on the runtime that runs this file. The protocol is that of baseline.c. In
- * addition it answers the line "usage" with its open descriptors and resident memory.
+ * addition it answers the line "usage" with its open descriptors and resident memory. For the lookup
+ * "accepted" it listens at the path in its last argument, and waits for a connection.
  */
 
 import { readdirSync } from "node:fs";
+import type { Socket } from "node:net";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { openedSystem } from "../../adapters/select.ts";
+import { fdOf } from "../../identity/fd.ts";
 import { identify, peerCredentials } from "../../mod.ts";
+import { createServer } from "../../servers/net.ts";
 
 const FD = 3;
 
@@ -24,11 +28,25 @@ interface Found {
 }
 
 // A process calls only one of these, so that a compiler can inline it into the loop.
-const LOOKUPS: { readonly [name: string]: () => () => Found } = {
+const LOOKUPS: { readonly [name: string]: () => (() => Found) | Promise<() => Found> } = {
   again: () => () => peerCredentials(FD),
   first: () => () => {
     verified[FD] = undefined; // removes the descriptor from the cache
     return peerCredentials(FD);
+  },
+  async accepted() {
+    const socket = await new Promise<Socket>((resolve) => {
+      const server = createServer({ policy: "anyone" }, (socket) => {
+        server.close();
+        resolve(socket);
+      });
+      server.listen({ path: process.argv[3]! });
+    });
+    const fd = fdOf(socket);
+    return () => {
+      verified[fd] = undefined;
+      return peerCredentials(socket);
+    };
   },
   identify: () => () => identify(FD),
   pin: () => () => {
@@ -62,7 +80,7 @@ const ANSWERS: { readonly [name: string]: (found: Found) => Found } = {
 };
 
 const name = process.argv[2] ?? "";
-const look = LOOKUPS[name]!();
+const look = await LOOKUPS[name]!();
 const expected = look();
 const { pid, uid, gid, exe } = expected;
 console.log(JSON.stringify((ANSWERS[name] ?? (() => ({ pid, uid, gid })))(expected)));
