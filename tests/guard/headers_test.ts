@@ -1,6 +1,8 @@
 /** Tests of headers that servers behind a proxy believe: the guard removes them. */
 
 import assert from "node:assert/strict";
+import { test } from "node:test";
+import { decisionLines } from "../../guard/headers.ts";
 import { answerAll, answerOf, Behind, End, Guard, testGuard } from "../support/guard.ts";
 import { GuardHere } from "../support/guard_here.ts";
 
@@ -104,4 +106,22 @@ testGuard("guard --keep-header forwards the named headers", async () => {
     small(await passed(guard, FORGEABLE)),
     ["forwarded", "remote-user", "x-forwarded-for"],
   );
+});
+
+test("decisionLines() never returns the lines of another decision, also if a policy changes one", () => {
+  const of = (rule: string, grants: readonly string[]) => ({
+    ...{ allowed: true, rule, grants, unknown: [], reason: "", message: undefined },
+  });
+  const grants = ["read"];
+  const frozen = Object.freeze(of("one", Object.freeze(["read"])));
+  const shallow = Object.freeze(of("two", grants));
+  const open = of("three", Object.freeze(["read"]));
+  for (let round = 0; round < 2; round++) {
+    assert.equal(decisionLines(frozen), "X-Ucred-Rule: one\r\nX-Ucred-Grants: read\r\n");
+    assert.equal(decisionLines(frozen), "X-Ucred-Rule: one\r\nX-Ucred-Grants: read\r\n");
+    grants[0] = `list${round}`;
+    assert.match(decisionLines(shallow), new RegExp(`two\r\nX-Ucred-Grants: list${round}\r\n$`));
+    open.rule = `rule${round}`;
+    assert.match(decisionLines(open), new RegExp(`^X-Ucred-Rule: rule${round}\r\n`));
+  }
 });
