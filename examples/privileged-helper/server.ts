@@ -13,7 +13,7 @@ import { createServer } from "../../servers/net.ts"; // "ucred/net"
 const [path, file] = process.argv.slice(2);
 if (path === undefined || file === undefined) throw new Error("server.ts SOCKET POLICY");
 const policy = loadPolicy(file, { vocabularies: [sudoVocabulary] });
-// Only ASCII, since arguments can contain sequences for the terminal of the reader
+// Arguments can contain escape sequences for terminals: the log has printable ASCII only
 const escape = (text: string) => `\\u${text.charCodeAt(0).toString(16).padStart(4, "0")}`;
 const line = (record: CommandRecord) => JSON.stringify(record).replace(/[\x7f-\uffff]/g, escape);
 const helper = createHelper({
