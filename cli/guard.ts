@@ -10,10 +10,11 @@ import type { Policy } from "../core/policy/policy.ts";
 import { type ShadowedPolicy, shadowPolicy } from "../core/policy/shadow.ts";
 import type { ServerExpectation } from "../identity/verify_server.ts";
 import { VOCABULARIES } from "../interop/vocabularies.ts";
-import { type WatchedPolicy, watchPolicy } from "../policy/watch.ts";
+import { CLOCK, watchBy, type WatchedPolicy } from "../policy/watch.ts";
 import { type AuditLog, auditLog } from "../servers/admission/audit.ts";
 import type { ListenOptions } from "../servers/listen/lifecycle.ts";
 import { accountId } from "../system/accounts.ts";
+import { requireDockerActions } from "../guard/docker/policy_check.ts";
 import { createGuard, type GuardServer } from "../guard/mod.ts";
 import type { HttpServer } from "../servers/http.ts";
 import { type FollowedPolicy, metricsServer, type Observed } from "./metrics.ts";
@@ -55,14 +56,19 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
   const expect = expectationOf(options.upstreamUser);
   const allowUnsafeOwner = options.allowUnsafeOwner === true;
   const policies = new Map<string, FollowedPolicy>();
-  const followAs = (role: string, file: string | undefined): WatchedPolicy | undefined => {
+  const followAs = (
+    role: string,
+    file: string | undefined,
+    check?: (policy: Policy) => void,
+  ): WatchedPolicy | undefined => {
     if (file === undefined) return undefined;
-    const followed = follow(file, allowUnsafeOwner);
+    const followed = follow(file, allowUnsafeOwner, check);
     policies.set(role, followed);
     return followed.policy;
   };
-  const policy = followAs("active", options.policy);
-  const candidate = followAs("candidate", options.shadow);
+  const check = options.mode === "docker" ? requireDockerActions : undefined;
+  const policy = followAs("active", options.policy, check);
+  const candidate = followAs("candidate", options.shadow, check);
   const readers = followAs("metrics", options.metricsPolicy);
   const shadow = policy && candidate && withShadow(policy, candidate);
   const file = options.audit === "-" ? undefined : options.audit;
@@ -169,9 +175,13 @@ function watchAudit(audit: AuditLog, file: string): NodeJS.Timeout {
   return timer.unref();
 }
 
-function follow(file: string, allowUnsafeOwner: boolean): FollowedPolicy {
+function follow(
+  file: string,
+  allowUnsafeOwner: boolean,
+  check: ((policy: Policy) => void) | undefined,
+): FollowedPolicy {
   const name = printable(file);
-  const policy = watchPolicy(file, {
+  const policy = watchBy(CLOCK, file, {
     allowUnsafeOwner,
     vocabularies: VOCABULARIES,
     onReload: () => {
@@ -184,7 +194,7 @@ function follow(file: string, allowUnsafeOwner: boolean): FollowedPolicy {
       log(`${name} cannot be used; the previous policy stays in force`);
       logError(error);
     },
-  });
+  }, check);
   const followed = { policy, loadedAt: performance.now(), reloads: 0, failures: 0 };
   return followed;
 }

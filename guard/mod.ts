@@ -83,7 +83,8 @@ const IDLE_OPTIONS = {
  * @throws {RangeError} If `bodyTimeout` is not a number of at least 0.
  * @throws {UcredError} `ERR_UCRED_LISTEN` if the process may open too few files for one connection;
  * `ERR_UCRED_PERMISSION` or `ERR_UCRED_UNSUPPORTED` if `asPeer` is set and this process cannot connect as
- * its clients, or if `http2` is set on Deno.
+ * its clients, or if `http2` is set on Deno; `ERR_UCRED_POLICY` if `policy` tests actions without
+ * `about: docker` in `"docker"` mode.
  */
 export function createGuard(options: GuardOptions): GuardServer {
   requireOptions("createGuard()", options, OPTIONS);

@@ -107,7 +107,8 @@ export interface Clock {
   after(ms: number, call: () => void): ReturnType<typeof setTimeout>;
 }
 
-const CLOCK: Clock = {
+/** The clock of {@link watchPolicy}. */
+export const CLOCK: Clock = {
   now: () => performance.now(),
   after: (ms, call) => {
     const timer = setTimeout(call, ms);
@@ -116,9 +117,19 @@ const CLOCK: Clock = {
   },
 };
 
-/** Implements {@link watchPolicy} with another clock. */
-export function watchBy(clock: Clock, path: string, options: WatchOptions): WatchedPolicy {
-  return new FileWatch(path.startsWith("/") ? path : `${process.cwd()}/${path}`, options, clock);
+/**
+ * Implements {@link watchPolicy} with another clock.
+ *
+ * @param check Throws a `UcredError` for a policy that cannot be used.
+ */
+export function watchBy(
+  clock: Clock,
+  path: string,
+  options: WatchOptions,
+  check: (policy: RulePolicy) => void = () => {},
+): WatchedPolicy {
+  const absolute = path.startsWith("/") ? path : `${process.cwd()}/${path}`;
+  return new FileWatch(absolute, options, clock, check);
 }
 
 const POLL_INTERVAL_MS = 250;
@@ -152,6 +163,7 @@ class FileWatch extends ForwardingPolicy<RulePolicy> implements WatchedPolicy {
   readonly #path: string;
   readonly #options: WatchOptions;
   readonly #clock: Clock;
+  readonly #check: (policy: RulePolicy) => void;
   #policy!: RulePolicy;
   #error: UcredError | undefined;
   /** Stamp of the file that was read last, whether it could be used or not. */
@@ -167,8 +179,14 @@ class FileWatch extends ForwardingPolicy<RulePolicy> implements WatchedPolicy {
   #isClosed = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(path: string, options: WatchOptions, clock: Clock) {
+  constructor(
+    path: string,
+    options: WatchOptions,
+    clock: Clock,
+    check: (policy: RulePolicy) => void,
+  ) {
     super();
+    this.#check = check;
     this.#clock = clock;
     this.#path = path;
     this.#options = ownOf(options);
@@ -267,7 +285,9 @@ class FileWatch extends ForwardingPolicy<RulePolicy> implements WatchedPolicy {
       this.#unconfirmedText = undefined;
       return false;
     }
-    this.#policy = parse(text, { ...this.#options, file: this.#path });
+    const policy = parse(text, { ...this.#options, file: this.#path });
+    this.#check(policy);
+    this.#policy = policy;
     this.#error = undefined;
     this.#readStamp = stamp;
     this.#unconfirmedText = text;

@@ -1,8 +1,10 @@
 /** Docker mode: requests and clients that go wrong with other proxies of Docker's socket. */
 
 import assert from "node:assert/strict";
-import { chownSync, mkdirSync, symlinkSync } from "node:fs";
+import { chownSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { createGuard } from "../../guard/mod.ts";
+import { parsePolicy, shadowPolicy } from "../../policy/mod.ts";
 import { End, Guard, policyFile } from "../support/guard.ts";
 import { putForward } from "../support/clock.ts";
 import { readyPolicy } from "../support/docker_policies.ts";
@@ -297,6 +299,18 @@ rules:
   }
 });
 
+const ALL = "version: 1\nrules: [{ name: all, allow: full }]";
+/** The first rule never matches, so that the second one allows everything. */
+const MISSPELLED = `version: 1
+rules:
+  - { name: no execs, actions: [contaner.exec], deny: not here }
+  - { name: all, allow: full }
+`;
+const ABOUT_HTTP = `version: 1
+about: http
+rules: [{ name: lists, actions: "GET /containers/json", allow: full }]
+`;
+
 testDocker(
   "guard does not start with a policy that is missing, empty, or about something else",
   async () => {
@@ -307,6 +321,17 @@ testDocker(
       [policyFile(""), [], /policy/],
       [policyFile("version: 1\nabout: docker\n"), [], /rules/],
       [policyFile(other), [], /dockr/],
+      [
+        policyFile(MISSPELLED),
+        [],
+        /policy\.yaml:3:\d+: actions are tested without "about: docker"/,
+      ],
+      [
+        policyFile(ABOUT_HTTP),
+        [],
+        /without "about: docker"/,
+      ],
+      [policyFile(ALL), ["--shadow", policyFile(MISSPELLED)], /without "about: docker"/],
     ];
     for (const [policy, args, why] of policies) {
       const guard = Guard.launch({ upstream: engine.path, mode: "docker", policy, args });
@@ -319,3 +344,31 @@ testDocker(
     assert.deepEqual(engine.received, []);
   },
 );
+
+testDocker(
+  "guard keeps its policy when the new one tests actions without a vocabulary",
+  async () => {
+    const engine = await FakeEngine.start();
+    const policy = policyFile(ALL); // without actions, no vocabulary is needed
+    const guard = await Guard.start({ upstream: engine.path, mode: "docker", policy });
+    const client = await End.open(guard.path);
+    writeFileSync(policy, MISSPELLED);
+    guard.signal("SIGHUP");
+    await guard.logs("the previous policy stays in force");
+    await guard.logs('actions are tested without "about: docker"');
+    await client.send("GET /version HTTP/1.1\r\nHost: d\r\n\r\n").until("HTTP/1.1 200 ");
+    writeFileSync(policy, 'version: 1\nabout: docker\nrules: [{ name: none, deny: "no" }]');
+    guard.signal("SIGHUP");
+    await guard.logs("the new policy is in force");
+  },
+);
+
+testDocker("createGuard() throws for actions without a vocabulary in docker mode", () => {
+  const options = { mode: "docker", upstream: "/nonexistent" } as const;
+  const wrong = parsePolicy(MISSPELLED);
+  const error = { code: "ERR_UCRED_POLICY", message: /actions are tested without "about: docker"/ };
+  for (const policy of [wrong, shadowPolicy(wrong, parsePolicy(ALL))]) {
+    assert.throws(() => createGuard({ ...options, policy }), error);
+  }
+  createGuard({ ...options, policy: parsePolicy(ALL) });
+});
