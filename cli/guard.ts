@@ -113,7 +113,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
     const address = printable(displayName(String(server.address())));
     log(`guards ${printable(options.upstream)}, listening at ${address}`);
     if (options.learn !== undefined) {
-      log(`records requests in ${printable(options.learn)}; the policy decides them as usual`);
+      log(`the guard records requests in ${printable(options.learn)}; the policy decides as usual`);
     }
     // No error: the upstream may start later, for example by socket activation.
     if (!upstream.startsWith("\0") && !existsSync(upstream)) {

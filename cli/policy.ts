@@ -234,7 +234,7 @@ export function diff(
   return found === undefined ? 0 : 1;
 }
 
-/** `import`: prints the policy that decides as files of another system do. */
+/** `import`: converts files of another system to a policy that decides alike. */
 export async function importFiles(
   kind: string,
   files: readonly string[],
@@ -250,7 +250,7 @@ export async function importFiles(
   return 0;
 }
 
-/** `suggest`: prints a policy that allows what a guard has recorded. */
+/** `suggest`: prints a policy that allows the requests that a guard has recorded. */
 export async function suggest(
   file: string,
   options: SuggestCommandOptions & PolicyCommandOptions,

@@ -216,7 +216,7 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
     )
     .option(
       "--learn <file>",
-      "record what each client does in this file, for ucred policy suggest (default: no recording)",
+      "record the requests of each client in this file, for ucred policy suggest; in http and docker mode (default: no recording)",
     )
     .option(
       "--state <file>",
@@ -424,25 +424,28 @@ function addPolicy(
     .argument("<after>", file)
     .option("--only-narrower", "report only a decision that allows more than before")
     .action((before, after, options) => done(policy.diff(before, after, options)));
-  add("suggest", "print a policy that allows what a guard with --learn has recorded")
+  add("suggest", "print a policy that allows the requests that a guard with --learn has recorded")
     .argument("<file>", "the file of ucred guard --learn")
     .addOption(
       new Option("--by <fact>", "write the rules by this fact about callers")
         .choices(["uid", "group", "unit", "container"]).default("uid"),
     )
-    .option("--include-denied", "also allow what was denied (default: only what was allowed)")
+    .option(
+      "--include-denied",
+      "also allow requests that were denied (default: only allowed requests)",
+    )
     .action(async (file, options) => done(await policy.suggest(file, options)));
   command(parent, "fmt", "format policy files; comments and the order of fields stay")
     .argument("<file...>", "policy files; - formats stdin to stdout")
     .option(
       "--check",
-      "change nothing, and list the files that are not formatted; exit code 1: one",
+      "change nothing, and list the files that are not formatted; exit code 1: a file is not",
     )
     .action(async (files, options) => {
       const { format } = await import("./policy_fmt.ts");
       done(format(files, options));
     });
-  command(parent, "import", "print the policy that decides as files of another system do")
+  command(parent, "import", "convert files of another system to a policy that decides alike")
     .addArgument(new Argument("<kind>", "the kind of files").choices(Object.keys(IMPORTERS)))
     .argument("<file...>", "files of that kind")
     .addOption(json())

@@ -1,4 +1,4 @@
-/** `ucred policy suggest`: prints a policy that allows what a guard has recorded. */
+/** `ucred policy suggest`: prints a policy that allows the requests that a guard has recorded. */
 
 import { readFileSync } from "node:fs";
 import { stringify } from "yaml";

@@ -71,7 +71,7 @@ export class Recorder {
     }
     const recording = readRecording(bytes, file);
     if (recording.mode !== mode) {
-      throw new TypeError(`learn: ${file} has requests of mode "${recording.mode}"`);
+      throw new TypeError(`learn: ${file} is a recording of mode "${recording.mode}"`);
     }
     this.#bytes = recording.bytes;
     if (recording.bytes < bytes.length) this.#truncate(recording.bytes);

@@ -251,10 +251,10 @@ function unusable(action: string, tests: Tests): string | undefined {
   }
   for (const text of texts) {
     if (text === "container:*") continue;
-    if (text === "") return "it has an empty text";
-    if (text.includes("*")) return "a text of it has a star, which a rule cannot express";
-    if (text.length > MAX_GLOB_CHARACTERS) return "a text of it is too long for a rule";
-    if (visible(text) !== text) return "a text of it has invisible characters";
+    if (text === "") return "one of its texts is empty";
+    if (text.includes("*")) return "one of its texts contains a star, which a rule cannot express";
+    if (text.length > MAX_GLOB_CHARACTERS) return "one of its texts is too long for a rule";
+    if (visible(text) !== text) return "one of its texts contains invisible characters";
   }
   return undefined;
 }

@@ -309,7 +309,10 @@ export class DbusConnection {
       return this.#denyCall(header, this.#refuse(action, "The call names no interface"));
     }
     if (name === MONITORING) {
-      return this.#denyCall(header, this.#refuse(action, "The guard forwards no monitors"));
+      return this.#denyCall(
+        header,
+        this.#refuse(action, "The guard does not forward calls of the interface Monitoring"),
+      );
     }
     if (this.#isBus && header.destination === undefined) {
       return this.#denyCall(header, this.#refuse(action, "The call names no destination"));
@@ -339,7 +342,7 @@ export class DbusConnection {
       return own.allowed ? { forward: true, decision } : this.#denyCall(header, own);
     }
     if (call.kind === "match" && mayEavesdrop(call.rule)) {
-      const reason = "The guard forwards no messages to others";
+      const reason = "The guard forwards only messages to this client";
       return this.#denyCall(header, this.#refuse(action, reason));
     }
     if (call.kind !== "see" || this.#maySee(call.name)) return { forward: true, decision };
@@ -419,7 +422,7 @@ export class DbusConnection {
       return false;
     }
     if (this.#isBus && !mayAnswer(header.sender, call.header.destination)) {
-      this.#refuse(action, "Another client than the called one sent the reply");
+      this.#refuse(action, "The reply is from another client than the called one");
       return false;
     }
     this.#calls.delete(serial);

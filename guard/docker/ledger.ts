@@ -118,8 +118,7 @@ export class Ledger {
   }
 
   #error(why: string, line?: number) {
-    const hint =
-      "Restore the file, or move it away: then execs that were prepared before have no owner";
+    const hint = "Restore the file, or move it away: existing execs then have no owner";
     return fileError("use the state of the guard", this.#path, why, { line }, hint);
   }
 
@@ -170,7 +169,7 @@ export class Ledger {
     // The whole header of an empty file may be missing after a crash.
     for (const [index, line] of text.split("\n").slice(0, -1).entries()) {
       if (index === 0 && `${line}\n` === HEADER) continue;
-      if (index === 0) throw this.#error("it is no state of a guard", 1);
+      if (index === 0) throw this.#error("it is not a state of a guard", 1);
       const problem = this.#take(line);
       if (problem !== undefined) throw this.#error(problem, index + 1);
     }

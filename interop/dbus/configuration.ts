@@ -185,10 +185,12 @@ class Reader {
     const path = realpathSync(file);
     if (this.#open.includes(path)) return this.#problem("the file includes itself");
     if (this.#open.length === MAX_DEPTH || ++this.#files > MAX_FILES) {
-      return this.#problem(`more than ${MAX_FILES} files, or nested deeper than ${MAX_DEPTH}`);
+      return this.#problem(
+        `there are more than ${MAX_FILES} files, or they include each other deeper than ${MAX_DEPTH} levels`,
+      );
     }
     const stat = statSync(path);
-    if (!stat.isFile()) return this.#problem("it is no regular file");
+    if (!stat.isFile()) return this.#problem("it is not a regular file");
     this.#bytes += stat.size;
     if (this.#bytes > MAX_BYTES) {
       return this.#problem(`the files have more than ${MAX_BYTES} bytes`);
@@ -250,7 +252,7 @@ class Reader {
     this.#requireNoChildren(element);
     for (const [name, value] of attributes) {
       if (value !== "yes" && value !== "no") {
-        return this.#problem(`${name} is yes or no, not ${show(value)}`, element);
+        return this.#problem(`${name} must be yes or no, not ${show(value)}`, element);
       }
     }
     const is = (name: string) => attributes.get(name) === "yes";
@@ -285,7 +287,7 @@ class Reader {
     const [[name, value] = ["", ""], ...others] = this.#attributesOf(element, names);
     this.#requireNoText(element);
     if (name === "" || others.length > 0) {
-      return this.#problem(`<policy> has exactly one of ${names.join(", ")}`, element);
+      return this.#problem(`<policy> must have exactly one of ${names.join(", ")}`, element);
     }
     const subject = this.#subject(name, value, element);
     if (subject === undefined) return;
@@ -297,7 +299,7 @@ class Reader {
       const rule = this.#rule(child, subject);
       if (rule === undefined) continue;
       if (this.#rules.length === MAX_RULES) {
-        return this.#problem(`more than ${MAX_RULES} rules`, child);
+        return this.#problem(`there are more than ${MAX_RULES} rules`, child);
       }
       this.#rules.push(rule);
     }
@@ -340,7 +342,7 @@ class Reader {
       const isKnown = name !== undefined && (kind === "user" || idOf(kind, name) === id);
       if (isKnown) return { name: undefined, id };
     } else if (/^(?:[-+\s]|0[0-9x])/i.test(text)) {
-      this.#problem(`dbus-daemon may take the ${kind} ${show(text)} for another number`, element);
+      this.#problem(`dbus-daemon may read the ${kind} ${show(text)} as another number`, element);
       return undefined;
     } else {
       const id = idOf(kind, text);
@@ -444,7 +446,7 @@ function kindOf(
   for (const name of CONNECT_ATTRIBUTES) if (attributes.has(name)) kinds.push("connect");
   const [kind, ...others] = kinds;
   if (kind === undefined) {
-    return { problem: "a rule has an attribute about names, messages or connections" };
+    return { problem: "a rule must have an attribute about names, messages or connections" };
   }
   if (others.length > 0) return { problem: `a rule cannot combine ${names.join(", ")}` };
   return kind;
@@ -472,9 +474,11 @@ function problemIn(
   if (!isMessage && DIRECTIONLESS.some((name) => attributes.has(name))) {
     return "only rules about messages have eavesdrop, min_fds and max_fds";
   }
-  if (attributes.has("log") && kind !== "send") return "log has an effect on sent messages alone";
+  if (attributes.has("log") && kind !== "send") {
+    return "log has an effect only on rules about sending";
+  }
   if (kind === "connect" && subject.kind !== "default" && subject.kind !== "mandatory") {
-    return "a rule about connections has no effect here: it belongs in a context";
+    return "a rule about connections has no effect outside of <policy context>";
   }
   if (!isMessage) return undefined;
   if (has("member") && !has("interface") && !has("path")) {

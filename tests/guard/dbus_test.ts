@@ -573,7 +573,7 @@ testBus("dbus mode drops replies of another client than the called one", async (
   bus.send({ ...back, sender: ":1.5", destination: ":1.7" }, "right");
   assert.equal((await client.next()).text, "right");
   assert.deepEqual(guard.denied, [
-    "receive return: Another client than the called one sent the reply",
+    "receive return: The reply is from another client than the called one",
     "receive return: The message was sent to another client",
   ]);
 });

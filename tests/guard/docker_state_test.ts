@@ -174,7 +174,7 @@ testDocker("guard --state does not start with a file that it cannot read or trus
     [`${good}rubbish\n`, /owners\.jsonl:3:1: it is not JSON/],
     [`${good}[]\n`, /owners\.jsonl:3:1: it is not a JSON object/],
     [`${good}\n`, /owners\.jsonl:3:1: /],
-    ['{"state":2}\n', /owners\.jsonl:1:1: it is no state of a guard/],
+    ['{"state":2}\n', /owners\.jsonl:1:1: it is not a state of a guard/],
     ['{"recording":1,"mode":"docker"}\n', /owners\.jsonl:1:1: /],
     [`${good}{"container":"${idOf("a")}","uid":1001}\n`, /:3:1: the container has two owners/],
     [`${good}{"container":"aa","uid":1001}\n`, /owners\.jsonl:3:1: /],

@@ -133,7 +133,7 @@ testDocker("guard does not start with a recording that it cannot continue", asyn
   const engine = await FakeEngine.start();
   const start = () => DockerGuard.start(FULL, engine, { learn: file });
   writeFileSync(file, '{"recording":1,"mode":"http"}\n');
-  await assert.rejects(start(), /wrong\.jsonl has requests of mode "http"/);
+  await assert.rejects(start(), /wrong\.jsonl is a recording of mode "http"/);
   writeFileSync(file, '{"recording":1,"mode":"docker"}\nrubbish\n');
   await assert.rejects(start(), /wrong\.jsonl:2:1: it is not a JSON object/);
   writeFileSync(file, '{"recording":1,"mode":"docker"}\n');

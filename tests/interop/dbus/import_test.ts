@@ -280,8 +280,8 @@ const REFUSED_RULES: readonly (readonly [rule: string, message: RegExp])[] = [
   ['<allow own="org.a.B" eavesdrop="true"/>', /a rule cannot combine|only rules about messages/],
   ['<allow own="org.a.B" min_fds="1"/>', /only rules about messages/],
   ['<allow user="*" max_fds="1"/>', /only rules about messages|cannot combine/],
-  ['<allow own="org.a.B" log="true"/>', /log has an effect on sent messages alone/],
-  ['<allow receive_sender="org.a.B" log="true"/>', /log has an effect on sent messages alone/],
+  ['<allow own="org.a.B" log="true"/>', /log has an effect only on rules about sending/],
+  ['<allow receive_sender="org.a.B" log="true"/>', /log has an effect only on rules about sending/],
   [
     '<allow send_destination="org.a.B" send_destination_prefix="org.a"/>',
     /send_destination excludes send_destination_prefix/,
@@ -296,9 +296,9 @@ const REFUSED_RULES: readonly (readonly [rule: string, message: RegExp])[] = [
   ['<allow user="nobody-there"/>', /there is no user "nobody-there" on this system/],
   ['<deny group="nobody-there"/>', /there is no group "nobody-there" on this system/],
   ['<deny user="77"/>', /there is no user "77" on this system/],
-  ['<deny user="0x3e8"/>', /may take the user "0x3e8" for another number/],
-  ['<deny user="01000"/>', /may take the user "01000" for another number/],
-  ['<deny user="+1000"/>', /may take the user "\+1000" for another number/],
+  ['<deny user="0x3e8"/>', /may read the user "0x3e8" as another number/],
+  ['<deny user="01000"/>', /may read the user "01000" as another number/],
+  ['<deny user="+1000"/>', /may read the user "\+1000" as another number/],
   ['<deny user=""/>', /there is no user ""/],
   ['<allow own="a.b" own="a.c"/>', /redefined/],
 ];
@@ -314,14 +314,20 @@ test("importBusPolicy() refuses rules that dbus-daemon rejects, ignores or never
 
 /** The content of a file, and why it is refused. */
 const REFUSED_FILES: readonly (readonly [content: string, message: RegExp])[] = [
-  [bus("<policy/>"), /bus\.conf:2:1: <policy> has exactly one of context, user, group, at_console/],
-  [bus('<policy user="root" group="root"/>'), /<policy> has exactly one of/],
+  [
+    bus("<policy/>"),
+    /bus\.conf:2:1: <policy> must have exactly one of context, user, group, at_console/,
+  ],
+  [bus('<policy user="root" group="root"/>'), /<policy> must have exactly one of/],
   [bus('<policy context="Default"/>'), /<policy> cannot have context="Default"/],
   [bus('<policy at_console="yes"/>'), /<policy> cannot have at_console="yes"/],
   [bus('<policy user="*"/>'), /there is no user "\*" on this system/],
   [bus('<policy group="nobody-there"><allow own="a.b"/></policy>'), /there is no group/],
-  [bus('<policy user="root"><allow user="*"/></policy>'), /has no effect here: it belongs in a/],
-  [bus('<policy at_console="true"><deny user="*"/></policy>'), /has no effect here/],
+  [bus('<policy user="root"><allow user="*"/></policy>'), /no effect outside of <policy context>/],
+  [
+    bus('<policy at_console="true"><deny user="*"/></policy>'),
+    /no effect outside of <policy context>/,
+  ],
   [bus('<policy context="default">x</policy>'), /<policy> cannot have text/],
   [bus("x"), /<busconfig> cannot have text/],
   [bus("<policies/>"), /unknown element <policies>/],
@@ -336,17 +342,17 @@ const REFUSED_FILES: readonly (readonly [content: string, message: RegExp])[] = 
     /a policy cannot express the rules of SELinux/,
   ],
   [bus("<user>nobody-there</user>"), /there is no user "nobody-there"/],
-  [bus("<user> bus</user>"), /may take the user " bus"/],
+  [bus("<user> bus</user>"), /may read the user " bus"/],
   [bus("<include>none.conf</include>"), /bus\.conf:2:1: there is no file ".*none\.conf"/],
   [bus("<include> bus.conf</include>"), /there is no file/],
-  [bus('<include ignore_missing="maybe">none.conf</include>'), /ignore_missing is yes or no/],
+  [bus('<include ignore_missing="maybe">none.conf</include>'), /ignore_missing must be yes or no/],
   [bus('<include ignoremissing="yes">none.conf</include>'), /cannot have the attribute "ignorem/],
   [bus('<include selinux_root_relative="yes">none.conf</include>'), /rules of SELinux/],
   [bus("<include/>"), /<include> has no path/],
   [bus("<includedir/>"), /<includedir> has no path/],
   [bus("<include>bus.conf</include>"), /bus\.conf: the file includes itself/],
-  [bus("<include>/dev/zero</include>"), /\/dev\/zero: it is no regular file/],
-  [bus("<include>.</include>"), /it is no regular file/],
+  [bus("<include>/dev/zero</include>"), /\/dev\/zero: it is not a regular file/],
+  [bus("<include>.</include>"), /it is not a regular file/],
   ['<busconfig version="1"/>', /<busconfig> cannot have the attribute "version"/],
   ["<config/>", /the root element is <config>, not <busconfig>/],
   ['<x:busconfig xmlns:x="y"/>', /the root element is <x:busconfig>/],
@@ -382,7 +388,10 @@ test("importBusPolicy() refuses files that a policy cannot express", () => {
   assert.match(refusal(join(large, "bus.conf")), /more than 4000000 characters/);
   const rules = '<allow own="a.b"/>\n'.repeat(10_001);
   const many = write({ "bus.conf": bus(policy(DEFAULT, rules)) });
-  assert.match(refusal(join(many, "bus.conf")), /bus\.conf:10003:1: more than 10000 rules/);
+  assert.match(
+    refusal(join(many, "bus.conf")),
+    /bus\.conf:10003:1: there are more than 10000 rules/,
+  );
 });
 
 test("importBusPolicy() refuses broken files of a folder, which dbus-daemon ignores", () => {
@@ -479,6 +488,6 @@ testWith(
     writeFileSync(join(folder, "bus.conf"), bus("<policy/>"));
     const wrong = await ucred(["policy", "import", "dbus", join(folder, "bus.conf")]);
     assert.equal(wrong.code, 2);
-    assert.match(wrong.err, /bus\.conf:2:1: <policy> has exactly one of/);
+    assert.match(wrong.err, /bus\.conf:2:1: <policy> must have exactly one of/);
   },
 );
