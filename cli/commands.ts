@@ -37,6 +37,11 @@ const EXAMPLES: {
       "    --upstream /run/docker.sock --policy docker.yaml",
       "decide each request to a Docker engine by action and attributes",
     ],
+    [
+      "ucred guard --mode dbus --listen /run/ucred/bus.sock --socket-mode 0666 \\\n" +
+      "    --upstream /run/app/bus.sock --policy bus.yaml",
+      "decide each message to and from a D-Bus bus",
+    ],
   ],
   run: [[
     "ucred run --socket /run/ucred/helper.sock -- /usr/bin/systemctl restart app",

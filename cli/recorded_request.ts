@@ -1,4 +1,4 @@
-/** The requests that `ucred policy explain --request` takes: records of a guard, and requests themselves. */
+/** The requests that `ucred policy explain --request` explains: records of a guard, and requests as JSON. */
 
 import type { Attributes } from "../core/policy/decide/decision.ts";
 import type { PlainPeer } from "../core/policy/decide/subject.ts";
@@ -12,7 +12,7 @@ import { UsageError } from "./output.ts";
 
 /** A request to explain. */
 export interface RequestToExplain {
-  /** Who sent it; `undefined` if the text does not have that. */
+  /** The sender; `undefined` if the text does not contain it. */
   readonly peer: PlainPeer | undefined;
   readonly action: string;
   readonly attributes: Attributes | undefined;
@@ -29,7 +29,7 @@ interface About {
 /**
  * Reads a line of an audit log, a line of a recording, or a request: `{ "method", "path", "headers", "body" }`.
  *
- * @throws {UsageError} If it is none of them, or the guard would refuse it.
+ * @throws {UsageError} If the text is none of these, or the guard would refuse the request.
  */
 export function requestFrom(text: string, about: About | undefined): RequestToExplain {
   let record: unknown;

@@ -31,7 +31,7 @@ export interface Remark {
 /** A socket's file with everything on its path. */
 export interface SocketFile {
   readonly file: FileReport;
-  /** From the socket's folder up to "/". */
+  /** The folders from that of the socket up to "/". */
   readonly folders: readonly FileReport[];
   /** Symbolic links on the path, and the folders that contain them. */
   readonly via: readonly StepReport[];

@@ -38,7 +38,7 @@ const MAX_ATTRIBUTES_CHARACTERS = 8192;
 /** Maximum length of the file. Beyond it, nothing is recorded. */
 const MAX_FILE_BYTES = 64 << 20;
 
-/** An entry, and how often it was seen since the guard started. */
+/** A recorded request, and how often it was seen since the guard started. */
 interface Seen {
   /** Its number, from 1. */
   readonly entry: number;
@@ -46,7 +46,7 @@ interface Seen {
 }
 
 /**
- * Appends each request that differs from all before it to a file, and at the end how often each was seen.
+ * Appends each new request to a file, and at the end how often each request was seen.
  * Requests of one caller with the same action and attributes are one entry.
  */
 export class Recorder {
@@ -84,7 +84,7 @@ export class Recorder {
     }
   }
 
-  /** Records a request. Never throws: what cannot be recorded is reported once. */
+  /** Records a request. Never throws: the first failure is reported. */
   record(peer: Peer, request: LearnedRequest): void {
     try {
       this.#add(peer, request);
@@ -188,7 +188,7 @@ function readOwn(file: string): Buffer {
   }
 }
 
-/** The same text for equal entries, and another one for others. */
+/** Returns a hash by which equal entries are found. */
 function keyOf({ caller, action, attributes, about, allowed }: {
   readonly caller: RecordedCaller;
 } & LearnedRequest): string {
@@ -200,7 +200,7 @@ function keyOf({ caller, action, attributes, about, allowed }: {
   return createHash("sha256").update(text).digest("base64");
 }
 
-/** Who a peer is. Its process is read once for each connection. */
+/** Returns the facts about a peer. Its process is read once for each connection. */
 function callerOf(peer: Peer): RecordedCaller {
   const { uid, gid, groups, ambiguous } = peer;
   const { unit, container, namespaces } = peer.process.facts;

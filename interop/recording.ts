@@ -1,4 +1,4 @@
-/** The file of `ucred guard --learn`: what each caller has done, one JSON object per line. */
+/** The file of `ucred guard --learn`: the requests of each caller, one JSON object per line. */
 
 import { isId } from "../core/credentials.ts";
 import { isObject } from "../core/policy/document/shape.ts";
@@ -8,7 +8,7 @@ import { fileError } from "./file_error.ts";
 /** The modes of a guard that decide requests. */
 export type RecordedMode = "http" | "docker";
 
-/** Who sent a request. Facts that are unknown, or that the caller does not have, are missing. */
+/** The caller of a request. Facts that are unknown, or that the caller does not have, are missing. */
 export interface RecordedCaller {
   /** Effective uid; missing if it is ambiguous. */
   readonly uid?: number;
@@ -32,14 +32,14 @@ export interface RecordedAttributes {
   readonly [name: string]: RecordedValue;
 }
 
-/** A request that was learned. */
+/** A recorded request. */
 export interface LearnedRequest {
   readonly action: string;
   /** Missing if there are none, or if they are too long. */
   readonly attributes?: RecordedAttributes | undefined;
   /**
-   * What the request was about, if not an object with these attributes. "absent": an object that does not
-   * exist; "some": those objects in a list that a rule allows; "long": attributes that are too long.
+   * The object of the request, if it is not an object with these attributes. "absent": it does not exist;
+   * "some": the objects of a list that the policy allows; "long": its attributes are too long.
    */
   readonly about?: "absent" | "some" | "long" | undefined;
   readonly allowed: boolean;

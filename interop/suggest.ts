@@ -1,4 +1,4 @@
-/** Suggests the narrowest policy that allows what a recording contains: `ucred policy suggest`. */
+/** Suggests the narrowest policy that allows the requests of a recording: `ucred policy suggest`. */
 
 import type { PlainPeer } from "../core/policy/decide/subject.ts";
 import type {
@@ -16,14 +16,14 @@ import type { RecordedCaller, RecordedEntry, Recording } from "./recording.ts";
 import { conditionOf, mergeRules, type SuggestedRule, type Tests } from "./suggested_rules.ts";
 import { VOCABULARIES } from "./vocabularies.ts";
 
-/** What callers are told apart by. */
+/** The fact by which callers are distinguished. */
 export type CallersBy = "uid" | "group" | "unit" | "container";
 
 /** Options of {@link suggest}. */
 export interface SuggestOptions {
-  /** What callers are told apart by. */
+  /** The fact by which callers are distinguished. */
   readonly by: CallersBy;
-  /** Whether the policy also allows what was denied. */
+  /** Whether the policy also allows requests that were denied. */
   readonly includeDenied: boolean;
   /** Returns the name of a group; `undefined` if it has none. */
   readonly groupName: (gid: number) => string | undefined;
@@ -60,7 +60,7 @@ export function documentOf({ about, rules, tests }: Suggestion): PolicyDocument 
   };
 }
 
-/** Maximum tests of a suggestion that are recorded requests. */
+/** Maximum tests that a suggestion makes from recorded requests. */
 const MAX_TESTS = 1000;
 
 /** Callers that share rules. */
@@ -196,7 +196,7 @@ function unusedUid(uids: ReadonlySet<number | undefined>): number {
   return uid;
 }
 
-/** Callers by the named group that most of them have; then by the one that most of the others have. */
+/** Groups callers by the named group that most of them have, then the remaining callers in the same way. */
 function callersByGroup(
   entries: readonly RecordedEntry[],
   { groupName }: SuggestOptions,

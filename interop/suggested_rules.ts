@@ -1,4 +1,4 @@
-/** Rules that allow recorded requests and nothing else: what they test, and how they are merged. */
+/** Rules that allow only recorded requests: their tests, and how rules are merged. */
 
 import type { AttributeCondition } from "../core/policy/document/types.ts";
 
@@ -6,8 +6,8 @@ import type { AttributeCondition } from "../core/policy/document/types.ts";
 export type TestedValue = string | number | boolean | null;
 
 /**
- * What a rule tests about an attribute. "values": it has one of them. "list": its texts are among `within`, so
- * that fewer are allowed, and include all of `required`.
+ * The test of a rule on one attribute. "values": the attribute has one of these values. "list": each of its
+ * texts is in `within`, and it contains all texts of `required`.
  */
 export type AttributeTest =
   | { readonly kind: "values"; readonly values: readonly TestedValue[] }
@@ -17,7 +17,7 @@ export type AttributeTest =
     readonly required?: readonly string[] | undefined;
   };
 
-/** What a rule tests, by attribute. */
+/** The tests of a rule, by attribute. */
 export type Tests = ReadonlyMap<string, AttributeTest>;
 
 /** A rule to suggest. */
@@ -29,8 +29,8 @@ export interface SuggestedRule {
 }
 
 /**
- * Merges rules that differ in their actions only, or in the test of one attribute only: the merged rule allows
- * what one of them allows. Lists are united, so that texts of several requests may appear together.
+ * Merges rules that differ only in their actions, or only in the test of one attribute. The merged rule allows
+ * a request if one of the rules allows it. Lists are united, so that texts of several requests may appear together.
  */
 export function mergeRules(rules: readonly SuggestedRule[]): readonly SuggestedRule[] {
   let merged = rules;

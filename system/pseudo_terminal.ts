@@ -32,7 +32,7 @@ export class PseudoTerminal {
    * Opens a pseudoterminal.
    *
    * @param uid The owner of the slave: the user of the command can then open it by its path.
-   * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux, and on powerpc;
+   * @throws {UcredError} `ERR_UCRED_UNSUPPORTED` on other systems than Linux, and on CPUs with other ioctls (powerpc);
    * `ERR_UCRED_SYSCALL` if a call fails.
    * @throws {Error} As open(2) and fchown(2) report.
    */
@@ -40,9 +40,9 @@ export class PseudoTerminal {
     if (system.libc.linux === undefined || SYS_GETSID[system.abi.cpu] === undefined) {
       throw new UcredError(
         "ERR_UCRED_UNSUPPORTED",
-        `Cannot ${WHAT}: this system has other ioctls`,
+        `Cannot ${WHAT}: the ioctls of this system are unknown`,
         {
-          hint: "Run the helper on Linux on x64 or arm64",
+          hint: "Run the helper on Linux on x64, arm64, riscv64, loong64 or s390x",
         },
       );
     }

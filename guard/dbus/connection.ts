@@ -1,4 +1,4 @@
-/** One client of a guard in D-Bus mode: each message is decided, and written anew. */
+/** One client of a guard in D-Bus mode. The guard decides each message, and writes its header anew. */
 
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
@@ -59,7 +59,7 @@ import {
   skip,
 } from "./streams.ts";
 
-/** What the connections of one guard share. */
+/** The parts that all connections of a guard share. */
 export interface Shared extends RequestObserver {
   readonly admission: Admission;
   readonly upstream: Upstream;
@@ -79,7 +79,7 @@ interface OpenCall {
   readonly kind: "hello" | "list" | "other";
 }
 
-/** What becomes of a message of the client. */
+/** The decision about a message of the client, and the reply if the guard does not forward it. */
 type Verdict =
   | {
     readonly forward: true;
@@ -103,7 +103,7 @@ export class DbusConnection {
   #followsNames = false;
   /** The client's unique name on a bus. */
   #name: string | undefined;
-  /** All its names, as the bus reports them to it. Messages have the name to which they were sent. */
+  /** All names of the client, as the bus reports them by signals. The destination of a message is one of them. */
   readonly #ownNames = new Set<string>();
   /** Called with the reply to Hello. */
   #onGreeted: () => void = () => {};
@@ -185,7 +185,7 @@ export class DbusConnection {
     this.#server = await upstream.connect({ socket: this.#client, peer });
     this.#fromServer = new ByteReader(this.#server);
     this.#toServer = new MessageWriter(this.#server);
-    // What the upstream reads from the kernel. It rejects any other claim.
+    // The upstream compares the claim with the uid from the kernel.
     const uid = asPeer ? peer.uid : process.geteuid!();
     try {
       const conversation = authenticateAt(this.#server, this.#fromServer, uid);
@@ -201,7 +201,7 @@ export class DbusConnection {
 
   #finish(side: Socket): void {
     this.#onGreeted();
-    side.removeAllListeners("readable"); // with one, nothing is read and discarded
+    side.removeAllListeners("readable"); // with such a listener, resume() does nothing
     finish(side);
   }
 
@@ -304,7 +304,7 @@ export class DbusConnection {
       if (isFirst && this.#isBus) return { forward: true, kind: "hello" };
       return this.#denyCall(header, this.#refuse(action, "Hello must be the first message"));
     }
-    // A recipient may choose any method of that name.
+    // Without an interface, the recipient may choose a method of any interface.
     if (name === undefined) {
       return this.#denyCall(header, this.#refuse(action, "The call names no interface"));
     }
@@ -323,7 +323,7 @@ export class DbusConnection {
     return this.#judgeDriverCall(header, body, decision);
   }
 
-  /** Decides a call of the bus, whose method is allowed, by its arguments. */
+  /** Decides a call of the bus by its arguments. The policy allows the method already. */
   #judgeDriverCall(header: Header, body: Buffer | undefined, decision: Decision): Verdict {
     const action = `call ${header.interface}.${header.member}`;
     if (needsArguments(header) && body === undefined) {
@@ -435,7 +435,7 @@ export class DbusConnection {
     return true;
   }
 
-  /** Returns the decision of a rule that denies a requested reply. Without one, the reply may pass. */
+  /** Returns the decision of a rule that denies a requested reply; `undefined`: the reply may pass. */
   #denialOfReply(direction: "send" | "receive", header: Header): Decision | undefined {
     const action = actionOf(direction, header);
     const attributes = this.#attributesOf(direction, header, true);
@@ -458,7 +458,7 @@ export class DbusConnection {
       const { admission: { policy }, names } = this.#shared;
       const maySee = (each: string) =>
         policy.decide(this.#admitted.peer, { action: `see ${each}` }).allowed;
-      // The owner of a visible name is visible.
+      // A client with a visible name is also visible by its unique name.
       return maySee(name) || (isUniqueName(name) && names.namesOf(name)?.some(maySee) === true);
     } catch (error) {
       this.#shared.admission.failed(this.#admitted, error);
@@ -570,7 +570,7 @@ function requireNoDescriptors({ descriptors }: Header): void {
 
 /**
  * Returns whether a client of a bus may answer a call. The bus answers for recipients that do not exist.
- * The owner of a well-known name is not known here.
+ * If the call was addressed to a well-known name, any client may answer: its owner is not known here.
  */
 function mayAnswer(sender: string | undefined, called: string | undefined): boolean {
   return sender === BUS_NAME || sender === called ||

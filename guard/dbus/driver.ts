@@ -1,4 +1,4 @@
-/** The methods of the message bus itself: which names they mention, and what a client may learn from them. */
+/** The methods of the message bus itself, and the names in their arguments and replies. */
 
 import { BUS_NAME } from "../../interop/dbus/bus.ts";
 import { expectsReply } from "./replies.ts";
@@ -8,15 +8,15 @@ import { type Header, MalformedMessage, readTexts, TYPE } from "../../interop/db
 export const MONITORING = `${BUS_NAME}.Monitoring`;
 
 /**
- * Maximum length of the arguments of a method of the bus that are read. Names have at most 255 bytes, and
- * match rules in dbus-daemon 1024.
+ * Maximum length of the arguments that the guard reads. Names have at most 255 bytes, and match rules in
+ * dbus-daemon have at most 1024.
  */
 export const MAX_ARGUMENT_BYTES = 16_384;
 
 /** Maximum length of a list of names. */
 export const MAX_LIST_BYTES: number = 1 << 20;
 
-/** Methods that return facts about the owner of a name, or start one: their first argument is the name. */
+/** Methods with a name as their first argument, and their signatures. They return facts about its owner, or start it. */
 const ABOUT_NAMES: { readonly [member: string]: string } = {
   GetNameOwner: "s",
   NameHasOwner: "s",
@@ -31,7 +31,7 @@ const ABOUT_NAMES: { readonly [member: string]: string } = {
 
 const LISTS = ["ListNames", "ListActivatableNames"];
 
-/** What the arguments of a call of the bus mean. */
+/** The meaning of the arguments of a call of the bus. */
 export type DriverCall =
   | { readonly kind: "own" | "see"; readonly name: string }
   | { readonly kind: "match"; readonly rule: string }
@@ -47,7 +47,7 @@ export function isHello(header: Header): boolean {
   return isDriverCall(header) && header.member === "Hello";
 }
 
-/** Returns whether a call of Hello is the one with which a client of a bus begins. */
+/** Returns whether a call is a well-formed Hello, the first message of each client of a bus. */
 export function isGreeting(header: Header): boolean {
   const { destination, signature } = header;
   return isHello(header) && destination === BUS_NAME && signature === "" && expectsReply(header);
@@ -61,7 +61,7 @@ export function needsArguments({ member = "" }: Header): boolean {
 /**
  * Reads the arguments of a call of the bus.
  *
- * @throws {MalformedMessage} If they have other types than the specification has.
+ * @throws {MalformedMessage} If their signature is not that of the specification.
  */
 export function driverCall(header: Header, body: Uint8Array): DriverCall {
   const { member = "", signature, isLittleEndian } = header;

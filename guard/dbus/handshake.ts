@@ -5,10 +5,10 @@ import type { Socket } from "node:net";
 import { SaslServer } from "../../interop/dbus/sasl.ts";
 import type { ByteReader } from "./streams.ts";
 
-/** How long a client may take to authenticate, as in dbus-daemon. */
+/** Maximum duration of a client's authentication, as in dbus-daemon. */
 export const CLIENT_TIMEOUT_MS = 30_000;
 
-/** How long the upstream may take. */
+/** Maximum duration of the authentication at the upstream. */
 export const UPSTREAM_TIMEOUT_MS = 10_000;
 
 /** Maximum length of a line of the upstream. */
@@ -16,7 +16,7 @@ const MAX_LINE_BYTES = 4096;
 
 const MAX_PART_BYTES = 4096;
 
-/** A conversation failed. */
+/** An authentication failed. The message states the reason. */
 export class NotAuthenticated extends Error {}
 
 /**
@@ -44,7 +44,7 @@ export async function authenticateClient(
 /**
  * Authenticates at the upstream.
  *
- * @param uid The uid that is claimed: the one that the upstream reads from the kernel.
+ * @param uid The claimed uid. The upstream compares it with the uid from the kernel.
  * @throws {NotAuthenticated} If the upstream does not accept it.
  */
 export async function authenticateAt(

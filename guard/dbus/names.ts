@@ -1,4 +1,4 @@
-/** The names on the bus behind a guard, and their owners: a connection of the guard's own follows them. */
+/** The names on the bus behind a guard, and their owners. The guard follows them on a connection of its own. */
 
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
@@ -23,7 +23,7 @@ import { ByteReader, Ended, readBody, readHeader, skip } from "./streams.ts";
 const MATCH =
   `type='signal',sender='${BUS_NAME}',interface='${BUS_NAME}',member='NameOwnerChanged'`;
 
-/** The serials of the first calls. Those after them request owners. */
+/** The serials of the first calls. Calls with higher serials request owners. */
 const SERIAL = { hello: 1, addMatch: 2, listNames: 3 } as const;
 
 /** Follows the names of a bus while it has users. */
@@ -151,7 +151,7 @@ class NameSession {
     this.#socket!.write(Buffer.concat([head, body]));
   }
 
-  /** Handles a message of the bus. They arrive in the order of the changes. */
+  /** Handles a message of the bus. Signals and replies arrive in the order of the changes. */
   #receive(header: Header, body: Buffer): void {
     const { type, isLittleEndian, signature, replySerial, errorName } = header;
     if (isOwnerSignal(header)) {

@@ -1,4 +1,4 @@
-/** Messages of the guard itself, and the calls whose replies may pass. */
+/** Replies that the guard itself sends, and the calls that wait for a reply. */
 
 import { Buffer } from "node:buffer";
 import { BUS_NAME, NO_REPLY_EXPECTED } from "../../interop/dbus/bus.ts";
@@ -20,7 +20,7 @@ export function expectsReply({ type, flags }: Header): boolean {
   return type === TYPE.call && (flags & NO_REPLY_EXPECTED) === 0;
 }
 
-/** The ends of a reply of the guard, as a bus sets them; without a bus there are none. */
+/** Sender and destination of a reply of the guard, as a bus sets them. Without a bus, both are missing. */
 export interface ReplyEnds {
   readonly sender?: string | undefined;
   readonly destination?: string | undefined;
@@ -64,7 +64,7 @@ function reply(
   return Buffer.concat([header, body]);
 }
 
-/** Maximum calls of one direction of a connection that wait for a reply. Beyond it the oldest is forgotten. */
+/** Maximum calls that wait for a reply, for each direction of a connection. One more replaces the oldest. */
 const MAX_OPEN_CALLS = 16_384;
 
 /** Calls that wait for their reply. */
@@ -75,7 +75,7 @@ export class OpenCalls<K, T> {
     return this.#calls.has(key);
   }
 
-  /** Adds a call. Returns the call that is forgotten for it. */
+  /** Adds a call. Returns the oldest call, if the new one replaces it. */
   add(key: K, call: T): T | undefined {
     let forgotten: T | undefined;
     if (this.#calls.size >= MAX_OPEN_CALLS) {

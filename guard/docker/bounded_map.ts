@@ -1,9 +1,9 @@
 /** A map of bounded size, by the ids of objects. */
 
-/** Maximum objects that are remembered. */
+/** Maximum number of entries. */
 const MAX_REMEMBERED = 100_000;
 
-/** A map that forgets its oldest entries. */
+/** A map that removes its oldest entry when it is full. */
 export class BoundedMap<V> {
   readonly #entries = new Map<string, V>();
 

@@ -36,11 +36,11 @@ import { isFullId } from "./full_id.ts";
 export interface OwnedExec {
   /** The full id of its container. */
   readonly container: string;
-  /** Who has prepared it. */
+  /** The uid of the user that has prepared the exec. */
   readonly uid: number;
 }
 
-/** Maximum lines that say nothing any more. Beyond it, the file is rewritten. */
+/** Maximum obsolete lines, such as those of removed containers. With more, the file is rewritten. */
 const MAX_STALE_LINES = 10_000;
 
 /** Maximum length of a file that is read. */
@@ -104,7 +104,7 @@ export class Ledger {
     this.#append({ removed: container });
   }
 
-  /** Ends the use of the file. */
+  /** Stops writing, and releases the lock. */
   close(): void {
     this.#isBroken = true;
     this.#lock.close();
@@ -176,7 +176,7 @@ export class Ledger {
     if (end === 0) throw this.#error("it is empty", 1);
   }
 
-  /** Takes over a line. Returns why it is wrong. */
+  /** Adds the entry of a line. Returns the problem if the line is wrong. */
   #take(line: string): string | undefined {
     let record: unknown;
     try {
@@ -240,7 +240,7 @@ export class Ledger {
     this.#bytes = bytes.length;
   }
 
-  /** Appends a line. What cannot be written is reported; the entry stays in memory. */
+  /** Appends a line. If that fails, reports the reason once; entries then stay only in memory. */
   #append(record: object): void {
     if (this.#isBroken) return;
     const bytes = Buffer.from(lineOf(record));

@@ -31,7 +31,7 @@ export type Subject =
   | { readonly kind: "group"; readonly id: number; readonly name: string }
   | { readonly kind: "console"; readonly atConsole: boolean };
 
-/** What a rule is about. */
+/** The subject of a rule: connections, names, sent or received messages. */
 export type BusRuleKind = "connect" | "own" | "send" | "receive";
 
 /** An element `<allow>` or `<deny>` without mistakes. */
@@ -47,11 +47,11 @@ export interface BusRule {
   readonly title: string;
 }
 
-/** What the files of a bus contain. */
+/** The rules in the files of a bus, and its user. */
 export interface BusConfiguration {
   /** In the order in which dbus-daemon reads them. */
   readonly rules: readonly BusRule[];
-  /** The account as which the daemon runs; `undefined` for that which starts it. */
+  /** The account as which the daemon runs; `undefined`: the account that starts it. */
   readonly user: Account | undefined;
 }
 
@@ -59,8 +59,8 @@ export interface BusConfiguration {
  * Reads configuration files with all files that they include.
  *
  * @param files Absolute paths, or paths relative to the working directory.
- * @throws {UcredError} `ERR_UCRED_POLICY`, with all problems, for everything that dbus-daemon rejects or ignores,
- * and that a policy cannot express.
+ * @throws {UcredError} `ERR_UCRED_POLICY`, with all problems, if dbus-daemon would reject or ignore a part, or if
+ * a policy cannot express it.
  */
 export function readConfiguration(files: readonly string[], lookups: Lookups): BusConfiguration {
   const reader = new Reader(lookups);
@@ -100,13 +100,13 @@ const PREFIX = new RegExp(`^${BUS_NAME}(?:\\.${BUS_NAME})*$`);
 interface AttributeSyntax {
   /** The values that a message or a name can have. */
   readonly value: RegExp;
-  /** Whether `*` matches everything, as opposed to the character. */
+  /** Whether `*` is a wildcard. Otherwise it is an ordinary character. */
   readonly isWildcard: boolean;
 }
 
 const syntax = (value: RegExp, isWildcard: boolean): AttributeSyntax => ({ value, isWildcard });
 
-/** The attributes of `<allow>` and `<deny>`, but `user` and `group`. */
+/** The attributes of `<allow>` and `<deny>`, except `user` and `group`. */
 const ATTRIBUTES: { readonly [name: string]: AttributeSyntax } = {
   own: syntax(WELL_KNOWN, true),
   own_prefix: syntax(PREFIX, false),
@@ -412,7 +412,7 @@ function decode(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** Whether there is certainly no such file. A link to nowhere is a file, and an error later. */
+/** Whether there is certainly no such file. A dangling link counts as a file, and causes an error later. */
 function isMissing(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) === undefined;
 }
@@ -431,7 +431,7 @@ function namesIn(path: string): readonly string[] {
   }
 }
 
-/** What a rule is about, or why dbus-daemon rejects this combination of attributes. */
+/** Returns the kind of a rule, or why dbus-daemon rejects this combination of attributes. */
 function kindOf(
   attributes: ReadonlyMap<string, string>,
 ): BusRuleKind | { readonly problem: string } {
@@ -454,7 +454,7 @@ function kindOf(
 
 const DIRECTIONLESS = ["eavesdrop", "min_fds", "max_fds"];
 
-/** Why a rule has no meaning, for dbus-daemon or for a policy; `undefined` if it has one. */
+/** Returns why a rule has no meaning for dbus-daemon or for a policy; `undefined` if it has one. */
 function problemIn(
   attributes: ReadonlyMap<string, string>,
   kind: BusRuleKind,

@@ -1,4 +1,4 @@
-/** Requests to the engine in recordings: what is kept of them, and what a rule tests to allow them again. */
+/** Requests to the engine in recordings: the attributes that a recording keeps, and the tests of a rule for them. */
 
 import type { Attributes } from "../../core/policy/decide/decision.ts";
 import type { RecordedAttributes, RecordedEntry, RecordedValue } from "../recording.ts";
@@ -11,7 +11,7 @@ function isOnObject(action: string): boolean {
     !/\.(create|list|prune)$/.test(action);
 }
 
-/** Attributes of an action on an object that the request determines, and not the object. */
+/** Attributes of an action on an object that the request determines; the object determines the others. */
 const OF_REQUEST: { readonly [action: string]: readonly string[] } = {
   "container.exec": ["privileged", "user", "group"],
   "exec.start": ["privileged", "user", "group"],
@@ -22,8 +22,8 @@ const OF_REQUEST: { readonly [action: string]: readonly string[] } = {
 };
 
 /**
- * Returns the attributes that a recording keeps. Secret attributes, full ids and the names of own and new
- * objects are missing, and so is what an existing object is beyond its name and owner.
+ * Returns the attributes that a recording keeps. It keeps no secret attributes, no full ids, and no names of own
+ * and new objects. Of an existing object, it keeps only the name and the owner.
  */
 export function keptAttributes(
   action: string,
@@ -143,7 +143,7 @@ export function testsOf(
   for (const danger of dangers) for (const name of DESCRIBED_BY[danger] ?? []) names.add(name);
   for (const name of names) {
     const value = attributes[name];
-    // What the request does not determine is unknown, and no condition holds for it.
+    // An attribute that the request does not determine is unknown: no condition on it would hold.
     if (value === undefined) continue;
     tests.set(name, testOf(name, value, caller.uid, dangers));
   }

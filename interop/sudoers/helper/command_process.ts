@@ -35,7 +35,7 @@ export interface CommandEnd {
 /** The descriptor of the executable file in the child: the first one after stdin, stdout and stderr. */
 const CHILD_FD = 3;
 
-/** Permissions that files of a command never have for other users, as for sudo(8): its `umask`. */
+/** The umask of commands is at least this, as that of sudo(8): only their user can write to their files. */
 const UMASK = 0o022;
 
 /**
@@ -45,7 +45,7 @@ const UMASK = 0o022;
  * read a terminal by blocking a thread of a small pool.
  */
 export class CommandProcess {
-  /** Ends after all output was read. Rejects if the command could not be started. */
+  /** Resolves after all output was read. Rejects if the command could not be started. */
   readonly ended: Promise<CommandEnd>;
   /** stdin, or the keyboard of the terminal. */
   readonly input: Writable;
@@ -59,7 +59,7 @@ export class CommandProcess {
   readonly #processes: ChildProcess[] = [];
   #hasExited = false;
 
-  /** @throws {Error} If a program cannot be started. No process is left then. */
+  /** @throws {Error} If a program cannot be started. Then all started processes were killed. */
   constructor(start: CommandStart) {
     if (!statSync(start.cwd).isDirectory()) throw new Error(`${start.cwd} is not a folder`);
     closeAllOnExec(); // a command of another user must not inherit descriptors of root
@@ -106,12 +106,12 @@ export class CommandProcess {
     for (const each of this.#processes) each.kill("SIGKILL");
   }
 
-  /** Writes input, and calls `written` after the command could read it. */
+  /** Writes input, and calls `written` when the pipe has accepted it. */
   write(content: Buffer, written: () => void): void {
     this.input.write(content, written);
   }
 
-  /** Sends a signal to the process group of the command. After it has exited, the pid may be another's. */
+  /** Sends a signal to the process group of the command, unless it has exited: its pid may then be reused. */
   signal(name: NodeJS.Signals): void {
     const { pid } = this.#child;
     if (pid === undefined || this.#hasExited) return;

@@ -8,7 +8,7 @@ import { ownershipOf, type PathStep, pathSteps } from "../../../system/path_owne
 
 /** An open executable file. */
 export interface Executable {
-  /** Its name for the policy: the links of its folder are resolved, the file is as requested. */
+  /** Its path for the policy: the folder has no symbolic links, and the name of the file is as requested. */
   readonly command: string;
   /** Its path without symbolic links. */
   readonly path: string;
@@ -29,7 +29,7 @@ const SETID_BITS = 0o6000;
  * Root owns each folder, each symbolic link and the file, and no other user can write to them. The
  * descriptor is compared with the file that was checked.
  *
- * @returns A text is the reason why the file cannot be executed.
+ * @returns The open file, or a text: the reason why the file cannot be executed.
  */
 export function openExecutable(requested: string): Executable | string {
   if (!requested.startsWith("/") || requested.includes("\0")) return "the path is not absolute";
@@ -90,7 +90,7 @@ export function digestsOf(fd: number, names: readonly string[]): Record<string, 
   return Object.fromEntries(hashes.map(([name, hash]) => [name, hash.digest("hex")]));
 }
 
-/** Resolves a path. A text is the reason why another user than root could choose the file. */
+/** Resolves a path, or returns the reason why a user other than root could choose the file. */
 function resolve(path: string): PathStep | string {
   let last: PathStep | undefined;
   for (const step of pathSteps(path)) {

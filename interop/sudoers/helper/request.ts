@@ -34,7 +34,7 @@ export const FORWARDED_SIGNALS: readonly ForwardedSignal[] = [
 /** Maximum columns and rows of a terminal: `struct winsize` has 16 bits for each. */
 const MAX_TERMINAL_SIZE = 0xffff;
 
-/** Reads a request. A text is the reason why it is refused. */
+/** Reads a request, or returns the reason why it is refused. */
 export function readCommandRequest(json: string): CommandRequest | string {
   const data = parse(json);
   if (!isObject(data)) return "the request is not a JSON object";
@@ -50,7 +50,7 @@ export function readCommandRequest(json: string): CommandRequest | string {
   return { command, args, user, group, terminal: size, variables: variablesByName };
 }
 
-/** Reads the size of a terminal. A text is the reason why it is refused. */
+/** Reads the size of a terminal, or returns the reason why it is refused. */
 export function readTerminalSize(json: string): TerminalSize | string {
   return terminalSizeOf(parse(json));
 }
@@ -74,8 +74,8 @@ const isSize = (value: unknown): value is number =>
   Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MAX_TERMINAL_SIZE;
 
 /**
- * Whether it is a text that a command receives as the policy sees it. A NUL would end an argument, and an
- * unpaired surrogate has no UTF-8.
+ * Whether a value is a text that the command receives in the same form as the policy. A NUL would end an
+ * argument, and an unpaired surrogate has no UTF-8.
  */
 const isText = (value: unknown): value is string =>
   typeof value === "string" && !/\0|\p{Cs}/u.test(value);
