@@ -16,7 +16,7 @@ export const MAX_ARGUMENT_BYTES = 16_384;
 /** Maximum length of a list of names. */
 export const MAX_LIST_BYTES: number = 1 << 20;
 
-/** Methods with a name as their first argument, and their signatures. They return facts about its owner, or start it. */
+/** Methods with a name as their first argument, and their signatures. They report about its owner, or start it. */
 const ABOUT_NAMES: { readonly [member: string]: string } = {
   GetNameOwner: "s",
   NameHasOwner: "s",
