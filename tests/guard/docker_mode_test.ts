@@ -54,6 +54,7 @@ testDocker("guard lets each client ping that may do anything", async () => {
   assert.equal(response.header("api-version"), "1.48");
 }, needs.oneRuntime);
 
+// Moby CVE-2026-34040: an authorization plugin received no body, if the body was too large.
 testDocker("guard accepts a JSON body of 1 MiB, and answers one byte more with 413", async () => {
   const guard = await DockerGuard.start();
   const body = (size: number) => {
@@ -81,6 +82,7 @@ testDocker("guard accepts a JSON body of 1 MiB, and answers one byte more with 4
   assert.equal(guard.engine.heard(/create/)[1]!.message.header("content-length") !== "", true);
 });
 
+// Moby CVE-2024-41110: an authorization plugin received no body, if the length was 0.
 testDocker("guard ignores bytes after a body of length 0, and closes the connection", async () => {
   const guard = await DockerGuard.start();
   const alice = await guard.as(ALICE);

@@ -109,6 +109,7 @@ const CODES: { readonly [name: string]: UcredErrorCode } = {
   EACCES: "ERR_UCRED_PERMISSION",
 };
 
+// polkit CVE-2021-3560: after an error, a request had the initial value of the uid, which was 0.
 testWith(
   here,
   "readCredentials() throws an error with the errno and its name, for each errno from 1 to 133",

@@ -40,6 +40,7 @@ testWith(
   },
 );
 
+// polkit CVE-2018-19788: a uid above INT_MAX became negative.
 for (const [uid, gid] of [[0, 0], [1, 2], [2147483648, 2147483647], [4000000000, 4294967294]]) {
   testWith(rootPeers, `peerCredentials() returns uid ${uid} and gid ${gid} unchanged`, async () => {
     const ids = ["--resgid", `${gid},${gid},${gid}`, "--resuid", `${uid},${uid},${uid}`];
@@ -97,6 +98,7 @@ testWith(peers, "peerCredentials() works on an abstract socket", async () => {
   assert.deepEqual([pid, uid], [self.pid, self.uid]);
 });
 
+// snapd CVE-2019-7304: the path of a client was parsed together with its credentials.
 testWith(
   rootPeers,
   "peerCredentials() ignores paths that look like credentials",

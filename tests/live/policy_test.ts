@@ -50,6 +50,30 @@ testWith(here, "decide() allows peers of the server's own user with sameUser", a
   assert.equal(others.allowed, false);
 });
 
+// containerd CVE-2020-15257: root of a container, which shared an abstract socket, passed as root of the host.
+testWith(
+  [...rootHere, needs.peerPidfd, needs.pidNamespace, needs.userNamespace],
+  "decide() denies root of another namespace with sameNamespaces, and allows root of ours",
+  async () => {
+    const policy = definePolicy({
+      version: 1,
+      rules: [{ name: "root", when: { uid: 0, sameNamespaces: ["user", "pid"] }, allow: true }],
+    });
+    const ask = async (...options: string[]) => {
+      const [decided] = await meet(options, (socket) => {
+        const peer = identify(socket, { pin: true });
+        assert.equal(peer.uid, 0);
+        return policy.decide(peer).allowed;
+      });
+      return decided;
+    };
+    assert.deepEqual(
+      [await ask(), await ask("--unshare-pid"), await ask("--unshare-user")],
+      [true, false, false],
+    );
+  },
+);
+
 testWith(
   [...here, needs.peerPidfd],
   "decide() reads only the facts that it needs, once each",

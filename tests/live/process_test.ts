@@ -49,6 +49,7 @@ testWith(
   },
 );
 
+// polkit CVE-2013-4288: the uid was that of the pid at a later time.
 testWith(
   rootHere,
   "live() and drift() report setresuid(2) after connect, and uid stays",
@@ -172,6 +173,7 @@ testWith(
   },
 );
 
+// systemd-coredump CVE-2025-4598: /proc described another process, which had received the pid.
 testWith(
   rootHere,
   "process.facts never describe another process when the pid was reused after accept(2)",

@@ -166,6 +166,8 @@ test("targetOf() is idempotent, and removes empty and dot segments", () => {
   assert.ok(taken > 1000, "the sample of accepted targets is large enough");
 });
 
+// Envoy CVE-2019-9901, CVE-2021-29492 and Traefik CVE-2025-32431, CVE-2025-66490: a proxy decided
+// about another path than the server served.
 test("targetOf() agrees with URL and posix.normalize() on accepted targets", () => {
   fc.assert(
     fc.property(target.map((rest) => `/${rest}`), (text) => {

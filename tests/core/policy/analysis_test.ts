@@ -404,6 +404,7 @@ test("lint() reports cgroup globs that match groups which containers and service
   }
 });
 
+// shadow CVE-2018-7169: a user with subordinate gids could leave a group that a rule denies.
 test("lint() reports rules that deny by groups which a peer can leave", () => {
   const found = (when: Condition, effect: { deny: true } | { allow: true } = { deny: true }) =>
     lint(compile(rule("r", { when, ...effect })))

@@ -83,6 +83,8 @@ test("decide() tests attributes of each type", () => {
   }
 });
 
+// Skipper CVE-2026-50197, CVE-2026-65838: denying rules did not match a body that was too large or
+// had no length, because the policy received none.
 test("decide() treats a missing attribute, or one of another type, as unknown", () => {
   const wrong: [string, AttributeCondition, unknown[]][] = [
     ["secret", { secret: false }, ["false", 0, null, [], undefined, {}]],
