@@ -43,6 +43,7 @@ import {
 import type { BusNames } from "./names.ts";
 import {
   booleanReply,
+  CallsToClient,
   ERROR,
   errorReply,
   expectsReply,
@@ -56,6 +57,7 @@ import {
   MessageWriter,
   readBody,
   readHeader,
+  readUpstreamHeader,
   skip,
 } from "./streams.ts";
 
@@ -108,9 +110,8 @@ export class DbusConnection {
   /** Called with the reply to Hello. */
   #onGreeted: () => void = () => {};
   /** Calls of the client, by serial. */
-  readonly #calls = new OpenCalls<number, OpenCall>();
-  /** Calls to the client, by sender and serial. */
-  readonly #callsToClient = new OpenCalls<string, true>();
+  readonly #calls = new OpenCalls<OpenCall>();
+  readonly #callsToClient = new CallsToClient();
 
   constructor(client: Socket, admitted: Admitted, shared: Shared) {
     this.#client = client;
@@ -228,15 +229,15 @@ export class DbusConnection {
         if (verdict.reply !== undefined) await this.#toClient.insert(verdict.reply);
         continue;
       }
-      if (expectsReply(header)) {
-        const forgotten = this.#calls.add(header.serial, call as OpenCall);
-        if (forgotten !== undefined) this.#count("aborted", forgotten);
-      } else if (header.type === TYPE.call) this.#count("allowed", call as OpenCall);
+      if (expectsReply(header)) this.#calls.add(call as OpenCall);
+      else if (header.type === TYPE.call) this.#count("allowed", call as OpenCall);
       const greeted = call.kind === "hello"
         ? new Promise<void>((resolve) => this.#onGreeted = resolve)
         : undefined;
-      // The recipient must not believe a sender that the client chose.
-      const head = encodeHeader({ ...header, sender: undefined });
+      // The recipient must not believe a sender that the client chose. Without a bus, servers do not check
+      // the destination, so that the policy does not know it either.
+      const destination = this.#isBus ? header.destination : undefined;
+      const head = encodeHeader({ ...header, destination, sender: undefined });
       await forward(head, body, bodyLength, this.#fromClient, this.#toServer);
       // Replies of the guard have the unique name as their destination.
       if (greeted === undefined) continue;
@@ -248,9 +249,12 @@ export class DbusConnection {
   }
 
   async #forwardServer(): Promise<void> {
-    for (let header; (header = await readHeader(this.#fromServer)) !== undefined;) {
+    const reader = this.#fromServer;
+    const drop = ({ message }: MalformedMessage) => {
+      this.#refuse("receive", `Malformed message: ${message}`);
+    };
+    for (let header; (header = await readUpstreamHeader(reader, drop)) !== undefined;) {
       const { bodyLength } = header;
-      const reader = this.#fromServer;
       const isReply = header.type === TYPE.return || header.type === TYPE.error;
       const call = isReply ? this.#calls.get(header.replySerial!) : undefined;
       const limit = call?.kind === "list" ? MAX_LIST_BYTES : MAX_ARGUMENT_BYTES;
@@ -298,7 +302,9 @@ export class DbusConnection {
       return decision.allowed ? { forward: true, decision } : { forward: false, decision };
     }
     // A reply to a repeated serial could be the one to the earlier call.
-    if (this.#calls.has(serial)) throw new MalformedMessage("a serial was used again");
+    if (this.#calls.get(serial) !== undefined) {
+      throw new MalformedMessage("a serial was used again");
+    }
     const action = `call ${name ?? ""}.${member}`;
     if (isHello(header)) {
       if (isFirst && this.#isBus) return { forward: true, kind: "hello" };
@@ -316,6 +322,10 @@ export class DbusConnection {
     }
     if (this.#isBus && header.destination === undefined) {
       return this.#denyCall(header, this.#refuse(action, "The call names no destination"));
+    }
+    if (this.#calls.isFull && expectsReply(header)) {
+      const reason = "Too many calls wait for a reply";
+      return this.#denyCall(header, this.#refuse(action, reason), ERROR.limitsExceeded);
     }
     const decision = this.#decideMessage("call", header);
     if (!decision.allowed) return this.#denyCall(header, decision);
@@ -336,7 +346,11 @@ export class DbusConnection {
       const { message } = error as Error;
       return this.#denyCall(header, this.#refuse(action, `Malformed arguments: ${message}`));
     }
-    if (call.kind === "list") return { forward: true, decision, kind: "list" };
+    if (call.kind === "list") {
+      if (expectsReply(header)) return { forward: true, decision, kind: "list" };
+      // dbus-daemon sends the list nevertheless, and the serial of another call could lead it past the filter.
+      return this.#denyCall(header, this.#refuse(action, "A list of names needs a reply"));
+    }
     if (call.kind === "own") {
       const own = this.#decide(`own ${call.name}`, {});
       return own.allowed ? { forward: true, decision } : this.#denyCall(header, own);
@@ -363,12 +377,10 @@ export class DbusConnection {
   }
 
   #judgeReplyOfClient(header: Header): Verdict {
-    const key = keyOf(header.destination, header.replySerial!);
     const action = actionOf("send", header);
-    if (!this.#callsToClient.has(key)) {
+    if (!this.#callsToClient.delete(header.destination, header.replySerial!)) {
       return { forward: false, decision: this.#refuse(action, "No call waits for this reply") };
     }
-    this.#callsToClient.delete(key);
     const denied = this.#denialOfReply("send", header);
     if (denied === undefined) return { forward: true };
     const [serial, isLittleEndian] = [header.replySerial!, header.isLittleEndian];
@@ -409,7 +421,7 @@ export class DbusConnection {
       return false;
     }
     if (!this.#decideMessage("receive", header).allowed) return false;
-    if (expectsReply(header)) this.#callsToClient.add(keyOf(sender, serial), true);
+    if (expectsReply(header)) this.#callsToClient.add(sender, serial);
     return true;
   }
 
@@ -485,7 +497,7 @@ export class DbusConnection {
       ? this.#shared.names.namesOf(other)
       : undefined;
     return {
-      destination: destination ?? null,
+      destination: this.#isBus && destination || null,
       path: path ?? null,
       interface: name ?? null,
       member: member ?? null,
@@ -514,10 +526,10 @@ export class DbusConnection {
     return this.#shared.admission.deny(this.#admitted, action, reason);
   }
 
-  #denyCall(header: Header, decision: Decision): Verdict {
+  #denyCall(header: Header, decision: Decision, error: string = ERROR.accessDenied): Verdict {
     if (!expectsReply(header)) return { forward: false, decision };
     const text = decision.message ?? "The policy does not allow it";
-    return { forward: false, decision, reply: this.#error(header, ERROR.accessDenied, text) };
+    return { forward: false, decision, reply: this.#error(header, error, text) };
   }
 
   #error(call: Header, name: string, text: string): Buffer {
@@ -560,8 +572,6 @@ function actionOf(kind: "call" | "send" | "receive", header: Header): string {
       return `${prefix}return`;
   }
 }
-
-const keyOf = (name: string | undefined, serial: number) => `${serial} ${name ?? ""}`;
 
 /** The runtimes drop descriptors, and neither side has negotiated them. */
 function requireNoDescriptors({ descriptors }: Header): void {

@@ -21,13 +21,15 @@ const ABOUT_NAMES: { readonly [member: string]: string } = {
   GetNameOwner: "s",
   NameHasOwner: "s",
   ListQueuedOwners: "s",
-  GetConnectionUnixUser: "s",
-  GetConnectionUnixProcessID: "s",
-  GetConnectionCredentials: "s",
   GetAdtAuditSessionData: "s",
-  GetConnectionSELinuxSecurityContext: "s",
   StartServiceByName: "su",
 };
+
+/** The types of the arguments of a method about a name. Distributions have further GetConnection methods. */
+function argumentsAboutName(member: string): string | undefined {
+  if (Object.hasOwn(ABOUT_NAMES, member)) return ABOUT_NAMES[member];
+  return member.startsWith("GetConnection") ? "s" : undefined;
+}
 
 const LISTS = ["ListNames", "ListActivatableNames"];
 
@@ -55,7 +57,8 @@ export function isGreeting(header: Header): boolean {
 
 /** Returns whether the arguments of a call of the bus decide about it. */
 export function needsArguments({ member = "" }: Header): boolean {
-  return member === "RequestName" || member === "AddMatch" || Object.hasOwn(ABOUT_NAMES, member);
+  return member === "RequestName" || member === "AddMatch" ||
+    argumentsAboutName(member) !== undefined;
 }
 
 /**
@@ -66,7 +69,7 @@ export function needsArguments({ member = "" }: Header): boolean {
 export function driverCall(header: Header, body: Uint8Array): DriverCall {
   const { member = "", signature, isLittleEndian } = header;
   if (!needsArguments(header)) return { kind: LISTS.includes(member) ? "list" : "other" };
-  const expected = { RequestName: "su", AddMatch: "s" }[member] ?? ABOUT_NAMES[member];
+  const expected = { RequestName: "su", AddMatch: "s" }[member] ?? argumentsAboutName(member);
   if (signature !== expected) {
     throw new MalformedMessage(`${member} has the arguments ${JSON.stringify(signature)}`);
   }

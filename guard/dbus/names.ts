@@ -18,7 +18,7 @@ import {
 import type { Upstream } from "../upstream.ts";
 import { isOwnerSignal, MAX_LIST_BYTES } from "./driver.ts";
 import { authenticateAt, UPSTREAM_TIMEOUT_MS, withTimeout } from "./handshake.ts";
-import { ByteReader, Ended, readBody, readHeader, skip } from "./streams.ts";
+import { ByteReader, Ended, readBody, readUpstreamHeader, skip } from "./streams.ts";
 
 const MATCH =
   `type='signal',sender='${BUS_NAME}',interface='${BUS_NAME}',member='NameOwnerChanged'`;
@@ -121,10 +121,12 @@ class NameSession {
       this.#call("Hello", SERIAL.hello);
       this.#call("AddMatch", SERIAL.addMatch, MATCH);
       this.#call("ListNames", SERIAL.listNames);
-      for (let header; (header = await readHeader(reader)) !== undefined;) {
-        if (header.bodyLength > MAX_LIST_BYTES || header.sender !== BUS_NAME) {
-          await skip(reader, header.bodyLength);
-        } else this.#receive(header, await readBody(reader, header.bodyLength));
+      for (let header; (header = await readUpstreamHeader(reader, () => {})) !== undefined;) {
+        const { bodyLength, sender } = header;
+        if (sender !== BUS_NAME) await skip(reader, bodyLength);
+        else if (bodyLength <= MAX_LIST_BYTES) {
+          this.#receive(header, await readBody(reader, bodyLength));
+        } else throw new MalformedMessage("the bus sent a list that is too long");
       }
       throw new Ended("the bus closed the connection");
     } finally {

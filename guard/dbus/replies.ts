@@ -11,6 +11,7 @@ const OWN_SERIAL = 0xffff_ffff;
 export const ERROR = {
   accessDenied: `${BUS_NAME}.Error.AccessDenied`,
   invalidArgs: `${BUS_NAME}.Error.InvalidArgs`,
+  limitsExceeded: `${BUS_NAME}.Error.LimitsExceeded`,
   noOwner: `${BUS_NAME}.Error.NameHasNoOwner`,
   unknownService: `${BUS_NAME}.Error.ServiceUnknown`,
 } as const;
@@ -64,42 +65,72 @@ function reply(
   return Buffer.concat([header, body]);
 }
 
-/** Maximum calls that wait for a reply, for each direction of a connection. One more replaces the oldest. */
-const MAX_OPEN_CALLS = 16_384;
+/** Maximum calls of one direction of a connection that wait for a reply. */
+const MAX_OPEN_CALLS = 4096;
 
-/** Calls that wait for their reply. */
-export class OpenCalls<K, T> {
-  readonly #calls = new Map<K, T>();
+/** Maximum length of the object paths of a client's calls together. */
+const MAX_OPEN_PATH_BYTES = 1 << 20;
 
-  has(key: K): boolean {
-    return this.#calls.has(key);
+/**
+ * Calls of a client that wait for their reply. None is forgotten: the client could use its serial again, and
+ * the late reply would belong to the wrong call.
+ */
+export class OpenCalls<T extends { readonly header: Header }> {
+  readonly #calls = new Map<number, T>();
+  #pathBytes = 0;
+
+  /** Whether too many calls wait to add another one. */
+  get isFull(): boolean {
+    return this.#calls.size >= MAX_OPEN_CALLS || this.#pathBytes >= MAX_OPEN_PATH_BYTES;
   }
 
-  /** Adds a call. Returns the oldest call, if the new one replaces it. */
-  add(key: K, call: T): T | undefined {
-    let forgotten: T | undefined;
-    if (this.#calls.size >= MAX_OPEN_CALLS) {
-      const [[oldest, its]] = this.#calls as unknown as [[K, T]];
-      this.#calls.delete(oldest);
-      forgotten = its;
-    }
-    this.#calls.set(key, call);
-    return forgotten;
+  add(call: T): void {
+    this.#calls.set(call.header.serial, call);
+    this.#pathBytes += pathBytesOf(call);
   }
 
-  get(key: K): T | undefined {
-    return this.#calls.get(key);
+  get(serial: number): T | undefined {
+    return this.#calls.get(serial);
   }
 
   /** Removes a call. */
-  delete(key: K): void {
-    this.#calls.delete(key);
+  delete(serial: number): void {
+    const call = this.#calls.get(serial);
+    if (call === undefined) return;
+    this.#calls.delete(serial);
+    this.#pathBytes -= pathBytesOf(call);
   }
 
   /** Removes all calls, and returns them. */
   clear(): T[] {
     const all = [...this.#calls.values()];
     this.#calls.clear();
+    this.#pathBytes = 0;
     return all;
   }
 }
+
+const pathBytesOf = ({ header: { path = "" } }: { readonly header: Header }) => path.length;
+
+/**
+ * Calls to a client that wait for its reply. Beyond the limit the oldest gets no reply, because a client may
+ * never answer some calls.
+ */
+export class CallsToClient {
+  readonly #keys = new Set<string>();
+
+  add(sender: string | undefined, serial: number): void {
+    if (this.#keys.size >= MAX_OPEN_CALLS) {
+      const [oldest] = this.#keys;
+      this.#keys.delete(oldest!);
+    }
+    this.#keys.add(keyOf(sender, serial));
+  }
+
+  /** Removes a call. Returns whether it was there. */
+  delete(sender: string | undefined, serial: number): boolean {
+    return this.#keys.delete(keyOf(sender, serial));
+  }
+}
+
+const keyOf = (name: string | undefined, serial: number) => `${serial} ${name ?? ""}`;

@@ -2,7 +2,14 @@
 
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
-import { FIXED_BYTES, type Header, headerLength, parseHeader } from "../../interop/dbus/message.ts";
+import {
+  FIXED_BYTES,
+  type Header,
+  headerLength,
+  MalformedMessage,
+  messageLengths,
+  parseHeader,
+} from "../../interop/dbus/message.ts";
 
 const MAX_PART_BYTES = 65_536;
 
@@ -144,6 +151,36 @@ export async function readHeader(reader: ByteReader): Promise<Header | undefined
   const rest = await reader.exactly(headerLength(fixed) - FIXED_BYTES);
   if (rest === undefined) throw new Ended("the connection ended within a header");
   return parseHeader(Buffer.concat([fixed, rest]));
+}
+
+/**
+ * Reads the next header of the upstream. Drops messages that this parser rejects: buses forward some of them,
+ * and each client of the bus could end the connections of others by them.
+ *
+ * @param onDropped Called with the reason.
+ * @throws {MalformedMessage} If the length of a message is not known.
+ */
+export async function readUpstreamHeader(
+  reader: ByteReader,
+  onDropped: (reason: MalformedMessage) => void,
+): Promise<Header | undefined> {
+  while (true) {
+    const fixed = await reader.exactly(FIXED_BYTES);
+    if (fixed === undefined) return undefined;
+    const { header, body } = messageLengths(fixed);
+    let left = header - FIXED_BYTES;
+    try {
+      headerLength(fixed); // it may be longer than this parser reads
+      const rest = await reader.exactly(left);
+      if (rest === undefined) throw new Ended("the connection ended within a header");
+      left = 0;
+      return parseHeader(Buffer.concat([fixed, rest]));
+    } catch (error) {
+      if (!(error instanceof MalformedMessage)) throw error;
+      onDropped(error);
+      await skip(reader, left + body);
+    }
+  }
 }
 
 /** Reads a whole body. */

@@ -128,17 +128,31 @@ const align = (at: number, to: number) => Math.ceil(at / to) * to;
  * @throws {MalformedMessage} If it starts no message, or one that is too long.
  */
 export function headerLength(fixed: Uint8Array): number {
+  const { header } = messageLengths(fixed);
+  if (header > align(FIXED_BYTES + MAX_FIELDS_BYTES, 8)) {
+    throw new MalformedMessage("the header is too long");
+  }
+  return header;
+}
+
+/**
+ * Returns the lengths of a header with its padding, of which the first {@link FIXED_BYTES} are given, and of
+ * the body. The header may be longer than {@link parseHeader} accepts.
+ *
+ * @throws {MalformedMessage} If it starts no message, or one that is too long.
+ */
+export function messageLengths(fixed: Uint8Array): {
+  readonly header: number;
+  readonly body: number;
+} {
   const isLittleEndian = fixed[0] === LITTLE_ENDIAN;
   if (!isLittleEndian && fixed[0] !== BIG_ENDIAN) throw new MalformedMessage("unknown byte order");
   if (fixed[3] !== VERSION) throw new MalformedMessage("unknown protocol version");
   const view = viewOf(fixed);
-  const fields = view.getUint32(12, isLittleEndian);
-  if (fields > MAX_FIELDS_BYTES) throw new MalformedMessage("the header is too long");
-  const length = align(FIXED_BYTES + fields, 8);
-  if (length + view.getUint32(4, isLittleEndian) > MAX_MESSAGE_BYTES) {
-    throw new MalformedMessage("the message is too long");
-  }
-  return length;
+  const header = align(FIXED_BYTES + view.getUint32(12, isLittleEndian), 8);
+  const body = view.getUint32(4, isLittleEndian);
+  if (header + body > MAX_MESSAGE_BYTES) throw new MalformedMessage("the message is too long");
+  return { header, body };
 }
 
 /**
