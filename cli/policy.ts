@@ -152,7 +152,7 @@ export async function explain(file: string, options: ExplainOptions): Promise<Ex
   }
 }
 
-/** Reads the request of `--request`: JSON, - for stdin, or a file, with a number of a line for a log. */
+/** Reads the request of `--request`: JSON, - for stdin, a file, or FILE:LINE. */
 async function recordedRequest(text: string, policy: RulePolicy) {
   const { requestFrom } = await import("./recorded_request.ts");
   const { vocabulary } = sourceOf(policy, "explain()").checked;

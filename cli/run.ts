@@ -60,7 +60,7 @@ function control(controls: CommandControls, hasTerminal: boolean): void {
   for (const name of FORWARDED_SIGNALS) process.on(name, () => controls.signal(name));
   if (!hasTerminal) return;
   process.stdin.setRawMode(true); // Ctrl-C is a byte for the terminal of the command
-  controls.resize(terminalSize()); // it may have changed
+  controls.resize(terminalSize()); // the size may have changed
   process.on("SIGWINCH", () => controls.resize(terminalSize()));
   process.stdin.once("end", () => controls.disconnect()); // the terminal is closed
 }

@@ -13,7 +13,7 @@ export interface GuardOptions {
   /**
    * `"stream"` decides each connection and passes bytes in both directions; `"http"` decides each
    * request by `METHOD /path` and adds the peer's identity as headers; `"docker"` decides each request to
-   * a Docker engine by its action and attributes, and keeps the containers of users apart; `"dbus"` decides
+   * a Docker engine by its action and attributes, and separates the containers of users; `"dbus"` decides
    * each message to and from a D-Bus message bus or server.
    */
   readonly mode: "stream" | "http" | "docker" | "dbus";
@@ -50,14 +50,14 @@ export interface GuardOptions {
    */
   readonly http2?: boolean | undefined;
   /**
-   * A file that records what each client does in `"http"` and `"docker"` mode, for `ucred policy suggest`. It is
-   * created with mode `0o600`, or continued. It has at most 10,000 different requests, 2000 of each user, and
-   * no secret attributes. The policy still decides.
+   * A file that receives the requests of each client in `"http"` and `"docker"` mode, for `ucred policy suggest`. The
+   * guard creates the file with mode `0o600`, or continues it. The file has at most 10,000 different requests, 2000
+   * of each user, and no secret attributes. The policy still decides.
    */
   readonly learn?: string | undefined;
   /**
-   * A file that keeps the owners of containers and execs in `"docker"` mode across restarts. It is created with mode
-   * `0o600`. Without it, an exec from before a restart belongs to nobody.
+   * A file that keeps the owners of containers and execs in `"docker"` mode across restarts. The guard creates it
+   * with mode `0o600`. Without this file, execs have no owner after a restart.
    */
   readonly state?: string | undefined;
   /** Names of headers to forward although only a trusted proxy should set them: `X-Forwarded-For`. */

@@ -193,9 +193,9 @@ class Handling implements Exchange {
   decision: Decision | undefined;
   /** The last decision, until it is recorded: a later one replaces it. */
   #pending: Pending | undefined;
-  /** What the policy must allow for this request; `undefined` if nothing is learned. */
+  /** The actions that the policy must allow for this request; `undefined` without a recording. */
   readonly #steps: Step[] | undefined;
-  /** What is learned about the steps; `undefined`: the request failed for another reason than the policy. */
+  /** The recorded outcome of the steps; `undefined`: the request failed for another reason than the policy. */
   #verdict: "allowed" | "denied" | undefined = "allowed";
 
   constructor(parts: Parts, client: MediatedClient, request: Request, read: DockerRequest) {
@@ -265,7 +265,7 @@ class Handling implements Exchange {
     admission.record(this.#client.admitted, this.#read.action, decision, attributes, logged);
   }
 
-  /** Passes the steps to the recording, where all of them have the outcome of the request. */
+  /** Records the steps, all with the outcome of the request. */
   #learn(): void {
     const { learn } = this.#parts;
     const verdict = this.#verdict;
@@ -636,7 +636,7 @@ class Handling implements Exchange {
   async #actOnExec(judged: JudgedRequest, name: string): Promise<Answer | Forward> {
     this.#permitSome(judged.attributes);
     const exec = await this.#execOf(name);
-    // Only who has prepared an exec may use it, unless all are allowed. It may be privileged, for example.
+    // Only its owner may use an exec, which may be privileged, unless the policy allows all execs.
     const isOwn = exec?.uid !== undefined && exec.uid === this.#uid;
     const isAllowed = isOwn || this.#sight.decide(this.#read.action, {}).allowed;
     const found = exec === undefined || !isAllowed

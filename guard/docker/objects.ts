@@ -74,7 +74,7 @@ function attributesOf(kind: "volume" | "network", id: string, object: JsonObject
 export class Objects {
   readonly #engine: Engine;
   readonly #owners: Owners;
-  /** The attributes of containers that clients remove. Their last event may follow when they are gone. */
+  /** The attributes of containers that clients remove: their last event may arrive after the removal. */
   readonly #leaving = new BoundedMap<JsonObject>();
   /** Kind → the engine's response for an object that does not exist, and the name that was queried. */
   readonly #absent = new Map<ObjectKind | "exec", { response: EngineResponse; name: string }>();

@@ -31,24 +31,24 @@ export interface ContainerLabels {
   readonly labels: unknown;
 }
 
-/** An exec instance, and who has prepared it. */
+/** An exec instance, and its owner. */
 export interface Exec {
   /** The full id of its container. */
   readonly container: string;
-  /** Who has prepared it; `undefined` if that is unknown. */
+  /** The uid of the user that has prepared it; `undefined` if that is unknown. */
   readonly uid: number | undefined;
   /** The attributes of the request that has prepared it; `undefined` after a restart of the guard. */
   readonly attributes?: JsonObject | undefined;
 }
 
-/** Containers are compared with the engine's list when the ledger has this many more than twice as many. */
+/** The ledger is pruned when it has more than twice its size after the last pruning, plus this number. */
 const PRUNED_AFTER = 1000;
 
 /**
  * Remembers which user created which container and exec. A container that is not remembered, because the
  * guard was restarted without a ledger, belongs to the uid in its label, unless its image has the same label:
  * the builder of the image has chosen that label, and another user may have created the container past the
- * guard. An exec that is not remembered belongs to nobody.
+ * guard. An exec that is not remembered has no owner.
  */
 export class Owners {
   readonly #engine: Engine;
@@ -95,7 +95,7 @@ export class Owners {
     else this.#ledger.remove(id);
   }
 
-  /** Forgets containers of the ledger that the engine does not have any more, from time to time. */
+  /** From time to time, removes containers that no longer exist at the engine from the ledger. */
   async prune(client: MediatedClient): Promise<void> {
     const ledger = this.#ledger;
     if (ledger === undefined || ledger.size <= this.#pruneAbove) return;
@@ -119,7 +119,7 @@ export class Owners {
     const uid = ownerIn(labels);
     if (uid === undefined || !isFullId(id)) return undefined;
     const known = this.#containers.get(id);
-    // A ledger that contradicts the label is that of another engine, or was changed.
+    // If the ledger contradicts the label, it belongs to another engine, or one of them was changed.
     if (known !== undefined) return known === uid ? uid : undefined;
     const ofImage = await this.#labelOf(client, imageId);
     if (ofImage === undefined || ofImage === String(uid)) return undefined;

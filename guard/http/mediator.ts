@@ -79,7 +79,7 @@ export interface Mediator {
   answer(status: number, title: string, detail: string): Answer;
   /** Closes idle connections. Requests may still arrive. */
   close(): void;
-  /** Releases what is left, after the last request. */
+  /** Releases all resources, after the last request. */
   end(): void;
 }
 

@@ -7,7 +7,7 @@ import type { FieldKinds } from "../headers.ts";
 import type { RequestCounters } from "../stats.ts";
 import type { Upstream } from "../upstream.ts";
 
-/** What counts and reports requests. */
+/** The parts that count and report requests. */
 export interface RequestObserver {
   readonly admission: Admission;
   readonly requests: RequestCounters;
@@ -16,7 +16,7 @@ export interface RequestObserver {
   readonly report: (line: string) => void;
 }
 
-/** What the connections of one guard share. */
+/** The parts that all connections of a guard share. */
 export interface HttpShared extends RequestObserver {
   readonly upstream: Upstream;
   readonly fields: FieldKinds;

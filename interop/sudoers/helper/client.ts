@@ -26,8 +26,8 @@ export interface RunOptions {
   /** The group, as with `sudo -g`. Default: the groups of the target user. */
   readonly group?: string | undefined;
   /**
-   * The size of a new terminal for the command. Its output, also of stderr, is then passed to `stdout`. Default:
-   * the command runs with pipes.
+   * Runs the command on a new terminal of this size. All its output, also that of stderr, is then passed to `stdout`.
+   * Default: the command runs with pipes.
    */
   readonly terminal?: TerminalSize | undefined;
   /** Variables for the command. Only those for terminal and language are sent. */
@@ -42,7 +42,7 @@ export interface RunOptions {
   readonly started?: ((controls: CommandControls) => void) | undefined;
 }
 
-/** What a client can do with a running command. */
+/** The controls of a running command. */
 export interface CommandControls {
   /** Sends a signal to its process group. */
   signal(name: ForwardedSignal): void;
@@ -144,7 +144,7 @@ export async function runCommand(options: RunOptions): Promise<CommandExit> {
   }
 }
 
-/** The chunks that a socket receives. Ends also at an error: the command then has no exit status. */
+/** The chunks that a socket receives. An error ends them, too: the command then has no exit status. */
 async function* chunksOf(socket: Socket): AsyncGenerator<Buffer> {
   try {
     yield* socket as AsyncIterable<Buffer>;

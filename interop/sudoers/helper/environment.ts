@@ -25,8 +25,8 @@ export function allowedVariables(
 /**
  * The whole environment of a command.
  *
- * @param hasTerminal Whether the command has a terminal. Its size can change, so that COLUMNS and LINES, which
- * programs prefer to it, are left out.
+ * @param hasTerminal Whether the command has a terminal. COLUMNS and LINES are then left out: programs prefer them to
+ * the size of the terminal, which can change.
  */
 export function environmentOf(
   user: TargetUser,

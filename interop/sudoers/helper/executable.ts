@@ -38,8 +38,8 @@ export function openExecutable(requested: string): Executable | string {
   }
   let fd: number | undefined;
   try {
-    // The name for the policy is resolved first, and the file is looked up by it. A link that changes
-    // in between, such as /proc/PID/cwd, cannot separate the two.
+    // First the name for the policy is resolved, then the file is looked up by this name. A link that changes in
+    // between, such as /proc/PID/cwd, cannot separate the two.
     const folder = resolve(dirname(requested));
     if (typeof folder === "string") return folder;
     if (!folder.file.isDirectory()) return `${folder.path} is not a folder`;

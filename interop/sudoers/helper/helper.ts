@@ -61,7 +61,7 @@ export interface CommandLimits {
 /** One entry of the log of commands. */
 export interface CommandRecord {
   /**
-   * `refused`: the command does not run. `started`: it runs when the report has returned. `ended`: it has ended,
+   * `refused`: the command does not run. `started`: it starts after `report` has returned. `ended`: it has ended,
    * or could not be started. Each request has either `refused` or `started`, and `started` is followed by
    * `ended`, unless the helper itself is killed.
    */
@@ -88,7 +88,7 @@ export interface CommandRecord {
   readonly code: number | null;
   /** The signal that ended it. */
   readonly signal: string | null;
-  /** Since the connection. */
+  /** The time since the connection. */
   readonly milliseconds: number;
 }
 
@@ -107,8 +107,9 @@ export interface HelperOptions {
   /** Commands are killed after this number of seconds. Default: 3600. */
   readonly timeLimitSeconds?: number | undefined;
   /**
-   * Runs after the policy allows a command. Only `true` lets it run. Without this function, only rules with the
-   * grant `NOPASSWD` allow. The server must pin its peers (`pin: true`): a peer without a key is refused.
+   * Called after the policy allows a command. The command runs only if the result is `true`. Without this function,
+   * the helper refuses commands of rules without the grant `NOPASSWD`. The server must pin its peers (`pin: true`): a
+   * peer without a key is refused.
    */
   readonly approve?: ((command: AllowedCommand) => boolean | Promise<boolean>) | undefined;
   /**
@@ -161,9 +162,8 @@ const AMBIGUOUS = /^$|\s/;
  * of its own, with a new environment and with no_new_privs. It is killed when its client disconnects, or the
  * process of a pinned client ends.
  *
- * If an argument is empty or has white space, the attribute `arguments` is unknown, because it is one text, in
- * which the argument could not be distinguished from several. Only a rule without a condition on `arguments`
- * then allows the command.
+ * The attribute `arguments` is one text, joined by spaces. If an argument is empty or has white space, this text is
+ * ambiguous, and the attribute is unknown. Then only a rule without a condition on `arguments` allows the command.
  *
  * @throws {TypeError} If an option is unknown or has the wrong type, or the policy is not about sudo.
  */
@@ -192,8 +192,8 @@ export function createHelper(options: HelperOptions): (socket: Socket, peer: Pee
 }
 
 /**
- * Returns the rules of a policy with `about: sudo`; `undefined` for another one, which could allow the action `run`
- * whatever the command.
+ * Returns the rules of a policy with `about: sudo`; `undefined` for another policy, which could allow the action
+ * `run` without a condition on the command.
  */
 function sudoRulesOf(
   policy: Policy & { readonly current?: Policy },
