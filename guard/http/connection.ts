@@ -173,7 +173,8 @@ export class ClientConnection implements Connection, Receiver {
     this.#socket = socket;
     this.admitted = admitted;
     this.#shared = shared;
-    this.#parser = new RequestParser(shared.fields);
+    // Docker's client sends an empty Host with POST /session.
+    this.#parser = new RequestParser(shared.fields, shared.mediator !== undefined);
     this.#awaitsPreface = shared.serveHttp2 !== undefined;
     this.#deadline = performance.now() + HEAD_TIMEOUT_MS;
     socket.on("data", this.#onData).on("drain", this.#onDrain)

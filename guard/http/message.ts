@@ -178,10 +178,13 @@ export class RequestParser extends Parser {
   /** Whether the head has too many fields. There is no `request` then. */
   hasTooManyFields = false;
   readonly #kindOf: FieldKinds;
+  readonly #allowsEmptyHost: boolean;
 
-  constructor(kindOf: FieldKinds) {
+  /** @param allowsEmptyHost Whether Host may be empty: RFC 9112, 3.2. The upstream receives "localhost". */
+  constructor(kindOf: FieldKinds, allowsEmptyHost = false) {
     super("request");
     this.#kindOf = kindOf;
+    this.#allowsEmptyHost = allowsEmptyHost;
   }
 
   protected override check(head: RawHead): Framing | undefined {
@@ -210,7 +213,10 @@ export class RequestParser extends Parser {
       size: 0,
     };
     if (problem === "coding" || (isChunked && isHttp10)) this.problem = BAD_CODING;
-    else if (hosts.length > 1 || !hosts.every(isHost)) this.problem = BAD_HOST;
+    else if (this.#allowsEmptyHost && hosts.length === 1 && hosts[0] === "") {
+      const at = lines.findIndex((line) => /^host:/i.test(line));
+      lines[at === -1 ? lines.length : at] = "Host: localhost\r\n";
+    } else if (hosts.length > 1 || !hosts.every(isHost)) this.problem = BAD_HOST;
     else if (hosts.length === 0) {
       if (!isHttp10) this.problem = BAD_HOST;
       else lines.push("Host: localhost\r\n"); // the upstream receives HTTP/1.1

@@ -786,3 +786,24 @@ testDocker("guard ends the events of a client at the end of the drain", async ()
   await guard.server.close({ timeout: 100 });
   await listener.end.rest();
 });
+
+testDocker("guard accepts the empty Host of Docker's client, and sends a valid one", async () => {
+  const guard = await DockerGuard.start();
+  const session = (host: string) =>
+    `POST /session HTTP/1.1\r\n${host}Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n`;
+  const root = await guard.as(0);
+  root.end.send(session("Host: \r\n"));
+  await root.end.message();
+  const [received] = guard.engine.heard(/session/);
+  assert.equal(received!.message.header("host"), "localhost");
+  assert.equal(received!.message.header("upgrade"), "h2c");
+  for (const hosts of ["", "Host:\r\nHost:\r\n", "Host:\r\nHost: d\r\n", "Host: a b\r\n"]) {
+    const other = await guard.as(0);
+    other.end.send(session(hosts));
+    assert.match(await other.end.rest(), /^HTTP\/1\.1 400 /, hosts);
+  }
+  const alice = await guard.as(ALICE);
+  alice.end.send(session("Host: \r\n"));
+  assert.equal((await alice.end.message()).status, 403);
+  assert.equal(guard.engine.heard(/session/).length, 1);
+});
