@@ -3,12 +3,15 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readyPolicy } from "../support/docker_policies.ts";
 import {
+  buildKitClient,
   docker,
   hashOf,
+  otherClient,
   RealEngine,
   startDocker,
   startInTerminal,
@@ -51,6 +54,22 @@ class Session {
 
   run(args: readonly string[], input?: Uint8Array) {
     return docker(this.#user, this.#path, args, input);
+  }
+
+  /** Runs docker-compose with a project. */
+  compose(project: Uint8Array, ...args: string[]) {
+    const command = ["docker-compose", "-p", "project", "-f", "-", ...args] as const;
+    return otherClient(this.#user, this.#path, command, { input: project });
+  }
+
+  /** Builds the folder by BuildKit, which keeps files in the client's folder. */
+  buildByKit(tag: string, folder: string) {
+    const config = mkdtempSync(join(tmpdir(), "ucred-kit-"));
+    chmodSync(config, 0o777);
+    const command = [buildKitClient!, "build", ...NONE, "-t", tag, folder] as const;
+    const env = { DOCKER_BUILDKIT: "1", DOCKER_CONFIG: config };
+    return otherClient(this.#user, this.#path, command, { env })
+      .finally(() => rmSync(config, { recursive: true }));
   }
 
   /** Starts the client; its output is collected. */
@@ -157,6 +176,55 @@ async function builds(session: Session, tag: string): Promise<void> {
   await session.succeeds(/^uid 0\n$/, "run", "--rm", ...NONE, tag);
 }
 
+/** Builds an image by BuildKit, and runs it. Users without `build.session` see the denial. */
+async function buildsByKit(allowed: Session, denied: Session): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "ucred-build-"));
+  try {
+    chmodSync(folder, 0o755);
+    const text = 'FROM box\nCOPY Dockerfile /copy\nRUN ["/box", "id"]\nCMD ["/box", "id"]\n';
+    writeFileSync(join(folder, "Dockerfile"), text);
+    const built = await allowed.buildByKit("members/kit", folder);
+    assert.equal(built.code, 0, built.err);
+    assert.match(built.err, /naming to docker\.io\/members\/kit/);
+    await allowed.succeeds(/^uid 0\n$/, "run", "--rm", ...NONE, "members/kit");
+    const refused = await denied.buildByKit("developers/kit", folder);
+    assert.notEqual(refused.code, 0, refused.err);
+    assert.match(refused.err, /Error response from daemon: ucred: build\.session is not allowed/);
+    await allowed.fails(/No such image/, "image", "inspect", "developers/kit");
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Starts two containers by docker-compose, and removes them. */
+async function composes(session: Session): Promise<void> {
+  const service = { image: "box", network_mode: "none" };
+  const services = {
+    web: { ...service, command: ["/box", "sleep"] },
+    once: { ...service, command: ["/box", "id"] },
+  };
+  const project = Buffer.from(JSON.stringify({ version: "2.4", services }));
+  const succeeds = async (expected: RegExp, ...args: string[]) => {
+    const { code, out, err } = await session.compose(project, ...args);
+    assert.equal(code, 0, `${args.join(" ")}: ${err}`);
+    assert.match(out.toString(), expected);
+  };
+  await succeeds(/^/, "up", "-d");
+  await succeeds(/project_web_1 .* Up/, "ps");
+  await session.succeeds(/^0\n$/, "wait", "project_once_1");
+  await succeeds(/uid 0/, "logs", "--no-color", "once");
+  await succeeds(/^uid 0\n$/, "exec", "-T", "web", "/box", "id");
+  await succeeds(/^/, "down", "-t", "0");
+  await session.succeeds(/^$/, "ps", "-aq");
+  const risky = { web: { ...services.web, privileged: true } };
+  const denied = await session.compose(
+    Buffer.from(JSON.stringify({ version: "2.4", services: risky })),
+    ...["up", "-d"],
+  );
+  assert.notEqual(denied.code, 0);
+  assert.match(denied.err, /container\.create is not allowed: HostConfig\.Privileged/);
+}
+
 function tarOf(folder: string): Buffer {
   return execFileSync("tar", ["-C", folder, "-cf", "-", "."]);
 }
@@ -217,9 +285,13 @@ testGuard(
       await ci.succeeds(/^cache\n$/, "volume", "rm", "cache");
       await ci.fails(DENIED, "pull", registry.image);
       await ci.fails(DENIED, "run", "--rm", ...NONE, "--privileged", "box", "/box", "id");
+      if (soaks && tool("docker-compose").met) await composes(ci); // 14 s
 
       const developers = await at("developers.yaml");
       const developer = developers({ uid: 4112, group: 971 });
+      if (buildKitClient !== undefined) {
+        await buildsByKit(classic({ uid: 4110, group: 970 }), developer);
+      }
       await usesContainers(developer, "hers");
       await builds(developer, "developers/app");
       await developer.succeeds(/Downloaded newer image/, "pull", registry.image);

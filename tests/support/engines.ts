@@ -23,11 +23,14 @@ export interface Ran {
 /** A user of Docker's client: a uid, which is also its group, or with a supplementary group. */
 export type User = number | { readonly uid: number; readonly group: number };
 
-function commandOf(user: User, socket: string, args: readonly string[]): readonly string[] {
+function asUser(user: User): readonly string[] {
   const uid = String(typeof user === "number" ? user : user.uid);
   const groups = typeof user === "number" ? "--clear-groups" : `--groups=${user.group}`;
-  const ids = ["--reuid", uid, "--regid", uid, groups];
-  return ["setpriv", ...ids, DOCKER, "-H", `unix://${socket}`, ...args];
+  return ["setpriv", "--reuid", uid, "--regid", uid, groups];
+}
+
+function commandOf(user: User, socket: string, args: readonly string[]): readonly string[] {
+  return [...asUser(user), DOCKER, "-H", `unix://${socket}`, ...args];
 }
 
 const clientEnv = () => ({
@@ -61,16 +64,38 @@ export function startInTerminal(
 }
 
 /** Runs Docker's client as a user. */
-export async function docker(
+export function docker(
   user: User,
   socket: string,
   args: readonly string[],
   input?: Uint8Array,
 ): Promise<Ran> {
-  const child = startDocker(user, socket, args, {
-    stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
-    timeout: 120_000,
-  });
+  const stdin = input === undefined ? "ignore" : "pipe";
+  const options = { stdio: [stdin, "pipe", "pipe"], timeout: 120_000 } satisfies SpawnOptions;
+  return outcomeOf(startDocker(user, socket, args, options), input);
+}
+
+/** Runs another client of Docker as a user. */
+export function otherClient(
+  user: User,
+  socket: string,
+  [program, ...args]: readonly [program: string, ...args: string[]],
+  { input, env }: {
+    readonly input?: Uint8Array;
+    readonly env?: { readonly [name: string]: string };
+  },
+): Promise<Ran> {
+  const [command, ...rest] = [...asUser(user), program, "-H", `unix://${socket}`, ...args];
+  const options = { stdio: "pipe", env: { ...clientEnv(), ...env }, timeout: 120_000 } as const;
+  return outcomeOf(spawn(command!, rest, options), input);
+}
+
+/** A client of Docker that contains BuildKit. From version 23 on, clients need a plugin. */
+export const buildKitClient: string | undefined = (process.env["PATH"] ?? "").split(":")
+  .map((folder) => `${folder}/docker`)
+  .find((file) => existsSync(file) && / 20\.10\./.test(String(execFileSync(file, ["--version"]))));
+
+async function outcomeOf(child: ChildProcess, input: Uint8Array | undefined): Promise<Ran> {
   const out: Buffer[] = [];
   let err = "";
   child.stdout!.on("data", (bytes: Buffer) => out.push(bytes));
