@@ -242,6 +242,7 @@ export class DbusConnection {
       // Replies of the guard have the unique name as their destination.
       if (greeted === undefined) continue;
       await greeted;
+      if (!this.#isBus) continue;
       this.#followsNames = true;
       await this.#shared.names.acquire();
     }
@@ -284,7 +285,10 @@ export class DbusConnection {
       const length = body?.length ?? bodyLength;
       const head = encodeHeader({ ...header, bodyLength: length });
       await forward(head, body, length, reader, this.#toClient);
-      if (call?.kind === "hello") this.#onGreeted();
+      if (call?.kind !== "hello") continue;
+      // A server that rejects Hello is no bus, or ends the connection.
+      if (header.type === TYPE.error) this.#isBus = false;
+      this.#onGreeted();
     }
     this.#onGreeted();
     this.#client.end();
@@ -433,7 +437,8 @@ export class DbusConnection {
       this.#refuse(action, "No call waits for this reply");
       return false;
     }
-    if (this.#isBus && !mayAnswer(header.sender, call.header.destination)) {
+    const isOfOther = call.kind !== "hello" && !mayAnswer(header.sender, call.header.destination);
+    if (this.#isBus && isOfOther) {
       this.#refuse(action, "The reply is from another client than the called one");
       return false;
     }

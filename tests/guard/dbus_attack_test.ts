@@ -167,3 +167,21 @@ testBus("dbus mode hides names from methods of the bus that a distribution has a
   const own = client.send({ ...DRIVER, member: "GetConnectionAppArmorSecurityContext" }, ":1.7");
   assert.equal((await bus.next()).serial, own, "the client sees itself");
 });
+
+testBus(
+  "dbus mode does not believe that a server is a bus if the server rejects Hello",
+  async () => {
+    const { path, next } = await directServer();
+    const guard = await start(path);
+    const client = await Wire.open(guard.path);
+    const { wire: server } = await next();
+    const hello = client.send({ ...DRIVER, member: "Hello" });
+    const errorName = `${BUS}.Error.UnknownMethod`;
+    server.send({ type: TYPE.error, replySerial: (await server.next()).serial, errorName });
+    assert.equal((await client.replyTo(hello)).errorName, errorName);
+    const denied = client.send({ ...DRIVER, interface: `${BUS}.Properties`, member: "Set" });
+    assert.equal((await client.replyTo(denied)).errorName, `${BUS}.Error.AccessDenied`);
+    client.send({ member: "Now", destination: "org.example.Clock" });
+    assert.equal((await server.next()).destination, undefined);
+  },
+);
