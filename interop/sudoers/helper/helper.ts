@@ -1,6 +1,6 @@
 /** A privileged helper: runs commands as other users for the peers that a policy allows. */
 
-import type { Buffer } from "node:buffer";
+import { type Buffer, isUtf8 } from "node:buffer";
 import { closeSync } from "node:fs";
 import type { Socket } from "node:net";
 import { hostname } from "node:os";
@@ -148,6 +148,9 @@ const MAX_REASON_LENGTH = 1000;
 /** Grants of sudo that forbid nothing. All other grants deny the command. */
 const PERMISSIONS: ReadonlySet<string> = new Set(["NOPASSWD", "SETENV", "FOLLOW", "NOMAIL"]);
 
+/** The attributes about a requested group. */
+const GROUP_ATTRIBUTES = ["runasGroup", "runasGroupIsOwn"] as const;
+
 /** Maximum `accepted` frames that wait for a client which does not read. */
 const MAX_WAITING_FRAMES = 64;
 
@@ -258,6 +261,7 @@ class Run {
   #take({ type, content }: Frame): void {
     if (this.#request === undefined) {
       if (type !== FRAME.request) throw new Error("the first frame is not a request");
+      if (!isUtf8(content)) throw new Error("the request is not UTF-8");
       const request = readCommandRequest(content.toString());
       if (typeof request === "string") throw new Error(request);
       this.#request = request;
@@ -315,7 +319,7 @@ class Run {
     if (typeof file === "string") throw new Error(`the command cannot be executed: ${file}`);
     try {
       this.#decide(file, request, user, gid);
-      await this.#approve(file, request, user);
+      await this.#approve(file, request, user, gid);
       if (this.#isOver) return;
       await this.#reportStart();
       if (this.#isOver) return this.#report(null, null);
@@ -348,12 +352,26 @@ class Run {
     this.#rule = decision.rule;
     if (decision.allowed !== true) throw new Error("the policy denies the command");
     this.#grants = decision.grants;
+    const tested = rules.filter(({ name }) => name === decision.rule);
+    // As in sudo(8), a rule that does not mention groups allows only those of the target user.
+    if (
+      request.group !== undefined && !attributes.runasGroupIsOwn &&
+      !GROUP_ATTRIBUTES.some((name) => isTested(tested, name))
+    ) {
+      throw new Error("the target user is not in the group, and the rule has no condition on it");
+    }
     const other = decision.grants.find((grant) => !PERMISSIONS.has(grant));
     if (other !== undefined) throw new Error(`the helper does not implement the grant ${other}`);
   }
 
   /** Throws unless the command is approved for the process that connected. */
-  async #approve(file: Executable, { args, group }: CommandRequest, user: TargetUser) {
+  async #approve(
+    file: Executable,
+    request: CommandRequest,
+    user: TargetUser,
+    gid: number | undefined,
+  ) {
+    const { args, group } = request;
     const { approve } = this.#settings;
     const grants = this.#grants;
     if (approve === undefined) {
@@ -367,11 +385,19 @@ class Run {
     const about: AllowedCommand = { command, args, user: user.name, group, grants, peer, key };
     if (await approve(about) !== true) throw new Error("the command was not approved");
     if (peer.alive !== true) throw new Error("the process of the client has ended");
+    // The policy may have been reloaded meanwhile.
+    this.#decide(file, request, user, gid);
+    if (String(this.#grants) !== String(grants)) throw new Error("the grants have changed");
   }
 
   #spawn(file: Executable, request: CommandRequest, user: TargetUser, gid: number): void {
     const { cwd, flags, timeLimitSeconds } = this.#settings;
     const { args, terminal } = request;
+    const { signal, alive } = this.#peer;
+    const hasEnded = "the process of the client has ended";
+    if (signal !== undefined && alive !== true) throw new Error(hasEnded);
+    // Another process may hold the connection open after the client has ended.
+    signal?.addEventListener("abort", () => this.#disconnect(hasEnded));
     const command = new CommandProcess({
       fd: file.fd,
       args,
@@ -391,10 +417,6 @@ class Run {
       (error) => this.#finish(null, null, reasonOf(error)),
     );
     this.#timer = setTimeout(() => this.#end("the time limit has passed"), timeLimitSeconds * 1000);
-    // Another process may hold the connection open after the client has ended.
-    this.#peer.signal?.addEventListener("abort", () => {
-      this.#disconnect("the process of the client has ended");
-    });
     this.#send(FRAME.started);
   }
 

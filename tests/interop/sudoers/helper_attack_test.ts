@@ -6,7 +6,9 @@ import {
   chmodSync,
   closeSync,
   mkdirSync,
+  mkdtempSync,
   readFileSync,
+  renameSync,
   rmdirSync,
   symlinkSync,
   writeFileSync,
@@ -19,15 +21,20 @@ import { fileURLToPath } from "node:url";
 import { openExecutable } from "../../../interop/sudoers/helper/executable.ts";
 import { encodeFrame, FRAME } from "../../../interop/sudoers/helper/frames.ts";
 import { createHelper, runCommand } from "../../../interop/sudoers/helper/mod.ts";
+import { sudoVocabulary } from "../../../interop/sudoers/vocabulary.ts";
+import { definePolicy } from "../../../policy/define.ts";
+import { watchPolicy } from "../../../policy/watch.ts";
 import { command } from "../../support/command.ts";
 import { freshPath } from "../../support/peers.ts";
 import {
   commandFolder,
+  document,
   isRunning,
   policy,
   privileged,
   raw,
   refusedBy,
+  removeAfterTest,
   request,
   script,
   startHelper,
@@ -226,6 +233,97 @@ if os.fork() == 0:
     assert.equal(records[1]!.signal, "SIGKILL");
   },
 );
+
+testWith(
+  [...privileged, python],
+  "createHelper() runs nothing for a client that ends after its request, while another process holds the connection",
+  async () => {
+    const folder = commandFolder();
+    const mark = join(folder, "mark");
+    const touch = script(join(folder, "touch"), `#!/bin/sh\necho ran > ${mark}\n`);
+    const { path, records } = await startHelper({
+      report: async (record) => {
+        records.push(record);
+        if (record.event === "started") await until(() => !isRunning(String(record.pid)));
+      },
+    });
+    const client = `
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+if os.fork() == 0:
+    while s.recv(100):
+        pass
+    os._exit(0)
+s.sendall(bytes.fromhex(sys.argv[2]))
+os._exit(0)
+`;
+    const frame = request({ command: touch }).toString("hex");
+    spawn("python3", ["-c", client, path, frame], { stdio: "ignore" });
+    await until(() => records.some(({ event }) => event !== "started"));
+    assert.match(records.at(-1)!.reason!, /process of the client has ended/);
+    assert.throws(() => readFileSync(mark), { code: "ENOENT" });
+  },
+);
+
+testWith(
+  privileged,
+  "createHelper() refuses a group that the target user does not have, if the rule does not mention groups",
+  async () => {
+    const { run } = await startHelper();
+    const as = (group: string) => run("/usr/bin/id", ["-G"], { user: "daemon", group });
+    assert.equal((await as("daemon")).out, "1\n");
+    await assert.rejects(as("root"), refusedBy(/no condition on it/));
+    const where = { ...document.rules[0]!.where, not: { runasGroup: "shadow" } };
+    const rules = [{ ...document.rules[0]!, where }];
+    const any = await startHelper({
+      policy: definePolicy({ ...document, rules }, { vocabularies: [sudoVocabulary] }),
+    });
+    const { out } = await any.run("/usr/bin/id", ["-G"], { user: "daemon", group: "root" });
+    assert.equal(out, "0 1\n");
+  },
+);
+
+testWith(
+  privileged,
+  "createHelper() decides again after the approval, because the policy may have changed",
+  async () => {
+    const folder = mkdtempSync("/opt/ucred-policy-");
+    removeAfterTest(folder);
+    const file = join(folder, "policy.json");
+    const write = (when: object, allow: true | string) => {
+      const rules = [{ ...document.rules[0]!, when, allow }];
+      writeFileSync(`${file}.new`, JSON.stringify({ ...document, rules }));
+      renameSync(`${file}.new`, file);
+    };
+    for (const [when, allow] of [[{ uid: 4321 }, "NOPASSWD"], [{ uid: 0 }, true]] as const) {
+      write({ uid: 0 }, "NOPASSWD");
+      const policy = watchPolicy(file, { vocabularies: [sudoVocabulary] });
+      try {
+        const { run } = await startHelper({
+          policy,
+          approve: () => {
+            write(when, allow);
+            policy.reload();
+            return true;
+          },
+        });
+        await assert.rejects(run("/usr/bin/id"), refusedBy(/denies|have changed/));
+      } finally {
+        policy.close();
+      }
+    }
+  },
+);
+
+testWith(privileged, "createHelper() refuses a request that is not UTF-8", async () => {
+  const { path } = await startHelper();
+  const bytes = Buffer.from(request({ command: "/usr/bin/id", args: ["~"] }));
+  bytes[bytes.indexOf("~")] = 0xff;
+  const { refusal, started } = await raw(path, [bytes]);
+  assert.match(refusal, /not UTF-8/);
+  assert.equal(started, false);
+});
 
 testWith(
   privileged,
