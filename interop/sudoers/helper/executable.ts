@@ -23,6 +23,14 @@ const O_CLOEXEC = 0o2000000;
 /** Set-user-ID and set-group-ID: no_new_privs ignores them, and the command would run without warning. */
 const SETID_BITS = 0o6000;
 
+/** Returns why a path cannot be that of a command, whatever files exist; `undefined` if it can. */
+export function pathProblem(path: string): string | undefined {
+  if (!path.startsWith("/") || path.includes("\0")) return "the path is not absolute";
+  return path.split("/").slice(1).some((name) => name === "" || name === "." || name === "..")
+    ? 'the path has an empty name, "." or ".."'
+    : undefined;
+}
+
 /**
  * Opens the executable file at an absolute path.
  *
@@ -32,10 +40,8 @@ const SETID_BITS = 0o6000;
  * @returns The open file, or a text: the reason why the file cannot be executed.
  */
 export function openExecutable(requested: string): Executable | string {
-  if (!requested.startsWith("/") || requested.includes("\0")) return "the path is not absolute";
-  if (requested.split("/").slice(1).some((name) => name === "" || name === "." || name === "..")) {
-    return 'the path has an empty name, "." or ".."';
-  }
+  const problem = pathProblem(requested);
+  if (problem !== undefined) return problem;
   let fd: number | undefined;
   try {
     // First the name for the policy is resolved, then the file is looked up by this name. A link that changes in

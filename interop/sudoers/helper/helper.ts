@@ -15,7 +15,7 @@ import { MAX_TIMER_MS } from "../../../core/timers.ts";
 import { warn } from "../../../servers/admission/admission.ts";
 import { CommandProcess } from "./command_process.ts";
 import { environmentOf } from "./environment.ts";
-import { digestsOf, type Executable, openExecutable } from "./executable.ts";
+import { digestsOf, type Executable, openExecutable, pathProblem } from "./executable.ts";
 import { encodeFrame, FRAME, type Frame, FrameDecoder, frameParts } from "./frames.ts";
 import {
   type CommandRequest,
@@ -316,7 +316,13 @@ class Run {
     }
     if (this.#isOver) return;
     const file = openExecutable(request.command);
-    if (typeof file === "string") throw new Error(`the command cannot be executed: ${file}`);
+    if (typeof file === "string") {
+      // Clients that may not run it receive no other reason: it would report which files exist in any folder.
+      if (pathProblem(request.command) === undefined) {
+        this.#decide({ command: request.command, fd: undefined }, request, user, gid);
+      }
+      throw new Error(`the command cannot be executed: ${file}`);
+    }
     try {
       this.#decide(file, request, user, gid);
       await this.#approve(file, request, user, gid);
@@ -336,7 +342,7 @@ class Run {
 
   /** Throws unless the policy allows the command. */
   #decide(
-    { command, fd }: Executable,
+    { command, fd }: { readonly command: string; readonly fd: number | undefined },
     request: CommandRequest,
     user: TargetUser,
     gid: number | undefined,
@@ -346,7 +352,7 @@ class Run {
     if (rules === undefined) throw new Error("the policy is not about sudo"); // it was reloaded
     const attributes = {
       ...attributesOf(command, request, user, gid),
-      ...digestsOf(fd, DIGESTS.filter((name) => isTested(rules, name))),
+      ...(fd !== undefined && digestsOf(fd, DIGESTS.filter((name) => isTested(rules, name)))),
     };
     const decision = policy.decide(this.#peer, { action: "run", attributes });
     this.#rule = decision.rule;

@@ -316,6 +316,25 @@ testWith(
   },
 );
 
+testWith(
+  privileged,
+  "createHelper() does not report whether a file exists to clients that may not run it",
+  async () => {
+    const { run } = await startHelper();
+    const folder = mkdtempSync("/opt/hidden-");
+    removeAfterTest(folder);
+    script(join(folder, "program"), "#!/bin/sh\n");
+    script(join(folder, "data"), "", 0o600);
+    for (const name of ["program", "data", "absent", "data/absent"]) {
+      await assert.rejects(
+        run(`${folder}/${name}`),
+        refusedBy(/: the policy denies the command$/),
+        name,
+      );
+    }
+  },
+);
+
 testWith(privileged, "createHelper() refuses a request that is not UTF-8", async () => {
   const { path } = await startHelper();
   const bytes = Buffer.from(request({ command: "/usr/bin/id", args: ["~"] }));
