@@ -87,9 +87,17 @@ const DESCRIBED_BY: { readonly [danger: string]: readonly string[] } = {
 
 const DESCRIBES = new Set(Object.values(DESCRIBED_BY).flat());
 
-/** Returns whether the attributes of a request describe a danger, or its name alone does. */
-const isDescribed = (danger: string): boolean =>
-  Object.hasOwn(DESCRIBED_BY, danger) || danger.startsWith("HostConfig.Binds:");
+/** Returns whether the attributes of an entry describe a danger, or its name alone does. */
+function isDescribed(danger: string, action: string, attributes: RecordedAttributes): boolean {
+  if (danger.startsWith("HostConfig.Binds:")) return true;
+  if (!Object.hasOwn(DESCRIBED_BY, danger)) return false;
+  const names = DESCRIBED_BY[danger]!;
+  // The dangers of an existing object were decided when it was created.
+  const ofRequest = isOnObject(action)
+    ? names.filter((name) => OF_REQUEST[action]?.includes(name))
+    : names;
+  return ofRequest.every((name) => attributes[name] !== undefined);
+}
 
 /** Attributes that are tested although no danger needs them. */
 const ALWAYS_TESTED: { readonly [action: string]: readonly string[] } = {
@@ -147,7 +155,7 @@ export function testsOf(
     if (value === undefined) continue;
     tests.set(name, testOf(name, value, caller.uid, dangers));
   }
-  const unlimited = dangers.filter((danger) => !isDescribed(danger));
+  const unlimited = dangers.filter((danger) => !isDescribed(danger, action, attributes));
   return unlimited.length === 0 ? { tests } : { tests, unlimited: unlimited.join(", ") };
 }
 

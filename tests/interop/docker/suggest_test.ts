@@ -246,6 +246,25 @@ test("suggest() leaves out what was denied, cannot be expressed, or has no recor
   assert.deepEqual(more.suggestion.rules.map(({ rule }) => rule.actions), ["system.events"]);
 });
 
+test("suggest() allows no danger whose attributes the recording does not have", () => {
+  const values: readonly (readonly [action: string, danger: string, attributes: Attributes])[] = [
+    ["container.create", "HostConfig.Binds", { image: "app" }],
+    ["container.create", "HostConfig.Devices", { image: "app", networkMode: "default" }],
+    ["volume.create", "Driver", {}],
+    ["container.update", "Devices", { owner: ALICE }],
+    ["exec.start", "Privileged", { owner: ALICE }],
+  ];
+  for (const [action, danger, more] of values) {
+    const attributes = { ...more, dangers: [danger] };
+    const { policy, suggestion } = suggested([acted(action, attributes)]);
+    const hostile = { ...attributes, binds: ["/"], devices: ["/dev/sda"], driver: "evil" };
+    const peer = { uid: ALICE, gid: ALICE, groups: [ALICE] };
+    const request = { action, attributes: { ...hostile, privileged: true } };
+    assert.equal(policy.decide(peer, request).allowed, false, danger);
+    assert.equal(suggestion.missing.length, 1);
+  }
+});
+
 test("keptAttributes() keeps no secret, and nothing that differs between own containers", () => {
   const request = judged(`${CREATE}?name=web`, {
     ...{ Image: "a", Env: ["PASSWORD=hunter2"], Cmd: ["hunter2"], Labels: { a: "hunter2" } },
