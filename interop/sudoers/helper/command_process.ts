@@ -106,9 +106,11 @@ export class CommandProcess {
     for (const each of this.#processes) each.kill("SIGKILL");
   }
 
-  /** Writes input, and calls `written` when the pipe has accepted it. */
+  /** Writes input, and calls `written` when the pipe has accepted it, but not if the command has closed it. */
   write(content: Buffer, written: () => void): void {
-    this.input.write(content, written);
+    this.input.write(content, (error) => {
+      if (error == null) written();
+    });
   }
 
   /** Sends a signal to the process group of the command, unless it has exited: its pid may then be reused. */

@@ -484,7 +484,8 @@ testWith(
     // The session that leaves keeps the output open, so that the connection stays.
     const leaves = script(
       join(folder, "leaves"),
-      `#!/bin/sh\nsetsid sleep 300 &\necho $! > ${mark}.new; mv ${mark}.new ${mark}\nsleep 0.2\n`,
+      `#!/bin/sh\nsetsid sleep 300 &\necho $! > ${mark}.new; mv ${mark}.new ${mark}
+while [ "$(cut -d " " -f 6 /proc/$!/stat)" != $! ]; do :; done\n`,
     );
     const controls = Promise.withResolvers<{ signal(name: "SIGTERM"): void; disconnect(): void }>();
     const done = run(leaves, [], { started: controls.resolve });
