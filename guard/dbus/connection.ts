@@ -79,6 +79,8 @@ interface OpenCall {
   readonly startedAt: number;
   readonly decision: Decision | undefined;
   readonly kind: "hello" | "list" | "other";
+  /** The owner of the called name, if it is known. */
+  readonly owner: string | undefined;
 }
 
 /** The decision about a message of the client, and the reply if the guard does not forward it. */
@@ -222,6 +224,7 @@ export class DbusConnection {
         startedAt,
         decision,
         kind: verdict.forward && verdict.kind || "other",
+        owner: header.destination && this.#shared.names.ownerOf(header.destination),
       };
       if (!verdict.forward) {
         if (body === undefined) await skip(this.#fromClient, bodyLength);
@@ -437,8 +440,7 @@ export class DbusConnection {
       this.#refuse(action, "No call waits for this reply");
       return false;
     }
-    const isOfOther = call.kind !== "hello" && !mayAnswer(header.sender, call.header.destination);
-    if (this.#isBus && isOfOther) {
+    if (this.#isBus && call.kind !== "hello" && !this.#mayAnswer(header.sender, call)) {
       this.#refuse(action, "The reply is from another client than the called one");
       return false;
     }
@@ -450,6 +452,20 @@ export class DbusConnection {
     this.#shared.requests.responded(performance.now() - call.startedAt);
     this.#count("allowed", call);
     return true;
+  }
+
+  /**
+   * Returns whether a client of a bus may answer a call. The bus answers for recipients that do not exist. A
+   * well-known name may have got another owner meanwhile. If no owner is known, any client may answer.
+   */
+  #mayAnswer(sender: string | undefined, { header, owner }: OpenCall): boolean {
+    const { destination } = header;
+    if (sender === BUS_NAME || sender === destination) return true;
+    if (destination === undefined || destination === BUS_NAME || isUniqueName(destination)) {
+      return false;
+    }
+    const current = this.#shared.names.ownerOf(destination);
+    return [owner, current].includes(sender) || (owner === undefined && current === undefined);
   }
 
   /** Returns the decision of a rule that denies a requested reply; `undefined`: the reply may pass. */
@@ -581,15 +597,6 @@ function actionOf(kind: "call" | "send" | "receive", header: Header): string {
 /** The runtimes drop descriptors, and neither side has negotiated them. */
 function requireNoDescriptors({ descriptors }: Header): void {
   if (descriptors > 0) throw new MalformedMessage("it has file descriptors");
-}
-
-/**
- * Returns whether a client of a bus may answer a call. The bus answers for recipients that do not exist.
- * If the call was addressed to a well-known name, any client may answer: its owner is not known here.
- */
-function mayAnswer(sender: string | undefined, called: string | undefined): boolean {
-  return sender === BUS_NAME || sender === called ||
-    (called !== undefined && called !== BUS_NAME && !called.startsWith(":"));
 }
 
 function ownNameIn({ signature, isLittleEndian }: Header, body: Buffer): string {

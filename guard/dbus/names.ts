@@ -73,6 +73,12 @@ export class BusNames {
   namesOf(name: string): readonly string[] | undefined {
     return this.#session?.namesOf(name);
   }
+
+  /** Returns the unique name of the owner of a well-known name; `undefined` if it has none, or if it is unknown. */
+  ownerOf(name: string): string | undefined {
+    const owner = this.#session?.namesOf(name)?.[0];
+    return isUniqueName(owner) ? owner : undefined;
+  }
 }
 
 /** One connection that follows names. */

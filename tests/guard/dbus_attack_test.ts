@@ -185,3 +185,23 @@ testBus(
     assert.equal((await server.next()).destination, undefined);
   },
 );
+
+testBus("dbus mode drops forged replies to calls of a well-known name", async () => {
+  const asOnSessionBus = '<allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/>';
+  const { path } = await startDaemon(undefined, asOnSessionBus);
+  const guard = await start(path);
+  const { wire, name } = await Wire.onBus(guard.path);
+  const { wire: clock } = await Wire.onBus(path);
+  const { wire: forger } = await Wire.onBus(path);
+  const destination = "org.example.Clock";
+  await clock.ask("RequestName", destination, 0);
+  await wire.ask("GetId");
+  const serial = wire.send({ destination });
+  while ((await clock.next()).member !== "Now");
+  const reply = { type: TYPE.return, destination: name, replySerial: serial };
+  forger.send(reply, "forged");
+  await forger.ask("GetId");
+  await clock.ask("ReleaseName", destination);
+  clock.send(reply, "noon");
+  assert.equal((await wire.replyTo(serial)).text, "noon");
+});
