@@ -39,8 +39,12 @@ const BUNDLED = [
 ];
 
 /** The licence of a package, whose file has one of two spellings. */
-const licenceOf = (name: string) =>
-  ["LICENSE", "license"].map((file) => `node_modules/${name}/${file}`).find(existsSync)!;
+function licenceOf(name: string): string {
+  const files = ["LICENSE", "license"].map((file) => `node_modules/${name}/${file}`);
+  const found = files.find((file) => existsSync(file));
+  if (found === undefined) throw new Error(`${files[0]} does not exist: run npm ci`);
+  return found;
+}
 
 export default defineConfig({
   entry: { ...entries, ...parts, cli: "cli/main.ts" },

@@ -421,14 +421,14 @@ testWith(
     assert.deepEqual([code, err], [2, ""]);
     assert.match(
       out,
-      /^no +peer credentials +Cannot call libc: .*--(allow-ffi=|no-addons).*Effect: nothing works$/m,
+      /^no +peer credentials +Cannot call libc: .*(--allow-ffi=|--no-addons|npm install koffi).*Effect: nothing works$/m,
     );
     assert.match(out, /^no +groups +\(same cause\) Effect: rules on groups never allow$/m);
     const inspected = await ucred(["inspect", "@none"], { flags });
     assert.equal(inspected.code, 2);
     assert.match(
       inspected.err,
-      /^ucred: Cannot call libc: .*\n +\S.*(allow-ffi|no-addons)/,
+      /^ucred: Cannot call libc: .*\n +\S.*(allow-ffi|no-addons|npm install koffi)/,
     );
   },
 );
