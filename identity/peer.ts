@@ -14,6 +14,7 @@ import type {
   PeerJSON,
   PinKind,
 } from "../core/peer.ts";
+import { peerJSON } from "../core/peer_json.ts";
 import type { ProcessSnapshot } from "../core/process.ts";
 import { groupName, userName } from "../system/accounts.ts";
 import { signalOf } from "./process/exit_signal.ts";
@@ -180,26 +181,7 @@ abstract class AnyPeer implements Peer {
   }
 
   toJSON(): PeerJSON {
-    const { pid, uid, gid, groups, label, user, groupNames, ambiguous, pinned, alive } = this;
-    const facts = Object.entries(this.facts).filter(([name]) => name !== "key" || pinned);
-    const reasons = facts.flatMap(([name, fact]: [string, Fact<unknown>]) =>
-      fact.state === "unknown" ? [[name, fact.reason.message]] : []
-    );
-    return {
-      ...(pid !== undefined && { pid }),
-      uid,
-      gid,
-      ...(groups && { groups }),
-      ...(label !== undefined && { label }),
-      ...(user !== undefined && { user }),
-      ...(groupNames && { groupNames }),
-      ...(ambiguous.length > 0 && { ambiguous }),
-      ...(pinned && { pinned }),
-      ...(alive !== undefined && { alive }),
-      ...(pinned && this.key !== undefined && { key: this.key }),
-      ...(alive && { process: this.process.toJSON() }),
-      ...(reasons.length > 0 && { unknown: Object.fromEntries(reasons) }),
-    };
+    return peerJSON(this);
   }
 
   [INSPECT](...call: InspectArguments): string {
