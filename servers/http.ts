@@ -31,7 +31,8 @@ export {
   type HttpServer,
   type HttpServerOptions,
 } from "./http/node.ts";
-export type { Engine, FetchContext, FetchServer, ServeOptions } from "./http/options.ts";
+export type { FetchContext } from "./http/fetch_context.ts";
+export type { Engine, FetchServer, ServeOptions } from "./http/options.ts";
 export { serve } from "./http/serve.ts";
 export { decisionOf, peerOf, type RequestLike } from "./admission/attach.ts";
 export type { Peer } from "../core/peer.ts";

@@ -182,9 +182,18 @@ export class Admission {
    * @param fd The connection's descriptor, if the caller has found it.
    */
   admit(socket: UnixSocket, mayClose = true, fd?: number): Admitted | RefusedConnection {
-    let peer: Peer | undefined;
+    let peer: Peer;
     try {
-      peer = identifyAccepted(fd ?? fdOf(socket), socket, this.#pins());
+      peer = identifyAccepted(fd ?? fdOf(socket), socket, this.pins());
+    } catch (error) {
+      return this.#refuse("unidentified", undefined, undefined, errorOf(error));
+    }
+    return this.admitPeer(peer, socket, mayClose);
+  }
+
+  /** Applies the policy to an identified connection, and counts the connection. Any error refuses it. */
+  admitPeer(peer: Peer, socket: UnixSocket, mayClose: boolean): Admitted | RefusedConnection {
+    try {
       if (!this.policy.admits(peer)) return this.#refuse("policy", peer, this.policy.decide(peer));
       const decision = this.policy.decide(peer);
       if (!this.#decidesActions && !decision.allowed) return this.#refuse("policy", peer, decision);
@@ -341,7 +350,8 @@ export class Admission {
     }
   }
 
-  #pins(): boolean {
+  /** Whether the peer of the next connection is pinned. */
+  pins(): boolean {
     // `needsPin` can change between two connections when the policy is reloaded.
     return this.#pin ?? this.policy.needsPin;
   }

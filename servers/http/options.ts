@@ -1,18 +1,9 @@
 /** Options of `serve()`, and the running server. */
 
-import type { Peer } from "../../core/peer.ts";
-import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { ServerStats } from "../admission/admission.ts";
 import type { CloseOptions, ListenOptions } from "../listen/lifecycle.ts";
+import type { FetchContext } from "./fetch_context.ts";
 import type { HttpAdmissionOptions } from "./node.ts";
-
-/** The peer and the decision of a request. */
-export interface FetchContext {
-  /** The peer that sent the request. */
-  readonly peer: Peer;
-  /** The policy's decision about the request. */
-  readonly decision: Decision;
-}
 
 /**
  * The HTTP engine: the runtime's `node:http`, or in Deno the engine of `Deno.serve`.

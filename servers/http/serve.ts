@@ -25,7 +25,8 @@ function requireTimeouts(options: ServeOptions): void {
   }
 }
 
-const SERVE_OPTIONS: OptionNames<ServeOptions> = {
+/** The option names of {@link ServeOptions}. */
+export const SERVE_OPTIONS: OptionNames<ServeOptions> = {
   ...LISTEN_OPTIONS,
   ...HTTP_ADMISSION_OPTIONS,
   headersTimeout: true,
