@@ -24,6 +24,7 @@ const entries = {
   sudoers: "interop/sudoers/mod.ts",
   guard: "guard/mod.ts",
   otel: "servers/otel.ts",
+  testing: "testing/mod.ts",
 };
 
 /** Separate files, so that a program that imports one of these functions gets no code of the others. */

@@ -11,6 +11,7 @@ import type { UcredError } from "./errors.ts";
  * - `kernel@now`: queried from the kernel when the fact was read.
  * - `procfs@now`: read from /proc when the fact was read.
  * - `accounts@now`: looked up in the account database (NSS) when the fact was read.
+ * - `test`: set by a test that made the peer with `fakePeer()` of `ucred/testing`.
  */
 export type FactSource =
   | "kernel@connect"
@@ -18,7 +19,8 @@ export type FactSource =
   | "bus@connect"
   | "kernel@now"
   | "procfs@now"
-  | "accounts@now";
+  | "accounts@now"
+  | "test";
 
 /**
  * One fact in its three states. `none` is an answer, for example "there is no such account". `unknown` is

@@ -128,6 +128,8 @@ export interface PeerJSON {
   readonly process?: ProcessJSON;
   /** The facts that could not be read, with the reasons; missing if there are none. */
   readonly unknown?: { readonly [fact: string]: string };
+  /** `"test"` for a peer of `ucred/testing`; otherwise missing. */
+  readonly source?: "test";
 }
 
 /**

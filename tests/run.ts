@@ -87,7 +87,7 @@ const LANES: { readonly [lane: string]: string } = {
   fuzz: "tests/guard/fuzz_test.ts",
   guard: "tests/guard/!(fuzz)*_test.ts",
   servers: "tests/{servers,client}/*_test.ts",
-  pure: "tests/{core,policy}/**/*_test.ts",
+  pure: "tests/{core,policy,testing}/**/*_test.ts",
   cli: "tests/cli/*_test.ts",
   native: "tests/{ffi,identity,live}/*_test.ts",
   interop: "tests/interop/**/*_test.ts",

@@ -7,6 +7,7 @@ import { Buffer } from "node:buffer";
 import { constants, fstatSync, openSync, write } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
+import type { Peer } from "../../core/peer.ts";
 import { textOf } from "../../core/text.ts";
 import { KeptFile } from "../../system/kept_file.ts";
 import type { ServerEvent } from "./events.ts";
@@ -354,6 +355,7 @@ function recordOf(event: ServerEvent): object {
     uid: peer.uid,
     gid: peer.gid,
     ...(peer.ambiguous.length > 0 && { ambiguous: peer.ambiguous }),
+    ...(isFake(peer) && { source: "test" }),
   };
   const connection = "connection" in event ? event.connection : undefined;
   const head = { event: type, server, connection, peer: peerRecord };
@@ -373,6 +375,12 @@ function recordOf(event: ServerEvent): object {
     case "failed":
       return { ...head, error: truncate(textOf(event.error)) };
   }
+}
+
+/** Whether a test made this peer. The uid of such a peer is always known. */
+function isFake({ facts }: Partial<Peer>): boolean {
+  const uid = facts?.uid; // an event of other code may have a peer that is plain data
+  return uid?.state === "known" && uid.source === "test";
 }
 
 const MAX_FIELD_CHARACTERS = 1024;

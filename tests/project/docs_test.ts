@@ -29,7 +29,7 @@ const SOURCES = [
   "README.md",
   "docs/**/*.md",
   "mod.ts",
-  "{core,ffi,adapters,system,identity,policy,client,servers,interop,guard}/**/*.ts",
+  "{core,ffi,adapters,system,identity,policy,client,servers,interop,testing,guard}/**/*.ts",
 ];
 
 /** Fenced blocks in Markdown or in comments, with their language and first line. */

@@ -97,6 +97,7 @@ const TYPES_FROM: Readonly<Record<string, readonly string[]>> = {
   "otel.d.ts": ["@opentelemetry/api"],
   "polkit.d.ts": ["node:http"],
   "sudoers.d.ts": ["node:http", "node:net"],
+  "testing.d.ts": ["node:http"],
 };
 
 test("published types compile without the types of a runtime", () => {

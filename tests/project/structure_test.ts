@@ -37,13 +37,14 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
   client: ["identity", "system", "core"],
   servers: ["policy", "identity", "system", "core"],
   interop: ["servers", "client", "policy", "identity", "system", "core"],
+  testing: ["servers", "policy", "identity", "system", "core"],
   guard: BELOW_GUARD,
   cli: ["guard", ...BELOW_GUARD],
   ".": ["policy", "identity", "core"],
 };
 
 /** Folders with files that run on a server, and may import every module of Node. */
-const IMPORTS_NODE = ["client", "servers", "interop", "guard", "cli"];
+const IMPORTS_NODE = ["client", "servers", "interop", "testing", "guard", "cli"];
 
 /** File → packages and built-in modules that it may import, beside those. */
 const FOREIGN: { readonly [file: string]: readonly string[] } = {

@@ -1,0 +1,199 @@
+/** Sends requests to a fetch-style application as any peer, through the decision of the server. */
+
+import { UcredError } from "../core/errors.ts";
+import { requireOptions } from "../core/options.ts";
+import { show } from "../core/policy/document/shape.ts";
+import type { Policy } from "../core/policy/policy.ts";
+import type { UnixSocket } from "../identity/fd.ts";
+import { Admission, isAdmitted } from "../servers/admission/admission.ts";
+import { attachAdmission, attachDecision } from "../servers/admission/attach.ts";
+import type { AuditLog } from "../servers/admission/audit.ts";
+import {
+  type Connection,
+  decideRequest,
+  isProblem,
+  onProcessExit,
+  requireUnread,
+} from "../servers/http/decide_request.ts";
+import type { FetchContext } from "../servers/http/fetch_context.ts";
+import { BAD_HOST, forbidden, responseOf } from "../servers/http/problem.ts";
+import { valueIn } from "../servers/http/request_attributes.ts";
+import { isHost } from "../servers/http/request_target.ts";
+import { SERVE_OPTIONS } from "../servers/http/serve.ts";
+import { type FakePeer, peerOfConnection } from "./fake_peer.ts";
+
+/** Handles a request that the policy allows, like `fetch` of `serve()`. */
+export type FetchHandler = (
+  request: Request,
+  context: FetchContext,
+) => Response | Promise<Response>;
+
+/**
+ * An application: the options of `serve()`, or an object with a method `fetch()`, such as an application of
+ * Hono. The other options of `serve()` have no effect.
+ */
+export interface FetchApp {
+  /** Handles requests that the policy allows. */
+  readonly fetch: FetchHandler;
+  /** The policy, as in `serve()`: by default only root and the server's own user are allowed. */
+  readonly policy?: Policy | "anyone" | undefined;
+  /** Whether the peer is pinned, as in `serve()`. */
+  readonly pin?: boolean | undefined;
+  /** Whether changes of the peer are checked before each request, as in `serve()`. */
+  readonly revalidate?: boolean | undefined;
+  /** The audit log. Its records of fake peers have `"source": "test"`. */
+  readonly audit?: AuditLog | undefined;
+}
+
+/** A connection of a fake peer to an application. */
+export interface FakeConnection {
+  /**
+   * Sends a request. The response is the one that a client of `serve()` would receive: 403 for a denied
+   * request, 400 for an ambiguous path, 500 if the handler fails.
+   *
+   * @param input A path with its query, which the server receives as it is, or a Request.
+   * @param init Method, headers and body, as for `fetch()`.
+   * @throws {UcredError} `ERR_UCRED_REFUSED` if the server would close the connection without a response:
+   * the policy failed.
+   * @throws {TypeError} If the path does not begin with "/".
+   */
+  fetch(input: string | Request, init?: RequestInit): Promise<Response>;
+}
+
+/**
+ * Opens a connection of a fake peer to an application, without a socket. The policy decides the connection
+ * and each request, by the same code as in `serve()`. All requests share the connection, on which the peer
+ * has the facts and the pin that the server would see.
+ *
+ * @param app The options of `serve()`, an application of Hono, or a handler.
+ * @throws {TypeError} If `app` is not an application, an option is unknown, or `peer` is not a fake peer.
+ *
+ * @example Test a server as a user, and as root
+ * ```ts
+ * import { definePolicy } from "ucred";
+ * import { asUser, fakePeer, type FetchApp } from "ucred/testing";
+ *
+ * const policy = definePolicy({
+ *   version: 1,
+ *   rules: [{ name: "root", when: { uid: 0 }, actions: "GET /**", allow: true }],
+ * });
+ * const app: FetchApp = {
+ *   policy,
+ *   fetch: (_, { peer }) => new Response(`welcome, uid ${peer.uid}`),
+ * };
+ *
+ * const welcome = await asUser(app, fakePeer({ uid: 0 })).fetch("/");
+ * console.log(welcome.status, await welcome.text()); // 200 welcome, uid 0
+ * const denied = await asUser(app, fakePeer({ uid: 1000 })).fetch("/");
+ * console.log(denied.status); // 403
+ * ```
+ */
+export function asUser(app: FetchApp | FetchHandler, peer: FakePeer): FakeConnection {
+  const { fetch, policy, pin, revalidate = false, audit = SILENT } = optionsOf(app);
+  const admission = new Admission(
+    { policy, pin: pin ?? (revalidate || undefined), audit },
+    "action",
+  );
+  admission.server = "ucred/testing";
+  peerOfConnection(peer, false); // throws here rather than at the first request
+  let connection: Connection | undefined;
+  const end = new AbortController();
+
+  const connect = (): Connection | Response => {
+    const own = peerOfConnection(peer, admission.pins());
+    const answer = admission.admitPeer(own, NO_SOCKET, false);
+    if (isAdmitted(answer)) {
+      if (revalidate) onProcessExit(own, () => end.abort());
+      return connection = { admitted: answer, hasRequested: false };
+    }
+    if (answer.why === "policy") return responseOf(forbidden(answer.decision!));
+    const message =
+      "Cannot send the request: the server closes the connection, since its policy failed";
+    const hint = "Subscribe to the events of ucred/audit for the error";
+    throw new UcredError("ERR_UCRED_REFUSED", message, { hint });
+  };
+
+  return {
+    fetch: async (input, init) => {
+      const { draft, target, host } = requestOf(input, init);
+      const open = connection ?? connect();
+      if (open instanceof Response) return open;
+      const outcome = decideRequest(
+        admission,
+        open,
+        draft.method,
+        target,
+        isHost(host) ? undefined : BAD_HOST,
+        revalidate,
+        (name) => name === "host" ? [host] : valueIn(draft.headers, name),
+      );
+      if (isProblem(outcome)) return responseOf(outcome);
+      // Elysia assumes a host of at least four characters, so serve() replaces a shorter one.
+      const origin = `http://${host.length < 4 ? "localhost" : host}`;
+      const decided = new Request(origin + outcome.url, draft);
+      const signal = revalidate ? AbortSignal.any([decided.signal, end.signal]) : undefined;
+      const request = signal === undefined ? decided : new Request(decided, { signal });
+      const { decision } = outcome;
+      const { admitted } = open;
+      attachAdmission(request, admitted);
+      attachDecision(request, decision);
+      try {
+        return requireUnread(await fetch(request, { peer: admitted.peer, decision }));
+      } catch (error) {
+        admission.failed(admitted, error);
+        return new Response(null, { status: 500 });
+      }
+    },
+  };
+}
+
+/** Connections of fake peers have no socket. It would be closed only by a limit on connections. */
+const NO_SOCKET = {} as UnixSocket;
+
+/** Without an audit log, each refused connection would emit a process warning. */
+const SILENT: AuditLog = {
+  dropped: 0,
+  error: undefined,
+  write: () => {},
+  reopen: () => {},
+  close: () => Promise.resolve(),
+};
+
+function optionsOf(app: FetchApp | FetchHandler): FetchApp {
+  if (typeof app === "function") return { fetch: app };
+  if (typeof app?.fetch !== "function") {
+    const message = "asUser() requires the options of serve(), or an object with a method fetch()";
+    throw new TypeError(`${message}, not ${show(app)}`);
+  }
+  // An application of a framework has properties of its own.
+  if (Object.getPrototypeOf(app) === Object.prototype) {
+    requireOptions("asUser()", app, SERVE_OPTIONS);
+  }
+  const { policy, pin, revalidate, audit } = app;
+  return {
+    policy,
+    pin,
+    revalidate,
+    audit,
+    fetch: (request, context) => app.fetch(request, context),
+  };
+}
+
+/** Returns a request with its target and host, as a client would send them. */
+function requestOf(
+  input: string | Request,
+  init: RequestInit | undefined,
+): { readonly draft: Request; readonly target: string; readonly host: string } {
+  if (typeof input === "string" && !input.startsWith("/")) {
+    throw new TypeError(
+      `fetch() requires a path that begins with "/", or a Request, not ${show(input)}`,
+    );
+  }
+  const draft = new Request(typeof input === "string" ? "http://localhost/" : input, init);
+  const url = new URL(draft.url);
+  return {
+    draft,
+    target: typeof input === "string" ? input : url.pathname + url.search,
+    host: draft.headers.get("host") ?? url.host,
+  };
+}
