@@ -14,7 +14,7 @@ import { CLOCK, watchBy, type WatchedPolicy } from "../policy/watch.ts";
 import { type AuditLog, auditLog } from "../servers/admission/audit.ts";
 import type { ListenOptions } from "../servers/listen/lifecycle.ts";
 import { accountId } from "../system/accounts.ts";
-import { requireDockerActions } from "../guard/docker/policy_check.ts";
+import { requireActionsOf } from "../guard/policy_check.ts";
 import { createGuard, type GuardServer } from "../guard/mod.ts";
 import type { HttpServer } from "../servers/http.ts";
 import { type FollowedPolicy, metricsServer, type Observed } from "./metrics.ts";
@@ -66,7 +66,10 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
     policies.set(role, followed);
     return followed.policy;
   };
-  const check = options.mode === "docker" ? requireDockerActions : undefined;
+  const { mode } = options;
+  const check = mode === "docker" || mode === "dbus"
+    ? (policy: Policy) => requireActionsOf(mode, policy)
+    : undefined;
   const policy = followAs("active", options.policy, check);
   const candidate = followAs("candidate", options.shadow, check);
   const readers = followAs("metrics", options.metricsPolicy);

@@ -10,13 +10,19 @@ import { AdmittingServer } from "../../servers/listen/admitting_server.ts";
 import type { SafeServer } from "../../servers/listen/lifecycle.ts";
 import { guardServerOf } from "../guard_server.ts";
 import type { GuardOptions, GuardServer } from "../options.ts";
+import { requireActionsOf } from "../policy_check.ts";
 import { RequestCounters } from "../stats.ts";
 import { Upstream } from "../upstream.ts";
 import { DbusConnection, type Shared } from "./connection.ts";
 import { BusNames } from "./names.ts";
 
-/** Makes a guard in D-Bus mode. It does not listen yet. */
+/**
+ * Makes a guard in D-Bus mode. It does not listen yet.
+ *
+ * @throws {UcredError} `ERR_UCRED_POLICY` if the policy tests actions without `about: dbus`.
+ */
 export function guardDbus(options: GuardOptions): GuardServer {
+  if (options.policy !== undefined) requireActionsOf("dbus", options.policy);
   const upstream = new Upstream(options);
   const requests = new RequestCounters();
   const server = new DbusGuard(options, upstream, requests) as unknown as SafeServer;

@@ -6,11 +6,12 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
+import { test } from "node:test";
 import dbus from "dbus-native";
 import { shadowPolicy } from "../../core/policy/shadow.ts";
 import { authenticateAt, withTimeout } from "../../guard/dbus/handshake.ts";
 import { ByteReader, MessageWriter } from "../../guard/dbus/streams.ts";
-import type { GuardOptions } from "../../guard/mod.ts";
+import { createGuard, type GuardOptions } from "../../guard/mod.ts";
 import { TYPE } from "../../interop/dbus/message.ts";
 import { dbusVocabulary, importBusPolicy, peerOfSender } from "../../interop/dbus/mod.ts";
 import { definePolicy } from "../../policy/define.ts";
@@ -597,6 +598,22 @@ testBus("dbus mode ends the client if the upstream rejects it or sends garbage",
   assert.equal(await client.end.rest(), "");
   assert.equal(guard.guard.stats().upstream.failures, 2);
   await until(() => guard.guard.stats().open === 0);
+});
+
+test("dbus mode rejects a policy that tests actions without about: dbus", () => {
+  const rules = (text: string) => parsePolicy(`version: 1\nrules:${text}`);
+  const policies = [
+    rules('\n  - { name: misspelled, actions: "cal org.example.Vault.*", deny: "no" }\n'),
+    parsePolicy('version: 1\nabout: http\nrules: [{ name: a, actions: "GET /x", allow: true }]\n'),
+  ];
+  for (const policy of policies) {
+    assert.throws(() => createGuard({ mode: "dbus", upstream: freshPath(), policy }), {
+      code: "ERR_UCRED_POLICY",
+      message: /actions are tested without "about: dbus"$/,
+    });
+  }
+  const policy = rules(" [{ name: root, when: { uid: 0 }, allow: true }]\n");
+  createGuard({ mode: "dbus", upstream: freshPath(), policy }); // needs no names of actions
 });
 
 testBus("dbus mode denies all if the policy fails", async () => {
