@@ -6,12 +6,16 @@ import { isHungUp } from "../identity/hangup.ts";
 type Callback = (error?: Error | null) => void;
 
 /**
- * Discards writes after the other side has closed the connection. By default a failed write closes the socket
- * at once, and data that has arrived before is lost. Reading reports the end of the connection.
+ * Discards writes after the other side has closed the connection, until all data that it has sent before is
+ * read. Then the socket is destroyed. By default a failed write destroys it at once, and that data is lost.
  */
 export function discardFailedWrites(socket: Socket): Socket {
+  let isEnding = false;
   const discard = (callback: Callback): Callback => (error) => {
-    callback(error && isClosedByPeer(socket, error) ? null : error);
+    if (!error || socket.readableEnded || !isClosedByPeer(socket, error)) return callback(error);
+    if (!isEnding) socket.once("end", () => socket.destroy());
+    isEnding = true;
+    callback(null);
   };
   const { _write: write, _writev: writev } = socket;
   socket._write = (chunk, encoding, callback) =>
