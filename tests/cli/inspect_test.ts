@@ -97,6 +97,7 @@ test("inspect has no findings for our own socket in a private folder", async () 
 testWith(peers, "inspect shows the clients, one line for the processes of a user", async () => {
   using server = await serve();
   const clients = await Promise.all([4001, 4001, 4002].map((uid) => connectAs(uid, server.path)));
+  await until(() => server.connected() === 3);
   const { out } = await ucredTogether(["inspect", server.path]);
   const pids = clients.slice(0, 2).map(({ process }) => process.pid!).sort((a, b) => a - b);
   assert.match(out, /connected +3\n/);
@@ -133,6 +134,7 @@ testWith(
   async () => {
     using server = await serve();
     const client = await connectAs(4001, server.path);
+    await until(() => server.connected() === 1);
     const { code, out } = await ucred(["inspect", server.path], { as: STRANGER });
     assert.equal(code, 1);
     assert.match(out, /connected +1, 1 of them visible only to root\n/);
@@ -421,6 +423,7 @@ testWith(peers, "inspect escapes the names of sockets, folders and programs", as
   chmodSync(program, 0o755);
   using server = await serve(join(folder, "s\u001b[1m"));
   const client = await connectAs(4001, server.path, program);
+  await until(() => server.connected() === 1);
   const { out, err } = await ucredTogether(["inspect", server.path]);
   assertPrintable(out + err);
   assert.ok(out.includes("pro\\u001b[31mgram\\u000a"), out);
