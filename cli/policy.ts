@@ -298,13 +298,7 @@ function refused(error: unknown, { json }: PolicyCommandOptions, code: 1 | 2): R
 function load(file: string, options: PolicyCommandOptions, allowUnsafeOwner = true): RulePolicy {
   const shared = { ...accountsOf(options), vocabularies: VOCABULARIES };
   if (file !== "-") return loadPolicy(file, { ...shared, allowUnsafeOwner });
-  const bytes = readStdin();
-  let text: string;
-  try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw new UsageError("stdin is not in UTF-8");
-  }
+  const text = utf8Text(readStdin(), "stdin");
   try {
     return parsePolicy(text, { ...shared, file: "stdin" });
   } catch (error) {
@@ -314,11 +308,21 @@ function load(file: string, options: PolicyCommandOptions, allowUnsafeOwner = tr
   }
 }
 
+/** Decodes the contents of a file. @throws {UsageError} If it is not in UTF-8. */
+export function utf8Text(bytes: Uint8Array, file: string): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new UsageError(`${file} is not in UTF-8`);
+  }
+}
+
 const titleOf = (file: string): string => file === "-" ? "stdin" : printable(file);
 
 let isStdinRead = false;
 
-function readStdin(): Uint8Array {
+/** Reads stdin, which only one argument may name. */
+export function readStdin(): Uint8Array {
   if (isStdinRead) {
     throw new UsageError("- may be used only once, because stdin contains one policy");
   }

@@ -11,7 +11,7 @@ import {
   renameSync,
   rmSync,
   statSync,
-  writeSync,
+  writeFileSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import process from "node:process";
@@ -19,6 +19,7 @@ import { isDeepStrictEqual } from "node:util";
 import { parseDocument } from "yaml";
 import { readData } from "../policy/parse.ts";
 import { type ExitCode, logError, print, printable, UsageError, write } from "./output.ts";
+import { readStdin, utf8Text } from "./policy.ts";
 
 /** Columns of a line, beyond which lists and objects in one line are broken. */
 const MAX_COLUMNS = 100;
@@ -39,14 +40,14 @@ export function format(
 }
 
 function formatStdin(check: boolean): ExitCode {
-  const before = readFileSync(0, "utf8");
+  const before = utf8Text(readStdin(), "stdin");
   const after = formatted(before, "stdin");
   if (!check) write(after);
   return check && after !== before ? 1 : 0;
 }
 
 function formatFile(file: string, check: boolean): ExitCode {
-  const before = readFileSync(file, "utf8");
+  const before = utf8Text(readFileSync(file), file);
   const after = formatted(before, file);
   if (after === before) return 0;
   if (!check) replace(realpathSync(file), after);
@@ -74,7 +75,7 @@ function replace(file: string, text: string): void {
   const fd = openSync(temporary, "wx", 0o600);
   try {
     try {
-      writeSync(fd, text);
+      writeFileSync(fd, text); // unlike writeSync(), all of it
       const created = statSync(temporary);
       if (created.uid !== uid || created.gid !== gid) chownSync(temporary, uid, gid);
       fchmodSync(fd, mode & 0o7777);

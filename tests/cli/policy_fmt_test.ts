@@ -1,6 +1,7 @@
 /** Tests of `ucred policy fmt`. */
 
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import {
   chmodSync,
   chownSync,
@@ -96,6 +97,11 @@ test("policy fmt does not change a file with errors, and formats the others", as
   );
   assert.match((await fmt(escaped)).err, /cannot be formatted, because its meaning would change/);
   assert.match(readFileSync(escaped, "utf8"), /^version: {3}1/);
+  const latin = file("latin.yaml", "");
+  const bytes = Buffer.from('version:   1\nrules: [{ name: "\xe9", allow: true }]\n', "latin1");
+  writeFileSync(latin, bytes);
+  assert.match((await fmt(latin)).err, /latin\.yaml is not in UTF-8/);
+  assert.deepEqual(readFileSync(latin), bytes);
   const missing = await fmt(join(folder, "none.yaml"));
   assert.equal(missing.code, 2);
   assert.match(missing.err, /none\.yaml: no such file/);
