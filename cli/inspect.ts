@@ -26,6 +26,7 @@ import {
   fileFindings,
   type FileReport,
   fileText,
+  ownerFindings,
   ownerText,
   type Remark,
   type SocketFile,
@@ -183,10 +184,8 @@ class Inspection {
   #checkServer(): void {
     const server = this.#server;
     if (server === undefined) return;
-    if (this.#file !== undefined && ![0n, BigInt(server.uid)].includes(this.#file.uid)) {
-      const message = `The socket belongs to uid ${this.#file.uid}, who can replace it; ` +
-        `the server is uid ${server.uid}`;
-      this.#find("owner", message);
+    if (this.#socketFile !== undefined) {
+      this.#findings.push(...ownerFindings(this.#socketFile.file, [server.uid]));
     }
     if (server.ambiguous.length > 0) {
       this.#find("ambiguous", "The server is outside our user namespace: its ids are ambiguous");

@@ -93,6 +93,15 @@ export function fileFindings(socket: SocketFile | undefined, user: number): read
   return findings;
 }
 
+/** Finds whether neither root nor a server owns the file. Without a known server, nothing is found. */
+export function ownerFindings({ uid }: FileReport, servers: readonly number[]): readonly Remark[] {
+  const [server] = servers;
+  if (server === undefined || uid === 0 || servers.includes(uid)) return [];
+  const message =
+    `The socket belongs to uid ${uid}, who can replace it; the server is uid ${server}`;
+  return [{ kind: "owner", message }];
+}
+
 /** Whether every user may connect, by the mode of the file. */
 const isOpen = ({ mode }: FileReport): boolean => (parseInt(mode, 8) & 0o002) !== 0;
 

@@ -12,6 +12,7 @@ import {
   fileFindings,
   type FileReport,
   fileText,
+  ownerFindings,
   type Remark,
   type SocketFile,
   socketFile,
@@ -83,18 +84,9 @@ class ListedServer {
     }
     this.#file = found;
     const user = this.#holders[0]?.uid ?? found?.file.uid ?? 0;
-    this.findings = [...fileFindings(found, user), ...this.#ownerFindings()];
-  }
-
-  /** A finding if neither root nor a server owns the file. */
-  #ownerFindings(): readonly Remark[] {
-    const owner = this.#file?.file.uid;
-    const isExpected = owner === undefined || owner === 0 || this.#holders.length === 0 ||
-      this.#holders.some(({ uid }) => uid === owner);
-    if (isExpected) return [];
-    const message = `The socket belongs to uid ${owner}, who can replace it; ` +
-      `the server is uid ${this.#holders[0]!.uid}`;
-    return [{ kind: "owner", message }];
+    const uids = this.#holders.map(({ uid }) => uid);
+    const ofOwner = found === undefined ? [] : ownerFindings(found.file, uids);
+    this.findings = [...fileFindings(found, user), ...ofOwner];
   }
 
   report(): ListedSocket {
