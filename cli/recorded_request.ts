@@ -4,6 +4,7 @@ import type { Attributes } from "../core/policy/decide/decision.ts";
 import type { PlainPeer } from "../core/policy/decide/subject.ts";
 import { isObject } from "../core/policy/document/shape.ts";
 import type { VocabularyAttribute } from "../core/policy/document/vocabulary.ts";
+import { MAX_LOGGED_CHARACTERS, MAX_LOGGED_TEXTS } from "../core/policy/tested_attributes.ts";
 import { isRefusal, readBody, readRequest } from "../interop/docker/mod.ts";
 import { entryIn, type RecordedCaller } from "../interop/recording.ts";
 import { attributesOf } from "../servers/http/request_attributes.ts";
@@ -108,9 +109,7 @@ function ofAudit(
   };
 }
 
-/** The limits of texts and lists in an audit log. A value that reaches one may have been longer. */
-const MAX_LOGGED_CHARACTERS = 256, MAX_LOGGED_TEXTS = 16;
-
+/** Whether a value in an audit log may have been longer, because it reaches a limit. */
 function isShortened(value: unknown): boolean {
   if (typeof value === "string") return value.length >= MAX_LOGGED_CHARACTERS;
   return Array.isArray(value) && (value.length >= MAX_LOGGED_TEXTS || value.some(isShortened));

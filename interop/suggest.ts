@@ -1,6 +1,8 @@
 /** Suggests the narrowest policy that allows the requests of a recording: `ucred policy suggest`. */
 
+import { DYNAMIC_IDS } from "../core/policy/analyze/lint_conditions.ts";
 import type { PlainPeer } from "../core/policy/decide/subject.ts";
+import { MAX_GLOB_CHARACTERS } from "../core/policy/document/schema.ts";
 import type {
   Accounts,
   Condition,
@@ -181,8 +183,7 @@ function callersByFact(
   });
 }
 
-/** DynamicUser= of systemd.exec(5). */
-const isDynamicUid = (uid: number): boolean => uid >= 61184 && uid <= 65519;
+const isDynamicUid = (uid: number): boolean => uid >= DYNAMIC_IDS.first && uid <= DYNAMIC_IDS.last;
 
 /** The namespaces of the guard in which all callers were. */
 function sharedBy(entries: readonly RecordedEntry[]) {
@@ -258,9 +259,6 @@ function unusable(action: string, tests: Tests): string | undefined {
   }
   return undefined;
 }
-
-/** The maximum length of a glob in a policy. */
-const MAX_GLOB_CHARACTERS = 4096;
 
 function ruleOf(
   { label, when }: Callers,

@@ -21,10 +21,11 @@ export interface LoggedAttributes {
 /** Further attributes are omitted. */
 const MAX_ATTRIBUTES = 32;
 
-/** Further texts of a list are omitted. */
-const MAX_TEXTS = 16;
+/** Maximum texts of a list in a log. Further ones are omitted. */
+export const MAX_LOGGED_TEXTS = 16;
 
-const MAX_TEXT_CHARACTERS = 256;
+/** Maximum length of a text in a log. */
+export const MAX_LOGGED_CHARACTERS = 256;
 
 /** Characters of all texts together; the texts after them are shortened to nothing. */
 const MAX_CHARACTERS = 2048;
@@ -115,13 +116,13 @@ function loggedValue(
   if (texts === undefined && typeof value !== "string") return undefined;
   if (tested.isSecret) return texts?.length ?? 1;
   if (texts === undefined) return shortened(value as string, room);
-  const first = texts.slice(0, MAX_TEXTS).map((text) => shortened(text, room));
+  const first = texts.slice(0, MAX_LOGGED_TEXTS).map((text) => shortened(text, room));
   const omitted = texts.length - first.length;
   return omitted === 0 ? first : [...first, `… (${omitted} more)`];
 }
 
 function shortened(text: string, room: { characters: number }): string {
-  const most = Math.min(MAX_TEXT_CHARACTERS, room.characters);
+  const most = Math.min(MAX_LOGGED_CHARACTERS, room.characters);
   room.characters -= Math.min(text.length, most);
   return text.length > most ? `${text.slice(0, most)}… (${text.length} characters)` : text;
 }

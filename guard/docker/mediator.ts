@@ -2,7 +2,11 @@
 
 import { Buffer } from "node:buffer";
 import type { Attributes, Decision } from "../../core/policy/decide/decision.ts";
-import type { LoggedAttributes } from "../../core/policy/tested_attributes.ts";
+import {
+  type LoggedAttributes,
+  MAX_LOGGED_CHARACTERS,
+  MAX_LOGGED_TEXTS,
+} from "../../core/policy/tested_attributes.ts";
 import { textOf } from "../../core/text.ts";
 import {
   type DockerRequest,
@@ -60,18 +64,16 @@ const NO_OWNER = 0xffff_fffe;
 /** The attributes that each record of the audit log has. */
 const RECORDED = ["id", "name", "image", "owner", "dangers"] as const;
 
-const MAX_RECORDED_CHARACTERS = 256, MAX_RECORDED_TEXTS = 16;
-
 /** The attributes for the audit log, with texts of clients shortened. */
 function recordOf(attributes: Attributes): LoggedAttributes {
   const record: { [name: string]: LoggedAttributes[string] } = {};
   for (const name of RECORDED) {
     const value = attributes[name];
     if (typeof value === "number") record[name] = value;
-    else if (typeof value === "string") record[name] = value.slice(0, MAX_RECORDED_CHARACTERS);
+    else if (typeof value === "string") record[name] = value.slice(0, MAX_LOGGED_CHARACTERS);
     else if (Array.isArray(value) && value.length > 0) {
-      record[name] = value.slice(0, MAX_RECORDED_TEXTS)
-        .map((text) => String(text).slice(0, MAX_RECORDED_CHARACTERS));
+      record[name] = value.slice(0, MAX_LOGGED_TEXTS)
+        .map((text) => String(text).slice(0, MAX_LOGGED_CHARACTERS));
     }
   }
   return record;

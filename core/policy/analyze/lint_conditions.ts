@@ -151,7 +151,7 @@ const excludesContainers = (fact: CheckedFact) =>
   fact.kind === "sameNamespaces" && (fact.kinds.includes("pid") || fact.kinds.includes("mnt"));
 
 /** systemd takes the ids of services with `DynamicUser=` from this range; systemd.exec(5). */
-const DYNAMIC: IdRange = { first: 61184, last: 65519 };
+export const DYNAMIC_IDS: IdRange = { first: 61184, last: 65519 };
 
 /** Finds rules on ids that the system reuses for services. */
 function lintRecycled({ name, when }: CheckedRule, report: ReportFinding): void {
@@ -159,7 +159,8 @@ function lintRecycled({ name, when }: CheckedRule, report: ReportFinding): void 
   if (facts.some(({ kind }) => kind === "unit")) return;
   // A range that contains all of these ids is meant to match every such service.
   const isPart = ({ first, last }: IdRange) =>
-    first >= DYNAMIC.first && last <= DYNAMIC.last && last - first < DYNAMIC.last - DYNAMIC.first;
+    first >= DYNAMIC_IDS.first && last <= DYNAMIC_IDS.last &&
+    last - first < DYNAMIC_IDS.last - DYNAMIC_IDS.first;
   for (const fact of facts) {
     const range = "ranges" in fact ? fact.ranges.find(isPart) : undefined;
     if (range === undefined) continue;
