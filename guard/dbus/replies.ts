@@ -10,7 +10,6 @@ const OWN_SERIAL = 0xffff_ffff;
 /** The names of errors of the guard. */
 export const ERROR = {
   accessDenied: `${BUS_NAME}.Error.AccessDenied`,
-  invalidArgs: `${BUS_NAME}.Error.InvalidArgs`,
   limitsExceeded: `${BUS_NAME}.Error.LimitsExceeded`,
   noOwner: `${BUS_NAME}.Error.NameHasNoOwner`,
   unknownService: `${BUS_NAME}.Error.ServiceUnknown`,

@@ -80,8 +80,8 @@ const MAX_DEPTH = 32;
 const MAX_PROBLEMS = 100;
 /** The size of all files. The parser takes about a second for 600 kB. */
 const MAX_BYTES = 16_000_000;
-/** DBUS_MAXIMUM_MESSAGE_UNIX_FDS of dbus-daemon. */
-const MAX_DESCRIPTORS = 33_554_432;
+/** Maximum file descriptors of a message: DBUS_MAXIMUM_MESSAGE_UNIX_FDS of dbus-daemon. */
+export const MAX_DESCRIPTORS = 33_554_432;
 
 const NAME = "[A-Za-z_][A-Za-z0-9_]*";
 const BUS_NAME = "[A-Za-z_-][A-Za-z0-9_-]*";

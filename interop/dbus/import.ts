@@ -14,6 +14,7 @@ import {
   type BusRule,
   type BusRuleKind,
   type Lookups,
+  MAX_DESCRIPTORS,
   readConfiguration,
   type Subject,
 } from "./configuration.ts";
@@ -213,8 +214,6 @@ function requestsOf({ kind, allow, attributes }: BusRule): {
 
 const NO_INTERFACE: Formula = { not: { interface: "**" } };
 const HAS_DESTINATION: Formula = { destination: "**" };
-/** More file descriptors than a message can have. */
-const MAX_DESCRIPTORS = 33_554_432;
 
 /** The messages of a type, as it is named in configuration files. */
 function actionOf(kind: "send" | "receive", type: string): string {
