@@ -100,14 +100,12 @@ export function readRecording(bytes: Uint8Array, file: string): Recording {
     }
     const { entry, count } = record;
     if (entry !== undefined) {
-      const known = typeof entry === "number" ? entries[entry - 1] : undefined;
+      const at = typeof entry === "number" ? entry - 1 : -1;
+      const known = entries[at];
       if (known === undefined || !isCount(count)) {
         throw fail(line, "it counts an entry that does not exist, or its count is not above 0");
       }
-      entries[known === undefined ? -1 : (entry as number) - 1] = {
-        ...known,
-        count: known.count + count,
-      };
+      entries[at] = { ...known, count: known.count + count };
       continue;
     }
     const read = entryIn(record, line);
