@@ -11,9 +11,8 @@ import { temporaryFolder } from "../support/compile.ts";
 import { Guard, policyFile, testGuard, tool, USERS } from "../support/guard.ts";
 import { withIds } from "../support/peers.ts";
 import { safeFolder } from "../support/safe_folder.ts";
-import { endAfterEach, runtime, until } from "../support/suite.ts";
+import { endAfterEach, needs, until } from "../support/suite.ts";
 
-const fits = { name: "Node or Bun: Deno's HTTP/2 can end the process", met: runtime !== "deno" };
 const programs = { name: "containerd and ctr", met: tool("containerd").met && tool("ctr").met };
 
 let daemon: ChildProcess | undefined;
@@ -128,6 +127,6 @@ testGuard(
       events.kill("SIGKILL");
     }
   },
-  fits,
+  needs.http2,
   programs,
 );

@@ -11,9 +11,8 @@ import { Guard, policyFile, testGuard, tool, USERS } from "../support/guard.ts";
 import { packagesOf } from "../support/packages.ts";
 import { freshPath } from "../support/peers.ts";
 import { safeFolder } from "../support/safe_folder.ts";
-import { runtime, until } from "../support/suite.ts";
+import { needs, runtime, until } from "../support/suite.ts";
 
-const fits = { name: "Node or Bun: Deno's HTTP/2 can end the process", met: runtime !== "deno" };
 const run = promisify(execFile);
 
 const CRI = `version: 1
@@ -143,7 +142,7 @@ testGuard(
       down: { code: 14, details: "The upstream server cannot be reached", answer: "" },
     });
   },
-  fits,
+  needs.http2,
   tool("node"),
   packagesOf("tests/packages"),
 );
@@ -189,7 +188,7 @@ testGuard(
     guard.signal("SIGTERM");
     assert.deepEqual(await guard.ended, { code: 0, signal: null });
   },
-  fits,
+  needs.http2,
   tool("curl"),
   tool("setpriv"),
 );
@@ -209,7 +208,7 @@ testGuard(
     assert.equal(stdout, "hi");
     assert.equal(upstream.uids[0], USERS.one);
   },
-  fits,
+  needs.http2,
   tool("curl"),
   tool("setpriv"),
 );

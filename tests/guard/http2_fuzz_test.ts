@@ -32,8 +32,6 @@ import fc from "../support/properties.ts";
 import { guardHere } from "../support/guard_here.ts";
 import { needs, runtime, soak, testWith, until } from "../support/suite.ts";
 
-const fits = { name: "Node or Bun: Deno's HTTP/2 can end the process", met: runtime !== "deno" };
-
 /** `npm run fuzz` tries more cases, by other seeds. */
 const LONG = process.env["UCRED_SEED"] === undefined ? 3000 : 50_000;
 const RUNS = runtime === "node" ? soak(300, LONG) : soak(100, 1000);
@@ -178,7 +176,7 @@ const mutated = fc.tuple(
 
 for (const [what, all] of [["generated", generated], ["mutated", mutated]] as const) {
   testWith(
-    [needs.linux, fits],
+    [needs.linux, needs.http2],
     `guard survives ${what} frames of HTTP/2, and forwards only streams that it has allowed`,
     async () => {
       const allowed: string[] = [];

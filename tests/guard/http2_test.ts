@@ -34,10 +34,9 @@ import {
 import { End } from "../support/guard.ts";
 import { guardHere } from "../support/guard_here.ts";
 import { freshPath } from "../support/peers.ts";
-import { endAfterEach, needs, runtime, testWith, until } from "../support/suite.ts";
+import { endAfterEach, needs, testWith, until } from "../support/suite.ts";
 
-const fits = { name: "Node or Bun: Deno's HTTP/2 can end the process", met: runtime !== "deno" };
-const here = [needs.linux, fits];
+const here = [needs.linux, needs.http2];
 
 const servers = new Set<Server>();
 endAfterEach(() => {

@@ -93,6 +93,7 @@ export const needs = {
   passRights: { name: "SO_PASSRIGHTS: Linux 6.16, not emulated", met: hasLinux6(16) },
   macos: { name: "macOS", met: on.os === "darwin" },
   hiddenDescriptors: { name: "a runtime that hides descriptors", met: runtime !== "node" },
+  http2: { name: "Node or Bun: Deno's HTTP/2 can end the process", met: runtime !== "deno" },
   root: { name: "root", met: process.getuid?.() === 0 },
   /** Tests that run this checkout as another user. */
   strangers: need(
