@@ -72,6 +72,8 @@ export interface DiagPart {
   readonly errno: number | undefined;
 }
 
+const decoder = new TextDecoder();
+
 /** Decodes the bytes of one read(2); `undefined` if they are malformed. */
 export function decodeDiag(bytes: Uint8Array): DiagPart | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -109,7 +111,7 @@ function decodeSocket(view: DataView, at: number, end: number): DiagSocket {
       const { buffer, byteOffset } = view;
       const name = new Uint8Array(buffer, byteOffset + attribute + 4, length - 4);
       // A path ends with a NUL; an abstract name begins with one, and may contain others.
-      address = new TextDecoder().decode(name[0] === 0 ? name : name.subarray(0, untilNul(name)));
+      address = decoder.decode(name[0] === 0 ? name : name.subarray(0, untilNul(name)));
     }
     if (type === ATTRIBUTE.VFS && length >= 12) file = { inode: word(0), device: word(4) };
     if (type === ATTRIBUTE.PEER && length >= 8) peer = word(0);
