@@ -1,6 +1,7 @@
 /** Authorizations by a real polkitd, for peers of several users. */
 
 import assert from "node:assert/strict";
+import type { Socket } from "node:net";
 import process from "node:process";
 import { test } from "node:test";
 import type { MessageBus } from "dbus-native";
@@ -17,7 +18,7 @@ import { callBus } from "../../../interop/dbus/bus.ts";
 import { serve } from "../../../servers/http.ts";
 import { tool } from "../../support/guard.ts";
 import { isIdentityMap } from "../../../system/overflow_ids.ts";
-import { freshPath, meet } from "../../support/peers.ts";
+import { actorProgram, freshPath, meet, startActor, withIds } from "../../support/peers.ts";
 import { until } from "../../support/suite.ts";
 import { as, connectTo, ONE, run, startDaemon, TWO } from "../dbus/daemon.ts";
 import { Polkitd, startPolkit, testPolkit } from "./polkitd.ts";
@@ -133,16 +134,18 @@ testPolkit("checkAuthorization() refuses peers that polkit could confuse", async
 
 testPolkit("checkAuthorization() rejects if the peer ends before the answer", async () => {
   const { bus, polkitd } = await startPolkit();
-  await withPeer(ONE, async (peer) => {
-    polkitd.freeze();
-    const found = outcomeOf(peer, "org.example.yes", { bus });
-    await bus.getId(); // the bus has received the call before
-    process.kill(peer.pid!, "SIGKILL");
-    await until(() => peer.alive !== true); // the peer closes with its connection
-    polkitd.thaw();
-    const outcome = await found;
-    assert.ok(["ERR_UCRED_PEER_GONE", "ERR_UCRED_BUS"].includes(outcome), outcome);
-  });
+  const words = withIds({ uid: ONE, gid: ONE, groups: [] }) as [string, ...string[]];
+  const pin = (socket: Socket) => identify(socket, { pin: true });
+  const [peer] = await startActor([], pin, [...words, actorProgram]);
+  polkitd.freeze();
+  const found = outcomeOf(peer, "org.example.yes", { bus });
+  await bus.getId(); // the bus has received the call before
+  process.kill(peer.pid!, "SIGKILL");
+  await until(() => peer.alive !== true); // the peer closes with its connection
+  polkitd.thaw();
+  const outcome = await found;
+  assert.ok(["ERR_UCRED_PEER_GONE", "ERR_UCRED_BUS"].includes(outcome), outcome);
+  peer.close();
 });
 
 testPolkit(
