@@ -7,7 +7,8 @@ import { host } from "../adapters/host.ts";
 import { openedSystem } from "../adapters/select.ts";
 import { NO_ID } from "../core/credentials.ts";
 import { UcredError } from "../core/errors.ts";
-import { POLLFD, POLLHUP } from "../ffi/pidfd.ts";
+import { POLLHUP } from "../ffi/pidfd.ts";
+import { pollNow } from "../system/poll.ts";
 import { fdOf, type UnixSocket } from "./fd.ts";
 
 /** Reports whether the kernel distinguishes a hang-up from a half-close: only Linux does. */
@@ -21,10 +22,8 @@ export function isHungUp(socket: UnixSocket): boolean {
   if (linux === undefined) return false;
   const fd = openFd(socket);
   if (fd === undefined) return true;
-  value.words[POLLFD.fd / 4] = fd;
-  value.words[POLLFD.events / 4] = 0; // also clears revents
-  if (linux.poll(value) <= 0) return false;
-  return (new Int16Array(value.bytes.buffer)[POLLFD.revents / 2]! & POLLHUP) !== 0;
+  const revents = pollNow(linux, value, fd, 0);
+  return revents > 0 && (revents & POLLHUP) !== 0;
 }
 
 /** Reports whether the peer has hung up and nothing is left to read: closing then loses no data. */

@@ -22,6 +22,7 @@ import {
 } from "../../ffi/pidfd.ts";
 import { isEnding, parseIds, parsePidNumbers, parseStatus } from "../../ffi/proc.ts";
 import { type FileId, fileIdOf, isFile, stolen } from "../../system/owned_descriptor.ts";
+import { pollNow } from "../../system/poll.ts";
 import { readLink, readText } from "../../system/proc_files.ts";
 import { syscallError, unexpectedAnswer } from "../../system/syscall_error.ts";
 import { procVisibility, SHOW_PROCESSES } from "../../system/hidepid.ts";
@@ -185,17 +186,12 @@ export class Pin {
 
   /** Implements {@link Pin.isAlive} without the proof. */
   #isRunning(): boolean {
-    const { poll } = memoryOf(this.system);
-    poll.words[POLLFD.fd / 4] = this.fd;
-    const view = new Int16Array(poll.bytes.buffer);
-    view[POLLFD.events / 2] = POLLIN;
-    view[POLLFD.revents / 2] = -1;
-    const ready = this.calls.poll(poll);
-    if (ready < 0) {
-      throw syscallError(this.system, "check whether the peer is alive", "poll", -ready);
+    const revents = pollNow(this.calls, memoryOf(this.system).poll, this.fd, POLLIN);
+    if (revents < 0) {
+      throw syscallError(this.system, "check whether the peer is alive", "poll", -revents);
     }
-    if (ready === 0) return true;
-    if ((view[POLLFD.revents / 2]! & POLLNVAL) !== 0) {
+    if (revents === 0) return true;
+    if ((revents & POLLNVAL) !== 0) {
       this.#lose();
       throw this.whyClosed();
     }

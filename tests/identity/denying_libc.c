@@ -10,6 +10,7 @@
  *   PASSCRED      setsockopt(SO_PASSCRED); 0: succeeds, and does nothing
  *   POLL, EPOLL_CREATE, EPOLL_CTL, READLINK, OPEN, SOCKET, BIND, RECVMSG
  *   OTHER_PID     not an errno: pidfd_open() opens this pid instead
+ *   SIGNALS       not an errno: so many signals interrupt each poll() before it succeeds
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,6 +22,7 @@
 #include <sys/socket.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The functions below have libc's names, so they call the kernel themselves. */
@@ -114,6 +116,19 @@ int poll(struct pollfd *fds, nfds_t count, int timeout)
 {
 	(void)fds, (void)count, (void)timeout;
 	DENY(POLL);
+}
+#endif
+
+#ifdef SIGNALS
+int poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+	static int interrupted;
+	if (interrupted++ < SIGNALS)
+		DENY(EINTR);
+	interrupted = 0;
+	struct timespec now = {0, 0};
+	(void)timeout; /* always 0 */
+	return kernel(SYS_ppoll, (long)fds, count, (long)&now, 0, 0);
 }
 #endif
 

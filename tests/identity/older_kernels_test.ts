@@ -117,6 +117,18 @@ testWith(here, "identify() makes no weaker pin when the pid is free", async () =
   actor.hangUp();
 });
 
+testWith(
+  here,
+  "alive, live() and drift() report the process, when signals interrupt poll()",
+  async () => {
+    const [peer, actor] = await startActor([], on(deny({ SIGNALS: 3 })));
+    assert.deepEqual([peer.alive, peer.live().alive, peer.drift()], [true, true, []]);
+    actor.hangUp();
+    await until(() => peer.alive === false);
+    assert.deepEqual(peer.live(), { alive: false });
+  },
+);
+
 /** Returns the pid of a process that has ended. */
 function spawnedAndGone(): { readonly pid: number } {
   return { pid: Number(execFileSync("sh", ["-c", "echo $$"], { encoding: "utf8" })) };
