@@ -30,11 +30,11 @@ import type { MiddlewareHandler } from "hono";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/decide/decision.ts";
 import type { Policy } from "../core/policy/policy.ts";
-import { mayTest } from "../core/policy/tested_attributes.ts";
-import { decisionOf, peerOf, requestOf } from "./admission/attach.ts";
-import { BAD_TARGET, forbidden, responseOf } from "./http/problem.ts";
-import { attributesOf, valueIn } from "./http/request_attributes.ts";
-import { targetOf } from "./http/request_target.ts";
+import { requestOf } from "./admission/attach.ts";
+import { isProblem } from "./http/decide_request.ts";
+import { responseOf } from "./http/problem.ts";
+import { type AttributeHeader, valueIn } from "./http/request_attributes.ts";
+import { checkPeer, requirePolicy } from "./http/require_peer.ts";
 
 /** The variables that the middleware adds to the context. */
 export interface PeerEnv {
@@ -57,26 +57,14 @@ export interface PeerEnv {
  * @throws {TypeError} If `policy` is not a policy.
  */
 export function requirePeer(policy?: Policy): MiddlewareHandler<PeerEnv> {
-  if (policy !== undefined && typeof policy?.decide !== "function") {
-    throw new TypeError('requirePeer() requires a Policy from definePolicy() or "ucred/policy"');
-  }
+  requirePolicy(policy);
   return async (context, next) => {
-    const request = requestOf(context);
-    const peer = peerOf(request);
-    const { method, url } = context.req.raw;
-    let decision: Decision;
-    if (policy === undefined) decision = decisionOf(request);
-    else {
-      const target = targetOf(method, url);
-      if (target === undefined) return responseOf(BAD_TARGET);
-      const attributes = mayTest(policy, "http")
-        ? attributesOf(target.url, (name) => valueIn(context.req.raw.headers, name))
-        : undefined;
-      decision = policy.decide(peer, { action: target.action, attributes });
-    }
-    if (!decision.allowed) return responseOf(forbidden(decision));
-    context.set("peer", peer);
-    context.set("decision", decision);
+    const { method, url, headers } = context.req.raw;
+    const parts = { method, url, valuesOf: (name: AttributeHeader) => valueIn(headers, name) };
+    const outcome = checkPeer(requestOf(context), policy, parts);
+    if (isProblem(outcome)) return responseOf(outcome);
+    context.set("peer", outcome.peer);
+    context.set("decision", outcome.decision);
     await next();
     return undefined;
   };

@@ -19,7 +19,7 @@ export interface Connection {
 export type Outcome = Problem | { readonly decision: Decision; readonly url: string };
 
 /** Returns whether a request is answered with an error response. */
-export function isProblem(outcome: Outcome): outcome is Problem {
+export function isProblem(outcome: object): outcome is Problem {
   return "status" in outcome;
 }
 

@@ -90,9 +90,12 @@ test("dist/policy.schema.json is the schema that policySchema() returns for the 
 const TYPES_FROM: Readonly<Record<string, readonly string[]>> = {
   "client.d.ts": ["node:http", "node:net"],
   "dbus.d.ts": ["node:net"],
+  "express.d.ts": ["node:http"],
+  "fastify.d.ts": ["node:http"],
   "guard.d.ts": ["node:http", "node:net"],
   "hono.d.ts": ["hono"],
   "http.d.ts": ["node:http"],
+  "koa.d.ts": ["node:http"],
   "net.d.ts": ["node:net"],
   "otel.d.ts": ["@opentelemetry/api"],
   "polkit.d.ts": ["node:http"],

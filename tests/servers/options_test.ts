@@ -11,7 +11,9 @@ import { definePolicy, identify, type PolicyDocument, verifyServer } from "../..
 import { receive } from "../../servers/datagram.ts";
 import { lint, loadPolicy, parsePolicy, shadowPolicy, watchPolicy } from "../../policy/mod.ts";
 import { listen as listenOnBun } from "../../servers/bun.ts";
+import { requirePeer as forExpress } from "../../servers/express.ts";
 import { requirePeer } from "../../servers/hono.ts";
+import { requirePeer as forKoa } from "../../servers/koa.ts";
 import { createServer as createHttpServer, serve } from "../../servers/http.ts";
 import { withPeers } from "../../servers/listen/deno_peers.ts";
 import { createServer } from "../../servers/net.ts";
@@ -73,6 +75,8 @@ const MISTAKES: readonly [name: string, call: () => unknown, message: RegExp][] 
     /did you mean "policy"/,
   ],
   ["requirePeer()", () => requirePeer(any({ policy })), /requires a Policy/],
+  ["requirePeer() of express", () => forExpress(any({ policy })), /requires a Policy/],
+  ["requirePeer() of koa", () => forKoa(any({ policy })), /requires a Policy/],
   ["a handler that is none", () => createServer({}, any({})), /The handler must be a function/],
   ["options that are none", () => createServer(any("app.sock" as never)), /object of options/],
 ];
