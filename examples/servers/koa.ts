@@ -7,17 +7,24 @@
 
 import Koa from "koa";
 import process from "node:process";
-import { createServer, decisionOf, peerOf } from "../../servers/http.ts"; // "ucred/http"
-import { policy } from "./policy.ts";
+import { createServer } from "../../servers/http.ts"; // "ucred/http"
+import { type PeerState, requirePeer } from "../../servers/koa.ts"; // "ucred/koa"
+import { admins, policy } from "./policy.ts";
 
-const app = new Koa();
+const app = new Koa<PeerState>();
+const checkAdmins = requirePeer(admins);
 
+app.use(requirePeer());
+app.use((context, next) =>
+  context.path.startsWith("/admin/") ? checkAdmins(context, next) : next()
+);
 app.use((context) => {
-  if (context.path === "/keys") context.body = "secret\n";
-  if (context.path !== "/") return;
-  const { uid, user = uid } = peerOf(context.req);
-  const { grants } = decisionOf(context.req);
-  context.body = context.method === "GET" ? `welcome, ${user}: ${grants}\n` : "done\n";
+  const { uid, user = uid } = context.state.peer;
+  const { grants } = context.state.decision;
+  const welcome = context.method === "GET" ? `welcome, ${user}: ${grants}\n` : "done\n";
+  const pages = { "/": welcome, "/keys": "secret\n", "/admin/users": "users\n" };
+  const page = new Map(Object.entries(pages)).get(context.path);
+  if (page !== undefined) context.body = page; // otherwise 404
 });
 
 const server = createServer({ policy }, app.callback());

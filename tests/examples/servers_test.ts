@@ -1,10 +1,13 @@
-/** Runs each example of examples/servers on each runtime, with clients that its policy allows and denies. */
+/**
+ * Runs each example of examples/servers on each runtime, with clients that its policy allows and denies.
+ * docs/frameworks.md shows the examples.
+ */
 
 import assert from "node:assert/strict";
 import type * as grpc from "../../examples/servers/node_modules/@grpc/grpc-js/build/src/index.js";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -52,15 +55,17 @@ const SPELLINGS = [
 async function checkSpellings(path: string, runtime: Runtime): Promise<void> {
   const root = await Wire.as(ROOT, path).get("/keys");
   assert.deepEqual([root.status, root.body], [200, "secret\n"]);
+  let wire = Wire.as(PERSON, path);
   for (const method of METHODS[runtime]) {
     for (const target of SPELLINGS) {
-      const wire = Wire.as(PERSON, path);
-      wire.send(`${method} ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
-      const text = await wire.rest();
-      const told = `${method} ${target}: ${text}`;
-      assert.match(text, /^HTTP\/1\.1 4\d\d /, told); // of the server, or of the router: 404
-      assert.doesNotMatch(text, /secret/, told);
+      wire.send(`${method} ${target} HTTP/1.1\r\nHost: x\r\n\r\n`);
+      const { status, body } = await wire.response(method);
+      // The status is that of the server, or 404 of the router.
+      assert.ok(status >= 400 && status < 500, `${method} ${target}: ${status}`);
+      assert.doesNotMatch(body, /secret/, `${method} ${target}`);
+      if (status !== 400) continue; // after a malformed request, runtimes close the connection
       wire.destroy();
+      wire = Wire.as(PERSON, path);
     }
   }
 }
@@ -82,6 +87,28 @@ async function checkHttp(path: string, runtime: Runtime): Promise<void> {
   assert.equal((await other.response()).body, "done\n");
 
   assert.equal(await Wire.as(SERVICE, path).send("GET / HTTP/1.1\r\n").rest(), "");
+}
+
+/** Targets that a router might treat as "/admin/users". */
+const ADMIN_SPELLINGS = [
+  ..."/admin/users /admin//users /x/../admin/users /%61dmin/users /admin/users?a=/".split(" "),
+  ..."/ADMIN/users /Admin/users /admin/Users /admin/users/ /admin;/users /admin/users;a".split(" "),
+] as const;
+
+/** Checks an application with middleware that also requires root below "/admin". */
+async function checkMiddleware(path: string, runtime: Runtime): Promise<void> {
+  await checkHttp(path, runtime);
+  const admin = await Wire.as(ROOT, path).get("/admin/users");
+  assert.deepEqual([admin.status, admin.body], [200, "users\n"]);
+  const denied = await Wire.as(PERSON, path).get("/admin/users");
+  assert.deepEqual([denied.status, denied.headers["content-type"]], [
+    ...[403, "application/problem+json"],
+  ]);
+  for (const target of ADMIN_SPELLINGS) {
+    const { status, body } = await Wire.as(PERSON, path).get(target);
+    assert.ok(status >= 400, `${target}: ${status}`);
+    assert.doesNotMatch(body, /users\n/, target);
+  }
 }
 
 async function checkWebSockets(path: string): Promise<void> {
@@ -155,10 +182,11 @@ async function checkGrpc(path: string): Promise<void> {
 }
 
 const CHECKS: { readonly [name: string]: (path: string, runtime: Runtime) => Promise<void> } = {
-  express: checkHttp,
-  fastify: checkHttp,
-  koa: checkHttp,
-  hono: checkHttp,
+  express: checkMiddleware,
+  fastify: checkMiddleware,
+  koa: checkMiddleware,
+  hono: checkMiddleware,
+  h3: checkHttp,
   oak: checkHttp,
   elysia: checkHttp,
   websocket: checkWebSockets,
@@ -195,3 +223,45 @@ testWith([], "examples/servers has no example without a test", () => {
   const names = readdirSync(folder).filter((name) => name.endsWith(".ts") && name !== "policy.ts");
   assert.deepEqual(names.sort(), Object.keys(CHECKS).map((name) => `${name}.ts`).sort());
 });
+
+/** The frameworks of docs/frameworks.md, and the policies that its examples share. */
+const SHOWN = ["policy", "express", "fastify", "koa", "hono", "h3"];
+
+testWith(
+  [],
+  "docs/frameworks.md shows the examples as they run, each with at most 30 lines",
+  () => {
+    const page = readFileSync(join(root, "docs/frameworks.md"), "utf8");
+    const blocks = [...page.matchAll(/^```ts\n([^]*?)^```$/gm)].map(([, code]) => code);
+    const examples = SHOWN.map((name) =>
+      readFileSync(join(folder, `${name}.ts`), "utf8")
+        .replace(/^\/\*\*[^]*?\*\/\n\n/, "")
+        .replaceAll(/"\.\.\/\.\.\/[^"]*"; \/\/ ("[^"]*")(?: in your own program)?/g, "$1;")
+    );
+    for (const [index, example] of examples.entries()) {
+      assert.equal(blocks[index], example, SHOWN[index]);
+      const lines = example.split("\n").filter((line) => line !== "");
+      assert.ok(lines.length <= 30, `${SHOWN[index]}: ${lines.length} lines`);
+    }
+    assert.equal(blocks.length, examples.length);
+  },
+);
+
+for (const runtime of Object.keys(RUNTIMES) as Runtime[]) {
+  testWith(
+    [needs.linux, needs.native, packages],
+    `no framework on ${runtime} runs a handler for a request that has no peer`,
+    async () => {
+      const [command, ...flags] = RUNTIMES[runtime];
+      const script = fileURLToPath(new URL("without_peers.ts", import.meta.url));
+      const program = join(root, "node_modules/.bin", command);
+      const child = new Child(program, [...flags, script, freshPath()]);
+      const { statuses, ran } = await child.json<
+        { statuses: { [name: string]: number }; ran: number }
+      >();
+      assert.equal(ran, 0);
+      assert.ok(Object.keys(statuses).length >= 20);
+      for (const [name, status] of Object.entries(statuses)) assert.equal(status, 500, name);
+    },
+  );
+}
