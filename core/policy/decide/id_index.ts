@@ -93,11 +93,30 @@ class UncoveredPieces {
   }
 }
 
+/** Bits of a filter for each id in it: few enough for the cache, many enough for few false positives. */
+const BITS_PER_ID = 16;
+
+/**
+ * Returns a Bloom filter with one hash function: its result `false` is certain. A decision looks up each
+ * group of a peer, and most groups are in no rule. With 100 rules or more, a decision with the map alone
+ * takes up to twice as long.
+ */
+function filterOf(ids: ReadonlyMap<number, unknown>): (id: number) => boolean {
+  const exponent = Math.ceil(Math.log2(BITS_PER_ID * (ids.size + 2)));
+  const bits = new Uint32Array(2 ** exponent / 32);
+  // Fibonacci hashing: the factor is 2³² divided by the golden ratio.
+  const bitOf = (id: number) => Math.imul(id, 0x9e3779b1) >>> (32 - exponent);
+  // A shift uses only the lowest five bits of its count.
+  for (const id of ids.keys()) bits[bitOf(id) >>> 5]! |= 1 << bitOf(id);
+  return (id) => (bits[bitOf(id) >>> 5]! >>> bitOf(id) & 1) > 0;
+}
+
 /** Rules by id: single ids in a map, wide ranges cut into pieces that do not overlap. */
 export class IdIndex {
   /** Every rule of the index, for peers with an unknown id. */
   readonly all: Positions;
   readonly #single: ReadonlyMap<number, RuleBucket>;
+  readonly #mayHave: (id: number) => boolean;
   /** The first id of each piece of the wide ranges. */
   readonly #starts: Float64Array;
   /** The rules of each piece. */
@@ -153,12 +172,13 @@ export class IdIndex {
       if (at < behind) this.#overlapping.push(position);
     }
     this.#single = single;
+    this.#mayHave = filterOf(single);
     this.#pieces = pieces;
   }
 
   /** Adds the rules for this id. */
   collect(id: number, candidates: Candidates): void {
-    const single = this.#single.get(id);
+    const single = this.#mayHave(id) ? this.#single.get(id) : undefined;
     if (single !== undefined) candidates.add(single);
     if (this.#overlapping.length > 0) candidates.addUndecided(this.#overlapping);
     if (this.#starts.length > 1) candidates.add(this.#pieces[this.#pieceOf(id)]!);
