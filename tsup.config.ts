@@ -24,6 +24,7 @@ const entries = {
   docker: "interop/docker/mod.ts",
   dbus: "interop/dbus/mod.ts",
   polkit: "interop/polkit/mod.ts",
+  opa: "interop/opa/mod.ts",
   sudoers: "interop/sudoers/mod.ts",
   guard: "guard/mod.ts",
   otel: "servers/otel.ts",

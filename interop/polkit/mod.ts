@@ -25,9 +25,5 @@ export {
 export { importRules, type RulesFile } from "./rules.ts";
 export { polkitVocabulary } from "./vocabulary.ts";
 export type { HonoContext } from "../../servers/admission/attach.ts";
-export {
-  type DeniedRequest,
-  type RequestWithPeer,
-  requirePolkit,
-  type RequirePolkitOptions,
-} from "./require_polkit.ts";
+export type { RequestWithPeer } from "../request_with_peer.ts";
+export { type DeniedRequest, requirePolkit, type RequirePolkitOptions } from "./require_polkit.ts";

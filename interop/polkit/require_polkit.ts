@@ -1,14 +1,9 @@
 /** Requests to HTTP servers that require an authorization of polkit. */
 
 import type { Peer } from "../../core/peer.ts";
-import {
-  type HonoContext,
-  peerOf,
-  type RequestLike,
-  requestOf,
-} from "../../servers/admission/attach.ts";
 import { forbiddenBecause, responseOf } from "../../servers/http/problem.ts";
 import { requireOptions } from "../../core/options.ts";
+import { endOf, findRequest, type RequestWithPeer } from "../request_with_peer.ts";
 import {
   type Authorization,
   checkAuthorization,
@@ -33,9 +28,6 @@ export interface DeniedRequest {
   /** Why there was none. */
   readonly error: unknown;
 }
-
-/** A request to a server of `ucred/http`, or the context of Hono. */
-export type RequestWithPeer = RequestLike | HonoContext;
 
 /**
  * Makes polkit authorize the client of each request to `ucred/http`, directly or with Hono. A request that
@@ -79,12 +71,11 @@ export function requirePolkit(
   requireValues("requirePolkit()", options);
   const { onDenied, ...others } = options;
   return async (request, next) => {
-    const raw = "req" in request ? requestOf(request) : request;
-    const peer = peerOf(raw);
+    const { raw, peer } = findRequest(request);
     let authorization: Authorization | undefined;
     let error: unknown;
     try {
-      const signal = signalOf(request, others.signal);
+      const signal = endOf(raw, others.signal); // a dialog closes if the client hangs up
       authorization = await checkAuthorization(peer, actionId, { ...others, signal });
     } catch (thrown) {
       error = thrown;
@@ -95,12 +86,4 @@ export function requirePolkit(
     const detail = isChallenge ? "Authentication is required" : "polkit does not allow it";
     return responseOf(forbiddenBecause(detail));
   };
-}
-
-/** Ends with the request, so that a dialog closes if the client hangs up. */
-function signalOf(request: RequestWithPeer, other: AbortSignal | undefined) {
-  const raw = "req" in request ? request.req.raw : request;
-  const own = (raw as { readonly signal?: AbortSignal }).signal;
-  if (!(own instanceof AbortSignal)) return other;
-  return other === undefined ? own : AbortSignal.any([own, other]);
 }

@@ -98,7 +98,6 @@ const TYPES_FROM: Readonly<Record<string, readonly string[]>> = {
   "koa.d.ts": ["node:http"],
   "net.d.ts": ["node:net"],
   "otel.d.ts": ["@opentelemetry/api"],
-  "polkit.d.ts": ["node:http"],
   "sudoers.d.ts": ["node:http", "node:net"],
   "testing.d.ts": ["node:http"],
 };
