@@ -108,7 +108,7 @@ export function parseSeccomp(status: Status): SeccompMode | undefined {
 
 /** Parses /proc/PID/loginuid or sessionid; `null` if the process has no login session. */
 export function parseAuditId(text: string): number | null | undefined {
-  return decimal(text.trim(), (id) => id === NO_ID ? null : id);
+  return decimal(text.trim(), (id) => id === NO_ID ? null : id < NO_ID ? id : undefined);
 }
 
 /** Parses /proc/PID/cmdline: strings that each end in NUL. */

@@ -84,7 +84,7 @@ const report = (name: string) => join(temporary, `${name.replace(":", "_")}.xml`
 
 /** Lane → test files. Each lane runs on each runtime, in one process. Those that take longest are first. */
 const LANES: { readonly [lane: string]: string } = {
-  fuzz: "tests/guard/fuzz_test.ts",
+  fuzz: "tests/{guard/fuzz,fuzz/corpus}_test.ts",
   guard: "tests/guard/!(fuzz)*_test.ts",
   servers: "tests/{servers,client}/*_test.ts",
   pure: "tests/{core,policy,testing}/**/*_test.ts",

@@ -111,7 +111,7 @@ function fieldsOf(
         expect = value.toLowerCase();
         continue;
       case "cookie": // one line: RFC 6265, 5.4
-        cookies += cookies === "" ? value : `; ${value}`;
+        cookies += cookies === "" || value === "" ? value : `; ${value}`;
         if (cookieAt === -1) cookieAt = lines.push("") - 1;
         lines[cookieAt] = `${name}: ${cookies}\r\n`;
         continue;
