@@ -57,6 +57,11 @@ export function openedSystem(): System {
   return opened ??= openSystem(host());
 }
 
+/** Replaces the opened system, for tests of programs. */
+export function replaceSystem(system: System): void {
+  opened = system;
+}
+
 /** Opens the system of a host, with the C library at `path` if it is given. */
 export function openSystem({ runtime, name, os, cpu, pid }: Host, path?: string): System {
   if (runtime === undefined) throw unsupported(`${name} cannot call native functions`);

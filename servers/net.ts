@@ -28,7 +28,7 @@ import {
   warn,
 } from "./admission/admission.ts";
 import { isThenable, requireHandler } from "./admission/handler.ts";
-import { AdmittingServer } from "./listen/admitting_server.ts";
+import { AdmittingServer, CONNECT_AS, type OpenFake } from "./listen/admitting_server.ts";
 import type { SafeServer } from "./listen/lifecycle.ts";
 
 export type { Peer } from "../core/peer.ts";
@@ -135,6 +135,7 @@ const CLOSE_TIMEOUT_MS = 1000;
 
 class ConnectionServer extends AdmittingServer {
   readonly #refusalMessage: NetServerOptions["refusalMessage"];
+  readonly #options: ServerOpts;
   /** Key of each socket's admission by this server. Another server may have admitted the same socket, too. */
   readonly #admitted = Symbol("ucred.admitted");
 
@@ -144,9 +145,14 @@ class ConnectionServer extends AdmittingServer {
   ) {
     super(options, new Admission({ policy, pin, limits, audit }, decideAt));
     this.#refusalMessage = refusalMessage;
+    this.#options = options;
     if (handler !== undefined) {
       this.on("connection", (socket: Socket) => this.#handle(socket, handler));
     }
+  }
+
+  [CONNECT_AS](open: OpenFake): void {
+    this.connectAs(open, this.#options);
   }
 
   protected override serve(socket: Socket, admitted: Admitted): boolean {

@@ -1,5 +1,6 @@
-/** Sends requests to a fetch-style application as any peer, through the decision of the server. */
+/** Opens connections to a server or an application as any peer, through the decision of the server. */
 
+import type { Duplex } from "node:stream";
 import { UcredError } from "../core/errors.ts";
 import { requireOptions } from "../core/options.ts";
 import { show } from "../core/policy/document/shape.ts";
@@ -20,7 +21,10 @@ import { BAD_HOST, forbidden, responseOf } from "../servers/http/problem.ts";
 import { valueIn } from "../servers/http/request_attributes.ts";
 import { isHost } from "../servers/http/request_target.ts";
 import { SERVE_OPTIONS } from "../servers/http/serve.ts";
+import { CONNECT_AS, type OpenFake } from "../servers/listen/admitting_server.ts";
+import type { NetServer } from "../servers/net.ts";
 import { type FakePeer, peerOfConnection } from "./fake_peer.ts";
+import { socketPair } from "./fake_socket.ts";
 
 /** Handles a request that the policy allows, like `fetch` of `serve()`. */
 export type FetchHandler = (
@@ -60,6 +64,49 @@ export interface FakeConnection {
   fetch(input: string | Request, init?: RequestInit): Promise<Response>;
 }
 
+/** A process that can connect to a server of `ucred/net`. */
+export interface FakeClient {
+  /**
+   * Opens a connection, and returns the client's end. The server has decided the connection when this
+   * returns: the client receives what a handler, or `refusalMessage`, has written, and then the end. The
+   * server does not have to listen.
+   */
+  connect(): Duplex;
+}
+
+/**
+ * Connects to a server of `ucred/net` as a fake peer, without a socket. The policy and the limits decide each
+ * connection, by the same code as for a socket. The handler receives a stream with the methods of
+ * `net.Socket`, which has no descriptor and no addresses.
+ *
+ * @param server A server that `createServer()` of `ucred/net` has made.
+ * @throws {TypeError} If `server` is another kind of server, or `peer` is not a fake peer.
+ *
+ * @example Test a line server as root, and as another user
+ * ```ts
+ * import { definePolicy } from "ucred";
+ * import { createServer } from "ucred/net";
+ * import { asUser, fakePeer } from "ucred/testing";
+ *
+ * const policy = definePolicy({
+ *   version: 1,
+ *   rules: [{ name: "root", when: { uid: 0 }, allow: true }],
+ * });
+ * const server = createServer(
+ *   { policy, refusalMessage: "no\n" },
+ *   (socket, peer) => void socket.end(`welcome, uid ${peer.uid}\n`),
+ * );
+ *
+ * for (const uid of [0, 1000]) {
+ *   let text = "";
+ *   for await (const chunk of asUser(server, fakePeer({ uid })).connect()) text += chunk;
+ *   console.log(text.trimEnd());
+ * }
+ * // welcome, uid 0
+ * // no
+ * ```
+ */
+export function asUser(server: NetServer, peer: FakePeer): FakeClient;
 /**
  * Opens a connection of a fake peer to an application, without a socket. The policy decides the connection
  * and each request, by the same code as in `serve()`. All requests share the connection, on which the peer
@@ -88,14 +135,69 @@ export interface FakeConnection {
  * console.log(denied.status); // 403
  * ```
  */
-export function asUser(app: FetchApp | FetchHandler, peer: FakePeer): FakeConnection {
+export function asUser(app: FetchApp | FetchHandler, peer: FakePeer): FakeConnection;
+export function asUser(
+  to: NetServer | FetchApp | FetchHandler,
+  peer: FakePeer,
+): FakeClient | FakeConnection {
+  peerOfConnection(peer, false); // throws here rather than at the first request
+  return isServer(to) ? clientOf(to, peer) : connectionTo(to, peer);
+}
+
+/** Whether it is a server, which has listen(), rather than an application. */
+function isServer(to: object | undefined): to is NetServer {
+  const { listen, fetch } = (to ?? {}) as { readonly listen?: unknown; readonly fetch?: unknown };
+  return typeof listen === "function" && fetch === undefined;
+}
+
+function clientOf(server: NetServer, peer: FakePeer): FakeClient {
+  const accepting = server as NetServer & { [CONNECT_AS]?(open: OpenFake): void };
+  if (accepting[CONNECT_AS] === undefined || "probeUpstream" in server) {
+    throw new TypeError(
+      "asUser() cannot connect to this server: only a server of createServer() of ucred/net accepts " +
+        "connections without a socket",
+    );
+  }
+  return {
+    connect: () => {
+      let client: Duplex | undefined;
+      accepting[CONNECT_AS]!(({ isPinned, ...options }) => {
+        const ends = socketPair(options);
+        client = ends.client;
+        const own = peerOfConnection(peer, isPinned);
+        ends.server.once("close", () => own.close());
+        return { socket: ends.server, peer: own, handle: new Handle(ends.server) };
+      });
+      return client!;
+    },
+  };
+}
+
+/** What the server knows about a connection without a descriptor. */
+class Handle {
+  readonly #socket: Duplex;
+
+  constructor(socket: Duplex) {
+    this.#socket = socket;
+  }
+
+  /** While it is open, a number that no descriptor has. */
+  get fd(): number {
+    return this.#socket.destroyed ? -1 : 0x7fffffff;
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+}
+
+function connectionTo(app: FetchApp | FetchHandler, peer: FakePeer): FakeConnection {
   const { fetch, policy, pin, revalidate = false, audit = SILENT } = optionsOf(app);
   const admission = new Admission(
     { policy, pin: pin ?? (revalidate || undefined), audit },
     "action",
   );
   admission.server = "ucred/testing";
-  peerOfConnection(peer, false); // throws here rather than at the first request
   let connection: Connection | undefined;
   const end = new AbortController();
 
@@ -162,7 +264,8 @@ const SILENT: AuditLog = {
 function optionsOf(app: FetchApp | FetchHandler): FetchApp {
   if (typeof app === "function") return { fetch: app };
   if (typeof app?.fetch !== "function") {
-    const message = "asUser() requires the options of serve(), or an object with a method fetch()";
+    const message =
+      "asUser() requires the options of serve(), an object with a method fetch(), or a server of ucred/net";
     throw new TypeError(`${message}, not ${show(app)}`);
   }
   // An application of a framework has properties of its own.

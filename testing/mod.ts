@@ -1,5 +1,6 @@
 /**
- * `ucred/testing`: tests of a server and its policy as any peer, without root and without a socket.
+ * `ucred/testing`: tests of a server and its policy as any peer, without root and without a socket, and of
+ * what a program does when calls of the C library fail.
  *
  * @example Send a request as uid 1000
  * ```ts
@@ -16,8 +17,15 @@
  * @module
  */
 
-export { asUser, type FakeConnection, type FetchApp, type FetchHandler } from "./as_user.ts";
+export {
+  asUser,
+  type FakeClient,
+  type FakeConnection,
+  type FetchApp,
+  type FetchHandler,
+} from "./as_user.ts";
 export { expectPolicy, type PolicyExpectation } from "./expect_policy.ts";
+export { failCalls, type FailedCalls, type FailingCalls } from "./failing_calls.ts";
 export {
   type FakeFacts,
   type FakeIds,

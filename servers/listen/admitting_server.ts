@@ -1,7 +1,8 @@
 /** A `net.Server` that admits each connection by a policy: the base of `ucred/net` and of the guard. */
 
 import { Server, type ServerOpts, type Socket } from "node:net";
-import { listenerFdOf } from "../../identity/fd.ts";
+import type { Peer } from "../../core/peer.ts";
+import { listenerFdOf, type UnixSocket } from "../../identity/fd.ts";
 import {
   type Admission,
   type Admitted,
@@ -12,6 +13,17 @@ import {
 import { type CloseOptions, Lifecycle } from "./lifecycle.ts";
 
 const ignore = () => {};
+
+/** Key of the method by which `ucred/testing` opens a connection on a server of `ucred/net`. */
+export const CONNECT_AS: unique symbol = Symbol("ucred.connectAs");
+
+/** Makes the connection of a fake peer. */
+export type OpenFake = (options: { readonly isPinned: boolean } & ServerOpts) => {
+  readonly socket: Socket;
+  readonly peer: Peer;
+  /** What the server closes, and whether it is closed. */
+  readonly handle: UnixSocket;
+};
 
 /** Its public methods have the types of `SafeServer`, which differ from those of `net.Server`. */
 export abstract class AdmittingServer extends Server {
@@ -80,7 +92,19 @@ export abstract class AdmittingServer extends Server {
 
   #admit(socket: Socket): boolean {
     socket.on("error", ignore); // an error ends only this connection
-    const answer = this.#admission.admit(socket);
+    return this.#serveOrRefuse(socket, this.#admission.admit(socket));
+  }
+
+  /** Serves a connection without a descriptor, with a peer that a test has made. */
+  protected connectAs(open: OpenFake, options: ServerOpts): void {
+    const admission = this.#admission;
+    if (admission.server === "") admission.server = "ucred/testing";
+    const { socket, peer, handle } = open({ ...options, isPinned: admission.pins() });
+    socket.on("error", ignore);
+    this.#serveOrRefuse(socket, admission.admitPeer(peer, handle, false));
+  }
+
+  #serveOrRefuse(socket: Socket, answer: Admitted | RefusedConnection): boolean {
     if (!isAdmitted(answer)) {
       this.refuse(socket, answer);
       return true;

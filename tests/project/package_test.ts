@@ -99,7 +99,7 @@ const TYPES_FROM: Readonly<Record<string, readonly string[]>> = {
   "net.d.ts": ["node:net"],
   "otel.d.ts": ["@opentelemetry/api"],
   "sudoers.d.ts": ["node:http", "node:net"],
-  "testing.d.ts": ["node:http"],
+  "testing.d.ts": ["node:http", "node:net", "node:stream"],
 };
 
 test("published types compile without the types of a runtime", () => {

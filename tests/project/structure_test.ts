@@ -37,7 +37,7 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
   client: ["identity", "system", "core"],
   servers: ["policy", "identity", "system", "core"],
   interop: ["servers", "client", "policy", "identity", "system", "core"],
-  testing: ["servers", "policy", "identity", "system", "core"],
+  testing: ["servers", "policy", "identity", "system", "adapters", "ffi", "core"],
   guard: BELOW_GUARD,
   cli: ["guard", ...BELOW_GUARD],
   ".": ["policy", "identity", "core"],
