@@ -1,6 +1,6 @@
 /** `ucred policy suggest`: prints a policy that allows the requests that a guard has recorded. */
 
-import { readFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { stringify } from "yaml";
 import type { Accounts } from "../core/policy/document/types.ts";
 import { runTests } from "../core/policy/analyze/run_tests.ts";
@@ -8,6 +8,7 @@ import { readRecording } from "../interop/recording.ts";
 import { type CallersBy, documentOf, suggest, type Suggestion } from "../interop/suggest.ts";
 import { VOCABULARIES } from "../interop/vocabularies.ts";
 import { parsePolicy } from "../policy/parse.ts";
+import { isTrusted } from "../system/trusted_owner.ts";
 import { type ExitCode, log, printable, printJson, printText } from "./output.ts";
 
 /** Options of `policy suggest`, parsed. */
@@ -29,9 +30,11 @@ export function printSuggestion(
   { by, includeDenied = false, json }: SuggestCommandOptions,
   { accounts, groupName }: NamedAccounts,
 ): ExitCode {
-  const recording = readRecording(readFileSync(file), file);
+  const { bytes, warning } = readFile(file);
+  const recording = readRecording(bytes, file);
   const suggestion = suggest(recording, { by, includeDenied, accounts, groupName });
-  const text = textOf(suggestion, file);
+  if (warning !== undefined) log(`ucred: ${printable(file)}: ${warning}`);
+  const text = textOf(suggestion, file, warning);
   // The text is what a guard will read, so the check reads it, too.
   const policy = parsePolicy(text, { accounts, vocabularies: VOCABULARIES, file: "suggestion" });
   const report = runTests(policy);
@@ -42,10 +45,29 @@ export function printSuggestion(
   return suggestion.rules.length === 0 ? 1 : 0;
 }
 
+/** Reads the file. The warning is about users that can add requests to it, and so suggest rules. */
+function readFile(file: string): { readonly bytes: Uint8Array; readonly warning?: string } {
+  const fd = openSync(file, "r");
+  try {
+    const { uid, mode } = fstatSync(fd);
+    const bytes = readFileSync(fd);
+    const can = "can have added requests to the recording";
+    if (!isTrusted(uid)) return { bytes, warning: `uid ${uid} ${can}` };
+    return (mode & 0o022) === 0 ? { bytes } : { bytes, warning: `Other users ${can}` };
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** The policy as YAML, with comments. */
-function textOf({ about, rules, unlimited, tests, missing, denied }: Suggestion, file: string) {
+function textOf(
+  { about, rules, unlimited, tests, missing, denied }: Suggestion,
+  file: string,
+  warning: string | undefined,
+) {
   const lines = [
     `# Suggested from ${printable(file)}. Read each rule before you use it.`,
+    ...(warning === undefined ? [] : [`# ${warning}.`]),
     ...(denied === 0 ? [] : [
       `# ${denied} ${denied === 1 ? "request was" : "requests were"} denied, and ` +
       `${denied === 1 ? "is" : "are"} not allowed. --include-denied allows what was denied.`,

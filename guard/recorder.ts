@@ -141,9 +141,9 @@ export class Recorder {
       return false;
     }
     // The file is opened for each line: a descriptor that is kept could be closed by other code.
-    const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW } = constants;
+    const { O_WRONLY, O_APPEND, O_CREAT } = constants;
     try {
-      const fd = openSync(this.#file, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600);
+      const fd = openOwn(this.#file, O_WRONLY | O_APPEND | O_CREAT);
       try {
         for (let done = 0; done < line.length;) done += writeSync(fd, line, done);
       } finally {
@@ -158,7 +158,7 @@ export class Recorder {
   }
 
   #truncate(bytes: number): void {
-    const fd = openSync(this.#file, constants.O_WRONLY | constants.O_NOFOLLOW);
+    const fd = openOwn(this.#file, constants.O_WRONLY);
     try {
       ftruncateSync(fd, bytes);
     } finally {
@@ -173,18 +173,32 @@ export class Recorder {
   }
 }
 
-/** Reads a recording that only root and our own user can have written. */
 function readOwn(file: string): Buffer {
-  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
-  const fd = openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  const fd = openOwn(file, constants.O_RDONLY);
   try {
-    const { uid, mode } = fstatSync(fd);
-    if (!isTrusted(uid) || (mode & 0o022) !== 0) {
-      throw fileError("continue the recording", file, "other users may have written it", {});
-    }
     return readFileSync(fd);
   } finally {
     closeSync(fd);
+  }
+}
+
+/**
+ * Opens a regular file that only root and our own user can write, and returns its descriptor. A FIFO does not
+ * block the guard: O_NONBLOCK.
+ */
+function openOwn(file: string, flags: number): number {
+  const fd = openSync(file, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK, 0o600);
+  try {
+    const stats = fstatSync(fd);
+    const refused = (why: string) => fileError("continue the recording", file, why, {});
+    if (!stats.isFile()) throw refused("it is not a regular file");
+    if (!isTrusted(stats.uid) || (stats.mode & 0o022) !== 0) {
+      throw refused("other users may have written it");
+    }
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
   }
 }
 

@@ -1,12 +1,15 @@
 /** Guards that record requests, and the policies that the recordings suggest. */
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import {
   appendFileSync,
   chmodSync,
   chownSync,
   readFileSync,
+  rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -146,6 +149,35 @@ testDocker("guard does not start with a recording that it cannot continue", asyn
     DockerGuard.start(FULL, engine, { learn: join(file, "below") }),
     /below/,
   );
+  const fifo = join(temporaryFolder(), "fifo");
+  execFileSync("mkfifo", ["-m", "600", fifo]);
+  for (const learn of [fifo, temporaryFolder()]) {
+    await assert.rejects(DockerGuard.start(FULL, engine, { learn }), /it is not a regular file/);
+  }
+});
+
+testDocker("guard stops recording when another file replaces the recording", async () => {
+  const file = join(temporaryFolder(), "replaced.jsonl");
+  const engine = await FakeEngine.start();
+  for (const replace of ["fifo", "link", "stranger", "mode"] as const) {
+    rmSync(file, { force: true });
+    const guard = await DockerGuard.start(FULL, engine, { learn: file });
+    const other = join(temporaryFolder(), "other");
+    writeFileSync(other, "", { mode: 0o600 });
+    rmSync(file);
+    if (replace === "fifo") execFileSync("mkfifo", ["-m", "600", file]);
+    else if (replace === "link") symlinkSync(other, file);
+    else {
+      writeFileSync(file, "", { mode: 0o600 });
+      if (replace === "stranger") chownSync(file, ALICE, 0);
+      else chmodSync(file, 0o622);
+    }
+    const alice = await guard.as(ALICE);
+    assert.equal(await alice.status("GET /version"), "200");
+    await guard.server.close({ timeout: 0 });
+    assert.equal(statSync(other).size, 0, replace);
+    if (replace !== "fifo") assert.equal(statSync(file).size, 0, replace);
+  }
 });
 
 testDocker("guard records requests in HTTP mode by method and path", async () => {
