@@ -115,6 +115,8 @@ const EXAMPLES: {
   man: [["ucred man > ucred.1 && man ./ucred.1", "read the manual page"]],
   completions: [
     ["source <(ucred completions bash)", "put this line into ~/.bashrc"],
+    ["source <(ucred completions zsh)", "put this line into ~/.zshrc, after compinit"],
+    ["ucred completions fish | source", "put this line into ~/.config/fish/config.fish"],
   ],
 };
 

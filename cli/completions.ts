@@ -1,8 +1,8 @@
 /**
- * Generates a script that completes command lines in bash without starting `ucred`.
+ * Generates scripts that complete command lines in a shell without starting `ucred`.
  *
- * Each other shell would need a generator of its own. @bomb.sh/tab 0.0.22, a library for commander,
- * completes no file names, and most arguments of this command are files.
+ * @bomb.sh/tab 0.0.22, a library for commander, completes no file names, and most arguments of this command
+ * are files.
  */
 
 import type { Argument, Command, Option } from "commander";
@@ -23,8 +23,14 @@ const VALUES: { readonly [name: string]: Values } = {
   pid: "pids",
 };
 
-/** Returns the script. */
-export function bashCompletion(program: Command): string {
+/** Shell → the function that returns its script, and the name of the file that the shell loads. */
+export const SHELLS = {
+  bash: { script: bashCompletion, file: "ucred.bash" },
+  zsh: { script: zshCompletion, file: "_ucred" },
+  fish: { script: fishCompletion, file: "ucred.fish" },
+} as const;
+
+function bashCompletion(program: Command): string {
   const commands = everyCommand(program);
   return `# bash completion of ucred. In ~/.bashrc:  source <(ucred completions bash)
 
@@ -111,4 +117,141 @@ function complete(values: Values): string {
 
 function quoted(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** One function for each command. `_arguments` shifts the words, so that each function sees its own. */
+function zshCompletion(program: Command): string {
+  return `#compdef ucred
+# zsh completion of ucred. In ~/.zshrc, after compinit:  source <(ucred completions zsh)
+
+${everyCommand(program).map(zshFunction).join("\n\n")}
+
+if [[ $funcstack[1] == _ucred ]]; then _ucred "$@"
+else compdef _ucred ucred
+fi`;
+}
+
+const zshName = (command: Command): string =>
+  ["_ucred", ...stateOf(command).split(" ")].filter((part) => part !== "").join("_");
+
+function zshFunction(command: Command): string {
+  const help = command.createHelp();
+  const options = help.visibleOptions(command).map(zshOption);
+  const below = help.visibleCommands(command);
+  if (below.length === 0) {
+    const args = command.registeredArguments.map((argument, index) => {
+      const position = argument.variadic ? "*" : argument.required ? index + 1 : `${index + 1}:`;
+      return quoted(
+        `${position}:${zshText(argument.name())}:${zshValues(argument, argument.name())}`,
+      );
+    });
+    return `${zshName(command)}() {\n  _arguments -S ${[...options, ...args].join(" \\\n    ")}\n}`;
+  }
+  const names = below.map((each) =>
+    quoted(`${each.name()}:${each.description().replaceAll(":", "\\:")}`)
+  );
+  // After "help", the words of a command follow again.
+  const cases = below.map((each) =>
+    `        ${each.name()}) ${each.name() === "help" ? zshName(command) : zshName(each)} ;;`
+  );
+  return `${zshName(command)}() {
+  local curcontext=$curcontext state line
+  local -a names
+  typeset -A opt_args
+  _arguments -C ${options.join(" \\\n    ")} \\
+    '1: :->command' '*:: :->arguments'
+  case $state in
+    command)
+      names=(
+        ${names.join("\n        ")}
+      )
+      _describe command names ;;
+    arguments)
+      case $line[1] in
+${cases.join("\n")}
+      esac ;;
+  esac
+}`;
+}
+
+function zshOption(option: Option): string {
+  const { short, long, description, required, optional, variadic } = option;
+  const about = `[${zshText(description).replaceAll(/[[\]]/g, "\\$&")}]`;
+  if (short) return `'(- *)'{${short},${long}}${quoted(about)}`; // --help and --version end the line
+  const repeat = variadic ? "*" : "";
+  if (!required && !optional) return quoted(`${repeat}${long}${about}`);
+  const name = placeholderOf(option);
+  const colon = optional ? "::" : ":";
+  return quoted(`${repeat}${long}=${about}${colon}${zshText(name)}:${zshValues(option, name)}`);
+}
+
+const zshText = (text: string): string => text.replaceAll("\\", "\\\\").replaceAll(":", "\\:");
+
+function zshValues(of: Argument | Option, name: string): string {
+  const values = valuesOf(of, name);
+  if (typeof values === "object") return `(${values.join(" ")})`;
+  return {
+    files: "_files",
+    users: "_users",
+    groups: "_groups",
+    pids: "{compadd /proc/<->(N\\:t)}",
+    anything: " ",
+  }[values];
+}
+
+/** One line for each word, with the command after which it is offered. */
+function fishCompletion(program: Command): string {
+  const commands = everyCommand(program);
+  const cases = commands.filter(hasSubcommands).map((command) => {
+    const words = command.commands.map((each) => quoted(`${stateOf(command)}:${each.name()}`));
+    return `            case ${words.join(" ")}\n                set at (string trim "$at $word")`;
+  });
+  return `# fish completion of ucred. In ~/.config/fish/config.fish:  ucred completions fish | source
+
+function __ucred_at
+    set -l at ''
+    for word in (commandline -opc)[2..]
+        switch "$at:$word"
+${cases.join("\n")}
+        end
+    end
+    test "$at" = "$argv[1]"
+end
+
+complete -c ucred -f
+${commands.flatMap(fishLines).join("\n")}`;
+}
+
+function fishLines(command: Command): readonly string[] {
+  const help = command.createHelp();
+  const at = `complete -c ucred -n ${fishQuoted(`__ucred_at "${stateOf(command)}"`)}`;
+  const below = help.visibleCommands(command).map((each) =>
+    `${at} -a ${each.name()} -d ${fishQuoted(each.description())}`
+  );
+  const options = help.visibleOptions(command).map((option) => {
+    const { short, long, description, required } = option;
+    const flags = `${short ? `-s ${short.slice(1)} ` : ""}-l ${long!.slice(2)}`;
+    const values = required
+      ? ` ${fishValues(valuesOf(option, placeholderOf(option)), "-x", "-r")}`
+      : "";
+    return `${at} ${flags}${values} -d ${fishQuoted(description)}`;
+  });
+  const args = command.registeredArguments.map((argument) => valuesOf(argument, argument.name()))
+    .filter((values) => values !== "anything").map((values) =>
+      `${at} ${fishValues(values, "", "")}`
+    );
+  return [...below, ...options, ...args];
+}
+
+/** The flags for values. `exclusive` rejects files, `required` accepts them. */
+function fishValues(values: Values, exclusive: string, required: string): string {
+  if (values === "files") return `${required} -F`.trim();
+  if (values === "anything") return exclusive;
+  const offered = typeof values === "object" ? values.join(" ") : `(__fish_complete_${values})`;
+  return `${exclusive} -a ${fishQuoted(offered)}`.trim();
+}
+
+/** In fish, a backslash escapes the quote. */
+function fishQuoted(text: string): string {
+  return `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
 }

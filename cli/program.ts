@@ -7,7 +7,7 @@ import { DEFAULT_CONNECTIONS, DEFAULT_CONNECTIONS_PER_USER } from "../servers/ad
 import { IMPORTERS } from "../interop/importers.ts";
 import { actionId, headerNames, id, octal, positive, seconds, socketName } from "./arguments.ts";
 import { everyCommand, examplesOf, nameOf } from "./commands.ts";
-import { bashCompletion } from "./completions.ts";
+import { SHELLS } from "./completions.ts";
 import type { GuardCommandOptions } from "./guard.ts";
 import { IMPLICIT } from "../interop/polkit/action_id.ts";
 import { inspectSocket } from "./inspect.ts";
@@ -142,9 +142,9 @@ export function programFor(done: (code: number) => void): Command {
     });
 
   command(program, "man", "print the manual page, in roff").action(() => print(manual(program)));
-  command(program, "completions", "print a completion script for bash")
-    .addArgument(new Argument("<shell>", "the shell").choices(["bash"]))
-    .action(() => print(bashCompletion(program)));
+  command(program, "completions", "print a completion script for a shell")
+    .addArgument(new Argument("<shell>", "the shell").choices(Object.keys(SHELLS)))
+    .action((shell: keyof typeof SHELLS) => print(SHELLS[shell].script(program)));
   for (const each of everyCommand(program)) addExamples(each);
   return program;
 }

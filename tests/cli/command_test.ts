@@ -59,7 +59,7 @@ const MISTAKES: readonly (readonly [args: string, message: RegExp])[] = [
   ["listen /x --mode 0600", /unknown option '--mode'/],
   ["policy explain x --gid 4294967295", /--gid.*an id from 0 to 4294967294/],
   ["policy explain x --pid none", /--pid.*whole number above 0/],
-  ["completions zsh", /'zsh'.*bash/],
+  ["completions csh", /'csh'.*bash, zsh, fish/],
   ["guard --upstream /x", /exactly one of --listen and --systemd/],
   ["guard --listen /x", /required option '--upstream <socket>'/],
   ["guard --listen @ --upstream /x", /--listen <socket>.*a path, or @ and a name/],

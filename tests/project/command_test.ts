@@ -1,9 +1,9 @@
-/** Help, manual page and bash completion match the command's code. */
+/** Help, manual page and completions match the command's code. */
 
 import type { Command } from "commander";
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { chmodSync, writeFileSync } from "node:fs";
+import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -130,7 +130,7 @@ const TYPED: readonly (readonly [words: readonly string[], offered: readonly str
   [["guard", "--mode", ""], ["stream", "http", "docker", "dbus"]],
   [["policy", "explain", "--user", "roo"], ["root"]],
   [["policy", "explain", "--pid", "1"], ["1"]],
-  [["completions", ""], ["bash"]],
+  [["completions", ""], ["bash", "zsh", "fish"]],
   [["help", "ins"], ["inspect"]],
   [["policy", "help", ""], ["check", "lint", "test", "explain", "who", "diff"]],
   [["help", "policy", ""], ["check", "lint", "test", "explain", "who", "diff"]],
@@ -162,5 +162,63 @@ testWith(
     // Without completions, bash offers files.
     assert.deepEqual(lines.slice(-3, -1), ["http", ""]);
     assert.match(lines.at(-1)!, /-o default .*-F _ucred ucred/);
+  },
+);
+
+/** Requires that a shell has offered all words that the table requires, and no other option. */
+function requireOffers(found: readonly string[], [words, offered]: typeof TYPED[number]): void {
+  for (const word of offered) {
+    assert.ok(found.includes(word), `${words.join(" ")}: no ${word} in ${found.join(" ")}`);
+  }
+  const flags = found.filter((word) => word.startsWith("--"));
+  assert.ok(flags.every((flag) => offered.includes(flag)), flags.join(" "));
+}
+
+testWith(
+  [need("fish", "--version")],
+  "fish completes commands, options, their values, and files",
+  () => {
+    const lines = [...TYPED.map(([words]) => words), ["guard", "--mode=h"], ["inspect", "/et"]];
+    const script = `ucred completions fish | source
+      ${lines.map((words) => `complete -C 'ucred ${words.join(" ")}'; echo ""`).join("\n")}`;
+    const blocks = run("fish", ["--no-config", "-c", script]).split("\n\n");
+    const offers = lines.map((_, at) =>
+      (blocks[at] ?? "").split("\n").map((line) => line.split("\t")[0]!)
+    );
+    for (const [at, row] of TYPED.entries()) requireOffers(offers[at]!, row);
+    assert.deepEqual(offers.slice(-2), [["--mode=http"], ["/etc/"]]);
+  },
+);
+
+testWith(
+  [need("zsh", "-f", "-c", "zmodload zsh/zpty")],
+  "zsh completes commands, options, their values, and files",
+  () => {
+    const folder = temporaryFolder();
+    const [hits, keys] = [join(folder, "hits"), join(folder, "keys")];
+    const lines = [...TYPED.map(([words]) => words), ["guard", "--mode=h"], ["inspect", "/et"]];
+    writeFileSync(keys, lines.map((words) => `ucred ${words.join(" ")}\n`).join(""));
+    writeFileSync(hits, "");
+    // In an interactive zsh on a terminal of its own: each line, then Tab, then Ctrl-G, which marks its end.
+    const script = `zmodload zsh/zpty
+      zpty shell zsh -f -i
+      zpty -w shell 'PROMPT= RPROMPT= LISTMAX=1000; autoload -U compinit; compinit -u -D; source <(ucred completions zsh)
+        compadd() { local -a all; builtin compadd -A all "$@"; print -rl -- $all >> ${hits}; builtin compadd "$@" }
+        mark() { print "%" >> ${hits}; BUFFER= }; zle -N mark; bindkey "^G" mark; print REA""DY'
+      zpty -m -r shell output '*READY*'
+      integer lines
+      while IFS= read -r line; do
+        zpty -w -n shell "$line"$'\\t\\a'
+        (( lines += 1 ))
+        until (( $(grep -c '^%$' ${hits}) == lines )); do zpty -r -t shell output; done
+      done < ${keys}
+      zpty -d shell`;
+    run("zsh", ["-f", "-c", script]);
+    const offers = readFileSync(hits, "utf8").split("%\n").map((block) =>
+      block.split("\n").map((word) => word.replace(/=$/, ""))
+    );
+    for (const [at, row] of TYPED.entries()) requireOffers(offers[at]!, row);
+    assert.ok(offers[TYPED.length]!.includes("http"));
+    assert.ok(offers[TYPED.length + 1]!.includes("etc"));
   },
 );
