@@ -106,11 +106,12 @@ const LTS_FILES = "tests/{ffi/*,identity/*,live/*,client/*,servers/{net,http_who
 /** Lane → test files that test the project itself, on Node only. */
 const PROJECT_LANES: { readonly [lane: string]: string } = {
   docs: "tests/project/docs_test.ts",
-  project: "tests/project/!(docs|structure)*_test.ts",
+  site: "tests/project/site_test.ts",
+  project: "tests/project/!(docs|site|structure)*_test.ts",
   examples: "tests/examples/*_test.ts",
 };
 /** Folders with packages of their own. `npm ci` installs none of them. */
-const PACKAGES = ["bench", "examples/servers", "tests/packages"];
+const PACKAGES = ["bench", "examples/servers", "tests/packages", "tools/site"];
 
 /** The files of a lane. With --soak, only those of which `npm test` runs less on this runtime. */
 function filesOf(pattern: string, runtime: string): string[] {
