@@ -111,7 +111,7 @@ const PROJECT_LANES: { readonly [lane: string]: string } = {
   examples: "tests/examples/*_test.ts",
 };
 /** Folders with packages of their own. `npm ci` installs none of them. */
-const PACKAGES = ["bench", "examples/servers", "tests/packages", "tools/site"];
+const PACKAGES = ["bench", "examples/nitro", "examples/servers", "tests/packages", "tools/site"];
 
 /** The files of a lane. With --soak, only those of which `npm test` runs less on this runtime. */
 function filesOf(pattern: string, runtime: string): string[] {

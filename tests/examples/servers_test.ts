@@ -5,17 +5,18 @@
 
 import assert from "node:assert/strict";
 import type * as grpc from "../../examples/servers/node_modules/@grpc/grpc-js/build/src/index.js";
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { Child, freshPath } from "../support/peers.ts";
 import { relay, Wire } from "../support/http.ts";
 import { packagesOf } from "../support/packages.ts";
-import { needs, testWith } from "../support/suite.ts";
+import { needs, testWith, until } from "../support/suite.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const folder = join(root, "examples/servers");
@@ -181,6 +182,26 @@ async function checkGrpc(path: string): Promise<void> {
   assert.equal(await ask(SERVICE, "Welcome"), "UNAVAILABLE");
 }
 
+async function checkConnect(path: string): Promise<void> {
+  const call = async (uid: number, method: string) => {
+    const wire = Wire.as(uid, path);
+    const body = '{"text":"Ada"}';
+    wire.send(
+      `POST /hall.Hall/${method} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n` +
+        `Content-Length: ${body.length}\r\n\r\n${body}`,
+    );
+    const { status, body: text } = await wire.response();
+    wire.destroy();
+    return status === 200 ? JSON.parse(text).text : status;
+  };
+  assert.equal(await call(PERSON, "Welcome"), `welcome, uid ${PERSON}`);
+  assert.equal(await call(PERSON, "Name"), 403);
+  assert.equal(await call(PERSON, "%4eame"), 403);
+  assert.equal(await call(ROOT, "Name"), "the name is Ada");
+  assert.equal(await call(ROOT, "None"), 404);
+  assert.equal(await call(SERVICE, "Welcome"), 403);
+}
+
 const CHECKS: { readonly [name: string]: (path: string, runtime: Runtime) => Promise<void> } = {
   express: checkMiddleware,
   fastify: checkMiddleware,
@@ -192,6 +213,7 @@ const CHECKS: { readonly [name: string]: (path: string, runtime: Runtime) => Pro
   websocket: checkWebSockets,
   jsonrpc: checkJsonRpc,
   grpc: checkGrpc,
+  connect: checkConnect,
 };
 
 const here = [needs.linux, needs.cc, needs.root, needs.native, packages];
@@ -219,13 +241,76 @@ for (const [name, check] of Object.entries(CHECKS)) {
   }
 }
 
+const nitro = join(root, "examples/nitro");
+let built: Promise<unknown> | undefined;
+
+/** Builds the example of Nitro once. Its output runs on each runtime. */
+function buildNitro(): Promise<unknown> {
+  const command = join(nitro, "node_modules/.bin/nitro");
+  return built ??= promisify(execFile)(command, ["build"], { cwd: nitro });
+}
+
+for (const runtime of Object.keys(RUNTIMES) as Runtime[]) {
+  testWith(
+    [...here, packagesOf("examples/nitro")],
+    `examples/nitro on ${runtime} serves the peers that its policy allows, and no others`,
+    async () => {
+      await buildNitro();
+      const path = freshPath();
+      const [command, ...flags] = RUNTIMES[runtime];
+      const program = join(root, "node_modules/.bin", command);
+      const child = new Child(program, [...flags, join(nitro, "start.mjs"), path]);
+      try {
+        assert.equal(await child.line(), `Listening at ${path}`);
+        await checkHttp(path, runtime);
+      } finally {
+        child.process.kill("SIGKILL");
+      }
+    },
+  );
+}
+
+/** The programs that also serve a socket of systemd. */
+const ACTIVATED = { h3: join(folder, "h3.ts"), nitro: join(nitro, "start.mjs") };
+
+for (const [name, file] of Object.entries(ACTIVATED)) {
+  testWith(
+    [...here, needs.socketActivate, packagesOf("examples/nitro")],
+    `the example of ${name} serves the socket that systemd passes`,
+    async () => {
+      await buildNitro();
+      const path = freshPath();
+      const node = join(root, "node_modules/.bin/node");
+      const child = new Child("systemd-socket-activate", [
+        ...["-l", path, node, "--disable-warning=ExperimentalWarning", file],
+      ]);
+      try {
+        await until(() => existsSync(path));
+        chmodSync(path, 0o666);
+        const { body } = await Wire.as(PERSON, path).get("/");
+        assert.match(body, /^welcome, \w+: look\n$/);
+        assert.equal(await child.line(), `Listening at ${path}`);
+        assert.equal(await Wire.as(SERVICE, path).send("GET / HTTP/1.1\r\n").rest(), "");
+      } finally {
+        child.process.kill("SIGKILL");
+      }
+    },
+  );
+}
+
 testWith([], "examples/servers has no example without a test", () => {
-  const names = readdirSync(folder).filter((name) => name.endsWith(".ts") && name !== "policy.ts");
+  const names = readdirSync(folder)
+    .filter((name) => name.endsWith(".ts") && name !== "policy.ts" && name !== "hall_pb.ts");
   assert.deepEqual(names.sort(), Object.keys(CHECKS).map((name) => `${name}.ts`).sort());
 });
 
 /** The frameworks of docs/frameworks.md, and the policies that its examples share. */
-const SHOWN = ["policy", "express", "fastify", "koa", "hono", "h3"];
+const SHOWN = [
+  ...["policy", "express", "fastify", "koa", "hono", "h3"].map((name) => `servers/${name}`),
+  ...["nitro.config", "plugins/listen", "middleware/peer", "routes/index.get"]
+    .map((name) => `nitro/${name}`),
+  "servers/connect",
+];
 
 testWith(
   [],
@@ -234,12 +319,13 @@ testWith(
     const page = readFileSync(join(root, "docs/frameworks.md"), "utf8");
     const blocks = [...page.matchAll(/^```ts\n([^]*?)^```$/gm)].map(([, code]) => code);
     const examples = SHOWN.map((name) =>
-      readFileSync(join(folder, `${name}.ts`), "utf8")
+      readFileSync(join(root, `examples/${name}.ts`), "utf8")
         .replace(/^\/\*\*[^]*?\*\/\n\n/, "")
+        .replace("../../servers/policy.ts", "../policy.ts")
         .replaceAll(/"\.\.\/\.\.\/[^"]*"; \/\/ ("[^"]*")(?: in your own program)?/g, "$1;")
     );
     for (const [index, example] of examples.entries()) {
-      assert.equal(blocks[index], example, SHOWN[index]);
+      assert.equal(blocks[index], example, `${SHOWN[index]}.ts`);
       const lines = example.split("\n").filter((line) => line !== "");
       assert.ok(lines.length <= 30, `${SHOWN[index]}: ${lines.length} lines`);
     }

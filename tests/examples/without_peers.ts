@@ -37,14 +37,20 @@ const handler = (): string => {
 
 const statuses: { [name: string]: number } = {};
 
-async function overTcp(name: string, app: RequestListener): Promise<void> {
+async function overTcp(
+  name: string,
+  app: RequestListener,
+  path = "/",
+  ...requests: RequestInit[]
+): Promise<void> {
   const server = createServer(app);
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
-  for (const method of ["GET", "POST"]) {
-    const response = await fetch(`http://127.0.0.1:${port}/`, { method, headers });
+  if (requests.length === 0) requests = [{ headers }, { headers, method: "POST" }];
+  for (const request of requests) {
+    const response = await fetch(`http://127.0.0.1:${port}${path}`, request);
     await response.body?.cancel();
-    statuses[`${name} over TCP, ${method}`] = response.status;
+    statuses[`${name} over TCP, ${request.method ?? "GET"}`] = response.status;
   }
   server.closeAllConnections();
   server.close();
@@ -90,6 +96,27 @@ for (const policy of [undefined, everyone]) {
   statuses[`Hono${which}, request()`] = (await hono.request("/", { headers })).status;
   await overCopies(`Hono${which}`, hono);
 }
+
+const { createContextKey, createContextValues } = require("@connectrpc/connect");
+const { Hall } = await import("../../examples/servers/hall_pb.ts");
+const kRequest = createContextKey({});
+const connect = require("@connectrpc/connect-node").connectNodeAdapter({
+  contextValues: (request: object) => createContextValues().set(kRequest, request),
+  interceptors: [
+    (next: (call: object) => unknown) =>
+    (call: { contextValues: { get(key: object): object } }) => {
+      peerOf(call.contextValues.get(kRequest));
+      return next(call);
+    },
+  ],
+  routes: (router: { service(service: object, methods: object): void }) =>
+    router.service(Hall, { welcome: () => ({ text: handler() }) }),
+});
+await overTcp("Connect-RPC", connect, "/hall.Hall/Welcome", {
+  method: "POST",
+  headers: { ...headers, "content-type": "application/json" },
+  body: "{}",
+});
 
 const { H3 } = require("h3");
 const h3 = new H3({ silent: true });

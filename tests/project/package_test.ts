@@ -28,7 +28,14 @@ test("package.json, deno.json and CHANGELOG.md agree on the version", () => {
 });
 
 test("lock files name no registry, and shared packages have one version", () => {
-  const folders = [".", "bench", "examples/servers", "tests/packages", "tools/site"];
+  const folders = [
+    ".",
+    "bench",
+    "examples/nitro",
+    "examples/servers",
+    "tests/packages",
+    "tools/site",
+  ];
   const versions = new Map<string, string>();
   for (const folder of folders) {
     const text = readFileSync(join(root, folder, "package-lock.json"), "utf8");
