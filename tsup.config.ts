@@ -23,6 +23,7 @@ const entries = {
   datagram: "servers/datagram.ts",
   docker: "interop/docker/mod.ts",
   dbus: "interop/dbus/mod.ts",
+  mcp: "interop/mcp/mod.ts",
   polkit: "interop/polkit/mod.ts",
   opa: "interop/opa/mod.ts",
   sudoers: "interop/sudoers/mod.ts",

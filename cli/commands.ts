@@ -42,6 +42,21 @@ const EXAMPLES: {
       "    --upstream /run/app/bus.sock --policy bus.yaml",
       "decide each message to and from a D-Bus bus",
     ],
+    [
+      "ucred guard --mode mcp --listen /run/ucred/files.sock --socket-mode 0666 \\\n" +
+      "    --upstream /run/mcp/files.sock --policy mcp.yaml",
+      "decide each request to an MCP server",
+    ],
+  ],
+  "mcp-bridge": [
+    [
+      "ucred mcp-bridge --socket /run/mcp/files.sock",
+      "use a server with messages on lines, such as a guard with --mode mcp",
+    ],
+    [
+      "ucred mcp-bridge --socket /run/mcp/notes.sock --http --server-user notes",
+      "use a server with Streamable HTTP, which runs as the user notes",
+    ],
   ],
   run: [[
     "ucred run --socket /run/ucred/helper.sock -- /usr/bin/systemctl restart app",

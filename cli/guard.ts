@@ -27,7 +27,7 @@ export interface GuardCommandOptions {
   readonly upstream: string;
   readonly upstreamUser?: string;
   readonly asPeer?: boolean;
-  readonly mode: "stream" | "http" | "docker" | "dbus";
+  readonly mode: "stream" | "http" | "docker" | "dbus" | "mcp";
   readonly policy?: string;
   readonly shadow?: string;
   readonly learn?: string;
@@ -67,7 +67,7 @@ export async function guard(options: GuardCommandOptions): Promise<ExitCode> {
     return followed.policy;
   };
   const { mode } = options;
-  const check = mode === "docker" || mode === "dbus"
+  const check = mode === "docker" || mode === "dbus" || mode === "mcp"
     ? (policy: Policy) => requireActionsOf(mode, policy)
     : undefined;
   const policy = followAs("active", options.policy, check);

@@ -13,6 +13,7 @@ import { IMPLICIT } from "../interop/polkit/action_id.ts";
 import { inspectSocket } from "./inspect.ts";
 import { listen, type ListenCommandOptions } from "./listen.ts";
 import { manual } from "./man.ts";
+import type { McpBridgeOptions } from "./mcp_bridge.ts";
 import { type ExitCode, log, logError, print, printable, write } from "./output.ts";
 import * as policy from "./policy.ts";
 import type { RunCommandOptions } from "./run.ts";
@@ -125,6 +126,26 @@ export function programFor(done: (code: number) => void): Command {
       const { runAs } = await import("./run.ts");
       done(await runAs(file, args, options));
     });
+  command(
+    program,
+    "mcp-bridge",
+    "connect an MCP client that starts processes to a server at a socket",
+  )
+    .requiredOption("--socket <socket>", "the server at this path, or @name; required", socketName)
+    .option(
+      "--http [path]",
+      "use Streamable HTTP at this path (default: messages on lines; without a path: /mcp)",
+    )
+    .option(
+      "--server-user <user>",
+      "require that this user (name or uid) called listen(2) on the socket " +
+        "(default: root or your own user)",
+    )
+    .action(async (options: McpBridgeOptions) => {
+      const { bridge } = await import("./mcp_bridge.ts");
+      done(await bridge(options));
+    });
+
   addPolicy(
     command(program, "policy", "check, test and query policy files"),
     command,
@@ -198,9 +219,10 @@ function addGuard(command: Command, done: (code: ExitCode) => void): void {
     .addOption(
       new Option(
         "--mode <mode>",
-        "decide about connections, HTTP requests, requests to a Docker engine, or D-Bus messages",
+        "decide about connections, HTTP requests, requests to a Docker engine, D-Bus messages, or " +
+          "MCP messages on lines",
       )
-        .choices(["stream", "http", "docker", "dbus"]).default("stream"),
+        .choices(["stream", "http", "docker", "dbus", "mcp"]).default("stream"),
     )
     .option(
       "--policy <file>",

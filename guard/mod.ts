@@ -30,6 +30,7 @@ import { guardDbus } from "./dbus/server.ts";
 import { guardDocker } from "./docker/server.ts";
 import { guardHttp } from "./http/server.ts";
 import { limitsWithinFiles } from "./limits.ts";
+import { guardMcp } from "./mcp/server.ts";
 import type { GuardOptions, GuardServer } from "./options.ts";
 import { guardStream } from "./stream.ts";
 
@@ -66,6 +67,7 @@ const GUARDS = {
   http: guardHttp,
   docker: guardDocker,
   dbus: guardDbus,
+  mcp: guardMcp,
 } as const;
 
 /** Options that have no effect, by mode. Clients share a guard's connections to Docker, which has no identity. */
@@ -74,6 +76,7 @@ const IDLE_OPTIONS = {
   http: ["state"],
   docker: ["h2c", "http2", "keepHeaders", "asPeer"],
   dbus: ["h2c", "http2", "keepHeaders", "bodyTimeout", "learn", "state"],
+  mcp: ["h2c", "http2", "keepHeaders", "bodyTimeout", "learn", "state"],
 } as const;
 
 /**
@@ -84,14 +87,15 @@ const IDLE_OPTIONS = {
  * @throws {UcredError} `ERR_UCRED_LISTEN` if the process may open too few files for one connection;
  * `ERR_UCRED_PERMISSION` or `ERR_UCRED_UNSUPPORTED` if `asPeer` is set and this process cannot connect as
  * its clients, or if `http2` is set on Deno; `ERR_UCRED_POLICY` if `policy` tests actions without
- * `about: docker` in `"docker"` mode.
+ * the `about` of its mode.
  */
 export function createGuard(options: GuardOptions): GuardServer {
   requireOptions("createGuard()", options, OPTIONS);
   const { mode } = options;
   if (typeof mode !== "string" || !Object.hasOwn(GUARDS, mode)) {
     const given = JSON.stringify(mode);
-    throw new TypeError(`mode must be "stream", "http", "docker" or "dbus", not ${given}`);
+    const modes = Object.keys(GUARDS).map((name) => `"${name}"`).join(", ");
+    throw new TypeError(`mode must be one of ${modes}, not ${given}`);
   }
   if (typeof options.upstream !== "string" || options.upstream === "") {
     throw new TypeError('upstream must be the path of a socket, or an abstract name after "\\0"');

@@ -14,9 +14,10 @@ export interface GuardOptions {
    * `"stream"` decides each connection and passes bytes in both directions; `"http"` decides each
    * request by `METHOD /path` and adds the peer's identity as headers; `"docker"` decides each request to
    * a Docker engine by its action and attributes, and separates the containers of users; `"dbus"` decides
-   * each message to and from a D-Bus message bus or server.
+   * each message to and from a D-Bus message bus or server; `"mcp"` decides each message to a server of the Model
+   * Context Protocol that has one JSON message on each line.
    */
-  readonly mode: "stream" | "http" | "docker" | "dbus";
+  readonly mode: "stream" | "http" | "docker" | "dbus" | "mcp";
   /** The upstream's socket: a path, or an abstract name with "\0" first. */
   readonly upstream: string;
   /** The expected identity of the upstream, verified before the first byte is sent to it. */

@@ -8,7 +8,7 @@ import { visible } from "../core/text.ts";
  * Rejects a policy that tests actions without the `about` of the guard's mode: its names of actions are not
  * checked, and a rule with a misspelled one never matches, so that it denies nothing.
  *
- * @param about The name of the vocabulary: "docker" or "dbus".
+ * @param about The name of the vocabulary: "docker", "dbus" or "mcp".
  * @throws {UcredError} `ERR_UCRED_POLICY`
  */
 export function requireActionsOf(about: string, policy: Policy): void {

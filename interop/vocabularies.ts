@@ -3,6 +3,7 @@
 import type { Vocabulary } from "../core/policy/document/vocabulary.ts";
 import { dbusVocabulary } from "./dbus/vocabulary.ts";
 import { dockerVocabulary } from "./docker/vocabulary.ts";
+import { mcpVocabulary } from "./mcp/vocabulary.ts";
 import { polkitVocabulary } from "./polkit/vocabulary.ts";
 import { sudoVocabulary } from "./sudoers/vocabulary.ts";
 
@@ -10,6 +11,7 @@ import { sudoVocabulary } from "./sudoers/vocabulary.ts";
 export const VOCABULARIES: readonly Vocabulary[] = [
   dbusVocabulary,
   dockerVocabulary,
+  mcpVocabulary,
   polkitVocabulary,
   sudoVocabulary,
 ];

@@ -16,6 +16,7 @@ import {
 } from "../../interop/dbus/message.ts";
 import type { Admission, Admitted } from "../../servers/admission/admission.ts";
 import type { RequestOutcome } from "../../servers/http/request_report.ts";
+import { ByteReader, Ended, MessageWriter } from "../byte_streams.ts";
 import { requestEnded, type RequestObserver } from "../http/shared.ts";
 import { finish } from "../pipe.ts";
 import type { Upstream } from "../upstream.ts";
@@ -50,16 +51,7 @@ import {
   OpenCalls,
   type ReplyEnds,
 } from "./replies.ts";
-import {
-  ByteReader,
-  Ended,
-  forward,
-  MessageWriter,
-  readBody,
-  readHeader,
-  readUpstreamHeader,
-  skip,
-} from "./streams.ts";
+import { forward, readBody, readHeader, readUpstreamHeader, skip } from "./streams.ts";
 
 /** The parts that all connections of a guard share. */
 export interface Shared extends RequestObserver {

@@ -3,7 +3,7 @@
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
 import { SaslServer } from "../../interop/dbus/sasl.ts";
-import type { ByteReader } from "./streams.ts";
+import type { ByteReader } from "../byte_streams.ts";
 
 /** Maximum duration of a client's authentication, as in dbus-daemon. */
 export const CLIENT_TIMEOUT_MS = 30_000;

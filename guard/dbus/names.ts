@@ -15,10 +15,11 @@ import {
   readTexts,
   TYPE,
 } from "../../interop/dbus/message.ts";
+import { ByteReader, Ended } from "../byte_streams.ts";
 import type { Upstream } from "../upstream.ts";
 import { isOwnerSignal, MAX_LIST_BYTES } from "./driver.ts";
 import { authenticateAt, UPSTREAM_TIMEOUT_MS, withTimeout } from "./handshake.ts";
-import { ByteReader, Ended, readBody, readUpstreamHeader, skip } from "./streams.ts";
+import { readBody, readUpstreamHeader, skip } from "./streams.ts";
 
 const MATCH =
   `type='signal',sender='${BUS_NAME}',interface='${BUS_NAME}',member='NameOwnerChanged'`;

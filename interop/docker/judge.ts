@@ -1,6 +1,6 @@
 /** Reads the body of a request, and judges head and body: attributes, references and dangers. */
 
-import { isJsonObject, JsonNumber, type JsonObject, type JsonValue, readJson } from "./json.ts";
+import { isJsonObject, JsonNumber, type JsonObject, type JsonValue, readJson } from "../json.ts";
 import { isRefusal, quoted, refuse } from "./request.ts";
 import { isNameOf } from "./routes.ts";
 import { BadBody, BODIES, INSPECTION, isEmpty, readFields, requireUnfolded } from "./schema.ts";

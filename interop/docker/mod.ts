@@ -39,7 +39,7 @@
  */
 
 export { fullImage, readBody, withContainer } from "./judge.ts";
-export { JsonNumber, type JsonObject, type JsonValue, readJson, writeJson } from "./json.ts";
+export { JsonNumber, type JsonObject, type JsonValue, readJson, writeJson } from "../json.ts";
 export { isRefusal, MAX_JSON_BYTES, readRequest, type RequestHead } from "./request.ts";
 export { API_VERSIONS } from "./routes.ts";
 export type * from "./types.ts";

@@ -1,6 +1,6 @@
 /** Reads the head of a request: its route, targets and parameters, in one spelling. */
 
-import { isJsonObject, type JsonValue, readJson, writeJson } from "./json.ts";
+import { isJsonObject, type JsonValue, readJson, writeJson } from "../json.ts";
 import {
   API_VERSIONS,
   findRoute,

@@ -3,7 +3,7 @@
  * are rejected unless they are empty, since the engine may act on them.
  */
 
-import { isJsonObject, JsonNumber, type JsonObject, type JsonValue } from "./json.ts";
+import { isJsonObject, JsonNumber, type JsonObject, type JsonValue } from "../json.ts";
 import { quoted } from "./request.ts";
 
 /**

@@ -1,6 +1,6 @@
 /** What a request to the engine means: its action, targets, attributes and references. */
 
-import type { JsonValue } from "./json.ts";
+import type { JsonValue } from "../json.ts";
 
 /** A request that is not forwarded: the engine does not have it, or it can be read in two ways. */
 export interface Refusal {

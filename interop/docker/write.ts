@@ -1,6 +1,6 @@
 /** Writes a judged request anew: what is forwarded was judged. */
 
-import { isJsonObject, type JsonObject, type JsonValue, readJson, writeJson } from "./json.ts";
+import { isJsonObject, type JsonObject, type JsonValue, readJson, writeJson } from "../json.ts";
 import { buildLabels, ReferenceAt, type Step } from "./judge.ts";
 import { filtersIn, quoted, refuse } from "./request.ts";
 import type { JudgedRequest, Refusal, Replacements, WrittenRequest } from "./types.ts";

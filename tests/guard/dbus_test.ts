@@ -10,7 +10,7 @@ import { test } from "node:test";
 import dbus from "dbus-native";
 import { shadowPolicy } from "../../core/policy/shadow.ts";
 import { authenticateAt, withTimeout } from "../../guard/dbus/handshake.ts";
-import { ByteReader, MessageWriter } from "../../guard/dbus/streams.ts";
+import { ByteReader, MessageWriter } from "../../guard/byte_streams.ts";
 import { createGuard, type GuardOptions } from "../../guard/mod.ts";
 import { TYPE } from "../../interop/dbus/message.ts";
 import { dbusVocabulary, importBusPolicy, peerOfSender } from "../../interop/dbus/mod.ts";

@@ -80,12 +80,12 @@ const WRONG: readonly (readonly [what: string, options: object, message: RegExp]
   [
     "no mode",
     { upstream: "x" },
-    /^mode must be "stream", "http", "docker" or "dbus", not undefined$/,
+    /^mode must be one of "stream", "http", "docker", "dbus", "mcp", not undefined$/,
   ],
   [
     "an unknown mode",
     { mode: "tcp", upstream: "x" },
-    /^mode must be "stream", "http", "docker" or "dbus", not "tcp"$/,
+    /^mode must be one of "stream", "http", "docker", "dbus", "mcp", not "tcp"$/,
   ],
   ["no upstream", { mode: "http" }, /^upstream must be the path of a socket/],
   ["an empty upstream", { mode: "http", upstream: "" }, /^upstream must be the path of a socket/],

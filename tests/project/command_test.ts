@@ -127,7 +127,7 @@ const TYPED: readonly (readonly [words: readonly string[], offered: readonly str
   [[""], program.commands.map((command) => command.name())],
   [["policy", ""], ["check", "lint", "test", "explain", "who", "diff"]],
   [["policy", "e"], ["explain"]],
-  [["guard", "--mode", ""], ["stream", "http", "docker", "dbus"]],
+  [["guard", "--mode", ""], ["stream", "http", "docker", "dbus", "mcp"]],
   [["policy", "explain", "--user", "roo"], ["root"]],
   [["policy", "explain", "--pid", "1"], ["1"]],
   [["completions", ""], ["bash", "zsh", "fish"]],

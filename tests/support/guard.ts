@@ -75,7 +75,7 @@ export function policyFile(text: string = POLICY): string {
 
 export interface Start {
   readonly upstream: string;
-  readonly mode?: "stream" | "http" | "docker" | "dbus";
+  readonly mode?: "stream" | "http" | "docker" | "dbus" | "mcp";
   /** By default `POLICY`; `null` for none. */
   readonly policy?: string | null;
   readonly args?: readonly string[];

@@ -99,14 +99,14 @@ test("readJson() rejects each text that another reader may read differently", ()
 test("readJson() limits nesting, and reads wide texts without deep stacks", () => {
   const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth);
   assert.equal(problemOf(nested(64)), undefined);
-  assert.equal(problemOf(nested(65)), "The JSON body nests more than 64 deep");
+  assert.equal(problemOf(nested(65)), "The JSON text nests more than 64 deep");
   assert.notEqual(problemOf("[".repeat(200 << 10)), undefined);
   assert.notEqual(problemOf('{"a":'.repeat(40 << 10)), undefined);
   const keys = Array.from({ length: 100_000 }, (_, at) => `"k${at.toString(36)}":0`);
   assert.equal(problemOf(`{${keys.join()}}`), undefined);
   assert.equal(
     problemOf(`{${[...keys, '"k7":1'].join()}}`),
-    'The JSON body has the key "k7" twice',
+    'The JSON text has the key "k7" twice',
   );
   const unknown = read(CREATE, `{"HostConfig":{${keys.join()}}}`); // all empty
   assert.equal(isRefusal(unknown), false);
@@ -310,7 +310,7 @@ test("readBody() reads keys as Go does, or rejects them", () => {
   assert.equal(privileged('{"HostConfig":{"Privile\\u0067ed":true}}'), true);
   assert.equal(
     privileged('{"HostConfig":{"Privileged":true},"HostConfig":{"Memory":1}}'),
-    'The JSON body has the key "HostConfig" twice',
+    'The JSON text has the key "HostConfig" twice',
   );
   assert.equal(
     privileged('{"HostConfig":{"Privileged":true},"Hostconfig":{"Memory":1}}'),

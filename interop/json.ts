@@ -20,7 +20,7 @@ export class JsonNumber {
   }
 }
 
-/** The deepest nesting that is read. Bodies of the API have 8 levels at most. */
+/** The deepest nesting that is read. Bodies of Docker's API have 8 levels at most. */
 export const MAX_DEPTH = 64;
 
 /** Reads a JSON text. Returns the value, or why it is rejected. */
@@ -31,7 +31,7 @@ export function readJson(
   try {
     text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    return { problem: "The body is not in UTF-8" };
+    return { problem: "The JSON text is not in UTF-8" };
   }
   const reader = new Reader(text);
   try {
@@ -88,7 +88,7 @@ class Reader {
   #value(depth: number): JsonValue {
     this.#space();
     const { length } = this.#text;
-    if (this.#at === length) throw new Rejected("The JSON body ends too early");
+    if (this.#at === length) throw new Rejected("The JSON text ends too early");
     switch (this.#text[this.#at]) {
       case "{":
         return this.#object(depth + 1);
@@ -116,7 +116,7 @@ class Reader {
       this.#space();
       if (this.#text[this.#at] !== '"') throw this.#unexpected();
       const key = this.#string();
-      if (object.has(key)) throw new Rejected(`The JSON body has the key ${quoted(key)} twice`);
+      if (object.has(key)) throw new Rejected(`The JSON text has the key ${quoted(key)} twice`);
       this.#space();
       if (this.#text[this.#at] !== ":") throw this.#unexpected();
       this.#at++;
@@ -134,7 +134,7 @@ class Reader {
   }
 
   #deeper(depth: number): void {
-    if (depth > MAX_DEPTH) throw new Rejected(`The JSON body nests more than ${MAX_DEPTH} deep`);
+    if (depth > MAX_DEPTH) throw new Rejected(`The JSON text nests more than ${MAX_DEPTH} deep`);
     this.#at++;
   }
 
@@ -179,8 +179,8 @@ class Reader {
       }
     }
     // Go replaces them by U+FFFD, and programs in C end a string at U+0000.
-    if (/\p{Cs}/u.test(text)) throw new Rejected("The JSON body has half of a surrogate pair");
-    if (text.includes("\0")) throw new Rejected("The JSON body has the character U+0000");
+    if (/\p{Cs}/u.test(text)) throw new Rejected("The JSON text has half of a surrogate pair");
+    if (text.includes("\0")) throw new Rejected("The JSON text has the character U+0000");
     return text;
   }
 
@@ -205,8 +205,8 @@ class Reader {
     const character = this.#text.codePointAt(this.#at);
     return new Rejected(
       character === undefined
-        ? "The JSON body ends too early"
-        : `Unexpected ${quoted(String.fromCodePoint(character))} in the JSON body, at ${this.#at}`,
+        ? "The JSON text ends too early"
+        : `Unexpected ${quoted(String.fromCodePoint(character))} in the JSON text, at ${this.#at}`,
     );
   }
 }

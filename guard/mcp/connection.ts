@@ -1,0 +1,312 @@
+/** One client of a guard in MCP mode. The guard decides each message, and writes it anew. */
+
+import type { Socket } from "node:net";
+import type { Attributes, Decision } from "../../core/policy/decide/decision.ts";
+import {
+  isJsonObject,
+  JsonNumber,
+  type JsonValue,
+  readJson,
+  writeJson,
+} from "../../interop/json.ts";
+import {
+  CODE,
+  filterResult,
+  judge,
+  mayNotify,
+  type Message,
+  messageOf,
+  type RequestId,
+  type RpcError,
+} from "../../interop/mcp/judge.ts";
+import type { Admission, Admitted } from "../../servers/admission/admission.ts";
+import type { RequestOutcome } from "../../servers/http/request_report.ts";
+import { ByteReader, Ended, MessageWriter } from "../byte_streams.ts";
+import { requestEnded, type RequestObserver } from "../http/shared.ts";
+import { finish } from "../pipe.ts";
+import type { Upstream } from "../upstream.ts";
+import { lineOf, LineReader, LineTooLong } from "./lines.ts";
+
+/** The parts that all connections of a guard share. */
+export interface Shared extends RequestObserver {
+  readonly admission: Admission;
+  readonly upstream: Upstream;
+}
+
+/** Maximum bytes of a message of a client: 4 MiB, as in the official SDK. */
+const MAX_CLIENT_BYTES = 4 << 20;
+
+/** Maximum bytes of a message of the upstream. Results have files. */
+const MAX_SERVER_BYTES = 64 << 20;
+
+/** Maximum requests in one direction that wait for their responses. */
+const MAX_OPEN = 1000;
+
+/** A request of the client that was forwarded. */
+interface OpenRequest {
+  readonly method: string;
+  readonly startedAt: number;
+  readonly decision: Decision;
+}
+
+type Call = Extract<Message, { kind: "request" | "notification" }>;
+
+/** The client's side of a connection, and the upstream's. */
+export class McpConnection {
+  readonly #shared: Shared;
+  readonly #admitted: Admitted;
+  readonly #client: Socket;
+  readonly #fromClient: LineReader;
+  readonly #toClient: MessageWriter;
+  #server: Socket | undefined;
+  #toServer: MessageWriter | undefined;
+  /** Requests of the client, by id. */
+  readonly #open = new Map<RequestId, OpenRequest>();
+  /** The ids of the upstream's requests. */
+  readonly #openOfServer = new Set<RequestId>();
+
+  constructor(client: Socket, admitted: Admitted, shared: Shared) {
+    this.#client = client;
+    this.#admitted = admitted;
+    this.#shared = shared;
+    this.#fromClient = new LineReader(new ByteReader(client), MAX_CLIENT_BYTES);
+    this.#toClient = new MessageWriter(client);
+  }
+
+  /** Serves the client until its connection ends. Never rejects. */
+  async run(): Promise<void> {
+    const { admission } = this.#shared;
+    try {
+      await this.#forwardClient();
+      if (this.#server === undefined) finish(this.#client);
+      else this.#server.end(); // the upstream may still answer
+    } catch (error) {
+      if (error instanceof LineTooLong) {
+        this.#refuse("message", `The message is too long: ${error.message}`);
+        this.#count("tooLarge", undefined);
+        await this.#answer(null, { code: CODE.invalidRequest, message: "The message is too long" });
+        this.#finish(this.#client);
+      } else if (!(error instanceof Ended)) {
+        admission.failed(this.#admitted, error);
+        this.#client.destroy();
+      } else this.#client.destroy();
+      this.#server?.destroy();
+    }
+  }
+
+  #finish(side: Socket): void {
+    side.removeAllListeners("readable"); // with such a listener, resume() does nothing
+    finish(side);
+  }
+
+  async #forwardClient(): Promise<void> {
+    const { admission } = this.#shared;
+    for (let line; (line = await this.#fromClient.next()) !== undefined;) {
+      if (isBlank(line)) continue;
+      await admission.drained(this.#admitted);
+      const read = readJson(line);
+      if ("problem" in read) {
+        await this.#rejectMessage(null, CODE.parseError, read.problem);
+        continue;
+      }
+      const value = plainOf(read.value);
+      const message = messageOf(value);
+      if (message.kind === "malformed") {
+        await this.#rejectMessage(message.id, CODE.invalidRequest, message.problem);
+      } else if (message.kind === "response") {
+        if (this.#openOfServer.delete(message.id)) {
+          await this.#toServer?.insert(lineOf(writeJson(read.value)));
+        } else this.#refuse("response", "No request of the server waits for this response");
+      } else await this.#forwardCall(message, value, read.value);
+    }
+  }
+
+  async #rejectMessage(id: RequestId | null, code: number, problem: string): Promise<void> {
+    this.#refuse("message", problem);
+    this.#count("malformed", undefined);
+    await this.#answer(id, { code, message: problem });
+  }
+
+  /** Decides a request or notification, and forwards it if it is allowed. */
+  async #forwardCall(message: Call, value: unknown, json: JsonValue): Promise<void> {
+    const { method } = message;
+    const startedAt = performance.now();
+    const { params } = value as { readonly params?: unknown };
+    const { decision, error } = this.#verdict(message, params);
+    const call = { method, startedAt, decision };
+    if (error !== undefined) {
+      if (message.kind === "notification") return;
+      this.#count("denied", call);
+      return await this.#answer(message.id, error);
+    }
+    if (this.#server === undefined && !await this.#connect(message)) return;
+    if (message.kind === "request") this.#open.set(message.id, call);
+    else if (method === "notifications/cancelled") this.#forget(params);
+    await this.#toServer!.insert(lineOf(writeJson(json)));
+  }
+
+  #verdict(message: Call, params: unknown): { decision: Decision; error: RpcError | undefined } {
+    const { kind, method } = message;
+    const refused = (problem: string) => ({
+      decision: this.#refuse(method, problem),
+      error: { code: CODE.invalidRequest, message: problem },
+    });
+    if (message.kind === "request") {
+      // A response could be the one to the earlier request.
+      if (this.#open.has(message.id)) return refused("The id belongs to a request that is open");
+      if (this.#open.size >= MAX_OPEN) return refused("Too many requests are open");
+    }
+    return judge(this.#judge, kind, method, params);
+  }
+
+  /** The decisions about the client. An error of the policy denies. */
+  readonly #judge = {
+    decide: (action: string, attributes: Attributes): Decision => {
+      const { admission } = this.#shared;
+      try {
+        return admission.decide(this.#admitted, action, attributes);
+      } catch (error) {
+        admission.failed(this.#admitted, error);
+        return this.#refuse(action, "The policy has failed");
+      }
+    },
+    peek: (action: string, attributes: Attributes): Decision => {
+      const { admission } = this.#shared;
+      try {
+        return admission.policy.decide(this.#admitted.peer, { action, attributes });
+      } catch (error) {
+        admission.failed(this.#admitted, error);
+        return { ...this.#refuse(action, "The policy has failed"), rule: "" };
+      }
+    },
+    refuse: (action: string, reason: string): Decision => this.#refuse(action, reason),
+  };
+
+  /** Connects to the upstream. A client without an allowed message costs no connection, and no process. */
+  async #connect(message: Call): Promise<boolean> {
+    const { upstream } = this.#shared;
+    const client = this.#client;
+    try {
+      this.#server = await upstream.connect({ socket: client, peer: this.#admitted.peer });
+    } catch (error) {
+      if (!client.destroyed) upstream.reportFailure(error);
+      if (message.kind === "request") {
+        const text = "The server cannot be reached";
+        await this.#answer(message.id, { code: CODE.internalError, message: text });
+      }
+      this.#finish(client);
+      throw new Ended("the upstream cannot be reached");
+    }
+    const server = this.#server;
+    this.#toServer = new MessageWriter(server);
+    client.once("close", () => this.#finish(server));
+    server.once("close", () => this.#finish(client));
+    if (client.destroyed) server.destroy();
+    void this.#forwardServer(server);
+    return true;
+  }
+
+  async #forwardServer(server: Socket): Promise<void> {
+    const lines = new LineReader(new ByteReader(server), MAX_SERVER_BYTES);
+    try {
+      for (let line; (line = await lines.next()) !== undefined;) {
+        if (isBlank(line)) continue;
+        const text = this.#forClient(line.toString());
+        if (text !== undefined) await this.#toClient.insert(lineOf(text));
+      }
+      this.#client.end();
+    } catch (error) {
+      if (!(error instanceof Ended) && !this.#client.destroyed) {
+        this.#shared.upstream.reportFailure(error);
+      }
+      this.#client.destroy();
+      server.destroy();
+    } finally {
+      for (const call of this.#open.values()) this.#count("aborted", call);
+      this.#open.clear();
+    }
+  }
+
+  /** Returns a message of the upstream as the client receives it; `undefined` if it receives nothing. */
+  #forClient(text: string): string | undefined {
+    let value: unknown;
+    try {
+      value = JSON.parse(text);
+    } catch {
+      this.#shared.upstream.reportFailure(new Error("it sent a line that is not JSON"));
+      return undefined;
+    }
+    const message = messageOf(value);
+    switch (message.kind) {
+      case "malformed":
+        this.#shared.upstream.reportFailure(new Error(`it sent no message: ${message.problem}`));
+        return undefined;
+      case "request":
+        if (this.#openOfServer.size >= MAX_OPEN) return undefined;
+        this.#openOfServer.add(message.id);
+        return text;
+      case "notification": {
+        const { params } = value as { readonly params?: unknown };
+        return mayNotify(this.#judge, message.method, params) ? text : undefined;
+      }
+    }
+    const call = this.#open.get(message.id);
+    if (call === undefined) return undefined; // cancelled, or never requested
+    this.#open.delete(message.id);
+    this.#shared.requests.responded(performance.now() - call.startedAt);
+    this.#count("allowed", call);
+    const { result } = value as { readonly result?: unknown };
+    const filtered = filterResult(this.#judge, result);
+    return filtered === result ? text : JSON.stringify({ ...value as object, result: filtered });
+  }
+
+  /** A result of a cancelled request is dropped. */
+  #forget(params: unknown): void {
+    const { requestId } = (params ?? {}) as { readonly requestId?: unknown };
+    const call = this.#open.get(requestId as RequestId);
+    if (call === undefined) return;
+    this.#open.delete(requestId as RequestId);
+    this.#count("aborted", call);
+  }
+
+  #refuse(action: string, reason: string): Decision {
+    return this.#shared.admission.deny(this.#admitted, action, reason);
+  }
+
+  async #answer(id: RequestId | null, error: RpcError): Promise<void> {
+    await this.#toClient.insert(lineOf(JSON.stringify({ jsonrpc: "2.0", id, error })));
+  }
+
+  /** Counts a request that has ended, and reports it. */
+  #count(outcome: RequestOutcome, call: OpenRequest | undefined): void {
+    requestEnded(this.#shared, outcome, () => ({
+      peer: this.#admitted.peer,
+      method: call?.method,
+      target: undefined,
+      decision: call?.decision,
+      status: undefined,
+      milliseconds: call === undefined ? 0 : performance.now() - call.startedAt,
+      traceparent: undefined,
+    }));
+  }
+}
+
+/** Whether a line has only space, which some programs send to keep a connection alive. */
+const isBlank = (line: Uint8Array): boolean =>
+  line.length < 1024 && line.every((byte) => byte === 32 || byte === 9 || byte === 13);
+
+/** Marks a number that other programs may round differently: no type of MCP. */
+const UNCERTAIN = Symbol("uncertain number");
+
+/** Converts to the values of JSON.parse(), with objects that inherit nothing. */
+function plainOf(value: JsonValue): unknown {
+  if (value instanceof JsonNumber) {
+    const number = Number(value.text);
+    return String(number) === value.text ? number : UNCERTAIN;
+  }
+  if (Array.isArray(value)) return (value as readonly JsonValue[]).map(plainOf);
+  if (!isJsonObject(value)) return value;
+  const object: { [key: string]: unknown } = Object.create(null);
+  for (const [key, each] of value) object[key] = plainOf(each);
+  return object;
+}

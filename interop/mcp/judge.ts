@@ -1,0 +1,353 @@
+/** Decides the messages of a client of MCP, and removes from results what the client may not use. */
+
+import type { Attributes, Decision } from "../../core/policy/decide/decision.ts";
+import { argumentTexts, folded, isObject, ownField } from "./arguments.ts";
+
+/** The id of a request. */
+export type RequestId = string | number;
+
+/** An error of JSON-RPC. */
+export interface RpcError {
+  /** The code. */
+  readonly code: number;
+  /** One sentence for the client. */
+  readonly message: string;
+}
+
+/** Codes of JSON-RPC, and one of the codes that MCP leaves to implementations: -32000 to -32019. */
+export const CODE = {
+  parseError: -32700,
+  invalidRequest: -32600,
+  methodNotFound: -32601,
+  invalidParams: -32602,
+  internalError: -32603,
+  /** The policy denies the request. */
+  denied: -32003,
+} as const;
+
+/** A message, by its kind. */
+export type Message =
+  | { readonly kind: "request"; readonly id: RequestId; readonly method: string }
+  | { readonly kind: "notification"; readonly method: string }
+  | { readonly kind: "response"; readonly id: RequestId }
+  | { readonly kind: "malformed"; readonly id: RequestId | null; readonly problem: string };
+
+/** Whether a value is an id that each program reads alike: JSON numbers have several spellings. */
+const isId = (value: unknown): value is RequestId =>
+  typeof value === "string" || Number.isSafeInteger(value);
+
+const FIELDS: ReadonlySet<string> = new Set([
+  "jsonrpc",
+  "id",
+  "method",
+  "params",
+  "result",
+  "error",
+]);
+
+/** Returns the kind of a message. Rejects fields that JSON-RPC 2.0 does not define. */
+export function messageOf(value: unknown): Message {
+  const given = ownField(value, "id");
+  const id = isId(given) ? given : null;
+  const malformed = (problem: string): Message => ({ kind: "malformed", id, problem });
+  if (Array.isArray(value)) return malformed("Batches of messages are not supported");
+  if (!isObject(value)) return malformed("A message is an object");
+  if (ownField(value, "jsonrpc") !== "2.0") return malformed('A message has "jsonrpc": "2.0"');
+  const other = Object.keys(value).find((key) => !FIELDS.has(key));
+  if (other !== undefined) {
+    return malformed(`A message has no field ${JSON.stringify(other.slice(0, 100))}`);
+  }
+  const has = (name: string) => ownField(value, name) !== undefined;
+  if (has("id") && id === null) return malformed("An id is a string or an integer");
+  const method = ownField(value, "method");
+  if (has("method")) {
+    if (typeof method !== "string") return malformed("A method is a string");
+    if (has("result") || has("error")) return malformed("A request has no result and no error");
+    if (has("params") && !isObject(value["params"])) return malformed("Parameters are an object");
+    return id === null ? { kind: "notification", method } : { kind: "request", id, method };
+  }
+  if (id === null || has("result") === has("error") || has("params")) {
+    return malformed("A message has a method, or an id and either a result or an error");
+  }
+  return { kind: "response", id };
+}
+
+/** The decisions of a policy about one client. */
+export interface Judge {
+  /** Decides an action, and records the decision. */
+  decide(action: string, attributes: Attributes): Decision;
+  /** Decides an action without a record. */
+  peek(action: string, attributes: Attributes): Decision;
+  /** Records a denial that is not one of the policy, and returns it as a decision. */
+  refuse(action: string, reason: string): Decision;
+}
+
+/** The decision about a request, and the error that its client receives if it is denied. */
+export interface Verdict {
+  /** The decision. */
+  readonly decision: Decision;
+  /** The error; `undefined` if the request is allowed. */
+  readonly error: RpcError | undefined;
+}
+
+/** The notifications that a client sends. `initialize` covers them. */
+const CLIENT_NOTIFICATIONS: ReadonlySet<string> = new Set([
+  "notifications/initialized",
+  "notifications/cancelled",
+  "notifications/progress",
+  "notifications/roots/list_changed",
+  "notifications/tasks/status",
+]);
+
+/** Methods without a name or URI. */
+const PLAIN: ReadonlySet<string> = new Set([
+  "initialize",
+  "tools/list",
+  "resources/list",
+  "resources/templates/list",
+  "prompts/list",
+  "tasks/list",
+  "tasks/get",
+  "tasks/result",
+  "tasks/update",
+  "tasks/cancel",
+]);
+
+/** One action of a request. */
+interface Step {
+  readonly action: string;
+  readonly attributes: Attributes;
+  /** Whether only a rule that denies the action counts: it is another spelling of one that is decided. */
+  readonly isSpelling?: boolean;
+}
+
+/** A request that cannot be decided. */
+interface Problem {
+  readonly code: number;
+  readonly problem: string;
+}
+
+/**
+ * Decides a request or notification.
+ *
+ * @param params The parameters: an object, or `undefined`.
+ */
+export function judge(
+  by: Judge,
+  kind: "request" | "notification",
+  method: string,
+  params: unknown,
+): Verdict {
+  const steps = kind === "request" ? stepsOf(method, params) : stepsOfNotification(method);
+  if ("problem" in steps) {
+    const { code, problem } = steps;
+    return { decision: by.refuse(method, problem), error: { code, message: problem } };
+  }
+  let first: Decision | undefined;
+  for (const { action, attributes, isSpelling = false } of steps) {
+    if (isSpelling) {
+      const { allowed, rule, reason, message } = by.peek(action, attributes);
+      if (allowed || rule === undefined) continue;
+      return { decision: by.refuse(action, reason), error: denial(message) };
+    }
+    const decision = by.decide(action, attributes);
+    if (!decision.allowed) return { decision, error: denial(decision.message) };
+    first ??= decision;
+  }
+  return { decision: first!, error: undefined };
+}
+
+const denial = (message = "The policy does not allow it"): RpcError => ({
+  code: CODE.denied,
+  message,
+});
+
+const invalid = (problem: string): Problem => ({ code: CODE.invalidParams, problem });
+
+function stepsOfNotification(method: string): readonly Step[] | Problem {
+  if (CLIENT_NOTIFICATIONS.has(method)) return [{ action: "initialize", attributes: {} }];
+  return { code: CODE.methodNotFound, problem: "MCP has no such notification of clients" };
+}
+
+/** The parameters that decide. A field that only its case distinguishes from one is another one for some programs. */
+const DECIDING: ReadonlySet<string> = new Set(
+  ["name", "uri", "arguments", "level", "ref", "notifications"],
+);
+
+function stepsOf(method: string, params: unknown): readonly Step[] | Problem {
+  const similar = Object.keys(params ?? {}).find((key) =>
+    DECIDING.has(folded(key)) && !DECIDING.has(key)
+  );
+  if (similar !== undefined) return invalid(`The parameter ${JSON.stringify(similar)} is unknown`);
+  if (PLAIN.has(method)) return [{ action: method, attributes: {} }];
+  switch (method) {
+    case "ping":
+    case "server/discover":
+      return [{ action: "initialize", attributes: {} }];
+    case "tools/call":
+    case "prompts/get": {
+      const name = ownField(params, "name");
+      if (!isName(name)) return invalid("The parameter name is a string that is not empty");
+      const given = ownField(params, "arguments");
+      if (given !== undefined && !isObject(given)) {
+        return invalid("The parameter arguments is an object");
+      }
+      return [{
+        action: `${method} ${name}`,
+        attributes: { name, arguments: argumentTexts(given ?? {}) },
+      }];
+    }
+    case "resources/read":
+    case "resources/subscribe":
+    case "resources/unsubscribe": {
+      const uri = ownField(params, "uri");
+      return isName(uri) ? stepsOfUri(method, uri) : invalid("The parameter uri is a URI");
+    }
+    case "completion/complete": {
+      const reference = stepsOfReference(ownField(params, "ref"));
+      return "problem" in reference
+        ? reference
+        : [{ action: method, attributes: {} }, ...reference];
+    }
+    case "logging/setLevel": {
+      const level = ownField(params, "level");
+      if (typeof level !== "string") return invalid("The parameter level is a string");
+      return [{ action: method, attributes: { level } }];
+    }
+    case "subscriptions/listen":
+      return stepsOfListen(method, ownField(params, "notifications"));
+  }
+  return { code: CODE.methodNotFound, problem: "The method is unknown" };
+}
+
+const isName = (value: unknown): value is string => typeof value === "string" && value !== "";
+
+/** The prompt or the template whose argument is completed. */
+function stepsOfReference(reference: unknown): readonly Step[] | Problem {
+  const [type, name, uri] = ["type", "name", "uri"].map((field) => ownField(reference, field));
+  if (type === "ref/prompt" && isName(name)) {
+    return [{ action: `prompts/get ${name}`, attributes: { name } }];
+  }
+  if (type === "ref/resource" && isName(uri)) return stepsOfUri("resources/read", uri);
+  return invalid("The parameter ref is a reference to a prompt or a resource");
+}
+
+/** The notifications that a client requests by a filter. */
+function stepsOfListen(method: string, filter: unknown): readonly Step[] | Problem {
+  const steps: Step[] = [{ action: method, attributes: {} }];
+  if (filter === undefined) return steps;
+  if (!isObject(filter)) return invalid("The parameter notifications is an object");
+  for (const [key, value] of Object.entries(filter)) {
+    switch (key) {
+      case "toolsListChanged":
+      case "promptsListChanged":
+      case "resourcesListChanged":
+        continue;
+      case "resourceSubscriptions":
+        if (!Array.isArray(value) || value.length > MAX_SUBSCRIPTIONS || !value.every(isName)) {
+          return invalid(`resourceSubscriptions are at most ${MAX_SUBSCRIPTIONS} URIs`);
+        }
+        for (const uri of value) {
+          const each = stepsOfUri("resources/subscribe", uri);
+          if ("problem" in each) return each;
+          steps.push(...each);
+        }
+        continue;
+      case "taskIds":
+        steps.push({ action: "tasks/get", attributes: {} });
+        continue;
+    }
+    return invalid(`The filter ${JSON.stringify(key.slice(0, 100))} is unknown`);
+  }
+  return steps;
+}
+
+const MAX_SUBSCRIPTIONS = 100;
+
+/**
+ * The actions of a request about a URI: the spelling of the request, which must be allowed, and those that
+ * programs may make from it, which no rule may deny.
+ */
+function stepsOfUri(method: string, uri: string): readonly Step[] | Problem {
+  if (uri.length > MAX_URI_CHARACTERS) return invalid("The URI is too long");
+  const spellings = new Set([uri]);
+  if (URL.canParse(uri)) spellings.add(new URL(uri).href);
+  for (const spelling of [...spellings]) {
+    try {
+      spellings.add(decodeURIComponent(spelling));
+    } catch {
+      return invalid("The URI has a percent sign that begins no character");
+    }
+  }
+  let plain = uri;
+  for (let round = 0; round < MAX_ESCAPES; round++) plain = withoutEscapes(plain);
+  if (DOT_SEGMENT.test(plain) || withoutEscapes(plain) !== plain) {
+    return invalid("The URI has a segment . or ..");
+  }
+  const [first, ...others] = [...spellings].map((each) => ({
+    action: `${method} ${each}`,
+    attributes: { uri: each },
+  }));
+  return [first!, ...others.map((each) => ({ ...each, isSpelling: true }))];
+}
+
+const MAX_URI_CHARACTERS = 8192;
+
+/** A URI with a dot or a slash that is encoded more often than this is rejected. */
+const MAX_ESCAPES = 4;
+
+const DOT_SEGMENT = /(?:^|[/\\?#:])\.{1,2}(?:$|[/\\?#])/;
+
+/** Decodes dots, slashes and backslashes once. */
+function withoutEscapes(uri: string): string {
+  return uri.replaceAll(/%25(?=2e|2f|5c|25)/gi, "%")
+    .replaceAll(/%(?:2e|2f|5c)/gi, (escape) => decodeURIComponent(escape));
+}
+
+/** The lists in results, and how their entries are requested. */
+const LISTS = {
+  tools: { method: "tools/call", field: "name" },
+  prompts: { method: "prompts/get", field: "name" },
+  resources: { method: "resources/read", field: "uri" },
+  resourceTemplates: { method: "resources/read", field: "uriTemplate" },
+} as const;
+
+/**
+ * Removes from a result what the client may not use: tools, prompts, resources and templates. Each result
+ * is filtered, whatever its request was, so that ids that a client uses again cannot mislead the filter.
+ *
+ * @returns The result itself if nothing was removed.
+ */
+export function filterResult(by: Pick<Judge, "peek">, result: unknown): unknown {
+  if (!isObject(result)) return result;
+  let filtered: { [key: string]: unknown } | undefined;
+  for (const [key, { method, field }] of Object.entries(LISTS)) {
+    if (!Object.hasOwn(result, key)) continue;
+    const list = result[key];
+    const kept = Array.isArray(list)
+      ? list.filter((entry) => maySee(by, method, ownField(entry, field)))
+      : [];
+    if (Array.isArray(list) && kept.length === list.length) continue;
+    filtered ??= { ...result };
+    filtered[key] = kept;
+  }
+  return filtered ?? result;
+}
+
+/** Whether a client may use a tool or resource, with some arguments at least. */
+function maySee(by: Pick<Judge, "peek">, method: string, name: unknown): boolean {
+  if (!isName(name)) return false;
+  const attributes = method === "resources/read" ? { uri: name } : { name };
+  const { allowed, unknown } = by.peek(`${method} ${name}`, attributes);
+  return allowed || unknown.some((fact) => fact.startsWith("attributes.arguments."));
+}
+
+/** Whether a client receives a notification of the server. One about a resource names it. */
+export function mayNotify(by: Pick<Judge, "peek">, method: string, params: unknown): boolean {
+  if (method !== "notifications/resources/updated") return true;
+  const uri = ownField(params, "uri");
+  if (!isName(uri)) return false;
+  return ["resources/read", "resources/subscribe"].some((method) =>
+    by.peek(`${method} ${uri}`, { uri }).allowed
+  );
+}
