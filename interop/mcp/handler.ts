@@ -15,8 +15,10 @@ import {
 
 /** The parts of `WebStandardStreamableHTTPServerTransport` that {@link mcpHandler} uses. */
 export interface McpHttpTransport extends McpTransport {
+  /** Serves a request of the session. */
   // deno-lint-ignore no-explicit-any -- the SDK's own types of options change between its versions
   handleRequest(request: Request, options?: any): Promise<Response>;
+  /** Ends the session. */
   close(): Promise<void>;
 }
 
@@ -74,27 +76,17 @@ const MAX_MESSAGE_BYTES = 4 << 20;
  *
  * @throws {TypeError} If an option is missing, unknown, or of another type.
  *
- * @example The parts of a server; the page about MCP has the whole program
- * ```ts
- * import { definePolicy } from "ucred";
+ * @example A server; the page about MCP has the whole program
+ * ```js
  * import { serve } from "ucred/http";
- * import { type McpHttpTransport, mcpHandler, type McpSessionOptions, mcpVocabulary } from "ucred/mcp";
+ * import { mcpHandler } from "ucred/mcp";
  *
- * const policy = definePolicy({
- *   version: 1,
- *   about: "mcp",
- *   rules: [{ name: "root", when: { uid: 0 }, allow: true }],
- * }, { vocabularies: [mcpVocabulary] });
- *
- * // Of the SDK: (options) => new WebStandardStreamableHTTPServerTransport(options), and (transport) =>
- * // newServer().connect(transport)
- * export const listen = (
- *   transport: (options: McpSessionOptions) => McpHttpTransport,
- *   connect: (transport: McpHttpTransport) => Promise<void>,
- * ) => {
- *   const fetch = mcpHandler({ policy, transport, connect });
- *   return serve({ path: "mcp.sock", mode: 0o666, policy: "anyone", fetch });
- * };
+ * const fetch = mcpHandler({
+ *   policy,
+ *   transport: (options) => new WebStandardStreamableHTTPServerTransport(options),
+ *   connect: (transport) => newServer().connect(transport),
+ * });
+ * await serve({ path: "mcp.sock", mode: 0o666, policy: "anyone", fetch });
  * ```
  */
 export function mcpHandler<Transport extends McpHttpTransport>(

@@ -1,5 +1,7 @@
 /** Decides the messages that arrive at a transport of the official SDK, before its server receives them. */
 
+// deno-lint-ignore-file no-explicit-any -- the SDK's own types of messages and options change between its versions
+
 import { UcredError } from "../../core/errors.ts";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
 import type { Peer } from "../../core/peer.ts";
@@ -20,9 +22,9 @@ import {
 
 /** The parts of a transport of `@modelcontextprotocol/sdk` that {@link guardTransport} uses. */
 export interface McpTransport {
-  // deno-lint-ignore no-explicit-any -- the SDK's own types of messages change between its versions
+  /** The SDK's server sets it. Called for each message that arrives. */
   onmessage?: ((message: any, extra?: any) => void) | undefined;
-  // deno-lint-ignore no-explicit-any -- as above
+  /** Sends a message to the client. */
   send(message: any, options?: any): Promise<void>;
 }
 
@@ -118,30 +120,15 @@ export function requirePolicy(owner: string, policy: unknown): void {
  * @throws {TypeError} If an option is missing or unknown, or the transport is connected already.
  *
  * @example A server with one connection for each client
- * ```ts
- * import { definePolicy } from "ucred";
- * import { guardTransport, mcpVocabulary, type McpTransport } from "ucred/mcp";
+ * ```js
+ * import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
+ * import { guardTransport } from "ucred/mcp";
  * import { createServer } from "ucred/net";
- * import type { Duplex } from "node:stream";
  *
- * const policy = definePolicy({
- *   version: 1,
- *   about: "mcp",
- *   rules: [
- *     { name: "everybody", actions: ["initialize", "tools/list"], allow: true },
- *     { name: "readers", when: { uid: "1000-59999" }, actions: "tools/call read_*", allow: true },
- *   ],
- * }, { vocabularies: [mcpVocabulary] });
- *
- * // Of the SDK: (socket) => new StdioServerTransport(socket, socket), and (transport) =>
- * // newServer().connect(transport)
- * export const listen = (
- *   transportOf: (socket: Duplex) => McpTransport,
- *   connect: (transport: McpTransport) => Promise<void>,
- * ) =>
- *   createServer({ policy, decideAt: "action" }, async (socket, peer) => {
- *     await connect(guardTransport(transportOf(socket), { policy, peer }));
- *   }).listen("mcp.sock");
+ * createServer({ policy, decideAt: "action" }, async (socket, peer) => {
+ *   const transport = new StdioServerTransport(socket, socket);
+ *   await newServer().connect(guardTransport(transport, { policy, peer }));
+ * }).listen("mcp.sock");
  * ```
  */
 export function guardTransport<Transport extends McpTransport>(

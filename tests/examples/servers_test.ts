@@ -202,6 +202,34 @@ async function checkConnect(path: string): Promise<void> {
   assert.equal(await call(SERVICE, "Welcome"), 403);
 }
 
+/** Runs the example's client, with the SDK, as users. Without other users it runs as root only. */
+async function checkMcp(path: string, runtime: Runtime): Promise<void> {
+  const [command, ...flags] = RUNTIMES[runtime];
+  const program = join(root, "node_modules/.bin", command);
+  const ask = async (uid: number, ...args: string[]): Promise<readonly string[]> => {
+    const script = [program, ...flags, join(folder, "mcp_client.ts"), path, ...args];
+    const client = new Child("setpriv", [
+      `--reuid=${uid}`,
+      `--regid=${uid}`,
+      "--clear-groups",
+      ...script,
+    ]);
+    return [await client.line(), ...args.length === 0 ? [] : [await client.line()]];
+  };
+  const topic = '{"topic":"public-holidays"}';
+  assert.deepEqual(await ask(ROOT, "delete_note", topic), [
+    "tools: read_note, delete_note",
+    '[{"type":"text","text":"public-holidays is deleted"}]',
+  ]);
+  if (!needs.strangers.met) return;
+  const denied = "MCP error -32003: The policy does not allow it";
+  const [tools, text] = await ask(PERSON, "read_note", topic);
+  assert.equal(tools, "tools: read_note");
+  assert.match(text!, /public-holidays, for \w+: look/);
+  assert.deepEqual(await ask(PERSON, "read_note", '{"topic":"secret"}'), [tools, denied]);
+  assert.deepEqual(await ask(SERVICE), [denied]);
+}
+
 const CHECKS: { readonly [name: string]: (path: string, runtime: Runtime) => Promise<void> } = {
   express: checkMiddleware,
   fastify: checkMiddleware,
@@ -214,6 +242,7 @@ const CHECKS: { readonly [name: string]: (path: string, runtime: Runtime) => Pro
   jsonrpc: checkJsonRpc,
   grpc: checkGrpc,
   connect: checkConnect,
+  mcp: checkMcp,
 };
 
 const here = [needs.linux, needs.cc, needs.root, needs.native, packages];
@@ -299,8 +328,10 @@ for (const [name, file] of Object.entries(ACTIVATED)) {
 }
 
 testWith([], "examples/servers has no example without a test", () => {
-  const names = readdirSync(folder)
-    .filter((name) => name.endsWith(".ts") && name !== "policy.ts" && name !== "hall_pb.ts");
+  const others = ["policy.ts", "hall_pb.ts", "mcp_client.ts"]; // no servers
+  const names = readdirSync(folder).filter((name) =>
+    name.endsWith(".ts") && !others.includes(name)
+  );
   assert.deepEqual(names.sort(), Object.keys(CHECKS).map((name) => `${name}.ts`).sort());
 });
 
