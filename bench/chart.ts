@@ -4,18 +4,18 @@ import { type CustomSeriesOption, type EChartsOption, init } from "echarts";
 import { type Lookup, LOOKUPS } from "./contenders.ts";
 import type { Result, Row } from "./result.ts";
 
-const WIDTH = 880;
-const MARGIN = 36;
+export const WIDTH = 880;
+export const MARGIN = 36;
 const TITLE = 84; //   the title of the chart
 const HEADING = 72; // the heading of each panel
 const BAR = 30; //     each row of a panel
 const AXIS = 46; //    below the rows of a panel
 const FOOT = 34; //    the note at the bottom
 const NAMES = 70; //   left of the bars
-const FONT =
+export const FONT =
   "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif";
 
-const COLOR = {
+export const COLOR = {
   page: "#ffffff",
   text: "#1c2430",
   quiet: "#5b6675",
@@ -97,6 +97,11 @@ export function chart(result: Result): string {
     series: panels.map(({ rows, end }, index) => bars(rows, end, index)),
   };
 
+  return draw(option, height);
+}
+
+/** Draws a chart of this height as SVG. */
+export function draw(option: EChartsOption, height: number): string {
   const canvas = init(null, null, { renderer: "svg", ssr: true, width: WIDTH, height });
   canvas.setOption(option);
   const svg = canvas.renderToSVGString();
@@ -106,7 +111,8 @@ export function chart(result: Result): string {
   return `<!-- deno-fmt-ignore-file -->\n${drawn}\n`;
 }
 
-function title(top: number, fontSize: number, text: string, subtext: string) {
+/** A title with a line below. */
+export function title(top: number, fontSize: number, text: string, subtext: string) {
   return {
     left: MARGIN,
     top,

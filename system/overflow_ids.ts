@@ -62,7 +62,7 @@ export function mapsEvery(system: System, kind: "uid" | "gid"): boolean {
 
 /** Reports whether a uid_map gives every uid the same number on both sides. */
 export function isIdentityMap(map: string): boolean {
-  return /^\s*0\s+0\s+4294967295\s*$/.test(map);
+  return /^ *0 +0 +4294967295\n?$/.test(map);
 }
 
 /**
