@@ -3,11 +3,12 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readlinkSync, writeFileSync } from "node:fs";
+import { readlinkSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import process from "node:process";
 import {
+  type Files,
   inTurn,
   type Options,
   type Prepared,
@@ -36,6 +37,7 @@ Takes about two minutes.
   --quick  fewer rounds, for a first impression
   --json   print the result as JSON, with the samples of all rounds (npm run --silent bench -- --json)
   --save   also write bench/results.md and bench/results.svg
+  --to X   with --save: write to the folder X instead
   --help   print this help
 
 The exit code is 1 if an answer is wrong or if lookups leak. Missed targets are only reported,
@@ -196,16 +198,16 @@ function leak(contenders: readonly Contender[]): Promise<Leak[]> {
   }));
 }
 
-async function save(result: Result): Promise<void> {
+async function files(result: Result): Promise<Files> {
   const { chart } = await import("./chart.ts"); // imports a large package
-  writeFileSync(new URL("results.svg", import.meta.url), chart(result));
-  writeFileSync(new URL("results.md", import.meta.url), markdown(result));
+  return { "results.svg": chart(result), "results.md": markdown(result) };
 }
 
 await runBenchmark({
   help: HELP,
   bench,
   text,
-  save,
+  home: import.meta.dirname,
+  files,
   isBad: ({ leaks }) => leaks.some(({ hasLeaked }) => hasLeaked),
 });

@@ -1,7 +1,7 @@
 /** Shared by all benchmarks: options, the description of the machine, progress, runtimes, child processes. */
 
 import { type ChildProcess, execFile, spawn, type StdioOptions } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { constants, cpus, loadavg, machine, release, tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import process from "node:process";
@@ -16,6 +16,11 @@ export interface Options {
   readonly save: boolean;
 }
 
+/** The files of a result: name → content. */
+export interface Files {
+  readonly [name: string]: string;
+}
+
 /** One benchmark. */
 export interface Benchmark<R> {
   /** The output of `--help`. */
@@ -24,9 +29,11 @@ export interface Benchmark<R> {
   bench(options: Options, folder: string): Promise<R>;
   /** Formats the result for the terminal. */
   text(result: R): string;
-  /** Writes the result to files, for `--save`. */
-  save(result: R): void | Promise<void>;
-  /** Whether the benchmark exits with 1 although it has a result. */
+  /** Where `--save` writes the files, unless `--to` names another folder. */
+  readonly home: string;
+  /** Formats the files of the result. */
+  files(result: R): Files | Promise<Files>;
+  /** Whether the benchmark exits with 1 although it has a result, which is then not saved. */
   isBad?(result: R): boolean;
 }
 
@@ -36,9 +43,12 @@ export interface Benchmark<R> {
  */
 export async function runBenchmark<R>(benchmark: Benchmark<R>): Promise<never> {
   const flag = { type: "boolean", default: false } as const;
-  const options = { quick: flag, json: flag, save: flag, help: { ...flag, short: "h" } } as const;
+  const options = {
+    ...{ quick: flag, json: flag, save: flag, help: { ...flag, short: "h" } },
+    to: { type: "string" },
+  } as const;
   try {
-    const { help, ...values } = parseArgs({ options }).values;
+    const { help, to = benchmark.home, ...values } = parseArgs({ options }).values;
     if (help) {
       process.stdout.write(benchmark.help);
       process.exit();
@@ -53,10 +63,14 @@ export async function runBenchmark<R>(benchmark: Benchmark<R>): Promise<never> {
     }
     const result = await benchmark.bench(values, folder);
     progress();
-    if (values.save) await benchmark.save(result);
+    const isBad = benchmark.isBad?.(result) === true;
+    if (values.save && !isBad) {
+      const files = Object.entries(await benchmark.files(result));
+      for (const [name, content] of files) writeFileSync(join(to, name), content);
+    }
     const output = values.json ? `${JSON.stringify(result, null, 2)}\n` : benchmark.text(result);
     await new Promise((resolve) => process.stdout.write(output, resolve));
-    process.exit(benchmark.isBad?.(result) ? 1 : 0); // contenders may still run
+    process.exit(isBad ? 1 : 0); // contenders may still run
   } catch (error) {
     progress();
     const { message, code } = error as NodeJS.ErrnoException;
@@ -144,6 +158,40 @@ export const RUNTIMES = {
     }),
 } as const;
 export type Runtime = keyof typeof RUNTIMES;
+
+/** A program that is missing, or that cannot run. */
+export interface Absent {
+  /** The rows that are missing. */
+  readonly what: string;
+  readonly why: string;
+}
+
+/** The line about missing rows in a result. */
+export const absentLines = (all: readonly Absent[]): readonly string[] =>
+  all.map(({ what, why }) => `Not measured: ${what}: ${why}`);
+
+/**
+ * Prepares a file for each runtime.
+ *
+ * @param runtimes Functions that return the command; the functions of {@link RUNTIMES} in a benchmark.
+ * @throws {Error} If no runtime can run.
+ */
+export async function prepareRuntimes(
+  file: string,
+  runtimes: { readonly [name in Runtime]: (file: string) => Promise<Prepared> } = RUNTIMES,
+): Promise<{ readonly prepared: ReadonlyMap<Runtime, Prepared>; readonly absent: Absent[] }> {
+  const prepared = new Map<Runtime, Prepared>();
+  const absent: Absent[] = [];
+  for (const runtime of Object.keys(runtimes) as Runtime[]) {
+    try {
+      prepared.set(runtime, await runtimes[runtime](file));
+    } catch (error) {
+      absent.push({ what: runtime, why: (error as Error).message });
+    }
+  }
+  if (prepared.size === 0) throw new Error(absent.map(({ why }) => why).join("; "));
+  return { prepared, absent };
+}
 
 /** Splits a text at its first space. */
 export function split(text: string): [first: string, rest: string] {

@@ -1,6 +1,6 @@
 /** `npm run bench:guard`: runs the guard and other proxies between a client and a server in C. */
 
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
@@ -8,7 +8,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { inTurn, type Options, progress, runBenchmark, setting } from "../benchmark.ts";
+import { inTurn, type Options, progress, run, runBenchmark, setting } from "../benchmark.ts";
 import { type Contender, CONTENDERS } from "./contenders.ts";
 import { NoResult, runRounds } from "../rounds.ts";
 import { markdown, text } from "./report.ts";
@@ -32,6 +32,7 @@ ten minutes.
   --quick  few and short rounds, for a first impression
   --json   print the result as JSON, with all rounds (npm run --silent bench:guard -- --json)
   --save   also write bench/guard/results.md
+  --to X   with --save: write to the folder X instead
   --help   print this help
 
 The exit code is 1 if a byte or an answer is wrong.
@@ -41,7 +42,7 @@ const children = new Set<ChildProcess>();
 
 async function bench(options: Options, folder: string): Promise<Result> {
   process.once("exit", () => children.forEach((child) => child.kill("SIGKILL")));
-  const programs = compile(folder);
+  const programs = await compile(folder);
   const versions: { [name: string]: string } = {};
   const absent: { contender: string; why: string }[] = [];
   for (const { name, version } of CONTENDERS) {
@@ -71,17 +72,23 @@ interface Programs {
   readonly load: string;
 }
 
-function compile(folder: string): Programs {
-  const build = (name: string, source: string) => {
+async function compile(folder: string): Promise<Programs> {
+  const build = async (name: string, source: string) => {
     const program = join(folder, name);
-    const file = fileURLToPath(new URL(source, import.meta.url));
-    execFileSync("cc", ["-O2", "-pthread", "-o", program, file]);
+    await run(
+      "cc",
+      "-O2",
+      "-pthread",
+      "-o",
+      program,
+      fileURLToPath(new URL(source, import.meta.url)),
+    );
     return program;
   };
   return {
-    docker: build("docker", "docker.c"),
-    ends: build("ends", "ends.c"),
-    load: build("load", "../servers/load.c"),
+    docker: await build("docker", "docker.c"),
+    ends: await build("ends", "ends.c"),
+    load: await build("load", "../servers/load.c"),
   };
 }
 
@@ -243,5 +250,6 @@ await runBenchmark({
   help: HELP,
   bench,
   text,
-  save: (result) => writeFileSync(new URL("results.md", import.meta.url), markdown(result)),
+  home: import.meta.dirname,
+  files: (result) => ({ "results.md": markdown(result) }),
 });

@@ -1,16 +1,15 @@
 /** `npm run bench:policy`: runs the policy engines and prints their times. */
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import {
   Helper,
   inTurn,
   type Options,
-  type Prepared,
+  prepareRuntimes,
   progress,
   runBenchmark,
   type Runtime,
-  RUNTIMES,
   setting,
 } from "../benchmark.ts";
 import { CONTENDERS } from "./contenders.ts";
@@ -28,6 +27,7 @@ Takes about five minutes.
   --quick  two sizes and fewer rounds, for a first impression
   --json   print the result as JSON, with all rounds (npm run --silent bench:policy -- --json)
   --save   also write bench/policy/results.md
+  --to X   with --save: write to the folder X instead
   --help   print this help
 
 The exit code is 1 if an answer is wrong. Missed targets are only reported, because they depend on the
@@ -72,13 +72,9 @@ async function bench(options: Options): Promise<Result> {
   const absent: Absent[] = [];
   const helpers: Helper[] = [];
   progress("Checking answers");
-  const commands = new Map<Runtime, Prepared["command"]>();
-  for (const runtime of Object.keys(RUNTIMES) as Runtime[]) {
-    const { version, command } = await RUNTIMES[runtime](MEASURE);
-    versions[runtime] = version;
-    commands.set(runtime, command);
-  }
-  await Promise.all([...commands].map(async ([runtime, command]) => {
+  const { prepared, absent: absentRuntimes } = await prepareRuntimes(MEASURE);
+  for (const [runtime, { version }] of prepared) versions[runtime] = version;
+  await Promise.all([...prepared].map(async ([runtime, { command }]) => {
     for (const { name, package: from } of CONTENDERS) {
       const helper = new Helper(`${name} on ${runtime}`, [...command, name]);
       helpers.push(helper);
@@ -97,7 +93,8 @@ async function bench(options: Options): Promise<Result> {
   }));
   const rows = rowsOf(await time(entries, extent));
   await Promise.all(helpers.map((helper) => helper.end()));
-  return { ...before, rounds: extent.rounds, versions, rows, absent, targets: targetsOf(rows) };
+  const { rounds } = extent;
+  return { ...before, rounds, versions, rows, absent, absentRuntimes, targets: targetsOf(rows) };
 }
 
 function versionOf(name: string): string {
@@ -143,5 +140,6 @@ await runBenchmark({
   help: HELP,
   bench,
   text,
-  save: (result) => writeFileSync(new URL("results.md", import.meta.url), markdown(result)),
+  home: import.meta.dirname,
+  files: (result) => ({ "results.md": markdown(result) }),
 });

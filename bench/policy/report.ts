@@ -1,6 +1,7 @@
 /** Formats a result as text for the terminal and as Markdown. */
 
 import { styleText } from "node:util";
+import { absentLines } from "../benchmark.ts";
 import { aligned, type Cells, machine, piped, writtenBy } from "../report.ts";
 import type { Spread } from "../result.ts";
 import { CONTENDERS } from "./contenders.ts";
@@ -48,7 +49,7 @@ function versions({ versions }: Result): readonly string[] {
 }
 
 /** Notes on how to read the rows. */
-function notes({ rows, absent }: Result): readonly string[] {
+function notes({ rows, absent, absentRuntimes }: Result): readonly string[] {
   const fewer = rows.filter(({ peers }) => peers < PEERS);
   const names = [...new Set(fewer.map(({ contender }) => contender))].join(", ");
   return [
@@ -59,6 +60,7 @@ function notes({ rows, absent }: Result): readonly string[] {
         "The last column is the number of peers, with equal numbers of each kind.",
       ]
       : []),
+    ...absentLines(absentRuntimes),
     ...absent.map(({ contender, runtime, why }) =>
       `${contender} does not run on ${runtime}: ${why}`
     ),

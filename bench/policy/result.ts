@@ -1,6 +1,6 @@
 /** The result of a run: samples, ratios and targets. */
 
-import type { Runtime, Setting } from "../benchmark.ts";
+import type { Absent as AbsentRuntime, Runtime, Setting } from "../benchmark.ts";
 import { type Spread, spread, type Target } from "../result.ts";
 
 /** The times of one contender on one runtime with a policy of one size. */
@@ -34,6 +34,8 @@ export interface Result extends Setting {
   readonly versions: { readonly [name: string]: string };
   readonly rows: readonly Row[];
   readonly absent: readonly Absent[];
+  /** The runtimes that cannot run here. */
+  readonly absentRuntimes: readonly AbsentRuntime[];
   readonly targets: readonly Target[];
 }
 

@@ -1,8 +1,8 @@
 /** `npm run bench:scale`: measures what grows with connections, users, rules, groups and containers. */
 
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -12,10 +12,12 @@ import { fileURLToPath } from "node:url";
 import { createClient } from "../../client/mod.ts";
 import { peerCredentials } from "../../mod.ts";
 import {
+  type Absent,
   ending,
   Helper,
   inTurn,
   type Options,
+  prepareRuntimes,
   progress,
   run,
   runBenchmark,
@@ -25,15 +27,7 @@ import {
 } from "../benchmark.ts";
 import { NoResult, runRounds } from "../rounds.ts";
 import { markdown, text } from "./report.ts";
-import {
-  type Absent,
-  AXES,
-  type Axis,
-  type Fact,
-  type Result,
-  rowsOf,
-  type Samples,
-} from "./result.ts";
+import { AXES, type Axis, type Fact, type Result, rowsOf, type Samples } from "./result.ts";
 import type { Task } from "./subject.ts";
 
 const HELP = `Usage: npm run bench:scale -- [options]
@@ -46,6 +40,7 @@ four minutes.
   --quick  few and short rounds and small numbers, for a first impression
   --json   print the result as JSON, with all rounds (npm run --silent bench:scale -- --json)
   --save   also write bench/scale/results.md and results.svg
+  --to X   with --save: write to the folder X instead
   --help   print this help
 
 The exit code is 1 if an answer is wrong.
@@ -100,23 +95,17 @@ async function bench(options: Options, folder: string): Promise<Result> {
   const before = setting("bench:scale", options);
   progress("Building");
   chmodSync(folder, 0o755); // the users connect in it
-  execFileSync("cc", ["-O2", "-o", join(folder, "load"), file("../servers/load.c")]);
-  execFileSync("cc", ["-O2", "-o", join(folder, "crowd"), file("crowd.c")]);
+  await run("cc", "-O2", "-o", join(folder, "load"), file("../servers/load.c"));
+  await run("cc", "-O2", "-o", join(folder, "crowd"), file("crowd.c"));
   const versions: string[] = [];
   const samples: Samples[] = [];
   const facts: Fact[] = [];
-  const absent: Absent[] = absentAxes();
+  const { prepared, absent } = await prepareRuntimes(file("subject.ts"));
+  absent.push(...absentAxes());
   const axes = AXES.filter(({ title }) => !absent.some(({ what }) => what === title));
-  for (const runtime of Object.keys(RUNTIMES) as Runtime[]) {
+  for (const [runtime, subject] of prepared) {
     const endings: (() => unknown)[] = [];
-    let server, subject;
-    try {
-      server = await RUNTIMES[runtime](file("../servers/server.ts"));
-      subject = await RUNTIMES[runtime](file("subject.ts"));
-    } catch (error) {
-      absent.push({ what: runtime, why: (error as Error).message });
-      continue;
-    }
+    const server = await RUNTIMES[runtime](file("../servers/server.ts"));
     versions.push(`${runtime} ${subject.version}`);
     const helper = new Helper(`the subject on ${runtime}`, subject.command);
     endings.push(() => helper.end());
@@ -132,7 +121,6 @@ async function bench(options: Options, folder: string): Promise<Result> {
     }
     for (const end of endings.reverse()) await end();
   }
-  if (versions.length === 0) throw new Error(absent.map(({ why }) => why).join("\n"));
   const { rounds } = extent;
   return { ...before, rounds, versions, rows: rowsOf(samples), facts, absent };
 }
@@ -386,9 +374,9 @@ await runBenchmark({
   help: HELP,
   bench,
   text,
-  async save(result) {
+  home: import.meta.dirname,
+  async files(result) {
     const { chart } = await import("./chart.ts"); // imports a large package
-    writeFileSync(new URL("results.svg", import.meta.url), chart(result));
-    writeFileSync(new URL("results.md", import.meta.url), markdown(result));
+    return { "results.svg": chart(result), "results.md": markdown(result) };
   },
 });

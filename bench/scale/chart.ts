@@ -7,7 +7,7 @@ import { lineOf } from "./report.ts";
 import { AXES, type Axis, type Result, type Row } from "./result.ts";
 
 const TITLE = 96; //   the title of the chart, and the legend
-const HEADING = 56; // the heading of each panel
+const HEADING = 68; // the heading of each panel
 const PANEL = 190; //  the lines of a panel
 const AXIS = 56; //    below a panel
 const FOOT = 34; //    the note at the bottom
@@ -47,7 +47,7 @@ export function chart(result: Result): string {
         20,
         20,
         "What grows with what: CPU time of one process",
-        `Median of ${rounds} rounds. Both scales are logarithmic.`,
+        `Median of ${rounds} rounds. The scale of the time is logarithmic.`,
       ),
       ...axes.map(({ title: text, what, unit }, index) => {
         const { left, top } = places[index]!;

@@ -1,6 +1,7 @@
 /** Formats a result as text for the terminal and as Markdown. */
 
 import { styleText } from "node:util";
+import { absentLines } from "../benchmark.ts";
 import { aligned, type Cells, machine, piped, writtenBy } from "../report.ts";
 import type { Spread } from "../result.ts";
 import { AXES, type Axis, type Result, type Row } from "./result.ts";
@@ -42,9 +43,6 @@ const isMeasured = ({ rows }: Result) => ({ name }: Axis) => rows.some(({ axis }
 const facts = ({ facts }: Result) =>
   facts.map(({ runtime, what, value }) => `${runtime}, ${what}: ${value}`);
 
-const absent = ({ absent }: Result) =>
-  absent.map(({ what, why }) => `Not measured: ${what}: ${why}`);
-
 /** Formats the result for the terminal. */
 export function text(result: Result): string {
   const bold = (line: string) => styleText("bold", line);
@@ -56,7 +54,7 @@ export function text(result: Result): string {
       ...aligned(table(result, axis)),
     ]),
     facts(result),
-    absent(result),
+    absentLines(result.absent),
     [`${result.rounds} rounds.`, ...METHOD].map((line) => styleText("dim", line)),
   ];
   return `${
@@ -71,7 +69,7 @@ export function markdown(result: Result): string {
     [writtenBy(result)],
     ["![CPU time by connections, users, rules, groups and containers.](results.svg)"],
     [`${machine(result)}. ${result.versions.join(", ")}.`, `${result.rounds} rounds.`, ...METHOD],
-    absent(result).map((line) => `- ${line}`),
+    absentLines(result.absent).map((line) => `- ${line}`),
     ...AXES.filter(isMeasured(result)).flatMap((axis) => [
       [`## ${axis.title}`],
       [`${axis.what}.`],

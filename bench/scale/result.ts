@@ -1,6 +1,6 @@
 /** What grows, and the result of a run. */
 
-import type { Runtime, Setting } from "../benchmark.ts";
+import type { Absent, Runtime, Setting } from "../benchmark.ts";
 import { type Spread, spread } from "../result.ts";
 
 /** A quantity that grows, and what is measured. */
@@ -79,12 +79,6 @@ export interface Fact {
   readonly runtime: Runtime;
   readonly what: string;
   readonly value: string;
-}
-
-/** An axis that was not measured on a runtime. */
-export interface Absent {
-  readonly what: string;
-  readonly why: string;
 }
 
 /** The result of a run. */

@@ -1,6 +1,5 @@
 /** `npm run bench:servers`: runs servers and clients, and prints their rates and CPU times. */
 
-import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,6 +8,7 @@ import {
   inTurn,
   type Options,
   type Prepared,
+  prepareRuntimes,
   progress,
   run,
   runBenchmark,
@@ -40,6 +40,7 @@ Needs Linux, cc and openssl. Takes about ten minutes.
   --quick  few and short rounds, for a first impression
   --json   print the result as JSON, with all rounds (npm run --silent bench:servers -- --json)
   --save   also write bench/servers/results.md
+  --to X   with --save: write to the folder X instead
   --help   print this help
 
 The exit code is 1 if an answer is wrong. Missed targets are only reported, because they depend on the
@@ -85,45 +86,57 @@ async function bench(options: Options, folder: string): Promise<Result> {
   const before = setting("bench:servers", options);
   const extent = options.quick ? QUICK : FULL;
   progress("Building");
-  execFileSync("cc", ["-O2", "-o", join(folder, "load"), file("load.c")]);
-  makeSecrets(folder);
-  const prepared = {} as Record<Runtime, Prepared>;
-  for (const runtime of Object.keys(RUNTIMES) as Runtime[]) {
-    prepared[runtime] = await RUNTIMES[runtime](file("server.ts"));
+  await run("cc", "-O2", "-o", join(folder, "load"), file("load.c"));
+  const { prepared, absent } = await prepareRuntimes(file("server.ts"));
+  try {
+    await makeSecrets(folder);
+  } catch (error) {
+    absent.push({ what: "a token per request, and mutual TLS", why: (error as Error).message });
   }
+  const hasSecrets = !absent.some(({ what }) => what.startsWith("a token"));
   const preparation: Preparation = {
     folder,
     prepared,
     client: await RUNTIMES.Node(file("client.ts")),
   };
   const pairs: PairResult[] = [];
-  for (const pair of PAIRS) pairs.push(await comparePair(preparation, pair, extent));
+  const isHere = ({ runtime }: Pair | Rival) => prepared.has(runtime);
+  for (const pair of PAIRS.filter(isHere)) {
+    pairs.push(await comparePair(preparation, pair, extent));
+  }
   const rivals: RivalResult[] = [];
-  for (const rival of RIVALS) rivals.push(await compareRival(preparation, rival, extent));
-  const versions = Object.entries(prepared).map(([name, { version }]) => `${name} ${version}`);
+  for (const rival of hasSecrets ? RIVALS.filter(isHere) : []) {
+    rivals.push(await compareRival(preparation, rival, extent));
+  }
+  const versions = [...prepared].map(([name, { version }]) => `${name} ${version}`);
   const { starts, rounds, seconds } = extent;
-  return { ...before, versions, starts, rounds, seconds, connections: CONNECTIONS, pairs, rivals };
+  return {
+    ...{ ...before, versions, absent, starts, rounds, seconds, connections: CONNECTIONS },
+    ...{ pairs, rivals },
+  };
 }
 
 /** Makes a secret for tokens, and certificates for server and client. */
-function makeSecrets(folder: string): void {
+async function makeSecrets(folder: string): Promise<void> {
   writeFileSync(join(folder, "secret"), crypto.getRandomValues(new Uint8Array(32)));
-  const openssl = (...args: string[]) =>
-    execFileSync("openssl", args, { cwd: folder, stdio: "pipe" });
+  const openssl = (...args: string[]) => run("openssl", ...args);
+  const at = (name: string) => join(folder, name);
   const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "2"];
-  openssl("req", "-x509", ...newKey, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=bench");
+  const ca = ["-keyout", at("ca.key"), "-out", at("ca.pem"), "-subj", "/CN=bench"];
+  await openssl("req", "-x509", ...newKey, ...ca);
   for (const side of ["server", "client"]) {
-    openssl(
-      ...["req", "-x509", ...newKey, "-CA", "ca.pem", "-CAkey", "ca.key", "-subj", "/CN=localhost"],
-      ...["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE"],
-      ...["-keyout", `${side}.key`, "-out", `${side}.pem`],
+    await openssl(
+      ...["req", "-x509", ...newKey, "-CA", at("ca.pem"), "-CAkey", at("ca.key")],
+      ...["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+      ...["-addext", "basicConstraints=CA:FALSE"],
+      ...["-keyout", at(`${side}.key`), "-out", at(`${side}.pem`)],
     );
   }
 }
 
 interface Preparation {
   readonly folder: string;
-  readonly prepared: Readonly<Record<Runtime, Prepared>>;
+  readonly prepared: ReadonlyMap<Runtime, Prepared>;
   readonly client: Prepared;
 }
 
@@ -140,7 +153,7 @@ class BenchmarkServer {
     this.path = join(folder, `${++BenchmarkServer.#count}.sock`);
     const where = kind === "JWT" || kind === "mTLS" ? folder : this.path;
     this.#helper = new Helper(`${kind} on ${runtime}`, [
-      ...prepared[runtime].command,
+      ...prepared.get(runtime)!.command,
       kind,
       where,
     ]);
@@ -272,5 +285,6 @@ await runBenchmark({
   help: HELP,
   bench,
   text,
-  save: (result) => writeFileSync(new URL("results.md", import.meta.url), markdown(result)),
+  home: import.meta.dirname,
+  files: (result) => ({ "results.md": markdown(result) }),
 });

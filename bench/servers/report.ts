@@ -1,6 +1,7 @@
 /** Formats a result as text for the terminal and as Markdown. */
 
 import { styleText } from "node:util";
+import { absentLines } from "../benchmark.ts";
 import { aligned, type Cells, machine, piped, writtenBy } from "../report.ts";
 import { type Spread, spread } from "../result.ts";
 import type { Result, Sample } from "./result.ts";
@@ -92,7 +93,8 @@ export function text(result: Result): string {
     ...aligned(pairs(result)).map(mark),
     "",
     ...skipped(result),
-    ...aligned(rivals(result)).map(mark),
+    ...absentLines(result.absent),
+    ...(result.rivals.length > 0 ? aligned(rivals(result)).map(mark) : []),
     "",
   ].join("\n");
 }
@@ -108,7 +110,13 @@ export function markdown(result: Result): string {
     "",
     ...piped(pairs(result)),
     "",
-    ...skipped(result).flatMap((line) => [line, ""]),
+    ...[...skipped(result), ...absentLines(result.absent)].flatMap((line) => [line, ""]),
+    ...(result.rivals.length > 0 ? rivalSection(result) : []),
+  ].join("\n");
+}
+
+function rivalSection(result: Result): readonly string[] {
+  return [
     "## Compared with a token per request, and mutual TLS",
     "",
     "CPU time of the server. ucred listens on a Unix socket, the others over TCP on localhost. JWT: a JSON " +
@@ -117,5 +125,5 @@ export function markdown(result: Result): string {
     "",
     ...piped(rivals(result)),
     "",
-  ].join("\n");
+  ];
 }

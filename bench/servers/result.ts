@@ -1,6 +1,6 @@
 /** The comparisons, and the result of a run. */
 
-import type { Runtime, Setting } from "../benchmark.ts";
+import type { Absent, Runtime, Setting } from "../benchmark.ts";
 import type { Spread } from "../result.ts";
 
 /** A server with identity and policy, and the same server without ucred. */
@@ -128,6 +128,8 @@ export interface RivalResult extends Rival {
 /** The result of a run. */
 export interface Result extends Setting {
   readonly versions: readonly string[];
+  /** The rows that were not measured. */
+  readonly absent: readonly Absent[];
   /** Number of starts of each server. */
   readonly starts: number;
   /** Rounds per start. */
