@@ -13,11 +13,20 @@ export class KeptFile {
   readonly #device: bigint;
   readonly #inode: bigint;
 
+  /**
+   * @param fd A descriptor that was just opened.
+   * @throws {Error} If fstat(2) fails, as on a FUSE file system that has ended. The descriptor is then closed.
+   */
   constructor(fd: number) {
     this.fd = fd;
-    const { dev, ino } = nodeFs().fstatSync(fd, { bigint: true });
-    this.#device = dev;
-    this.#inode = ino;
+    try {
+      const { dev, ino } = nodeFs().fstatSync(fd, { bigint: true });
+      this.#device = dev;
+      this.#inode = ino;
+    } catch (error) {
+      nodeFs().closeSync(fd);
+      throw error;
+    }
   }
 
   /** Reports whether the number still refers to this file. */

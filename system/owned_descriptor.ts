@@ -69,11 +69,12 @@ export class OwnedDescriptor {
   readonly #id: FileId | undefined;
   #fd: number;
 
-  /** @throws {UcredError} If the descriptor is not open. */
+  /** @throws {UcredError} If fstat(2) fails. The descriptor is then closed. */
   constructor(system: System, calls: LinuxCalls, fd: number, what: string) {
     const id = fileIdOf(system, calls, fd);
     // If an emulator or a seccomp filter does not support the call, ownership is assumed.
     if (typeof id === "number" && id !== -LINUX_ERRNO.ENOSYS) {
+      calls.close(fd);
       throw syscallError(system, what, "fstat", -id);
     }
     this.#system = system;

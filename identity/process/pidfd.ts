@@ -79,7 +79,12 @@ export class Pin {
     this.pid = pid;
     this.system = system;
     this.calls = calls;
-    this.#proof = proofOf(system, calls, fd);
+    try {
+      this.#proof = proofOf(system, calls, fd);
+    } catch (error) {
+      calls.close(fd); // nothing else has used it yet
+      throw error;
+    }
     this.#fd = fd;
     const { pins } = memoryOf(system);
     const former = pins.get(fd);
@@ -314,7 +319,6 @@ function proofOf(system: System, calls: LinuxCalls, fd: number): Proof {
   if (isPidfs(system, calls, fd, file)) return { file, pid: undefined };
   const pid = fdinfoPid(system, calls, fd);
   if (typeof pid === "string") return { file, pid };
-  calls.close(fd); // nothing else has used it yet
   if (pid !== undefined && pid !== -LINUX_ERRNO.ENOENT) {
     throw syscallError(system, WHAT, "open", -pid);
   }
