@@ -4,7 +4,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import { constants, fstatSync, openSync, write } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync, write } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
 import type { Peer } from "../../core/peer.ts";
@@ -305,12 +305,38 @@ function writeTo(fd: number, bytes: Uint8Array): Promise<number> {
 
 function openSink(file: string | undefined): Sink {
   const fd = file === undefined ? openStderr() : openSync(file, FLAGS | constants.O_CREAT, 0o600);
-  return {
-    file: new KeptFile(fd),
-    lines: [],
-    isTorn: false,
-    maxWriteBytes: fstatSync(fd).isFIFO() ? PIPE_BUF : 1 << 16,
-  };
+  const kept = new KeptFile(fd);
+  try {
+    const stats = fstatSync(fd);
+    return {
+      file: kept,
+      lines: [],
+      isTorn: file !== undefined && stats.isFile() && endsInPartialLine(file, stats.size),
+      maxWriteBytes: stats.isFIFO() ? PIPE_BUF : 1 << 16,
+    };
+  } catch (error) {
+    if (fd !== STDERR) kept.close();
+    throw error;
+  }
+}
+
+/**
+ * Returns whether the last line of a file is incomplete, as after a crash of its writer: the next line would be
+ * appended to it. A file that cannot be read may end in such a line.
+ */
+function endsInPartialLine(file: string, size: number): boolean {
+  if (size === 0) return false;
+  try {
+    const fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+    try {
+      const last = Buffer.alloc(1);
+      return readSync(fd, last, 0, 1, size - 1) !== 1 || !last.equals(NEWLINE);
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    return true;
+  }
 }
 
 /** O_NONBLOCK: opening a FIFO without a reader, or writing to a full one, must not block the server. */

@@ -75,6 +75,24 @@ async function logged(
   return entries(file);
 }
 
+testWith(
+  here,
+  "auditLog() begins a new line, if the file ends in a part of a line after a crash",
+  async () => {
+    const event = { type: "failed", server: "/s", connection: 1, error: "x" } as never;
+    for (const [content, lines] of [["", 1], ["{}\n", 2], ['{"event":"acc', 2]] as const) {
+      const file = freshPath("audit.log");
+      writeFileSync(file, content);
+      const audit = auditLog({ file });
+      audit.write(event);
+      await audit.close();
+      const written = readFileSync(file, "utf8").split("\n").slice(0, -1);
+      assert.equal(written.length, lines);
+      assert.equal(JSON.parse(written.at(-1)!).event, "failed");
+    }
+  },
+);
+
 // ── records ──
 
 testWith(
