@@ -92,6 +92,7 @@ const LANES: { readonly [lane: string]: string } = {
   native: "tests/{ffi,identity,live}/*_test.ts",
   interop: "tests/interop/**/*_test.ts",
   system: "tests/system/*_test.ts",
+  faults: "tests/faults/*_test.ts",
 };
 /**
  * The tests under emulation: struct layouts, calls to libc, the sockets of each API, and guards. The results
@@ -176,7 +177,7 @@ function suite(): Step[] {
       if (files.length === 0) return [];
       const name = `${runtime}:${lane}`;
       const needs = ["command", "install"];
-      const after = { guard: needs, interop: needs, cli: ["command"] }[lane] ?? [];
+      const after = { guard: needs, faults: needs, interop: needs, cli: ["command"] }[lane] ?? [];
       return [{ name, command: commandFor(name, files), report: report(name), after }];
     })
   );

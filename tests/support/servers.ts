@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { readdirSync } from "node:fs";
+import { readdirSync, readlinkSync } from "node:fs";
 import type { ListenOptions, NetServer } from "../../servers/net.ts";
 import { Child, startScript } from "./peers.ts";
 import { compileProgram } from "./compile.ts";
-import { needs } from "./suite.ts";
+import { needs, until } from "./suite.ts";
 import type { Order, Orders } from "../servers/server.ts";
 
 /** The compiled visit.c. */
@@ -125,4 +125,20 @@ export class ServerProcess {
 /** Returns the number of descriptors of this process. */
 export function openDescriptors(): number {
   return readdirSync("/proc/self/fd").length;
+}
+
+/** Waits until this process has at most a number of descriptors. If it does not, the error lists them. */
+export async function descriptorsClosed(most: number): Promise<void> {
+  try {
+    await until(() => openDescriptors() <= most);
+  } catch {
+    const open = readdirSync("/proc/self/fd").map((fd) => {
+      try {
+        return `${fd} → ${readlinkSync(`/proc/self/fd/${fd}`)}`;
+      } catch {
+        return fd; // the descriptor of the folder itself
+      }
+    });
+    assert.fail(`${open.length} descriptors instead of ${most}: ${open.join(", ")}`);
+  }
 }
