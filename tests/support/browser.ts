@@ -8,14 +8,14 @@ import { extname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { need, succeeds } from "./suite.ts";
 
-const COMMANDS = ["chromium", "chromium-browser", "google-chrome"];
+const COMMANDS = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"];
 const PATHS = COMMANDS.flatMap((name) => [`/usr/bin/${name}`, `/usr/local/bin/${name}`]);
 
 const executable = PATHS.find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
 
 /** The need for a browser. */
 export const chromium = need(
-  "chromium (Debian: chromium)",
+  "chromium (Debian: chromium-headless-shell)",
   () => executable !== undefined && succeeds(executable, "--version"),
 );
 
@@ -59,7 +59,12 @@ const resolve = (name: string) => createRequire(packages).resolve(name);
 export async function startBrowser(): Promise<Browser> {
   const puppeteer = await import(pathToFileURL(resolve("puppeteer-core")).href);
   const args = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
-  return await puppeteer.launch({ executablePath: executable, args, timeout: 120_000 });
+  return await puppeteer.launch({
+    executablePath: executable,
+    headless: "shell",
+    args,
+    timeout: 120_000,
+  });
 }
 
 /** The source of axe, which checks a page for accessibility. */
