@@ -27,7 +27,12 @@ export interface Group {
 const GROUPS: { readonly [title: string]: readonly string[] } = {
   "Start": ["index.md", "README.md", "docs/getting-started.md", "docs/why.md", "playground.md"],
   "Identity": ["docs/identity.md", "docs/process.md", "docs/runtimes.md", "docs/node-lts.md"],
-  "Servers and policies": ["docs/servers.md", "docs/policy.md", "docs/testing.md"],
+  "Servers and policies": [
+    "docs/servers.md",
+    "docs/frameworks.md",
+    "docs/policy.md",
+    "docs/testing.md",
+  ],
   "The guard": [
     "docs/guard.md",
     "docs/docker.md",
@@ -40,6 +45,7 @@ const GROUPS: { readonly [title: string]: readonly string[] } = {
     "docs/polkit.md",
     "docs/sudo.md",
     "docs/sudo-helper.md",
+    "docs/opa.md",
   ],
   "Operation": ["docs/command.md", "docs/troubleshooting.md"],
   "Security": ["docs/security.md", "SECURITY.md", "docs/upstream-reports.md"],

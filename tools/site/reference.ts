@@ -73,7 +73,8 @@ export function referencePages(entryPoints: { readonly [entry: string]: string }
   const items = pages.map(({ about, page }) => {
     const [summary = ""] = about.text.split(/(?<=\.)\s/);
     const file = page.source.slice("reference/".length);
-    return `- [\`${page.title}\`](${file}): ${plainLinks(summary).replace(/\n/g, " ")}`;
+    const text = plainLinks(summary).replace(/\n/g, " ").replace(/^`ucred\/\w+`: /, "");
+    return `- [\`${page.title}\`](${file}): ${text}`;
   });
   const text = "The exports of each entry point, from their docstrings.";
   const index = documentPage(
