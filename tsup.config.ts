@@ -1,6 +1,7 @@
-import { copyFileSync, existsSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
 import { defineConfig } from "tsup";
+import { SHELLS } from "./cli/completions.ts";
 import { manual } from "./cli/man.ts";
 import { programFor } from "./cli/program.ts";
 import { policySchema } from "./core/policy/document/json_schema.ts";
@@ -65,7 +66,8 @@ export default defineConfig({
   target: "es2023",
   dts: { entry: entries },
   clean: true,
-  // The JSON Schema and the manual page are generated from the code that checks policies and command lines.
+  sourcemap: true,
+  // The JSON Schema, the manual page and the completions are generated from the code that checks policies and command lines.
   onSuccess: () => {
     for (const name of BUNDLED) {
       copyFileSync(licenceOf(name), `dist/LICENSE.${basename(name)}.txt`);
@@ -74,7 +76,12 @@ export default defineConfig({
       "dist/policy.schema.json",
       `${JSON.stringify(policySchema(VOCABULARIES), null, 2)}\n`,
     );
-    writeFileSync("dist/ucred.1", `${manual(programFor(() => {}))}\n`);
+    const program = programFor(() => {});
+    writeFileSync("dist/ucred.1", `${manual(program)}\n`);
+    mkdirSync("dist/completions", { recursive: true });
+    for (const { script, file } of Object.values(SHELLS)) {
+      writeFileSync(`dist/completions/${file}`, `${script(program)}\n`);
+    }
     return Promise.resolve();
   },
 });

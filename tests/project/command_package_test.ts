@@ -7,10 +7,14 @@ import { once } from "node:events";
 import {
   chmodSync,
   copyFileSync,
+  cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  realpathSync,
+  statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { createServer } from "node:net";
@@ -92,16 +96,65 @@ test("npm pack builds dist/ first", () => {
   assert.deepEqual([scripts.prepack, scripts.build], ["npm run build", "tsup"]);
 });
 
-test("the npm package contains each entry point with its types, the units and the documents", () => {
+const isClone: Need = { name: "a git checkout", met: succeeds("git", "rev-parse", "HEAD") };
+
+testWith([isClone], "npm pack fails and writes no package in a clone that cannot be built", () => {
+  const folder = join(temporaryFolder(), "clone");
+  assert.equal(run(["git", "clone", "--quiet", "--shared", root, folder]).code, 0);
+  const path = (process.env["PATH"] ?? "").split(":").filter((name) =>
+    !name.includes("node_modules")
+  );
+  const npm = [process.execPath, run(["which", "npm"]).out.trim(), "pack"];
+  const { code, err } = run(npm, folder, { PATH: path.join(":") });
+  assert.notEqual(code, 0);
+  assert.match(err, /tsup/);
+  assert.deepEqual(readdirSync(folder).filter((name) => name.endsWith(".tgz")), []);
+});
+
+testWith([needs.soak, isClone], "npm pack in a clone makes a complete package", () => {
+  const folder = join(temporaryFolder(), "clone");
+  assert.equal(run(["git", "clone", "--quiet", "--shared", root, folder]).code, 0);
+  symlinkSync(modules, join(folder, "node_modules"));
+  const { code, out, err } = run(["npm", "pack", "--json"], folder);
+  assert.equal(code, 0, err);
+  const [{ files }] = JSON.parse(out.slice(out.indexOf("[\n")));
+  assert.deepEqual(missingIn(files.map(({ path }: { path: string }) => path)), []);
+});
+
+/** Files of the package that its users name: in imports, on a command line, in units, or to copy them. */
+function missingIn(files: readonly string[]): readonly string[] {
   const { exports, bin, man } = json("package.json");
   const targets = Object.values(exports).flatMap((target) =>
     typeof target === "string" ? [target] : Object.values(target as object)
   );
   const expected = [...targets, bin.ucred, ...man].map((path: string) => join(path));
-  for (const name of ["service", "socket"]) expected.push(`examples/systemd/ucred-guard@.${name}`);
-  expected.push("examples/systemd/as-peer.conf");
-  for (const name of readdirSync(join(root, "docs"))) expected.push(`docs/${name}`);
-  assert.deepEqual(expected.filter((path) => !packedFiles.includes(path)), []);
+  for (const name of ["ucred.bash", "_ucred", "ucred.fish"]) {
+    expected.push(`dist/completions/${name}`);
+  }
+  for (const folder of ["docs", "examples/systemd", "examples/docker", "examples/container"]) {
+    const found = readdirSync(join(root, folder), { recursive: true, encoding: "utf8" });
+    const isFile = (name: string) => statSync(join(root, folder, name)).isFile();
+    expected.push(...found.filter(isFile).map((name) => join(folder, name)));
+  }
+  const scripts = files.filter((path) => /^dist\/.*\.js$/.test(path));
+  expected.push(...scripts.map((path) => `${path}.map`));
+  return expected.filter((path) => !files.includes(path));
+}
+
+test("the npm package contains entry points with types and source maps, units, completions, policies and documents", () => {
+  assert.deepEqual(missingIn(packedFiles), []);
+  assert.ok(missingIn(packedFiles.filter((path) => !path.startsWith("dist/"))).length > 40);
+  assert.ok(missingIn([]).length > 80);
+});
+
+test("a source map leads from dist/ to the source, which it includes", () => {
+  const map = JSON.parse(readFileSync(join(root, "dist/testing.js.map"), "utf8"));
+  const at = map.sources.findIndex((path: string) => path.endsWith("testing/fake_peer.ts"));
+  assert.equal(map.sourcesContent[at], readFileSync(join(root, "testing/fake_peer.ts"), "utf8"));
+  assert.match(
+    readFileSync(join(root, "dist/testing.js"), "utf8"),
+    /\n\/\/# sourceMappingURL=testing\.js\.map\s*$/,
+  );
 });
 
 test("the npm package contains the targets of all relative links, and all documents that messages name", () => {
@@ -168,6 +221,35 @@ for (const [what, runtime, line] of STARTS) {
     assert.match(wrong.err, /Did you mean inspect\?/);
   });
 }
+
+testWith(
+  [packed, { name: "man", met: succeeds("man", "--version") }],
+  "npm install --global makes the command, and its manual page for man(1)",
+  () => {
+    const folder = temporaryFolder();
+    cpSync(join(installed!, "node_modules/ucred"), join(folder, "package"), { recursive: true });
+    // Without its dependency, which the command does not import: npm would request it from the registry.
+    const { dependencies: _, ...rest } = json("package.json");
+    writeFileSync(join(folder, "package/package.json"), JSON.stringify(rest));
+    const prefix = join(folder, "prefix");
+    const flags = ["--offline", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", prefix];
+    const { code, err } = run([
+      "npm",
+      "install",
+      "--global",
+      "--install-links",
+      ...flags,
+      "./package",
+    ], folder);
+    assert.equal(code, 0, err);
+    const path = { PATH: `${prefix}/bin:${process.env["PATH"]}`, MANPATH: "" };
+    assert.equal(run(["ucred", "--version"], folder, path).out, `${VERSION}\n`);
+    // man(1) looks in share/man beside each bin of PATH.
+    const page = run(["man", "--where", "ucred"], folder, path).out.trim();
+    assert.equal(page, realpathSync(join(prefix, "share/man/man1/ucred.1")));
+    assert.equal(readFileSync(page, "utf8"), readFileSync(join(root, "dist/ucred.1"), "utf8"));
+  },
+);
 
 const doctor = ["node_modules/ucred/dist/cli.js", "doctor"];
 
@@ -390,6 +472,35 @@ function unitsHere(): string {
   copyFileSync(join(units, "ucred-guard@.socket"), join(folder, "ucred-guard@.socket"));
   return folder;
 }
+
+/** Writes the units of a user's service manager to a folder, with the path of an existing executable. */
+function userUnitsHere(): string {
+  const folder = temporaryFolder();
+  const text = readFileSync(join(units, "user", SERVICE), "utf8");
+  writeFileSync(join(folder, SERVICE), text.replace("=/usr/bin/ucred ", `=${binary} `));
+  copyFileSync(join(units, "user/ucred-guard@.socket"), join(folder, "ucred-guard@.socket"));
+  return folder;
+}
+
+testWith(
+  [systemd],
+  "systemd-analyze --user verify accepts the units of a user, which make no user namespace",
+  () => {
+    const folder = userUnitsHere();
+    const files = [`./${SERVICE}`, "./ucred-guard@.socket"];
+    const line = ["systemd-analyze", "--user", "verify", "--man=no", ...files];
+    const { code, out, err } = run(line, folder, {
+      SYSTEMD_UNIT_PATH: `${folder}:`,
+      XDG_RUNTIME_DIR: folder,
+      HOME: folder,
+    });
+    assert.deepEqual([code, out, err], [0, "", ""]);
+    const text = readFileSync(join(folder, SERVICE), "utf8");
+    // In a user's manager, these imply PrivateUsers=, with which all other users have one uid.
+    assert.doesNotMatch(text, /^(?:Private|Protect|Bind|ReadOnly|Inaccessible|Dynamic|RootD)\w*=/m);
+    assert.match(text, /^ExecStart=\S+ guard --systemd .* --policy %E\/ucred\/%i\.yaml/m);
+  },
+);
 
 /** Adds the drop-in for `--as-peer`. */
 function withDropIn(folder: string): string {
