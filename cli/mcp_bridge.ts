@@ -20,6 +20,9 @@ export interface McpBridgeOptions {
 /** Runs the bridge until the input ends, the server hangs up, or a signal arrives. */
 export async function bridge({ socket, http, serverUser }: McpBridgeOptions): Promise<ExitCode> {
   const expect = expectationOf(serverUser);
+  if (typeof http === "string" && !/^\/[!-~]*$/.test(http)) {
+    throw new UsageError("--http: the path of a URL begins with / and has no spaces");
+  }
   const path = addressOf(socket);
   const { stdin: input, stdout: output } = process;
   const ending = new AbortController();

@@ -78,7 +78,7 @@ export class McpConnection {
     const { admission } = this.#shared;
     try {
       await this.#forwardClient();
-      if (this.#server === undefined) finish(this.#client);
+      if (this.#server === undefined) this.#finish(this.#client);
       else this.#server.end(); // the upstream may still answer
     } catch (error) {
       if (error instanceof LineTooLong) {

@@ -151,8 +151,14 @@ class Sessions<Transport extends McpHttpTransport> {
     const { error } = judgeBy(this.#options, peer, "request", "initialize", params);
     // A denied client must not cost a session.
     if (error !== undefined) return failure(200, error, message.id);
-    const { transport } = await this.#open(peer);
-    return await this.#handle(transport, request, peer, body.value);
+    if (peer.ambiguous.includes("uid")) {
+      const text = "The user is outside of the server's user namespace";
+      return failure(200, { code: CODE.denied, message: text }, message.id);
+    }
+    const session = await this.#open(peer);
+    const response = await this.#handle(session.transport, request, peer, body.value);
+    if (!response.ok) await this.#end(session); // the client does not know it
+    return response;
   }
 
   async #handle(

@@ -119,6 +119,8 @@ interface Step {
   readonly attributes: Attributes;
   /** Whether only a rule that denies the action counts: it is another spelling of one that is decided. */
   readonly isSpelling?: boolean;
+  /** Whether the decision is recorded only if it denies. */
+  readonly isQuiet?: boolean;
 }
 
 /** A request that cannot be decided. */
@@ -144,10 +146,12 @@ export function judge(
     return { decision: by.refuse(method, problem), error: { code, message: problem } };
   }
   let first: Decision | undefined;
-  for (const { action, attributes, isSpelling = false } of steps) {
-    if (isSpelling) {
-      const { allowed, rule, reason, message } = by.peek(action, attributes);
-      if (allowed || rule === undefined) continue;
+  for (const { action, attributes, isSpelling = false, isQuiet = false } of steps) {
+    if (isSpelling || isQuiet) {
+      const decision = by.peek(action, attributes);
+      const { allowed, rule, reason, message } = decision;
+      if (isQuiet) first ??= decision;
+      if (allowed || (isSpelling && rule === undefined)) continue;
       return { decision: by.refuse(action, reason), error: denial(message) };
     }
     const decision = by.decide(action, attributes);
@@ -164,8 +168,11 @@ const denial = (message = "The policy does not allow it"): RpcError => ({
 
 const invalid = (problem: string): Problem => ({ code: CODE.invalidParams, problem });
 
+/** Pings and notifications. Clients send them periodically, which would fill a log. */
+const HOUSEKEEPING: readonly Step[] = [{ action: "initialize", attributes: {}, isQuiet: true }];
+
 function stepsOfNotification(method: string): readonly Step[] | Problem {
-  if (CLIENT_NOTIFICATIONS.has(method)) return [{ action: "initialize", attributes: {} }];
+  if (CLIENT_NOTIFICATIONS.has(method)) return HOUSEKEEPING;
   return { code: CODE.methodNotFound, problem: "MCP has no such notification of clients" };
 }
 
@@ -182,6 +189,7 @@ function stepsOf(method: string, params: unknown): readonly Step[] | Problem {
   if (PLAIN.has(method)) return [{ action: method, attributes: {} }];
   switch (method) {
     case "ping":
+      return HOUSEKEEPING;
     case "server/discover":
       return [{ action: "initialize", attributes: {} }];
     case "tools/call":

@@ -86,6 +86,7 @@ testWith([needs.linux], "ucred mcp-bridge sends nothing to a server of another u
   }
   const missing = startBridge(freshPath("none.sock"));
   assert.equal(await codeOf(missing), 2);
+  assert.equal(await codeOf(startBridge(behind.path, "--http", "mcp")), 2);
 });
 
 const policy = definePolicy({

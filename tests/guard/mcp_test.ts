@@ -3,13 +3,15 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { chmodSync, existsSync } from "node:fs";
+import { createServer } from "node:net";
+import { peerCredentials } from "../../mod.ts";
 import { createGuard, type GuardOptions } from "../../guard/mod.ts";
 import { mcpVocabulary } from "../../interop/mcp/mod.ts";
 import { parsePolicy, type Policy } from "../../policy/mod.ts";
 import type { ServerEvent } from "../../servers/admission/events.ts";
 import type { RequestReport } from "../../servers/http/request_report.ts";
-import { Behind, type End, Guard, policyFile, testGuard, tool } from "../support/guard.ts";
+import { Behind, End, Guard, policyFile, testGuard, tool } from "../support/guard.ts";
 import { guardHere } from "../support/guard_here.ts";
 import { Wire } from "../support/http.ts";
 import { freshPath } from "../support/peers.ts";
@@ -370,6 +372,26 @@ testGuard("mcp mode limits the requests of a client that wait for a response", a
   await next(person);
   person.send(call("more", "a"));
   assert.equal((await next(server)).id, "more");
+});
+
+testGuard("mcp mode with asPeer shows the server the uid of the client", async () => {
+  const upstream = freshPath("up.sock");
+  const uids: number[] = [];
+  const server = createServer((socket) => {
+    uids.push(peerCredentials(socket).uid);
+    void echo(new End(socket)).catch(() => {});
+  });
+  await new Promise<void>((resolve) => server.listen(upstream, resolve));
+  chmodSync(upstream, 0o666);
+  try {
+    const { path } = await start({ upstream, asPeer: true });
+    const person = Wire.as(PERSON, path).send(call(1, "delete")).send(call(2, "a"));
+    assert.equal((await next(person)).error!.message, "Ask root");
+    assert.equal((await next(person)).id, 2);
+    assert.deepEqual(uids, [PERSON]);
+  } finally {
+    server.close();
+  }
 });
 
 testGuard("createGuard() rejects a policy about something else, and options without effect", () => {

@@ -50,7 +50,6 @@ function codeOf(policy: Policy, method: string, params?: unknown): number | unde
 
 const ACTIONS: readonly [method: string, params: unknown, ...actions: string[]][] = [
   ["initialize", {}, "initialize"],
-  ["ping", undefined, "initialize"],
   ["server/discover", {}, "initialize"],
   ["tools/list", {}, "tools/list"],
   ["tools/call", { name: "a b/c" }, "tools/call a b/c"],
@@ -104,6 +103,22 @@ test("judge() decides each method of MCP by an action of the vocabulary", () => 
         `${method} without ${missing}`,
       );
     }
+  }
+});
+
+test("judge() decides pings and notifications as initialize, and records only denials", () => {
+  const none = policyOf([{ name: "tools", actions: "tools/list", allow: true }]);
+  const all: ["request" | "notification", string][] = [
+    ["request", "ping"],
+    ...["initialized", "cancelled", "progress", "roots/list_changed", "tasks/status"].map(
+      (name): ["notification", string] => ["notification", `notifications/${name}`],
+    ),
+  ];
+  for (const [kind, method] of all) {
+    const { by, actions } = judgeBy(everything);
+    const { decision, error } = judge(by, kind, method, {});
+    assert.deepEqual([decision.allowed, error, actions], [true, undefined, []]);
+    assert.equal(judge(judgeBy(none).by, kind, method, {}).error?.code, -32003, method);
   }
 });
 

@@ -13,6 +13,9 @@ import {
 } from "../../../interop/mcp/mod.ts";
 import { definePolicy } from "../../../policy/define.ts";
 import { parsePolicy, type Policy } from "../../../policy/mod.ts";
+import type { Admitted } from "../../../servers/admission/admission.ts";
+import { attachAdmission } from "../../../servers/admission/attach.ts";
+import type { Peer } from "../../../mod.ts";
 import { createServer } from "../../../servers/net.ts";
 import { asUser, type FakePeer, fakePeer } from "../../../testing/mod.ts";
 import { newServer, packages, sdk } from "../../support/mcp.ts";
@@ -184,6 +187,46 @@ testWith(
     assert.equal((await own.client.listTools()).tools.length, 1); // nobody has ended it
     await own.transport.terminateSession();
     await assert.rejects(own.client.listTools());
+    // A client cannot choose the id.
+    const initialize = JSON.stringify({
+      jsonrpc: "2.0",
+      id: 1,
+      method: "initialize",
+      params: {
+        protocolVersion: "2025-11-25",
+        capabilities: {},
+        clientInfo: { name: "test", version: "1" },
+      },
+    });
+    const { "mcp-session-id": _, ...without } = headers;
+    const post = (peer: FakePeer, given: HeadersInit) =>
+      fetchAs(app, peer)("http://localhost/mcp", {
+        method: "POST",
+        body: initialize,
+        headers: given,
+      });
+    assert.equal(
+      (await post(fakePeer({ uid: 0 }), { ...headers, "mcp-session-id": "mine" })).status,
+      404,
+    );
+    const opened = await post(fakePeer({ uid: 0 }), without);
+    assert.match(opened.headers.get("mcp-session-id")!, /^[0-9a-f-]{36}$/);
+    const refused = await post(fakePeer({ uid: 0 }), { ...without, accept: "text/plain" });
+    assert.equal(refused.status, 406);
+
+    // All users outside of the user namespace have one uid.
+    const request = new Request("http://localhost/mcp", {
+      method: "POST",
+      body: initialize,
+      headers: without,
+    });
+    const unmapped = { uid: 65_534, gid: 65_534, ambiguous: ["uid", "gid"] } as unknown as Peer;
+    attachAdmission(request, { peer: unmapped } as Admitted);
+    const allowed = policy.decide({ uid: 0 }, { action: "initialize" });
+    const open: Policy = { ...policy, needsPin: false, admits: () => true, decide: () => allowed };
+    const answer = await newApp(open).handler(request);
+    assert.equal(answer.headers.get("mcp-session-id"), null);
+    assert.match(await answer.text(), /-32003,"message":"The user is outside of the server's user/);
   },
 );
 
