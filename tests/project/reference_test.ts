@@ -96,6 +96,14 @@ test("every relative link in the documents leads to a file, and to a heading in 
   }
 });
 
+test("docs/index.md leads to each document in one click", () => {
+  const linked = relativeLinks().filter(({ document }) => document === "docs/index.md")
+    .map(({ file }) => file);
+  for (const document of globSync("docs/*.md", { cwd: root })) {
+    assert.ok(document === "docs/index.md" || linked.includes(document), document);
+  }
+});
+
 test("the npm package has every document, and every file that a document links to", () => {
   const list = execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], {
     cwd: root,

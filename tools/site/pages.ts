@@ -25,7 +25,14 @@ export interface Group {
 
 /** Group → sources. Documents that no group lists follow under "More". */
 const GROUPS: { readonly [title: string]: readonly string[] } = {
-  "Start": ["index.md", "README.md", "docs/getting-started.md", "docs/why.md", "playground.md"],
+  "Start": [
+    "index.md",
+    "README.md",
+    "docs/index.md",
+    "docs/getting-started.md",
+    "docs/why.md",
+    "playground.md",
+  ],
   "Identity": ["docs/identity.md", "docs/process.md", "docs/runtimes.md", "docs/node-lts.md"],
   "Servers and policies": [
     "docs/servers.md",
@@ -47,7 +54,7 @@ const GROUPS: { readonly [title: string]: readonly string[] } = {
     "docs/sudo-helper.md",
     "docs/opa.md",
   ],
-  "Operation": ["docs/command.md", "docs/packages.md", "docs/troubleshooting.md"],
+  "Operation": ["docs/recipes.md", "docs/command.md", "docs/packages.md", "docs/troubleshooting.md"],
   "Security": ["docs/security.md", "SECURITY.md", "docs/upstream-reports.md"],
   "More": [],
   "Benchmarks": [
