@@ -54,7 +54,12 @@ const GROUPS: { readonly [title: string]: readonly string[] } = {
     "docs/sudo-helper.md",
     "docs/opa.md",
   ],
-  "Operation": ["docs/recipes.md", "docs/command.md", "docs/packages.md", "docs/troubleshooting.md"],
+  "Operation": [
+    "docs/recipes.md",
+    "docs/command.md",
+    "docs/packages.md",
+    "docs/troubleshooting.md",
+  ],
   "Security": ["docs/security.md", "SECURITY.md", "docs/upstream-reports.md"],
   "More": [],
   "Benchmarks": [
