@@ -37,8 +37,10 @@ const GROUPS: { readonly [title: string]: readonly string[] } = {
   "Servers and policies": [
     "docs/servers.md",
     "docs/frameworks.md",
+    "docs/mcp.md",
     "docs/policy.md",
     "docs/testing.md",
+    "docs/scale.md",
   ],
   "The guard": [
     "docs/guard.md",
@@ -85,10 +87,12 @@ export function projectPages(): readonly Page[] {
     const page = documentPage(name, readFileSync(join(SITE, name), "utf8"));
     return name === "playground.md" ? { ...page, kind: "playground" as const } : page;
   });
-  const examples = globSync(EXAMPLES).filter((file) => statSync(file).isFile());
+  // Installed packages, and the output of builds.
+  const isIgnored = (name: string) => /(?:^|\/)(?:node_modules|\.[^/]+)$/.test(name);
+  const examples = globSync(EXAMPLES, { exclude: isIgnored })
+    .filter((file) => statSync(file, { throwIfNoEntry: false })?.isFile() === true);
   const linked = documents.flatMap(({ source, markdown }) => linkedFiles(source, markdown));
-  const isCode = (file: string) =>
-    !/(?:^|\/)(?:node_modules\/|package-lock\.json$)|\.(?:md|svg)$/.test(file);
+  const isCode = (file: string) => !/(?:^|\/)package-lock\.json$|\.(?:md|svg)$/.test(file);
   const files = [...new Set([...examples, ...linked])].filter(isCode).sort();
   return [
     ...own,

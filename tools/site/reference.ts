@@ -86,7 +86,13 @@ export function referencePages(entryPoints: { readonly [entry: string]: string }
 }
 
 const nameOfEntry = (slug: string) => slug === "ucred" ? slug : `ucred/${slug}`;
-const byName = (a: Export, b: Export) => a.name < b.name ? -1 : 1;
+
+/** Functions, classes and values are before types. */
+function byName(a: Export, b: Export): number {
+  const isType = ({ nodes: [node] }: Export) =>
+    Number(ts.isInterfaceDeclaration(node!) || ts.isTypeAliasDeclaration(node!));
+  return isType(a) - isType(b) || a.name.localeCompare(b.name, "en");
+}
 
 /** File → its declarations, without bodies and private parts. */
 const declared = new Map<string, ts.SourceFile>();
