@@ -16,6 +16,7 @@ import {
   axeSource,
   type Browser,
   chromium,
+  MAX_WAIT_MS,
   serveFolder,
   startBrowser,
   type Tab,
@@ -59,6 +60,7 @@ async function openTab(): Promise<Tab> {
     complaints.push(`${tab.url()}: a dialog`);
     void dialog.dismiss();
   });
+  tab.setDefaultTimeout(MAX_WAIT_MS);
   await tab.setViewport({ width: 1280, height: 900 });
   return tab;
 }

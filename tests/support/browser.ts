@@ -38,6 +38,7 @@ export interface Tab {
     features: readonly { readonly name: string; readonly value: string }[],
   ): Promise<void>;
   setOfflineMode(isOffline: boolean): Promise<void>;
+  setDefaultTimeout(ms: number): void;
   readonly keyboard: {
     press(key: string): Promise<void>;
     type(text: string): Promise<void>;
@@ -55,15 +56,18 @@ export interface Browser {
 const packages = new URL("../packages/package.json", import.meta.url);
 const resolve = (name: string) => createRequire(packages).resolve(name);
 
+/** How long a browser may take for one step, on a busy machine. */
+export const MAX_WAIT_MS = 240_000;
+
 /** Starts a browser. Its pages are trusted, so that it may run as root, without a sandbox. */
 export async function startBrowser(): Promise<Browser> {
   const puppeteer = await import(pathToFileURL(resolve("puppeteer-core")).href);
-  const args = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
   return await puppeteer.launch({
     executablePath: executable,
     headless: "shell",
-    args,
-    timeout: 120_000,
+    args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+    timeout: MAX_WAIT_MS,
+    protocolTimeout: MAX_WAIT_MS,
   });
 }
 
