@@ -6,6 +6,7 @@ import { isObject } from "../core/policy/document/shape.ts";
 import type { VocabularyAttribute } from "../core/policy/document/vocabulary.ts";
 import { MAX_LOGGED_CHARACTERS, MAX_LOGGED_TEXTS } from "../core/policy/tested_attributes.ts";
 import { isRefusal, readBody, readRequest } from "../interop/docker/mod.ts";
+import { type Step, stepsOf } from "../interop/mcp/judge.ts";
 import { entryIn, type RecordedCaller } from "../interop/recording.ts";
 import { attributesOf } from "../servers/http/request_attributes.ts";
 import { targetOf } from "../servers/http/request_target.ts";
@@ -28,7 +29,8 @@ interface About {
 }
 
 /**
- * Reads a line of an audit log, a line of a recording, or a request: `{ "method", "path", "headers", "body" }`.
+ * Reads a line of an audit log, a line of a recording, or a request: `{ "method", "path", "headers", "body" }`, and
+ * with `about: mcp` `{ "method", "params" }`.
  *
  * @throws {UsageError} If the text is none of these, or the guard would refuse the request.
  */
@@ -119,6 +121,7 @@ function ofRequest(
   record: { readonly [name: string]: unknown },
   about: About | undefined,
 ): RequestToExplain {
+  if (about?.name === "mcp") return ofMcp(record);
   const { method, path, headers = {}, body, ...others } = record;
   const [unknown] = Object.keys(others);
   if (unknown !== undefined) throw new UsageError(`--request has the unknown field "${unknown}"`);
@@ -166,6 +169,25 @@ function ofDocker(
     notes.push(`It also needs ${action} of the ${kind} ${JSON.stringify(name)}: ${path}`);
   }
   return { peer: undefined, action, attributes: judged.attributes, notes };
+}
+
+/** A message of JSON-RPC; `jsonrpc` and `id` may be missing. */
+function ofMcp(record: { readonly [name: string]: unknown }): RequestToExplain {
+  const { jsonrpc: _, id: __, method, params = {}, ...others } = record;
+  const [unknown] = Object.keys(others);
+  if (unknown !== undefined) throw new UsageError(`--request has the unknown field "${unknown}"`);
+  if (typeof method !== "string" || !isObject(params)) {
+    throw new UsageError('--request needs the text "method" and the object "params"');
+  }
+  const steps = stepsOf(method, params);
+  if ("problem" in steps) {
+    throw new UsageError(`--request: the guard answers ${steps.code}: ${steps.problem}`);
+  }
+  const [{ action, attributes }, ...more] = steps as [Step, ...Step[]];
+  const notes = more.map(({ action, isSpelling }) =>
+    isSpelling ? `No rule may deny ${action}` : `It also needs ${action}`
+  );
+  return { peer: undefined, action, attributes, notes };
 }
 
 function ofHttp(

@@ -2,13 +2,7 @@
 
 import type { Socket } from "node:net";
 import type { Attributes, Decision } from "../../core/policy/decide/decision.ts";
-import {
-  isJsonObject,
-  JsonNumber,
-  type JsonValue,
-  readJson,
-  writeJson,
-} from "../../interop/json.ts";
+import { type JsonValue, readJson, writeJson } from "../../interop/json.ts";
 import {
   CODE,
   filterResult,
@@ -26,6 +20,7 @@ import { requestEnded, type RequestObserver } from "../http/shared.ts";
 import { finish } from "../pipe.ts";
 import type { Upstream } from "../upstream.ts";
 import { lineOf, LineReader, LineTooLong } from "./lines.ts";
+import { plainOf } from "./plain.ts";
 
 /** The parts that all connections of a guard share. */
 export interface Shared extends RequestObserver {
@@ -294,19 +289,3 @@ export class McpConnection {
 /** Whether a line has only space, which some programs send to keep a connection alive. */
 const isBlank = (line: Uint8Array): boolean =>
   line.length < 1024 && line.every((byte) => byte === 32 || byte === 9 || byte === 13);
-
-/** Marks a number that other programs may round differently: no type of MCP. */
-const UNCERTAIN = Symbol("uncertain number");
-
-/** Converts to the values of JSON.parse(), with objects that inherit nothing. */
-function plainOf(value: JsonValue): unknown {
-  if (value instanceof JsonNumber) {
-    const number = Number(value.text);
-    return String(number) === value.text ? number : UNCERTAIN;
-  }
-  if (Array.isArray(value)) return (value as readonly JsonValue[]).map(plainOf);
-  if (!isJsonObject(value)) return value;
-  const object: { [key: string]: unknown } = Object.create(null);
-  for (const [key, each] of value) object[key] = plainOf(each);
-  return object;
-}

@@ -114,7 +114,8 @@ const PLAIN: ReadonlySet<string> = new Set([
 ]);
 
 /** One action of a request. */
-interface Step {
+export interface Step {
+  /** The action, which a policy decides. */
   readonly action: string;
   readonly attributes: Attributes;
   /** Whether only a rule that denies the action counts: it is another spelling of one that is decided. */
@@ -124,8 +125,10 @@ interface Step {
 }
 
 /** A request that cannot be decided. */
-interface Problem {
+export interface Problem {
+  /** The code of the error that the client receives. */
   readonly code: number;
+  /** Why, for the client. */
   readonly problem: string;
 }
 
@@ -181,7 +184,8 @@ const DECIDING: ReadonlySet<string> = new Set(
   ["name", "uri", "arguments", "level", "ref", "notifications"],
 );
 
-function stepsOf(method: string, params: unknown): readonly Step[] | Problem {
+/** Returns the actions of a request. All of them must be allowed. */
+export function stepsOf(method: string, params: unknown): readonly Step[] | Problem {
   const similar = Object.keys(params ?? {}).find((key) =>
     DECIDING.has(folded(key)) && !DECIDING.has(key)
   );

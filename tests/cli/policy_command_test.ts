@@ -549,6 +549,39 @@ test("policy explain --request explains an entry of guard --learn", async () => 
   assert.match(none.err, /has no line 99/);
 });
 
+test("policy explain --request explains a request of MCP, and what else it needs", async () => {
+  const mcp = file(
+    "mcp.yaml",
+    `version: 1
+about: mcp
+rules:
+  - name: read
+    actions: tools/call read
+    where: { arguments: { path: { every: /srv/*, empty: false } } }
+    allow: true
+  - { name: complete, actions: completion/complete, allow: true }
+`,
+  );
+  const explain = (request: object) =>
+    policy("explain", mcp, "--request", JSON.stringify(request), "--peer", '{"uid":7}');
+  const call = (path: string) => ({
+    ...{ jsonrpc: "2.0", id: 1, method: "tools/call" },
+    params: { name: "read", arguments: { path } },
+  });
+  const ref = { type: "ref/prompt", name: "p" };
+  const [allowed, denied, more, malformed, unknown] = await Promise.all([
+    explain(call("/srv/a")),
+    explain(call("/etc/a")),
+    explain({ method: "completion/complete", params: { ref } }),
+    explain({ method: "tools/call", params: { name: 1 } }),
+    explain({ method: "tools/list", path: "/" }),
+  ]);
+  assert.deepEqual([allowed.code, denied.code, more.code], [0, 1, 0], allowed.err);
+  assert.match(more.out, /It also needs prompts\/get p\n/);
+  assert.match(malformed.err, /the guard answers -32602: The parameter name is a string/);
+  assert.match(unknown.err, /unknown field "path"/);
+});
+
 test("policy explain --request explains a request of Docker's API, and what else it needs", async () => {
   const explain = (request: object, ...more: string[]) =>
     policy(

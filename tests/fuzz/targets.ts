@@ -18,6 +18,7 @@ import { requestFrom } from "../../cli/recorded_request.ts";
 import { placeOf } from "../../core/cgroup.ts";
 import { isId } from "../../core/credentials.ts";
 import { UcredError } from "../../core/errors.ts";
+import type { Attributes } from "../../core/policy/decide/decision.ts";
 import type { PolicyDocument } from "../../core/policy/document/types.ts";
 import { decodeAccountId, decodeAccountName } from "../../ffi/accounts.ts";
 import { AUDIT_TOKEN, decodeBsdFamily, decodeTokenPid, decodeXucred } from "../../ffi/bsd.ts";
@@ -44,6 +45,7 @@ import {
 } from "../../ffi/proc.ts";
 import { driverCall, isDriverCall, mayEavesdrop } from "../../guard/dbus/driver.ts";
 import { requestFields } from "../../guard/headers.ts";
+import { plainOf } from "../../guard/mcp/plain.ts";
 import { endOfHead, RequestParser, ResponseParser, serialise } from "../../guard/http/message.ts";
 import { requestHead, responseHead, trailersOf } from "../../guard/http2/fields.ts";
 import { convertBusPolicy } from "../../interop/dbus/import.ts";
@@ -67,6 +69,9 @@ import {
   withContainer,
   writeJson,
 } from "../../interop/docker/mod.ts";
+import { judge, messageOf } from "../../interop/mcp/judge.ts";
+import { mcpVocabulary } from "../../interop/mcp/mod.ts";
+import { eventsOf } from "../../interop/mcp/server_sent_events.ts";
 import { decisionIn } from "../../interop/opa/client.ts";
 import { importRules, parseActions, polkitVocabulary } from "../../interop/polkit/mod.ts";
 import { readRecording } from "../../interop/recording.ts";
@@ -395,6 +400,50 @@ function readDocker(bytes: Uint8Array): void {
   }
 }
 
+const MCP_POLICY = definePolicy({
+  version: 1,
+  about: "mcp",
+  rules: [{
+    name: "read",
+    actions: "tools/call read",
+    where: { arguments: { path: { every: "/srv/*", empty: false } } },
+    allow: true,
+  }],
+}, { vocabularies: [mcpVocabulary] });
+
+/** Requires that an allowed message is the one call that the policy allows, also as JSON.parse() reads it. */
+async function readMcp(bytes: Uint8Array): Promise<void> {
+  const events = [await eventsIn(bytes, bytes.length), await eventsIn(bytes, 7)];
+  assert.deepEqual(events[0], events[1], "the parts decide");
+  const read = readJson(bytes);
+  if ("problem" in read) return;
+  const value = plainOf(read.value);
+  const message = messageOf(value);
+  if (message.kind !== "request" && message.kind !== "notification") return;
+  const decide = (action: string, attributes: object) =>
+    MCP_POLICY.decide(STRANGER, { action, attributes: attributes as Attributes });
+  const refuse = () => MCP_POLICY.decide(STRANGER);
+  const { params } = value as { readonly params?: unknown };
+  const { error } = judge({ decide, peek: decide, refuse }, message.kind, message.method, params);
+  if (error !== undefined) return;
+  const sent = JSON.parse(writeJson(read.value));
+  assert.deepEqual([sent.method, sent.params.name], ["tools/call", "read"]);
+  assert.ok([sent.params.arguments.path].flat(64).length > 0);
+  for (const path of [sent.params.arguments.path].flat(64)) assert.match(path, /^\/srv\/[^/]*$/s);
+}
+
+/** The data of events that arrive in parts of a size. */
+async function eventsIn(bytes: Uint8Array, size: number): Promise<readonly string[]> {
+  const parts = async function* () {
+    for (let at = 0; at < bytes.length; at += size) {
+      yield await Promise.resolve(bytes.subarray(at, at + size));
+    }
+  };
+  const events: string[] = [];
+  for await (const data of eventsOf(parts())) events.push(data);
+  return events;
+}
+
 /** Reads a converted policy. It may have a name that no policy may have: one with invisible characters. */
 function readConverted(document: PolicyDocument | undefined, vocabulary: Vocabulary): void {
   if (document === undefined) return;
@@ -675,5 +724,14 @@ export const TARGETS: readonly Target[] = [
     name: "opa",
     words: [...JSON_WORDS, "result", "decision_id", "__proto__"],
     read: readOpaAnswer,
+  },
+  {
+    name: "mcp",
+    words: [
+      ...JSON_WORDS,
+      ...["\n", "\r", "data:", "jsonrpc", "id", "method", "params", "name", "arguments", "path"],
+      ...["tools/call", "read", "/srv/", "/etc/", "Path", "Name", "__proto__", ".", "\u017f"],
+    ],
+    read: readMcp,
   },
 ];

@@ -55,6 +55,7 @@ const GROUPS: { readonly [title: string]: readonly string[] } = {
     "docs/sudo.md",
     "docs/sudo-helper.md",
     "docs/opa.md",
+    "docs/mcp.md",
   ],
   "Operation": [
     "docs/recipes.md",
