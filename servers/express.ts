@@ -26,7 +26,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Policy } from "../core/policy/policy.ts";
 import { isProblem } from "./http/decide_request.ts";
-import { checkIncoming, requirePolicy } from "./http/require_peer.ts";
+import { checkIncoming, policyIn } from "./http/require_peer.ts";
 import { answer } from "./http/respond.ts";
 
 /** Middleware of Express. */
@@ -36,6 +36,8 @@ export type Middleware = (
   next: (error?: unknown) => void,
 ) => void;
 
+/** {@link requirePeer} without a policy of its own. */
+export function requirePeer(): Middleware;
 /**
  * Rejects requests that have no peer. A policy given here decides in addition to the server's: requests that
  * it denies receive 403. `peerOf()` of `ucred/http` returns the peer of a request.
@@ -47,8 +49,9 @@ export type Middleware = (
  * `ucred/http`: Express then responds with 500.
  * @throws {TypeError} If `policy` is not a policy.
  */
-export function requirePeer(policy?: Policy): Middleware {
-  requirePolicy(policy);
+export function requirePeer(policy: Policy): Middleware;
+export function requirePeer(...args: readonly Policy[]): Middleware {
+  const policy = policyIn(args);
   return (request, response, next) => {
     const { originalUrl = request.url ?? "" } = request as { readonly originalUrl?: string };
     const outcome = checkIncoming(request, policy, originalUrl);

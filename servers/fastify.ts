@@ -24,7 +24,7 @@ import type { Policy } from "../core/policy/policy.ts";
 import { attachDecision, decisionOf, peerOf, type RequestLike } from "./admission/attach.ts";
 import { isProblem } from "./http/decide_request.ts";
 import { headersOf } from "./http/problem.ts";
-import { checkIncoming, requirePolicy } from "./http/require_peer.ts";
+import { checkIncoming, policyIn } from "./http/require_peer.ts";
 
 /** The properties that the plugin adds to Fastify's requests. */
 export interface PeerRequest {
@@ -40,7 +40,7 @@ export interface PeerOptions {
    * Decides the action `METHOD /path` in addition to the server's policy. Requests that it denies receive 403.
    * If it tests facts of the process, the server must pin peers: `pin: true`.
    */
-  readonly policy?: Policy | undefined;
+  readonly policy?: Policy;
 }
 
 const OPTIONS: OptionNames<PeerOptions> = {
@@ -82,7 +82,8 @@ export interface FastifyLike {
 
 /**
  * Plugin that adds `request.peer` and `request.decision`, and rejects requests that have no peer. It applies
- * to all routes of the instance in which it is registered, also to those defined before, and to its 404.
+ * to all routes and plugins of the instance in which it is registered, also to earlier ones, and to its 404.
+ * Register it first, so that it runs before the hooks of other plugins.
  *
  * If the application is not served by `ucred/http`, or the request is one of `inject()`, the response is 500,
  * with the code `ERR_UCRED_NO_PEER`.
@@ -94,8 +95,7 @@ export const requirePeer: {
   // deno-lint-ignore require-await
   async (app: FastifyLike, options: PeerOptions) => {
     requireOptions("requirePeer()", options, OPTIONS);
-    const { policy } = options;
-    requirePolicy(policy);
+    const policy = policyIn("policy" in options ? [options.policy] : []);
     if (!app.hasRequestDecorator("peer")) {
       app.decorateRequest("peer", {
         getter(this: FastifyRequestLike) {

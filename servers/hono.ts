@@ -34,7 +34,7 @@ import { requestOf } from "./admission/attach.ts";
 import { isProblem } from "./http/decide_request.ts";
 import { responseOf } from "./http/problem.ts";
 import { type AttributeHeader, valueIn } from "./http/request_attributes.ts";
-import { checkPeer, requirePolicy } from "./http/require_peer.ts";
+import { checkPeer, policyIn } from "./http/require_peer.ts";
 
 /** The variables that the middleware adds to the context. */
 export interface PeerEnv {
@@ -47,6 +47,8 @@ export interface PeerEnv {
   };
 }
 
+/** {@link requirePeer} without a policy of its own. */
+export function requirePeer(): MiddlewareHandler<PeerEnv>;
 /**
  * Puts the peer into the context. A policy given here decides in addition to the server's: requests that it
  * denies receive 403.
@@ -56,8 +58,9 @@ export interface PeerEnv {
  * `ucred/http`: the client then receives 500.
  * @throws {TypeError} If `policy` is not a policy.
  */
-export function requirePeer(policy?: Policy): MiddlewareHandler<PeerEnv> {
-  requirePolicy(policy);
+export function requirePeer(policy: Policy): MiddlewareHandler<PeerEnv>;
+export function requirePeer(...args: readonly Policy[]): MiddlewareHandler<PeerEnv> {
+  const policy = policyIn(args);
   return async (context, next) => {
     const { method, url, headers } = context.req.raw;
     const parts = { method, url, valuesOf: (name: AttributeHeader) => valueIn(headers, name) };

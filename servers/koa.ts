@@ -24,7 +24,7 @@ import type { Decision } from "../core/policy/decide/decision.ts";
 import type { Policy } from "../core/policy/policy.ts";
 import { isProblem } from "./http/decide_request.ts";
 import { headersOf } from "./http/problem.ts";
-import { checkIncoming, requirePolicy } from "./http/require_peer.ts";
+import { checkIncoming, policyIn } from "./http/require_peer.ts";
 
 /** The properties that the middleware adds to `context.state`. */
 export interface PeerState {
@@ -53,6 +53,8 @@ export interface KoaContext {
 /** Middleware of Koa. */
 export type Middleware = (context: KoaContext, next: () => Promise<unknown>) => Promise<void>;
 
+/** {@link requirePeer} without a policy of its own. */
+export function requirePeer(): Middleware;
 /**
  * Puts the peer into `context.state`. A policy given here decides in addition to the server's: requests that
  * it denies receive 403.
@@ -63,8 +65,9 @@ export type Middleware = (context: KoaContext, next: () => Promise<unknown>) => 
  * `ucred/http`: Koa then responds with 500.
  * @throws {TypeError} If `policy` is not a policy.
  */
-export function requirePeer(policy?: Policy): Middleware {
-  requirePolicy(policy);
+export function requirePeer(policy: Policy): Middleware;
+export function requirePeer(...args: readonly Policy[]): Middleware {
+  const policy = policyIn(args);
   return async (context, next) => {
     const outcome = checkIncoming(context.req, policy, context.originalUrl);
     if (isProblem(outcome)) {

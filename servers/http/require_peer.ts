@@ -24,9 +24,15 @@ export interface RequestParts {
   readonly valuesOf: HeaderValues;
 }
 
-/** Checks the argument of `requirePeer()`. @throws {TypeError} If it is not a policy. */
-export function requirePolicy(policy: Policy | undefined): void {
-  if (policy === undefined || typeof policy?.decide === "function") return;
+/**
+ * Returns the policy in the arguments of `requirePeer()`. An argument that is `undefined` is an error: a
+ * misspelled variable must not leave the decision to the server's policy, which may allow more.
+ *
+ * @throws {TypeError} If there is an argument, and it is not a policy.
+ */
+export function policyIn(args: readonly (Policy | undefined)[]): Policy | undefined {
+  const [policy] = args;
+  if (args.length === 0 || typeof policy?.decide === "function") return policy;
   throw new TypeError('requirePeer() requires a Policy from definePolicy() or "ucred/policy"');
 }
 

@@ -61,26 +61,37 @@ for (const policy of [undefined, everyone]) {
 
   const express = require("express")();
   express.set("env", "test"); // does not print errors
-  express.use(forExpress(policy)).all("/", (_: unknown, response: { send(text: string): void }) => {
-    response.send(handler());
-  });
+  express.use(policy === undefined ? forExpress() : forExpress(policy)).all(
+    "/",
+    (_: unknown, response: { send(text: string): void }) => {
+      response.send(handler());
+    },
+  );
   await overTcp(`Express${which}`, express);
 
   const koa = new (require("koa"))({ silent: true });
   koa.silent = true;
-  koa.use(forKoa(policy)).use((context: { body: string }) => {
+  koa.use(policy === undefined ? forKoa() : forKoa(policy)).use((context: { body: string }) => {
     context.body = handler();
   });
   await overTcp(`Koa${which}`, koa.callback());
 
   // The routes are defined before the plugin and after it.
   const fastify = require("fastify")();
+  const plugin =
+    (path: string) =>
+    (inner: { get(path: string, run: () => string): void }, _: object, done: () => void) => {
+      inner.get(path, handler);
+      done();
+    };
+  fastify.register(plugin("/earlier"));
   fastify.get("/", handler);
-  fastify.register(forFastify, { policy });
+  fastify.register(forFastify, policy === undefined ? {} : { policy });
   fastify.post("/", handler);
+  fastify.register(plugin("/later"));
   await fastify.ready();
   await overTcp(`Fastify${which}`, fastify.routing);
-  for (const url of ["/", "/none"]) {
+  for (const url of ["/", "/earlier", "/later", "/none"]) {
     const { statusCode } = await fastify.inject({ url, headers });
     statuses[`Fastify${which}, inject() of ${url}`] = statusCode;
   }
@@ -89,7 +100,7 @@ for (const policy of [undefined, everyone]) {
   hono.onError((_: unknown, context: { text(text: string, status: number): Response }) =>
     context.text("", 500)
   );
-  hono.use(forHono(policy)).all(
+  hono.use(policy === undefined ? forHono() : forHono(policy)).all(
     "/",
     (context: { text(text: string): Response }) => context.text(handler()),
   );

@@ -114,9 +114,9 @@ test("requirePeer() of ucred/koa decides by originalUrl, and adds the peer to th
 test("requirePeer() throws for a request of a server that is not of ucred/http", async () => {
   const errors: unknown[] = [];
   const server = createPlainServer((request, response) => {
-    for (const each of [undefined, policy]) {
+    for (const check of [forExpress(), forExpress(policy)]) {
       try {
-        forExpress(each)(request, response, () => errors.push("next"));
+        check(request, response, () => errors.push("next"));
       } catch (error) {
         errors.push((error as { code?: string }).code);
       }
@@ -179,5 +179,7 @@ test("requirePeer() of ucred/fastify accepts the options of register(), and no o
   const calls = ["decorate peer", "decorate decision", "hook onRequest"];
   assert.deepEqual(await register({ policy, prefix: "/a", logLevel: "info" }), calls);
   await assert.rejects(register({ polciy: policy }), /requirePeer\(\) .*did you mean "policy"/);
-  await assert.rejects(register({ policy: {} }), /requires a Policy/);
+  for (const wrong of [{}, undefined, null]) {
+    await assert.rejects(register({ policy: wrong }), /requires a Policy/);
+  }
 });
