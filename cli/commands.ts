@@ -17,6 +17,7 @@ const EXAMPLES: {
   sockets: [
     ["sudo ucred sockets", "as root, also show the servers of other users"],
     ["ucred sockets --json", "print JSON"],
+    ["sudo ucred sockets --watch", "see which sockets a program makes"],
   ],
   listen: [
     ["ucred listen /tmp/try.sock", "connect from another terminal: nc -U /tmp/try.sock"],
@@ -71,7 +72,10 @@ const EXAMPLES: {
     "ucred policy lint policy.yaml",
     "find rules that never decide, or that allow every peer",
   ]],
-  "policy test": [["ucred policy test policy.yaml", "run the tests in the file"]],
+  "policy test": [
+    ["ucred policy test policy.yaml", "run the tests in the file"],
+    ["ucred policy test --watch policy.yaml", "run them again each time you save the file"],
+  ],
   "policy explain": [
     [
       "ucred policy explain policy.yaml --user ada --group docker --action 'GET /info'",

@@ -22,7 +22,7 @@ const ENVIRONMENT = [
 const SIGNALS = [
   [
     "SIGTERM, SIGINT",
-    "guard stops accepting, and ends after at most --drain seconds; listen ends. A second signal ends it at once.",
+    "guard stops accepting, and ends after at most --drain seconds; listen and --watch end. A second signal ends it at once.",
   ],
   ["SIGHUP", "guard and listen reload the policy, and guard reopens its audit log."],
 ] as const;

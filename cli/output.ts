@@ -47,8 +47,23 @@ export function printText(text: string): void {
   print(text.split("\n").map(printable).join("\n"));
 }
 
+/** What a function prints instead of writing it. */
+let kept: string[] | undefined;
+
+/** Runs a function, and returns what it prints on stdout and stderr instead of writing it. */
+export async function captured(run: () => Promise<void>): Promise<string> {
+  const texts: string[] = kept = [];
+  try {
+    await run();
+  } finally {
+    kept = undefined;
+  }
+  return texts.join("");
+}
+
 /** Writes text to stdout. */
 export function write(text: string): void {
+  if (kept !== undefined) return void kept.push(text);
   try {
     process.stdout.write(text);
   } catch (error) {
@@ -81,6 +96,7 @@ function escaped(json: string): string {
 
 /** Prints a line on stderr. */
 export function log(line: string): void {
+  if (kept !== undefined) return void kept.push(`${line}\n`);
   process.stderr.write(`${line}\n`);
 }
 

@@ -1,7 +1,7 @@
 /** `ucred policy …`: checks, tests and queries policy files, as text or JSON. */
 
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { stringify } from "yaml";
 import { openedSystem } from "../adapters/select.ts";
 import { isId } from "../core/credentials.ts";
@@ -40,6 +40,7 @@ import {
   printText,
   UsageError,
 } from "./output.ts";
+import { withProgress } from "./progress.ts";
 import type { SuggestCommandOptions } from "./suggest.ts";
 
 /** Options of all `policy` commands, parsed. */
@@ -77,7 +78,10 @@ export function lint(
   { abstractSocket, ...options }: PolicyCommandOptions & { readonly abstractSocket?: boolean },
 ): ExitCode {
   return each(files, options, (file) => {
-    const findings = lintPolicy(load(file, options), { abstractSocket: abstractSocket === true });
+    const findings = withProgress(
+      [file],
+      () => lintPolicy(load(file, options), { abstractSocket: abstractSocket === true }),
+    );
     if (!options.json) {
       for (const { level, message, where } of findings) {
         const style = level === "error" ? "red" : level === "warning" ? "yellow" : "dim";
@@ -96,10 +100,32 @@ export function lint(
 /** `test`: runs the tests in the files. */
 export function test(files: readonly string[], options: PolicyCommandOptions): ExitCode {
   return each(files, options, (file) => {
-    const report = runTests(load(file, options));
+    const report = withProgress([file], () => runTests(load(file, options)));
     if (!options.json) printText(String(report));
     return { code: report.passed ? 0 : 1, data: report };
   });
+}
+
+/** How often `--watch` checks whether a file has changed. */
+const WATCH_INTERVAL_MS = 250;
+
+/** `test --watch`: runs the tests again when a file changes, until SIGINT or SIGTERM. */
+export async function watchTests(
+  files: readonly string[],
+  options: PolicyCommandOptions,
+): Promise<ExitCode> {
+  if (files.includes("-")) throw new UsageError("--watch requires files: stdin cannot change");
+  const { watch } = await import("./watch.ts");
+  const { accounts } = options;
+  const watched = accounts === undefined ? files : [...files, accounts];
+  const state = () => watched.map(versionOf).join();
+  return await watch(() => test(files, options), { intervalMs: WATCH_INTERVAL_MS, state });
+}
+
+/** Returns a text that differs after a file was written or replaced. */
+function versionOf(file: string): string {
+  const stats = statSync(file, { bigint: true, throwIfNoEntry: false });
+  return stats === undefined ? "" : `${stats.ino} ${stats.size} ${stats.mtimeNs} ${stats.ctimeNs}`;
 }
 
 /** Options of `policy explain`, which describe the peer and its request. */
@@ -198,7 +224,7 @@ export function who(
   file: string,
   options: PolicyCommandOptions & { readonly action?: string },
 ): ExitCode {
-  const found = listWho(load(file, options), options.action);
+  const found = withProgress([file], () => listWho(load(file, options), options.action));
   if (options.json) printJson(found);
   else printText(writeWho(found.clauses, namesOf(options)));
   return 0;
@@ -211,7 +237,10 @@ export function diff(
   options: PolicyCommandOptions & { readonly onlyNarrower?: boolean },
 ): ExitCode {
   const compare = options.onlyNarrower ? narrower : equivalent;
-  const found = compare(load(before, options), load(after, options));
+  const found = withProgress(
+    [before, after],
+    () => compare(load(before, options), load(after, options)),
+  );
   if (options.json) printJson(found ?? null);
   else if (found === undefined) {
     print(options.onlyNarrower ? "The edit allows nothing more" : "No decision changes");

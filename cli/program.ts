@@ -88,9 +88,10 @@ export function programFor(done: (code: number) => void): Command {
 
   command(program, "sockets", "list the listening Unix sockets, who may connect, and findings")
     .addOption(json())
+    .option("--watch", "list them every two seconds, until SIGINT or SIGTERM")
     .action(async (options) => {
-      const { listSockets } = await import("./sockets.ts");
-      done(listSockets(options));
+      const { listSockets, watchSockets } = await import("./sockets.ts");
+      done(options.watch ? await watchSockets(options) : listSockets(options));
     });
 
   command(program, "listen", "listen at a socket, and show each process that connects")
@@ -411,7 +412,10 @@ function addPolicy(
     .action((files, options) => done(policy.lint(files, options)));
   add("test", "run the tests in policy files; exit code 1: a test fails")
     .argument("<file...>", files)
-    .action((files, options) => done(policy.test(files, options)));
+    .option("--watch", "run them again when a file changes, until SIGINT or SIGTERM")
+    .action(async (files, options) =>
+      done(options.watch ? await policy.watchTests(files, options) : policy.test(files, options))
+    );
   add("explain", "explain the decision about a peer; exit code 1: denied")
     .argument("<file>", file)
     .option("--action <text>", "decide about this action (default: the connection itself)")

@@ -54,6 +54,15 @@ export function listSockets({ json }: { readonly json?: boolean }): ExitCode {
   }
 }
 
+/** How often `--watch` lists the sockets. */
+const WATCH_INTERVAL_MS = 2000;
+
+/** Lists the sockets until SIGINT or SIGTERM. */
+export async function watchSockets(options: { readonly json?: boolean }): Promise<ExitCode> {
+  const { watch } = await import("./watch.ts");
+  return await watch(() => listSockets(options), { intervalMs: WATCH_INTERVAL_MS });
+}
+
 function printTable(sockets: readonly ListedServer[]): void {
   const titles = ["SOCKET", "FILE", "MAY CONNECT", "SERVER", "FINDINGS"];
   const rows = [titles.map((title) => paint("bold", title)), ...sockets.map((each) => each.row())];

@@ -10,6 +10,7 @@ import { VOCABULARIES } from "../interop/vocabularies.ts";
 import { parsePolicy } from "../policy/parse.ts";
 import { isTrusted } from "../system/trusted_owner.ts";
 import { type ExitCode, log, printable, printJson, printText } from "./output.ts";
+import { withProgress } from "./progress.ts";
 
 /** Options of `policy suggest`, parsed. */
 export interface SuggestCommandOptions {
@@ -31,13 +32,13 @@ export function printSuggestion(
   { accounts, groupName }: NamedAccounts,
 ): ExitCode {
   const { bytes, warning } = readFile(file);
-  const recording = readRecording(bytes, file);
-  const suggestion = suggest(recording, { by, includeDenied, accounts, groupName });
+  const options = { by, includeDenied, accounts, groupName };
+  const suggestion = withProgress([file], () => suggest(readRecording(bytes, file), options));
   if (warning !== undefined) log(`ucred: ${printable(file)}: ${warning}`);
   const text = textOf(suggestion, file, warning);
   // The text is what a guard will read, so the check reads it, too.
   const policy = parsePolicy(text, { accounts, vocabularies: VOCABULARIES, file: "suggestion" });
-  const report = runTests(policy);
+  const report = withProgress([file], () => runTests(policy));
   if (!report.passed) throw new Error(`The suggestion fails its tests: ${report}`);
   if (json) printJson(documentOf(suggestion));
   else printText(text.trimEnd());
