@@ -228,7 +228,9 @@ const outputs = new Map<string, Promise<readonly string[]>>();
 
 async function playPlain(runtime: string): Promise<readonly string[]> {
   const [command, ...args] = RUNTIMES[runtime]!;
-  const { stdout, stderr } = await promisify(execFile)(command, [...args, all], { cwd: folder });
+  const cwd = join(folder, runtime); // the other runtimes run the same examples
+  mkdirSync(cwd);
+  const { stdout, stderr } = await promisify(execFile)(command, [...args, all], { cwd });
   assert.equal(stderr, "");
   return stdout.split(/^--- example \d+\n/m).slice(1);
 }
