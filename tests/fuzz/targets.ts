@@ -69,7 +69,8 @@ import {
   withContainer,
   writeJson,
 } from "../../interop/docker/mod.ts";
-import { judge, messageOf } from "../../interop/mcp/judge.ts";
+import { lineOf, LineReader } from "../../guard/mcp/lines.ts";
+import { filterResult, judge, mayNotify, messageOf } from "../../interop/mcp/judge.ts";
 import { mcpVocabulary } from "../../interop/mcp/mod.ts";
 import { eventsOf } from "../../interop/mcp/server_sent_events.ts";
 import { decisionIn } from "../../interop/opa/client.ts";
@@ -432,6 +433,45 @@ async function readMcp(bytes: Uint8Array): Promise<void> {
   for (const path of [sent.params.arguments.path].flat(64)) assert.match(path, /^\/srv\/[^/]*$/s);
 }
 
+async function linesIn(bytes: Buffer, partBytes: number): Promise<readonly string[]> {
+  let at = 0;
+  const some = (most: number) => {
+    const part = bytes.subarray(at, at += Math.min(most, partBytes));
+    return Promise.resolve(part.length === 0 ? undefined : part);
+  };
+  const reader = new LineReader({ some } as ConstructorParameters<typeof LineReader>[0], 1 << 20);
+  const lines: string[] = [];
+  for (let line; (line = await reader.next()) !== undefined;) lines.push(line.toString("latin1"));
+  return lines;
+}
+
+/** Requires that a client sees only the tool that it may call, and that each message stays one line. */
+async function readMcpLines(bytes: Uint8Array): Promise<void> {
+  const all = Buffer.from(bytes);
+  const lines = await linesIn(all, Math.max(1, all.length));
+  assert.deepEqual(await linesIn(all, Math.max(1, all.length >> 1)), lines, "the parts decide");
+  const peek = (action: string) =>
+    MCP_POLICY.decide(STRANGER, {
+      action,
+      attributes: { name: "read", arguments: { path: "/srv/a" } },
+    });
+  for (const line of lines) {
+    const value = jsonIn(utf8(Buffer.from(line, "latin1")));
+    const message = messageOf(value);
+    if (message.kind === "malformed") continue;
+    const written = lineOf(JSON.stringify(value));
+    assert.equal(written.indexOf(10), written.length - 1, "two lines");
+    assert.deepEqual(JSON.parse(written.toString()), value);
+    const { params, result } = value as { readonly params?: unknown; readonly result?: unknown };
+    if (message.kind !== "response") mayNotify({ peek }, message.method, params);
+    else {
+      const kept = filterResult({ peek }, result) as { readonly tools?: unknown };
+      if (!Array.isArray(kept?.tools)) continue;
+      for (const tool of kept.tools) assert.equal((tool as { name: unknown }).name, "read");
+    }
+  }
+}
+
 /** The data of events that arrive in parts of a size. */
 async function eventsIn(bytes: Uint8Array, size: number): Promise<readonly string[]> {
   const parts = async function* () {
@@ -733,5 +773,21 @@ export const TARGETS: readonly Target[] = [
       ...["tools/call", "read", "/srv/", "/etc/", "Path", "Name", "__proto__", ".", "\u017f"],
     ],
     read: readMcp,
+  },
+  {
+    name: "mcp-lines",
+    words: [
+      ...JSON_WORDS,
+      "\n",
+      "\r",
+      "tools",
+      "result",
+      "name",
+      "Name",
+      "read",
+      "write",
+      "\u2028",
+    ],
+    read: readMcpLines,
   },
 ];

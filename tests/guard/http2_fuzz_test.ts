@@ -189,7 +189,9 @@ for (const [what, all] of [["generated", generated], ["mutated", mutated]] as co
         const [url = ""] = values(":path");
         const action = `${values(":method")} ${decodeURIComponent(url.replace(/\?.*/, ""))}`;
         const at = allowed.indexOf(action);
-        const isRight = at !== -1 && /^(POST|GET) \/ok(\/a)?$/.test(action) &&
+        // A mutation may add a segment: "/ok/.x/denied" is a path that the policy allows.
+        const isRight = at !== -1 && /^(POST|GET) \/ok(\/.*)?$/.test(action) &&
+          !/\/\.\.?(\/|$)/.test(action) &&
           values("x-ucred-uid").join() === String(process.getuid!()) &&
           values(":scheme").join() === "http" &&
           // A mutation may change it to another host: RFC 3986, 3.2.2.
