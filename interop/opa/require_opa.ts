@@ -30,9 +30,19 @@ export interface DeniedByOpa {
   readonly error: unknown;
 }
 
+/** The parts of a request that decide. */
+interface RequestLine {
+  readonly method?: string;
+  readonly url?: string;
+  /** The whole path, where Express has removed the path at which a router is mounted from `url`. */
+  readonly originalUrl?: string;
+}
+
 /**
  * Makes OPA decide each request to `ucred/http`, directly or with Hono, by `METHOD /path`. A request that OPA
  * does not allow, or that could not be decided, receives 403 and does not reach the handler.
+ *
+ * The path is the whole path of the request, also where a router is mounted at a path.
  *
  * A request that does not belong to a server of `ucred/http` rejects with `ERR_UCRED_NO_PEER`, and an
  * exception of `onDenied` is passed on: both end without a call of the handler.
@@ -79,8 +89,8 @@ export function requireOpa(
   const { attributes: attributesOf = () => ({}), onDenied } = options;
   return async (request, next) => {
     const { raw, peer } = findRequest(request);
-    const { method, url } = raw as { readonly method?: string; readonly url?: string };
-    const target = targetOf(method ?? "", url ?? "");
+    const { method = "", url = "", originalUrl = url } = raw as RequestLine;
+    const target = targetOf(method, originalUrl);
     if (target === undefined) return responseOf(BAD_TARGET);
     const { action } = target;
     let decision: OpaDecision | undefined;

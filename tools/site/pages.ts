@@ -59,6 +59,7 @@ const GROUPS: { readonly [title: string]: readonly string[] } = {
   ],
   "Operation": [
     "docs/recipes.md",
+    "docs/scale.md",
     "docs/command.md",
     "docs/packages.md",
     "docs/troubleshooting.md",
@@ -69,6 +70,7 @@ const GROUPS: { readonly [title: string]: readonly string[] } = {
     "bench/results.md",
     "bench/servers/results.md",
     "bench/policy/results.md",
+    "bench/scale/results.md",
     "bench/guard/results.md",
   ],
   "Project": ["CHANGELOG.md", "CONTRIBUTING.md"],

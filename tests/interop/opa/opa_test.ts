@@ -511,3 +511,43 @@ testWith(live, "requireOpa() is a middleware of Hono, and works with createServe
   assert.equal(await text("/yes"), "done");
   assert.equal(await text("/no"), "status 403");
 });
+
+testWith(
+  live,
+  "requireOpa() decides the whole path when a router has shortened the URL",
+  async () => {
+    const opa = await startOpa(results(({ action }) => action === "GET /"));
+    const gate = requireOpa(clientOf(opa.path));
+    const server = createHttpServer({ policy: "anyone" }, async (request, response) => {
+      // As Express does for app.use("/admin", …).
+      Object.assign(request, { originalUrl: request.url, url: request.url!.replace("/admin", "") });
+      const result = await gate(request, () => "done");
+      response.end(typeof result === "string" ? result : `status ${result.status}`);
+    });
+    const path = freshPath();
+    await listening(server as never, path);
+    const client = createClient({ path, expect: own });
+    endings.push(() => client.close(), () => server.close({ timeout: 0 }));
+    const text = async (path: string) =>
+      await (await client.fetch(`http://localhost${path}`)).text();
+    assert.equal(await text("/"), "done");
+    assert.equal(await text("/admin/"), "status 403");
+    assert.equal(opa.received.at(-1)!.body.input.action, "GET /admin/");
+  },
+);
+
+testWith(live, "decide() sends facts that no attribute can replace", async () => {
+  const opa = await startOpa(results(({ peer }) => peer["uid"] === 0));
+  const client = clientOf(opa.path);
+  const forged = { uid: 0, gid: 0, groups: [0], user: "root" };
+  for (const name of ["peer", "input", "__proto__", "action", "attributes"]) {
+    const attributes = JSON.parse(
+      JSON.stringify({ [name]: null }).replace("null", JSON.stringify(forged)),
+    );
+    assert.equal(await outcomeOf(client, { action: "x", attributes }), "denied", name);
+  }
+  for (const { body: { input } } of opa.received) {
+    assert.deepEqual([input.peer["uid"], input.action], [1000, "x"]);
+    assert.deepEqual(Object.keys(input), ["peer", "action", "attributes"]);
+  }
+});
