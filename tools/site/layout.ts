@@ -103,4 +103,5 @@ const SHORT_TITLES: { readonly [source: string]: string } = {
   "bench/servers/results.md": "Servers",
   "bench/policy/results.md": "Policies",
   "bench/guard/results.md": "The guard",
+  "bench/scale/results.md": "Scale",
 };

@@ -8,6 +8,7 @@ import MarkdownIt, { type Token } from "markdown-it";
 import { chartsAt } from "./charts.ts";
 import { escapeHtml } from "./escape.ts";
 import type { Page } from "./pages.ts";
+import { fragmentOfPolicy } from "./playground_link.ts";
 
 /** A heading, and the text below it. */
 export interface Section {
@@ -68,7 +69,11 @@ export function renderer(pages: readonly Page[]): (page: Page) => Rendered {
     const code = hljs.getLanguage(language) === undefined
       ? escapeHtml(content)
       : hljs.highlight(content, { language }).value;
-    return `<pre tabindex="0"><code>${code}</code></pre>\n`;
+    const block = `<pre tabindex="0"><code>${code}</code></pre>\n`;
+    const fragment = language === "yaml" ? fragmentOfPolicy(content) : undefined;
+    if (fragment === undefined) return block;
+    const href = pathBetween(page.path, "playground.html") + fragment;
+    return `${block}<p class="try"><a href="${href}">Open in the playground</a></p>\n`;
   };
   rules["code_block"] = (tokens, at) =>
     `<pre tabindex="0"><code>${escapeHtml(tokens[at]!.content)}</code></pre>\n`;

@@ -72,6 +72,7 @@ const GROUPS: { readonly [title: string]: readonly string[] } = {
     "bench/policy/results.md",
     "bench/scale/results.md",
     "bench/guard/results.md",
+    "bench/scale/results.md",
   ],
   "Project": ["CHANGELOG.md", "CONTRIBUTING.md"],
 };

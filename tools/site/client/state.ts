@@ -13,7 +13,8 @@ export interface State {
 
 export const FIELDS = ["policy", "edited", "peer", "action", "attributes", "accounts"] as const;
 
-const PREFIX = "#v1.";
+/** The beginning of a fragment. */
+export const PREFIX = "#v1.";
 
 /** Maximum length of a fragment, in characters. */
 const MAX_FRAGMENT = 100_000;
