@@ -232,6 +232,7 @@ function main(): number {
   return 0;
 }
 
+process.umask(0o022);
 try {
   process.exitCode = main();
 } catch (error) {

@@ -75,6 +75,7 @@ function main(): void {
   run(engine, ["build", ...tags, "--file", file, context], "inherit");
 }
 
+process.umask(0o022);
 try {
   main();
 } catch (error) {

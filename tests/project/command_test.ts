@@ -210,7 +210,10 @@ testWith(
       while IFS= read -r line; do
         zpty -w -n shell "$line"$'\\t\\a'
         (( lines += 1 ))
-        until (( $(grep -c '^%$' ${hits}) == lines )); do zpty -r -t shell output; done
+        until (( $(grep -c '^%$' ${hits}) == lines )); do
+          zpty -r -t shell output
+          (( SECONDS < 200 )) || exit 1
+        done
       done < ${keys}
       zpty -d shell`;
     run("zsh", ["-f", "-c", script]);

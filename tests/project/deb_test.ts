@@ -49,7 +49,9 @@ const files = join(folder, "files");
 const deb: string = (() => {
   if (!dpkg.met) return "";
   const env = { DPKG_DEB_COMPRESSOR_TYPE: soak(0, 1) === 1 ? "gzip" : "none" };
-  const { code, out, err } = run(["node", "tools/build_deb.ts", "--out", folder], env);
+  // The umask must not change the modes in the package.
+  const start = ["sh", "-c", 'umask 077 && exec "$@"', "sh"];
+  const { code, out, err } = run([...start, "node", "tools/build_deb.ts", "--out", folder], env);
   assert.equal(code, 0, out + err);
   const file = /^package: (.*\.deb), /m.exec(out)![1]!;
   assert.equal(run(["dpkg-deb", "--extract", file, files]).code, 0);
