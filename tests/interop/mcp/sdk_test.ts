@@ -20,7 +20,7 @@ import { createServer } from "../../../servers/net.ts";
 import { asUser, type FakePeer, fakePeer } from "../../../testing/mod.ts";
 import { newServer, packages, sdk } from "../../support/mcp.ts";
 import { freshPath } from "../../support/peers.ts";
-import { needs, testWith } from "../../support/suite.ts";
+import { needs, testWith, until } from "../../support/suite.ts";
 
 const {
   Client: SdkClient,
@@ -148,7 +148,13 @@ testWith(
       sdk.ListRootsRequestSchema,
       () => ({ roots: [{ uri: "file:///r" }] }),
     );
-    const { content } = await root.client.callTool({ name: "ask" });
+    // The stream for the server's requests opens a moment after the connection.
+    let content: unknown;
+    await until(async () => {
+      const asked = root.client.callTool({ name: "ask" }, undefined, { timeout: 1000 });
+      ({ content } = await asked.catch(() => ({ content: undefined })));
+      return content !== undefined;
+    });
     assert.deepEqual(content, [{ type: "text", text: "file:///r" }]);
     await assert.rejects(clientAs(app, 5000), { code: -32003 });
     assert.equal(app.made, 2); // a denied client gets no server
