@@ -1,7 +1,6 @@
 /** The readers of `npm run fuzz`: each reads its corpus, and a few changed files. Findings stay in the corpus. */
 
 import assert from "node:assert/strict";
-import { Buffer } from "node:buffer";
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import process from "node:process";
@@ -46,9 +45,12 @@ testWith(
     assert.ok(thrown.bytes!.includes(33));
     const wrong = await searchIn(FAULTY, "proc", 1, SOON());
     assert.match(wrong.error!, /it has been allowed/);
-    const endless = await searchIn(FAULTY, "sasl", 1, SOON(), { maxCaseMs: 1000 });
-    assert.equal(endless.error, "It does not end within 1 s");
-    assert.ok(endless.bytes!.includes(63), Buffer.from(endless.bytes!).toString("latin1"));
+    // On a busy machine, the thread may not run for a second: then it has another case.
+    for (let isFound = false; !isFound;) {
+      const endless = await searchIn(FAULTY, "sasl", 1, SOON(), { maxCaseMs: 1000 });
+      assert.equal(endless.error, "It does not end within 1 s");
+      isFound = endless.bytes!.includes(63);
+    }
     const none = await searchIn(FAULTY, "http", 1, Date.now() + 500);
     assert.equal(none.error, undefined);
   },

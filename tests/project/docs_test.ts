@@ -198,7 +198,11 @@ async function play(
     while (child.exitCode === null && !(await converse(path, () => {}))) await setTimeout(10);
     for (let i = 0; i < 50; i++) connect(path).on("error", () => {}).on("connect", leave);
     await setTimeout(50);
-    assert.ok(await converse(path, (text) => output += text), "a client that hangs up ends it");
+    // A busy server may still have a full queue of connections, which rejects a client.
+    while (child.exitCode === null && !(await converse(path, (text) => output += text))) {
+      await setTimeout(10);
+    }
+    assert.equal(child.exitCode, null, "a client that hangs up ends the server");
     child.kill("SIGKILL");
     rmSync(path, { force: true });
     await ended;
