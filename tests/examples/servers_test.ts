@@ -37,13 +37,6 @@ const RUNTIMES = {
 } as const;
 type Runtime = keyof typeof RUNTIMES;
 
-/** The methods for each target. The routers are pure code, so that Node's requests cover all methods. */
-const METHODS: { readonly [runtime in Runtime]: readonly string[] } = {
-  Node: ["GET", "HEAD", "get", "OPTIONS", "POST"],
-  Deno: ["GET", "POST"],
-  Bun: ["GET", "POST"],
-};
-
 /** Request targets for "/keys", and targets that a lenient router might treat as "/keys". */
 const SPELLINGS = [
   ..."/keys /keys/ /keys/. /keys? /keys?a=/ //keys /./keys /a/../keys /keys/../keys".split(" "),
@@ -52,21 +45,36 @@ const SPELLINGS = [
   ..."http://x/keys http://x/KEYS/ http://x//keys /keys#a \\keys keys".split(" "),
 ] as const;
 
-/** Checks that only root can read the keys, with each spelling of the target. */
+/** Sends requests as a user, on as few connections as possible. */
+async function* answersTo(path: string, method: string, targets: readonly string[]) {
+  let wire = Wire.as(PERSON, path);
+  for (const target of targets) {
+    wire.send(`${method} ${target} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    const { status, body } = await wire.response(method);
+    yield { target, status, body };
+    if (status !== 400) continue; // after a malformed request, runtimes close the connection
+    wire.destroy();
+    wire = Wire.as(PERSON, path);
+  }
+  wire.destroy();
+}
+
+/**
+ * Checks that only root can read the keys, with each spelling of the target. The policy allows people no
+ * other methods than GET, and routers route HEAD as GET. Routers are pure code: all spellings run on Node.
+ */
 async function checkSpellings(path: string, runtime: Runtime): Promise<void> {
   const root = await Wire.as(ROOT, path).get("/keys");
   assert.deepEqual([root.status, root.body], [200, "secret\n"]);
-  let wire = Wire.as(PERSON, path);
-  for (const method of METHODS[runtime]) {
-    for (const target of SPELLINGS) {
-      wire.send(`${method} ${target} HTTP/1.1\r\nHost: x\r\n\r\n`);
-      const { status, body } = await wire.response(method);
+  const some = SPELLINGS.filter((_, index) => index % 4 === 0);
+  const requests = runtime === "Node"
+    ? { GET: SPELLINGS, HEAD: SPELLINGS, get: ["/keys"], OPTIONS: ["/keys"], POST: ["/keys"] }
+    : { GET: some, POST: ["/keys"] };
+  for (const [method, targets] of Object.entries(requests)) {
+    for await (const { target, status, body } of answersTo(path, method, targets)) {
       // The status is that of the server, or 404 of the router.
       assert.ok(status >= 400 && status < 500, `${method} ${target}: ${status}`);
       assert.doesNotMatch(body, /secret/, `${method} ${target}`);
-      if (status !== 400) continue; // after a malformed request, runtimes close the connection
-      wire.destroy();
-      wire = Wire.as(PERSON, path);
     }
   }
 }
@@ -105,8 +113,7 @@ async function checkMiddleware(path: string, runtime: Runtime): Promise<void> {
   assert.deepEqual([denied.status, denied.headers["content-type"]], [
     ...[403, "application/problem+json"],
   ]);
-  for (const target of ADMIN_SPELLINGS) {
-    const { status, body } = await Wire.as(PERSON, path).get(target);
+  for await (const { target, status, body } of answersTo(path, "GET", ADMIN_SPELLINGS)) {
     assert.ok(status >= 400, `${target}: ${status}`);
     assert.doesNotMatch(body, /users\n/, target);
   }
