@@ -21,6 +21,8 @@ export interface Kind {
   readonly name: string;
   /** The arguments of `ucred guard`; `undefined` for a server of server.ts. */
   readonly guard?: readonly string[];
+  /** Whether a connection stays open after a failed request, so that a client waits for its limit. */
+  readonly staysOpen?: boolean;
   /** The runtimes that do not support it. */
   readonly omits?: readonly string[];
   /** Added to the policy and to each of its rules. */
@@ -119,6 +121,7 @@ export const KINDS: readonly Kind[] = [
   {
     name: "guard-http2",
     guard: ["--mode", "http", "--http2"],
+    staysOpen: true,
     omits: ["deno"], // its HTTP/2 can end the process
     request: HTTP2,
     served: "uid %u",

@@ -356,7 +356,8 @@ rules:
       add(`${behaviour}: not connected`, failed);
     }
     if (counts.wrong > 0) this.#complain(`${counts.wrong} wrong answers, ${when}`);
-    if (counts.stuck > 0) this.#complain(`${counts.stuck} stuck clients, ${when}`);
+    const mayWait = isFaulty && this.#kind.staysOpen === true;
+    if (counts.stuck > 0 && !mayWait) this.#complain(`${counts.stuck} stuck clients, ${when}`);
     if (counts.starved > 0 && !isFaulty) {
       this.#complain(`${counts.starved} starved clients, ${when}`);
     }
