@@ -237,13 +237,16 @@ testGuard("mcp mode forwards responses only to requests of the server", async ()
   const person = Wire.as(PERSON, path).send(call(1, "a"));
   const server = await behind.next();
   await next(server);
-  for (const method of ["sampling/createMessage", "elicitation/create", "roots/list", "ping"]) {
+  const methods = ["sampling/createMessage", "elicitation/create", "roots/list", "ping"];
+  for (const [at, method] of methods.entries()) {
     server.send(line({ id: 1, method }));
     assert.equal((await next(person)).method, method);
-    person.send(line({ id: 1, result: { method } })).send(
-      line({ id: 1, result: { method: "again" } }),
-    );
+    person.send(line({ id: 1, result: { method } }))
+      .send(line({ id: 1, result: { method: "again" } }))
+      .send(call(2 + at, "a"));
     assert.deepEqual((await next(server)).result, { method });
+    // The second response has been dropped before the server sends its next request.
+    assert.equal((await next(server)).method, "tools/call");
   }
   server.send(line({ id: 1, result: { content: [] } }));
   assert.deepEqual((await next(person)).result, { content: [] });
