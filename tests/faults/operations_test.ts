@@ -27,7 +27,7 @@ testWith(
     const script = startScript([], "faults/as_peer.ts", freshPath());
     const { wrong, faults, connected, refused, ended } = await script.json<AsPeerReport>();
     assert.deepEqual(wrong, []);
-    assert.ok(faults > soak(10, 1000) && refused > 0 && ended > 0, JSON.stringify({ connected }));
+    assert.ok(faults > soak(10, 400) && refused > 0 && ended > 0, JSON.stringify({ connected }));
   },
 );
 
@@ -89,10 +89,9 @@ testWith(here, "identify() reports a fact as unknown, or throws, if a call fails
     const peer: Peer = identify(socket, { pin: true });
     try {
       const { uid, gid, pid, groups, label, user, groupNames } = peer;
-      const alive = peer.alive;
       const { exe, startTime, unit, cgroup, container, namespaces } = peer.process;
       return {
-        ...{ uid, gid, pid, groups, label, user, groupNames, alive },
+        ...{ uid, gid, pid, groups, label, user, groupNames },
         ...{ exe, startTime, unit, cgroup, container, namespaces },
       };
     } finally {
@@ -100,7 +99,7 @@ testWith(here, "identify() reports a fact as unknown, or throws, if a call fails
     }
   };
   const right = look();
-  assert.deepEqual([right.uid, right.pid, right.alive], [0, process.pid, true]);
+  assert.deepEqual([right.uid, right.pid], [0, process.pid]);
   await failing(look, (found) => assertKnownOrUnknown(found, right));
   client.destroy();
   actor.hangUp();
@@ -117,11 +116,12 @@ testWith(
     for (const [uid, isExpected] of [[0, true], [4001, false]] as const) {
       const talk = async () => {
         const socket = await connect({ path, expect: { uid } });
-        const [bytes] = await once(socket, "data");
-        socket.destroy();
-        return String(bytes);
+        let text = ""; // the server refuses the client if a call of its own fails
+        socket.on("data", (bytes) => text += bytes);
+        await once(socket, "close");
+        return text;
       };
-      if (isExpected) await failing(talk, (text) => assert.equal(text, "welcome"));
+      if (isExpected) await failing(talk, (text) => assert.match(text, /^(welcome)?$/));
       else {
         const refused = () =>
           talk().then(() => "accepted", (error) => {
@@ -137,7 +137,8 @@ testWith(
 
 testWith(here, "receive() of ucred/datagram throws, if a call of starting fails", async () => {
   const path = freshPath();
-  await failing(() => receive(path).close(), () => {});
+  // On Deno and Bun it checks each descriptor number of the process.
+  await failing(() => receive(path).close(), () => {}, 23);
 });
 
 testWith(

@@ -52,7 +52,8 @@ const ERRNOS: { readonly [call: string]: readonly string[] } = {
   epoll_wait: ["EINTR", "EBADF", "EINVAL"],
   socket: ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EACCES", "EAFNOSUPPORT"],
   bind: ["EADDRINUSE", "EACCES", "ENOENT", "ENOMEM", "EROFS", "ELOOP"],
-  connect: ["EAGAIN", "EINTR", "ECONNREFUSED", "ENOENT", "EACCES", "EPERM", "EPROTOTYPE", "ENOMEM"],
+  // ENOENT and ECONNREFUSED are answers: nothing is bound to the path.
+  connect: ["EAGAIN", "EINTR", "EACCES", "EPERM", "EPROTOTYPE", "ENOMEM"],
   setsockopt: ["ENOPROTOOPT", "EINVAL", "ENOMEM", "ENOTSOCK", "EBADF"],
   recvmsg: ["EINTR", "EAGAIN", "ENOMEM", "ECONNREFUSED", "ENOTSOCK", "EBADF"],
   shutdown: ["ENOTCONN", "ENOTSOCK", "EBADF"],
