@@ -35,8 +35,10 @@ const KEEP = -1;
 const [path = ""] = process.argv.slice(2);
 
 const seen: string[] = [];
+let accepted = 0;
 const upstream = createServer((socket) => {
-  socket.on("error", () => {});
+  accepted++;
+  socket.on("error", () => {}).on("close", () => accepted--);
   const { uid, gid, groups } = withoutFaults(() => identify(socket));
   seen.push(JSON.stringify({ uid, gid, groups: [...supplementaryGroups(groups!)!] }));
   socket.resume().end();
@@ -100,7 +102,8 @@ async function connectOnce(connector: () => PeerConnector): Promise<void> {
 
 const ready = new PeerConnector(path);
 await connectOnce(() => ready);
-const baseline = openDescriptors();
+await until(() => accepted === 0);
+let baseline = openDescriptors();
 let faults = 0;
 for (const connector of [() => ready, () => new PeerConnector(path)]) {
   const all = await failEachCall({
@@ -115,6 +118,8 @@ for (const connector of [() => ready, () => new PeerConnector(path)]) {
         ? result.hint !== ""
         : result instanceof Error && "code" in result;
       if (outcome === "refused" && !isClear) complain(`unclear error ${result}`);
+      // A process that ends leaves no descriptors.
+      if (outcome === "ended") baseline = Math.max(baseline, openDescriptors());
       await until(() => openDescriptors() <= baseline).catch(() => complain("a descriptor leaks"));
       await connectOnce(connector);
       // A process that has ended in the meantime may have connected before.
