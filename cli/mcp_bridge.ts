@@ -1,4 +1,4 @@
-/** `ucred mcp-bridge`: connects a client that starts processes with a server at a Unix socket. */
+/** `ucred mcp-bridge`: connects an MCP client that starts processes to a server at a Unix socket. */
 
 import process from "node:process";
 import { createClient } from "../client/mod.ts";

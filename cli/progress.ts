@@ -7,7 +7,7 @@ import { Worker } from "node:worker_threads";
 /** Smaller files take less than a second, and starting a thread takes 30 ms of CPU. */
 const LARGE_FILE_BYTES = 100_000;
 
-/** What the word that both threads share means. */
+/** The values of the first word in the memory that both threads share. */
 const QUIET = 0, ENDED = 1, SHOWN = 2;
 
 // The computation blocks the main thread, so another thread writes. It is not a file of its own, because the
@@ -31,7 +31,7 @@ Atomics.notify(state, 1);
 
 /**
  * Runs a computation about files. If one of them is large and the computation takes more than two seconds, the
- * terminal of stderr shows the time, and nothing is left there at the end.
+ * terminal of stderr shows the time, and the line is erased at the end.
  */
 export function withProgress<T>(files: readonly string[], run: () => T): T {
   if (process.stderr.isTTY !== true || !files.some(isLarge)) return run();

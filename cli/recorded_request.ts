@@ -185,7 +185,7 @@ function ofMcp(record: { readonly [name: string]: unknown }): RequestToExplain {
   }
   const [{ action, attributes }, ...more] = steps as [Step, ...Step[]];
   const notes = more.map(({ action, isSpelling }) =>
-    isSpelling ? `No rule may deny ${action}` : `It also needs ${action}`
+    isSpelling ? `A rule that denies ${action} also denies this request` : `It also needs ${action}`
   );
   return { peer: undefined, action, attributes, notes };
 }

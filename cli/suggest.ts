@@ -46,15 +46,15 @@ export function printSuggestion(
   return suggestion.rules.length === 0 ? 1 : 0;
 }
 
-/** Reads the file. The warning is about users that can add requests to it, and so suggest rules. */
+/** Reads the file. The warning names users that could have added requests to it, and so have suggested rules. */
 function readFile(file: string): { readonly bytes: Uint8Array; readonly warning?: string } {
   const fd = openSync(file, "r");
   try {
     const { uid, mode } = fstatSync(fd);
     const bytes = readFileSync(fd);
-    const can = "can have added requests to the recording";
-    if (!isTrusted(uid)) return { bytes, warning: `uid ${uid} ${can}` };
-    return (mode & 0o022) === 0 ? { bytes } : { bytes, warning: `Other users ${can}` };
+    const could = "could have added requests to the recording";
+    if (!isTrusted(uid)) return { bytes, warning: `uid ${uid} ${could}` };
+    return (mode & 0o022) === 0 ? { bytes } : { bytes, warning: `Other users ${could}` };
   } finally {
     closeSync(fd);
   }

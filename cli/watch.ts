@@ -8,11 +8,11 @@ import { untilSignal } from "./signals.ts";
 /** When the command runs again. */
 export interface WatchOptions {
   readonly intervalMs: number;
-  /** Returns a text that changes when the result may have changed. Without it, every interval counts. */
+  /** Returns a text that changes when the result may have changed. Without it, the command runs after each interval. */
   readonly state?: () => string;
 }
 
-/** The alternate screen, without a cursor. The terminal then shows again what it showed before. */
+/** Shows the alternate screen without a cursor, and returns to the earlier content of the terminal. */
 const ENTER = "\x1b[?1049h\x1b[?25l";
 const LEAVE = "\x1b[?25h\x1b[?1049l";
 

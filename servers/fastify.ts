@@ -82,7 +82,8 @@ export interface FastifyLike {
 
 /**
  * Plugin that adds `request.peer` and `request.decision`, and rejects requests that have no peer. It applies
- * to all routes and plugins of the instance in which it is registered, also to earlier ones, and to its 404.
+ * to all routes, the 404 handler and the nested plugins of the instance that registers it, including those
+ * that were registered earlier.
  * Register it first, so that it runs before the hooks of other plugins.
  *
  * If the application is not served by `ucred/http`, or the request is one of `inject()`, the response is 500,

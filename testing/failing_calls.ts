@@ -60,7 +60,7 @@ let isActive = false;
  * Makes calls of the C library fail, in this thread, until `restore()`. The calls are those of ucred; other
  * code of the process is not affected. A call never returns a wrong answer: it fails, or it works.
  *
- * Peers and caches from before keep what they have read.
+ * Peers and policies that exist already keep what they have read.
  *
  * @param calls Call → name of the errno.
  * @throws {TypeError} If there is no such call on this system, or no such errno.

@@ -70,7 +70,7 @@ class FakeSocket extends Duplex {
     this.push(bytes);
   }
 
-  /** The other end sends no more. Reading emits "end" also without a listener of "data", as net.Socket does. */
+  /** The other end sends no more. As in net.Socket, "end" is emitted even without a listener of "data". */
   receiveEnd(): void {
     if (this.destroyed || this.readableEnded) return;
     this.push(null);

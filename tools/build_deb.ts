@@ -24,7 +24,7 @@ import { VERSION } from "../cli/version.ts";
 
 const HELP = `Usage: npm run build:deb -- [--target TARGET] [--out FOLDER]
 
-Builds ucred_VERSION_ARCHITECTURE.deb: the command as an executable made by Bun, its manual page,
+Builds ucred_VERSION-1_ARCHITECTURE.deb: the command as an executable made by Bun, its manual page,
 completions for bash, zsh and fish, the systemd units of the guard, example policies and /etc/ucred.
 The package has no maintainer script, and enables no unit. Requires dpkg-deb.
 
@@ -200,7 +200,7 @@ function main(): number {
   const date = sourceDate();
   const out = resolve(values.out);
   const isOurs = values.target === `bun-linux-${process.arch}`;
-  const target = isOurs ? "bun" : values.target; // without a machine, Bun downloads nothing
+  const target = isOurs ? "bun" : values.target; // Bun downloads a runtime for a named machine, but not for "bun"
   const { execPath } = process;
   console.log(run(execPath, "tools/build_binaries.ts", "--target", target, "--out", out).trimEnd());
 

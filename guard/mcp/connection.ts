@@ -31,7 +31,7 @@ export interface Shared extends RequestObserver {
 /** Maximum bytes of a message of a client: 4 MiB, as in the official SDK. */
 const MAX_CLIENT_BYTES = 4 << 20;
 
-/** Maximum bytes of a message of the upstream. Results have files. */
+/** Maximum bytes of a message of the upstream. Results can contain files. */
 const MAX_SERVER_BYTES = 64 << 20;
 
 /** Maximum requests in one direction that wait for their responses. */
@@ -46,7 +46,7 @@ interface OpenRequest {
 
 type Call = Extract<Message, { kind: "request" | "notification" }>;
 
-/** The client's side of a connection, and the upstream's. */
+/** The connection of a client, and the one to the upstream for it. */
 export class McpConnection {
   readonly #shared: Shared;
   readonly #admitted: Admitted;

@@ -50,7 +50,7 @@ export class LineReader {
   }
 }
 
-/** Characters at which some programs end a line, and which occur in JSON only within strings. */
+/** Characters that end a line for some programs. In JSON they occur only within strings. */
 const LINE_ENDS = /[\u007f-\u009f\u2028\u2029\ufeff]/g;
 
 /** Returns a JSON text as a line. */

@@ -2,7 +2,7 @@
 
 import { isJsonObject, JsonNumber, type JsonValue } from "../../interop/json.ts";
 
-/** Marks a number that other programs may round differently: no type of MCP. */
+/** Replaces a number that other programs may round differently. MCP has no value of this type, so checks reject it. */
 const UNCERTAIN = Symbol("uncertain number");
 
 /** Converts to the values of JSON.parse(), with objects that inherit nothing. */

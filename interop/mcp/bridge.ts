@@ -1,4 +1,4 @@
-/** Connects a client of MCP that talks to the standard streams of a process with a server at a Unix socket. */
+/** Connects an MCP client that uses standard streams to a server at a Unix socket. */
 
 import { once } from "node:events";
 import type { Socket } from "node:net";
@@ -38,13 +38,13 @@ export async function bridgeLines(socket: Socket, streams: ClientStreams): Promi
   return hasEnded;
 }
 
-/** Requests that may wait for their responses. Further messages are read later. */
+/** Maximum requests that wait for their responses. While so many wait, no further message is read. */
 const MAX_OPEN = 64;
 
 /** The pause before the stream of the server's own messages is opened again. */
 const RETRY_MS = 1000;
 
-/** The session of the server has ended, or was never there. */
+/** The server does not know the session, for example because it has ended. */
 export class SessionLost extends Error {}
 
 /** Options of {@link bridgeHttp}. */

@@ -68,8 +68,8 @@ const MAX_MESSAGE_BYTES = 4 << 20;
 
 /**
  * Returns a handler that serves MCP over Streamable HTTP, with servers and transports of the official SDK. A
- * policy decides each message by the client that sent it. Only the user who has opened a session can use it:
- * the uid and gid must be the same, and all others get 404.
+ * policy decides each request and notification by the client that sent it. Only the user who has opened a
+ * session can use it: the uid and gid must be the same, and all others get 404.
  *
  * Pass the handler to `serve()` of `ucred/http`, with `policy: "anyone"`, since the handler decides. If
  * rules test the process of the client, set `pin: policy.needsPin`.

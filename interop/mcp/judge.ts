@@ -179,7 +179,10 @@ function stepsOfNotification(method: string): readonly Step[] | Problem {
   return { code: CODE.methodNotFound, problem: "MCP has no such notification of clients" };
 }
 
-/** The parameters that decide. A field that only its case distinguishes from one is another one for some programs. */
+/**
+ * The parameters that decide. Some programs ignore case, so a parameter that differs from one of them only by
+ * case is rejected.
+ */
 const DECIDING: ReadonlySet<string> = new Set(
   ["name", "uri", "arguments", "level", "ref", "notifications"],
 );

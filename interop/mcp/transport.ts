@@ -110,8 +110,8 @@ export function requirePolicy(owner: string, policy: unknown): void {
 }
 
 /**
- * Makes a policy decide each message that arrives at a transport of the official SDK, and puts the client
- * into the `authInfo` of the requests. A denied request gets the error -32003 with the rule's `deny` text.
+ * Makes a policy decide each request and notification that arrives at a transport of the official SDK, and
+ * puts the client into the `authInfo` of the requests. A denied request gets the error -32003 with the rule's `deny` text.
  * Results have only those tools, prompts, resources and templates that the client may use.
  *
  * The transport itself is changed. Call this function before `server.connect(transport)`.
@@ -142,7 +142,7 @@ export function guardTransport<Transport extends McpTransport>(
   return attach(transport, new Gate(transport, { policy, onDenied, peerOf: () => peer }));
 }
 
-/** Guards a transport of which each message has a peer of its own. */
+/** Guards a transport whose messages come from different connections, each with its own peer. */
 export function guardSession<Transport extends McpTransport>(
   transport: Transport,
   options: GateOptions,
@@ -225,7 +225,7 @@ class Gate {
     this.receive?.(value, { ...extra as object, authInfo: authInfoOf({ peer, decision }) });
   }
 
-  /** The server sends no result of a cancelled request. One that is on its way is dropped. */
+  /** The server sends no result of a cancelled request. A result that it has already sent is dropped. */
   #forget(params: unknown): void {
     if (isObject(params)) this.#open.delete(params["requestId"] as RequestId);
   }
@@ -311,7 +311,7 @@ export function judgeBy(
   return verdict;
 }
 
-/** The decisions about what a client sees. An error of the policy hides. */
+/** The decisions about what a client sees. If the policy fails, the client sees nothing. */
 function judgeOf({ policy }: Pick<GateOptions, "policy">, peer: Peer): Pick<Judge, "peek"> {
   return {
     peek: (action, attributes) => {

@@ -61,7 +61,7 @@ export interface OpaDecision {
 /** Queries one rule of an OPA server. */
 export interface OpaClient {
   /**
-   * Queries OPA whether a peer may do something.
+   * Queries whether a peer may do something.
    *
    * @throws {UcredError} `ERR_UCRED_POLICY` if a fact is unknown, if OPA does not answer in time, or answers
    * with an error or with another value than a boolean; `ERR_UCRED_REFUSED` if another user listens at the
@@ -75,7 +75,7 @@ export interface OpaClient {
 
 const DEFAULT_TIMEOUT_MS = 1000;
 
-/** The length of an answer with a boolean, metrics and provenance is far below. */
+/** An answer with a boolean, metrics and provenance is much shorter. */
 const MAX_ANSWER_BYTES = 64 << 10;
 
 /**

@@ -443,24 +443,24 @@ test("policy suggest fails for a file that is no recording, and exits with 1 if 
   assert.equal(by.code, 2);
 });
 
-test("policy suggest warns of users that can have added requests to the recording", async () => {
+test("policy suggest warns of users that could have added requests to the recording", async () => {
   const recording = file("others.jsonl", readFileSync(RECORDING, "utf8"));
-  const warning = /can have added requests to the recording/;
+  const warning = /could have added requests to the recording/;
   chmodSync(recording, 0o622);
   const open = await policy("suggest", recording);
   assert.equal(open.code, 0);
   assert.match(open.err, warning);
   assert.match(
     open.out,
-    /^# Suggested .*\n# Other users can have added requests to the recording\.\n/,
+    /^# Suggested .*\n# Other users could have added requests to the recording\.\n/,
   );
   if (process.getuid!() !== 0) return;
   chmodSync(recording, 0o600);
   chownSync(recording, 4321, 0);
   const { code, out, err } = await policy("suggest", recording);
   assert.equal(code, 0);
-  assert.match(err, /others\.jsonl: uid 4321 can have added requests/);
-  assert.match(out, /^# Suggested .*\n# uid 4321 can have added requests to the recording\.\n/);
+  assert.match(err, /others\.jsonl: uid 4321 could have added requests/);
+  assert.match(out, /^# Suggested .*\n# uid 4321 could have added requests to the recording\.\n/);
 });
 
 const DOCKER = file(

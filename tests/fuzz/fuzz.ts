@@ -1,4 +1,4 @@
-/** `npm run fuzz`: searches bytes that a reader cannot read, and prints how to repeat what it finds. */
+/** `npm run fuzz`: searches for bytes that make a reader fail, and prints how to repeat what it finds. */
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -16,10 +16,10 @@ const GUARDS: { readonly [name: string]: string } = {
   "guard-http2": "tests/guard/http2_fuzz_test.ts",
 };
 
-/** About how long a case takes with each of the properties in these files, in ms. */
+/** The approximate time of one case of each property in these files, in ms. */
 const CASE_MS: { readonly [name: string]: number } = { "guard-http": 40, "guard-http2": 20 };
 
-/** With fewer cases, a property may not have forwarded a message. */
+/** With fewer cases, a guard may forward no message, and its test would fail. */
 const MIN_CASES = 300;
 
 const names = [...TARGETS.map(({ name }) => name), ...Object.keys(GUARDS)];
@@ -28,8 +28,8 @@ const HELP = `Usage: npm run fuzz -- [options]
 
 Changes the files in tests/fuzz/corpus at random, and passes them to the readers in
 tests/fuzz/targets.ts. Then it sends generated messages to guards. A reader may return, or throw an
-error of its own. Every other exception, a reading that contradicts itself, and a case that does not
-end is a finding: it is written to the corpus, where npm test repeats it.
+error of its own. Findings are every other exception, a reading that contradicts itself, and a case
+that does not end. Findings about readers are written to the corpus, where npm test repeats them.
 
   --minutes N    run for about N minutes, divided among the targets (default: 5)
   --only TARGET  run only this target; repeatable

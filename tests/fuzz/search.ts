@@ -1,4 +1,4 @@
-/** Searches cases that a target cannot read, in a thread that is ended if a case does not end. */
+/** Searches for cases that make a target fail, in a thread that is ended if a case does not end. */
 
 import { Worker } from "node:worker_threads";
 import { type Order, type Report, SHARED } from "./worker.ts";
@@ -6,7 +6,7 @@ import { type Order, type Report, SHARED } from "./worker.ts";
 /** The end of a search. */
 export interface Found {
   readonly cases: number;
-  /** The bytes that a target could not read; `undefined` if there are none. */
+  /** The bytes that made the target fail; `undefined` if there are none. */
   readonly bytes?: Uint8Array;
   readonly error?: string;
 }

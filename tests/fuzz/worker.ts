@@ -1,6 +1,6 @@
 /**
  * Runs one target in a thread of its own until a time, or until it finds a case that fails. Before each case
- * it stores the bytes in shared memory, so that the main thread knows the case that does not end.
+ * it stores the bytes in shared memory, so that the main thread can read those of a case that does not end.
  */
 
 import process from "node:process";

@@ -9,9 +9,9 @@
  * clients behave well.
  *
  * Prints one line of JSON: for each behaviour how many clients were "served", "refused" or "failed"
- * to connect; how many well-behaved clients that must be served were not ("starved"), with their
- * number still waiting after 30 seconds ("stuck"); and "wrong", the number of clients that received
- * the answer of another user, or an answer although they are denied.
+ * to connect; how many clients that behave well and must be served were not ("starved"); how many
+ * clients still waited after 30 seconds ("stuck"); and how many received the answer of another user,
+ * or an answer although they are denied ("wrong").
  */
 #define _GNU_SOURCE
 #include <err.h>

@@ -1,4 +1,4 @@
-/** `npm run soak`: crowds of clients against each server and guard mode, while everything around it changes. */
+/** `npm run soak`: crowds of clients against servers and modes of the guard, while everything around them changes. */
 
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -19,9 +19,12 @@ const RUNTIMES: { readonly [runtime: string]: readonly string[] } = {
   bun: ["bun"],
 };
 
+const listed = ({ name, omits }: Kind) =>
+  omits === undefined ? name : `${name} (not on ${omits.join(" or ")})`;
+
 const HELP = `Usage: npm run soak -- [options]
 
-Starts each server and each mode of the guard on Node, Deno and Bun, one after the other. Crowds of
+Starts the servers below, most of them guards, on Node, Deno and Bun, one after the other. Crowds of
 clients of several users connect, behave well and badly, and die, while the policy is replaced by good
 and bad ones, descriptors run out, the disk of the audit log is full, signals arrive, the upstream
 restarts, and the server restarts. Needs root, a C compiler and prlimit; the mode dbus needs dbus-daemon.
@@ -32,7 +35,7 @@ restarts, and the server restarts. Needs root, a C compiler and prlimit; the mod
   --help        print this help
 
 Runtimes: ${Object.keys(RUNTIMES).join(", ")}
-Servers: ${KINDS.map(({ name }) => name).join(", ")}
+Servers: ${KINDS.map(listed).join(", ")}
 
 The exit code is 1 if something was wrong.
 `;
@@ -74,7 +77,7 @@ const crowdProgram = compileProgram(new URL("crowd.c", import.meta.url));
 const cli = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
 const serverScript = fileURLToPath(new URL("server.ts", import.meta.url));
 
-/** Users that are allowed, denied by no rule, denied by a rule, and allowed by one of two policies. */
+/** Users that a rule allows, that no rule matches, that a rule denies, and that one of two policies allows. */
 const [ALLOWED, UNKNOWN, DENIED, CHANGING] = [4001, 4002, 4003, 4004];
 
 /** Growth of a server after its warm-up that is not a leak, in bytes: heaps of the runtimes vary. */

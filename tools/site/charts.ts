@@ -43,8 +43,8 @@ function cellsOf(tokens: readonly Token[], start: number): readonly (readonly st
 const numberOf = (text: string | undefined) => Number((text ?? "").replaceAll(",", ""));
 
 /**
- * The charts of a table: the first column before a column "range", with the texts and sizes before it as
- * label; without such a column, one chart for each column of numbers.
+ * The charts of a table. If it has a column "range", one chart shows the column before the first of these,
+ * and the columns to the left are its labels. Otherwise, one chart shows all columns of numbers.
  */
 function chartsOf([headers = [], ...rows]: readonly (readonly string[])[]): readonly Chart[] {
   const range = headers.indexOf("range");

@@ -5,8 +5,8 @@ import { pathBetween, type Section } from "./markdown.ts";
 import type { Group, Page } from "./pages.ts";
 
 /**
- * The page loads its own files and nothing else. Scripts cannot make elements of text, except for the
- * elements that load search.js and search-data.js.
+ * The page loads its own files and nothing else. Scripts cannot parse text as HTML or load scripts, except
+ * search.js and search-data.js.
  */
 const CONTENT_SECURITY_POLICY = [
   "default-src 'none'",

@@ -5,7 +5,7 @@ import { dirname, join } from "node:path/posix";
 
 /** A page. Paths are relative to the root of the site, which has the folders of the project. */
 export interface Page {
-  /** The file of the project that the page shows, or the Markdown file that its text replaces. */
+  /** The file of the project that the page shows; for a generated page, the name by which links refer to it. */
   readonly source: string;
   /** The HTML file. */
   readonly path: string;

@@ -6,7 +6,7 @@ import GithubSlugger from "github-slugger";
 import ts from "typescript";
 import { documentPage, type Page } from "./pages.ts";
 
-/** An export: its declarations, of which overloads and merged ones have several. */
+/** An export. Overloads and merged declarations have several nodes. */
 interface Export {
   readonly name: string;
   readonly nodes: readonly Declaration[];

@@ -34,7 +34,7 @@ export async function fragmentOf(state: State): Promise<string> {
 }
 
 /**
- * Reads a fragment. It may be of a stranger: every field is a text, and nothing else of it is used.
+ * Reads a fragment. It may come from a stranger: only known fields are read, and each must be a text.
  *
  * @throws {Error} If the fragment is too long, or not a state.
  */
