@@ -23,6 +23,9 @@ export class JsonNumber {
 /** The deepest nesting that is read. Bodies of Docker's API have 8 levels at most. */
 export const MAX_DEPTH = 64;
 
+/** The most values that are read: an empty object takes two bytes of a text, and 400 bytes of memory. */
+export const MAX_VALUES = 200_000;
+
 /** Reads a JSON text. Returns the value, or why it is rejected. */
 export function readJson(
   bytes: Uint8Array,
@@ -73,6 +76,7 @@ const ESCAPED: { readonly [letter: string]: string } = {
 class Reader {
   readonly #text: string;
   #at = 0;
+  #values = 0;
 
   constructor(text: string) {
     this.#text = text;
@@ -86,6 +90,9 @@ class Reader {
   }
 
   #value(depth: number): JsonValue {
+    if (++this.#values > MAX_VALUES) {
+      throw new Rejected(`The JSON text has more than ${MAX_VALUES} values`);
+    }
     this.#space();
     const { length } = this.#text;
     if (this.#at === length) throw new Rejected("The JSON text ends too early");

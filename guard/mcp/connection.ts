@@ -1,8 +1,10 @@
 /** One client of a guard in MCP mode. The guard decides each message, and writes it anew. */
 
+import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
 import type { Attributes, Decision } from "../../core/policy/decide/decision.ts";
 import { type JsonValue, readJson, writeJson } from "../../interop/json.ts";
+import { ownField } from "../../interop/mcp/arguments.ts";
 import {
   CODE,
   filterResult,
@@ -46,6 +48,28 @@ interface OpenRequest {
 
 type Call = Extract<Message, { kind: "request" | "notification" }>;
 
+/**
+ * What a message of the client leads to. Only these bytes wait while a socket is full: the parsed message takes
+ * up to a hundred times the memory.
+ */
+type Outgoing =
+  /** An error for the client. */
+  | { readonly kind: "answer"; readonly bytes: Buffer }
+  /** A response for the upstream. */
+  | { readonly kind: "response"; readonly bytes: Buffer }
+  | {
+    readonly kind: "request";
+    readonly bytes: Buffer;
+    readonly id: RequestId;
+    readonly call: OpenRequest;
+  }
+  | {
+    readonly kind: "notification";
+    readonly bytes: Buffer;
+    /** The id of the request that it cancels. */
+    readonly cancels: unknown;
+  };
+
 /** The connection of a client, and the one to the upstream for it. */
 export class McpConnection {
   readonly #shared: Shared;
@@ -79,7 +103,8 @@ export class McpConnection {
       if (error instanceof LineTooLong) {
         this.#refuse("message", `The message is too long: ${error.message}`);
         this.#count("tooLarge", undefined);
-        await this.#answer(null, { code: CODE.invalidRequest, message: "The message is too long" });
+        const problem = { code: CODE.invalidRequest, message: "The message is too long" };
+        await this.#toClient.insert(errorLine(null, problem));
         this.#finish(this.#client);
       } else if (!(error instanceof Ended)) {
         admission.failed(this.#admitted, error);
@@ -99,45 +124,65 @@ export class McpConnection {
     for (let line; (line = await this.#fromClient.next()) !== undefined;) {
       if (isBlank(line)) continue;
       await admission.drained(this.#admitted);
-      const read = readJson(line);
-      if ("problem" in read) {
-        await this.#rejectMessage(null, CODE.parseError, read.problem);
-        continue;
-      }
-      const value = plainOf(read.value);
-      const message = messageOf(value);
-      if (message.kind === "malformed") {
-        await this.#rejectMessage(message.id, CODE.invalidRequest, message.problem);
-      } else if (message.kind === "response") {
-        if (this.#openOfServer.delete(message.id)) {
-          await this.#toServer?.insert(lineOf(writeJson(read.value)));
-        } else this.#refuse("response", "No request of the server waits for this response");
-      } else await this.#forwardCall(message, value, read.value);
+      const outgoing = this.#decide(line);
+      if (outgoing?.kind === "answer") await this.#toClient.insert(outgoing.bytes);
+      else if (outgoing !== undefined) await this.#forward(outgoing);
     }
   }
 
-  async #rejectMessage(id: RequestId | null, code: number, problem: string): Promise<void> {
-    this.#refuse("message", problem);
-    this.#count("malformed", undefined);
-    await this.#answer(id, { code, message: problem });
+  /** Decides a message. Returns `undefined` if it is dropped. */
+  #decide(line: Buffer): Outgoing | undefined {
+    const read = readJson(line);
+    if ("problem" in read) return this.#rejectMessage(null, CODE.parseError, read.problem);
+    const value = plainOf(read.value);
+    const message = messageOf(value);
+    if (message.kind === "malformed") {
+      return this.#rejectMessage(message.id, CODE.invalidRequest, message.problem);
+    }
+    if (message.kind !== "response") return this.#decideCall(message, value, read.value);
+    if (this.#openOfServer.delete(message.id)) {
+      return { kind: "response", bytes: lineOf(writeJson(read.value)) };
+    }
+    this.#refuse("response", "No request of the server waits for this response");
+    return undefined;
   }
 
-  /** Decides a request or notification, and forwards it if it is allowed. */
-  async #forwardCall(message: Call, value: unknown, json: JsonValue): Promise<void> {
-    const { method } = message;
+  #rejectMessage(id: RequestId | null, code: number, problem: string): Outgoing {
+    this.#refuse("message", problem);
+    this.#count("malformed", undefined);
+    return { kind: "answer", bytes: errorLine(id, { code, message: problem }) };
+  }
+
+  /** Decides a request or notification. */
+  #decideCall(message: Call, value: unknown, json: JsonValue): Outgoing | undefined {
     const startedAt = performance.now();
     const { params } = value as { readonly params?: unknown };
     const { decision, error } = this.#verdict(message, params);
-    const call = { method, startedAt, decision };
+    const call = { method: copyOf(message.method), startedAt, decision };
     if (error !== undefined) {
-      if (message.kind === "notification") return;
+      if (message.kind === "notification") return undefined;
       this.#count("denied", call);
-      return await this.#answer(message.id, error);
+      return { kind: "answer", bytes: errorLine(message.id, error) };
     }
-    if (this.#server === undefined && !await this.#connect(message)) return;
-    if (message.kind === "request") this.#open.set(message.id, call);
-    else if (method === "notifications/cancelled") this.#forget(params);
-    await this.#toServer!.insert(lineOf(writeJson(json)));
+    const bytes = lineOf(writeJson(json));
+    if (message.kind === "request") {
+      const { id } = message;
+      return { kind: "request", bytes, id: typeof id === "string" ? copyOf(id) : id, call };
+    }
+    const isCancellation = message.method === "notifications/cancelled";
+    const cancels = isCancellation ? ownField(params, "requestId") : undefined;
+    return { kind: "notification", bytes, cancels };
+  }
+
+  async #forward(outgoing: Exclude<Outgoing, { kind: "answer" }>): Promise<void> {
+    const { kind, bytes } = outgoing;
+    if (this.#server === undefined) {
+      // A response has a request of the upstream before it.
+      await this.#connect(kind === "request" ? outgoing.id : undefined);
+    }
+    if (kind === "request") this.#open.set(outgoing.id, outgoing.call);
+    else if (kind === "notification") this.#forget(outgoing.cancels);
+    await this.#toServer!.insert(bytes);
   }
 
   #verdict(message: Call, params: unknown): { decision: Decision; error: RpcError | undefined } {
@@ -177,17 +222,21 @@ export class McpConnection {
     refuse: (action: string, reason: string): Decision => this.#refuse(action, reason),
   };
 
-  /** Connects to the upstream. A client without an allowed message costs no connection, and no process. */
-  async #connect(message: Call): Promise<boolean> {
+  /**
+   * Connects to the upstream. A client without an allowed message costs no connection, and no process.
+   *
+   * @param id The id of the request, if it is one.
+   */
+  async #connect(id: RequestId | undefined): Promise<void> {
     const { upstream } = this.#shared;
     const client = this.#client;
     try {
       this.#server = await upstream.connect({ socket: client, peer: this.#admitted.peer });
     } catch (error) {
       if (!client.destroyed) upstream.reportFailure(error);
-      if (message.kind === "request") {
+      if (id !== undefined) {
         const text = "The server cannot be reached";
-        await this.#answer(message.id, { code: CODE.internalError, message: text });
+        await this.#toClient.insert(errorLine(id, { code: CODE.internalError, message: text }));
       }
       this.#finish(client);
       throw new Ended("the upstream cannot be reached");
@@ -198,7 +247,6 @@ export class McpConnection {
     server.once("close", () => this.#finish(client));
     if (client.destroyed) server.destroy();
     void this.#forwardServer(server);
-    return true;
   }
 
   async #forwardServer(server: Socket): Promise<void> {
@@ -256,20 +304,15 @@ export class McpConnection {
   }
 
   /** A result of a cancelled request is dropped. */
-  #forget(params: unknown): void {
-    const { requestId } = (params ?? {}) as { readonly requestId?: unknown };
-    const call = this.#open.get(requestId as RequestId);
+  #forget(id: unknown): void {
+    const call = this.#open.get(id as RequestId);
     if (call === undefined) return;
-    this.#open.delete(requestId as RequestId);
+    this.#open.delete(id as RequestId);
     this.#count("aborted", call);
   }
 
   #refuse(action: string, reason: string): Decision {
     return this.#shared.admission.deny(this.#admitted, action, reason);
-  }
-
-  async #answer(id: RequestId | null, error: RpcError): Promise<void> {
-    await this.#toClient.insert(lineOf(JSON.stringify({ jsonrpc: "2.0", id, error })));
   }
 
   /** Counts a request that has ended, and reports it. */
@@ -285,6 +328,12 @@ export class McpConnection {
     }));
   }
 }
+
+const errorLine = (id: RequestId | null, error: RpcError): Buffer =>
+  lineOf(JSON.stringify({ jsonrpc: "2.0", id, error }));
+
+/** Copies a text: V8 keeps the whole line as long as a part of it is kept. */
+const copyOf = (text: string): string => Buffer.from(text).toString();
 
 /** Whether a line has only space, which some programs send to keep a connection alive. */
 const isBlank = (line: Uint8Array): boolean =>

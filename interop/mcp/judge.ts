@@ -34,7 +34,10 @@ export type Message =
 
 /** Whether a value is an id that each program reads alike: JSON numbers have several spellings. */
 const isId = (value: unknown): value is RequestId =>
-  typeof value === "string" || Number.isSafeInteger(value);
+  typeof value === "string" ? value.length <= MAX_ID_CHARACTERS : Number.isSafeInteger(value);
+
+/** Ids of open requests are kept in memory. */
+const MAX_ID_CHARACTERS = 1024;
 
 const FIELDS: ReadonlySet<string> = new Set([
   "jsonrpc",
@@ -58,7 +61,9 @@ export function messageOf(value: unknown): Message {
     return malformed(`A message has no field ${JSON.stringify(other.slice(0, 100))}`);
   }
   const has = (name: string) => ownField(value, name) !== undefined;
-  if (has("id") && id === null) return malformed("An id is a string or an integer");
+  if (has("id") && id === null) {
+    return malformed(`An id is an integer, or a string of at most ${MAX_ID_CHARACTERS} characters`);
+  }
   const method = ownField(value, "method");
   if (has("method")) {
     if (typeof method !== "string") return malformed("A method is a string");
@@ -179,20 +184,28 @@ function stepsOfNotification(method: string): readonly Step[] | Problem {
   return { code: CODE.methodNotFound, problem: "MCP has no such notification of clients" };
 }
 
-/**
- * The parameters that decide. Some programs ignore case, so a parameter that differs from one of them only by
- * case is rejected.
- */
+/** The parameters that decide. */
 const DECIDING: ReadonlySet<string> = new Set(
   ["name", "uri", "arguments", "level", "ref", "notifications"],
 );
 
+/** The fields of the parameter `ref` that decide. */
+const DECIDING_OF_REFERENCE: ReadonlySet<string> = new Set(["type", "name", "uri"]);
+
+/** Rejects a field that differs only by case from one that decides: for some programs, it is that one. */
+function similarTo(deciding: ReadonlySet<string>, of: unknown): Problem | undefined {
+  const similar = Object.keys(of ?? {}).find((key) =>
+    deciding.has(folded(key)) && !deciding.has(key)
+  );
+  return similar === undefined
+    ? undefined
+    : invalid(`The parameter ${JSON.stringify(similar)} is unknown`);
+}
+
 /** Returns the actions of a request. All of them must be allowed. */
 export function stepsOf(method: string, params: unknown): readonly Step[] | Problem {
-  const similar = Object.keys(params ?? {}).find((key) =>
-    DECIDING.has(folded(key)) && !DECIDING.has(key)
-  );
-  if (similar !== undefined) return invalid(`The parameter ${JSON.stringify(similar)} is unknown`);
+  const similar = similarTo(DECIDING, params);
+  if (similar !== undefined) return similar;
   if (PLAIN.has(method)) return [{ action: method, attributes: {} }];
   switch (method) {
     case "ping":
@@ -239,6 +252,8 @@ const isName = (value: unknown): value is string => typeof value === "string" &&
 
 /** The prompt or the template whose argument is completed. */
 function stepsOfReference(reference: unknown): readonly Step[] | Problem {
+  const similar = similarTo(DECIDING_OF_REFERENCE, reference);
+  if (similar !== undefined) return similar;
   const [type, name, uri] = ["type", "name", "uri"].map((field) => ownField(reference, field));
   if (type === "ref/prompt" && isName(name)) {
     return [{ action: `prompts/get ${name}`, attributes: { name } }];
@@ -294,6 +309,9 @@ function stepsOfUri(method: string, uri: string): readonly Step[] | Problem {
       return invalid("The URI has a percent sign that begins no character");
     }
   }
+  for (const spelling of [...spellings]) {
+    if (IS_FILE.test(spelling)) spellings.add(fileOf(spelling));
+  }
   let plain = uri;
   for (let round = 0; round < MAX_ESCAPES; round++) plain = withoutEscapes(plain);
   if (DOT_SEGMENT.test(plain) || withoutEscapes(plain) !== plain) {
@@ -305,6 +323,12 @@ function stepsOfUri(method: string, uri: string): readonly Step[] | Problem {
   }));
   return [first!, ...others.map((each) => ({ ...each, isSpelling: true }))];
 }
+
+const IS_FILE = /^file:\//i;
+
+/** The file of a URI for programs that ignore its query and fragment. To file systems, `//` is `/`. */
+const fileOf = (uri: string): string =>
+  `file://${uri.slice("file:".length).replace(/[?#].*$/s, "").replaceAll(/\/+/g, "/")}`;
 
 const MAX_URI_CHARACTERS = 8192;
 

@@ -5,8 +5,10 @@ import { Buffer } from "node:buffer";
 import { spawn } from "node:child_process";
 import { chmodSync, existsSync } from "node:fs";
 import { createServer } from "node:net";
+import { test } from "node:test";
 import { peerCredentials } from "../../mod.ts";
 import { createGuard, type GuardOptions } from "../../guard/mod.ts";
+import { LineReader, LineTooLong } from "../../guard/mcp/lines.ts";
 import { mcpVocabulary } from "../../interop/mcp/mod.ts";
 import { parsePolicy, type Policy } from "../../policy/mod.ts";
 import type { ServerEvent } from "../../servers/admission/events.ts";
@@ -197,6 +199,38 @@ testGuard("mcp mode forwards no message that programs read differently", async (
   const { id, params } = await next(server);
   assert.deepEqual([id, params], [77, { name: "a" }]); // the only message that arrives
   assert.ok(decided.includes("- response: No request of the server waits for this response"));
+});
+
+testGuard("mcp mode limits the memory that a message takes", async () => {
+  const behind = await Behind.start(echo);
+  const { path } = await start({ upstream: behind.path });
+  const person = Wire.as(PERSON, path);
+  // Ids are kept, and 4 MiB of empty objects take 600 MB when they are parsed.
+  person.send(call("i".repeat(1025), "a"));
+  assert.equal((await next(person)).error!.code, -32600);
+  person.send(call(1, "a", { arguments: { a: Array(200_000).fill({}) } }));
+  assert.match((await next(person)).error!.message, /more than 200000 values/);
+  person.send(call("i".repeat(1024), "a", { arguments: { a: Array(1000).fill({}) } }));
+  assert.equal((await next(person)).id, "i".repeat(1024));
+});
+
+test("LineReader copies the parts of a line, which are often single bytes", async () => {
+  const bytes = Buffer.from('one\n{"two":2}\n\nthree');
+  const part = Buffer.alloc(1); // the same one for each byte, so that a reader that keeps parts reads "eeee"
+  let at = 0;
+  const some = () => {
+    if (at === bytes.length) return Promise.resolve(undefined);
+    part[0] = bytes[at++]!;
+    return Promise.resolve(part);
+  };
+  const reader = new LineReader({ some } as ConstructorParameters<typeof LineReader>[0], 9);
+  const lines: string[] = [];
+  for (let line; (line = await reader.next()) !== undefined;) lines.push(line.toString());
+  assert.deepEqual(lines, ["one", '{"two":2}', "", "three"]);
+  at = 0;
+  const short = new LineReader({ some } as ConstructorParameters<typeof LineReader>[0], 8);
+  assert.equal((await short.next())!.toString(), "one");
+  await assert.rejects(short.next(), LineTooLong);
 });
 
 testGuard("mcp mode filters lists, page by page, and whatever their request was", async () => {

@@ -96,6 +96,12 @@ test("readJson() rejects each text that another reader may read differently", ()
   ) assert.notEqual(problemOf(Uint8Array.from(bytes)), undefined, bytes.join());
 });
 
+test("readJson() limits the number of values, since each takes far more memory than text", () => {
+  const list = (count: number) => `[${Array(count).fill("{}").join()}]`;
+  assert.equal(problemOf(list(199_999)), undefined);
+  assert.equal(problemOf(list(200_000)), "The JSON text has more than 200000 values");
+});
+
 test("readJson() limits nesting, and reads wide texts without deep stacks", () => {
   const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth);
   assert.equal(problemOf(nested(64)), undefined);

@@ -159,6 +159,8 @@ test("judge() denies unknown methods and parameters of other types, whatever the
     ["resources/read", { uri: 1 }],
     ["completion/complete", {}],
     ["completion/complete", { ref: { type: "ref/prompt", uri: "a" } }],
+    ["completion/complete", { ref: { type: "ref/prompt", name: "a", Name: "b" } }],
+    ["completion/complete", { ref: { type: "ref/prompt", name: "a", TYPE: "ref/resource" } }],
     ["completion/complete", { ref: { type: "ref/tool", name: "a" } }],
     ["logging/setLevel", { level: 1 }],
     ["subscriptions/listen", { notifications: { resourceSubscriptions: "note:a" } }],
@@ -188,7 +190,14 @@ test("judge() allows only the tool of the rule, for names with any characters", 
 
 test("judge() denies a URI by each spelling that programs may make from it", () => {
   const policy = policyOf([
-    { name: "secret", actions: "resources/read file:///srv/secret/**", deny: true },
+    {
+      name: "secret",
+      actions: [
+        "resources/read file:///srv/secret/**",
+        "resources/read file:///srv/secret.txt",
+      ],
+      deny: true,
+    },
     {
       name: "srv",
       actions: ["resources/read file:///srv/**", "resources/read note:*"],
@@ -209,6 +218,8 @@ test("judge() denies a URI by each spelling that programs may make from it", () 
   }
   const denied = [
     ...["file:///srv/secret/a", "file:///srv/%73ecret/a", "file:///srv/s\tecret/a"],
+    ...["file:///srv//secret/a", "file:////srv/secret//a", "file:///srv/%2fsecret/a"],
+    ...["file:///srv/secret/?a", "file:///srv/secret.txt?a", "file:///srv/secret.txt#a"],
     ...[
       "file:///srv/../etc/passwd",
       "file:///srv/%2e%2e/etc/passwd",
