@@ -21,13 +21,14 @@ import { ByteReader, Ended, MessageWriter } from "../byte_streams.ts";
 import { requestEnded, type RequestObserver } from "../http/shared.ts";
 import { finish } from "../pipe.ts";
 import type { Upstream } from "../upstream.ts";
-import { lineOf, LineReader, LineTooLong } from "./lines.ts";
+import { type LineMemory, lineOf, LineReader, LineTooLong } from "./lines.ts";
 import { plainOf } from "./plain.ts";
 
 /** The parts that all connections of a guard share. */
 export interface Shared extends RequestObserver {
   readonly admission: Admission;
   readonly upstream: Upstream;
+  readonly memory: LineMemory;
 }
 
 /** Maximum bytes of a message of a client: 4 MiB, as in the official SDK. */
@@ -88,8 +89,18 @@ export class McpConnection {
     this.#client = client;
     this.#admitted = admitted;
     this.#shared = shared;
-    this.#fromClient = new LineReader(new ByteReader(client), MAX_CLIENT_BYTES);
+    this.#fromClient = this.#linesOf(client, MAX_CLIENT_BYTES);
     this.#toClient = new MessageWriter(client);
+  }
+
+  #linesOf(socket: Socket, maxBytes: number): LineReader {
+    const { uid } = this.#admitted.peer;
+    const { memory } = this.#shared;
+    return new LineReader(
+      new ByteReader(socket),
+      maxBytes,
+      (from, to) => memory.resize(uid, from, to),
+    );
   }
 
   /** Serves the client until its connection ends. Never rejects. */
@@ -111,6 +122,8 @@ export class McpConnection {
         this.#client.destroy();
       } else this.#client.destroy();
       this.#server?.destroy();
+    } finally {
+      this.#fromClient.release();
     }
   }
 
@@ -250,7 +263,7 @@ export class McpConnection {
   }
 
   async #forwardServer(server: Socket): Promise<void> {
-    const lines = new LineReader(new ByteReader(server), MAX_SERVER_BYTES);
+    const lines = this.#linesOf(server, MAX_SERVER_BYTES);
     try {
       for (let line; (line = await lines.next()) !== undefined;) {
         if (isBlank(line)) continue;
@@ -265,6 +278,7 @@ export class McpConnection {
       this.#client.destroy();
       server.destroy();
     } finally {
+      lines.release();
       for (const call of this.#open.values()) this.#count("aborted", call);
       this.#open.clear();
     }

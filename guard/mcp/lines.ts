@@ -7,31 +7,72 @@ const NEWLINE = 10;
 
 const PART_BYTES = 65_536;
 
+/** The buffer of a line doubles, but grows at most by this. */
+const MAX_GROWTH_BYTES = 4 << 20;
+
 const NOTHING = Buffer.alloc(0);
 
-/** A line is longer than the limit. */
+/** A line is longer than the limit, or there are too many long lines. */
 export class LineTooLong extends Error {}
+
+/** Maximum bytes of the long lines of one user: one result of 64 MiB, or 16 messages of 4 MiB. */
+const MAX_USER_BYTES = 64 << 20;
+
+/** Maximum bytes of the long lines of all users. */
+const MAX_BYTES = 128 << 20;
+
+/**
+ * Counts the bytes of long lines: those that have not ended, and those that wait until they are forwarded. A user
+ * with many connections must not take the memory of the guard.
+ */
+export class LineMemory {
+  #bytes = 0;
+  readonly #ofUser = new Map<number, number>();
+
+  /** Changes the bytes of a line. Returns `false`, without a change, if there is no space for them. */
+  resize(uid: number, from: number, to: number): boolean {
+    const bytes = this.#bytes + to - from;
+    const ofUser = (this.#ofUser.get(uid) ?? 0) + to - from;
+    if (to > from && (bytes > MAX_BYTES || ofUser > MAX_USER_BYTES)) return false;
+    this.#bytes = bytes;
+    if (ofUser > 0) this.#ofUser.set(uid, ofUser);
+    else this.#ofUser.delete(uid);
+    return true;
+  }
+}
 
 /** Reads lines. Nothing is read before it is requested. */
 export class LineReader {
   readonly #reader: ByteReader;
   readonly #maxBytes: number;
+  readonly #resize: (from: number, to: number) => boolean;
   /** What follows the last line. */
   #rest: Buffer | undefined;
+  /** The bytes of the last line, if it is long. */
+  #held = 0;
 
-  /** @param maxBytes The longest line. */
-  constructor(reader: ByteReader, maxBytes: number) {
+  /**
+   * @param maxBytes The longest line.
+   * @param resize Changes the bytes of a long line, as {@link LineMemory.resize} does.
+   */
+  constructor(
+    reader: ByteReader,
+    maxBytes: number,
+    resize: (from: number, to: number) => boolean = () => true,
+  ) {
     this.#reader = reader;
     this.#maxBytes = maxBytes;
+    this.#resize = resize;
   }
 
   /**
    * Returns the next line without its end; `undefined` at the end of the connection. The last line needs no
-   * line end.
+   * line end. The bytes of the line before are no longer counted.
    *
    * @throws {LineTooLong}
    */
   async next(): Promise<Buffer | undefined> {
+    this.release();
     // One buffer instead of a list: a chunk of one byte takes 900 bytes of memory.
     let line = NOTHING;
     let length = 0;
@@ -48,10 +89,29 @@ export class LineReader {
       }
       if (end >= 0 && end + 1 < part.length) this.#rest = part.subarray(end + 1);
       if (end >= 0 && before === 0) return own;
-      if (length > line.length) line = Buffer.concat([line], Math.max(length, 2 * line.length));
+      if (length > line.length) {
+        const more = Math.min(line.length, MAX_GROWTH_BYTES);
+        const size = Math.min(Math.max(length, line.length + more), this.#maxBytes);
+        this.#hold(size);
+        line = Buffer.concat([line], size);
+      }
       own.copy(line, before);
       if (end >= 0) return line.subarray(0, length);
     }
+  }
+
+  /** Counts the last line no longer. */
+  release(): void {
+    this.#resize(this.#held, 0);
+    this.#held = 0;
+  }
+
+  #hold(bytes: number): void {
+    if (bytes <= PART_BYTES) return;
+    if (!this.#resize(this.#held, bytes)) {
+      throw new LineTooLong("there are too many long lines of this user, or of all users");
+    }
+    this.#held = bytes;
   }
 }
 

@@ -14,6 +14,7 @@ import { requireActionsOf } from "../policy_check.ts";
 import { RequestCounters } from "../stats.ts";
 import { Upstream } from "../upstream.ts";
 import { McpConnection, type Shared } from "./connection.ts";
+import { LineMemory } from "./lines.ts";
 
 /**
  * Makes a guard in MCP mode. It does not listen yet.
@@ -35,7 +36,7 @@ class McpGuard extends AdmittingServer {
     const { policy, limits, audit, onRequest, report = () => {} } = options;
     const admission = new Admission({ policy, limits, audit }, "action");
     super({ allowHalfOpen: true }, admission);
-    this.#shared = { admission, upstream, requests, onRequest, report };
+    this.#shared = { admission, upstream, memory: new LineMemory(), requests, onRequest, report };
   }
 
   protected override serve(socket: Socket, admitted: Admitted): true {

@@ -233,6 +233,25 @@ test("LineReader copies the parts of a line, which are often single bytes", asyn
   await assert.rejects(short.next(), LineTooLong);
 });
 
+testGuard("mcp mode limits the long lines of a user, and counts none that has ended", async () => {
+  const behind = await Behind.start(echo);
+  const { path, decided } = await start({ upstream: behind.path });
+  const half = `{"a":"${"a".repeat(4 << 20)}`.slice(0, 4 << 20);
+  const open: Wire[] = [];
+  for (let count = 0; count < 16; count++) open.push(Wire.as(PERSON, path).send(half));
+  const last = Wire.as(PERSON, path).send(half);
+  // The order in which the guard reads the connections is unknown: one of them is refused.
+  await until(() => decided.some((each) => each.includes("too many long lines")));
+  const root = Wire.as(0, path).send(call(1, "b", { arguments: { a: "a".repeat(1 << 20) } }));
+  assert.equal((await next(root)).id, 1);
+  for (const wire of [...open, last]) wire.destroy();
+  for (let count = 0; count < 20; count++) {
+    const wire = Wire.as(PERSON, path).send(call(1, "b", { arguments: { a: half.slice(9999) } }));
+    assert.equal((await next(wire)).error!.code, -32003);
+    wire.destroy();
+  }
+});
+
 testGuard("mcp mode filters lists, page by page, and whatever their request was", async () => {
   const behind = await Behind.start();
   const { path } = await start({ upstream: behind.path });
