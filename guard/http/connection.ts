@@ -3,6 +3,7 @@
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
 import { host } from "../../adapters/host.ts";
+import { GrownBytes } from "../../core/grown_bytes.ts";
 import { isHungUp } from "../../identity/hangup.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
 import type { Admitted } from "../../servers/admission/admission.ts";
@@ -134,7 +135,7 @@ export class ClientConnection implements Connection, Receiver {
   /** The protocols to which the active request, as forwarded, may be upgraded. */
   #upgrade: string | undefined;
   /** The exchange of the active request whose body is being collected, and what was collected. */
-  #collecting: { readonly exchange: Exchange; readonly parts: Buffer[]; bytes: number } | undefined;
+  #collecting: { readonly exchange: Exchange; readonly body: GrownBytes } | undefined;
   /** Chooses the filter of the response. */
   #filter: Forward["filter"];
   /** The response that is being filtered. */
@@ -464,25 +465,23 @@ export class ClientConnection implements Connection, Receiver {
       return this.#refuse(TOO_LARGE);
     }
     if (!this.#acceptExpectation(request)) return;
-    this.#collecting = { exchange, parts: [], bytes: 0 };
+    this.#collecting = { exchange, body: new GrownBytes() };
     this.#collect(request);
   }
 
   /** Takes the part of the body that has arrived, and decides once the body is complete. */
   #collect(request: Request): void {
-    const { exchange, parts } = this.#collecting!;
-    for (const part of request.parts) {
-      this.#collecting!.bytes += part.length;
-      parts.push(part);
-    }
+    const { exchange, body } = this.#collecting!;
+    for (const part of request.parts) body.add(part);
     request.parts = [];
-    if (this.#collecting!.bytes > MAX_COLLECTED_BYTES) {
+    if (body.length > MAX_COLLECTED_BYTES) {
       this.#collecting = undefined;
       return this.#refuse(TOO_LARGE);
     }
     if (!request.isComplete) return;
     this.#collecting = undefined;
-    this.#judge(exchange, request, Buffer.concat(parts));
+    const { buffer, byteOffset, byteLength } = body.all();
+    this.#judge(exchange, request, Buffer.from(buffer, byteOffset, byteLength));
   }
 
   #judge(exchange: Exchange, request: Request, body: Buffer): void {

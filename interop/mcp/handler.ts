@@ -1,5 +1,6 @@
 /** Serves MCP over HTTP: one server of the SDK for each session, and each session for one client. */
 
+import { GrownBytes } from "../../core/grown_bytes.ts";
 import { type OptionNames, requireOptions } from "../../core/options.ts";
 import type { Peer } from "../../core/peer.ts";
 import type { Policy } from "../../core/policy/policy.ts";
@@ -208,18 +209,15 @@ const senderOf = (extra: unknown): Peer =>
 
 /** Reads the message of a request; returns the response to a request without one. */
 async function bodyOf(request: Request): Promise<{ readonly value: unknown } | Response> {
-  const parts: Uint8Array[] = [];
-  let length = 0;
+  const bytes = new GrownBytes();
   for await (const part of request.body ?? []) {
-    length += part.length;
-    if (length > MAX_MESSAGE_BYTES) {
+    if (bytes.length + part.length > MAX_MESSAGE_BYTES) {
       return failure(413, { code: CODE.invalidRequest, message: "The message is too long" });
     }
-    parts.push(part);
+    bytes.add(part);
   }
   try {
-    const text = await new Blob(parts as Uint8Array<ArrayBuffer>[]).text();
-    return { value: JSON.parse(text) };
+    return { value: JSON.parse(new TextDecoder().decode(bytes.all())) };
   } catch {
     return failure(400, { code: CODE.parseError, message: "The message is not JSON" });
   }
