@@ -26,9 +26,14 @@ export const MAX_DEPTH = 64;
 /** The most values that are read: an empty object takes two bytes of a text, and 400 bytes of memory. */
 export const MAX_VALUES = 200_000;
 
-/** Reads a JSON text. Returns the value, or why it is rejected. */
+/**
+ * Reads a JSON text. Returns the value, or why it is rejected.
+ *
+ * @param maxValues The most values that are read, by default {@link MAX_VALUES}.
+ */
 export function readJson(
   bytes: Uint8Array,
+  maxValues: number = MAX_VALUES,
 ): { readonly value: JsonValue } | { readonly problem: string } {
   let text: string;
   try {
@@ -36,7 +41,7 @@ export function readJson(
   } catch {
     return { problem: "The JSON text is not in UTF-8" };
   }
-  const reader = new Reader(text);
+  const reader = new Reader(text, maxValues);
   try {
     return { value: reader.document() };
   } catch (error) {
@@ -75,11 +80,13 @@ const ESCAPED: { readonly [letter: string]: string } = {
 
 class Reader {
   readonly #text: string;
+  readonly #maxValues: number;
   #at = 0;
   #values = 0;
 
-  constructor(text: string) {
+  constructor(text: string, maxValues: number) {
     this.#text = text;
+    this.#maxValues = maxValues;
   }
 
   document(): JsonValue {
@@ -90,8 +97,8 @@ class Reader {
   }
 
   #value(depth: number): JsonValue {
-    if (++this.#values > MAX_VALUES) {
-      throw new Rejected(`The JSON text has more than ${MAX_VALUES} values`);
+    if (++this.#values > this.#maxValues) {
+      throw new Rejected(`The JSON text has more than ${this.#maxValues} values`);
     }
     this.#space();
     const { length } = this.#text;

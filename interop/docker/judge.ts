@@ -49,6 +49,9 @@ export function readBody(request: DockerRequest, bytes: Uint8Array): JudgedReque
 
 const NO_FIELDS: JsonObject = new Map();
 
+/** Maximum values of a body. Many requests may wait for Docker, and their bodies take memory. */
+const MAX_BODY_VALUES = 20_000;
+
 /** @throws {BadBody} */
 function readJsonBody(
   { action, isJson, maxBodyBytes }: DockerRequest,
@@ -63,7 +66,7 @@ function readJsonBody(
     return action === "container.create" ? refuse(400, "The body is empty") : undefined;
   }
   if (!isJson) return refuse(415, "The type of the body must be application/json");
-  const read = readJson(bytes);
+  const read = readJson(bytes, MAX_BODY_VALUES);
   if ("problem" in read) return refuse(400, read.problem);
   if (fields !== undefined) return { value: readFields(read.value, fields, "", "reject") };
   requireUnfolded(read.value, "");

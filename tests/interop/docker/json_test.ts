@@ -100,6 +100,9 @@ test("readJson() limits the number of values, since each takes far more memory t
   const list = (count: number) => `[${Array(count).fill("{}").join()}]`;
   assert.equal(problemOf(list(199_999)), undefined);
   assert.equal(problemOf(list(200_000)), "The JSON text has more than 200000 values");
+  assert.deepEqual(readJson(bytesOf("[1]"), 1), {
+    problem: "The JSON text has more than 1 values",
+  });
 });
 
 test("readJson() limits nesting, and reads wide texts without deep stacks", () => {
@@ -114,8 +117,9 @@ test("readJson() limits nesting, and reads wide texts without deep stacks", () =
     problemOf(`{${[...keys, '"k7":1'].join()}}`),
     'The JSON text has the key "k7" twice',
   );
-  const unknown = read(CREATE, `{"HostConfig":{${keys.join()}}}`); // all empty
+  const unknown = read(CREATE, `{"HostConfig":{${keys.slice(0, 19_000).join()}}}`); // all empty
   assert.equal(isRefusal(unknown), false);
+  assert.ok(isRefusal(read(CREATE, `{"HostConfig":{${keys.slice(0, 20_000).join()}}}`)));
   assert.ok(isRefusal(read(CREATE, `{"x":[${"[],".repeat(300_000)}[]]}`)));
 });
 
