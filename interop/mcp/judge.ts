@@ -300,6 +300,9 @@ const MAX_SUBSCRIPTIONS = 100;
  */
 function stepsOfUri(method: string, uri: string): readonly Step[] | Problem {
   if (uri.length > MAX_URI_CHARACTERS) return invalid("The URI is too long");
+  if (IGNORED.test(uri)) {
+    return invalid("The URI has a control character, or a space at its beginning or end");
+  }
   const spellings = new Set([uri]);
   if (URL.canParse(uri)) spellings.add(new URL(uri).href);
   for (const spelling of [...spellings]) {
@@ -310,7 +313,12 @@ function stepsOfUri(method: string, uri: string): readonly Step[] | Problem {
     }
   }
   for (const spelling of [...spellings]) {
-    if (IS_FILE.test(spelling)) spellings.add(fileOf(spelling));
+    spellings.add(spelling.replace(/#.*$/s, ""));
+    if (!IS_FILE.test(spelling)) continue;
+    for (const each of [spelling, spelling.replace(HOST_OF_FILE, "")]) {
+      const file = fileOf(each);
+      spellings.add(file).add(file.replace(/(?<=[^/])\/$/, ""));
+    }
   }
   let plain = uri;
   for (let round = 0; round < MAX_ESCAPES; round++) plain = withoutEscapes(plain);
@@ -324,7 +332,16 @@ function stepsOfUri(method: string, uri: string): readonly Step[] | Problem {
   return [first!, ...others.map((each) => ({ ...each, isSpelling: true }))];
 }
 
+/**
+ * Characters that URL parsers remove, so that ".\t." becomes "..": tabs and line ends, and at both ends also
+ * spaces and other control characters.
+ */
+const IGNORED = /\p{Cc}|^ | $/u;
+
 const IS_FILE = /^file:\//i;
+
+/** The host of a file, which some programs ignore. */
+const HOST_OF_FILE = /(?<=^file:)\/\/[^/\\?#]+(?=\/)/i;
 
 /** The file of a URI for programs that ignore its query and fragment. To file systems, `//` is `/`. */
 const fileOf = (uri: string): string =>
@@ -335,7 +352,8 @@ const MAX_URI_CHARACTERS = 8192;
 /** A URI with a dot or a slash that is encoded more often than this is rejected. */
 const MAX_ESCAPES = 4;
 
-const DOT_SEGMENT = /(?:^|[/\\?#:])\.{1,2}(?:$|[/\\?#])/;
+/** Programs with path parameters read "..;a" as "..". */
+const DOT_SEGMENT = /(?:^|[/\\?#:])\.{1,2}(?:$|[/\\?#;])/;
 
 /** Decodes dots, slashes and backslashes once. */
 function withoutEscapes(uri: string): string {

@@ -228,9 +228,35 @@ test("judge() denies a URI by each spelling that programs may make from it", () 
     ...["file:///srv/%252e%252e/etc", "file:///srv/%25252e%2e/etc", "file:///srv/..\\etc"],
     ...["file:///srv/..%5cetc", "file:///srv/a/..", "file:///srv/..?a", "file:///srv/..#a"],
     ...["file:///srv/%", "file:///srv/%ff", `file:///srv/${"a".repeat(9000)}`, "FILE:///srv/a"],
+    // URL parsers, and so the official SDK, remove these characters.
+    ...["file:///srv/.\t./etc", "file:///srv/.\r\n./etc", " file:///srv/a", "note:a "],
+    ...["file:///srv/a/.. ", "file:///srv/a/..\u0001", "file:///srv/..;/etc", "note:a\u0085"],
+    ...["file:///srv/secret.txt/", "file:///srv/%73ecret.txt/#a"],
     ...["note:..", "note:../a", `file:///srv/%${"25".repeat(100)}2e`],
   ];
   for (const uri of denied) assert.notEqual(read(uri), undefined, uri);
+});
+
+test("judge() denies a file by its URI with a host, and a URI by the one without a fragment", () => {
+  const policy = policyOf([
+    { name: "no", actions: ["resources/read file:///key", "resources/read note:a"], deny: true },
+    { name: "all", allow: true },
+  ]);
+  const read = (uri: string) => codeOf(policy, "resources/read", { uri });
+  for (
+    const uri of [
+      "file://host/key",
+      "file://host//key?a",
+      "FILE://HOST/ke%79",
+      "file://key",
+      "note:a#b",
+    ]
+  ) {
+    assert.equal(read(uri), -32003, uri);
+  }
+  for (const uri of ["file:///keys", "file:///key/a", "note:b#a", "file:///"]) {
+    assert.equal(read(uri), undefined, uri);
+  }
 });
 
 test("argumentTexts() returns what a program can read in the arguments, and otherwise unknown", () => {
