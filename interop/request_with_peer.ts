@@ -15,6 +15,8 @@ export type RequestWithPeer = RequestLike | HonoContext;
 export interface FoundRequest {
   /** The `Request` of a fetch handler if there is one, otherwise the `IncomingMessage`. */
   readonly raw: RequestLike;
+  /** The request as the server passed it on: the `IncomingMessage` if there is one. */
+  readonly received: RequestLike;
   /** The peer. */
   readonly peer: Peer;
 }
@@ -26,10 +28,8 @@ export interface FoundRequest {
  */
 export function findRequest(request: RequestWithPeer): FoundRequest {
   const isContext = "req" in request;
-  return {
-    raw: isContext ? request.req.raw : request,
-    peer: peerOf(isContext ? requestOf(request) : request),
-  };
+  const received = isContext ? requestOf(request) : request;
+  return { raw: isContext ? request.req.raw : request, received, peer: peerOf(received) };
 }
 
 /** Returns a signal that aborts when the client hangs up, or when another signal aborts. */

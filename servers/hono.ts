@@ -30,7 +30,7 @@ import type { MiddlewareHandler } from "hono";
 import type { Peer } from "../core/peer.ts";
 import type { Decision } from "../core/policy/decide/decision.ts";
 import type { Policy } from "../core/policy/policy.ts";
-import { requestOf } from "./admission/attach.ts";
+import { requestOf, wholeUrlOf } from "./admission/attach.ts";
 import { isProblem } from "./http/decide_request.ts";
 import { responseOf } from "./http/problem.ts";
 import { type AttributeHeader, valueIn } from "./http/request_attributes.ts";
@@ -53,7 +53,8 @@ export function requirePeer(): MiddlewareHandler<PeerEnv>;
  * Puts the peer into the context. A policy given here decides in addition to the server's: requests that it
  * denies receive 403.
  *
- * @param policy Decides the action `METHOD /path`, as the server's policy does.
+ * @param policy Decides the action `METHOD /path`, as the server's policy does. The path is the whole path
+ * of the request, also below `mount()`.
  * @returns Middleware that throws a `UcredError` (`ERR_UCRED_NO_PEER`) if the application is not served by
  * `ucred/http`: the client then receives 500.
  * @throws {TypeError} If `policy` is not a policy.
@@ -62,9 +63,13 @@ export function requirePeer(policy: Policy): MiddlewareHandler<PeerEnv>;
 export function requirePeer(...args: readonly Policy[]): MiddlewareHandler<PeerEnv> {
   const policy = policyIn(args);
   return async (context, next) => {
-    const { method, url, headers } = context.req.raw;
-    const parts = { method, url, valuesOf: (name: AttributeHeader) => valueIn(headers, name) };
-    const outcome = checkPeer(requestOf(context), policy, parts);
+    const { raw } = context.req;
+    const request = requestOf(context);
+    const outcome = checkPeer(request, policy, {
+      method: raw.method,
+      url: wholeUrlOf(raw, request),
+      valuesOf: (name: AttributeHeader) => valueIn(raw.headers, name),
+    });
     if (isProblem(outcome)) return responseOf(outcome);
     context.set("peer", outcome.peer);
     context.set("decision", outcome.decision);

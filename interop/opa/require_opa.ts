@@ -3,6 +3,7 @@
 import { requireOptions } from "../../core/options.ts";
 import type { Peer } from "../../core/peer.ts";
 import type { Attributes } from "../../core/policy/decide/decision.ts";
+import { wholeUrlOf } from "../../servers/admission/attach.ts";
 import { BAD_TARGET, forbiddenBecause, responseOf } from "../../servers/http/problem.ts";
 import { targetOf } from "../../servers/http/request_target.ts";
 import { endOf, findRequest, type RequestWithPeer } from "../request_with_peer.ts";
@@ -28,14 +29,6 @@ export interface DeniedByOpa {
   readonly decision: OpaDecision | undefined;
   /** Why there was none. */
   readonly error: unknown;
-}
-
-/** The parts of a request that decide. */
-interface RequestLine {
-  readonly method?: string;
-  readonly url?: string;
-  /** The whole path, where Express has removed the path at which a router is mounted from `url`. */
-  readonly originalUrl?: string;
 }
 
 /**
@@ -88,9 +81,9 @@ export function requireOpa(
   }
   const { attributes: attributesOf = () => ({}), onDenied } = options;
   return async (request, next) => {
-    const { raw, peer } = findRequest(request);
-    const { method = "", url = "", originalUrl = url } = raw as RequestLine;
-    const target = targetOf(method, originalUrl);
+    const { raw, received, peer } = findRequest(request);
+    const { method = "" } = raw as { readonly method?: string };
+    const target = targetOf(method, wholeUrlOf(raw, received));
     if (target === undefined) return responseOf(BAD_TARGET);
     const { action } = target;
     let decision: OpaDecision | undefined;

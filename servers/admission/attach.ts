@@ -60,6 +60,25 @@ export function requestOf({ req, env }: HonoContext): RequestLike {
 }
 
 /**
+ * Returns the URL of a request with the whole path. Express removes the path at which a router is mounted from
+ * `url`, and Hono's `mount()` makes a `Request` without it.
+ *
+ * @param raw The request that the handler receives.
+ * @param received The request that the server passed on, which may be the same.
+ */
+export function wholeUrlOf(raw: RequestLike, received: RequestLike): string {
+  const { url = "" } = raw as { readonly url?: string };
+  const { url: own = "", originalUrl = own } = received as {
+    readonly url?: string;
+    readonly originalUrl?: string;
+  };
+  if (raw === received) return originalUrl;
+  const path = new URL(url).pathname;
+  const isMounted = path === "/" || originalUrl.split("?", 1)[0]!.endsWith(path);
+  return isMounted ? originalUrl : url; // otherwise the application has made a request of its own
+}
+
+/**
  * Returns the policy's decision about a request.
  *
  * @throws {UcredError} `ERR_UCRED_NO_PEER` if it does not belong to a server of `ucred/http`.

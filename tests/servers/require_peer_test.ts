@@ -4,9 +4,12 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer as createPlainServer, type IncomingMessage } from "node:http";
 import { test } from "node:test";
+import { requireOpa } from "../../interop/opa/mod.ts";
 import { parsePolicy } from "../../policy/mod.ts";
+import { wholeUrlOf } from "../../servers/admission/attach.ts";
 import { requirePeer as forExpress } from "../../servers/express.ts";
 import { requirePeer as forFastify } from "../../servers/fastify.ts";
+import { requirePeer as forHono } from "../../servers/hono.ts";
 import { createServer, peerOf } from "../../servers/http.ts";
 import { type KoaContext, requirePeer as forKoa } from "../../servers/koa.ts";
 import { eventsOf, running, Wire } from "../support/http.ts";
@@ -109,6 +112,38 @@ test("requirePeer() of ucred/koa decides by originalUrl, and adds the peer to th
   for (const [head, allowed] of REQUESTS) {
     assert.equal(await statusOf(path, head), allowed ? 200 : 403, head);
   }
+});
+
+test("requirePeer() of ucred/hono and requireOpa() decide by the whole path below mount()", async () => {
+  const check = forHono(policy);
+  const seen: string[] = [];
+  const opa = requireOpa({
+    decide: (_, { action = "" } = {}) => {
+      seen.push(action);
+      return Promise.resolve({ allowed: true, outcome: "allowed", decisionId: undefined });
+    },
+    close: () => {},
+  });
+  const path = await start({ policy: "anyone" }, async (incoming, response) => {
+    // What @hono/node-server passes to an application that is mounted at the first segment.
+    const url = `http://app.test${incoming.url!.replace(/^\/[^/?]+/, "") || "/"}`;
+    const { method = "" } = incoming;
+    const raw = new Request(url, { method, headers: { host: incoming.headers.host! } });
+    const context = { req: { raw }, env: { incoming }, set: () => {} };
+    await opa(context, () => {});
+    let isAllowed = false;
+    const next = () => Promise.resolve(void (isAllowed = true));
+    await check(context as unknown as Parameters<typeof check>[0], next);
+    response.writeHead(isAllowed ? 200 : 403).end();
+  });
+  for (const [head, allowed] of REQUESTS) {
+    assert.equal(await statusOf(path, head), allowed ? 200 : 403, head);
+  }
+  assert.deepEqual(seen.slice(0, 2), ["GET /admin/users", "POST /admin/users"]);
+  // A request that the application has made itself, with another path or method.
+  const made = new Request("http://h/other", { method: "DELETE" });
+  const received = { method: "POST", url: "/admin/users?dry=1" };
+  assert.equal(wholeUrlOf(made, received), "http://h/other");
 });
 
 test("requirePeer() throws for a request of a server that is not of ucred/http", async () => {
