@@ -32,6 +32,7 @@ import { ID_RANGE, parseId } from "./arguments.ts";
 import {
   columns,
   type ExitCode,
+  log,
   logError,
   paint,
   print,
@@ -224,9 +225,21 @@ export function who(
   file: string,
   options: PolicyCommandOptions & { readonly action?: string },
 ): ExitCode {
-  const found = withProgress([file], () => listWho(load(file, options), options.action));
-  if (options.json) printJson(found);
-  else printText(writeWho(found.clauses, namesOf(options)));
+  const { policy, found } = withProgress([file], () => {
+    const policy = load(file, options);
+    return { policy, found: listWho(policy, options.action) };
+  });
+  if (options.json) {
+    printJson(found);
+    return 0;
+  }
+  printText(writeWho(found.clauses, namesOf(options)));
+  const isAboutAction = sourceOf(policy, "who()").checked.rules.some(({ actions, grants }) =>
+    actions !== undefined && grants !== undefined
+  );
+  if (options.action === undefined && isAboutAction) {
+    log("note: this list leaves out rules with actions; --action ACTION lists who may perform one");
+  }
   return 0;
 }
 

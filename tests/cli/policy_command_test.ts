@@ -347,7 +347,9 @@ test("policy who lists the peers that a policy allows", async () => {
   ]);
   assert.match(root.out, /0/);
   assert.match(readers.out, /50|staff/);
-  assert.deepEqual([nobody.code, nobody.out], [0, "no peer\n"]);
+  assert.deepEqual([nobody.code, nobody.out, nobody.err], [0, "no peer\n", ""]);
+  assert.match(root.err, /^note: this list leaves out rules with actions; --action ACTION /);
+  assert.equal(readers.err, "");
   const [code, { clauses }] = await data("who", GOOD, "--action", "GET /x");
   assert.equal(code, 0);
   assert.ok(clauses.length >= 2);

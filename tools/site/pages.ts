@@ -55,11 +55,9 @@ const GROUPS: { readonly [title: string]: readonly string[] } = {
     "docs/sudo.md",
     "docs/sudo-helper.md",
     "docs/opa.md",
-    "docs/mcp.md",
   ],
   "Operation": [
     "docs/recipes.md",
-    "docs/scale.md",
     "docs/command.md",
     "docs/packages.md",
     "docs/troubleshooting.md",
@@ -72,7 +70,6 @@ const GROUPS: { readonly [title: string]: readonly string[] } = {
     "bench/policy/results.md",
     "bench/scale/results.md",
     "bench/guard/results.md",
-    "bench/scale/results.md",
   ],
   "Project": ["CHANGELOG.md", "CONTRIBUTING.md"],
 };
