@@ -4,7 +4,7 @@
  */
 
 import { once } from "node:events";
-import { chmodSync, readFileSync } from "node:fs";
+import { chmodSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { createServer } from "node:net";
 import process from "node:process";
 import { openedSystem } from "../../adapters/select.ts";
@@ -86,9 +86,20 @@ const peer = await clientOf(CLIENT);
 let outcome: keyof typeof counts = "refused";
 let result: unknown;
 
+/** Returns the descriptors of this process that are sockets. */
+const sockets = () =>
+  readdirSync("/proc/self/fd").filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).startsWith("socket:");
+    } catch {
+      return false; // the descriptor of the folder itself
+    }
+  }).map(Number);
+
 async function connectOnce(connector: () => PeerConnector): Promise<void> {
   seen.length = 0;
   result = undefined;
+  const before = new Set(sockets());
   try {
     const socket = connector().connect(peer);
     socket.on("error", () => {}).resume().end();
@@ -97,13 +108,16 @@ async function connectOnce(connector: () => PeerConnector): Promise<void> {
   } catch (error) {
     result = error;
     outcome = error instanceof Exited ? "ended" : "refused";
+    if (outcome === "refused") return;
+    // The end of the process would have closed what it opened. Nothing else opens a socket meanwhile.
+    for (const fd of sockets()) if (!before.has(fd)) withoutFaults(() => linux!.close(fd));
   }
 }
 
 const ready = new PeerConnector(path);
 await connectOnce(() => ready);
 await until(() => accepted === 0);
-let baseline = openDescriptors();
+const baseline = openDescriptors();
 let faults = 0;
 for (const connector of [() => ready, () => new PeerConnector(path)]) {
   const all = await failEachCall({
@@ -118,8 +132,6 @@ for (const connector of [() => ready, () => new PeerConnector(path)]) {
         ? result.hint !== ""
         : result instanceof Error && "code" in result;
       if (outcome === "refused" && !isClear) complain(`unclear error ${result}`);
-      // A process that ends leaves no descriptors.
-      if (outcome === "ended") baseline = Math.max(baseline, openDescriptors());
       await until(() => openDescriptors() <= baseline).catch(() => complain("a descriptor leaks"));
       await connectOnce(connector);
       // A process that has ended in the meantime may have connected before.
