@@ -31,6 +31,7 @@ import { Wire } from "../support/http.ts";
 import { packagesOf } from "../support/packages.ts";
 import { Child, freshPath, withIds } from "../support/peers.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
+import { isListening } from "../support/servers.ts";
 import { endAfterEach, need, needs, succeeds, testWith, until } from "../support/suite.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -170,7 +171,7 @@ for (
         for await (const { data } of messages) seen.push(new TextDecoder().decode(data));
       })();
       try {
-        await until(() => existsSync(path));
+        await until(() => isListening(path));
         chmodSync(path, 0o666);
         const { body } = await Wire.as(PERSON, path).get("/");
         assert.equal(body, `welcome, uid ${PERSON}\n`);
@@ -222,7 +223,7 @@ testWith(
     const [word, ...words] = withIds({ uid: id, gid: id, groups: [] }) as [string];
     const server = new Child(word, [...words, "redis-server", join(own, "redis.conf")]);
     try {
-      await until(() => existsSync(upstream));
+      await until(() => isListening(upstream));
       const policy = block("### Redis", "yaml").replaceAll("cache", "users");
       const guard = await GuardHere.start({
         mode: "stream",
@@ -256,7 +257,7 @@ testWith(
       ...["--reuid=daemon", "--regid=daemon", "--clear-groups", "ssh-agent", "-D", "-a", upstream],
     ]);
     try {
-      await until(() => existsSync(upstream));
+      await until(() => isListening(upstream));
       await runAs("daemon", [], "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key);
       await runAs("daemon", [], "env", `SSH_AUTH_SOCK=${upstream}`, "ssh-add", "-q", key);
       const policy = block("### ssh-agent", "yaml").replaceAll("deployers", "users");

@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import type * as grpc from "../../examples/servers/node_modules/@grpc/grpc-js/build/src/index.js";
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, readdirSync, readFileSync } from "node:fs";
+import { chmodSync, readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -16,6 +16,7 @@ import { promisify } from "node:util";
 import { Child, freshPath } from "../support/peers.ts";
 import { relay, Wire } from "../support/http.ts";
 import { packagesOf } from "../support/packages.ts";
+import { isListening } from "../support/servers.ts";
 import { needs, testWith, until } from "../support/suite.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -321,7 +322,7 @@ for (const [name, file] of Object.entries(ACTIVATED)) {
         ...["-l", path, node, "--disable-warning=ExperimentalWarning", file],
       ]);
       try {
-        await until(() => existsSync(path));
+        await until(() => isListening(path));
         chmodSync(path, 0o666);
         const { body } = await Wire.as(PERSON, path).get("/");
         assert.match(body, /^welcome, \w+: look\n$/);

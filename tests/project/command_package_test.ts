@@ -23,7 +23,7 @@ import process from "node:process";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { visitAs } from "../support/servers.ts";
+import { isListening, visitAs } from "../support/servers.ts";
 import { temporaryFolder } from "../support/compile.ts";
 import { type Need, needs, testWith } from "../support/suite.ts";
 import { VERSION } from "../../cli/version.ts";
@@ -573,7 +573,7 @@ testWith(
     const args = ["-l", listen, binary, ...line, "--allow-unsafe-owner"];
     const manager = spawn("systemd-socket-activate", args, { stdio: "ignore" });
     after(() => manager.kill("SIGKILL"));
-    while (!existsSync(listen)) await sleep(10);
+    while (!isListening(listen)) await sleep(10);
     chmodSync(listen, 0o666);
     assert.equal(await visitAs(4001, listen), "from behind");
     assert.equal(await visitAs(4002, listen), "");
