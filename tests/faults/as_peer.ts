@@ -4,7 +4,7 @@
  */
 
 import { once } from "node:events";
-import { chmodSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { chmodSync, readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import process from "node:process";
 import { openedSystem } from "../../adapters/select.ts";
@@ -15,7 +15,7 @@ import { supplementaryGroups } from "../../identity/groups.ts";
 import { identify, type Peer } from "../../mod.ts";
 import { Exited, failEachCall, textOfFault, withoutFaults } from "../support/failing_calls.ts";
 import { Child, freshPath, withIds } from "../support/peers.ts";
-import { openDescriptors, visitProgram } from "../support/servers.ts";
+import { descriptorLinks, openDescriptors, visitProgram } from "../support/servers.ts";
 import { until } from "../support/suite.ts";
 
 /** The result of this script. */
@@ -88,13 +88,7 @@ let result: unknown;
 
 /** Returns the descriptors of this process that are sockets. */
 const sockets = () =>
-  readdirSync("/proc/self/fd").filter((fd) => {
-    try {
-      return readlinkSync(`/proc/self/fd/${fd}`).startsWith("socket:");
-    } catch {
-      return false; // the descriptor of the folder itself
-    }
-  }).map(Number);
+  descriptorLinks().filter(([, link]) => link.startsWith("socket:")).map(([fd]) => fd);
 
 async function connectOnce(connector: () => PeerConnector): Promise<void> {
   seen.length = 0;

@@ -128,15 +128,20 @@ export class ServerProcess {
  */
 const NOT_COUNTED = runtime === "deno" ? /_cache_v\d+|^socket:/ : undefined;
 
+/** Returns the open descriptors of this process, each with the target of its link in /proc/self/fd. */
+export function descriptorLinks(): readonly (readonly [fd: number, link: string])[] {
+  return readdirSync("/proc/self/fd").flatMap((fd) => {
+    try {
+      return [[Number(fd), readlinkSync(`/proc/self/fd/${fd}`)] as const];
+    } catch {
+      return []; // the descriptor of the folder itself, or one that was closed meanwhile
+    }
+  });
+}
+
 /** Returns the number of descriptors of this process that are counted. */
 export function openDescriptors(): number {
-  return readdirSync("/proc/self/fd").filter((fd) => {
-    try {
-      return NOT_COUNTED?.test(readlinkSync(`/proc/self/fd/${fd}`)) !== true;
-    } catch {
-      return true; // the descriptor of the folder itself
-    }
-  }).length;
+  return descriptorLinks().filter(([, link]) => NOT_COUNTED?.test(link) !== true).length;
 }
 
 /** Waits until this process has at most a number of descriptors. If it does not, the error lists them. */
@@ -144,13 +149,7 @@ export async function descriptorsClosed(most: number): Promise<void> {
   try {
     await until(() => openDescriptors() <= most);
   } catch {
-    const open = readdirSync("/proc/self/fd").map((fd) => {
-      try {
-        return `${fd} → ${readlinkSync(`/proc/self/fd/${fd}`)}`;
-      } catch {
-        return fd; // the descriptor of the folder itself
-      }
-    });
+    const open = descriptorLinks().map(([fd, link]) => `${fd} → ${link}`);
     assert.fail(`${open.length} descriptors instead of ${most}: ${open.join(", ")}`);
   }
 }

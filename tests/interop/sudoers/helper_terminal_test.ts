@@ -1,7 +1,7 @@
 /** Commands of the privileged helper on terminals: keys, sizes, jobs, and `ucred run` on a real terminal. */
 
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -21,6 +21,7 @@ import {
   script,
   startHelper,
 } from "../../support/privileged_helper.ts";
+import { descriptorLinks } from "../../support/servers.ts";
 import { needs, testWith, until } from "../../support/suite.ts";
 
 const terminal = { columns: 77, rows: 33 };
@@ -52,6 +53,10 @@ function onTerminal(
     shows: (text: string) => until(() => shown.text.includes(text)),
   };
 }
+
+/** Counts the descriptors of terminals: the runtime may close others of earlier tests meanwhile. */
+const terminals = () =>
+  descriptorLinks().filter(([, link]) => /^\/dev\/(?:ptmx|pts\/)/.test(link)).length;
 
 testWith(
   privileged,
@@ -154,14 +159,6 @@ testWith(
     const helper = await startHelper();
     const folder = commandFolder();
     const counts = script(join(folder, "counts"), "#!/bin/sh\nexec seq 1 60000\n");
-    const terminals = () =>
-      readdirSync("/proc/self/fd").filter((fd) => {
-        try {
-          return /ptmx|pts/.test(readlinkSync(`/proc/self/fd/${fd}`));
-        } catch {
-          return false; // it was closed
-        }
-      }).length;
     const before = terminals();
     const slow = onTerminal(helper, counts, [], {
       stdout: async (bytes) => {
@@ -232,15 +229,6 @@ testWith(
   "new PseudoTerminal() throws and closes its descriptors, if a call fails",
   () => {
     const system = openedSystem();
-    // Not all descriptors: the runtime closes those of earlier tests meanwhile.
-    const terminals = () =>
-      readdirSync("/proc/self/fd").filter((fd) => {
-        try {
-          return /^\/dev\/(?:ptmx|pts\/)/.test(readlinkSync(`/proc/self/fd/${fd}`));
-        } catch {
-          return false; // the descriptor of readdirSync() itself
-        }
-      }).length;
     const before = terminals();
     for (const failing of [1, 2, 3]) {
       let calls = 0;
