@@ -33,6 +33,7 @@ test("lock files name no registry, and shared packages have one version", () => 
     "bench",
     "examples/nitro",
     "examples/servers",
+    "tests/mutation",
     "tests/packages",
     "tools/site",
   ];

@@ -36,6 +36,9 @@ export const emulated = process.env["UCRED_EMULATED"] !== undefined;
 /** Whether this is `npm run test:soak`, which runs long tests at full length. */
 const soaking = process.env["UCRED_SOAK"] !== undefined;
 
+/** Whether this is `npm run mutation`, which runs each test many times. */
+const mutating = process.env["UCRED_MUTATION"] !== undefined;
+
 /** Selects a size or count: the short one in each run of the suite, the full one in `npm run test:soak`. */
 export function soak(short: number, full: number): number {
   return soaking ? full : short;
@@ -46,7 +49,7 @@ export function soak(short: number, full: number): number {
  * on Node and a tenth on Deno and Bun, and `npm run test:soak` tries all of them on Deno and Bun.
  */
 export function cases(count: number): number {
-  return soaking || runtime === "node" ? count : Math.ceil(count / 10);
+  return soaking || (runtime === "node" && !mutating) ? count : Math.ceil(count / 10);
 }
 
 /**
