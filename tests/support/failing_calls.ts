@@ -82,7 +82,7 @@ export interface Fault {
  * open: closing it could close a descriptor of other code.
  */
 export function hidesOwnership({ call }: Fault): boolean {
-  return call === "fstat";
+  return call === "fstat" || call === "epoll_ctl"; // EPOLL_CTL_MOD is the check of an epoll
 }
 
 /** Returns a text that identifies a fault in the message of an assertion. */
