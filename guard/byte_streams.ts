@@ -2,6 +2,7 @@
 
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
+import { GrownBytes } from "../core/grown_bytes.ts";
 
 /** A connection ended within a message, or before the expected bytes. */
 export class Ended extends Error {}
@@ -33,7 +34,9 @@ export class ByteReader {
     while (this.#pending.length === 0) {
       if (!await this.#more()) return undefined;
     }
-    return this.#take(Math.min(most, this.#pending.length));
+    const part = this.#pending.subarray(0, most);
+    this.#pending = this.#pending.subarray(most);
+    return part;
   }
 
   /**
@@ -42,26 +45,24 @@ export class ByteReader {
    * @throws {Ended} If the connection ends after a part of them.
    */
   async exactly(count: number): Promise<Buffer | undefined> {
-    while (this.#pending.length < count) {
-      if (await this.#more()) continue;
-      if (this.#pending.length === 0 && count > 0) return undefined;
-      throw new Ended("the connection ended within a message");
+    const bytes = new GrownBytes();
+    while (bytes.length < count) {
+      const part = await this.some(count - bytes.length);
+      if (part?.length === count) return part;
+      if (part !== undefined) bytes.add(part);
+      else if (bytes.length === 0) return undefined;
+      else throw new Ended("the connection ended within a message");
     }
-    return this.#take(count);
+    const { buffer, byteOffset, byteLength } = bytes.all();
+    return Buffer.from(buffer, byteOffset, byteLength);
   }
 
-  #take(count: number): Buffer {
-    const taken = this.#pending.subarray(0, count);
-    this.#pending = this.#pending.subarray(count);
-    return taken;
-  }
-
-  /** Waits for bytes. Returns false at the end. */
+  /** Waits for bytes, when none are pending. Returns false at the end. */
   async #more(): Promise<boolean> {
     while (true) {
       const chunk = this.#socket.read() as Buffer | null;
       if (chunk !== null) {
-        this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
+        this.#pending = chunk;
         return true;
       }
       if (this.#isOver) return false;
