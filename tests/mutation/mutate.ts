@@ -49,6 +49,8 @@ Changes the code in one place at a time, and runs the tests that reach this plac
 that no test notices, and for each area the share of changes that some test notices. Results are kept in
 .mutation/, and used again for code and tests that are the same; a second run continues the first one.
 
+Run it on a machine that nobody needs: a change can make tests remove files or signal processes.
+
   --sample N       change only one of N pieces of ten lines; the same ones in each run (default: 1)
   --file GLOB      change only these files of the area
   --test-ms MS     leave out tests that take longer than this (default: 250)
@@ -176,6 +178,15 @@ const folder = mkdtempSync(join(tmpdir(), "ucred-mutation-"));
 process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
 mkdirSync(".mutation", { recursive: true });
 
+/** Prints how many tests took no part, and why those that are not slow did not. */
+function printLeftOut(lines: string): void {
+  const tests = lines.split("\n").filter(Boolean)
+    .map((line): { readonly name: string; readonly why: string } => JSON.parse(line));
+  const others = tests.filter(({ why }) => why !== "slow");
+  console.error(`Left out: ${tests.length - others.length} tests that take more than ${testMs} ms`);
+  for (const { name, why } of others) console.error(`Left out: ${name}: ${why}`);
+}
+
 function run(name: string): Result {
   const area = AREAS[name]!;
   const files = globSync(area.code).sort()
@@ -224,17 +235,7 @@ function run(name: string): Result {
     },
   });
   if (status !== 0) fail(`Stryker ended with ${status} in the area "${name}"`);
-  const reasons = readFileSync(leftOut, "utf8").split("\n").filter(Boolean).map((line) =>
-    JSON.parse(line)
-  );
-  for (const { name, why } of reasons.filter(({ why }) => why !== "slow")) {
-    console.error(`Left out: ${name}: ${why}`);
-  }
-  console.error(
-    `${reasons.length} tests are left out, ${
-      reasons.filter(({ why }) => why === "slow").length
-    } of them because they are slow`,
-  );
+  printLeftOut(readFileSync(leftOut, "utf8"));
   return resultOf(name, JSON.parse(readFileSync(report, "utf8")));
 }
 
