@@ -17,10 +17,9 @@ export function ownField(of: unknown, name: string): unknown {
 
 /**
  * Removes the differences between keys that decoders of Go ignore: upper and lower case, and the two
- * characters outside of ASCII that Unicode folds to s and k.
+ * characters outside of ASCII that Unicode folds to s and k. toLowerCase() folds the latter, U+212A.
  */
-export const folded = (key: string): string =>
-  key.toLowerCase().replaceAll("\u017f", "s").replaceAll("\u212a", "k");
+export const folded = (key: string): string => key.toLowerCase().replaceAll("\u017f", "s");
 
 /** The texts of one argument. */
 interface Texts {
@@ -43,7 +42,7 @@ interface Texts {
 export function argumentTexts(value: unknown): object | undefined {
   const found = new Map<string, Texts>();
   const names = new Map<string, string | undefined>();
-  if (!isObject(value) || !collect(found, value, undefined, 0)) return undefined;
+  if (!isObject(value) || !collectFields(found, value, undefined, 1)) return undefined;
   for (const name of found.keys()) {
     const key = folded(name);
     // Two spellings of a name: programs choose differently.
@@ -69,33 +68,34 @@ interface Place {
   readonly path: string;
 }
 
+/** Collects the texts of the fields of an object. Returns `false` if there is too much. */
+function collectFields(
+  found: Map<string, Texts>,
+  object: object,
+  place: Place | undefined,
+  depth: number,
+): boolean {
+  return Object.entries(object).every(([key, each]) => {
+    const name = place === undefined ? key : `${place.name}.${key}`;
+    if (name.length > MAX_NAME_CHARACTERS) return false;
+    return collect(found, each, { name, path: `${place?.path ?? ""}${key.length}.` }, depth);
+  });
+}
+
 /** Collects the texts of a value and of everything inside. Returns `false` if there is too much. */
 function collect(
   found: Map<string, Texts>,
   value: unknown,
-  place: Place | undefined,
+  place: Place,
   depth: number,
 ): boolean {
   if (depth > MAX_DEPTH || found.size > MAX_NAMES) return false;
-  if (Array.isArray(value)) {
-    if (place !== undefined) textsAt(found, place); // an empty array is an empty list
-    return value.every((each) => collect(found, each, place, depth + 1));
-  }
-  if (isObject(value)) {
-    if (place !== undefined) textsAt(found, place).list = undefined;
-    return Object.entries(value).every(([key, each]) => {
-      const name = place === undefined ? key : `${place.name}.${key}`;
-      if (name.length > MAX_NAME_CHARACTERS) return false;
-      const path = `${place?.path ?? ""}${key.length}.`;
-      return collect(found, each, { name, path }, depth + 1);
-    });
-  }
-  if (place === undefined) return false;
-  const texts = textsAt(found, place);
+  const texts = textsAt(found, place); // also of an empty array, which is an empty list
+  if (Array.isArray(value)) return value.every((each) => collect(found, each, place, depth + 1));
   const text = textOf(value);
   if (text === undefined) texts.list = undefined;
   else texts.list?.push(text);
-  return true;
+  return !isObject(value) || collectFields(found, value, place, depth + 1);
 }
 
 /** The texts of the argument at a place. */

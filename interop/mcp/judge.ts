@@ -158,7 +158,7 @@ export function judge(
     if (isSpelling || isQuiet) {
       const decision = by.peek(action, attributes);
       const { allowed, rule, reason, message } = decision;
-      if (isQuiet) first ??= decision;
+      first ??= decision;
       if (allowed || (isSpelling && rule === undefined)) continue;
       return { decision: by.refuse(action, reason), error: denial(message) };
     }

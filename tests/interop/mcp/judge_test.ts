@@ -74,6 +74,14 @@ const ACTIONS: readonly [method: string, params: unknown, ...actions: string[]][
   ["subscriptions/listen", {}, "subscriptions/listen"],
   [
     ...["subscriptions/listen", {
+      notifications: {
+        ...{ toolsListChanged: true, promptsListChanged: true, resourcesListChanged: true },
+      },
+    }] as const,
+    "subscriptions/listen",
+  ],
+  [
+    ...["subscriptions/listen", {
       notifications: { resourceSubscriptions: ["note:a"], taskIds: ["1"] },
     }] as const,
     ...["subscriptions/listen", "resources/subscribe note:a", "tasks/get"],
@@ -88,7 +96,8 @@ const ACTIONS: readonly [method: string, params: unknown, ...actions: string[]][
 test("judge() decides each method of MCP by an action of the vocabulary", () => {
   for (const [method, params, ...expected] of ACTIONS) {
     const { by, actions } = judgeBy(everything);
-    assert.equal(judge(by, "request", method, params).error, undefined, method);
+    const { decision, error } = judge(by, "request", method, params);
+    assert.deepEqual([decision.allowed, error], [true, undefined], method);
     assert.deepEqual(actions, expected);
     // Each action is needed.
     for (const missing of expected) {
@@ -103,6 +112,24 @@ test("judge() decides each method of MCP by an action of the vocabulary", () => 
         `${method} without ${missing}`,
       );
     }
+  }
+});
+
+test("judge() decides each request with its attributes", () => {
+  const rows: readonly [method: string, params: unknown, attributes: object][] = [
+    ["tools/call", { name: "a" }, { name: "a", arguments: {} }],
+    ["prompts/get", { name: "p" }, { name: "p", arguments: {} }],
+    ["resources/read", { uri: "note:a" }, { uri: "note:a" }],
+    ["resources/subscribe", { uri: "note:a" }, { uri: "note:a" }],
+    ["completion/complete", { ref: { type: "ref/prompt", name: "p" } }, { name: "p" }],
+    ["completion/complete", { ref: { type: "ref/resource", uri: "note:a" } }, { uri: "note:a" }],
+    ["logging/setLevel", { level: "debug" }, { level: "debug" }],
+    ["subscriptions/listen", { notifications: { resourceSubscriptions: ["b"] } }, { uri: "b" }],
+  ];
+  for (const [method, params, attributes] of rows) {
+    const { by, seen } = judgeBy(everything);
+    judge(by, "request", method, params);
+    assert.equal(JSON.stringify(seen.at(-1)), JSON.stringify(attributes), method);
   }
 });
 
@@ -163,13 +190,21 @@ test("judge() denies unknown methods and parameters of other types, whatever the
     ["completion/complete", { ref: { type: "ref/prompt", name: "a", TYPE: "ref/resource" } }],
     ["completion/complete", { ref: { type: "ref/tool", name: "a" } }],
     ["logging/setLevel", { level: 1 }],
-    ["subscriptions/listen", { notifications: { resourceSubscriptions: "note:a" } }],
+    ...["note:a", ["note:a", ""], ["note:a", 1], ["note:.."], Array(101).fill("note:a")].map(
+      (uris) =>
+        ["subscriptions/listen", { notifications: { resourceSubscriptions: uris } }] as [
+          string,
+          unknown,
+        ],
+    ),
     ["subscriptions/listen", { notifications: { allResources: true } }],
     ["subscriptions/listen", { notifications: [] }],
   ];
   for (const [method, given] of params) {
     assert.equal(codeOf(everything, method, given), -32602, `${method} ${JSON.stringify(given)}`);
   }
+  const most = { notifications: { resourceSubscriptions: Array(100).fill("note:a") } };
+  assert.equal(codeOf(everything, "subscriptions/listen", most), undefined);
 });
 
 test("judge() allows only the tool of the rule, for names with any characters", () => {
@@ -212,6 +247,10 @@ test("judge() denies a URI by each spelling that programs may make from it", () 
       "file:///srv/a b",
       "note:a",
       "file:///srv/..a",
+      "note:a%2fb",
+      `note:a%${"25".repeat(4)}2eb`,
+      `note:${"a".repeat(8187)}`,
+      "note:",
     ]
   ) {
     assert.equal(read(uri), undefined, uri);
@@ -233,13 +272,19 @@ test("judge() denies a URI by each spelling that programs may make from it", () 
     ...["file:///srv/a/.. ", "file:///srv/a/..\u0001", "file:///srv/..;/etc", "note:a\u0085"],
     ...["file:///srv/secret.txt/", "file:///srv/%73ecret.txt/#a"],
     ...["note:..", "note:../a", `file:///srv/%${"25".repeat(100)}2e`],
+    ...[`note:a%${"25".repeat(5)}2eb`, `note:${"a".repeat(8188)}`],
+    ...["file:///srv/secret.txt?ab", "file:///srv/secret.txt#ab"],
   ];
   for (const uri of denied) assert.notEqual(read(uri), undefined, uri);
 });
 
 test("judge() denies a file by its URI with a host, and a URI by the one without a fragment", () => {
   const policy = policyOf([
-    { name: "no", actions: ["resources/read file:///key", "resources/read note:a"], deny: true },
+    {
+      name: "no",
+      actions: ["file:///key", "note:a", "http://host/a"].map((uri) => `resources/read ${uri}`),
+      deny: true,
+    },
     { name: "all", allow: true },
   ]);
   const read = (uri: string) => codeOf(policy, "resources/read", { uri });
@@ -250,23 +295,48 @@ test("judge() denies a file by its URI with a host, and a URI by the one without
       "FILE://HOST/ke%79",
       "file://key",
       "note:a#b",
+      "note:a#bc",
+      // The spelling of URL parsers.
+      "HTTP://HOST/a",
+      "http://host:80/a",
     ]
   ) {
     assert.equal(read(uri), -32003, uri);
   }
-  for (const uri of ["file:///keys", "file:///key/a", "note:b#a", "file:///"]) {
+  for (
+    const uri of [
+      ...["file:///keys", "file:///key/a", "note:b#a", "file:///", "note:///key"],
+      ...["http://host/b", "no URI", "http://"],
+    ]
+  ) {
     assert.equal(read(uri), undefined, uri);
   }
+  // Other spellings need no rule.
+  const one = policyOf([{ name: "one", actions: "resources/read note:a#b", allow: true }]);
+  assert.equal(codeOf(one, "resources/read", { uri: "note:a#b" }), undefined);
+  assert.equal(codeOf(one, "resources/read", { uri: "note:a" }), -32003);
 });
 
+const unknown = undefined;
+
+function expectTexts(
+  rows: readonly [args: unknown, name: string, texts: readonly string[] | undefined][],
+): void {
+  for (const [given, name, expected] of rows) {
+    const texts = argumentTexts(given) as { [name: string]: readonly string[] } | undefined;
+    const found = texts === undefined ? unknown : Object.hasOwn(texts, name) ? texts[name] : [];
+    assert.deepEqual(found, expected, `${JSON.stringify(given).slice(0, 80)} ${name}`);
+  }
+}
+
 test("argumentTexts() returns what a program can read in the arguments, and otherwise unknown", () => {
-  const unknown = undefined;
-  const rows: readonly [args: unknown, name: string, texts: readonly string[] | undefined][] = [
+  expectTexts([
     [{ a: "x" }, "a", ["x"]],
     [{ a: "x" }, "b", []],
     [{ a: ["x", "y"] }, "a", ["x", "y"]],
     [{ a: [["x"], "y"] }, "a", ["x", "y"]],
     [{ a: [] }, "a", []],
+    [{ A: [] }, "a", unknown],
     [{ a: 5 }, "a", ["5"]],
     [{ a: true }, "a", ["true"]],
     [{ a: null }, "a", ["null"]],
@@ -278,6 +348,7 @@ test("argumentTexts() returns what a program can read in the arguments, and othe
     [{ "a.b": "x" }, "a.b", ["x"]],
     [{ "a.b": "x", a: { b: "y" } }, "a.b", unknown],
     [{ "a": { "": "x" }, "a.": "y" }, "a.", unknown],
+    [{ "a.b": { c: "x" }, a: { b: { c: "y" } } }, "a.b.c", unknown],
     [{ a: 1 / 0 }, "a", unknown],
     [{ a: undefined }, "a", unknown],
     // Programs choose differently between spellings, and do not agree whether "A" is "a".
@@ -290,16 +361,24 @@ test("argumentTexts() returns what a program can read in the arguments, and othe
     [JSON.parse('{"__proto__":"x"}'), "__proto__", ["x"]],
     [{}, "constructor", []],
     [{}, "toString", []],
-    [Object.fromEntries(Array.from({ length: 10_100 }, (_, at) => [`k${at}`, 1])), "k1", unknown],
-    [{ a: nested(70) }, "b", unknown],
-    [{ ["k".repeat(2000)]: "x" }, "b", unknown],
-  ];
-  for (const [given, name, expected] of rows) {
-    const texts = argumentTexts(given) as { [name: string]: readonly string[] } | undefined;
-    const found = texts === undefined ? unknown : Object.hasOwn(texts, name) ? texts[name] : [];
-    assert.deepEqual(found, expected, `${JSON.stringify(given).slice(0, 80)} ${name}`);
-  }
+  ]);
 });
+
+test("argumentTexts() returns unknown for more names, deeper values and longer names", () => {
+  expectTexts([
+    [keyed(10_001), "k1", ["1"]],
+    [keyed(10_002), "k1", unknown],
+    [{ a: nested(63) }, "b", []],
+    [{ a: nested(64) }, "b", unknown],
+    [JSON.parse(`${'{"a":'.repeat(64)}1${"}".repeat(64)}`), "b", []],
+    [JSON.parse(`${'{"a":'.repeat(65)}1${"}".repeat(65)}`), "b", unknown],
+    [{ ["k".repeat(1024)]: "x" }, "b", []],
+    [{ ["k".repeat(1025)]: "x" }, "b", unknown],
+  ]);
+});
+
+const keyed = (length: number) =>
+  Object.fromEntries(Array.from({ length }, (_, at) => [`k${at}`, 1]));
 
 function nested(depth: number): unknown {
   return depth === 0 ? "x" : [nested(depth - 1)];
@@ -341,26 +420,31 @@ test("filterResult() keeps what the client may use, whatever the request was", (
       allow: true,
     },
     { name: "notes", actions: "resources/read note:*", allow: true },
+    { name: "by name", actions: "tools/call **", where: { name: "e" }, allow: true },
+    { name: "by uri", actions: "resources/read **", where: { uri: "file:///srv/*" }, allow: true },
+    { name: "by program", when: { exe: "/bin/f" }, actions: "tools/call f", allow: true },
   ]);
   const { by } = judgeBy(policy);
   const named = (...names: unknown[]) => names.map((name) => ({ name }));
   assert.deepEqual(
     filterResult(by, {
-      tools: [...named("a", "b", "c", "d", "", 1, null), null, "a", ["a"]],
+      tools: [...named("a", "b", "c", "d", "e", "f", "", 1, null), null, "a", ["a"]],
       prompts: named("p", "q"),
-      resources: [{ uri: "note:a" }, { uri: "file:///a" }, {}],
+      resources: [{ uri: "note:a" }, { uri: "file:///a" }, { uri: "file:///srv/a" }, {}],
       resourceTemplates: [{ uriTemplate: "note:{id}" }, { uriTemplate: "{uri}" }],
       nextCursor: "2",
     }),
     {
-      tools: named("a", "c"),
+      tools: named("a", "c", "e"),
       prompts: named("p"),
-      resources: [{ uri: "note:a" }],
+      resources: [{ uri: "note:a" }, { uri: "file:///srv/a" }],
       resourceTemplates: [{ uriTemplate: "note:{id}" }],
       nextCursor: "2",
     },
   );
   assert.deepEqual(filterResult(by, { tools: { 0: { name: "d" } } }), { tools: [] });
+  const unnamed = { tools: [{}, ...named("", 1, undefined)], resources: [{}, { uri: "" }] };
+  assert.deepEqual(filterResult(judgeBy(everything).by, unnamed), { tools: [], resources: [] });
   for (
     const same of [{ content: [{ type: "text", text: "x" }] }, { tools: named("a") }, "x", null]
   ) {
@@ -371,12 +455,19 @@ test("filterResult() keeps what the client may use, whatever the request was", (
 test("mayNotify() names a resource only to clients that may read or subscribe to it", () => {
   const policy = policyOf([
     { name: "a", actions: ["resources/read note:a", "resources/subscribe note:b"], allow: true },
+    { name: "by uri", actions: "resources/read **", where: { uri: "note:d" }, allow: true },
   ]);
   const { by } = judgeBy(policy);
   const updated = (uri: unknown) => mayNotify(by, "notifications/resources/updated", { uri });
-  assert.deepEqual(["note:a", "note:b", "note:c", 1, undefined].map(updated), [
-    ...[true, true, false, false, false],
+  assert.deepEqual(["note:a", "note:b", "note:c", "note:d", 1, undefined].map(updated), [
+    ...[true, true, false, true, false, false],
   ]);
+  for (const uri of ["", 1, undefined]) {
+    assert.equal(
+      mayNotify(judgeBy(everything).by, "notifications/resources/updated", { uri }),
+      false,
+    );
+  }
   assert.equal(mayNotify(by, "notifications/tools/list_changed", undefined), true);
 });
 
@@ -385,6 +476,7 @@ test("messageOf() rejects messages that programs read differently", () => {
   const call = { jsonrpc: "2.0", id: 1, method: "ping" };
   assert.equal(kinds(call), "request");
   assert.equal(kinds({ ...call, id: "1" }), "request");
+  assert.equal(kinds({ ...call, id: "i".repeat(1024) }), "request");
   assert.equal(kinds({ jsonrpc: "2.0", method: "ping" }), "notification");
   assert.equal(kinds({ jsonrpc: "2.0", id: 1, result: {} }), "response");
   assert.equal(kinds({ jsonrpc: "2.0", id: 1, error: {} }), "response");
@@ -393,7 +485,7 @@ test("messageOf() rejects messages that programs read differently", () => {
       ...call,
       jsonrpc: undefined,
     }],
-    ...[null, 1.5, 2 ** 53, true, [1], {}, 1e300].map((id) => ({ ...call, id })),
+    ...[null, 1.5, 2 ** 53, true, [1], {}, 1e300, "i".repeat(1025)].map((id) => ({ ...call, id })),
     ...[1, null, ["ping"], {}].map((method) => ({ ...call, method })),
     ...[[], "a", 1, null].map((params) => ({ ...call, params })),
     { ...call, result: {} },
@@ -402,6 +494,7 @@ test("messageOf() rejects messages that programs read differently", () => {
     { ...call, extra: 1 },
     { jsonrpc: "2.0", id: 1 },
     { jsonrpc: "2.0", id: 1, result: {}, error: {} },
+    { jsonrpc: "2.0", id: 1, result: {}, params: {} },
     { jsonrpc: "2.0", result: {} },
     { jsonrpc: "2.0", id: null, result: {} },
     Object.create(call),
