@@ -255,7 +255,7 @@ function judge(request: DockerRequest, findings: Findings, body: JsonObject): vo
       const image = textAt(body, "Image");
       attributes["image"] = fullImage(image);
       if (image !== "") {
-        requireImage(image);
+        requireName("image", image);
         const reference = { kind: "image", name: image, action: undefined } as const;
         findings.references.push(new ReferenceAt(reference, ["Image"]));
       }
@@ -298,7 +298,7 @@ function judge(request: DockerRequest, findings: Findings, body: JsonObject): vo
       const image = parameter("fromImage");
       const tag = parameter("tag");
       if (image === "") throw new BadBody("The parameter fromImage is missing");
-      requireImage(image);
+      requireName("image", image);
       requireTag(tag);
       const separator = tag.includes(":") ? "@" : ":";
       attributes["image"] = fullImage(tag === "" ? image : `${image}${separator}${tag}`);
@@ -524,7 +524,7 @@ function judgeMounts(
     } else if (type === "volume" && source !== "") {
       findings.volume(source, ["HostConfig", "Mounts", at, "Source"]);
     } else if (type === "image") {
-      requireImage(source);
+      requireName("image", source);
       const reference = { kind: "image", name: source, action: undefined } as const;
       const steps = ["HostConfig", "Mounts", at, "Source"];
       findings.references.push(new ReferenceAt(reference, steps));
@@ -583,7 +583,7 @@ function readBind(
   origin: "requested" | "inspected",
 ): { readonly source: string | undefined; readonly modes: readonly string[] } | undefined {
   const parts = text.split(":");
-  const isPath = (path: string | undefined) => path !== undefined && /^\/[^:]*$/.test(path);
+  const isPath = (path = "") => path.startsWith("/");
   if (parts.length === 1) return isPath(text) ? { source: undefined, modes: [] } : undefined;
   const [given = "", target, list] = parts;
   const source = plainPath(given) ?? given;
@@ -750,11 +750,6 @@ const capabilities = (host: JsonObject | undefined, name: string): readonly stri
 function securityOption(text: string): string {
   if (text === "no-new-privileges") return "no-new-privileges=true";
   return text.includes("=") ? text : text.replace(":", "=");
-}
-
-function requireImage(name: string): void {
-  if (/^(?:sha256:)?[0-9a-f]{64}$/.test(name)) return;
-  requireName("image", name);
 }
 
 /**

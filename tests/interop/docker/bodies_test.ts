@@ -10,6 +10,7 @@ import {
   withContainer,
   writeRequest,
 } from "../../../interop/docker/mod.ts";
+import { BODIES, type Shape } from "../../../interop/docker/schema.ts";
 import { definePolicy } from "../../../policy/define.ts";
 import { lint } from "../../../policy/mod.ts";
 import { DANGEROUS, HARMLESS } from "./fields.ts";
@@ -58,6 +59,12 @@ test("readBody() finds the fields of networks that can pose as others", () => {
   assert.deepEqual(endpoint({ MacAddress: "02:00:00:00:00:01" }), ["EndpointsConfig[].MacAddress"]);
   assert.deepEqual(endpoint({ DriverOpts: { a: "b" } }), ["EndpointsConfig[].DriverOpts"]);
   assert.deepEqual(endpoint({ GwPriority: 9 }), ["EndpointsConfig[].GwPriority"]);
+  assert.deepEqual(endpoint({ IPAMConfig: { IPv6Address: "fd00::2", LinkLocalIPs: ["a"] } }), [
+    ...["EndpointsConfig[].IPAMConfig.IPv6Address", "EndpointsConfig[].IPAMConfig.LinkLocalIPs"],
+  ]);
+  // The engine fills these in, and clients send them back.
+  const filled = { Gateway: "10.0.0.1", IPAddress: "10.0.0.2", IPPrefixLen: 24, NetworkID: "a" };
+  assert.deepEqual(endpoint({ ...filled, Aliases: ["a"], DNSNames: ["a"], EndpointID: "b" }), []);
   assert.deepEqual(endpoint({}, "host"), ["NetworkingConfig.EndpointsConfig"]);
   assert.deepEqual(endpoint({}, "container:a"), ["NetworkingConfig.EndpointsConfig"]);
   assert.deepEqual(judged(CREATE, { Image: "a", MacAddress: "02:00:00:00:00:01" }).dangers, [
@@ -75,6 +82,41 @@ test("readBody() accepts each harmless field, and a policy without dangers allow
     );
     assert.equal(isAllowed(body), true, JSON.stringify(fields));
   }
+});
+
+/** Fields that name other objects, which the test of references has. */
+const NAMING = ["Image", "HostConfig.VolumesFrom", "HostConfig.Links"];
+
+/** Adds the paths of all fields in a value, without the indexes of lists. */
+function addPaths(paths: Set<string>, value: unknown, path: string): void {
+  paths.add(path);
+  if (Array.isArray(value)) { for (const each of value) addPaths(paths, each, path); }
+  else if (typeof value === "object" && value !== null) {
+    for (const [key, each] of Object.entries(value)) {
+      addPaths(paths, each, path === "" ? key : `${path}.${key}`);
+    }
+  }
+}
+
+/** The paths of all fields of a shape. Those of maps are below "*". */
+function pathsOf(shape: Shape, path: string): string[] {
+  if (typeof shape === "string") return [path];
+  if ("list" in shape) return pathsOf(shape.list, path);
+  if ("values" in shape) return pathsOf(shape.values, `${path}.*`);
+  return Object.entries(shape.fields).flatMap(([name, of]) =>
+    pathsOf(of, path === "" ? name : `${path}.${name}`)
+  );
+}
+
+test("each field of a new container that is known is dangerous or harmless", () => {
+  const paths = new Set(NAMING);
+  for (const [HostConfig] of DANGEROUS) addPaths(paths, { HostConfig }, "");
+  for (const fields of HARMLESS) addPaths(paths, fields, "");
+  const fields = pathsOf({ fields: BODIES["container.create"]! }, "");
+  assert.ok(fields.length > 150, String(fields.length));
+  // Fields of networks and of published ports have tests of their own.
+  const others = /^NetworkingConfig\.|\.PortBindings\.|\.DeviceRequests\.|\.Devices\.|^MacAddress$/;
+  assert.deepEqual(fields.filter((path) => !paths.has(path) && !others.test(path)), []);
 });
 
 test("readBody() rejects fields that are not known, with their path, unless they are empty", () => {
@@ -119,7 +161,7 @@ test("readBody() rejects binds and mounts that can be read in two ways", () => {
     const bind of [
       ...["", ":", "a", ":/a", "/a:", "/a:b", "a:b", "/a:/b:", "/a:/b:ro:x", "/a:/b:rw,ro"],
       ...["/a/../b:/c", "/a/./b:/c", "//a:/c", "/a//:/c", "./a:/c", "../a:/c", "~/a:/c", "a/b:/c"],
-      ...["/a:/b:unknown", "-a:/b", "C:\\:/a", "/a:/b:RO", "/a:/b:ro,"],
+      ...["/a:/b:unknown", "-a:/b", "C:\\:/a", "/a:/b:RO", "/a:/b:ro,", "/a:b/c"],
     ]
   ) rejected(CREATE, { HostConfig: { Binds: [bind] } });
   for (
@@ -142,38 +184,59 @@ test("readBody() rejects binds and mounts that can be read in two ways", () => {
 
 test("readBody() returns the attributes of a new container, with the defaults of the engine", () => {
   const { attributes } = judged(CREATE, { Image: "alpine" });
-  const { image, privileged, binds, pidMode, restartPolicy, runtime, name, dangers } = attributes;
-  assert.deepEqual(
-    { image, privileged, binds, pidMode, restartPolicy, runtime, name, dangers },
-    {
-      ...{ image: "docker.io/library/alpine:latest", privileged: false, binds: [] },
-      ...{ pidMode: "default", restartPolicy: "no", runtime: null, name: null, dangers: [] },
-    },
-  );
-  assert.equal("user" in attributes, false); // the image's
+  assert.deepEqual(attributes, {
+    ...{ image: "docker.io/library/alpine:latest", privileged: false, name: null, platform: null },
+    ...{ binds: [], writableBinds: [], mounts: [], volumeDriver: null, devices: [], labels: {} },
+    ...{ capAdd: [], capDrop: [], securityOpt: [], groupAdd: [], sysctls: [], dangers: [] },
+    ...{ pidMode: "default", ipcMode: "default", utsMode: "default", usernsMode: "default" },
+    ...{ cgroupnsMode: "default", networkMode: "default", cgroupParent: null, runtime: null },
+    ...{ restartPolicy: "no", logDriver: null, publishedPorts: [] },
+  }); // without user, which is the image's
+  assert.equal(judged(CREATE, {}).attributes["image"], "");
+  assert.equal(judged(`${CREATE}?name=a/b`, {}).attributes["name"], "a/b");
   const full = judged(`${CREATE}?name=/web&platform=linux/arm64`, {
     ...{ Image: "ghcr.io/a/b@sha256:1", User: "1000:5", Labels: { "a.b": "c" } },
+    Volumes: { "/anonymous": {} },
     HostConfig: {
-      Binds: ["/srv/a:/a", "/srv/b:/b:ro"],
+      Binds: ["/srv/a:/a", "/srv/b:/b:ro", "data:/d", "/e"],
       Mounts: [{ Type: "bind", Source: "/c", Target: "/c", ReadOnly: true }, { Type: "tmpfs" }],
       ...{ CapAdd: ["cap_net_admin"], CapDrop: "all", SecurityOpt: ["seccomp:x=y"] },
+      ...{ Capabilities: ["CAP_SYS_ADMIN", "XCAP_A"], GroupAdd: ["0"], Tmpfs: { "/run": "" } },
+      ...{ DeviceCgroupRules: ["c 1:3 r"], RestartPolicy: { Name: "always" }, VolumeDriver: "nfs" },
+      ...{ NetworkMode: "host", PidMode: "host", IpcMode: "none", CgroupParent: "/x" },
+      ...{ UTSMode: "host", UsernsMode: "host", CgroupnsMode: "private", PublishAllPorts: true },
       ...{ Sysctls: { "net.a": "1" }, Runtime: "crun", LogConfig: { Type: "local" } },
       Devices: [{ PathOnHost: "/dev/a" }],
-      DeviceRequests: [{ Driver: "nvidia", Capabilities: [["gpu", "compute"]] }, { Count: -1 }],
+      DeviceRequests: [
+        { Driver: "nvidia", Capabilities: [["gpu", "compute"]] },
+        { Count: -1 },
+        { Driver: "cdi", DeviceIDs: ["x/y=z"] },
+      ],
       PortBindings: {
         "80/tcp": [{ HostIp: "127.0.0.1", HostPort: "8080" }, { HostIp: "::1", HostPort: "" }],
         "53/udp": [{}],
+        "22": [],
       },
     },
   }).attributes;
   const expected: { [name: string]: unknown } = {
     ...{ name: "web", platform: "linux/arm64", image: "ghcr.io/a/b@sha256:1" },
     ...{ user: 1000, group: 5, labels: { "a.b": ["c"] }, binds: ["/srv/a", "/srv/b", "/c"] },
-    ...{ writableBinds: ["/srv/a"], capAdd: ["NET_ADMIN"], capDrop: ["ALL"] },
-    mounts: ["bind:/srv/a", "bind:/srv/b", "bind:/c", "tmpfs:"],
+    ...{ writableBinds: ["/srv/a"], capAdd: ["NET_ADMIN", "SYS_ADMIN", "XCAP_A"] },
+    ...{ capDrop: ["ALL"], groupAdd: ["0"], restartPolicy: "always", volumeDriver: "nfs" },
+    mounts: [
+      ...["bind:/srv/a", "bind:/srv/b", "volume:data", "volume:", "bind:/c", "tmpfs:"],
+      ...["volume:", "tmpfs:"],
+    ],
+    ...{ networkMode: "host", pidMode: "host", ipcMode: "none", cgroupParent: "/x" },
+    ...{ utsMode: "host", usernsMode: "host", cgroupnsMode: "private" },
     ...{ securityOpt: ["seccomp:x=y"], sysctls: ["net.a=1"], runtime: "crun", logDriver: "local" },
-    devices: ["/dev/a", "nvidia:gpu+compute", ":"],
-    publishedPorts: ["127.0.0.1:8080:80/tcp", "[::1]:0:80/tcp", "0.0.0.0:0:53/udp"],
+    devices: ["/dev/a", "c 1:3 r", "nvidia:gpu+compute", ":", "cdi:x/y=z"],
+    // An integer is a key before all others.
+    publishedPorts: [
+      ...["0.0.0.0:0:22/tcp", "127.0.0.1:8080:80/tcp", "[::1]:0:80/tcp", "0.0.0.0:0:53/udp"],
+      "0.0.0.0:0:*",
+    ],
   };
   for (const [name, value] of Object.entries(expected)) {
     assert.deepEqual(full[name], value, name);
@@ -201,35 +264,50 @@ test("readBody() names images in full, unless the name may be an id", () => {
     ["registry:5000/app", "registry:5000/app:latest"],
     ["localhost/app:1", "localhost/app:1"],
     ["EVIL/library/alpine", "EVIL/library/alpine:latest"], // a host, for Docker
+    ["localhost", "docker.io/library/localhost:latest"],
+    ["evil.example", "docker.io/library/evil.example:latest"],
+    ["evil.example:5000", "docker.io/library/evil.example:5000"],
+    // A path is no host.
+    ["evil.example/docker.io/a", "evil.example/docker.io/a:latest"],
+    ["evil.example/index.docker.io/a/b", "evil.example/index.docker.io/a/b:latest"],
     ["beef", "beef"],
     ["0123456789ab", "0123456789ab"],
     [`sha256:${"a".repeat(64)}`, `sha256:${"a".repeat(64)}`],
     [`alpine@sha256:${"a".repeat(64)}`, `docker.io/library/alpine@sha256:${"a".repeat(64)}`],
   ];
   for (const [name, full] of rows) assert.equal(imageOf(name), full);
-  const pull = readBody(head("POST /images/create?fromImage=app&tag=2"), new Uint8Array());
-  assert.equal(!isRefusal(pull) && pull.attributes["image"], "docker.io/library/app:2");
 });
 
 test("readBody() lists the objects that fields name, and writeRequest() replaces them by ids", () => {
   const request = judged(CREATE, {
     Image: "alpine",
     HostConfig: {
-      ...{ VolumesFrom: ["a:ro", "b"], Links: ["/c:alias", "d"], NetworkMode: "container:e" },
+      ...{ VolumesFrom: ["a:ro", "b"], NetworkMode: "container:e" },
       ...{ PidMode: "container:f", IpcMode: "container:g", Binds: ["data:/d:ro"] },
-      Mounts: [{ Type: "volume", Source: "more", Target: "/m" }],
+      ...{ Cgroup: "container:i", Links: ["/c:alias", "d", "/j", "k/l"] },
+      Mounts: [
+        { Type: "volume", Source: "more", Target: "/m" },
+        { Type: "image", Source: "app", Target: "/i" },
+        { Type: "tmpfs", Source: "none", Target: "/t" },
+        { Type: "volume", Target: "/a", VolumeOptions: { Labels: { "io.example": "x" } } },
+      ],
     },
     NetworkingConfig: { EndpointsConfig: { net: { Links: ["h:x"] } } },
   });
+  assert.deepEqual(request.labelNames, ["io.example"]);
   const found = request.references.map(({ path, kind, name, action }) =>
     `${path} ${kind} ${name} ${action}`
   );
   assert.deepEqual(found.sort(), [
     "HostConfig.Binds[0] volume data volume.use",
+    "HostConfig.Cgroup container i container.join",
     "HostConfig.IpcMode container g container.join",
     "HostConfig.Links[0] container c container.join",
     "HostConfig.Links[1] container d container.join",
+    "HostConfig.Links[2] container j container.join",
+    "HostConfig.Links[3] container k/l container.join",
     "HostConfig.Mounts[0].Source volume more volume.use",
+    "HostConfig.Mounts[1].Source image app undefined",
     "HostConfig.NetworkMode container e container.join",
     "HostConfig.PidMode container f container.join",
     "HostConfig.VolumesFrom[0] container a container.join",
@@ -242,13 +320,22 @@ test("readBody() lists the objects that fields name, and writeRequest() replaces
   assert.deepEqual(written(request, { references }), {
     Image: "id-alpine",
     HostConfig: {
-      ...{ VolumesFrom: ["id-a:ro", "id-b"], Links: ["id-c:alias", "id-d:d"] },
+      ...{ VolumesFrom: ["id-a:ro", "id-b"], Cgroup: "container:id-i" },
+      Links: ["id-c:alias", "id-d:d", "id-j:j", "id-k/l:k/l"],
       ...{ NetworkMode: "container:id-e", PidMode: "container:id-f", IpcMode: "container:id-g" },
       Binds: ["id-data:/d:ro"],
-      Mounts: [{ Type: "volume", Source: "id-more", Target: "/m" }],
+      Mounts: [
+        { Type: "volume", Source: "id-more", Target: "/m" },
+        { Type: "image", Source: "id-app", Target: "/i" },
+        { Type: "tmpfs", Source: "none", Target: "/t" },
+        { Type: "volume", Target: "/a", VolumeOptions: { Labels: { "io.example": "x" } } },
+      ],
     },
     NetworkingConfig: { EndpointsConfig: { "id-net": { Links: ["id-h:x"] } } },
   });
+  for (const NetworkMode of ["default", "bridge", "none"]) {
+    assert.deepEqual(judged(CREATE, { HostConfig: { NetworkMode } }).references, [], NetworkMode);
+  }
 });
 
 test("writeRequest() refuses a network that is named twice", () => {
@@ -273,6 +360,22 @@ test("readBody() rejects names of containers, volumes and networks that the engi
   ) rejected(CREATE, { Image: "a", HostConfig });
   rejected(`${CREATE}?name=../x`, { Image: "a" });
   rejected("POST /networks/n/connect", {});
+  rejected("POST /networks/n/disconnect", { Container: "../x" });
+  rejected("POST /volumes/create", { Name: "../x" });
+  for (const query of ["", "?name=", "?name=../x", "?name=a%20b"]) {
+    rejected(`POST /containers/a/rename${query}`, "");
+  }
+  judged("POST /containers/a/rename?name=/b", "");
+  for (const labels of ["[]", "1", '{"a":1}', '{"a":"b","c":null}']) {
+    rejected(`POST /build?labels=${encodeURIComponent(labels)}`, "");
+  }
+  judged("POST /build?labels=null", "");
+});
+
+test("readBody() reads only bodies of JSON", () => {
+  const tar = judged("PUT /containers/a/archive?path=/", "no JSON");
+  assert.deepEqual([tar.body, written(tar)], [undefined, undefined]);
+  assert.equal(judged("POST /containers/a/stop", "no JSON").body, undefined);
 });
 
 test("writeRequest() sets labels, fields and the user, and keeps numbers as text", () => {
@@ -307,6 +410,7 @@ test("readBody() judges execs, volumes, networks, updates, builds and checkpoint
     ["POST /containers/a/exec", { Cmd: ["id"], User: "0" }, [], { user: 0, command: ["id"] }],
     ["POST /containers/a/exec", { privileged: true }, ["Privileged"], { privileged: true }],
     ["POST /containers/a/exec", { Cmd: "id" }, [], { privileged: false, command: ["id"] }],
+    ["POST /containers/a/exec", { User: "x" }, [], { name: "a", user: undefined }],
     ["POST /containers/a/update", { Memory: 1 }, [], { restartPolicy: "no" }],
     ["POST /containers/a/update", { CgroupParent: "/x" }, ["CgroupParent"], { cgroupParent: "/x" }],
     ["POST /containers/a/checkpoints", { CheckpointDir: "/x" }, ["CheckpointDir"], {}],
@@ -331,20 +435,66 @@ test("readBody() judges execs, volumes, networks, updates, builds and checkpoint
       "IPAM.Config",
     ], {}],
     ["POST /networks/create", { Name: "n", Ingress: true }, ["Ingress"], {}],
+    ["POST /networks/create", { Name: "n", Attachable: true }, ["Attachable"], {}],
+    ["POST /networks/create", { Name: "n", ConfigOnly: true }, ["ConfigOnly"], {}],
+    ["POST /networks/create", { Name: "n", Scope: "swarm" }, ["Scope"], {}],
+    ["POST /networks/create", { Name: "n", Scope: "local", IPAM: { Driver: "default" } }, [], {}],
+    ["POST /networks/create", { Name: "n", IPAM: { Driver: "x" } }, ["IPAM.Driver"], {}],
+    ["POST /networks/create", { Name: "n", IPAM: { Options: { a: "b" } } }, ["IPAM.Options"], {}],
     ["POST /networks/create", { Name: "n", ConfigFrom: { Network: "m" } }, ["ConfigFrom"], {}],
+    ["POST /networks/n/connect", { Container: "c" }, [], { name: "n" }],
+    ["POST /networks/n/connect", { Container: "c", EndpointConfig: { MacAddress: "x" } }, [
+      "EndpointConfig.MacAddress",
+    ], {}],
+    [
+      "POST /networks/n/connect",
+      {
+        ...{ Container: "c", EndpointConfig: { IPAMConfig: { IPv4Address: "10.0.0.2" } } },
+      },
+      ["EndpointConfig.IPAMConfig.IPv4Address"],
+      {},
+    ],
+    ["PUT /volumes/x?version=1", { Spec: { a: 1 } }, ["Spec"], { name: "x" }],
     ["POST /build?t=app&networkmode=none", "", [], {
       ...{ tags: ["docker.io/library/app:latest"], networkMode: "none", remote: null },
     }],
+    ["POST /build?t=&t=a&platform=linux/arm64", "", [], {
+      ...{ tags: ["docker.io/library/a:latest"], platform: "linux/arm64" },
+    }],
+    ["POST /build?version=2&t=a&networkmode=host", "", ["?networkmode"], {
+      tags: ["docker.io/library/a:latest"],
+    }],
+    ["POST /build?isolation=hyperv", "", ["?isolation"], {}],
     ["POST /build?networkmode=host", "", ["?networkmode"], { networkMode: "host" }],
     ["POST /build?cgroupparent=/x", "", ["?cgroupparent"], { cgroupParent: "/x" }],
     ["POST /build?remote=http://x/", "", ["?remote"], { remote: "http://x/" }],
     ["POST /build?securityopt=seccomp%3Dunconfined", "", ["?securityopt"], {}],
     ["POST /images/create?fromSrc=http://x/", "", ["?fromSrc"], { remote: "http://x/" }],
-    ["POST /images/a/tag?repo=b&tag=1", "", [], { tags: ["docker.io/library/b:1"] }],
+    ["POST /images/create?fromSrc=-&repo=b&tag=1&platform=linux/arm64", "", [], {
+      ...{ remote: null, tags: ["docker.io/library/b:1"], platform: "linux/arm64" },
+    }],
+    ["POST /images/create?fromImage=app", "", [], {
+      ...{ image: "docker.io/library/app:latest", platform: null },
+    }],
+    ["POST /images/create?fromImage=app&tag=2&platform=linux/arm64", "", [], {
+      ...{ image: "docker.io/library/app:2", platform: "linux/arm64" },
+    }],
+    [`POST /images/create?fromImage=app&tag=sha256:${"a".repeat(64)}`, "", [], {
+      image: `docker.io/library/app@sha256:${"a".repeat(64)}`,
+    }],
+    ["POST /images/app/push", "", [], { image: "docker.io/library/app:latest", platform: null }],
+    ["POST /images/app/push?tag=v1.0-rc_2&platform=linux/arm64", "", [], {
+      ...{ image: "docker.io/library/app:v1.0-rc_2", platform: "linux/arm64" },
+    }],
+    ["GET /v5.0.0/libpod/containers/json", "", [], { path: "containers/json" }],
+    ["GET /containers/a/archive?path=/etc", "", [], { name: "a", path: "/etc" }],
+    ["POST /images/a/tag?repo=b&tag=12", "", [], { tags: ["docker.io/library/b:12"] }],
     ["POST /images/a/tag?repo=beef", "", [], { tags: ["docker.io/library/beef:latest"] }],
     ["POST /commit?container=a&repo=r/b", { Labels: { x: "y" } }, [], {
       ...{ tags: ["docker.io/r/b:latest"], labels: { x: ["y"] } },
     }],
+    ["POST /commit?container=a&tag=1", {}, [], { name: "a", tags: [] }],
+    ["POST /commit?container=a&repo=r/b&tag=2", {}, [], { tags: ["docker.io/r/b:2"] }],
     ["PUT /containers/a/archive?path=/etc", "", [], { path: "/etc" }],
     ["POST /services/create", { Name: "x" }, ["swarm.write"], {}],
     ["POST /plugins/pull?remote=x", [], ["plugin.write"], {}],
@@ -361,22 +511,41 @@ test("readBody() judges execs, volumes, networks, updates, builds and checkpoint
   assert.equal(detached.request.stream, "none");
   assert.deepEqual(written(detached), { Detach: true });
   assert.equal(judged("POST /exec/abc/start", { Detach: false }).request.stream, "upgrade");
-  const joined = judged("POST /build?networkmode=container:a", "");
-  assert.equal(joined.references[0]?.path, "?networkmode");
+  const named = (line: string, body: unknown) =>
+    judged(line, body).references.map(({ path, name, action }) => `${path} ${name} ${action}`);
+  assert.deepEqual(named("POST /build?networkmode=container:a", ""), [
+    "?networkmode a container.join",
+  ]);
+  assert.deepEqual(named("POST /networks/create", { Name: "n", ConfigFrom: { Network: "m" } }), [
+    "ConfigFrom.Network m network.connect",
+  ]);
+  for (const action of ["connect", "disconnect"]) {
+    assert.deepEqual(named(`POST /networks/n/${action}`, { Container: "c" }), [
+      `Container c network.${action}`,
+    ]);
+  }
 });
 
 test("withContainer() adds the attributes of the container, and both privileges count", () => {
   const inspection = (privileged: boolean) => ({
-    ...{ Id: "f".repeat(64), Name: "/web", Mounts: [{ Type: "bind" }] },
+    ...{ Id: "f".repeat(64), Name: "/web", Mounts: [{ Type: "bind" }], CapAdd: null },
     Config: { Image: "alpine", User: "1000:1000", Labels: { a: "b" }, New: 1 },
-    HostConfig: { Privileged: privileged, Binds: ["/srv:/srv"], Memory: 1.5e300, New: { x: 1 } },
+    HostConfig: {
+      ...{ Privileged: privileged, Binds: ["/srv:/srv"], Memory: 1.5e300, New: { x: 1 } },
+      RestartPolicy: { Name: "on-failure", MaximumRetryCount: 3 },
+    },
   });
   const exec = (User?: string) => judged("POST /containers/w/exec", { User }).attributes;
-  assert.deepEqual(withContainer(exec(), { HostConfig: 1 })["privileged"], undefined);
+  const known = judged("POST /containers/w/exec", { Cmd: ["id"], Privileged: true }).attributes;
+  const { privileged: isKnown, command } = withContainer(known, { HostConfig: 1 });
+  assert.deepEqual([isKnown, command], [undefined, ["id"]]);
+  assert.equal(withContainer(known, inspection(false))["privileged"], true);
+  assert.equal(withContainer({}, { Name: "a/b" })["name"], "a/b");
   const of = (attributes: { readonly [name: string]: unknown }, privileged = false) =>
     withContainer(attributes, inspection(privileged));
-  const { name, id, image, user, group, binds, privileged, labels } = of(exec());
-  assert.deepEqual({ name, id, image, user, group, binds, privileged, labels }, {
+  const { name, id, image, user, group, binds, privileged, labels, restartPolicy } = of(exec());
+  assert.deepEqual({ name, id, image, user, group, binds, privileged, labels, restartPolicy }, {
+    restartPolicy: "on-failure",
     ...{ name: "web", id: "f".repeat(64), image: "docker.io/library/alpine:latest" },
     ...{ user: 1000, group: 1000, binds: ["/srv"], privileged: false, labels: { a: ["b"] } },
   });
@@ -419,6 +588,9 @@ test("readBody() rejects names of images that the engine may read otherwise", ()
       "/images/a/tag?repo=a/../b",
       "/images/a/tag?repo=a&tag=b/c",
       "/images/a/push?tag=b/c",
+      "/images/a/tag?repo=a&tag=sha256:a",
+      `/images/a/tag?repo=a&tag=${"a".repeat(129)}`,
+      "/images/a/tag?repo=a&tag=-a",
       "/build?t=agent/app&t=a/../b",
       "/commit?container=a&repo=a%20b",
     ]

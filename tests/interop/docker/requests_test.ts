@@ -64,6 +64,53 @@ test("readRequest() finds the action of each route, with and without a version",
   }
 });
 
+/** Routes → actions that the words of the path do not give. */
+const OTHER_ACTIONS: readonly (readonly [line: RegExp, action: string])[] = [
+  [/^(HEAD|GET) \/_ping$/, "system.ping"],
+  [/^GET \/debug\/.*$/, "system.debug"],
+  [/^GET \/system\/df$/, "system.df"],
+  [/^(GET|POST) \/(version|info|events|auth)$/, "system.$2"],
+  [/^POST \/containers\/\{container\}\/unpause$/, "container.pause"],
+  [/^GET \/containers\/\{container\}\/attach\/ws$/, "container.attach"],
+  [/^(GET|HEAD) \/containers\/\{container\}\/archive$/, "container.archive.read"],
+  [/^PUT \/containers\/\{container\}\/archive$/, "container.archive.write"],
+  [/^\w+ \/containers\/\{container\}\/checkpoints.*$/, "container.checkpoint"],
+  [/^POST \/commit$/, "container.commit"],
+  [/^GET \/images\/(\{image\}\/)?get$/, "image.export"],
+  [/^POST \/images\/create$/, "image.pull"],
+  [/^GET \/images\/\{image\}\/attestations$/, "image.inspect"],
+  [/^GET \/distribution\/\{image\}\/json$/, "image.distribution"],
+  [/^POST \/build$/, "build"],
+  [/^POST \/build\/(prune|cancel)$/, "build.$1"],
+  [/^POST \/(session|grpc)$/, "build.session"],
+  [/^PUT \/volumes\/\{volume\}$/, "volume.update"],
+  [/^GET \/plugins\/privileges$/, "plugin.list"],
+  [/^(POST|DELETE) \/plugins\/.*$/, "plugin.write"],
+  [/^(POST|DELETE) \/(swarm|services|nodes|secrets|configs)\/.*$/, "swarm.write"],
+  [/^GET \/swarm$/, "swarm.inspect"],
+  [/^GET \/swarm\/unlockkey$/, "swarm.unlockkey"],
+];
+
+test("each route has the action of its words", () => {
+  for (const { method, path, action } of ROUTES) {
+    const line = `${method} ${path}`;
+    const found = OTHER_ACTIONS.find(([pattern]) => pattern.test(line));
+    if (found !== undefined) {
+      assert.equal(line.replace(...found), action, line);
+      continue;
+    }
+    // GET /networks/{network} reads one object, and GET /networks all of them.
+    const [, kinds = "", target, verb = ""] = /^\w+ \/(\w+?)(\/\{\w+\})?(?:\/(\w+))?$/.exec(line) ??
+      [];
+    const acts: { readonly [words: string]: string } = {
+      ...{ "GET ": target === undefined ? "list" : "inspect", "DELETE ": "remove" },
+      "GET json": target === undefined ? "list" : "inspect",
+    };
+    const act = acts[`${method} ${verb}`] ?? verb;
+    assert.equal(action, `${kinds.replace(/s$/, "")}.${act}`, line);
+  }
+});
+
 test("each action of the vocabulary is one of a route, or is decided beside one", () => {
   const others = ["image.import", "container.join", "volume.use", "podman.read"];
   const actions = new Set([...ROUTES.map(({ action }) => action), ...others]);
@@ -124,6 +171,9 @@ test("readRequest() takes the longest suffix, and a target may contain slashes",
     ["GET /images/get/json", "image.inspect", "get"],
     ["DELETE /images/a/b/json", "image.remove", "a/b/json"],
     ["GET /images/docker.io%2Flibrary%2Falpine/json", "image.inspect", "docker.io/library/alpine"],
+    ["DELETE /containers/a/checkpoints/b/checkpoints/c", "container.checkpoint", "a/checkpoints/b"],
+    ["DELETE /containers/checkpoints/b", "container.remove", "checkpoints/b"],
+    [`GET /volumes/${"v".repeat(1024)}`, "volume.inspect", "v".repeat(1024)],
   ];
   for (const [line, action, name] of rows) {
     const [method = "", target = ""] = line.split(" ");
@@ -131,6 +181,7 @@ test("readRequest() takes the longest suffix, and a target may contain slashes",
     assert.equal(request.action, action, line);
     assert.equal(request.targets[0]?.name, name);
   }
+  assert.equal(statusOf("GET", `/volumes/${"v".repeat(1025)}`), 400);
 });
 
 test("readRequest() accepts an encoded slash in names of images and plugins only", () => {
@@ -185,7 +236,24 @@ test("readRequest() rejects repeated parameters, and unknown ones where somethin
     ]
   ) assert.equal(statusOf("DELETE", target), 400, target);
   assert.equal(statusOf("POST", "/containers/prune?filter=x"), 400);
-  assert.equal(statusOf("POST", "/containers/a/stop?t=1e3"), 400);
+  for (const t of ["1e3", "1x", "x1", "--1", "1".repeat(19), "+"]) {
+    assert.equal(statusOf("POST", `/containers/a/stop?t=${t}`), 400, t);
+  }
+  for (const t of ["", "-1", "1".repeat(18)]) {
+    assert.equal(accepted("POST", `/containers/a/stop?t=${t}`).query.get("t")?.[0], t);
+  }
+  for (
+    const target of [
+      ...["/containers/create?name=a%00", "/build?t=a%00", "/build?buildargs=%7B", "/build?t=#"],
+      ...["/build?t=a;b", "/containers/create?name=a&name=a"],
+    ]
+  ) assert.equal(statusOf("POST", target), 400, target);
+  assert.equal(
+    forwarded(accepted("POST", "/build?buildargs=&labels=%20%7B%7D")),
+    "/build?buildargs=&labels=%7B%7D",
+  );
+  const empty = accepted("GET", "/containers/json?&all&&constructor=1&limit=");
+  assert.equal(forwarded(empty), "/containers/json?all=0&limit=");
   const list = accepted("GET", "/containers/json?all=1&hash=7&hash=8");
   assert.equal(forwarded(list), "/containers/json?all=1");
   const build = accepted("POST", "/build?t=a&t=b");
@@ -204,8 +272,17 @@ test("readRequest() reads filters of both forms as lists, and rejects ambiguous 
     assert.equal(written.target, filters('{"label":["a=b","own"]}'));
   }
   for (
+    const [text, written] of [["", ""], ["null", "{}"], ['{"a":{},"b":[]}', '{"a":[],"b":[]}']]
+  ) {
+    const request = accepted("GET", filters(text!));
+    assert.equal(request.query.get("filters")?.[0], written);
+  }
+  for (
     const text of [
       '{"label":{"a":false}}',
+      '{"label":{"a":true,"b":1}}',
+      '{"label":["a",null]}',
+      '{"label":null}',
       '{"label":["a"],"label":["b"]}',
       '["label"]',
       '{"label":"a"}',
@@ -224,6 +301,8 @@ test("readRequest() rejects forms, gRPC, other types, and coded bodies", () => {
       "multipart/form-data; boundary=x",
       "application/grpc",
       "application/json, application/x-www-form-urlencoded",
+      " application/x-www-form-urlencoded",
+      "\tmultipart/mixed",
     ]
   ) assert.equal(statusOf("POST", target, type), 415, type);
   for (
@@ -231,9 +310,18 @@ test("readRequest() rejects forms, gRPC, other types, and coded bodies", () => {
   ) {
     assert.equal(statusOf("POST", "/containers/create", type), 415, type);
   }
-  for (const type of ["application/json", "application/JSON; charset=utf-8"]) {
-    assert.equal(statusOf("POST", "/containers/create", type), undefined, type);
+  for (const type of ["application/json", 'application/JSON; charset="utf-8"']) {
+    assert.equal(accepted("POST", "/containers/create", type).isJson, true, type);
   }
+  assert.equal(accepted("POST", "/containers/create").isJson, false);
+  // A route without a body discards it, so its type has no effect.
+  assert.equal(accepted("POST", "/containers/a/stop", "text/plain").isJson, false);
+  assert.equal(
+    accepted("PUT", "/containers/a/archive", "application/x-tar").maxBodyBytes,
+    Infinity,
+  );
+  assert.equal(accepted("POST", "/images/create?fromSrc=-").maxBodyBytes, Infinity);
+  assert.equal(accepted("POST", "/containers/create").maxBodyBytes, 1 << 20);
   const header = (name: string) => name === "content-encoding" ? "gzip" : undefined;
   const coded = readRequest({ method: "POST", target: "/build", header });
   assert.equal(isRefusal(coded) && coded.status, 415);
@@ -263,6 +351,12 @@ test("readRequest() tells the builds and imports apart by their parameters", () 
 });
 
 test("readRequest() gives podman's own API one action for reads, and none for writes", () => {
+  const ping = accepted("HEAD", "/libpod/_ping?a=1");
+  assert.deepEqual(ping, {
+    ...{ method: "HEAD", action: "podman.read", version: undefined, route: "/libpod/_ping" },
+    ...{ targets: [], query: new Map([["a", ["1"]]]), body: "none", isJson: false },
+    ...{ maxBodyBytes: 1 << 20, stream: "unbounded" },
+  });
   for (
     const target of [
       "/v5.0.0/libpod/info",
@@ -285,6 +379,11 @@ test("readRequest() gives podman's own API one action for reads, and none for wr
       "GET /v5.0.0/libpod/..%2Fcontainers/json",
       "GET /v5.0.0/libpod/{container}",
       "PUT /libpod/_ping",
+      "POST /libpod/_ping",
+      "GET /v5.0.0/libpod/info?a=1&a=2",
+      "GET /v5.0.0/libpod/images/a%2Fb/json",
+      "GET /v5/libpod/info",
+      "GET /v05.0.0/libpod/info",
     ]
   ) {
     const [method = "", target = ""] = line.split(" ");
@@ -299,6 +398,10 @@ test("readRequest() finds which responses end by themselves", () => {
   };
   assert.equal(streamOf("GET /containers/a/logs"), "none");
   assert.equal(streamOf("GET /containers/a/logs?follow=1"), "unbounded");
+  for (const kind of ["services", "tasks"]) {
+    assert.equal(streamOf(`GET /${kind}/a/logs`), "none");
+    assert.equal(streamOf(`GET /${kind}/a/logs?follow=1`), "unbounded");
+  }
   assert.equal(streamOf("GET /containers/a/stats"), "unbounded");
   assert.equal(streamOf("GET /containers/a/stats?stream=false"), "none");
   assert.equal(streamOf("GET /events"), "unbounded");
