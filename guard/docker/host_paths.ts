@@ -93,9 +93,7 @@ async function unstable(path: string, uid: number): Promise<string | undefined> 
 function checkIdentity(attributes: Attributes, peer: Peer): string | undefined {
   const { user, group, privileged, capAdd, capDrop, securityOpt, groupAdd } = attributes;
   const hasAll = listOf(capDrop)?.includes("ALL") === true && listOf(capAdd)?.length === 0;
-  const isContained = listOf(securityOpt)?.some((option) =>
-    /^no-new-privileges([=:]true)?$/.test(option)
-  );
+  const isContained = listOf(securityOpt)?.includes("no-new-privileges=true");
   const own = [peer.gid, ...peer.groups ?? []].map(String);
   const groups = listOf(groupAdd);
   const isOwn = user === peer.uid && group === peer.gid && peer.ambiguous.length === 0 &&

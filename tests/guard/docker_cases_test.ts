@@ -1,16 +1,22 @@
 /** Docker mode: requests and clients that go wrong with other proxies of Docker's socket. */
 
 import assert from "node:assert/strict";
-import { chownSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { chmodSync, chownSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { test } from "node:test";
+import type { Attributes } from "../../core/policy/decide/decision.ts";
+import { withoutOthers } from "../../guard/docker/answers.ts";
+import { checkAction, checkHostPaths } from "../../guard/docker/host_paths.ts";
 import { createGuard } from "../../guard/mod.ts";
 import { parsePolicy, shadowPolicy } from "../../policy/mod.ts";
+import { fakePeer } from "../../testing/mod.ts";
 import { End, Guard, policyFile } from "../support/guard.ts";
 import { putForward } from "../support/clock.ts";
 import { readyPolicy } from "../support/docker_policies.ts";
 import { ALICE, DockerGuard, testDocker, WATCHER } from "../support/docker_users.ts";
 import { FakeEngine } from "../support/fake_engine.ts";
-import { safeFolder } from "../support/safe_folder.ts";
+import { safeFolder, safeFolders } from "../support/safe_folder.ts";
+import { needs } from "../support/suite.ts";
 
 const ATTACH =
   "/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
@@ -97,20 +103,97 @@ testDocker(
     });
     engine.add("reader", own, { HostConfig: { Binds: ["/home/alice:/home:ro"] } });
     const tar = "x".repeat(1024); // of a file with uid 0 and mode 4755, for example
-    const put = async (name: string) => {
-      const alice = await guard.as(ALICE);
-      alice.end.send(
+    const put = async (name: string, uid = ALICE) => {
+      const client = await guard.as(uid);
+      client.end.send(
         `PUT /v1.46/containers/${name}/archive?path=/home HTTP/1.1\r\nHost: d\r\n` +
           `Content-Type: application/x-tar\r\nContent-Length: ${tar.length}\r\n\r\n${tar}`,
       );
-      const { status, body } = await alice.end.message();
+      const { status, body } = await client.end.message();
       return `${status} ${body}`;
     };
     assert.match(await put("homely"), /^403 .*ucred: /);
     assert.deepEqual(engine.heard(/^PUT/), []);
     assert.match(await put("reader"), /^200 /);
+    assert.match(await put("homely", 0), /^200 /); // who may create any container is root anyway
+    // A command as root, or another container as root with the same folder, could do the same.
+    const alice = await guard.as(ALICE);
+    const exec = (name: string, User?: string) =>
+      alice.status(`POST /v1.46/containers/${name}/exec`, { Cmd: ["sh"], User });
+    const join = (VolumesFrom: string[]) =>
+      alice.status("POST /v1.46/containers/create", { Image: "a", HostConfig: { VolumesFrom } });
+    assert.match(await exec("homely", "0"), /^403 ucred: a command in a container with a writable/);
+    assert.match(await join(["reader", "homely:ro"]), /^403 ucred: a writable mount of the host/);
+    assert.equal(engine.heard(/exec|create/).length, 0);
+    for (const user of [undefined, `${ALICE}:${ALICE}`]) {
+      assert.equal(await exec("homely", user), "201");
+    }
+    assert.equal(await exec("reader", "0"), "201");
+    assert.equal(await join(["reader"]), "201");
   },
 );
+
+testDocker("guard counts a command in a privileged container as privileged", async () => {
+  const engine = await FakeEngine.start();
+  const guard = await DockerGuard.start(
+    `
+version: 1
+about: docker
+rules:
+  - name: own
+    when: { uid: ${ALICE} }
+    actions: ["container.*", "exec.*"]
+    where: { owner: self, privileged: false }
+    allow: true
+  - { name: list, when: { uid: ${ALICE} }, actions: container.list, where: { owner: self }, allow: true }
+`,
+    engine,
+  );
+  const own = { "io.ucred.owner": String(ALICE) };
+  engine.add("weak", own);
+  engine.add("strong", own, { HostConfig: { Privileged: true } });
+  const alice = await guard.as(ALICE);
+  const exec = (name: string, more: object = {}) =>
+    alice.status(`POST /v1.46/containers/${name}/exec`, { Cmd: ["sh"], ...more });
+  assert.match(await exec("strong"), /^403 ucred: container\.exec is not allowed/);
+  assert.match(await exec("weak", { Privileged: true }), /^403 ucred: container\.exec is not/);
+  assert.deepEqual(engine.heard(/^POST/), []);
+  assert.equal(await exec("weak"), "201");
+});
+
+testDocker("guard creates a volume for a container only if the policy allows it", async () => {
+  const guard = await DockerGuard.start(`
+version: 1
+about: docker
+rules:
+  - { name: containers, when: { uid: ${ALICE} }, actions: "container.*", allow: true }
+  - { name: both, when: { uid: 0 }, actions: ["container.*", "volume.*"], allow: true }
+`);
+  const { engine } = guard;
+  const body = { Image: "a", HostConfig: { Binds: ["new:/data"] } };
+  const alice = await guard.as(ALICE);
+  assert.equal(
+    await alice.status("POST /v1.46/containers/create", body),
+    "403 ucred: volume.create is not allowed: HostConfig.Binds[0]",
+  );
+  assert.deepEqual(engine.heard(/^POST/), []);
+  const root = await guard.as(0);
+  engine.answers.set("POST /volumes/create", "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\n{}");
+  assert.match(await root.status("POST /v1.46/containers/create", body), /^502 /);
+  engine.answers.set("POST /volumes/create", "HTTP/1.1 201 Ok\r\nContent-Length: 2\r\n\r\n{}");
+  assert.match(await root.status("POST /v1.46/containers/create", body), /^502 /);
+  assert.deepEqual(engine.heard(/containers\/create/), []);
+  engine.answers.clear();
+  assert.equal(await root.status("POST /v1.46/containers/create", body), "201");
+  assert.equal(engine.volumes.size, 1);
+  // An engine that finds another volume than the one that is named.
+  const other = '{"Name":"other","Driver":"local","Labels":null}';
+  engine.answers.set(
+    "GET /volumes/new",
+    `HTTP/1.1 200 OK\r\nContent-Length: ${other.length}\r\n\r\n${other}`,
+  );
+  assert.match(await root.status("DELETE /v1.46/volumes/new"), /^502 /);
+});
 
 testDocker(
   "guard denies folders of the host that are symbolic links, missing, or below a user's",
@@ -122,32 +205,190 @@ testDocker(
     chownSync(home, ALICE, ALICE);
     symlinkSync("/", join(folder, "root"));
     symlinkSync("plain", join(folder, "alias"));
-    const guard = await DockerGuard.start(`
+    const guard = await DockerGuard.start(
+      `
 version: 1
 about: docker
 rules:
   - name: folders
     when: { uid: ${ALICE} }
     actions: container.create
-    where: { dangers: { every: HostConfig.Binds }, binds: { every: "${folder}/**" } }
+    where: { dangers: { every: HostConfig.Binds } }
     allow: true
-`);
+`,
+      undefined,
+      { state: join(folder, "state"), learn: join(folder, "learned") },
+    );
     const alice = await guard.as(ALICE);
-    const create = (source: string) =>
+    const create = (source: string, path = `${folder}/${source}`) =>
       alice.status("POST /v1.46/containers/create", {
         ...{ Image: "a", User: `${ALICE}:${ALICE}` },
         HostConfig: {
-          ...{ Binds: [`${folder}/${source}:/h`], CapDrop: ["ALL"] },
+          ...{ Binds: [`${path}:/h`], CapDrop: ["ALL"] },
           SecurityOpt: ["no-new-privileges"],
         },
       });
     for (const source of ["root", "root/etc", "alias", "missing", "home/own"]) {
       assert.match(await create(source), /^403 ucred: /, source);
     }
+    // What would make the user root: the guard's own sockets and files, and the engine's.
+    const { path: engine } = guard.engine;
+    for (const path of [guard.path, dirname(guard.path), engine, dirname(engine), "/", "/proc"]) {
+      assert.match(await create("", path), /cannot be mounted: it would give access to \//, path);
+    }
+    for (const path of ["/state", "/learned", ""]) {
+      assert.match(await create("", folder + path), /it would give access to .*\/(state|learned)$/);
+    }
     assert.deepEqual(guard.engine.received, []);
     for (const source of ["plain", "home"]) assert.equal(await create(source), "201", source);
   },
+  safeFolders,
 );
+
+const CONTAINED = {
+  ...{ binds: [], writableBinds: [], user: ALICE, group: ALICE, privileged: false },
+  ...{ capAdd: [], capDrop: ["ALL"], securityOpt: ["no-new-privileges=true"], groupAdd: [] },
+};
+
+testDocker(
+  "checkHostPaths() denies a path that another user can change",
+  async () => {
+    const folder = safeFolder();
+    const alice = fakePeer({ uid: ALICE, gid: ALICE });
+    for (const name of ["open", "group", "hers", "hers/below", "his", "plain"]) {
+      mkdirSync(join(folder, name));
+      chmodSync(join(folder, name), 0o755);
+    }
+    writeFileSync(join(folder, "file"), "");
+    symlinkSync("plain", join(folder, "link"));
+    chmodSync(join(folder, "open"), 0o757);
+    chmodSync(join(folder, "group"), 0o775);
+    for (const name of ["open", "group", "plain"]) mkdirSync(join(folder, name, "below"));
+    chownSync(join(folder, "hers"), ALICE, ALICE);
+    chownSync(join(folder, "his"), WATCHER, WATCHER);
+    const problemOf = (path: string, ...never: string[]) =>
+      checkHostPaths({ never }, { ...CONTAINED, binds: [path] }, [], alice);
+    for (
+      const [path, why] of [
+        ...[["", /no.* absolute path/], ["srv/a", /no.* absolute path/], ["/\0", /no.* absolute/]],
+        ...[["//", /canonical/], ["/srv/", /canonical/], ["/./srv", /canonical/]],
+        ...[["/srv/..", /canonical/], ["/srv//a", /canonical/]],
+        ...[[`${folder}/none`, /does not exist/], [`${folder}/none/a`, /does not exist/]],
+        [`${folder}/link`, /neither a folder nor a file/],
+        [`${folder}/link/below`, /\/link is a symbolic link/],
+        [`${folder}/file/below`, /\/file is not a folder/],
+        [`${folder}/open/below`, /\/open can be changed by users other than root/],
+        [`${folder}/group/below`, /\/group can be changed by users other than root/],
+        [`${folder}/hers/below`, /\/hers can be changed by users other than root/],
+        ...[[`${folder}/his`, /another user/], ["/dev/null", /neither a folder nor a file/]],
+      ] as [string, RegExp][]
+    ) assert.match(String(await problemOf(path)), why, path);
+    for (const name of ["", "/plain", "/plain/below", "/open", "/hers", "/file"]) {
+      assert.equal(await problemOf(`${folder}${name}`), undefined, name);
+    }
+    // A path of the engine, those above, and those below.
+    const plain = `${folder}/plain`;
+    for (const never of ["/", folder, plain, `${plain}/below`, `${plain}/below/socket`]) {
+      assert.match(String(await problemOf(plain, "/none", never)), /would give access to/, never);
+    }
+    for (const never of [`${folder}/plai`, `${folder}/plains`, `${folder}/hers`]) {
+      assert.equal(await problemOf(plain, never), undefined, never);
+    }
+    assert.equal(await problemOf("/"), undefined);
+    assert.match(String(await problemOf("/", "/run")), /would give access to \/run/);
+    // A writable path counts without its entry in the other list.
+    const writable = { ...CONTAINED, writableBinds: [`${folder}/none`] };
+    assert.match(String(await checkHostPaths({ never: [] }, writable, [], alice)), /not exist/);
+    const asRoot = { ...CONTAINED, user: 0, writableBinds: [plain] };
+    assert.match(String(await checkHostPaths({ never: [] }, asRoot, [], alice)), /needs --user/);
+    for (const list of [undefined, null, "/", [1]]) {
+      for (const name of ["binds", "writableBinds"]) {
+        const attributes = { ...CONTAINED, [name]: list };
+        const problem = await checkHostPaths({ never: [] }, attributes, [], alice);
+        assert.equal(problem, "the mounts cannot be read");
+      }
+    }
+  },
+  safeFolders,
+  needs.oneRuntime,
+);
+
+test("checkHostPaths() denies a writable path to a container that can become another user", async () => {
+  const peer = fakePeer({ uid: ALICE, gid: ALICE, groups: [7] });
+  const isDenied = async (changed: object, by = peer, joined = ["/srv"]) =>
+    await checkHostPaths({ never: [] }, { ...CONTAINED, ...changed }, joined, by) !== undefined;
+  for (const changed of [{}, { groupAdd: ["7", String(ALICE)] }, { capDrop: ["CHOWN", "ALL"] }]) {
+    assert.equal(await isDenied(changed), false, JSON.stringify(changed));
+  }
+  assert.equal(await isDenied({}, fakePeer({ uid: ALICE, gid: ALICE })), false); // unknown groups
+  for (
+    const changed of [
+      ...[{ user: undefined }, { user: 0 }, { user: WATCHER }, { group: undefined }, { group: 0 }],
+      ...[{ privileged: true }, { privileged: undefined }, { capAdd: ["CHOWN"] }],
+      ...[{ capAdd: undefined }, { capDrop: undefined }, { capDrop: [] }, { capDrop: ["CHOWN"] }],
+      ...[{ securityOpt: [] }, { securityOpt: undefined }, { groupAdd: undefined }],
+      { securityOpt: ["no-new-privileges=false"] },
+      { securityOpt: ["x-no-new-privileges=true"] },
+      { securityOpt: ["no-new-privileges=truely"] },
+      ...[{ groupAdd: ["0"] }, { groupAdd: ["7", "0"] }, { groupAdd: ["docker"] }],
+    ]
+  ) {
+    assert.equal(await isDenied(changed), true, JSON.stringify(changed));
+    // Without a writable path, nothing of this is needed.
+    assert.equal(await isDenied(changed, peer, []), false);
+  }
+  const ambiguous = fakePeer({ uid: ALICE });
+  assert.equal(await isDenied({ group: ambiguous.gid }, ambiguous), true);
+});
+
+test("checkAction() denies acts of root in a container with a writable path of the host", () => {
+  const peer = fakePeer({ uid: ALICE, gid: ALICE });
+  const own = { user: ALICE, group: ALICE, privileged: false };
+  const isDenied = (action: string, container: Attributes, request: Attributes = own) =>
+    checkAction(action, container, request, peer) !== undefined;
+  for (const container of [{ writableBinds: ["/srv"] }, {}, { writableBinds: "/srv" }]) {
+    assert.equal(isDenied("container.archive.write", container), true);
+    assert.equal(isDenied("container.start", container, {}), false);
+    for (const action of ["container.exec", "exec.start"]) {
+      assert.equal(isDenied(action, container), false);
+      for (const other of [{ user: 0 }, { user: undefined }, { group: 0 }, { group: undefined }]) {
+        assert.equal(isDenied(action, container, { ...own, ...other }), true);
+      }
+      assert.equal(isDenied(action, container, { ...own, privileged: true }), true);
+    }
+  }
+  for (const action of ["container.archive.write", "container.exec", "exec.start"]) {
+    assert.equal(isDenied(action, { writableBinds: [] }, { privileged: true }), false);
+  }
+});
+
+test("withoutOthers() removes ids and names of others from the engine's errors", () => {
+  const [own, other] = ["a".repeat(64), "b".repeat(64)];
+  const messageOf = (status: number, message: unknown, mayNameOthers = false) => {
+    const body = Buffer.from(JSON.stringify({ message }));
+    const answer = withoutOthers(status, "No", body, [own], mayNameOthers);
+    assert.deepEqual([answer.status, answer.title, answer.type], [
+      status,
+      "No",
+      "application/json",
+    ]);
+    return JSON.parse(String(answer.body)).message;
+  };
+  assert.equal(
+    messageOf(404, `${own} ${other} ${other.slice(0, 12)} ${own.slice(0, 12)}.`),
+    `${own} … … ${own.slice(0, 12)}.`,
+  );
+  assert.equal(messageOf(404, "bbbbbbbbbbb is short"), "bbbbbbbbbbb is short");
+  for (const status of [403, 409]) {
+    assert.doesNotMatch(messageOf(status, "the name victim is in use", true), /victim/);
+    assert.match(messageOf(status, "the container mine is running"), /mine/);
+  }
+  assert.match(messageOf(500, "mine", true), /mine/);
+  for (const message of [undefined, 1, null]) assert.throws(() => messageOf(404, message));
+  for (const text of ["[]", "null", '"a"']) {
+    assert.throws(() => withoutOthers(404, "", Buffer.from(text), [], false), /no message/);
+  }
+});
 
 const CREATE = "POST /v1.46/containers/create HTTP/1.1\r\n";
 const JSON_FIELDS = "Host: d\r\nContent-Type: application/json\r\n";

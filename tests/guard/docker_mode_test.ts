@@ -24,6 +24,12 @@ testDocker("guard decides requests by action, and forwards their canonical form"
     assert.match(await root.status(`GET ${path}`), /^(400|404) /, path);
   }
   assert.equal(engine.received.length, 3);
+  const fields = "Accept-Encoding: gzip\r\nX-Ucred-Uid: 7\r\nAccept: text/html\r\nX-Other: 1\r\n";
+  const other = await guard.as(0);
+  assert.equal(await other.status("GET /version", undefined, fields), "200");
+  const { message } = engine.received.at(-1)!;
+  const names = ["accept-encoding", "x-ucred-uid", "accept", "content-type", "x-other"];
+  assert.deepEqual(names.map((name) => message.header(name)), ["", "", "", "", "1"]);
 });
 
 testDocker("guard answers denials as Docker's clients print them", async () => {
@@ -104,6 +110,7 @@ testDocker("guard answers forms, codings and unknown types of a body with 415", 
     "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
     "Content-Type: application/grpc\r\n",
     "Content-Type: text/plain\r\n",
+    "Content-Type: application/json\r\ncontent-type: application/json\r\n",
   ];
   for (const fields of tries) {
     const root = await guard.as(0);
@@ -165,6 +172,17 @@ testDocker(
       const absent = await alice.ask(request.replace("NAME", "nobody"));
       assert.equal(hidden.status, 404, request);
       assert.equal(normal(hidden, "victim"), normal(absent, "nobody"), request);
+    }
+    // A prefix of several ids and names must not show that they exist.
+    for (const status of ["400 Bad Request", "409 Conflict"]) {
+      guard.engine.answers.set(
+        "GET /containers/several/json",
+        `HTTP/1.1 ${status}\r\nContent-Length: 2\r\n\r\n{}`,
+      );
+      assert.equal(
+        await alice.status("POST /v1.48/containers/several/start"),
+        "404 No such container: several",
+      );
     }
     const absent = await alice.ask("GET /v1.48/containers/nobody/json");
     const root = await guard.as(0);
@@ -379,6 +397,14 @@ testDocker("guard lists, prunes and reports events of a user's own containers on
     decodeURIComponent(engine.heard(/containers\/json/).at(-1)!.line),
     new RegExp(`filters=\\{"label":\\["${OWNER}=${ALICE}"\\]\\}`),
   );
+  const filtered = (filters: object) =>
+    `/v1.48/containers/json?filters=${encodeURIComponent(JSON.stringify(filters))}`;
+  for (const name of ["before", "since", "volume", "network"]) {
+    assert.match(
+      await alice.status(`GET ${filtered({ [name]: ["victim"] })}`),
+      /^403 ucred: the filter \w+ needs the right to list all objects/,
+    );
+  }
   assert.match(await alice.status("GET /v1.48/containers/json?since=victim"), /^403 /);
   const watcher = await guard.as(WATCHER);
   assert.equal(JSON.parse((await watcher.ask("GET /v1.48/containers/json")).body).length, 2);
@@ -397,9 +423,72 @@ testDocker("guard lists, prunes and reports events of a user's own containers on
   const events = await listener.end.until('"Action":"stop"');
   assert.ok(!events.includes("victim") && !events.includes("network"), events);
   assert.match(events, /"Action":"start"/);
+  const prune = (filters: object) =>
+    alice.ask(filtered(filters).replace(/^(.*)json/, "POST $1prune"));
+  assert.equal((await prune({ until: ["1h"] })).status, 403);
+  assert.deepEqual(JSON.parse((await prune({ label: ["none"] })).body).ContainersDeleted, []);
+  assert.equal(engine.containers.size, 2);
   await alice.ask("POST /v1.48/containers/prune");
   assert.deepEqual([...engine.containers.values()].map(({ name }) => name), ["victim"]);
 });
+
+testDocker("guard hides containers from a user who sees all networks and volumes", async () => {
+  const guard = await DockerGuard.start(`
+version: 1
+about: docker
+rules:
+  - name: others
+    when: { uid: ${ALICE} }
+    actions: ["network.*", "volume.*", system.df, system.events, container.create]
+    allow: true
+  - name: own
+    when: { uid: ${ALICE} }
+    actions: "container.*"
+    where: { owner: self }
+    allow: true
+`);
+  const { engine } = guard;
+  const { address } = engine.add("victim");
+  const alice = await guard.as(ALICE);
+  const id = await alice.create("mine");
+  assert.equal(await alice.status("POST /v1.48/networks/create", { Name: "net" }), "201");
+  engine.volumes.set("vol", { id: "vol", name: "vol", labels: {} });
+  const expected = {
+    ...{ "networks": "net", "networks/net": id, "volumes": "vol", "system/df": "vol" },
+  };
+  for (const [request, text] of Object.entries(expected)) {
+    const { body } = await alice.ask(`GET /v1.48/${request}`);
+    assert.ok(!body.includes("victim") && !body.includes(address), `${request}: ${body}`);
+    assert.ok(body.includes(`"${text}"`), body);
+  }
+  const listener = await guard.as(ALICE);
+  listener.end.send("GET /v1.48/events HTTP/1.1\r\nHost: d\r\n\r\n");
+  await listener.end.until("\r\n\r\n");
+  await until(() => engine.listeners.size === 1);
+  for (const Type of ["network", "volume", "image", "daemon", "container"]) {
+    engine.emitRaw(
+      JSON.stringify({ Type, Actor: { ID: "n", Attributes: { container: "victim" } } }),
+    );
+  }
+  engine.emit("stop", engine.containers.get(id)!);
+  assert.doesNotMatch(await listener.end.until('"Action":"stop"'), /victim/);
+}, needs.oneRuntime);
+
+testDocker("guard removes nothing for a user who may remove some containers only", async () => {
+  const guard = await DockerGuard.start(`
+version: 1
+about: docker
+rules:
+  - { name: named, when: { uid: ${ALICE} }, actions: "container.*", where: { name: a* }, allow: true }
+`);
+  guard.engine.add("abc");
+  const alice = await guard.as(ALICE);
+  const denied = "403 ucred: this needs the right to remove all objects, or own ones";
+  assert.equal(await alice.status("POST /v1.48/containers/prune"), denied);
+  assert.deepEqual(guard.engine.received, []);
+  const list = await alice.ask("GET /v1.48/containers/json");
+  assert.equal(JSON.parse(list.body).length, 1);
+}, needs.oneRuntime);
 
 testDocker("guard reports the end of a user's own container after its removal", async () => {
   const guard = await DockerGuard.start();

@@ -15,9 +15,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { test } from "node:test";
 import { Ledger } from "../../guard/docker/ledger.ts";
 import { readRecording } from "../../interop/recording.ts";
-import { OWNER_LABEL } from "../../guard/docker/owners.ts";
+import { OWNER_LABEL, ownerIn } from "../../guard/docker/owners.ts";
 import { ALICE, BOB, clientOf, DockerGuard, POLICY, testDocker } from "../support/docker_users.ts";
 import { FakeEngine, IMAGE } from "../support/fake_engine.ts";
 import { Guard, policyFile } from "../support/guard.ts";
@@ -32,6 +33,24 @@ async function engineWithLabels(): Promise<FakeEngine> {
   engine.images.set(IMAGE, { [OWNER_LABEL]: String(ALICE) });
   return engine;
 }
+
+test("ownerIn() reads one spelling of a uid only", () => {
+  const ownerOf = (text: unknown) => ownerIn({ [OWNER_LABEL]: text });
+  const uids: readonly [string, number][] = [
+    ...[["0", 0], ["1000", 1000], ["4294967294", 4_294_967_294]] as [string, number][],
+  ];
+  for (const [text, uid] of uids) assert.equal(ownerOf(text), uid);
+  for (
+    const text of [
+      ...["", "00", "01", "-1", "+1", " 1", "1 ", "1\n", "0x1", "1e3", "root", "4294967295"],
+      ...["12345678901", 0, 1000, null, undefined, ["0"], true],
+    ]
+  ) assert.equal(ownerOf(text), undefined, JSON.stringify(text));
+  const inherited = Object.create({ [OWNER_LABEL]: "0" });
+  for (const labels of [{}, null, undefined, "0", ["0"], inherited]) {
+    assert.equal(ownerIn(labels), undefined);
+  }
+});
 
 testDocker(
   "guard --state remembers the owners of containers and execs across restarts",
@@ -64,6 +83,36 @@ testDocker(
     const bob = await again.as(BOB);
     assert.match(await bob.status("POST /containers/mine/stop"), /^404/);
     assert.match(await bob.status(`GET /exec/${exec}/json`), /^404/);
+  },
+  safeFolders,
+);
+
+testDocker(
+  "guard --state decides an earlier exec by its container and its own rights",
+  async () => {
+    const state = join(safeFolder(), "owners.jsonl");
+    const engine = await FakeEngine.start();
+    const all = "version: 1\nabout: docker\nrules: [{ name: all, allow: full }]";
+    const first = await DockerGuard.start(all, engine, { state });
+    const early = await first.as(ALICE);
+    await early.create("mine");
+    const exec = async (more: object) =>
+      JSON.parse(
+        (await early.ask("POST /v1.48/containers/mine/exec", { Cmd: ["sh", "-c"], ...more })).body,
+      ).Id as string;
+    const [plain, privileged, moved] = [
+      ...[await exec({}), await exec({ Privileged: true }), await exec({})],
+    ];
+    await first.server.close({ timeout: 0 });
+    const victim = engine.add("victim", { [OWNER_LABEL]: String(ALICE) });
+    engine.execs.set(moved!, { container: victim.id, config: {} });
+
+    const again = await DockerGuard.start(undefined, engine, { state });
+    const alice = await again.as(ALICE);
+    const start = (id: string) => alice.status(`POST /v1.48/exec/${id}/start`, { Detach: true });
+    assert.equal(await start(plain!), "200");
+    assert.equal(await start(privileged!), "403 ucred: exec.start is not allowed: Privileged");
+    assert.match(await start(moved!), /^404 /);
   },
   safeFolders,
 );
