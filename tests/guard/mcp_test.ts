@@ -9,7 +9,9 @@ import { test } from "node:test";
 import { peerCredentials } from "../../mod.ts";
 import type { ByteReader } from "../../guard/byte_streams.ts";
 import { createGuard, type GuardOptions } from "../../guard/mod.ts";
-import { LineReader, LineTooLong } from "../../guard/mcp/lines.ts";
+import { LineMemory, lineOf, LineReader, LineTooLong } from "../../guard/mcp/lines.ts";
+import { plainOf } from "../../guard/mcp/plain.ts";
+import { readJson } from "../../interop/json.ts";
 import { mcpVocabulary } from "../../interop/mcp/mod.ts";
 import { parsePolicy, type Policy } from "../../policy/mod.ts";
 import type { ServerEvent } from "../../servers/admission/events.ts";
@@ -234,6 +236,66 @@ test("LineReader copies the parts of a line, which are often single bytes", asyn
   await assert.rejects(short.next(), LineTooLong);
 });
 
+test("LineReader counts the memory of a long line until the next one is read", async () => {
+  const parts = [...[40_000, 40_000, 10_000].map((size) => Buffer.alloc(size, "x")), "\ny\n"];
+  const calls: [from: number, to: number][] = [];
+  const readerOf = (maxBytes: number, isFree: (to: number) => boolean) => {
+    const left = parts.map((part) => Buffer.from(part));
+    const some = () => Promise.resolve(left.shift());
+    return new LineReader({ some } as unknown as ByteReader, maxBytes, (from, to) => {
+      calls.push([from, to]);
+      return isFree(to);
+    });
+  };
+  const reader = readerOf(200_000, () => true);
+  assert.equal((await reader.next())!.length, 90_000);
+  assert.deepEqual(calls.splice(0), [[0, 0], [0, 80_000], [80_000, 160_000]]);
+  assert.equal((await reader.next())!.toString(), "y");
+  assert.equal(await reader.next(), undefined);
+  assert.deepEqual(calls.splice(0), [[160_000, 0], [0, 0]]);
+  await readerOf(95_000, () => true).next();
+  assert.deepEqual(calls.splice(0).at(-1), [80_000, 95_000]); // the buffer is no longer than a line
+  await assert.rejects(readerOf(89_999, () => true).next(), LineTooLong);
+  await assert.rejects(readerOf(200_000, (to) => to < 100_000).next(), LineTooLong);
+});
+
+test("LineMemory limits the long lines of each user, and those of all users", () => {
+  const memory = new LineMemory();
+  const MIB = 1 << 20;
+  assert.equal(memory.resize(1, 0, 64 * MIB), true);
+  assert.equal(memory.resize(1, 0, 1), false);
+  assert.equal(memory.resize(1, 5, 5), true);
+  assert.equal(memory.resize(2, 0, 63 * MIB), true);
+  assert.equal(memory.resize(3, 0, MIB + 1), false);
+  assert.equal(memory.resize(3, 0, MIB), true);
+  assert.equal(memory.resize(2, 63 * MIB, 63 * MIB + 1), false);
+  assert.equal(memory.resize(3, MIB, 0), true);
+  assert.equal(memory.resize(2, 63 * MIB, 64 * MIB), true);
+  for (const uid of [1, 2]) assert.equal(memory.resize(uid, 64 * MIB, 0), true);
+  for (const uid of [1, 2]) assert.equal(memory.resize(uid, 0, 64 * MIB), true);
+});
+
+test("lineOf() escapes the characters that end a line for some programs", () => {
+  const text = "\u007f\u0085\u009f\u00a0\u2028\u2029\ufeff";
+  const line = lineOf(JSON.stringify(text)).toString();
+  assert.match(line, /^[^\u007f-\u009f\u2028\u2029\ufeff]*\n$/);
+  assert.equal(JSON.parse(line), text);
+});
+
+test("plainOf() replaces numbers that programs round differently, at each depth", () => {
+  const read = readJson(Buffer.from('{"__proto__":[1,"1",null,[1.0],{"a":1e2}],"b":true}'));
+  if ("problem" in read) assert.fail(read.problem);
+  const { b, ...rest } = plainOf(read.value) as { readonly [name: string]: unknown };
+  const [one, text, empty, [rounded], { a }] = rest["__proto__"] as unknown as [
+    ...[unknown, unknown, unknown],
+    readonly [unknown],
+    { readonly a: unknown },
+  ];
+  assert.deepEqual([one, text, empty, b, typeof rounded, typeof a], [
+    ...[1, "1", null, true, "symbol", "symbol"],
+  ]);
+});
+
 testGuard("mcp mode limits the long lines of a user, and counts none that has ended", async () => {
   const behind = await Behind.start(echo);
   const { path, decided } = await start({ upstream: behind.path });
@@ -398,12 +460,13 @@ testGuard("mcp mode denies all if the policy fails", async () => {
   const broken = () => {
     throw new Error("broken");
   };
-  let fails = false;
+  let [fails, spelling] = [false, ""];
   const whole = policyOf(POLICY);
   const policy: Policy = {
     needsPin: false,
     admits: () => true,
-    decide: (...args) => fails ? broken() : whole.decide(...args),
+    decide: (peer, request) =>
+      fails || request?.action === spelling ? broken() : whole.decide(peer, request),
   };
   const { path } = await start({ upstream: behind.path, policy });
   const root = Wire.as(0, path).send(call(1, "a"));
@@ -412,6 +475,11 @@ testGuard("mcp mode denies all if the policy fails", async () => {
   root.send(call(2, "a"));
   assert.equal((await next(root)).error!.code, -32003);
   root.send(line({ id: 3, method: "resources/read", params: { uri: "FILE:///a" } }));
+  assert.equal((await next(root)).error!.code, -32003);
+  // It fails only for another spelling, which no rule needs to allow.
+  fails = false;
+  spelling = "resources/read file:///a";
+  root.send(line({ id: 4, method: "resources/read", params: { uri: "FILE:///a" } }));
   assert.equal((await next(root)).error!.code, -32003);
 });
 
