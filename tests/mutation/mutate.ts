@@ -16,6 +16,8 @@ interface Area {
   readonly code: string;
   /** The test files that must notice. */
   readonly tests: string;
+  /** The folder whose packages the tests import, if it is not the root. */
+  readonly packages?: string;
 }
 
 const AREAS: { readonly [name: string]: Area } = {
@@ -28,11 +30,12 @@ const AREAS: { readonly [name: string]: Area } = {
   dbus: { code: "interop/dbus/*.ts", tests: "tests/{interop,guard}/{dbus*/,dbus}*_test.ts" },
   docker: {
     code: "{interop,guard}/docker/*.ts",
-    tests: "tests/{interop/docker/*,guard/docker_{cases,fields,mode,routes,state}}_test.ts",
+    tests: "tests/{interop/docker/*,guard/{docker_{cases,fields,mode,routes,state},learn}}_test.ts",
   },
   mcp: {
     code: "{interop,guard}/mcp/*.ts",
-    tests: "tests/{interop/mcp/judge,guard/mcp}_test.ts",
+    tests: "tests/{interop/mcp/*,guard/mcp}_test.ts",
+    packages: "examples/servers",
   },
   polkit: { code: "interop/polkit/*.ts", tests: "tests/interop/polkit/*_test.ts" },
   sudoers: { code: "interop/sudoers/*.ts", tests: "tests/interop/sudoers/*_test.ts" },
@@ -207,6 +210,8 @@ function run(name: string): Result {
       ],
       mutate: piecesOf(files),
       ignorers: ["texts"],
+      buildCommand: area.packages &&
+        `ln -s "${root}/${area.packages}/node_modules" ${area.packages}`,
       ignorePatterns: ["**/node_modules", "dist", ".git", ".mutation", ".stryker-tmp"],
       coverageAnalysis: "perTest",
       ignoreStatic: true,
