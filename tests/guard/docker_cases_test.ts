@@ -159,7 +159,7 @@ rules:
   assert.match(await exec("weak", { Privileged: true }), /^403 ucred: container\.exec is not/);
   assert.deepEqual(engine.heard(/^POST/), []);
   assert.equal(await exec("weak"), "201");
-});
+}, needs.oneRuntime);
 
 testDocker("guard creates a volume for a container only if the policy allows it", async () => {
   const guard = await DockerGuard.start(`
@@ -193,7 +193,7 @@ rules:
     `HTTP/1.1 200 OK\r\nContent-Length: ${other.length}\r\n\r\n${other}`,
   );
   assert.match(await root.status("DELETE /v1.46/volumes/new"), /^502 /);
-});
+}, needs.oneRuntime);
 
 testDocker(
   "guard denies folders of the host that are symbolic links, missing, or below a user's",

@@ -23,7 +23,7 @@ import { ALICE, BOB, clientOf, DockerGuard, POLICY, testDocker } from "../suppor
 import { FakeEngine, IMAGE } from "../support/fake_engine.ts";
 import { Guard, policyFile } from "../support/guard.ts";
 import { safeFolder, safeFolders } from "../support/safe_folder.ts";
-import { soak, until } from "../support/suite.ts";
+import { needs, soak, until } from "../support/suite.ts";
 
 const idOf = (digit: string) => digit.repeat(64);
 
@@ -115,6 +115,7 @@ testDocker(
     assert.match(await start(moved!), /^404 /);
   },
   safeFolders,
+  needs.oneRuntime,
 );
 
 testDocker("guard --state loses no owner of an answered request when it is killed", async () => {
