@@ -40,6 +40,11 @@ const AREAS: { readonly [name: string]: Area } = {
   polkit: { code: "interop/polkit/*.ts", tests: "tests/interop/polkit/*_test.ts" },
   sudoers: { code: "interop/sudoers/*.ts", tests: "tests/interop/sudoers/*_test.ts" },
   opa: { code: "interop/opa/*.ts", tests: "tests/interop/opa/*_test.ts" },
+  interop: {
+    code: "interop/*.ts",
+    tests:
+      "tests/interop/{formula,xml,docker/{json,suggest},{dbus,sudoers}/import,polkit/{actions,rules},opa/opa}_test.ts",
+  },
   http: {
     code: "guard/{http/!(llhttp_wasm),headers}.ts",
     tests: "tests/guard/{http,framing,attack,fuzz,parser,upgrade,upstream,headers}_test.ts",
