@@ -139,8 +139,37 @@ const SCRIPTS: readonly Script[] = [
     ],
   },
   {
-    name: "words after BEGIN",
-    lines: [`C: AUTH EXTERNAL ${UID}`, `S: ${OK}`, "C: BEGIN now", "S: ERROR", "C: BEGIN"],
+    name: "words after BEGIN, and letters that follow it",
+    lines: [
+      ...[`C: AUTH EXTERNAL ${UID}`, `S: ${OK}`, "C: BEGIN now", "S: ERROR"],
+      ...["C: BEGINs", "S: ERROR", "C: BEGIN\x01", "S: ERROR", "C: BEGIN"],
+    ],
+  },
+  {
+    name: "words after CANCEL and NEGOTIATE_UNIX_FD",
+    lines: [
+      ...[`C: AUTH EXTERNAL ${UID}`, `S: ${OK}`, "C: NEGOTIATE_UNIX_FD now", "S: ERROR"],
+      ...["C: CANCEL now", "S: ERROR", "C: BEGIN"],
+    ],
+  },
+  {
+    name: "other commands than DATA after DATA, which would be an empty response",
+    lines: [
+      ...["C: AUTH EXTERNAL", "S: DATA", "C: FOOBAR", "S: ERROR", "C: NEGOTIATE_UNIX_FD"],
+      ...["S: ERROR", "C: BEGIN"],
+    ],
+    end: "failed",
+  },
+  {
+    name: "a line feed or a carriage return alone, which ends no line",
+    lines: [
+      ...[`C: AUTH EXTERNAL ${UID}.\nCANCEL`, "S: ERROR", `C: AUTH EXTERNAL ${UID}\r.CANCEL`],
+      ...["S: ERROR", `C: AUTH EXTERNAL ${UID}`, `S: ${OK}`, "C: BEGIN"],
+    ],
+  },
+  {
+    name: "several spaces between words, and after them",
+    lines: [`C: AUTH   EXTERNAL  ${UID}  `, `S: ${OK}`, "C: BEGIN  "],
   },
   { name: "BEGIN first", lines: ["C: BEGIN"], end: "failed" },
   { name: "BEGIN after REJECTED", lines: ["C: AUTH", `S: ${NO}`, "C: BEGIN"], end: "failed" },
@@ -263,10 +292,11 @@ describe("SaslServer", () => {
     assert.equal(reasonOf(`\0${"x\r\n".repeat(6)}`), "too many failed commands");
     const negotiate = `\0AUTH EXTERNAL ${UID}\r\n${"NEGOTIATE_UNIX_FD\r\n".repeat(1000)}`;
     assert.equal(reasonOf(negotiate), "too many bytes before BEGIN");
-    const exact = `\0AUTH EXTERNAL ${UID}\r\n`;
-    const space = 16_384 - exact.length - "BEGIN\r\n".length;
-    const padding = `${"NEGOTIATE_UNIX_FD\r\n".repeat(Math.floor(space / 19))}`;
-    const { last } = converse([latin1(`${exact}${padding}BEGIN\r\n${"y".repeat(100_000)}`)]);
+    const padding = "NEGOTIATE_UNIX_FD\r\n".repeat(860);
+    const free = 16_384 - `\0AUTH EXTERNAL${UID}\r\n${padding}BEGIN\r\n`.length;
+    const exact = `AUTH EXTERNAL${" ".repeat(free)}${UID}\r\n${padding}BEGIN\r\n`;
+    assert.equal(reasonOf(`\0${exact.replace(" ", "  ")}`), "too many bytes before BEGIN");
+    const { last } = converse([latin1(`\0${exact}${"y".repeat(100_000)}`)]);
     assert.equal(
       last.state === "authenticated" && last.rest.length,
       100_000,
