@@ -254,8 +254,8 @@ class FieldReader {
     return this.#bytes[this.#take(1)]!;
   }
 
+  /** Reads a number. It is aligned: the four bytes before it follow a boundary of eight bytes. */
   #number(): number {
-    this.#align(4);
     return this.#view.getUint32(this.#take(4), this.#isLittleEndian);
   }
 
@@ -409,9 +409,7 @@ class TextReader {
   text(): string {
     const length = this.number();
     const end = this.#at + length;
-    if (end >= this.#body.length || this.#body[end] !== 0) {
-      throw new MalformedMessage("a text is incomplete");
-    }
+    if (this.#body[end] !== 0) throw new MalformedMessage("a text is incomplete");
     const bytes = this.#body.subarray(this.#at, end);
     this.#at = end + 1;
     try {

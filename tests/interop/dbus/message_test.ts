@@ -222,6 +222,11 @@ const MESSAGES: readonly (readonly [what: string, raw: Raw, error?: RegExp])[] =
   ],
   ["an interface with a newline", { fields: [...CALL, [2, "s", "a.b\n"]] }, /malformed interface/],
   ["a member with a dot", { fields: [[1, "o", "/a"], [3, "s", "a.b"]] }, /malformed member/],
+  [
+    "a member of 256 bytes",
+    { fields: [[1, "o", "/a"], [3, "s", "m".repeat(256)]] },
+    /malformed member/,
+  ],
   ["an empty member", { fields: [[1, "o", "/a"], [3, "s", ""]] }, /malformed member/],
   ["a member with NUL", { fields: [[1, "o", "/a"], [3, "s", "a\0b"]] }, /malformed member/],
   ["a destination of one part", { fields: [...CALL, [6, "s", "a"]] }, /malformed destination/],
@@ -241,6 +246,26 @@ for (const [what, raw, error] of MESSAGES) {
         thrown instanceof MalformedMessage && error.test(thrown.message));}
   });
 }
+
+test("parseHeader() drops fields that the type of the message does not have", () => {
+  const { path, replySerial } = parse(
+    rawMessage({ type: TYPE.return, fields: [...RETURN, [1, "o", "/a"]] }),
+  );
+  assert.deepEqual([path, replySerial], [undefined, 9]);
+});
+
+test("parseHeader() rejects a field that ends after the array of fields", () => {
+  const message = rawMessage({ fields: CALL });
+  message.writeUInt32LE(message.readUInt32LE(12) - 1, 12); // without the NUL of the last text
+  assert.throws(() => parse(message), /a header field is incomplete/);
+});
+
+test("encodeHeader() writes no field without a value", () => {
+  for (const order of ["l", "B"]) {
+    const message = rawMessage({ order, fields: CALL });
+    assert.deepEqual(encodeHeader(parse(message)), message);
+  }
+});
 
 test("parseHeader() rejects padding that is not zero", () => {
   const message = rawMessage({ fields: CALL });
@@ -277,7 +302,17 @@ test("headerLength() rejects headers of more than 64 KiB, and messages of more t
 test("isSignature() counts the depth of arrays and structures", () => {
   const [open, close] = ["(".repeat(32), ")".repeat(32)];
   const [right, wrong] = [
-    ["", "s", "(s)", "a(sv)", "a{s(ii)}", "aaas", `${"a".repeat(32)}y`, `${open}y${close}`],
+    [
+      "",
+      "s",
+      "(s)",
+      "a(sv)",
+      "a{s(ii)}",
+      "aaas",
+      `${"a".repeat(32)}y`,
+      `${open}y${close}`,
+      "s".repeat(255),
+    ],
     [
       ...[
         "a",
@@ -295,6 +330,7 @@ test("isSignature() counts the depth of arrays and structures", () => {
         "r",
       ],
       ...[`${"a".repeat(33)}y`, `(${open}y${close})`, "s".repeat(256), "é", "a{sv", "a{s)}"],
+      ...["rs", `${open}a{sv}${close}`, `a{s${open}y${close}}`, `a{s${"a".repeat(32)}y}`],
     ],
   ];
   assert.deepEqual(right.filter((text) => !isSignature(text)), []);
@@ -321,6 +357,7 @@ test("readTexts() and readTextArray() read what was written, and reject all else
   for (const body of ["\x01\0\0\0\xff\0", "\x01\0\0\0\0\0", "\xff\xff\xff\xff\0", "\x01\0\0\0ab"]) {
     assert.throws(() => readTexts(Buffer.from(body, "latin1"), true, 1), MalformedMessage);
   }
+  assert.deepEqual(readTexts(encodeText("a\0b", true), true, 1), ["ab"]);
 });
 
 /** Our verdict: `undefined` if the guard forwards the message. */
