@@ -7,8 +7,15 @@ import process from "node:process";
 import { test } from "node:test";
 import { openedSystem } from "../../../adapters/select.ts";
 import { SYS_PIDFD_OPEN } from "../../../ffi/pidfd.ts";
+import type { Peer } from "../../../core/peer.ts";
 import { credentialsIn } from "../../../interop/dbus/credentials.ts";
-import { type Bus, type BusMessage, peerOfSender } from "../../../interop/dbus/mod.ts";
+import {
+  type Bus,
+  type BusMessage,
+  connectionCredentials,
+  peerOfSender,
+} from "../../../interop/dbus/mod.ts";
+import { fakePeer } from "../../../testing/mod.ts";
 import { Child } from "../../support/peers.ts";
 import { needs, testWith } from "../../support/suite.ts";
 
@@ -48,6 +55,11 @@ test("credentialsIn() reads each shape in which dbus-native returns variants", (
   }
   const bytes = { LinuxSecurityLabel: [...LABEL] };
   assert.equal(credentialsIn(reply(bytes)).label, "unconfined");
+  for (const label of ["x", "\ufeffx"]) {
+    const bytes = { LinuxSecurityLabel: new TextEncoder().encode(`${label}\0`) };
+    assert.equal(credentialsIn(reply(bytes)).label, label);
+  }
+  assert.equal(credentialsIn(reply({ ProcessID: 2 ** 31 - 1 })).pid, 2 ** 31 - 1);
 });
 
 test("credentialsIn() leaves unknown what the bus does not report", () => {
@@ -61,7 +73,10 @@ test("credentialsIn() leaves unknown what the bus does not report", () => {
 });
 
 test("credentialsIn() rejects values of other types, and other replies", () => {
+  const tree = { type: "u", child: [] };
   const wrong: readonly (readonly [key: string, values: readonly unknown[]])[] = [
+    ["UnixUserID", [[[tree], [0], 0], [[tree], 0], [[tree], { 0: 0 }], [{ 0: tree }, [0]]]],
+    ["UnixUserID", [[[{}], [0]], [[], [0]], { value: 0 }, { signature: "u" }]],
     ["UnixUserID", [-1, 4294967295, 1.5, "0", null, undefined, [0], 0n, true]],
     ["UnixGroupIDs", [0, "0", [-1], [4294967295], ["0"], [1, undefined], [, 1], { 0: 0 }]],
     ["ProcessID", [0, -1, 2 ** 31, "1", null]],
@@ -78,6 +93,21 @@ test("credentialsIn() rejects values of other types, and other replies", () => {
   for (const broken of [reply(twice), reply({}, "a{ss}"), reply(null), { signature: "a{sv}" }]) {
     assert.throws(() => credentialsIn(broken), { code: "ERR_UCRED_BUS" });
   }
+});
+
+test("connectionCredentials() leaves out what is unknown, ambiguous or certainly absent", () => {
+  const { UnixUserID, UnixGroupIDs, ProcessID, LinuxSecurityLabel } = connectionCredentials(
+    fakePeer({ uid: 7, gid: 8, groups: [9, 2], pid: 42, label: "unconfined" }),
+  );
+  assert.deepEqual([UnixUserID, UnixGroupIDs, ProcessID], [
+    ["u", 7],
+    ["au", [2, 8, 9]],
+    ["u", 42],
+  ]);
+  assert.deepEqual(LinuxSecurityLabel, ["ay", LABEL]);
+  const { facts } = fakePeer({ uid: 0, pid: null, label: null });
+  assert.deepEqual(facts.gid.state, "unknown");
+  assert.deepEqual(connectionCredentials({ facts: { ...facts, uid: facts.gid } } as Peer), {});
 });
 
 /** A bus that passes descriptors, as dbus 1.16 does on a transport that can receive them. */
