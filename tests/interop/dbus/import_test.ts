@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { definePolicy, UcredError } from "../../../mod.ts";
@@ -130,6 +130,117 @@ test("importBusPolicy() converts rules about messages, with their asymmetries", 
     where: { ...orAbsent("path", "/a"), destination: "**", ...NOT_UNREQUESTED },
     allow: "log",
   });
+  assert.deepEqual(onlyRule(DEFAULT, '<deny send_broadcast="true" send_interface="org.a.I"/>'), {
+    actions: "send signal **",
+    where: {
+      ...{ ...orAbsent("interface", "org.a.I"), not: { destination: "**" } },
+      requestedReply: false,
+    },
+    deny: true,
+  });
+  assert.deepEqual(onlyRule(DEFAULT, '<allow send_error="org.a.E" min_fds="2"/>'), {
+    actions: MESSAGES,
+    where: { ...orAbsent("error", "org.a.E"), descriptors: "2-33554432", ...NOT_UNREQUESTED },
+    allow: true,
+  });
+  assert.deepEqual(onlyRule(DEFAULT, '<deny receive_type="method_call" receive_sender="a.b"/>'), {
+    actions: "receive call **",
+    where: { senderNames: { some: "a.b" }, requestedReply: false },
+    deny: true,
+  });
+  assert.deepEqual(onlyRule(DEFAULT, '<deny receive_sender="org.a.B" eavesdrop="true"/>').where, {
+    ...{ senderNames: { some: "org.a.B" }, requestedReply: false, eavesdropping: true },
+  });
+  assert.deepEqual(onlyRule(DEFAULT, '<allow eavesdrop="true"/>'), {
+    actions: "receive **",
+    allow: true,
+  });
+});
+
+test("importBusPolicy() accepts wildcards, the longest names, and each combination of attributes", () => {
+  const name = `org.${"a".repeat(251)}`;
+  const path = `/${"a".repeat(300)}`;
+  const rows: readonly (readonly [rule: string, where: object | undefined])[] = [
+    ['<allow send_destination="*" send_type="*"/>', NOT_UNREQUESTED],
+    ['<allow send_requested_reply="false"/>', undefined],
+    [`<allow own="${name}"/>`, undefined],
+    [`<allow send_path="${path}"/>`, { ...orAbsent("path", path), ...NOT_UNREQUESTED }],
+    ['<allow send_broadcast="true" send_type="signal"/>', {
+      ...{ not: { destination: "**" }, ...NOT_UNREQUESTED },
+    }],
+  ];
+  for (const [rule, where] of rows) assert.deepEqual(onlyRule(DEFAULT, rule).where, where, rule);
+  const member = onlyRule(DEFAULT, '<allow send_member="M" send_path="/a"/>').where;
+  assert.ok(member !== undefined && "all" in member);
+  const { rules } = imported(
+    policy('context="mandatory"', '<allow user="*"/>') + '<apparmor mode="enabled"/>',
+  );
+  assert.match(rules[0]!.name, /\/bus\.conf:3 <allow user="\*"\/>$/);
+  const all = imported(policy(DEFAULT, '<allow send_type="signal" log="true"/>')).rules;
+  assert.match(all[0]!.name, /:3 <allow send_type="signal" log="true"\/>$/);
+});
+
+test("importBusPolicy() refuses a gid that names another group", () => {
+  const file = (subject: string) =>
+    join(write({ "bus.conf": bus(policy(subject, '<allow own="a.b"/>')) }), "bus.conf");
+  const others: Lookups = {
+    ...lookups(false),
+    nameOf: (kind) => kind === "group" ? "high" : "root",
+  };
+  assert.throws(() => convertBusPolicy([file('group="30"')], others), /there is no group "30"/);
+  assert.deepEqual(convertBusPolicy([file('user="1000"')], others).rules[0]!.when, { uid: 1000 });
+});
+
+test("importBusPolicy() tests who may own the names in the files", () => {
+  const testsOf = (isConsole: boolean, ...policies: readonly string[]) =>
+    imported(policies.join("\n")).tests!.map(({ name, peer, action, attributes, expect }) => {
+      assert.equal(action, `own ${name!.split(" ").at(-1)}`);
+      assert.deepEqual(attributes, isConsole ? { atConsole: false } : undefined);
+      return [name!, peer, "allow" in expect] as const;
+    });
+  const nobody = { uid: 4_294_967_000, gid: 4_294_967_000, groups: [] };
+  const peers = {
+    ...{
+      others: nobody,
+      low: { ...nobody, groups: ["low"] },
+      high: { ...nobody, groups: ["high"] },
+    },
+    ...{ root: { user: "root", gid: nobody.gid, groups: [] }, alice: { ...nobody, uid: 1000 } },
+  };
+  const found = testsOf(
+    false,
+    policy(DEFAULT, '<deny own="*"/>', '<allow own_prefix="org.p"/>', '<allow user="*"/>'),
+    policy('user="1000"', '<allow own="org.a"/>', '<allow own="org.a.B"/>'),
+    policy('user="root"', '<allow own="*"/>', '<deny own="org.a.B"/>'),
+    policy('group="high"', '<allow own="org.a.B"/>', '<deny send_type="signal"/>'),
+    policy('group="low"', '<deny own="org.p"/>', '<deny own="org.a.B"/>'),
+  );
+  assert.deepEqual(found, [
+    ["user root: own org.p.Example", peers.root, true],
+    ["other users: own org.p.Example", peers.others, true],
+    ["group low: own org.p", peers.low, false],
+    ["user root: own org.p", peers.root, true],
+    ["other users: own org.p", peers.others, true],
+    ["group low: own org.a.B", peers.low, false],
+    ["group high: own org.a.B", peers.high, true],
+    ["user 1000: own org.a.B", peers.alice, true],
+    ["user root: own org.a.B", peers.root, false],
+    ["other users: own org.a.B", peers.others, false],
+    ["user 1000: own org.a", peers.alice, true],
+    ["user root: own org.a", peers.root, true],
+    ["other users: own org.a", peers.others, false],
+  ]);
+  const atConsole = testsOf(
+    true,
+    policy(DEFAULT, '<deny own="*"/>', '<allow own="a.b"/>'),
+    policy('at_console="true"', '<deny own="a.b"/>', '<allow own="a.c"/>'),
+    policy('at_console="false"', '<allow own="a.d"/>'),
+  );
+  assert.deepEqual(atConsole.map(([name, , allowed]) => [name, allowed]), [
+    ["other users: own a.b", true],
+    ["other users: own a.c", false],
+    ["other users: own a.d", true],
+  ]);
 });
 
 test("importBusPolicy() reverses the order of dbus-daemon, in which gids order the groups", () => {
@@ -170,6 +281,28 @@ test("importBusPolicy() lets a rule without names replace earlier ones, also if 
     ["connect", true],
     ["see **", true],
   ]);
+  const owned = imported(policy(DEFAULT, '<allow own="org.a.B"/>', '<deny own="*"/>')).rules;
+  assert.deepEqual(owned.map(({ actions }) => actions), ["own **", "connect", "see **"]);
+  const first = policy(DEFAULT, '<allow send_destination="org.a.B"/>');
+  const broadcasts = '<deny send_broadcast="true"/>';
+  // The rules of one user replace those of others for this user alone.
+  assert.equal(imported(first + policy('user="alice"', broadcasts)).rules.length, 4);
+  assert.equal(imported(first + policy('context="mandatory"', broadcasts)).rules.length, 3);
+});
+
+test("importBusPolicy() keeps earlier rules if a rule has a name or a type", () => {
+  const names: { readonly [attribute: string]: string } = {
+    ...{ type: "signal", path: "/a", interface: "org.a.I", error: "org.a.E" },
+  };
+  const sent = { ...names, destination: "org.a.C", destination_prefix: "org.c" };
+  const received = { ...names, sender: "org.a.C" };
+  for (const [kind, attributes] of Object.entries({ send: sent, receive: received })) {
+    for (const [name, value] of Object.entries(attributes)) {
+      const rule = `<deny ${kind}_${name}="${value}"/>`;
+      const { rules } = imported(policy(DEFAULT, `<allow ${kind}_path="/first"/>`, rule));
+      assert.deepEqual(rules.map(({ allow }) => allow), [undefined, true, true, true], rule);
+    }
+  }
 });
 
 test("importBusPolicy() accepts connections of the user of the bus, unless rules decide", () => {
@@ -183,6 +316,8 @@ test("importBusPolicy() accepts connections of the user of the bus, unless rules
   const users = "<user>alice</user><user>bus</user>";
   assert.deepEqual(last(users + own), { name, when: { user: "bus" }, allow: true });
   assert.deepEqual(last(policy(DEFAULT, '<deny user="*"/>')).when, undefined);
+  const both = policy(DEFAULT, '<allow own="org.a.B"/>', '<deny user="*"/>');
+  assert.deepEqual(last(both).when, undefined);
   const compiled = definePolicy(
     imported(policy(DEFAULT, '<allow user="*"/>', '<deny user="1000"/>')),
     { vocabularies: [dbusVocabulary] },
@@ -346,6 +481,12 @@ const REFUSED_FILES: readonly (readonly [content: string, message: RegExp])[] = 
   [bus("<include>none.conf</include>"), /bus\.conf:2:1: there is no file ".*none\.conf"/],
   [bus("<include> bus.conf</include>"), /there is no file/],
   [bus('<include ignore_missing="maybe">none.conf</include>'), /ignore_missing must be yes or no/],
+  [bus('<include ignore_missing="no">none.conf</include>'), /there is no file/],
+  [bus("<include>none.conf<x/></include>"), /<include> cannot have the element <x>/],
+  [bus("<includedir>none<x/></includedir>"), /<includedir> cannot have the element <x>/],
+  [bus("<includedir>bus.conf</includedir>"), /bus\.conf:2:1: ENOTDIR/],
+  [bus("<user>root<x/></user>"), /<user> cannot have the element <x>/],
+  [bus("<apparmor><x/></apparmor>"), /<apparmor> cannot have the element <x>/],
   [bus('<include ignoremissing="yes">none.conf</include>'), /cannot have the attribute "ignorem/],
   [bus('<include selinux_root_relative="yes">none.conf</include>'), /rules of SELinux/],
   [bus("<include/>"), /<include> has no path/],
@@ -384,6 +525,17 @@ test("importBusPolicy() refuses files that a policy cannot express", () => {
   const latin = write({ "bus.conf": new Uint8Array([0x3c, 0xe9, 0x2f, 0x3e]) });
   assert.match(refusal(join(latin, "bus.conf")), /it is not in UTF-8/);
   assert.match(refusal(join(latin, "none.conf")), /none\.conf: ENOENT/);
+  const sparse = join(write({ "bus.conf": "" }), "bus.conf");
+  truncateSync(sparse, 16_000_001);
+  assert.match(refusal(sparse), /the files have more than 16000000 bytes/);
+});
+
+test("importBusPolicy() refuses files that are too long, and too many rules and problems", () => {
+  const wrong = (count: number) =>
+    refusal(join(write({ "bus.conf": bus("<x/>".repeat(count)) }), "bus.conf"));
+  assert.match(wrong(100), /<x>$/);
+  assert.match(wrong(102), /<x>\n2 more$/);
+  assert.equal(wrong(102).split("\n").length, 101);
   const large = write({ "bus.conf": bus(" ".repeat(4_000_001)) });
   assert.match(refusal(join(large, "bus.conf")), /more than 4000000 characters/);
   const rules = '<allow own="a.b"/>\n'.repeat(10_001);
@@ -402,6 +554,21 @@ test("importBusPolicy() refuses broken files of a folder, which dbus-daemon igno
   const linked = write({ "bus.conf": main, "d/b.conf": denying });
   symlinkSync("nowhere", join(linked, "d/a.conf"));
   assert.match(refusal(join(linked, "bus.conf")), /d\/a\.conf: ENOENT/);
+});
+
+test("importBusPolicy() follows includes to a depth of 32 files", () => {
+  const chain = (length: number) => {
+    const files: { [name: string]: string } = { "bus.conf": bus("<include>1.conf</include>") };
+    for (let at = 1; at < length; at++) {
+      files[`${at}.conf`] = bus(at === length - 1 ? "" : `<include>${at + 1}.conf</include>`);
+    }
+    return join(write(files), "bus.conf");
+  };
+  assert.equal(convertBusPolicy([chain(32)], lookups(false)).rules.length, 2);
+  assert.match(
+    refusal(chain(33)),
+    /32\.conf: there are more than 1000 files, or .* than 32 levels/,
+  );
 });
 
 test("importBusPolicy() refuses cycles, also through links, and includes that multiply", () => {
