@@ -130,9 +130,7 @@ class Reader {
     ) this.#fail(call, "polkit.addRule() takes one function");
     const [action, subject, ...more] = found.params;
     const names = [action, subject].map((each) => each?.type === "Identifier" ? each.name : "");
-    if (more.length > 0 || (action && names[0] === "") || (subject && names[1] === "")) {
-      this.#fail(found, "the function takes an action and a subject");
-    }
+    if (more.length > 0) this.#fail(found, "the function takes an action and a subject");
     const bound = [...names, found.id?.name];
     if (bound.includes("polkit") || bound.includes("undefined")) {
       this.#fail(found, "a name in the function hides `polkit` or `undefined`");
@@ -197,9 +195,7 @@ class Reader {
     if (name?.startsWith("polkit.Result.AUTH_") === true) {
       this.#fail(node, `a policy cannot ask for a password, as ${name} does`);
     }
-    if (node.type === "Literal" && typeof node.value === "string") {
-      if (node.value === "yes" || node.value === "no") return node.value;
-    }
+    if (node.type === "Literal" && (node.value === "yes" || node.value === "no")) return node.value;
     return this.#fail(node, "a rule must return a value of polkit.Result");
   }
 
@@ -214,15 +210,12 @@ class Reader {
 
   #formulaOf(node: Expression, isNegated: boolean): Formula {
     switch (node.type) {
-      case "ParenthesizedExpression":
-        return this.#formulaOf(node.expression, isNegated);
       case "UnaryExpression":
         if (node.operator === "!") return this.#formulaOf(node.argument, !isNegated);
         break;
       case "LogicalExpression": {
         const left = this.#formulaOf(node.left, isNegated);
         const right = this.#formulaOf(node.right, isNegated);
-        if (node.operator === "??") break;
         const isAnd = (node.operator === "&&") !== isNegated;
         return isAnd ? this.#and(left, right, node) : this.#limit([...left, ...right], node);
       }
@@ -259,11 +252,9 @@ class Reader {
       this.#fail(node, `a policy cannot compare with ${operator}`);
     }
     const sides = [node.left as Expression, node.right];
-    const constant = sides.find((side) =>
-      side.type === "Literal" || side.type === "UnaryExpression"
-    );
+    const constant = sides.find((side) => side.type === "Literal");
     const other = sides.find((side) => side !== constant);
-    if (constant?.type !== "Literal" || other === undefined) {
+    if (constant === undefined || other === undefined) {
       return this.#fail(node, "a policy compares with a constant");
     }
     const { value } = constant;

@@ -5,6 +5,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { UcredError } from "../../../core/errors.ts";
+import { isActionId } from "../../../interop/polkit/action_id.ts";
 import { formatAction, parseActions, readActions } from "../../../interop/polkit/mod.ts";
 import { temporaryFolder } from "../../support/compile.ts";
 
@@ -20,13 +21,13 @@ ${content}
 </policyconfig>`;
 
 test("parseActions() reads ids, texts without translations, defaults and annotations", () => {
-  const text = file(`<vendor>Example</vendor>
+  const text = file(`<vendor>Example</vendor><vendor_url>u</vendor_url><icon_name>i</icon_name>
 <action id="org.example.restart">
   <description>Restart &amp; reload</description>
   <description xml:lang="de">Neu starten</description>
   <message xml:lang="de">Anmelden</message>
   <message>Authenticate</message>
-  <icon_name>x</icon_name>
+  <icon_name>x</icon_name><vendor_url>u</vendor_url>
   <defaults><allow_any>auth_self</allow_any><allow_active>yes</allow_active></defaults>
   <annotate key="org.freedesktop.policykit.owner">unix-user:www-data</annotate>
 </action>`);
@@ -41,6 +42,11 @@ test("parseActions() reads ids, texts without translations, defaults and annotat
     annotations: { "org.freedesktop.policykit.owner": "unix-user:www-data" },
     file: "a.policy",
     line: 6,
+  });
+  const [bare] = parseActions(file(action("a.b")), "a.policy");
+  assert.deepEqual({ ...bare, annotations: { ...bare!.annotations } }, {
+    ...{ id: "a.b", description: "d", message: "m", annotations: {}, file: "a.policy", line: 5 },
+    defaults: { any: "no", inactive: "no", active: "no" },
   });
 });
 
@@ -73,6 +79,13 @@ for (
     ["an unknown part", file(action("a.b", "<allow/>")), /: <action> has no element <allow>/],
     ["an unknown default", defaults("<allow_all>yes</allow_all>"), /no element <allow_all>/],
     ["an unknown result", defaults("<allow_any>maybe</allow_any>"), /"maybe" is none of no, yes/],
+    ["a default without allow_", defaults("<any>yes</any>"), /no element <any>/],
+    [
+      "an annotation without a key",
+      file(action("a.b", "<annotate>x</annotate>")),
+      /requires a key/,
+    ],
+    ["no description", file('<action id="a.b"><message>m</message></action>'), /no <description>/],
     ["no message", file('<action id="a.b"><description>d</description></action>'), /no <message>/],
   ] as const
 ) {
@@ -106,10 +119,35 @@ test("readActions() reads all folders, and the first one with an action wins", (
   ];
   for (const folder of [first, second]) mkdirSync(folder);
   writeFileSync(join(first, "x.policy"), file(action("b.c", "<vendor>first</vendor>")));
-  writeFileSync(join(second, "x.policy"), file(action("b.c") + action("a.b")));
+  const others = ["b.c", "a.b", "a.d", "a.c"].map((id) => action(id));
+  writeFileSync(join(second, "x.policy"), file(others.join("")));
   writeFileSync(join(second, "x.txt"), "no action");
+  for (const name of ["c", "b", "a"]) {
+    const vendor = `<vendor>${name}</vendor>`;
+    writeFileSync(join(first, `${name}.policy`), file(action("x.y", vendor)));
+  }
   const found = readActions([first, second, missing]).map(({ id, vendor }) => [id, vendor]);
-  assert.deepEqual(found, [["a.b", undefined], ["b.c", "first"]]);
+  const rest = [["a.b", undefined], ["a.c", undefined], ["a.d", undefined]];
+  assert.deepEqual(found, [...rest, ["b.c", "first"], ["x.y", "a"]]);
+});
+
+test("readActions() rejects a folder or a file that it cannot read", () => {
+  const folder = temporaryFolder();
+  mkdirSync(join(folder, "x.policy"));
+  for (const path of [folder, "/dev/null"]) {
+    assert.throws(() => readActions([path]), {
+      code: "ERR_UCRED_PERMISSION",
+      message: /^Cannot read polkit's actions: .*(?:EISDIR|ENOTDIR)/,
+      hint: "Allow this process to read the file",
+    });
+  }
+});
+
+test("isActionId() accepts texts of at most 255 characters alone", () => {
+  assert.equal(isActionId(`a.${"b".repeat(253)}`), true);
+  for (const value of [`a.${"b".repeat(254)}`, ["a.b"], "a", "a.b\n", ".a", "a..b", 5, undefined]) {
+    assert.equal(isActionId(value), false, String(value));
+  }
 });
 
 test("formatAction() writes what parseActions() reads", () => {
@@ -124,6 +162,10 @@ test("formatAction() writes what parseActions() reads", () => {
   const [found] = parseActions(formatAction(wanted), "f");
   const { file: _, line: _line, ...rest } = found!;
   assert.deepEqual({ ...rest, annotations: { ...rest.annotations } }, wanted);
+  const bare = formatAction({ id: "a.b", description: "d", message: "m" });
+  assert.deepEqual(parseActions(bare, "f")[0]!.defaults, {
+    ...{ any: "auth_admin", inactive: "auth_admin", active: "auth_admin_keep" },
+  });
   assert.throws(() => formatAction({ ...wanted, id: "a" }), { name: "TypeError" });
   const defaults = { ...wanted.defaults, any: "maybe" as "no" };
   assert.throws(() => formatAction({ ...wanted, defaults }), { name: "TypeError" });

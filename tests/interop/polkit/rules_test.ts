@@ -8,7 +8,7 @@ import { checkAuthorization, importRules, polkitVocabulary } from "../../../inte
 import { definePolicy } from "../../../policy/define.ts";
 import { meet } from "../../support/peers.ts";
 import fc from "../../support/properties.ts";
-import { needs, soak } from "../../support/suite.ts";
+import { cases, needs, soak } from "../../support/suite.ts";
 import { connectTo, ONE, startDaemon, TWO } from "../dbus/daemon.ts";
 import { actionsOf, Polkitd, testPolkit } from "./polkitd.ts";
 
@@ -81,6 +81,30 @@ for (
     ["two variables", rule("  if (action.id == subject.user) return 'yes';"), "2:7", "constant"],
     ["a glob", rule("  if (action.id == 'a.*') return 'yes';"), "2:20", "would be a glob"],
     ["another result", rule("  return 5;"), "2:10", "a value of polkit.Result"],
+    ["another name", rule("  return polkit.Result.MAYBE;"), "2:10", "a value of polkit.Result"],
+    ["another text", rule('  return "auth_admin";'), "2:10", "a value of polkit.Result"],
+    ["another prefix", rule('  if (action.lookup("x") == 0) return "yes";'), "2:7", "comparison"],
+    ["a user as a number", rule("  if (subject.user == 0) return 'yes';"), "2:7", "comparison"],
+    ["a user as a flag", rule("  if (subject.user == true) return 'yes';"), "2:7", "comparison"],
+    ["a flag as a text", rule("  if (subject.active == 'x') return 'yes';"), "2:7", "comparison"],
+    ["a user alone", rule("  if (subject.user) return 'yes';"), "2:7", "this condition"],
+    ["a number alone", rule("  if (1) return 'yes';"), "2:7", "this condition"],
+    ["another operator", rule("  if (-subject.active) return 'yes';"), "2:7", "this condition"],
+    ["no group", rule("  if (subject.isInGroup()) return 'yes';"), "2:7", "one constant text"],
+    ["two groups", rule("  if (subject.isInGroup('a', 'b')) return 'yes';"), "2:7", "one constant"],
+    ["a number as group", rule("  if (subject.isInGroup(0)) return 'yes';"), "2:7", "one constant"],
+    [
+      "a group in a variable",
+      rule("  if (subject.isInGroup(x)) return 'yes';"),
+      "2:7",
+      "one const",
+    ],
+    [
+      "a group with a star",
+      rule("  if (subject.isInGroup('*')) return 'yes';"),
+      "2:7",
+      "one const",
+    ],
     [
       "another call",
       "polkit.addAdminRule(function(action, subject) {});",
@@ -89,6 +113,14 @@ for (
     ],
     ["a global", "var x = 1;", "1:1", "polkit.addRule()"],
     ["no function", "polkit.addRule(f);", "1:1", "takes one function"],
+    ["no argument", "polkit.addRule();", "1:1", "takes one function"],
+    ["two arguments", "polkit.addRule(function(a, s) {}, 1);", "1:1", "takes one function"],
+    [
+      "three parameters",
+      "polkit.addRule(function(a, b, c) {});",
+      "1:16",
+      "an action and a subject",
+    ],
     ["one name for both", "polkit.addRule(function(a, a) { return null; });", "1:16", "same name"],
     ["a hidden polkit", "polkit.addRule(function(a, polkit) { return null; });", "1:16", "hides"],
     ["its own name", "polkit.addRule(function polkit(a, b) { return null; });", "1:16", "hides"],
@@ -109,6 +141,7 @@ for (
         error.message.startsWith(`Cannot import polkit's rules: /etc/10-a.rules:${place}: `),
       );
       assert.ok(error.message.includes(message), error.message);
+      assert.doesNotMatch(error.message, /\(\d+:\d+\)/);
       return true;
     });
   });
@@ -133,49 +166,135 @@ test("importRules() orders files by their names, as polkitd does", () => {
 
 test("importRules() refuses conditions with more than 256 alternatives", () => {
   const clause = (at: number) => `(action.id != "a${at}" || subject.isInGroup("g${at}"))`;
-  const all = Array.from({ length: 12 }, (_, at) => clause(at)).join(" && ");
-  assert.throws(() => imported(rule(`if (${all}) return polkit.Result.YES;`)), /too complex/);
+  const rulesOf = (length: number) => {
+    const all = Array.from({ length }, (_, at) => clause(at)).join(" && ");
+    return imported(rule(`if (${all}) return polkit.Result.YES;`)).rules.length;
+  };
+  assert.equal(rulesOf(8), 256);
+  assert.throws(() => rulesOf(9), /too complex/);
+});
+
+test("importRules() leaves out conditions that contradict themselves, and no others", () => {
+  const rows: readonly (readonly [condition: string, count: number])[] = [
+    ['action.id == "a.b" && action.id == "a.c"', 0],
+    ["subject.active && !subject.active", 0],
+    ['subject.user == "x" && subject.user == "y"', 0],
+    ['action.id != "a.b" && action.id != "a.c"', 1],
+    ['action.id == "a.b" && action.id != "a.c"', 1],
+    ['action.id.indexOf("a.") == 0 && action.id == "a.b"', 1],
+    ['subject.isInGroup("x") && subject.isInGroup("y")', 1],
+    ['subject.user == "x" && subject.isInGroup("y")', 1],
+    ["subject.active && subject.local", 1],
+  ];
+  for (const [condition, count] of rows) {
+    assert.equal(imported(rule(`if (${condition}) return "yes";`)).rules.length, count, condition);
+  }
 });
 
 const IDS = ["a", "b"];
 
-/** Conditions, as JavaScript. `SET` stands for the number of the rule set. */
-const { condition } = fc.letrec((tie) => ({
-  condition: fc.oneof(
-    { depthSize: "small", withCrossShrink: true },
-    fc.constantFrom(...IDS).map((id) => `action.id == "org.example.sSET.${id}"`),
-    fc.constantFrom(...IDS).map((id) => `action.id !== "org.example.sSET.${id}"`),
-    fc.constant('action.id.indexOf("org.example.sSET.a") == 0'),
-    fc.constantFrom("daemon", "bin").map((user) => `subject.user == "${user}"`),
-    fc.constantFrom("daemon", "bin").map((group) => `subject.isInGroup("${group}")`),
-    fc.constantFrom("true", "false"),
-    tie("condition").map((one) => `!(${String(one)})`),
-    fc.tuple(tie("condition"), fc.constantFrom("&&", "||"), tie("condition"))
-      .map(([one, operator, other]) => `(${String(one)} ${operator} ${String(other)})`),
-  ),
-}));
+/** Functions of rules, as bodies in JavaScript, from conditions and statements. */
+function bodies(
+  conditions: readonly string[],
+  statements: readonly string[],
+): fc.Arbitrary<string[]> {
+  const { condition } = fc.letrec((tie) => ({
+    condition: fc.oneof(
+      { depthSize: "small", withCrossShrink: true },
+      { weight: 6, arbitrary: fc.constantFrom(...conditions) },
+      tie("condition").map((one) => `!(${String(one)})`),
+      fc.tuple(tie("condition"), fc.constantFrom("&&", "||"), tie("condition"))
+        .map(([one, operator, other]) => `(${String(one)} ${operator} ${String(other)})`),
+    ),
+  }));
+  const result = fc.constantFrom(...statements);
+  const statement = fc.oneof(
+    fc.tuple(condition, result).map(([when, then]) => `if (${String(when)}) ${then}`),
+    fc.tuple(condition, condition, result, result).map(([when, inner, then, otherwise]) =>
+      `if (${String(when)}) { if (${String(inner)}) ${then} } else ${otherwise}`
+    ),
+  );
+  const body = fc.array(statement, { minLength: 1, maxLength: 3 }).map((list) => list.join("\n"));
+  return fc.array(body, { minLength: 1, maxLength: 3 });
+}
 
-const result = fc.constantFrom("YES", "NO", "NOT_HANDLED").map((name) =>
-  `return polkit.Result.${name};`
-);
+const RESULTS = ["YES", "NO", "NOT_HANDLED"].map((name) => `return polkit.Result.${name};`);
 
-const statement = fc.oneof(
-  fc.tuple(condition, result).map(([when, then]) => `if (${String(when)}) ${then}`),
-  fc.tuple(condition, condition, result, result).map(([when, inner, then, otherwise]) =>
-    `if (${String(when)}) { if (${String(inner)}) ${then} } else ${otherwise}`
-  ),
-);
+const SYNTAX = bodies([
+  ...['action.id == "x.a"', '"x.a" === action.id', 'action.id != "x.b"', '"x.ab" !== action.id'],
+  ...['action.id.indexOf("x.a") == 0', '0 !== action.id.indexOf("x.b")'],
+  ...['action.id.startsWith("x.a")', '(subject.user) === ("anna")', '"bert" != subject.user'],
+  ...['subject.isInGroup("staff")', 'subject.isInGroup("wheel")', "subject.active"],
+  ...["subject.local", "subject.active == false", "true !== subject.local", "true", "false"],
+], [
+  ...[...RESULTS, "return;", "return null;", "return undefined;", 'return "yes";', 'return "no";'],
+  ...[";", "{}", '{ return "yes"; }'],
+]);
 
-const functions = fc.array(fc.array(statement, { minLength: 1, maxLength: 3 }), {
-  minLength: 1,
-  maxLength: 3,
+/** Runs functions of rules as JavaScript. Returns what the first one that handles the request returns. */
+function evaluated(text: string, action: string, subject: object): boolean {
+  type Rule = (action: object, subject: object) => unknown;
+  const rules: Rule[] = [];
+  const polkit = {
+    Result: { YES: "yes", NO: "no", NOT_HANDLED: null },
+    addRule: (rule: Rule) => void rules.push(rule),
+  };
+  new Function("polkit", text)(polkit);
+  const handled = rules.map((rule) => rule({ id: action }, subject)).find((each) => each != null);
+  return handled === "yes";
+}
+
+test("importRules() and JavaScript decide alike, for generated rules", () => {
+  const uids: { readonly [name: string]: number } = { anna: 1, bert: 2 };
+  const gids: { readonly [name: string]: number } = { staff: 1, wheel: 2 };
+  const accounts = { uid: (name: string) => uids[name], gid: (name: string) => gids[name] };
+  const requests = fc.array(
+    fc.record({
+      id: fc.constantFrom("x.a", "x.ab", "x.b", "y.z"),
+      user: fc.constantFrom("anna", "bert"),
+      groups: fc.subarray(["staff", "wheel"]),
+      active: fc.boolean(),
+      local: fc.boolean(),
+    }),
+    { minLength: 10, maxLength: 20 },
+  );
+  let allowed = 0;
+  const property = fc.property(SYNTAX, requests, (functions, all) => {
+    const text = functions.map((body) => rule(body)).join(";");
+    const policy = definePolicy(imported(text), { vocabularies: [polkitVocabulary], accounts });
+    for (const { id, user, groups, active, local } of all) {
+      const isInGroup = (name: string) => groups.includes(name);
+      const expected = evaluated(text, id, { user, active, local, isInGroup });
+      const peer = { uid: uids[user]!, gid: 9, groups: groups.map((name) => gids[name]!) };
+      const found = policy.decide(peer, { action: id, attributes: { id, active, local } });
+      assert.equal(found.allowed, expected, `${text}: ${id} for ${user}, ${groups}`);
+      if (expected) allowed++;
+    }
+  });
+  fc.assert(property, { numRuns: cases(300) });
+  assert.ok(allowed > 0);
+  // Parameters that a function does not use may be missing.
+  for (const parameters of ["", "action"]) {
+    const text = `polkit.addRule(function (${parameters}) { return polkit.Result.YES; });`;
+    assert.deepEqual(imported(text).rules, [{ name: "10-a.rules line 1", allow: true }]);
+  }
 });
+
+/** Conditions for polkitd. `SET` stands for the number of the rule set. */
+const functions = bodies([
+  ...IDS.map((id) => `action.id == "org.example.sSET.${id}"`),
+  ...IDS.map((id) => `action.id !== "org.example.sSET.${id}"`),
+  'action.id.indexOf("org.example.sSET.a") == 0',
+  ...["daemon", "bin"].map((user) => `subject.user == "${user}"`),
+  ...["daemon", "bin"].map((group) => `subject.isInGroup("${group}")`),
+  ...["true", "false"],
+], RESULTS);
 
 testPolkit("polkitd and the imported policy decide alike, for generated rules", async () => {
   const sets = fc.sample(functions, soak(40, 600));
   const rules = sets.map((set, at) =>
     set.map((body) =>
-      rule(`if (action.id.indexOf("org.example.sSET.") != 0) return;\n${body.join("\n")}`)
+      rule(`if (action.id.indexOf("org.example.sSET.") != 0) return;\n${body}`)
         .replaceAll("SET", String(at))
     ).join("")
   ).join("");
