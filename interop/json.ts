@@ -101,8 +101,6 @@ class Reader {
       throw new Rejected(`The JSON text has more than ${this.#maxValues} values`);
     }
     this.#space();
-    const { length } = this.#text;
-    if (this.#at === length) throw new Rejected("The JSON text ends too early");
     switch (this.#text[this.#at]) {
       case "{":
         return this.#object(depth + 1);

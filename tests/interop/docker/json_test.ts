@@ -74,6 +74,31 @@ test("readJson() keeps numbers as text, and keys that are special to JavaScript"
   assert.equal(writeJson(read.value), text);
 });
 
+test("readJson() reads white space and escapes everywhere where JSON has them", () => {
+  const texts = [
+    ' { "a" : [ 1 , true , [ ] , null ] , "b" : { } , "" : [\n-2.5e+3\t,\r"x" ] } ',
+    '"\\n\\t\\"\\\\\\/\\b\\f\\r\\u00e9n"',
+    "[{},[],{}]",
+  ];
+  for (const text of texts) {
+    const read = readJson(bytesOf(text));
+    if ("problem" in read) assert.fail(read.problem);
+    assert.equal(JSON.stringify(plain(read.value)), JSON.stringify(JSON.parse(text)));
+  }
+});
+
+test("readJson() reports what it rejects, and where", () => {
+  const key = "k".repeat(101);
+  const rows: readonly (readonly [text: string, problem: string])[] = [
+    ["", "The JSON text ends too early"],
+    ["[1,", "The JSON text ends too early"],
+    ['"\t"', 'Unexpected "\\t" in the JSON text, at 1'],
+    ["[1 2]", 'Unexpected "2" in the JSON text, at 3'],
+    [`{"${key}":1,"${key}":1}`, `The JSON text has the key "${key.slice(1)}" twice`],
+  ];
+  for (const [text, problem] of rows) assert.equal(problemOf(text), problem);
+});
+
 test("readJson() rejects each text that another reader may read differently", () => {
   const bad: readonly string[] = [
     ...["", " ", "{", "[", '"', "{}{}", "{} x", "[1,]", '{"a":1,}', "{,}", "[,]", "1 2", "tru"],
@@ -81,6 +106,7 @@ test("readJson() rejects each text that another reader may read differently", ()
     ...['"\\ud800"', '"\\udc00\\ud800"', '{"\\ud800":1}', '"\\u0000"', '"a\\u0000"', '"\n"'],
     ...["\ufeff{}", "'a'", "{a:1}", "01", "+1", "1.", ".1", "- 1", "0x1", "NaN", "Infinity", "1e"],
     ...['"\\a"', '"\\u12"', '"\\u123g"', "/* */{}", "{}//", "\u00a0{}", "{}\0", "\v1", '"\t"'],
+    ...['{x":1}', '{"a"x1}', '{"a",1}', '"\u0001n"', '"\\u1234', '"\\'],
   ];
   for (const text of bad) assert.notEqual(problemOf(text), undefined, JSON.stringify(text));
   for (
@@ -100,15 +126,21 @@ test("readJson() limits the number of values, since each takes far more memory t
   const list = (count: number) => `[${Array(count).fill("{}").join()}]`;
   assert.equal(problemOf(list(199_999)), undefined);
   assert.equal(problemOf(list(200_000)), "The JSON text has more than 200000 values");
+});
+
+test("readJson() limits the number of values and the nesting", () => {
   assert.deepEqual(readJson(bytesOf("[1]"), 1), {
     problem: "The JSON text has more than 1 values",
   });
+  assert.ok("value" in readJson(bytesOf("[1]"), 2));
+  for (const [open, close] of [["[", "]"], ['{"a":', "}"]] as const) {
+    const nested = (depth: number) => `${open.repeat(depth)}[]${close.repeat(depth)}`;
+    assert.equal(problemOf(nested(63)), undefined);
+    assert.equal(problemOf(nested(64)), "The JSON text nests more than 64 deep");
+  }
 });
 
-test("readJson() limits nesting, and reads wide texts without deep stacks", () => {
-  const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth);
-  assert.equal(problemOf(nested(64)), undefined);
-  assert.equal(problemOf(nested(65)), "The JSON text nests more than 64 deep");
+test("readJson() reads wide texts, and rejects deep ones without deep stacks", () => {
   assert.notEqual(problemOf("[".repeat(200 << 10)), undefined);
   assert.notEqual(problemOf('{"a":'.repeat(40 << 10)), undefined);
   const keys = Array.from({ length: 100_000 }, (_, at) => `"k${at.toString(36)}":0`);
