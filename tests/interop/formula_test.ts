@@ -46,18 +46,18 @@ const LEAVES: readonly Formula[] = [
 ];
 
 /** Calls of the functions, as a tree. */
-type Tree = Formula | { readonly call: "all" | "any" | "not"; readonly of: readonly Tree[] };
-const isCall = (tree: Tree): tree is Exclude<Tree, Formula> =>
-  typeof tree === "object" && "call" in tree;
+type Tree =
+  | { readonly leaf: Formula }
+  | { readonly call: "all" | "any" | "not"; readonly of: readonly Tree[] };
 
 function built(tree: Tree): Formula {
-  if (!isCall(tree)) return tree;
+  if ("leaf" in tree) return tree.leaf;
   const of = tree.of.map(built);
   return tree.call === "not" ? not(of[0]!) : { all, any }[tree.call](...of);
 }
 
 function expected(tree: Tree, request: Request): boolean {
-  if (!isCall(tree)) return holds(tree, request);
+  if ("leaf" in tree) return holds(tree.leaf, request);
   const of = tree.of.map((each) => expected(each, request));
   return tree.call === "not"
     ? !of[0]
@@ -69,12 +69,12 @@ function expected(tree: Tree, request: Request): boolean {
 const { tree } = fc.letrec<{ tree: Tree }>((tie) => ({
   tree: fc.oneof(
     { depthSize: "small", withCrossShrink: true },
-    fc.constantFrom(...LEAVES),
+    fc.record({ leaf: fc.constantFrom(...LEAVES) }),
     fc.record({
-      call: fc.constantFrom("all", "any"),
+      call: fc.constantFrom("all" as const, "any" as const),
       of: fc.array(tie("tree"), { maxLength: 4 }),
-    }) as fc.Arbitrary<Tree>,
-    fc.record({ call: fc.constant("not"), of: fc.tuple(tie("tree")) }) as fc.Arbitrary<Tree>,
+    }),
+    fc.record({ call: fc.constant("not" as const), of: fc.tuple(tie("tree")) }),
   ),
 }));
 
