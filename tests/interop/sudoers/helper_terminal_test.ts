@@ -4,11 +4,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { test } from "node:test";
 import { openedSystem } from "../../../adapters/select.ts";
 import { encodeFrame, FRAME, FrameDecoder } from "../../../interop/sudoers/helper/frames.ts";
 import type { CommandControls, RunOptions } from "../../../interop/sudoers/helper/mod.ts";
-import { readCommandRequest, readTerminalSize } from "../../../interop/sudoers/helper/request.ts";
 import { PseudoTerminal } from "../../../system/pseudo_terminal.ts";
 import { Terminal, tools } from "../../support/command.ts";
 import {
@@ -184,19 +182,6 @@ testWith(
     await until(() => helper.records.some(({ event }) => event === "ended"));
   },
 );
-
-test("readCommandRequest() and readTerminalSize() refuse sizes that no terminal has", () => {
-  const base = { command: "/bin/id", args: [], user: "root", variables: {} };
-  for (const columns of [-1, 65536, 1.5, "80", null, undefined]) {
-    const size = { columns, rows: 24 };
-    const read = readCommandRequest(JSON.stringify({ ...base, terminal: size }));
-    assert.match(String(read), /columns and rows/);
-    assert.match(String(readTerminalSize(JSON.stringify(size))), /columns and rows/);
-  }
-  assert.match(String(readTerminalSize("{")), /columns and rows/);
-  const terminal = { columns: 65535, rows: 0 };
-  assert.deepEqual(readTerminalSize(JSON.stringify(terminal)), terminal);
-});
 
 testWith(
   privileged,

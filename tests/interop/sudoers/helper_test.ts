@@ -3,26 +3,14 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import {
-  chownSync,
-  existsSync,
-  mkdtempSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { openedSystem } from "../../../adapters/select.ts";
-import { allowedVariables } from "../../../interop/sudoers/helper/environment.ts";
-import { openExecutable } from "../../../interop/sudoers/helper/executable.ts";
 import { encodeFrame, FRAME, MAX_FRAME_BYTES } from "../../../interop/sudoers/helper/frames.ts";
 import { createHelper, runCommand } from "../../../interop/sudoers/helper/mod.ts";
-import { readCommandRequest } from "../../../interop/sudoers/helper/request.ts";
 import { DIGESTS, sudoVocabulary } from "../../../interop/sudoers/vocabulary.ts";
 import { definePolicy } from "../../../policy/define.ts";
 import { shadowPolicy } from "../../../policy/mod.ts";
@@ -38,12 +26,11 @@ import {
   privileged,
   raw,
   refusedBy,
-  removeAfterTest,
   request,
   script,
   startHelper,
 } from "../../support/privileged_helper.ts";
-import { needs, runtimeCommand, STRANGER, testWith, until } from "../../support/suite.ts";
+import { needs, runtimeCommand, testWith, until } from "../../support/suite.ts";
 
 testWith(
   privileged,
@@ -270,51 +257,6 @@ testWith(
   },
 );
 
-test("allowedVariables() drops values that name files or formats, and names of other variables", () => {
-  const sent = {
-    TERM: "a/b",
-    LANG: "%n",
-    LC_ALL: "C.UTF-8",
-    LD_PRELOAD: "x",
-    LC_: "x",
-    lang: "x",
-    __proto__x: "y",
-  };
-  assert.deepEqual(allowedVariables(sent), { LC_ALL: "C.UTF-8" });
-});
-
-testWith(
-  privileged,
-  "openExecutable() refuses files that others than root can choose or change",
-  () => {
-    const folder = commandFolder();
-    const good = script(join(folder, "good"), "#!/bin/sh\n");
-    const reason = (path: string) => {
-      const file = openExecutable(path);
-      assert.equal(typeof file, "string", path);
-      return file as string;
-    };
-    assert.match(reason(script(join(folder, "open"), "", 0o777)), /can write/);
-    assert.match(reason(script(join(folder, "plain"), "", 0o644)), /not executable/);
-    assert.match(reason(script(join(folder, "setuid"), "", 0o4755)), /set-user-ID/);
-    const owned = script(join(folder, "owned"), "");
-    chownSync(owned, STRANGER, 0);
-    assert.match(reason(owned), /does not belong to root/);
-    symlinkSync(owned, join(folder, "link"));
-    assert.match(reason(join(folder, "link")), /does not belong to root/);
-    const inTmp = mkdtempSync("/tmp/ucred-");
-    removeAfterTest(inTmp);
-    symlinkSync(script(join(inTmp, "file"), "#!/bin/sh\n"), join(folder, "to-tmp"));
-    assert.match(reason(join(folder, "to-tmp")), /can write to \/tmp/);
-    symlinkSync(join(folder, "loop"), join(folder, "loop"));
-    assert.equal(typeof openExecutable(join(folder, "loop")), "string");
-    assert.match(reason(folder), /not a regular file/);
-    assert.match(reason("/dev/null"), /can write|regular/);
-    reason(join(folder, "missing"));
-    reason(`${good}/x`);
-  },
-);
-
 testWith(
   privileged,
   "createHelper() executes the file that was checked, if its path is replaced before exec",
@@ -503,25 +445,6 @@ testWith(
     }
   },
 );
-
-test("readCommandRequest() refuses what is not a request", () => {
-  const base = { command: "/bin/id", args: [], user: "root", variables: {} };
-  assert.equal(typeof readCommandRequest(JSON.stringify(base)), "object");
-  const wrong = [
-    null,
-    [],
-    1,
-    { ...base, args: "x" },
-    { ...base, args: [1] },
-    { ...base, user: 0 },
-    { ...base, command: undefined },
-    { ...base, variables: [] },
-    { ...base, more: 1 },
-  ];
-  for (const each of wrong) {
-    assert.equal(typeof readCommandRequest(JSON.stringify(each) ?? ""), "string");
-  }
-});
 
 testWith(
   privileged,
