@@ -112,7 +112,7 @@ function requireJson(name: string, value: unknown): void {
     return;
   }
   const isJson = value === null || typeof value === "boolean" ||
-    (typeof value === "number" && Number.isFinite(value)) ||
+    Number.isFinite(value) ||
     (typeof value === "string" && !LONE_SURROGATE.test(value));
   if (!isJson) throw new TypeError(`Cannot send ${show(name)} to OPA: JSON has no ${show(value)}`);
 }

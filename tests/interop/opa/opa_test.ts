@@ -19,6 +19,8 @@ import {
   type OpaQuery,
   requireOpa,
 } from "../../../interop/opa/mod.ts";
+import { decisionIn } from "../../../interop/opa/client.ts";
+import { bodyOf } from "../../../interop/opa/input.ts";
 import { createServer as createHttpServer, serve } from "../../../servers/http.ts";
 import { fakePeer } from "../../../testing/mod.ts";
 import { compileProgram } from "../../support/compile.ts";
@@ -172,8 +174,15 @@ testWith([...live, needs.cc], "decide() sends the facts of a real peer", async (
   assert.ok((groups as number[]).includes(self.gid));
 });
 
+/** An answer in Latin-1, with a boundary of chunks after the second part. */
+function inTwoChunks(start: string, byte: string, end: string): Buffer {
+  const chunk = (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`;
+  const head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+  return Buffer.from(`${head}${chunk(start + byte)}${chunk(end)}0\r\n\r\n`, "latin1");
+}
+
 /** Answer → outcome. */
-const ANSWERS: readonly (readonly [answer: string, outcome: string])[] = [
+const ANSWERS: readonly (readonly [answer: string | Buffer, outcome: string])[] = [
   [json('{"result":true}'), "allowed"],
   [
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf\r\n{"result":true}\r\n0\r\n\r\n',
@@ -189,6 +198,10 @@ const ANSWERS: readonly (readonly [answer: string, outcome: string])[] = [
   ...["", "true", "null", "[]", '[{"result":true}]', '{"result":true', '{"result":true}}', "<html>"]
     .map((body) => [json(body), "ERR_UCRED_POLICY"] as const),
   [json('{"result":true,"explanation":"\\ud800"}'), "allowed"],
+  [inTwoChunks('{"result":true,"explanation":"', "\xc3", '\xa9"}'), "allowed"],
+  [inTwoChunks('{"result":true,"explanation":"', "\xc3", '"}'), "ERR_UCRED_POLICY"],
+  [json(`{"result":true,"metrics":"${"x".repeat((64 << 10) - 28)}"}`), "allowed"],
+  [json(`{"result":true,"metrics":"${"x".repeat((64 << 10) - 27)}"}`), "ERR_UCRED_POLICY"],
   ...[
     "500 Internal Server Error",
     "400 Bad Request",
@@ -218,17 +231,31 @@ testWith(live, "decide() allows only what OPA answers with `true`", async () => 
   const opa = await startOpa((socket, _, count) => socket.end(ANSWERS[count - 1]![0]));
   for (const [answer, outcome] of ANSWERS) {
     const client = clientOf(opa.path, { timeoutMs: 60_000 });
-    assert.equal(await outcomeOf(client), outcome, answer.slice(0, 200));
+    assert.equal(await outcomeOf(client), outcome, String(answer).slice(0, 200));
   }
   assert.equal(opa.received.length, ANSWERS.length);
 });
 
-testWith(live, "decide() rejects an answer that is not UTF-8", async () => {
-  const opa = await startOpa((socket) => {
-    socket.write(json('{"result":true}').replace("15", "16").slice(0, -1));
-    socket.end(Buffer.from([0x80, 0x7d]));
-  });
-  assert.equal(await outcomeOf(clientOf(opa.path)), "ERR_UCRED_POLICY");
+test("decisionIn() reports what OPA answered", () => {
+  const rows: readonly (readonly [status: number, text: string, why: string])[] = [
+    [200, "[]", "the answer is not an object of JSON"],
+    [200, "null", "the answer is not an object of JSON"],
+    [200, '{"result":5}', "the rule is 5, not true or false"],
+    [500, "<html>", "status 500"],
+    [500, '{"message":5}', "status 500"],
+    [404, '{"message":"none"}', 'status 404, "none"'],
+  ];
+  for (const [status, text, why] of rows) {
+    assert.throws(() => decisionIn(status, text), (error: UcredError) => {
+      assert.equal(error.code, "ERR_UCRED_POLICY");
+      assert.equal(error.message, `Cannot get a decision from OPA: ${why}`);
+      assert.match(error.hint, /^Check that OPA runs/);
+      assert.equal(error.cause, undefined);
+      return true;
+    });
+  }
+  const allowed = { allowed: true, outcome: "allowed", decisionId: undefined };
+  assert.deepEqual(decisionIn(200, '{"decision_id":5,"result":true}'), allowed);
 });
 
 testWith(live, "decide() reports the error of OPA", async () => {
@@ -273,7 +300,10 @@ for (const [name, answer] of Object.entries(SLOW)) {
 
 testWith(live, "decide() rejects if nothing listens, and works again when OPA does", async () => {
   const client = clientOf(freshPath());
-  await assert.rejects(client.decide(ANNA), { code: "ERR_UCRED_POLICY", name: "UcredError" });
+  await assert.rejects(client.decide(ANNA), (error: UcredError) => {
+    assert.deepEqual([error.code, error.name], ["ERR_UCRED_POLICY", "UcredError"]);
+    return error.cause instanceof Error;
+  });
   let isUp = false;
   const opa = await startOpa((socket, { body }, count) =>
     isUp ? results(() => true)(socket, { body } as Received, count) : socket.destroy()
@@ -362,8 +392,21 @@ testWith(live, "decide() queries nothing if a fact is unknown", async () => {
   await assert.rejects(client.decide(gone), {
     code: "ERR_UCRED_POLICY",
     message: "Cannot query OPA: unit is unknown",
+    hint: "See the cause, or remove unit from `facts`",
   });
   assert.equal(opa.received.length, 0);
+});
+
+test("bodyOf() reads no facts of the process unless they are sent", () => {
+  const { facts } = fakePeer({ uid: 5 });
+  const peer = {
+    facts,
+    get process(): never {
+      return assert.fail("the process is read");
+    },
+  };
+  const body = bodyOf(peer as never, ["uid"], undefined, {});
+  assert.deepEqual(JSON.parse(body).input, { peer: { uid: 5 }, action: null, attributes: {} });
 });
 
 testWith(live, "decide() queries nothing if attributes would change in JSON", async () => {
@@ -379,6 +422,9 @@ testWith(live, "decide() queries nothing if attributes would change in JSON", as
   ) {
     await assert.rejects(client.decide(ANNA, { attributes: { value } }), TypeError);
   }
+  await assert.rejects(client.decide(ANNA, { attributes: { value: cyclic } }), {
+    message: /^Cannot send attributes\.value\S* to OPA: /,
+  });
   await assert.rejects(client.decide(ANNA, { action: "\udc00" }), TypeError);
   await assert.rejects(client.decide(ANNA, { action: 5 as never }), TypeError);
   await assert.rejects(client.decide(ANNA, { attributes: [] as never }), TypeError);
@@ -395,6 +441,10 @@ testWith(live, "decide() rejects with the reason of its signal", async () => {
   await until(() => opa.received.length === 1);
   control.abort(reason);
   await assert.rejects(pending, reason);
+  const closed = client.decide(ANNA);
+  await until(() => opa.received.length === 2);
+  client.close();
+  await assert.rejects(closed, { code: "ERR_UCRED_POLICY" });
 });
 
 test("createOpaClient(), decide() and requireOpa() reject wrong options", async () => {
@@ -403,6 +453,7 @@ test("createOpaClient(), decide() and requireOpa() reject wrong options", async 
     ...[{ rule: "" }, { rule: "/ucred/allow" }, { rule: "ucred/allow/" }, { rule: "a//b" }],
     ...[{ rule: "a/../b" }, { rule: "a?x=y" }, { rule: "a%2fb" }, { rule: "a.b" }, { rule: 1 }],
     ...[{ facts: [] }, { facts: "uid" }, { facts: ["uid", "name"] }, { facts: ["toString"] }],
+    ...[{ facts: [["uid"]] }, { rule: ["a"] }],
     ...[{ timeoutMs: 0 }, { timeoutMs: NaN }, { timeoutMs: 2 ** 31 }, { timeoutMs: "5" }],
     { facst: ["uid"] },
   ] as unknown as Partial<OpaOptions>[];
@@ -413,7 +464,14 @@ test("createOpaClient(), decide() and requireOpa() reject wrong options", async 
       JSON.stringify(options),
     );
   }
+  for (const timeoutMs of [1, 2 ** 31 - 1]) createOpaClient({ ...right, timeoutMs }).close();
+  const facts = ["uid", "name"] as never;
+  assert.throws(
+    () => createOpaClient({ ...right, facts }),
+    /^TypeError: createOpaClient\(\) .*"name"$/,
+  );
   const client = createOpaClient(right);
+  requireOpa(client, { onDenied: undefined, attributes: undefined });
   await assert.rejects(client.decide(ANNA, { attribute: {} } as never), TypeError);
   for (const options of [{ onDenied: 1 }, { attributes: {} }, { ondenied: () => {} }]) {
     assert.throws(() => requireOpa(client, options as never), TypeError);
@@ -520,7 +578,8 @@ testWith(
     const gate = requireOpa(clientOf(opa.path));
     const server = createHttpServer({ policy: "anyone" }, async (request, response) => {
       // As Express does for app.use("/admin", …).
-      Object.assign(request, { originalUrl: request.url, url: request.url!.replace("/admin", "") });
+      const originalUrl = request.url === "/none" ? "none" : request.url;
+      Object.assign(request, { originalUrl, url: request.url!.replace("/admin", "") });
       const result = await gate(request, () => "done");
       response.end(typeof result === "string" ? result : `status ${result.status}`);
     });
@@ -533,6 +592,8 @@ testWith(
     assert.equal(await text("/"), "done");
     assert.equal(await text("/admin/"), "status 403");
     assert.equal(opa.received.at(-1)!.body.input.action, "GET /admin/");
+    assert.equal(await text("/none"), "status 400", "the target is no path");
+    assert.equal(opa.received.length, 2);
   },
 );
 
