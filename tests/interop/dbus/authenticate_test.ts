@@ -8,6 +8,7 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import dbus from "dbus-native";
+import { openedSystem } from "../../../adapters/select.ts";
 import {
   authenticate,
   type AuthenticateOptions,
@@ -230,6 +231,55 @@ testWith(
   },
 );
 
+testWith(
+  here,
+  "authenticate() and authorizePeer() accept no client with an ambiguous uid",
+  async () => {
+    // The kernel reports uids that our user namespace does not map as the overflow uid.
+    const { mapsEvery, overflowIds } = openedSystem().remembered;
+    const own = process.getuid!();
+    const { uid: before } = mapsEvery;
+    mapsEvery.uid = false;
+    overflowIds.uid.add(own);
+    try {
+      const { path, log } = await startServer();
+      const claims = `\0AUTH EXTERNAL ${hex(String(own))}\r\nAUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n`;
+      const answer = await say(path, claims);
+      assert.equal(answer, "REJECTED EXTERNAL\r\nDATA\r\nREJECTED EXTERNAL\r\n");
+      await until(() => log.refused.length === 1);
+      assert.deepEqual(log.uids, []);
+      const decided: boolean[] = [];
+      const native = await listen((socket) => {
+        const authorize = authorizePeer(socket);
+        for (const uid of [own, null]) decided.push(authorize({ mechanism: "EXTERNAL", uid }));
+        socket.destroy();
+      });
+      await say(native, "");
+      assert.deepEqual(decided, [false, false]);
+    } finally {
+      if (before === undefined) delete mapsEvery.uid;
+      else mapsEvery.uid = before;
+      overflowIds.uid.delete(own);
+    }
+  },
+);
+
+testWith(
+  here,
+  "authenticate() uses the GUID of its option, or one for all connections",
+  async () => {
+    const claim = `\0AUTH EXTERNAL ${hex(String(process.getuid!()))}\r\n`;
+    const guids: string[] = [];
+    for (const guid of ["0123456789abcdefABCDEF0123456789", undefined, undefined]) {
+      const { path } = await startServer({ guid });
+      guids.push((await say(path, claim)).slice(3, -2));
+    }
+    assert.equal(guids[0], "0123456789abcdefABCDEF0123456789");
+    assert.match(guids[1]!, /^[0-9a-f]{32}$/);
+    assert.equal(guids[1], guids[2]);
+  },
+);
+
 testWith(here, "authenticate() leaves the bytes after BEGIN in the socket", async () => {
   for (const size of [0, 10, 200_000]) {
     let received = Buffer.alloc(0);
@@ -288,13 +338,20 @@ testWith(here, "authenticate() rejects wrong options, and sockets that have no p
   const path = await listen(() => {});
   const socket = connect(path);
   await once(socket, "connect");
-  for (const options of [{ guid: "x" }, { uid: 0 }, { guid: "0".repeat(31) }]) {
+  const guids = ["x", "0".repeat(31), "0".repeat(33), `${"0".repeat(31)}g`];
+  for (const options of [{ uid: 0 }, ...guids.map((guid) => ({ guid }))]) {
     await assert.rejects(authenticate(socket, options as never), TypeError);
   }
   for (const timeoutMs of [0, -1, NaN, 2 ** 31]) {
     await assert.rejects(authenticate(socket, { timeoutMs }), RangeError);
   }
+  const pending = authenticate(socket, { timeoutMs: 2 ** 31 - 1 });
   socket.destroy();
+  await assert.rejects(pending, {
+    code: "ERR_UCRED_REFUSED",
+    message: "Cannot authenticate the D-Bus client: it has hung up",
+    hint: "Connect as the user that the client claims to be, with the mechanism EXTERNAL",
+  });
   await assert.rejects(authenticate(socket), { code: "ERR_UCRED_NO_FD" });
   assert.throws(() => authorizePeer(socket), { code: "ERR_UCRED_NO_FD" });
 });
