@@ -117,7 +117,7 @@ export function readRecording(bytes: Uint8Array, file: string): Recording {
 }
 
 const isCount = (value: unknown): value is number =>
-  typeof value === "number" && Number.isSafeInteger(value) && value > 0;
+  Number.isSafeInteger(value) && (value as number) > 0;
 
 function parsed(text: string): { readonly [name: string]: unknown } | undefined {
   try {
@@ -165,5 +165,5 @@ export function entryIn(
 
 function isValue(value: unknown): value is RecordedValue {
   return value === null || typeof value === "boolean" || typeof value === "string" ||
-    (typeof value === "number" && Number.isFinite(value)) || isTexts(value);
+    Number.isFinite(value) || isTexts(value);
 }

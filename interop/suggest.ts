@@ -364,7 +364,8 @@ function denialsOf(
         peer: peerOf(own.caller, when),
         action: own.action,
       },
-      attributes: { ...own.attributes, owner: stranger.uid ?? own.caller.uid! + 1 },
+      // Another caller by unit or container may have the same uid.
+      attributes: { ...own.attributes, owner: unusedUid(new Set([own.caller.uid])) },
       expect,
     });
   }

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import type { Attributes } from "../../../core/policy/decide/decision.ts";
 import { keptAttributes } from "../../../interop/docker/learned.ts";
 import type { LearnedRequest, RecordedCaller, RecordedEntry } from "../../../interop/recording.ts";
-import { readRecording } from "../../../interop/recording.ts";
+import { entryIn, headerOf, readRecording } from "../../../interop/recording.ts";
 import { type CallersBy, documentOf, suggest, type Suggestion } from "../../../interop/suggest.ts";
 import { VOCABULARIES } from "../../../interop/vocabularies.ts";
 import { runTests } from "../../../core/policy/analyze/run_tests.ts";
@@ -217,6 +217,138 @@ test("suggest() writes rules by uid, group, unit or container, and none wider", 
   assert.deepEqual([decide(true), decide(false)], [true, false]);
 });
 
+test("suggest() makes tests of recorded requests, and of requests that were not recorded", () => {
+  const alice = { uid: ALICE, gid: ALICE, groups: [ALICE, 970] };
+  const ours = ["user", "pid", "mnt"] as const;
+  const namespaces = { user: { ours: true }, pid: { ours: true }, mnt: { ours: true } };
+  const root = { uid: 0, gid: 0, groups: [0] };
+  const entries = [
+    { ...entry({ action: "GET /a" }, alice), count: 3 },
+    entry({ action: "POST /b" }, alice),
+    entry({ action: "GET /a" }, { ...root, ours }),
+    entry({ action: "GET /a" }, { ...root, ours: ["user", "pid", "mnt", "net"] }),
+  ];
+  const options = { by: "uid", includeDenied: false, groupName: () => undefined } as const;
+  const { rules, tests, about } = suggest({ mode: "http", entries, bytes: 0 }, options);
+  assert.equal(about, undefined);
+  assert.deepEqual(rules, [
+    {
+      rule: {
+        name: "uid 1000: GET /a and 1 more",
+        when: { uid: ALICE },
+        actions: ["GET /a", "POST /b"],
+        allow: true,
+      },
+      notes: ["Seen 4 times"],
+    },
+    {
+      rule: {
+        name: "uid 0: GET /a",
+        when: { uid: 0, sameNamespaces: ["user", "pid", "mnt"] },
+        actions: "GET /a",
+        allow: true,
+      },
+      notes: ["Seen 2 times"],
+    },
+  ]);
+  const stranger = { uid: 59_999, gid: 59_999, groups: [] };
+  const ofRoot = { ...root, process: { namespaces } };
+  const other = "DELETE /ucred-was-never-seen";
+  const [allow, deny] = [{ allow: true }, { deny: true }];
+  assert.deepEqual(tests, [
+    { peer: alice, action: "GET /a", expect: allow },
+    { peer: alice, action: "POST /b", expect: allow },
+    { peer: ofRoot, action: "GET /a", expect: allow },
+    { peer: ofRoot, action: "GET /a", expect: allow },
+    ...[
+      { name: "uid 1000: another caller is denied", peer: stranger, action: "GET /a" },
+      { name: "uid 1000: other requests are denied", peer: alice, action: other },
+      { name: "uid 0: another caller is denied", peer: stranger, action: "GET /a" },
+      { name: "uid 0: other requests are denied", peer: ofRoot, action: other },
+    ].map((test) => ({ ...test, expect: deny })),
+  ]);
+});
+
+test("suggest() makes tests of containers and objects that were not recorded", () => {
+  const created = keptAttributes("container.create", judged(CREATE, { Image: "a" }).attributes, 1)!;
+  const stopped = { owner: ALICE, dangers: [] };
+  for (
+    const [by, fact, other] of [
+      ["unit", "ci.service", "other.service"],
+      ["container", "c".repeat(64), "0".repeat(64)],
+    ] as const
+  ) {
+    const caller = { uid: ALICE, gid: ALICE, groups: [ALICE] };
+    const recorded = { ...caller, [by]: fact };
+    const { tests, rules } = suggested([
+      entry({ action: "container.stop", attributes: stopped }, recorded),
+      entry({ action: "container.create", attributes: created }, recorded),
+      entry({ action: "container.exec", about: "absent" }, recorded),
+      entry({ action: "container.list" }, recorded),
+    ], by).suggestion;
+    const peer = { ...caller, process: { [by]: fact } };
+    const label = `${by} ${fact}`;
+    const image = { image: created["image"] };
+    assert.deepEqual(tests.map(({ expect, ...test }) => [test, "allow" in expect]), [
+      [{ peer, action: "container.stop", attributes: stopped }, true],
+      [{ peer, action: "container.create", attributes: created }, true],
+      [
+        { peer, action: "container.exec", attributes: { ...stopped, privileged: false } },
+        true,
+      ],
+      [{ peer, action: "container.list" }, true],
+      ...[
+        {
+          name: `${label}: another caller is denied`,
+          peer: { ...caller, process: { [by]: other } },
+          ...{ action: "container.stop", attributes: stopped },
+        },
+        {
+          name: `${label}: no privileged container`,
+          ...{ peer, action: "container.create" },
+          attributes: { ...created, privileged: true, dangers: ["HostConfig.Privileged"] },
+        },
+        {
+          name: `${label}: nothing of others`,
+          ...{ peer, action: "container.stop", attributes: { ...stopped, owner: 59_999 } },
+        },
+        ...["swarm.write", "plugin.write"].map((action) => ({
+          name: `${label}: no ${action}`,
+          ...{ peer, action, attributes: { dangers: [action] } },
+        })),
+      ].map((test) => [test, false]),
+    ]);
+    assert.ok(
+      rules.some(({ notes }) => notes.join().includes("It lists the objects of all users")),
+    );
+    assert.ok(rules.some(({ rule }) => JSON.stringify(rule).includes(JSON.stringify(image.image))));
+  }
+});
+
+test("suggest() names rules by their callers, and leaves out texts that no rule can have", () => {
+  const long = "x".repeat(300);
+  const texts = [`GET /${long}`, "GET /a\u202e", ""];
+  const options = { by: "unit", includeDenied: false, groupName: () => undefined } as const;
+  const { rules, missing } = suggest({
+    ...{ mode: "http", bytes: 0 },
+    entries: [
+      ...texts.map((action) => entry({ action })),
+      entry({ action: "GET /a" }, { uid: ALICE, unit: "x.service" }),
+      entry({ action: "GET /a" }, { uid: BOB, unit: "x.service" }),
+      entry({ action: "GET /a" }, { uid: 3, unit: "" }),
+    ],
+  }, options);
+  assert.deepEqual(rules.map(({ rule: { name, when } }) => [name, when]), [
+    [`uid ${ALICE}: GET /${long}`.slice(0, 110), { uid: ALICE }],
+    ["unit x.service: GET /a", { uid: [ALICE, BOB], unit: "x.service" }],
+  ]);
+  assert.deepEqual(missing.map(({ why }) => why), [
+    "the unit of its caller: one of its texts is empty",
+    "one of its texts contains invisible characters",
+    "one of its texts is empty",
+  ]);
+});
+
 test("suggest() leaves out what was denied, cannot be expressed, or has no recorded value", () => {
   const stranger = { gid: 5 }; // whose uid is ambiguous
   const entries = [
@@ -286,17 +418,57 @@ test("keptAttributes() keeps no secret, and nothing that differs between own con
   });
 });
 
+test("entryIn() accepts the types of a recording, and no others", () => {
+  const good = { caller: {}, action: "a", allowed: true };
+  const right = [
+    ...[{}, { caller: { uid: 1, gid: 0, groups: [], unit: "u", container: "c", ours: ["pid"] } }],
+    ...["absent", "some", "long"].map((about) => ({ about })),
+    ...[null, true, 5, "x", [], ["x", "y"]].map((value) => ({ attributes: { a: value, b: 1 } })),
+  ];
+  const wrong = [
+    ...[{ caller: null }, { caller: "x" }, { action: 5 }, { action: undefined }],
+    ...[{ allowed: 1 }, { about: "other" }, { attributes: [] }, { attributes: "x" }],
+    ...[{ uid: "1" }, { gid: -1 }, { groups: 5 }, { groups: [1, "2"] }, { groups: ["2", 1] }]
+      .map((caller) => ({ caller })),
+    ...[{ unit: 5 }, { container: 5 }, { ours: "pid" }, { ours: ["pid", "x"] }, { ours: [5] }]
+      .map((caller) => ({ caller })),
+    ...[NaN, {}, ["x", 5], [5, "x"]].map((value) => ({ attributes: { a: value, b: 1 } })),
+  ];
+  for (const change of right) {
+    const { line, count, ...found } = entryIn({ ...good, ...change }, 7)!;
+    const unset = { attributes: undefined, about: undefined };
+    assert.deepEqual({ line, count, ...found }, {
+      ...unset,
+      ...good,
+      ...change,
+      line: 7,
+      count: 1,
+    });
+  }
+  for (const change of wrong) {
+    assert.equal(entryIn({ ...good, ...change }, 7), undefined, JSON.stringify(change));
+  }
+});
+
 test("readRecording() rejects each line that it cannot read, with file and line", () => {
   const header = '{"recording":1,"mode":"docker"}\n';
   const read = (text: string) => readRecording(new TextEncoder().encode(text), "file.jsonl");
   const good = '{"caller":{"uid":1},"action":"system.info","allowed":true}\n';
   assert.equal(read(`${header}${good}{"entry":1,"count":2}\n{"caller":`).entries[0]!.count, 3);
   assert.equal(read(`${header}${good}{"call`).bytes, header.length + good.length);
+  for (const mode of ["http", "docker"] as const) {
+    assert.equal(read(`${JSON.stringify(headerOf(mode))}\n`).mode, mode);
+  }
+  const latin = Uint8Array.from([0x22, 0xe9, 0x22, 10]);
+  assert.throws(() => readRecording(latin, "file.jsonl"), /file\.jsonl:1:1: it is not in UTF-8/);
   const wrong: readonly (readonly [text: string, place: RegExp])[] = [
-    ["", /file\.jsonl:1:/],
-    [good, /file\.jsonl:1:/],
-    ['{"recording":2,"mode":"docker"}\n', /file\.jsonl:1:/],
-    ['{"recording":1,"mode":"stream"}\n', /file\.jsonl:1:/],
+    ["", /file\.jsonl:1:1: the recording is empty/],
+    [good, /file\.jsonl:1:1: the first line/],
+    ['{"recording":2,"mode":"docker"}\n', /file\.jsonl:1:1: the first line/],
+    ['{"recording":1,"mode":"stream"}\n', /file\.jsonl:1:1: the first line/],
+    [`${header}${good}${good}{"entry":"2","count":1}\n`, /file\.jsonl:4:/],
+    [`${header}${good}{"entry":1,"count":"1"}\n`, /file\.jsonl:3:/],
+    [`${header}${good}{"entry":1,"count":1.5}\n`, /file\.jsonl:3:/],
     [`${header}${good}nonsense\n`, /file\.jsonl:3:/],
     [`${header}[]\n`, /file\.jsonl:2:/],
     [`${header}{"caller":{"uid":-1},"action":"a","allowed":true}\n`, /file\.jsonl:2:/],
