@@ -31,8 +31,8 @@ export function decodeAccountName(memory: Uint8Array, id: number): string | null
   if (pointer(ACCOUNT.result) === 0n) return null;
   if (view.getUint32(ACCOUNT.id, LITTLE_ENDIAN) !== id) return undefined;
   const start = Number(pointer(ACCOUNT.name) - pointer(ACCOUNT.result)) + ACCOUNT.struct;
-  if (start < ACCOUNT.strings || start >= memory.byteLength) return undefined;
-  const end = memory.indexOf(0, start);
+  if (start < ACCOUNT.strings) return undefined;
+  const end = memory.indexOf(0, start); // −1 if `start` is outside
   if (end <= start) return undefined;
   try {
     return decoder.decode(memory.subarray(start, end));

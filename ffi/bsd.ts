@@ -45,7 +45,7 @@ export function decodeXucred(words: Uint32Array): Xucred | undefined {
     return undefined;
   }
   const groups = [...words.subarray(XUCRED.groups / 4, XUCRED.groups / 4 + ngroups)];
-  const pid = words.byteLength >= XUCRED.freebsdSize ? words[XUCRED.pid / 4]! | 0 : 0;
+  const pid = words[XUCRED.pid / 4]! | 0; // 0 on macOS, where the structure ends before it
   const found = credentials(pid, words[XUCRED.uid / 4]!, groups[0]!);
   if (found === undefined || groups.includes(NO_ID)) return undefined;
   return { credentials: found, groups: ngroups < XUCRED.maxGroups ? groups : undefined };

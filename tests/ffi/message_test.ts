@@ -43,11 +43,16 @@ test("decodeControl() returns a negative pidfd when the kernel could not open it
   assert.equal(decode(control([1, 4, -3 >>> 0])).pidfd, -3);
 });
 
+test("decodeControl() returns one passed descriptor, and no pidfd", () => {
+  assert.deepEqual(decode(control([1, 1, 3])), { ...NOTHING, descriptors: [3] });
+});
+
 test("decodeControl() ignores messages of another level, type or size", () => {
   assert.deepEqual(decode(control([41, 2, 1, 0, 0])), NOTHING);
   assert.deepEqual(decode(control([1, 99, 1, 0, 0])), NOTHING);
   assert.deepEqual(decode(control([1, 2, 1, 0])), NOTHING, "short credentials");
   assert.deepEqual(decode(control([1, 4, 1, 2])), NOTHING, "two pidfds");
+  assert.deepEqual(decode(control([1, 99], [1, 2, 7, 0, 0])).ucred, [7, 0, 0], "an empty one");
 });
 
 test("decodeControl() ignores truncated messages", () => {
@@ -63,7 +68,10 @@ test("decodeControl() ignores truncated messages", () => {
 
 test("encodeAddress() and decodeAddress() keep paths and abstract names", () => {
   for (
-    const path of ["/run/x", "x".repeat(107), "\0abstract", `\0${"x".repeat(107)}`, "\0a\0b", "ü"]
+    const path of [
+      ...["/run/x", "x", "x".repeat(107), "\0abstract", `\0${"x".repeat(107)}`, "\0a\0b", "ü"],
+      "\ufeffx",
+    ]
   ) {
     const bytes = encodeAddress(path);
     assert.ok(bytes && bytes.length <= 110);
@@ -73,4 +81,6 @@ test("encodeAddress() and decodeAddress() keep paths and abstract names", () => 
     assert.equal(encodeAddress(path), undefined);
   }
   assert.equal(decodeAddress(new Uint8Array(110), 2), undefined, "not bound");
+  const full = new Uint8Array(110).fill(120, 2);
+  assert.equal(decodeAddress(full, 110), "x".repeat(108), "a path without a final NUL");
 });

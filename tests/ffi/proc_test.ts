@@ -51,7 +51,7 @@ const status = (fields: string) =>
 
 test("parseIds() and parseGroups() keep all 32 bits, and reject the id -1", () => {
   const full = status(
-    "Uid:\t0\t4000000000\t4294967294\t7\nGid:\t1\t2\t3\t4294967294\nGroups:\t4 5 \n",
+    "Uid:\t0\t4000000000\t4294967294\t7\nGid:\t1\t2\t3\t4294967294\nGroups:\t4  5 \n",
   );
   assert.deepEqual(parseIds(full), {
     ...{ ruid: 0, euid: 4000000000, suid: 4294967294, fsuid: 7 },
@@ -63,6 +63,8 @@ test("parseIds() and parseGroups() keep all 32 bits, and reject the id -1", () =
     const text of [
       "",
       "Uid:\t0\t0\t0\nGid:\t0\t0\t0\t0\n",
+      "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\n",
+      "Uid:\t0\t0\t0\t0\n",
       "Uid:\t0\t0\t0\t4294967295\nGid:\t0\t0\t0\t0\n",
     ]
   ) {
@@ -73,7 +75,8 @@ test("parseIds() and parseGroups() keep all 32 bits, and reject the id -1", () =
   }
 });
 
-test("parseStatus() uses the first line of a name", () => {
+test("parseStatus() uses the first line of a name, and ignores lines without a name", () => {
+  assert.deepEqual([...parseStatus("Uid?\n:1\nUid:\t7\n")], [["Uid", "7"]]);
   assert.equal(parseNoNewPrivs(parseStatus("NoNewPrivs:\t0\nNoNewPrivs:\t1\n")), false);
 });
 
@@ -95,7 +98,9 @@ test("parseCapabilities() returns names, and numbers for newer capabilities", ()
   assert.deepEqual(effective, ["CAP_CHOWN", "CAP_63"]);
   assert.deepEqual(inheritable, []);
   assert.equal(parseCapabilities(status(text.replace("CapAmb", "CapX"))), undefined);
-  assert.equal(parseCapabilities(status(text.replace("c0", "zz"))), undefined);
+  for (const digits of ["zz", "-c0", "c0-", "0".repeat(17)]) {
+    assert.equal(parseCapabilities(status(text.replace(/0+c0/, digits))), undefined, digits);
+  }
 });
 
 test("parsePidNumbers() returns one number for each pid namespace", () => {
@@ -111,7 +116,7 @@ test("parseCgroup() returns v2's path, or on v1 that of systemd, and the other p
   assert.deepEqual(parseCgroup(`0::/y\n${v1}`), { path, others: ["/y", "/p"] });
   const odd = "/a\u2028b\rc"; // the name of a group can have any character except a newline
   assert.deepEqual(parseCgroup(`1:name=systemd:${odd}\n0::/\n`), { path: odd, others: ["/"] });
-  for (const text of ["", "1:cpu:/x\n", "garbage", "0::relative\n"]) {
+  for (const text of ["", "1:cpu:/x\n", "garbage", "0::relative\n", "x0::/x\n"]) {
     assert.equal(parseCgroup(text), undefined, text);
   }
 });
@@ -128,15 +133,12 @@ test('parseExe() removes one " (deleted)" of the kernel', () => {
 });
 
 test("parseAuditId() and parseNamespace() return undefined for malformed text", () => {
-  assert.deepEqual(["1000", "0\n", "4294967295", "", "-1"].map(parseAuditId), [
-    1000,
-    0,
-    null,
-    undefined,
-    undefined,
-  ]);
+  assert.deepEqual(["1000", "0\n", "4294967295"].map(parseAuditId), [1000, 0, null]);
+  for (const text of ["", "-1", "4294967296"]) assert.equal(parseAuditId(text), undefined, text);
   assert.equal(parseNamespace("user:[4026531837]"), 4026531837);
-  assert.equal(parseNamespace("anon_inode:[pidfd]"), undefined);
+  for (const text of ["anon_inode:[pidfd]", "/user:[1]", "user:[1] (deleted)"]) {
+    assert.equal(parseNamespace(text), undefined, text);
+  }
 });
 
 test("parseHidePid() reads the last mount at /proc", () => {
