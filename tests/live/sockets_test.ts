@@ -7,7 +7,15 @@ import { test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { identify, peerCredentials, UcredError, type UcredErrorCode } from "../../mod.ts";
 import { openedSystem } from "../../adapters/select.ts";
-import { fdOf, isAccepted } from "../../identity/fd.ts";
+import {
+  closeSocket,
+  connectionOf,
+  fdOf,
+  handleOf,
+  hidesFd,
+  isAccepted,
+  listenerFdOf,
+} from "../../identity/fd.ts";
 import { needs, testWith } from "../support/suite.ts";
 import { assertOurs, freshPath } from "../support/peers.ts";
 
@@ -286,6 +294,128 @@ testWith(
     await server.shutdown();
   },
 );
+
+test("fdOf() finds the number in each shape of a socket", () => {
+  for (
+    const [socket, fd] of [
+      ...[[0, 0], [-0, 0], [2147483647, 2147483647], [{ fd: 0 }, 0], [{ fd: 9 }, 9]] as const,
+      [{ _handle: { fd: 0 } }, 0],
+      [{ _handle: { fd: 9 }, fd: 8, socket: { _handle: { fd: 7 } } }, 9],
+      [{ socket: { _handle: { fd: 9 } } }, 9],
+    ] as const
+  ) {
+    assert.ok(Object.is(fdOf(socket as never), fd), JSON.stringify(socket));
+  }
+});
+
+test("fdOf() throws the reason for each object without a descriptor", () => {
+  const tls = { _handle: {}, destroyed: false, connecting: false };
+  const addr = { transport: "unix", path: "s" };
+  class UnixConn {}
+  const closed = /the socket is closed$/;
+  const hidden = /: Deno\.serve and Bun\.serve hide it$/;
+  for (
+    const [socket, code, message] of [
+      [{ fd: -1 }, "ERR_UCRED_NO_FD", closed],
+      [{ _handle: null, destroyed: true }, "ERR_UCRED_NO_FD", closed],
+      [{ _handle: { fd: -1 }, destroyed: true }, "ERR_UCRED_NO_FD", closed],
+      [{ socket: { _handle: null, destroyed: true } }, "ERR_UCRED_NO_FD", closed],
+      [tls, "ERR_UCRED_NO_FD", /hides it on this kind of socket$/],
+      [{ ...tls, _handle: { fd: -1 } }, "ERR_UCRED_NO_FD", /hides it on this kind of socket$/],
+      [{ ...tls, connecting: true }, "ERR_UCRED_NO_FD", /is not connected yet$/],
+      [{ ...tls, _handle: null, connecting: true }, "ERR_UCRED_NO_FD", /is not connected yet$/],
+      [{ _handle: null, listening: false }, "ERR_UCRED_NO_FD", /a server that does not listen$/],
+      [{ ...tls, remoteFamily: "IPv4" }, "ERR_UCRED_NOT_UNIX", /of a TCP socket$/],
+      [{ remoteAddr: { transport: "tcp" } }, "ERR_UCRED_NOT_UNIX", /of a TCP socket$/],
+      [new UnixConn(), "ERR_UCRED_NO_FD", /: Deno\.listen hides it$/],
+      [{ addr, accept() {} }, "ERR_UCRED_NO_FD", /: Deno\.listen hides it$/],
+      [{ addr }, "ERR_UCRED_NO_FD", hidden],
+      [{ remoteAddr: addr }, "ERR_UCRED_NO_FD", hidden],
+      [{ requestIP() {} }, "ERR_UCRED_NO_FD", hidden],
+      [new Request("http://localhost/"), "ERR_UCRED_NO_FD", hidden],
+    ] as const
+  ) {
+    const error = { name: "UcredError", code, message };
+    assert.throws(() => fdOf(socket as never), error, JSON.stringify(socket));
+  }
+  const noSocket = /^This object is not a socket: it has no descriptor$/;
+  const constructor = { name: undefined };
+  for (
+    const socket of [{}, { socket: {} }, { socket: null }, { accept() {} }, { addr: null }, {
+      constructor,
+    }, Object.create(null)]
+  ) {
+    const error = { name: "TypeError", message: noSocket };
+    assert.throws(() => fdOf(socket), error, JSON.stringify(socket));
+  }
+  assert.throws(() => fdOf(null as never), { message: /number or an object, not null$/ });
+  assert.throws(() => fdOf("7" as never), { message: /number or an object, not string$/ });
+});
+
+test("isAccepted() is true only for the connection of a listener with a name", () => {
+  const handle = { fd: 7 };
+  for (
+    const [socket, expected] of [
+      [{ _handle: handle, _server: { _pipeName: "s" } }, true],
+      [{ socket: { _handle: handle, _server: { _pipeName: "s" } } }, true],
+      [{ _handle: { ...handle, listener: { unix: "s" } } }, true],
+      [{ fd: 7, listener: { unix: "s" } }, true],
+      [{ _handle: handle, _server: null, listener: {} }, false],
+      [{ _handle: null }, false],
+      [{ _handle: handle, _server: { _pipeName: 7 } }, false],
+      [{ _handle: handle, socket: { _handle: handle, _server: { _pipeName: "s" } } }, false],
+      [7, false],
+      [null, false],
+    ] as const
+  ) {
+    assert.equal(isAccepted(socket as never), expected, JSON.stringify(socket));
+  }
+});
+
+test("connectionOf(), handleOf() and hidesFd() distinguish the runtimes' sockets", () => {
+  const _handle = { fd: 7 };
+  const once = () => {}, terminate = () => {};
+  const socket = { _handle, once };
+  assert.equal(connectionOf(socket as never), socket);
+  assert.equal(connectionOf({ socket } as never), socket);
+  for (const other of [{ once }, { _handle }, { _handle, once: true }, 7]) {
+    assert.equal(connectionOf(other as never), undefined, JSON.stringify(other));
+  }
+  const ofBun = { fd: 7, terminate };
+  assert.equal(handleOf(socket as never), _handle);
+  assert.equal(handleOf({ socket } as never), _handle);
+  assert.equal(handleOf(ofBun as never), ofBun);
+  for (const other of [{ fd: 7, terminate: true }, { fd: "7", terminate }, { terminate }]) {
+    assert.equal(handleOf(other as never), undefined, JSON.stringify(other));
+  }
+  const found = [socket, ofBun, {}, { _handle: null }, { _handle: {} }];
+  const hides = found.map((each) => hidesFd(each as never));
+  assert.deepEqual(hides, [false, false, true, true, true]);
+});
+
+test("listenerFdOf() returns a number that can be a descriptor", () => {
+  const listeners = [{ _handle: { fd: 0 } }, { fd: 9 }, { _handle: null, fd: 9 }, { _handle: {} }];
+  assert.deepEqual(listeners.map(listenerFdOf), [0, 9, 9, undefined]);
+  for (const fd of [-1, "7", undefined]) assert.equal(listenerFdOf({ fd }), undefined);
+});
+
+test("closeSocket() calls the first method that closes a socket at once", () => {
+  const calls: (readonly [name: string, on: unknown])[] = [];
+  const socket = (...names: readonly string[]) =>
+    Object.fromEntries(names.map((name) => [name, function (this: unknown) {
+      calls.push([name, this]);
+    }]));
+  const sockets = [["close", "terminate", "destroy"], ["close", "terminate"], ["close"], []]
+    .map((names) => socket(...names));
+  for (const each of [7, ...sockets, { destroy: true }, { socket: sockets[0] }]) {
+    closeSocket(each as never);
+  }
+  const [net, bun, deno] = sockets;
+  assert.deepEqual(calls, [["destroy", net], ["terminate", bun], ["close", deno], [
+    "destroy",
+    net,
+  ]]);
+});
 
 test("identify() treats the descriptor −0 as 0", () => {
   const outcome = (fd: number) => {
