@@ -235,7 +235,8 @@ function run(name: string): Result {
       timeoutMS: 3000,
       dryRunTimeoutMinutes: 30,
       incremental: true,
-      incrementalFile: `.mutation/${name}-${sample}.json`,
+      // A result with fewer tests is no result with more of them.
+      incrementalFile: `.mutation/${name}-${sample}-${testMs}ms.json`,
       tempDirName: ".stryker-tmp",
       reporters: ["json", "progress-append-only"],
       jsonReporter: { fileName: report },
