@@ -13,6 +13,7 @@ import { receiveOn } from "../../identity/datagram.ts";
 import { fdOf } from "../../identity/fd.ts";
 import { identifyFd } from "../../identity/identify.ts";
 import { readCredentials } from "../../identity/credentials.ts";
+import { peerOfPid } from "../../identity/peer_of_pid.ts";
 import type { Peer } from "../../mod.ts";
 import { actorProgram, freshPath, pidfds, startActor } from "../support/peers.ts";
 import { compileProgram } from "../support/compile.ts";
@@ -43,7 +44,8 @@ testWith(
   "identify() returns the weaker pin, with all facts of /proc, on Linux before 6.5",
   async () => {
     const [peer, actor] = await startActor([], on(deny(OLD)));
-    assert.equal(peer.pinned, "accept");
+    const pinned = { state: "known", value: "accept", source: "kernel@now" } as const;
+    assert.deepEqual(peer.facts.pinned, pinned);
     assert.equal(peer.alive, true);
     const live = peer.live();
     assert.ok(live.alive);
@@ -69,6 +71,50 @@ testWith([...here, needs.root], "drift() of the weaker pin reports a change of u
   peer.close();
   actor.hangUp();
 });
+
+testWith(
+  [...here, needs.root],
+  "drift() throws when ids may be those of another user, as in a user namespace",
+  async () => {
+    const system = deny({});
+    Object.assign(system.remembered.mapsEvery, { uid: false, gid: false });
+    const all = [
+      ...["uid", "gid", "ruid", "euid", "suid", "fsuid", "rgid", "egid", "sgid", "fsgid"],
+    ] as const;
+    const unsupported = { name: "UcredError", code: "ERR_UCRED_UNSUPPORTED" };
+    for (
+      const [ids, ambiguous] of [
+        [["--reuid=65534", "--regid=65534", "--clear-groups"], ["uid", "gid", "groups"]],
+        [["--groups=65534"], ["groups"]],
+      ] as const
+    ) {
+      const [peer, actor] = await startActor([], on(system), ["setpriv", ...ids, actorProgram]);
+      assert.deepEqual(peer.ambiguous, ambiguous);
+      assert.throws(() => peer.drift(), { ...unsupported, message: /determine the peer's ids:/ });
+      const live = peer.live();
+      assert.deepEqual(
+        live.alive && live.ambiguous.toSorted(),
+        ids.length === 1 ? [] : all.toSorted(),
+      );
+      assert.equal(peer.facts.groups.state, "unknown");
+      assert.equal(peer.groupNames?.[peer.groups!.indexOf(65534)], null, "no name");
+      assert.notEqual(peer.process.facts.auditUid.state, "none");
+      peer.close();
+      actor.hangUp();
+    }
+    const groupsAs = (groups: number) => ["setpriv", `--groups=${groups}`, actorProgram] as const;
+    for (const command of ["setgroups 65534", "setresgid 0 65534 0", "setresuid 0 65534 0"]) {
+      const [peer, actor] = await startActor([], on(system), groupsAs(7));
+      await actor.command("setgroups 8");
+      assert.deepEqual(peer.drift(), [{ fact: "groups", then: [0, 7], now: [0, 8] }]);
+      await actor.command(command);
+      const message = /determine the peer's current ids:/;
+      assert.throws(() => peer.drift(), { ...unsupported, message });
+      peer.close();
+      actor.hangUp();
+    }
+  },
+);
 
 testWith(
   [...here, needs.root],
@@ -197,6 +243,14 @@ testWith(here, "key is never a weaker one, and is read again after a failure", a
   peer.close();
   sound.close();
   actor.hangUp();
+});
+
+testWith(here, "peerOfPid() closes the pidfd when the ids or groups cannot be read", () => {
+  const before = pidfds();
+  for (const calls of [{ OPEN: EMFILE }, { GET_INFO: 0, OPEN: ENOENT }, { PIDFD_OPEN: ENOENT }]) {
+    assert.throws(() => peerOfPid(process.pid, deny(calls)), { name: "UcredError" });
+  }
+  assert.equal(pidfds(), before);
 });
 
 testWith(here, "readCredentials() works without a free descriptor", async () => {

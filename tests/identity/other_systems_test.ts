@@ -6,7 +6,9 @@
 import assert from "node:assert/strict";
 import { UcredError, type UcredErrorCode } from "../../core/errors.ts";
 import { readCredentials } from "../../identity/credentials.ts";
+import { receiveOn } from "../../identity/datagram.ts";
 import { identifyFd } from "../../identity/identify.ts";
+import { peerOfPid } from "../../identity/peer_of_pid.ts";
 import { needs, testWith } from "../support/suite.ts";
 import { type Answer, FakeLibc, option, words } from "../support/fake_libc.ts";
 
@@ -71,7 +73,8 @@ for (const [os, cpu] of SYSTEMS) {
   testWith(here, `identify() returns pid, ids and groups on ${os} ${cpu}`, () => {
     const groups = [4294967294, 80, 12];
     const bytes = xucred(os, { uid: 4000000000, groups });
-    fake.answer(peercred({ bytes }), token(4000000000, 4294967294, 42), ...connection);
+    const ofToken = os === "darwin" ? 42 : 43; // FreeBSD has no tokens
+    fake.answer(peercred({ bytes }), token(4000000000, 4294967294, ofToken), ...connection);
     const system = fake.open(os, cpu);
     const credentials = { pid: 42, uid: 4000000000, gid: 4294967294 };
     assert.deepEqual(readCredentials(system, FD), credentials);
@@ -79,7 +82,22 @@ for (const [os, cpu] of SYSTEMS) {
     const { pid, uid, gid, ambiguous } = peer;
     assert.deepEqual({ pid, uid, gid, ambiguous }, { ...credentials, ambiguous: [] });
     assert.deepEqual(peer.groups, [12, 80, 4294967294]);
-    assert.equal(peer.facts.label.state, "none");
+    const { groups: fact, label } = peer.facts;
+    assert.deepEqual(fact, { state: "known", value: peer.groups, source: "kernel@connect" });
+    assert.equal(label.state, "none");
+  });
+
+  testWith(here, `identify() returns a peer without a pin on ${os} ${cpu}`, () => {
+    fake.answer(peercred({ bytes: xucred(os) }), token(501, 20, 42), ...connection);
+    const system = fake.open(os, cpu);
+    const { alive, signal, key, facts } = identifyFd(system, FD, { pin: true });
+    assert.deepEqual([alive, signal, key], [undefined, undefined, undefined]);
+    const { pinned } = facts;
+    const unsupported = { name: "UcredError", code: "ERR_UCRED_UNSUPPORTED" };
+    assert.equal(pinned.state === "unknown" && pinned.reason.code, unsupported.code);
+    assert.throws(() => peerOfPid(42, system), { ...unsupported, message: /has no pidfds$/ });
+    const message = new RegExp(`^Cannot receive datagrams .*: ${os} does not report them$`);
+    assert.throws(() => receiveOn(system, "/nowhere/s"), { ...unsupported, message });
   });
 }
 
@@ -98,8 +116,12 @@ for (
     here,
     `readCredentials() returns no pid on darwin when the last accessor's token has ${name}`,
     () => {
-      fake.answer(peercred({ bytes: xucred("darwin") }), answer, ...connection);
-      const found = readCredentials(fake.open("darwin", "arm64"), FD);
+      const system = fake.open("darwin", "arm64");
+      const answers = [peercred({ bytes: xucred("darwin") }), ...connection];
+      fake.answer(token(501, 20, 42), ...answers);
+      assert.equal(readCredentials(system, FD).pid, 42); // which must not be returned again
+      fake.answer(answer, ...answers);
+      const found = readCredentials(system, FD);
       assert.deepEqual(found, { pid: undefined, uid: 501, gid: 20 });
     },
   );
@@ -121,7 +143,8 @@ for (const os of ["darwin", "freebsd"] as const) {
     fake.answer(peercred({ bytes: xucred(os, { groups }) }), token(501, 100, 42), ...connection);
     const peer = identifyFd(fake.open(os, "arm64"), FD);
     assert.deepEqual([peer.uid, peer.gid, peer.groups], [501, 100, undefined]);
-    assert.equal(peer.facts.groups.state, "unknown");
+    const { groups: fact } = peer.facts;
+    assert.equal(fact.state === "unknown" && fact.reason.code, "ERR_UCRED_UNSUPPORTED");
   });
 
   const whole = peercred({ bytes: xucred(os, { uid: 0, groups: [0] }) });
@@ -158,8 +181,10 @@ for (const os of ["darwin", "freebsd"] as const) {
     ] as readonly (readonly [string, readonly Answer[], UcredErrorCode, number?])[]
   ) {
     testWith(here, `readCredentials() throws for ${name} on ${os}`, () => {
-      fake.answer(...answers, token(0, 0, 42), ...connection);
       const system = fake.open(os, "arm64");
+      fake.answer(whole, token(0, 0, 42), ...connection);
+      assert.equal(readCredentials(system, FD).uid, 0); // which must not be returned again
+      fake.answer(...answers, token(0, 0, 42), ...connection);
       for (const ask of [readCredentials, identifyFd]) {
         assert.throws(() => ask(system, FD), (error) => {
           assert.ok(error instanceof UcredError, String(error));

@@ -244,9 +244,11 @@ testWith(
   },
 );
 
-testWith(here, "receive() sets the requested mode", () => {
+testWith(here, "receive() sets the requested mode, or one for our own user", () => {
   using receiver = open({ mode: 0o620 });
   assert.equal(statSync(receiver.path).mode & 0o777, 0o620);
+  using other = receive(freshPath());
+  assert.equal(statSync(other.path).mode & 0o777, 0o600);
 });
 
 testWith(here, "receive() throws when the path is in use", () => {
@@ -269,4 +271,8 @@ testWith([], "receive() throws when the path is not valid for a socket", () => {
   for (const maxBytes of [0, -1, 1.5, NaN, 2 ** 25]) {
     assert.throws(() => receive("/nowhere", { maxBytes }), RangeError);
   }
+  for (const options of [{ maxBytes: 1 }, { maxBytes: 1 << 24, mode: 0 }, { mode: 0o777 }]) {
+    assert.throws(() => receive("/nowhere/s", options), { name: "UcredError" });
+  }
+  assert.throws(() => receive("/nowhere/s", { size: 1 } as never), TypeError);
 });

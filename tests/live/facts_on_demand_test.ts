@@ -11,7 +11,7 @@ import { openedSystem } from "../../adapters/select.ts";
 import { NO_ID } from "../../core/credentials.ts";
 import { LINUX_OPTIONS, SOCK } from "../../ffi/linux.ts";
 import { AF_UNIX } from "../../ffi/abi.ts";
-import { fdOf, handleOf } from "../../identity/fd.ts";
+import { connectionOf, fdOf, handleOf, isAccepted } from "../../identity/fd.ts";
 import { identifyAccepted } from "../../identity/identify.ts";
 import { AcceptedPeer } from "../../identity/peer.ts";
 import { definePolicy, type Peer } from "../../mod.ts";
@@ -177,6 +177,9 @@ testWith(
     const socket = await new Promise<Socket>((resolve) => server.once("connection", resolve));
     const conn = {};
     const found = finder.find(conn);
+    assert.equal(isAccepted(conn as never), true);
+    assert.equal(connectionOf(conn as never), found);
+    assert.equal(handleOf(conn as never), found);
     const identify = () => identifyAccepted(found.fd, conn as never, false);
     assert.ok(identify().groups!.length > 0);
     const [operator, , other] = await start(asOperator);
@@ -236,15 +239,19 @@ const groups = (...ids: readonly number[]) => ({
 } as const);
 const fails = (name: number, error: number) =>
   ({ call: "getsockopt", key: key(name), result: -1, error }) as const;
-const connection = () => ({ _handle: { fd: FD }, destroyed: false, connecting: false }) as never;
+const connection = () => ({ _handle: { fd: FD }, destroyed: false, connecting: false });
 
 /** Identifies a connection of uid 1000, and then lets the kernel answer differently. */
 function later(...answers: readonly Answer[]): Peer {
+  return laterOn(connection(), ...answers);
+}
+
+function laterOn(socket: ReturnType<typeof connection>, ...answers: readonly Answer[]): Peer {
   fake.answer(credentials(42, 1000, 100), unixPeer);
   const system = fake.open();
   // As outside user namespaces. Where an id may be ambiguous, groups are read at once.
   Object.assign(system.remembered.mapsEvery, { uid: true, gid: true });
-  const peer = identifyAccepted(FD, connection(), false, system);
+  const peer = identifyAccepted(FD, socket as never, false, system);
   fake.answer(...answers);
   return peer;
 }
@@ -252,6 +259,13 @@ function later(...answers: readonly Answer[]): Peer {
 testWith(here, "facts are those of the connection while its credentials are the same", () => {
   const peer = later(credentials(42, 1000, 100), unixPeer, groups(OPERATORS));
   assert.deepEqual(peer.groups, [OPERATORS, 100]);
+});
+
+testWith(here, "facts are unknown when the handle has another number", () => {
+  const socket = connection();
+  const peer = laterOn(socket, credentials(42, 1000, 100), unixPeer, groups(OPERATORS));
+  socket._handle.fd++;
+  assertUnknown(peer, "ERR_UCRED_NO_FD");
 });
 
 const otherIds: readonly (readonly [number, number, number])[] = [

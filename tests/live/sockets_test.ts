@@ -13,10 +13,11 @@ import {
   fdOf,
   handleOf,
   hidesFd,
+  httpHidesFd,
   isAccepted,
   listenerFdOf,
 } from "../../identity/fd.ts";
-import { needs, testWith } from "../support/suite.ts";
+import { needs, runtime, testWith } from "../support/suite.ts";
 import { assertOurs, freshPath } from "../support/peers.ts";
 
 function refuses(socket: unknown, code: UcredErrorCode, hint: RegExp): void {
@@ -313,6 +314,9 @@ test("fdOf() throws the reason for each object without a descriptor", () => {
   const addr = { transport: "unix", path: "s" };
   class UnixConn {}
   const closed = /the socket is closed$/;
+  const unconnected = runtime === "bun"
+    ? /Bun's http server hides it, or/
+    : /is not connected yet$/;
   const hidden = /: Deno\.serve and Bun\.serve hide it$/;
   for (
     const [socket, code, message] of [
@@ -322,6 +326,8 @@ test("fdOf() throws the reason for each object without a descriptor", () => {
       [{ socket: { _handle: null, destroyed: true } }, "ERR_UCRED_NO_FD", closed],
       [tls, "ERR_UCRED_NO_FD", /hides it on this kind of socket$/],
       [{ ...tls, _handle: { fd: -1 } }, "ERR_UCRED_NO_FD", /hides it on this kind of socket$/],
+      [{ ...tls, _handle: { fd: "7" } }, "ERR_UCRED_NO_FD", /hides it on this kind of socket$/],
+      [{ ...tls, _handle: null }, "ERR_UCRED_NO_FD", unconnected],
       [{ ...tls, connecting: true }, "ERR_UCRED_NO_FD", /is not connected yet$/],
       [{ ...tls, _handle: null, connecting: true }, "ERR_UCRED_NO_FD", /is not connected yet$/],
       [{ _handle: null, listening: false }, "ERR_UCRED_NO_FD", /a server that does not listen$/],
@@ -391,6 +397,7 @@ test("connectionOf(), handleOf() and hidesFd() distinguish the runtimes' sockets
   const found = [socket, ofBun, {}, { _handle: null }, { _handle: {} }];
   const hides = found.map((each) => hidesFd(each as never));
   assert.deepEqual(hides, [false, false, true, true, true]);
+  assert.equal(httpHidesFd(), runtime === "bun");
 });
 
 test("listenerFdOf() returns a number that can be a descriptor", () => {

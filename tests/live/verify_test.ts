@@ -6,7 +6,10 @@ import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { dirname, join } from "node:path";
 import process from "node:process";
+import { openedSystem } from "../../adapters/select.ts";
+import { fdOf } from "../../identity/fd.ts";
 import { identify, type ServerExpectation, verifyServer } from "../../mod.ts";
+import { failCalls } from "../../testing/mod.ts";
 import { needs, testWith } from "../support/suite.ts";
 import { Child, freshPath, listen, peerProgram, startScript } from "../support/peers.ts";
 
@@ -49,6 +52,8 @@ testWith(
         { uid: [uid + 1, uid] },
         { gid },
         { uid, gid: [gid] },
+        { user: String(uid), group: String(gid) },
+        { uid, user: undefined } as never,
         ...(user === undefined ? [] : [{ user }, { user: ["nobody-at-all", user], uid }]),
         ...(group ? [{ group }, { group: [group], gid }] : []),
       ];
@@ -143,14 +148,80 @@ for (
   );
 }
 
+testWith(here, "verifyServer() reports the found and the expected values", async () => {
+  await connected((client) => {
+    const socket = fdOf(client); // stays open
+    const { user = uid, groupNames, groups } = identify(socket);
+    const group = groupNames?.[groups?.indexOf(gid) ?? -1] ?? "unknown";
+    for (
+      const [expected, found, wanted] of [
+        [{ uid: [uid + 1, uid + 2] }, `uid ${uid}`, `${uid + 1} or ${uid + 2}`],
+        [{ uid, gid: gid + 1 }, `gid ${gid}`, gid + 1],
+        [{ user: ["nobody-at-all", "no-one"] }, `user ${user}`, "nobody-at-all or no-one"],
+        [{ group: "nobody-at-all" }, `group ${group}`, "nobody-at-all"],
+      ] as const
+    ) {
+      const message = `Cannot trust the server: ${found} where ${wanted} was expected`;
+      const error = { code: "ERR_UCRED_REFUSED", message, hint: /^Check the process / };
+      assert.throws(() => verifyServer(socket, expected), error);
+    }
+    using _ = failCalls({ getpwnam_r: "EIO" });
+    const expected = { user: ["nobody-at-all", "no-one"] };
+    assert.throws(() => verifyServer(socket, expected), { errno: 5, message: /"nobody-at-all"/ });
+  });
+});
+
+testWith(
+  [...here, needs.cc, needs.root],
+  "verifyServer() throws when the server's ids may be those of another user",
+  async () => {
+    const path = freshPath();
+    chmodSync(dirname(path), 0o777);
+    const server = new Child(peerProgram, [
+      ...["--listen", "--resgid", "0,65534,0", "--resuid", "0,65534,0"],
+      path,
+    ]);
+    await server.json();
+    const client = connect(path).on("error", () => {});
+    await once(client, "connect");
+    const socket = fdOf(client); // stays open
+    assert.equal(verifyServer(socket, { uid: 65534, gid: 65534 }).uid, 65534);
+    const { mapsEvery } = openedSystem().remembered;
+    const before = { ...mapsEvery };
+    try {
+      Object.assign(mapsEvery, { uid: false, gid: false }); // as in a user namespace
+      for (
+        const expected of [
+          ...[{ uid: 65534 }, { gid: 65534 }, { user: "65534" }, { group: "65534" }],
+          ...[{ user: "nobody-at-all" }, { group: "nobody-at-all" }],
+        ]
+      ) {
+        assert.throws(() => verifyServer(socket, expected), {
+          code: "ERR_UCRED_REFUSED",
+          message: /^Cannot trust the server: \w+ unknown where /,
+        }, JSON.stringify(expected));
+      }
+    } finally {
+      Object.assign(mapsEvery, before);
+      client.destroy();
+      await server.end();
+    }
+  },
+);
+
 testWith(
   here,
   "verifyServer() throws TypeError when nothing is expected, or a field has another type",
   async () => {
-    const wrong = [{}, { uid: undefined }, { uid: "0" }, { user: 0 }, { uid: [] }, { pid: 1 }];
+    const wrong = [
+      ...[{}, { uid: undefined }, { uid: "0" }, { user: 0 }, { uid: [] }, { user: [] }],
+      ...[{ uid: [uid, "0"] }, { gid: "0" }, { group: 0 }, { uid, pid: 1 }, { pid: "1" }],
+    ];
+    const message = /^Set the expected|^\w+ must be a |^The expected server has no option /;
     for (const expected of wrong) {
       await connected((client) => {
-        assert.throws(() => verifyServer(client, expected as never), TypeError);
+        const error = { name: "TypeError", message };
+        assert.throws(() => verifyServer(client, expected as never), error);
         assert.equal(client.destroyed, true, "the connection is closed");
       });
     }
@@ -180,6 +251,7 @@ testWith(
     const [trusted, deceived] = [connect(path), connect(path)];
     await Promise.all([once(trusted, "connect"), once(deceived, "connect")]);
     assert.equal(verifyServer(trusted, { uid: 4000000000 }).uid, 4000000000);
+    assert.equal(verifyServer(trusted, { user: "4000000000", group: "0" }).gid, 0);
     assert.throws(() => verifyServer(deceived, { uid: 0 }), {
       message: "Cannot trust the server: uid 4000000000 where 0 was expected",
     });
