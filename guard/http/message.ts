@@ -214,8 +214,7 @@ export class RequestParser extends Parser {
     };
     if (problem === "coding" || (isChunked && isHttp10)) this.problem = BAD_CODING;
     else if (this.#allowsEmptyHost && hosts.length === 1 && hosts[0] === "") {
-      const at = lines.findIndex((line) => /^host:/i.test(line));
-      lines[at === -1 ? lines.length : at] = "Host: localhost\r\n";
+      lines[lines.findIndex((line) => /^host:/i.test(line))] = "Host: localhost\r\n";
     } else if (hosts.length > 1 || !hosts.every(isHost)) this.problem = BAD_HOST;
     else if (hosts.length === 0) {
       if (!isHttp10) this.problem = BAD_HOST;
@@ -251,7 +250,7 @@ export class ResponseParser extends Parser {
     const lineEnd = text.indexOf("\r\n");
     const firstEnd = lineEnd === -1 ? text.length : lineEnd;
     const isHttp10 = text.startsWith("HTTP/1.0 ");
-    const isStrict = (isHttp10 || text.startsWith("HTTP/1.1 ")) && status >= 100 && status <= 599 &&
+    const isStrict = (isHttp10 || text.startsWith("HTTP/1.1 ")) && status <= 599 &&
       text.slice(9, 12) === String(status) && (firstEnd === 12 || text.charCodeAt(12) === 32);
     if (!isStrict) {
       this.error ??= `it answers with the status line ${JSON.stringify(text.slice(0, firstEnd))}`;
@@ -320,7 +319,7 @@ function trailerLines(trailers: readonly string[]): string {
   let text = "";
   for (let at = 0; at < trailers.length; at += 2) {
     if (NO_TRAILER.test(trailers[at]!)) continue;
-    text += `${trailers[at]}: ${withoutTrailingSpace(trailers[at + 1] ?? "")}\r\n`;
+    text += `${trailers[at]}: ${withoutTrailingSpace(trailers[at + 1]!)}\r\n`;
   }
   return text;
 }
@@ -346,7 +345,7 @@ export function serialise(
   const line = isChunked && size > 0 ? "\r\n" : "";
   const after = isChunked && isEnd ? `${line}0\r\n${trailerLines(trailers)}\r\n` : line;
   if (size === 0) return before + after;
-  if (before === "" && after === "" && parts.length === 1) return parts[0]!;
+  if (before === "" && parts.length === 1) return parts[0]!;
   const bytes = Buffer.allocUnsafe(before.length + size + after.length);
   let at = bytes.write(before, 0, "latin1");
   for (const part of parts) {

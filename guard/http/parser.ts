@@ -21,7 +21,7 @@ interface Llhttp {
 const TYPES = { request: 1, response: 2 } as const;
 
 /** Values of `llhttp_errno_t` that are no error. */
-const OK = 0, PAUSED = 21, PAUSED_UPGRADE = 22;
+const OK = 0, PAUSED = 21;
 
 /** Results of `on_headers_complete`. */
 const CONTINUE = 0, SKIP_BODY = 1, REFUSE = -1;
@@ -65,8 +65,8 @@ function load(): Llhttp {
   };
   const env = {
     wasm_on_message_begin: () => OK,
-    wasm_on_url: onSpan((at, length) => current.onFirst(at, length)),
-    wasm_on_status: onSpan((at, length) => current.onFirst(at, length)),
+    wasm_on_url: onSpan((at, length) => current.onTarget(at, length)),
+    wasm_on_status: () => OK,
     wasm_on_header_field: onSpan((at, length) => current.onField(at, length)),
     wasm_on_header_value: onSpan((at, length) => current.onValue(at, length)),
     wasm_on_headers_complete: (_parser: number, status: number, upgrade: number) =>
@@ -88,7 +88,7 @@ function load(): Llhttp {
 export interface RawHead {
   /** The head in Latin-1, up to its empty line. */
   readonly text: string;
-  /** Start and end of the request target or of the reason phrase, then of each field's name and value. */
+  /** Start and end of the request target, or 0 and 0, then those of each field's name and value. */
   readonly spans: readonly number[];
   /** 0 for a request. */
   readonly status: number;
@@ -198,7 +198,7 @@ export abstract class Parser {
       this.#bytes = part;
       const code = this.#llhttp.llhttp_execute(this.#pointer, inputAt, part.length);
       if (code === OK) done += part.length;
-      else if (this.isComplete && (code === PAUSED || code === PAUSED_UPGRADE)) {
+      else if (code === PAUSED) {
         done += this.#llhttp.llhttp_get_error_pos(this.#pointer) - inputAt;
         break;
       } else {
@@ -237,8 +237,7 @@ export abstract class Parser {
 
   // llhttp's callbacks.
 
-  /** Part of the request target or of the reason phrase. */
-  onFirst(at: number, length: number): void {
+  onTarget(at: number, length: number): void {
     this.#extend(0, at, length);
   }
 
@@ -246,7 +245,7 @@ export abstract class Parser {
     if (this.#hasHead) return this.#onTrailer(0, at, length);
     const spans = this.#spans;
     const last = spans.length - 4;
-    if (last >= 2 && spans[last + 1] === at && spans[last + 2] === -1) {
+    if (spans[last + 1] === at && spans[last + 2] === -1) {
       this.#extend(last, at, length);
     } else spans.push(at, at + length, -1, -1);
   }
