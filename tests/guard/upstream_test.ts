@@ -1,10 +1,24 @@
 /** Tests of what a guard does with its connections to the upstream, over raw sockets on both sides. */
 
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { once } from "node:events";
+import { renameSync, rmSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
+import { duplexPair } from "node:stream";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { discardFailedWrites } from "../../guard/half_open.ts";
+import type { Response } from "../../guard/http/message.ts";
+import { type Receiver, UpstreamConnection } from "../../guard/http/upstream.ts";
+import { Upstream } from "../../guard/upstream.ts";
+import { fakePeer } from "../../testing/mod.ts";
+import { putForward } from "../support/clock.ts";
 import { Wire } from "../support/http.ts";
 import { answerOf, Behind, End, Guard, type Message, testGuard, USERS } from "../support/guard.ts";
 import { GuardHere } from "../support/guard_here.ts";
+import { freshPath } from "../support/peers.ts";
+import { needs, until } from "../support/suite.ts";
 
 const FORGED = answerOf("FORGED");
 
@@ -147,3 +161,322 @@ testGuard("guard answers 502 if the upstream closes in the middle of a body", as
     client.destroy();
   }
 });
+
+/** A connection in memory. It receives the pieces and events that a test chooses. */
+class Link implements Receiver {
+  /** The answers: status, data, "." at the end, and trailers. Then switches and failures. */
+  readonly events: string[] = [];
+  readonly far: Socket;
+  readonly socket: Socket;
+  readonly connection: UpstreamConnection;
+
+  constructor() {
+    const [near, far] = duplexPair();
+    this.socket = near as Socket;
+    this.far = far as Socket;
+    this.connection = new UpstreamConnection(this.socket, this);
+  }
+
+  /** Sends a request, and receives pieces. */
+  ask(pieces: readonly string[], isHead = false): this {
+    this.connection.begin("", isHead);
+    return this.receive(...pieces);
+  }
+
+  receive(...pieces: readonly string[]): this {
+    for (const piece of pieces) this.socket.emit("data", Buffer.from(piece, "latin1"));
+    return this;
+  }
+
+  /** Events so far, and the state of the connection. */
+  get result(): readonly string[] {
+    const { isOpen, isFree } = this.connection;
+    return [...this.events.splice(0), isFree ? "free" : isOpen ? "busy" : "closed"];
+  }
+
+  onResponse(
+    response: Response | undefined,
+    parts: readonly Buffer[],
+    isEnd: boolean,
+    trailers: readonly string[],
+  ): void {
+    const status = response === undefined ? "" : `${response.status} `;
+    this.events.push(`${status}${Buffer.concat(parts)}${isEnd ? `.${trailers}` : ""}`);
+  }
+
+  onSwitch({ status }: Response, socket: Socket, bytes: Buffer): void {
+    assert.equal(socket, this.socket);
+    this.events.push(`switched ${status} ${bytes}`);
+  }
+
+  onFailure({ message }: Error, isReset: boolean): void {
+    this.events.push(`${isReset ? "reset" : "failed"}: ${message}`);
+  }
+
+  onDrain(): void {
+    this.events.push("drain");
+  }
+
+  attempt(work: () => void): void {
+    work();
+  }
+}
+
+const SIZED = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+const CHUNKED = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+const UNSIZED = "HTTP/1.1 200 OK\r\n\r\n";
+const CLOSED = "it closed the connection before it had answered";
+
+test("UpstreamConnection reads each response of a connection, however it is divided", () => {
+  const link = new Link();
+  const interim = "HTTP/1.1 100 C\r\n\r\nHTTP/1.1 103 E\r\nLink: x\r\n\r\n";
+  for (
+    const [text, expected] of [
+      [`${SIZED}ok`, "200 ok."],
+      [`${interim}${SIZED}ok`, "200 ok."],
+      [`${CHUNKED}1;a\r\no\r\n1\r\nk\r\n0\r\nA: b\r\n\r\n`, "200 ok.A,b"],
+      ["HTTP/1.1 204 N\r\n\r\n", "204 ."],
+    ] as const
+  ) {
+    for (const pieces of [[text], [...text], [text.slice(0, 9), text.slice(9)]]) {
+      const [state, ...events] = link.ask(pieces).result.toReversed();
+      assert.deepEqual([events.reverse().join(""), state], [expected, "free"], text);
+    }
+  }
+  assert.deepEqual(link.ask(["HTTP/1.1 200 OK\r\n\r\n"], true).result, ["200 .", "free"]);
+  assert.deepEqual(link.ask([`${SIZED}ok`]).result, ["200 ok.", "free"], "after a HEAD");
+  assert.deepEqual(link.ask([interim, SIZED]).result, ["200 ", "busy"]);
+});
+
+const AMBIGUOUS = "its response is malformed: the length of its response is ambiguous";
+/** A head of this many bytes, without its empty line. */
+const headOf = (bytes: number) => `${SIZED.trimEnd()}\r\nX: `.padEnd(bytes, "x");
+
+/** Pieces of a response, and what the receiver is given. */
+const RESULTS: { readonly [what: string]: readonly [pieces: string[], result: string[]] } = {
+  "bytes after its end": [[`${SIZED}okX`], ["failed: bytes follow its response", "closed"]],
+  "two at once": [[`${SIZED}ok${SIZED}no`], ["failed: bytes follow its response", "closed"]],
+  "bytes after its last part": [[SIZED, "okX"], ["200 ", "ok.", "closed"]],
+  "bytes later": [[`${SIZED}ok`, "X"], ["200 ok.", "closed"]],
+  "bytes after a 204": [["HTTP/1.1 204 N\r\n\r\nX"], [
+    ...["failed: bytes follow its response", "closed"],
+  ]],
+  "no HTTP": [["SSH-2.0"], ["failed: it does not answer with HTTP", "closed"]],
+  "the start of a head": [["HTTP/1."], ["busy"]],
+  "two lengths": [[`HTTP/1.1 200 OK\r\nContent_Length: 2\r\n\r\nok`], [
+    ...[`failed: ${AMBIGUOUS}`, "closed"],
+  ]],
+  "no chunk": [[CHUNKED, "x"], [
+    ...["200 ", "failed: its response is malformed: Invalid character in chunk size", "closed"],
+  ]],
+  "Connection: close": [["HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"], [
+    ...["200 ok.", "closed"],
+  ]],
+  "a switch": [["HTTP/1.1 101 S\r\nUpgrade: x\r\n\r\nab"], ["switched 101 ab", "closed"]],
+  "a long head": [[`${headOf(16384)}\r\n\r\nok`], ["200 ok.", "free"]],
+  "a long head in parts": [[headOf(16384), "\r\n\r\no", "k"], ["200 o", "k.", "free"]],
+  "a head that is too long": [[`${headOf(16385)}\r\n\r\nok`], [
+    ...["failed: the head of its response is too long", "closed"],
+  ]],
+  "a head without end": [[headOf(16384), "x"], [
+    ...["failed: the head of its response is too long", "closed"],
+  ]],
+};
+
+test("UpstreamConnection closes when it cannot know where the next response begins", () => {
+  for (const [what, [pieces, result]] of Object.entries(RESULTS)) {
+    const link = new Link();
+    assert.deepEqual(link.ask(pieces).result, result, what);
+    assert.equal(link.socket.destroyed, result.at(-1) === "closed" && what !== "a switch", what);
+    if (result.at(-1) !== "closed") continue;
+    // Nothing of the old connection reaches the receiver.
+    link.receive(`${SIZED}no`);
+    for (const event of ["end", "close", "drain"]) link.socket.emit(event);
+    assert.deepEqual(link.result, ["closed"], what);
+    assert.equal(link.socket.listenerCount("data"), 0, what);
+  }
+  const idle = new Link();
+  assert.deepEqual(idle.receive(`${SIZED}no`).result, ["closed"], "without a request");
+});
+
+/** Pieces of a response, then events of the socket, and what the receiver is given. */
+const ENDS: { readonly [what: string]: readonly [string[], string[], result: string[]] } = {
+  "nothing": [[], ["end"], [`reset: ${CLOSED}`, "closed"]],
+  "nothing, and a reset": [[], ["close"], [`reset: ${CLOSED}`, "closed"]],
+  "a part of a head": [["HTTP/1.1"], ["end"], [`failed: ${CLOSED}`, "closed"]],
+  "a part of a body": [[SIZED, "o"], ["end"], ["200 ", "o", `failed: ${CLOSED}`, "closed"]],
+  "a part of the chunks": [[`${CHUNKED}1\r\no\r\n`], ["end", "close"], [
+    ...["200 o", `failed: ${CLOSED}`, "closed"],
+  ]],
+  "a body without length": [[UNSIZED, "o", "k"], ["end", "close"], [
+    "200 ",
+    "o",
+    "k",
+    ".",
+    "closed",
+  ]],
+  "such a body, and a reset": [[`${UNSIZED}o`], ["close"], [
+    "200 o",
+    `failed: ${CLOSED}`,
+    "closed",
+  ]],
+  "a whole response": [[`${SIZED}ok`], ["end", "close"], ["200 ok.", "closed"]],
+};
+
+test("UpstreamConnection ends a response with the connection only if it has no other end", () => {
+  for (const [what, [pieces, events, result]] of Object.entries(ENDS)) {
+    const link = new Link().ask(pieces);
+    for (const event of events) link.socket.emit(event);
+    assert.deepEqual(link.result, result, what);
+    assert.equal(link.socket.destroyed, true, what);
+  }
+  const link = new Link().ask([`${SIZED}ok`]).ask([]);
+  for (const message of ["first", "second"]) link.socket.emit("error", new Error(message));
+  link.socket.emit("close");
+  assert.deepEqual(
+    link.result,
+    ["200 ok.", "reset: first", "closed"],
+    "the second request is lost",
+  );
+});
+
+test("UpstreamConnection passes on bytes and back-pressure, and nothing after destroy()", async () => {
+  const { connection, socket, far, result, ...link } = new Link();
+  assert.deepEqual(result, ["free"]);
+  let received = "";
+  far.on("data", (bytes) => received += bytes.toString("latin1"));
+  assert.equal(connection.begin("\xe9", false), true);
+  assert.equal(connection.write(Buffer.from([0xff])), true);
+  assert.deepEqual([connection.isFree, connection.isOpen], [false, true]);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(received, "\xe9\xff");
+  far.pause();
+  assert.equal(connection.write("x".repeat(1 << 20)), false);
+  socket.emit("drain");
+  assert.deepEqual(link.events, ["drain"]);
+  connection.pause();
+  assert.equal(socket.isPaused(), true);
+  connection.resume();
+  assert.equal(socket.isPaused(), false);
+  for (let round = 0; round < 2; round++) connection.destroy();
+  for (const event of ["end", "close", "drain"]) socket.emit(event);
+  assert.deepEqual([link.events, connection.isOpen, connection.isFree], [["drain"], false, false]);
+});
+
+/** A socket file of which the server has ended: connect(2) fails with ECONNREFUSED. */
+async function staleSocket(): Promise<string> {
+  const [path, renamed] = [freshPath("up.sock"), freshPath("stale.sock")];
+  const server = createServer().listen(path);
+  await once(server, "listening");
+  renameSync(path, renamed);
+  await new Promise((resolve) => server.close(resolve));
+  return renamed;
+}
+
+/** An upstream, and what it reports. */
+function upstreamAt(path: string, expect?: { readonly uid: number }) {
+  const lines: string[] = [];
+  const report = (line: string) => lines.push(line);
+  return { lines, upstream: new Upstream({ mode: "http", upstream: path, expect, report }) };
+}
+
+testGuard(
+  "Upstream repeats a refused connect(2) for a second, and fails at once without a socket",
+  async () => {
+    const clients = await Behind.start();
+    const client = async () => ({
+      socket: (await End.open(clients.path)).socket,
+      peer: fakePeer({ uid: USERS.one }),
+    });
+    const path = await staleSocket();
+    const { upstream } = upstreamAt(path);
+    const [one, two] = [await client(), await client()];
+    const connected = upstream.connect(one);
+    const left = upstream.connect(two);
+    left.catch(() => {});
+    await until(() => upstream.waiting === 2);
+    two.socket.destroy();
+    await assert.rejects(left, /^Error: the client has hung up$/);
+    rmSync(path);
+    const behind = await Behind.start(undefined, path);
+    (await connected).end("x");
+    assert.equal(await (await behind.next()).rest(), "x");
+    assert.equal(upstream.waiting, 0);
+    await assert.rejects(upstream.connect(two), /^Error: the client has hung up$/);
+    assert.equal(behind.count, 1, "none for a client that has hung up");
+
+    const refused = upstreamAt(await staleSocket()).upstream;
+    const failed = refused.connect(one);
+    failed.catch(() => {});
+    await until(() => refused.waiting === 1);
+    putForward(1001);
+    await assert.rejects(failed, { code: "ECONNREFUSED" });
+    assert.equal(refused.waiting, 0);
+
+    const { upstream: none } = upstreamAt(freshPath("none.sock"));
+    await assert.rejects(none.connect(one), { code: "ENOENT" });
+    await assert.rejects(none.probe(), { code: "ENOENT" });
+    await assert.rejects(none.connectAsGuard(), { code: "ENOENT" });
+    assert.equal(none.waiting, 0);
+    assert.equal(one.socket.listenerCount("close"), two.socket.listenerCount("close"));
+  },
+);
+
+testGuard(
+  "Upstream.probe() closes its connection, and no other server receives anything",
+  async () => {
+    const behind = await Behind.start();
+    const { upstream } = upstreamAt(behind.path, { uid: 0 });
+    await upstream.probe();
+    assert.equal(await (await behind.next()).rest(), "");
+    (await upstream.connectAsGuard()).end("x");
+    assert.equal(await (await behind.next()).rest(), "x");
+    const { upstream: other } = upstreamAt(behind.path, { uid: USERS.one });
+    await assert.rejects(other.probe(), /Cannot trust the server/);
+    await assert.rejects(other.connectAsGuard(), /Cannot trust the server/);
+    for (const _ of [1, 2]) assert.equal(await (await behind.next()).rest(), "");
+  },
+);
+
+test("Upstream.reportFailure() reports one line per second, and counts the others", () => {
+  const { upstream, lines } = upstreamAt("/run/\u001bup");
+  const why = (text: string) => `the upstream /run/\\u001bup cannot be used: ${text}`;
+  for (const message of ["a\nb", "second", "third"]) upstream.reportFailure(new Error(message));
+  putForward(1001);
+  for (const thrown of ["text", new Error("fifth")]) upstream.reportFailure(thrown);
+  putForward(1001);
+  upstream.reportFailure(new Error("sixth"));
+  assert.deepEqual(lines, [
+    why("a\\u000ab"),
+    why("text (and 2 times before)"),
+    why("sixth (and 1 times before)"),
+  ]);
+  assert.equal(upstream.failures, 6);
+});
+
+testGuard("discardFailedWrites() keeps what the other side has sent before it closed", async () => {
+  for (const isCorked of [false, true]) {
+    const path = freshPath("half.sock");
+    const { promise: closed, resolve } = Promise.withResolvers<void>();
+    const server = createServer((end) => {
+      end.on("error", () => {}).once("close", resolve).end("answer", () => end.destroy());
+    }).listen(path);
+    await once(server, "listening");
+    const socket = discardFailedWrites(connect({ path, allowHalfOpen: true }));
+    const errors: Error[] = [];
+    socket.on("error", (error) => errors.push(error));
+    await once(socket, "connect");
+    await closed;
+    let text = "";
+    socket.on("data", (bytes) => text += bytes); // nothing is read before the writes
+    if (isCorked) socket.cork();
+    const writes = ["x", "y"].map((text) =>
+      new Promise((resolve) => socket.write(text, (error) => resolve(error ?? undefined)))
+    );
+    if (isCorked) socket.uncork();
+    assert.deepEqual(await Promise.all(writes), [undefined, undefined]);
+    await once(socket, "close");
+    assert.deepEqual([text, errors], ["answer", []]);
+    server.close();
+  }
+}, needs.failedWrites);

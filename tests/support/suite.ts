@@ -137,6 +137,10 @@ export const needs = {
     name: "Node or npm run test:soak: the result does not depend on the runtime",
     met: soaking || runtime === "node",
   },
+  failedWrites: {
+    name: "Deno or Node: Bun 1.4.5 also emits the error of a failed write",
+    met: runtime !== "bun",
+  },
   denoOrNode: { name: "Deno or Node: Bun's http hides the descriptor", met: runtime !== "bun" },
   native: {
     name: "no emulation: qemu-user passes on one group at most, and libc is not at its own path",
