@@ -728,6 +728,33 @@ testGuard(
   },
 );
 
+testGuard("guard repeats a lost request once, and only if it is safe and has no body", async () => {
+  let answer = "";
+  const behind = await Behind.start(async (end) => {
+    await end.message(false);
+    end.send(answer).destroy();
+  });
+  const guard = await guardOf(behind.path);
+  const attempts = async (line: string, rest = "\r\n") => {
+    const before = behind.count;
+    const client = await End.open(guard.path);
+    client.send(`${line} / HTTP/1.1\r\nHost: x\r\n${rest}`);
+    assert.match(await client.rest(), /^HTTP\/1\.1 502 /, line);
+    return behind.count - before;
+  };
+  for (const method of ["GET", "HEAD", "OPTIONS"]) assert.equal(await attempts(method), 2, method);
+  assert.equal(await attempts("GET", "Content-Length: 0\r\n\r\n"), 2);
+  for (const method of ["POST", "PUT", "DELETE"]) assert.equal(await attempts(method), 1, method);
+  for (
+    const rest of [
+      ...["Content-Length: 1\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"],
+      "Connection: Upgrade\r\nUpgrade: x\r\n\r\n",
+    ]
+  ) assert.equal(await attempts("GET", rest), 1, rest);
+  answer = "HTTP/1.1";
+  assert.equal(await attempts("GET"), 1, "after the start of a response");
+});
+
 /** Runs a script of which other packages are a part. */
 async function runByNode(script: string, ...args: string[]): Promise<string> {
   const cwd = fileURLToPath(new URL("../packages", import.meta.url)); // npm test installs them

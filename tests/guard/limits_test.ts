@@ -1,6 +1,8 @@
-/** Limits of the HTTP engine: the number of fields, and the time without a byte of a body. */
+/** Limits of the HTTP engine: the number of fields, the time without a byte of a body, and connections. */
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { limitsWithinFiles } from "../../guard/limits.ts";
 import type { GuardOptions } from "../../guard/mod.ts";
 import { answerAll, answerOf, Behind, End, testGuard } from "../support/guard.ts";
 import { putForward, suspend } from "../support/clock.ts";
@@ -175,4 +177,72 @@ testGuard("guard serves a request that has arrived while the guard was suspended
   }
   putForward(60_000); // nothing has arrived
   assert.equal(await client.rest(), "");
+});
+
+testGuard(
+  "guard answers 408 to a head that does not arrive, and waits for the upstream",
+  async () => {
+    const { promise: released, resolve: release } = Promise.withResolvers<void>();
+    const behind = await Behind.start((end) =>
+      answerAll(end, async ({ first }) => {
+        if (first.startsWith("GET /hold ")) await released;
+        return answerOf(first);
+      })
+    );
+    const path = await guardOf(behind, { bodyTimeout: 80 }); // timeouts are checked every 20 ms
+    const barrier = await End.open(path);
+    const [silent, empty, part, slow, next, held] = await Promise.all(
+      Array.from({ length: 6 }, () => End.open(path)),
+    ) as [End, End, End, End, End, End];
+    empty.send("\r\n\r\n");
+    part.send("GET / HT");
+    slow.send("GET / HTTP/1.1\r\nHost: ");
+    held.send("GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert.equal((await next.ask("/first")).status, 200);
+    next.send("\r\nGET /next HT");
+    await barrier.ask("/"); // the guard has read the others
+    putForward(9000);
+    slow.send("x");
+    empty.send("\r\n");
+    next.send("T");
+    await End.open(path).then((end) => end.ask("/"));
+    putForward(9000);
+    for (const [end, start] of [[silent, ""], [empty, ""], [barrier, ""]] as const) {
+      assert.equal(await end.rest(), start);
+    }
+    for (const end of [part, slow, next]) {
+      assert.match(await end.rest(), /^HTTP\/1\.1 408 Request Timeout\r\n/);
+    }
+    release();
+    assert.equal((await held.message()).body, "GET /hold HTTP/1.1");
+  },
+);
+
+testGuard("limitsWithinFiles() lowers the limits to the files that the process may open", () => {
+  const text = readFileSync("/proc/self/limits", "latin1");
+  const files = Number(/^Max open files +([0-9]+)/m.exec(text)![1]);
+  const possible = Math.floor((files - 128) / 3);
+  const lines: string[] = [];
+  const lowered = (connections: number, connectionsPerUser?: number) => {
+    const limits = { connections, connectionsPerUser, acceptsPerSecond: 7 };
+    const { connections: all, connectionsPerUser: each, acceptsPerSecond } = limitsWithinFiles(
+      limits,
+      (line) => lines.push(line),
+    );
+    assert.equal(acceptsPerSecond, 7);
+    return [all, each];
+  };
+  assert.deepEqual(lowered(possible), [possible, undefined]);
+  assert.equal(lines.length, 0);
+  const share = Math.min(256, Math.max(1, Math.floor(possible / 8)));
+  assert.deepEqual(lowered(possible + 1), [possible, share]);
+  assert.deepEqual(lowered(possible + 1, possible + 2), [possible, possible + 2]);
+  const reports = [share, possible].map((perUser) =>
+    `at most ${possible} connections, ${perUser} per user, instead of ${possible + 1}: ` +
+    `the process may open only ${files} files. `
+  );
+  assert.equal(lines.length, 2);
+  for (const [at, report] of reports.entries()) {
+    assert.ok(lines[at]!.startsWith(report), String(lines[at]));
+  }
 });

@@ -39,6 +39,21 @@ for (const [what, body] of Object.entries(BODIES)) {
   }
 }
 
+testGuard("guard answers 502 to a 101 that arrives before the whole request was sent", async () => {
+  const behind = await Behind.start();
+  const guard = await GuardHere.start({ upstream: behind.path, mode: "http" });
+  const client = await End.open(guard.path);
+  client.send(`${upgrade}Content-Length: 4\r\n\r\nbo`);
+  const server = await behind.next();
+  await server.until("bo");
+  server.send(`${switching}EARLY`);
+  const answer = await client.rest();
+  assert.match(answer, /^HTTP\/1\.1 502 /);
+  assert.ok(!answer.includes("EARLY"), answer);
+  client.send("dyGET /b HTTP/1.1\r\nHost: x\r\n\r\n");
+  assert.equal(await server.rest(), "");
+});
+
 const REFUSALS: { readonly [what: string]: (server: End) => void } = {
   "refuses": (server) => void server.send(answerOf("no", "403 Forbidden")),
   "refuses in chunks": (server) =>
