@@ -50,7 +50,15 @@ const AREAS: { readonly [name: string]: Area } = {
   },
   http: {
     code: "guard/{http/!(llhttp_wasm),headers}.ts",
-    tests: "tests/guard/{http,framing,attack,fuzz,parser,upgrade,upstream,headers}_test.ts",
+    tests:
+      "tests/guard/{http,framing,attack,fuzz,parser,upgrade,upstream,headers,limits,filtered_response}_test.ts",
+  },
+  http2: { code: "guard/http2/*.ts", tests: "tests/guard/http2{,_fields,_fuzz}_test.ts" },
+  // as_peer.ts changes the ids of a thread: a mutant might not change them back.
+  guard: {
+    code: "guard/!(as_peer|headers).ts",
+    tests:
+      "tests/guard/{byte_streams,learn,library,limits,metrics,recorder,stream,upstream}_test.ts",
   },
 };
 
