@@ -92,7 +92,6 @@ function testedBy({ rules, vocabulary }: CheckedPolicy): TestedByRule {
       const key = keyOf(tested);
       ofRule.set(key, { ...tested, key, type, isSecret: secret });
     }
-    if (ofRule.size === 0) continue;
     byRule.set(rule, [...ofRule.values()]);
     for (const [key, tested] of ofRule) all.set(key, tested);
   }

@@ -607,7 +607,7 @@ function attributeIn({ attributes }: PolicyCase, fact: FactKey): unknown {
   return readAttribute(attributes, {
     name,
     type: parameter !== undefined ? "parameters" : type === "self" ? "id" : type,
-    ...(parameter !== undefined && { parameter }),
+    parameter,
   });
 }
 

@@ -24,7 +24,7 @@ export interface AttributeName {
   readonly name: string;
   readonly type: AttributeType;
   /** The name within the parameters. */
-  readonly parameter?: string;
+  readonly parameter?: string | undefined;
 }
 
 /** The name of an attribute in logs: "query.limit". */
@@ -38,16 +38,15 @@ export function factOf(attribute: AttributeName): AttributeFact {
 }
 
 /**
- * The attributes that a condition tests. The name of an attribute has no dot, and that of a parameter may
- * have some.
+ * The attributes that the `where` of a rule tests. The name of an attribute has no dot, and that of a
+ * parameter may have some.
  */
 export function attributesIn(
-  condition: CheckedCondition | undefined,
+  where: CheckedCondition | undefined,
 ): readonly Omit<AttributeName, "type">[] {
-  return partsOf(condition).flatMap(({ kind }) => {
-    const [, name, parameter] = /^attributes\.([^.]+)(?:\.([^]*))?$/.exec(kind) ?? [];
-    if (name === undefined) return [];
-    return parameter === undefined ? [{ name }] : [{ name, parameter }];
+  return partsOf(where).map(({ kind }) => {
+    const [, name, parameter] = /^attributes\.([^.]+)(?:\.([^]*))?/.exec(kind)!;
+    return { name: name!, parameter };
   });
 }
 

@@ -149,7 +149,7 @@ function evaluateGroup(ranges: readonly IdRange[]): Evaluate {
 function evaluateNamespaces(kinds: readonly NamespaceKind[]): Evaluate {
   return (subject) => {
     const ours = subject.get("namespaces");
-    if (ours === undefined || ours === null) return missing(subject, "namespaces");
+    if (!ours) return missing(subject, "namespaces");
     let truth: Truth = true;
     for (const kind of kinds) {
       if (ours[kind] === false) return false;
@@ -168,7 +168,7 @@ function evaluateText(field: TextField, globs: readonly string[]): Evaluate {
   };
 }
 
-/** Whether a condition reads facts that only a pinned peer has. */
+/** Whether a condition on a peer reads facts that only a pinned peer has. */
 export function needsPin(condition: CheckedCondition | undefined): boolean {
   if (condition === undefined) return false;
   switch (condition.kind) {
@@ -183,7 +183,7 @@ export function needsPin(condition: CheckedCondition | undefined): boolean {
     case "any":
       return condition.of.some(needsPin);
   }
-  return !("evaluate" in condition);
+  return true;
 }
 
 /** Conditions of this cost or more read facts of the process. */

@@ -55,7 +55,7 @@ function matches(first: boolean, parts: readonly Part[], text: string): boolean 
       nextEnds.push(end);
       if (end === text.length) break;
       // Further matches before the same "/" reach no further position.
-      at = text.indexOf(part.text, Math.max(at + 1, end + 1 - part.text.length));
+      at = text.indexOf(part.text, end + 1 - part.text.length);
     }
     if (nextBegins.length === 0) return false;
     [begins, ends] = [nextBegins, nextEnds];

@@ -239,14 +239,14 @@ export function fieldOf<T extends object, K extends keyof T>(of: T, name: K): T[
 }
 
 /** What every object inherits. */
-const INHERITED = Object.prototype as Partial<Peer> & PlainPeer;
+const INHERITED = Object.prototype as PlainPeer;
 
-/** Whether a field of peers was added to `Object.prototype`. Written out, since each decision calls it. */
+/** Whether fields of plain peers were added to `Object.prototype`. Written out: each decision calls it. */
 function isPrototypePolluted(): boolean {
   return INHERITED.uid !== undefined || INHERITED.gid !== undefined ||
     INHERITED.groups !== undefined || INHERITED.ambiguous !== undefined ||
     INHERITED.label !== undefined || INHERITED.unchanged !== undefined ||
-    INHERITED.process !== undefined || INHERITED.facts !== undefined;
+    INHERITED.process !== undefined;
 }
 
 /** Copies a plain peer without the fields that were added to `Object.prototype`. */
