@@ -31,12 +31,14 @@ export const STORE: Vocabulary = defineVocabulary({
 
 export const ACTIONS = ["read", "write", "copy", "other", undefined] as const;
 
-/** Makes a policy about {@link STORE}. */
+/** Makes a policy about a copy of {@link STORE}: policies about one vocabulary share compiled conditions. */
 export function attributePolicy(
   rules: readonly RuleDocument[],
   tests: readonly TestDocument[] = [],
 ): RulePolicy {
-  const vocabularies = [STORE as Vocabulary & PolicyVocabulary];
+  const { name, actions, attributes } = STORE;
+  const copy = defineVocabulary({ name, actions, attributes });
+  const vocabularies = [copy as Vocabulary & PolicyVocabulary];
   const result = checkPolicy({ version: 1, about: "store", rules, tests }, {
     ...resolve,
     vocabularies,
