@@ -20,10 +20,9 @@ import {
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import process from "node:process";
-import { afterEach, test } from "node:test";
+import { afterEach } from "node:test";
 import { fileURLToPath } from "node:url";
 import { UcredError } from "../../mod.ts";
-import { unsafeFileReason, unsafeFolderReason } from "../../core/ownership.ts";
 import { readPolicyFile, stampOf } from "../../policy/load.ts";
 import { loadPolicy, watchPolicy } from "../../policy/mod.ts";
 import { removeSafeFolders, safeFolder, safeFolders } from "../support/safe_folder.ts";
@@ -399,19 +398,6 @@ testWith(asRoot, "loadPolicy() has a hint for files in a Kubernetes volume", () 
     );
     loadPolicy(path, { allowUnsafeOwner: true });
   }
-});
-
-test("loadPolicy() distinguishes owners and write permissions of a file", () => {
-  const trusted = (uid: number) => uid === 0 || uid === 1000;
-  assert.equal(unsafeFileReason({ uid: 0, mode: 0o100755 }, trusted), undefined);
-  assert.equal(unsafeFileReason({ uid: 1000, mode: 0o40700 }, trusted), undefined);
-  assert.equal(unsafeFileReason({ uid: 1001, mode: 0o600 }, trusted), "belongs to uid 1001");
-  for (const mode of [0o41777, 0o775, 0o666, 0o602]) {
-    assert.equal(unsafeFileReason({ uid: 0, mode }, trusted), "may be written by others");
-  }
-  assert.equal(unsafeFolderReason({ uid: 0, mode: 0o41777 }, trusted), undefined);
-  assert.equal(unsafeFolderReason({ uid: 1001, mode: 0o41777 }, trusted), "belongs to uid 1001");
-  assert.equal(unsafeFolderReason({ uid: 0, mode: 0o40777 }, trusted), "may be written by others");
 });
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
