@@ -4,6 +4,7 @@ import { Ajv2020 } from "ajv/dist/2020.js";
 import fc from "../../support/properties.ts";
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { Peer } from "../../../core/peer.ts";
 import { runTests } from "../../../core/policy/analyze/run_tests.ts";
 import { MAX_LIST_TEXTS } from "../../../core/policy/decide/attributes.ts";
 import type { Attributes } from "../../../core/policy/decide/decision.ts";
@@ -18,7 +19,7 @@ import {
   defineVocabulary,
   type VocabularyDocument,
 } from "../../../core/policy/document/vocabulary.ts";
-import { compilePolicy } from "../../../core/policy/policy.ts";
+import { compilePolicy, type RulePolicy } from "../../../core/policy/policy.ts";
 import { type ShadowCase, shadowPolicy } from "../../../core/policy/shadow.ts";
 import { cases } from "../../support/suite.ts";
 import { resolve } from "./policies.ts";
@@ -34,16 +35,19 @@ import {
 
 const compile = (...rules: readonly RuleDocument[]) => attributePolicy(rules);
 
-/** Whether a single allowing rule allows; its unknown facts; whether a denying rule lets through. */
-function outcomeOf(where: AttributeCondition, attributes: unknown, uid = 1) {
-  const rest = { name: "rest", allow: true } as const;
-  const request = { action: "read", attributes: attributes as Attributes };
-  const { allowed, unknown } = compile({ name: "r", where, allow: true })
-    .decide({ uid }, request);
-  const { allowed: passes } = compile({ name: "r", where, deny: true }, rest)
-    .decide({ uid }, request);
-  return { allowed, passes, unknown: unknown.join() };
+/** Whether a request passes an allowing rule with this condition, and a denying one; the unknown facts. */
+function outcomesOf(where: AttributeCondition) {
+  const allowing = compile({ name: "r", where, allow: true });
+  const denying = compile({ name: "r", where, deny: true }, { name: "rest", allow: true });
+  return (attributes: unknown) => {
+    const request = { action: "read", attributes: attributes as Attributes };
+    const { allowed, unknown } = allowing.decide({ uid: 1 }, request);
+    const { allowed: passes } = denying.decide({ uid: 1 }, request);
+    return { allowed, passes, unknown: unknown.join() };
+  };
 }
+
+const outcomeOf = (where: AttributeCondition, attributes: unknown) => outcomesOf(where)(attributes);
 
 const MET = { allowed: true, passes: false, unknown: "" };
 const MISSED = { allowed: false, passes: true, unknown: "" };
@@ -132,14 +136,16 @@ test("decide() ignores inherited attributes", () => {
   }();
   assert.deepEqual(outcomeOf({ secret: false }, withClass), UNKNOWN("secret"));
   const inherited = Object.prototype as { secret?: unknown; attributes?: unknown; env?: unknown };
+  const secret = outcomesOf({ secret: false });
+  const labels = outcomesOf({ labels: { env: { some: "x" } } });
+  const policy = compile({ name: "r", where: { secret: false }, allow: true });
   try {
     inherited.secret = false;
     inherited.attributes = { secret: false };
     inherited.env = ["x"];
-    assert.deepEqual(outcomeOf({ secret: false }, {}), UNKNOWN("secret"));
-    const policy = compile({ name: "r", where: { secret: false }, allow: true });
+    assert.deepEqual(secret({}), UNKNOWN("secret"));
     assert.equal(policy.decide({ uid: 1 }, { action: "read" }).allowed, false);
-    assert.deepEqual(outcomeOf({ labels: { env: { some: "x" } } }, { labels: {} }), MISSED);
+    assert.deepEqual(labels({ labels: {} }), MISSED);
   } finally {
     delete inherited.secret;
     delete inherited.attributes;
@@ -153,7 +159,63 @@ test("decide() ignores inherited attributes", () => {
   }
 });
 
-test("decide() treats attributes that cannot be read as unknown, and reads each once", () => {
+/** A policy about this many boolean attributes. Its rules test each, in order, and then each again. */
+function policyAboutMany(count: number): { names: readonly string[]; policy: RulePolicy } {
+  const names = Array.from({ length: count }, (_, at) => `a${at}`);
+  const attribute = { type: "boolean", description: "An attribute." } as const;
+  const vocabulary = defineVocabulary({
+    name: "many",
+    actions: { read: "Reads." },
+    attributes: Object.fromEntries(names.map((name) => [name, attribute])),
+  });
+  const rules: RuleDocument[] = [
+    ...names.map((name) => ({ name: `no ${name}`, where: { [name]: true }, deny: true } as const)),
+    ...names.map((name) =>
+      ({ name: `yes ${name}`, where: { not: { [name]: false } }, allow: true }) as const
+    ),
+    { name: "last", where: { all: names.map((name) => ({ [name]: false })) }, allow: true },
+  ];
+  const vocabularies = [vocabulary as unknown as PolicyVocabulary];
+  const result = checkPolicy({ version: 1, about: "many", rules }, { ...resolve, vocabularies });
+  assert.ok("checked" in result);
+  return { names, policy: compilePolicy(result.checked) };
+}
+
+test("decide() reads each attribute once for any number of rules", () => {
+  for (const count of [1, 2, 3, 8, 9, 12]) {
+    const { names, policy } = policyAboutMany(count);
+    const reads: string[] = [];
+    const changing = Object.defineProperties(
+      {},
+      Object.fromEntries(
+        names.map((name) => [name, {
+          get: () => reads.includes(name) || (reads.push(name), false),
+        }]),
+      ),
+    );
+    const { rule } = policy.decide({ uid: 1 }, { action: "read", attributes: changing });
+    assert.deepEqual([rule, reads], ["last", names]);
+  }
+});
+
+test("decide() ignores fields of Array.prototype", () => {
+  const { names, policy } = policyAboutMany(12);
+  const requests = names.map((wrong) => ({
+    action: "read",
+    attributes: Object.fromEntries(names.map((name) => [name, name === wrong])),
+  }));
+  const prototype = Array.prototype as unknown as { [index: number]: unknown };
+  const found: (string | undefined)[] = [];
+  for (let index = 0; index < 12; index++) prototype[index] = false;
+  try {
+    for (const request of requests) found.push(policy.decide({ uid: 1 }, request).rule);
+  } finally {
+    for (let index = 0; index < 12; index++) delete prototype[index];
+  }
+  assert.deepEqual(found, names.map((name) => `no ${name}`));
+});
+
+test("decide() treats attributes that cannot be read as unknown", () => {
   const boom = () => assert.fail("read");
   const throwing = [
     {
@@ -169,20 +231,6 @@ test("decide() treats attributes that cannot be read as unknown, and reads each 
   }
   const list = Object.defineProperty(["a"], 0, { get: boom });
   assert.deepEqual(outcomeOf({ tags: { every: "a" } }, { tags: list }), UNKNOWN("tags"));
-
-  let reads = 0;
-  const changing = {
-    get secret() {
-      return reads++ > 0;
-    },
-  };
-  const policy = compile(
-    { name: "no", where: { secret: true }, deny: true },
-    { name: "yes", where: { not: { secret: false } }, allow: true },
-    { name: "last", where: { secret: false }, allow: true },
-  );
-  const { rule } = policy.decide({ uid: 1 }, { action: "read", attributes: changing });
-  assert.deepEqual([rule, reads], ["last", 1]);
 
   let elements = 0;
   const tags = Object.defineProperty(["a"], 0, { get: () => elements++ === 0 ? "evil" : "a" });
@@ -259,6 +307,8 @@ test("explain() reports conditions on attributes, near misses and unknown attrib
       "Denied: No rule matches; unknown: attributes.owner",
     ].join("\n"),
   );
+  const real = { uid: 1, gid: 1, groups: [1], ambiguous: [], facts: {} } as unknown as Peer;
+  assert.equal(String(policy.explain(real, request)), String(policy.explain({ uid: 1 }, request)));
   const other = policy.explain({ uid: 1 }, {
     ...request,
     attributes: { secret: false, tags: ["x"] },
@@ -400,6 +450,52 @@ test("checkPolicy() reports each mistake about a vocabulary, with its path and a
   assert.deepEqual(problemsOf({ about: "store", rules: [] }, []), ['about: no vocabulary "store"']);
 });
 
+test("checkPolicy() compares globs for actions with the globs of the vocabulary", () => {
+  const web = defineVocabulary({
+    name: "web",
+    actions: { "* /**": "A request.", ping: "A ping.", pong: "A reply." },
+    attributes: {
+      host: { type: "text", description: "The host.", actions: ["* /**", "pong"] },
+    },
+  }) as unknown as PolicyVocabulary;
+  const check = (rule: object, tests: object[] = []) => {
+    const rules = [{ name: "r", ...rule, allow: true }];
+    return problemsOf({ about: "web", rules, tests }, [web]);
+  };
+  for (const actions of ["GET /", "GET /a/**", "* /b", "**x", "**", "ping", "p*", "*i*"]) {
+    assert.deepEqual(check({ actions }), [], actions);
+  }
+  assert.deepEqual(check({ actions: "pig" }), [
+    'rules.0.actions: no action "pig"; did you mean "ping"?',
+  ]);
+  for (const actions of ["x*y", "GET", "/**", "PING"]) {
+    assert.match(check({ actions }).join("\n"), /^rules\.0\.actions: no action "/, actions);
+  }
+  assert.deepEqual(check({ actions: ["ping", "GET /"], where: { host: "x" } }), []);
+  assert.deepEqual(check({ where: { host: "x" } }), []);
+  assert.deepEqual(check({ actions: "pi*", where: { not: { any: [{ host: "x" }] } } }), [
+    'rules.0.where.not.any.0.host: "ping" has no attribute "host": "* /**", "pong" have it',
+  ]);
+  const test = (action: string) => ({
+    ...{ peer: {}, action, attributes: { host: "x" }, expect: { deny: true } },
+  });
+  assert.deepEqual(check({}, [test("GET /"), test("ping"), test("GET"), test("p*")]), [
+    'tests.2.action: no action "GET"',
+    'tests.3.action: no action "p*"',
+    'tests.1.attributes.host: "ping" has no attribute "host": "* /**", "pong" have it',
+  ]);
+  const result = checkPolicy(
+    { version: 1, about: "web", rules: [{ name: "all", allow: true }] },
+    { ...resolve, vocabularies: [web] },
+  );
+  assert.ok("checked" in result);
+  const policy = compilePolicy(result.checked);
+  const decide = (action: string) => policy.decide({}, { action }).allowed;
+  assert.deepEqual(["GET /", "GET /a/b", "ping", "GET", "pin", "* /**"].map(decide), [
+    ...[true, true, true, false, false, true],
+  ]);
+});
+
 test("defineVocabulary() reports each mistake, and copies the document", () => {
   const right = {
     name: "x",
@@ -407,8 +503,34 @@ test("defineVocabulary() reports each mistake, and copies the document", () => {
     attributes: { a: { type: "boolean", description: "A." } },
   };
   const wrong: [unknown, RegExp][] = [
-    [undefined, /a vocabulary is an object/],
-    [{ ...right, name: "X" }, /name: name is a word in lower case, not "X"/],
+    [undefined, /: vocabulary: a vocabulary is an object, not nothing$/],
+    [new (class {})(), /: vocabulary: an object of a class, which is no plain data$/],
+    ...["X", "", "1x", "x_", "x".repeat(65), 5].map((name): [unknown, RegExp] => [
+      { ...right, name },
+      /: name: name is a word in lower case, not [^\n]+$/,
+    ]),
+    [{ ...right, actions: [] }, /: actions: actions are an object, not \[\]$/],
+    [{ ...right, actions: { "": "Reads." } }, /: actions\.: not a name: ""$/],
+    [{ ...right, attributes: 5 }, /: attributes: attributes are an object, not 5$/],
+    ...["any", "all", "not", "toString", "__proto__", "a.b", "1a", "a_", ""].map((
+      name,
+    ): [unknown, RegExp] => [
+      { ...right, attributes: { [name]: right.attributes.a } },
+      /: attributes\.[^ ]*: not a name: "[^ ]*"$/,
+    ]),
+    ...[
+      [{ type: "constructor" }, /: attributes\.a\.type: type is boolean or [a-z ]+, not "constr/],
+      [{ type: 5 }, /: attributes\.a\.type: type is boolean or [a-z ]+, not 5$/],
+      [{ description: "" }, /: attributes\.a\.description: description is a text, not ""$/],
+      [{ secret: "yes" }, /: attributes\.a\.secret: secret is true or false, not "yes"$/],
+      [{ actions: [] }, /: attributes\.a\.actions: actions is a list of actions, not \[\]$/],
+      [{ actions: "read" }, /: actions is a list of actions, not "read"$/],
+      [{ essential: [] }, /: essential is a list of actions, not \[\]$/],
+      [{ essential: ["read", "raed"] }, /: attributes\.a\.essential\[1\]: no action "raed"; did/],
+    ].map(([wrong, message]): [unknown, RegExp] => [
+      { ...right, attributes: { a: { ...right.attributes.a, ...wrong as object } } },
+      message as RegExp,
+    ]),
     [{ ...right, actions: { read: 5 } }, /actions\.read: read is a text, not 5/],
     [{ ...right, attributes: { any: right.attributes.a } }, /attributes\.any: not a name: "any"/],
     [
@@ -428,6 +550,10 @@ test("defineVocabulary() reports each mistake, and copies the document", () => {
       message,
     });
   }
+  assert.equal(
+    defineVocabulary({ ...right, name: "x".repeat(64) } as VocabularyDocument).name.length,
+    64,
+  );
   const document = structuredClone(right) as VocabularyDocument;
   const vocabulary = defineVocabulary(document);
   (document.actions as { [name: string]: string })["write"] = "Writes.";

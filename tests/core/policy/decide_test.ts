@@ -8,6 +8,7 @@ import type { Peer } from "../../../core/peer.ts";
 import type { PlainPeer } from "../../../core/policy/decide/subject.ts";
 import { checkPolicy } from "../../../core/policy/document/check.ts";
 import type { Problem } from "../../../core/policy/document/problems.ts";
+import { show, suggest } from "../../../core/policy/document/shape.ts";
 import type { Condition, RuleDocument } from "../../../core/policy/document/types.ts";
 import {
   compile,
@@ -96,6 +97,26 @@ test("decide() denies when a fact of an allowing or denying rule is unknown", ()
   assert.ok(!policy.decide({ process: {} }).allowed, "it may be about an unknown uid");
 });
 
+test("decide() lists the unknown facts of the conditions that are unknown, and no others", () => {
+  const policy = compile(
+    { name: "a", when: { any: [{ uid: 9 }], label: "z" }, allow: true },
+    { name: "b", when: { any: [{ gid: 9 }, { label: "z" }], unit: "u" }, allow: true },
+    { name: "c", when: { exe: "/a" }, allow: true },
+    { name: "d", when: { any: [{ uid: 9 }, { label: "x" }] }, actions: "GET /", allow: true },
+  );
+  const peer = { label: "x", process: { unit: "u" } };
+  const { rule, unknown, reason } = policy.decide(peer);
+  assert.deepEqual([rule, unknown], [undefined, ["gid", "exe"]]);
+  assert.equal(reason, "No rule matches; unknown: gid, exe");
+  assert.throws(() => (unknown as string[]).push("uid"), TypeError);
+  const allowed = policy.decide(peer, { action: "GET /" });
+  assert.deepEqual([allowed.rule, allowed.unknown], ["d", ["gid", "exe"]]);
+  const known = policy.decide({ ...peer, gid: 1, process: { unit: "u", exe: null } }, {
+    action: "GET /",
+  });
+  assert.deepEqual([known.rule, known.unknown], ["d", []]);
+});
+
 test("decide() tests sameUser, sameNamespaces and unchanged", () => {
   assert.ok(
     allows({ sameUser: true }, { uid: OWN_UID }) && !allows({ sameUser: true }, { uid: 0 }),
@@ -110,8 +131,37 @@ test("decide() tests sameUser, sameNamespaces and unchanged", () => {
     !allows({ not: both }, { process: { namespaces: { user: { ours: true } } } }),
     "unknown",
   );
+  const policy = compile({ name: "r", when: both, allow: true });
+  for (const process of [{}, { namespaces: { user: { ours: true } } }]) {
+    assert.deepEqual(policy.decide({ process }).unknown, ["namespaces"]);
+  }
   assert.ok(allows({ unchanged: true }, { unchanged: true }));
   assert.ok(!allows({ unchanged: true }, {}) && !allows({ unchanged: true }, { unchanged: false }));
+});
+
+test("decide() tests every condition of an alternative with an id", () => {
+  const other: Condition[] = [{ uid: 70, gid: 9 }, { group: "users" }];
+  for (const id of [{ uid: 5 }, { uid: "0-50" }, { gid: 9 }, { group: "docker" }]) {
+    const both: Condition = { ...id, label: "x" };
+    for (
+      const when of [
+        both,
+        { any: [both] },
+        { any: [...other, both] },
+        { any: [both, ...other] },
+        { any: [{ any: [{ all: [id, { label: "x" }] }] }] },
+        { all: [{ any: [id] }, { any: [{ label: "x" }] }] },
+      ]
+    ) {
+      const peer = { uid: 5, gid: 9, groups: [3] };
+      const labels = ["x", "y", null, undefined];
+      assert.deepEqual(
+        labels.map((label) => allows(when, label === undefined ? peer : { ...peer, label })),
+        [true, false, false, false],
+        JSON.stringify(when),
+      );
+    }
+  }
 });
 
 test("needsPin is true when a rule tests a fact that only a pinned peer has", () => {
@@ -359,9 +409,17 @@ test("explain() reports why a fact is unknown, if the peer knows", () => {
     ...["uid 65534 is anybody", "No label", "Not in the host's namespace", "Ended"],
   ]);
   assert.deepEqual(b!.conditions[0]!.why, ["Gone", "Not in the host's namespace"]);
+  for (const not of [{ all: [{ unit: "u" }, { exe: "/a" }] }, { unit: "u", exe: "/a" }]) {
+    const { rules: [rule] } = compile({ name: "r", when: { not }, allow: true }).explain({});
+    assert.deepEqual(rule!.conditions[0]!.unknown, ["unit", "exe"]);
+  }
   const lines = String(policy.explain(real)).split("\n");
   assert.equal(lines[3]!.trim(), "unit u: unknown (Not in the host's namespace)");
   assert.match(String(policy.explain({ uid: 5 })), /label x: unknown \(label is not known\)/);
+  const odd = { ...real, facts: { ...facts, label: { state: "known", value: 5 } } };
+  assert.deepEqual(policy.explain(odd as unknown as Peer).rules[0]!.conditions[1]!.why, [
+    "label is not known",
+  ]);
 });
 
 test("checkPolicy() reports every problem, with its path and a suggestion", () => {
@@ -402,6 +460,51 @@ test("checkPolicy() reports every problem, with its path and a suggestion", () =
   for (const document of [null, [], "x", 7, undefined]) {
     assert.equal(problemsOf(document).length, 1);
   }
+});
+
+test("suggest() returns the most similar word, unless too much differs", () => {
+  const rows: readonly (readonly [string, readonly string[], string | undefined])[] = [
+    ["usr", ["uid", "user"], "user"],
+    ["userr", ["user"], "user"],
+    ["ab", ["ac", "ad"], "ac"],
+    ["badc", ["abcd"], "abcd"],
+    ["abcd", ["bcda", "badc"], "bcda"],
+    ["badcfe", ["abcdef"], undefined],
+    ["xbcxefxh", ["abcdefgh"], undefined],
+    ["xbcxefxhi", ["abcdefghi"], "abcdefghi"],
+    ["uid", ["exe", "label", ""], undefined],
+    ["uid", [], undefined],
+    ["a".repeat(64), ["a".repeat(63)], "a".repeat(63)],
+    ["a".repeat(65), ["a".repeat(64)], undefined],
+    ["a".repeat(64), ["a".repeat(65)], undefined],
+    // At most 100,000 characters are compared.
+    ["usr", ["x".repeat(99_996), "user"], "user"],
+    ["usr", ["x".repeat(99_997), "user"], undefined],
+  ];
+  for (const [wrong, right, meant] of rows) {
+    const expected = meant === undefined ? "" : `; did you mean ${show(meant)}?`;
+    assert.equal(suggest(wrong, right), expected, wrong);
+  }
+});
+
+test("show() writes any value in a few characters", () => {
+  const rows: readonly (readonly [unknown, string])[] = [
+    [undefined, "nothing"],
+    [null, "null"],
+    [() => {}, "a function"],
+    [1n, "1n"],
+    [-0.5, "-0.5"],
+    [true, "true"],
+    ["a\n\u202e", '"a\\n\\u202e"'],
+    ["x".repeat(60), `"${"x".repeat(60)}"`],
+    ["x".repeat(61), `"${"x".repeat(60)}…"`],
+    [Symbol("a\u202e"), "Symbol(a\\u202e)"],
+    [[], "[]"],
+    [{}, "{}"],
+    [[0], "a list"],
+    [{ a: 0 }, "an object"],
+  ];
+  for (const [value, expected] of rows) assert.equal(show(value), expected);
 });
 
 test("checkPolicy() rejects a field without a value", () => {

@@ -218,6 +218,9 @@ test("decide() treats a group condition as unknown when the gid is unknown", () 
   assert.ok(policy.decide({ uid: 1, gid: 1, groups: [] }).allowed);
   const both = policy.decide({ uid: 1 });
   assert.deepEqual([both.rule, both.unknown], ["never", ["groups"]]);
+  // The list of a Peer has the gid, even if that one is ambiguous.
+  const real = { uid: 1, gid: 65534, groups: [5, 65534], ambiguous: ["gid"], facts: {} };
+  assert.equal(policy.decide(real as unknown as Peer).rule, "all");
   const inside = compile({ name: "r", when: { group: "docker" }, allow: true });
   assert.ok(inside.decide({ groups: [3] }).allowed, "it is in it whatever the gid");
 });
@@ -266,7 +269,8 @@ test("decide() treats facts of another type as unknown", () => {
     }
     assert.equal(ask({ exeSha256: "0".repeat(64) }, { process: { exeSha256: odd } }), undefined);
   }
-  for (const odd of ["yes", "no", 0, 1, null, {}]) {
+  const callable = Object.assign(() => {}, { pid: { ours: true } });
+  for (const odd of ["yes", "no", 0, 1, null, {}, callable]) {
     assert.equal(ask({ unchanged: true }, { unchanged: odd }), undefined);
     for (const pid of [{ ours: odd }, odd]) {
       const peer = { process: { namespaces: { pid } } };
@@ -481,6 +485,11 @@ test("decide() reads no fact of the process once unknown facts have settled the 
     [{ gid: 970, all: [dear] }, allow, "gid"],
     [{ label: "x", exeSha256: hash }, allow, "label"],
     [{ uid: 990, group: "docker", label: "x", ...dear }, allow, "uid,groups,label"],
+    // The order in the document does not matter.
+    [{ ...dear, label: "x", group: "docker", gid: 970 }, allow, "gid,groups,label"],
+    [{ exeSha256: hash, label: "x", group: "docker", uid: 990 }, allow, "uid,groups,label"],
+    [{ exe: "/a", label: "x", any: [{ uid: 990 }, { gid: 970 }] }, allow, "uid,gid,label"],
+    [{ unit: "u", not: { any: [{ label: "x" }] }, group: "docker" }, allow, "groups,label"],
     [{ any: [{ uid: 990, unit: "u" }, { uid: 991, exeSha256: hash }] }, allow, "uid"],
     [{ not: { any: [{ uid: 990 }, dear] } }, allow, "uid"],
     [{ any: [{ uid: 990 }, dear] }, deny, "uid"],
@@ -492,9 +501,53 @@ test("decide() reads no fact of the process once unknown facts have settled the 
   }
   // What can still be met, or rule it out, is read.
   const read = ["exeSha256,exeSha256", undefined];
-  assert.deepEqual(ask({ any: [{ uid: 990 }, { exeSha256: hash }] }, allow)[1], "r");
+  assert.deepEqual(ask({ any: [{ uid: 990 }, { exeSha256: hash }] }, allow), [read[0], "r", ""]);
   assert.deepEqual(ask({ uid: 990, exeSha256: "f".repeat(64) }, deny), [...read, ""]);
   assert.deepEqual(ask({ uid: 990, label: "x" }, allow, { label: "y" }), ["", undefined, ""]);
+});
+
+test("decide() reads cheap facts first, and no dear ones once a condition does not hold", () => {
+  const hash = "0".repeat(64);
+  const process = {
+    ...{ exe: "/b", unit: "u", cgroup: "/c", container: "c", exeSha256: "f".repeat(64) },
+    namespaces: { pid: { ours: false } },
+  };
+  const rows: readonly (readonly [Condition, string])[] = [
+    [{ exeSha256: hash, label: "y", group: "docker", uid: 9 }, "uid"],
+    [{ label: "y", not: { uid: 1 } }, "uid"],
+    [{ all: [{ not: { gid: 5, group: "docker" } }, { not: { gid: 2 } }] }, "gid"],
+    [{ all: [{ not: { group: "docker" } }, { not: { gid: 2 } }] }, "gid"],
+    [{ label: "y", not: { group: "docker" } }, "gid,groups,label"],
+    [{ exeSha256: hash, sameNamespaces: "pid", exe: "/a", label: "y" }, "label"],
+    [{ exeSha256: hash, exe: "/a" }, "process.exe"],
+    [{ exeSha256: hash, sameNamespaces: "pid" }, "process.namespaces"],
+    [{ exeSha256: hash, unchanged: true }, "unchanged"],
+    [{ sameNamespaces: "pid", exe: "/a" }, "process.exe"],
+    [{ unchanged: true, cgroup: "/a" }, "process.cgroup"],
+    [{ exeSha256: hash, not: { unit: "u" } }, "process.unit"],
+    [
+      { all: [{ exeSha256: hash }], any: [{ container: "x" }, { unit: "x" }] },
+      "process.container,process.unit",
+    ],
+    [{ not: { exeSha256: hash }, all: [{ label: "y" }] }, "label"],
+  ];
+  for (const [when, expected] of rows) {
+    const read: string[] = [];
+    const reading = (of: object, prefix: string): object =>
+      new Proxy(of, {
+        get: (target, name) => {
+          if (!["ambiguous", "process"].includes(String(name))) {
+            read.push(`${prefix}${String(name)}`);
+          }
+          const value = Reflect.get(target, name);
+          return name === "process" ? reading(value, "process.") : value;
+        },
+      });
+    const peer = { uid: 1, gid: 2, groups: [], label: "x", unchanged: false, process };
+    const { rule } = compile({ name: "r", when, allow: true })
+      .decide(reading(peer, "") as PlainPeer);
+    assert.deepEqual([rule, read.join()], [undefined, expected], JSON.stringify(when));
+  }
 });
 
 test("decide() ignores fields of Object.prototype in peers and options", () => {
@@ -512,10 +565,12 @@ test("decide() ignores fields of Object.prototype in peers and options", () => {
   const given: { readonly [field: string]: unknown } = {
     ...{ uid: 0, gid: 5, groups: [3], label: "x", unchanged: true, process: { exe: "/a" } },
     ...{ exe: "/a", namespaces: { pid: { ours: true } }, pid: { ours: true }, ours: true },
-    ...{ action: "GET /x", facts: { label: fact } },
+    ...{ action: "GET /x", facts: { label: fact }, ambiguous: ["uid", "gid", "groups"] },
   };
   const peers = (): PlainPeer[] => [
     {},
+    { uid: 0 },
+    { gid: 5, groups: [9] },
     { process: {} },
     { process: { namespaces: {} } },
     { process: { namespaces: { pid: {} as never } } },
@@ -548,6 +603,9 @@ test("decide() ignores fields of Object.prototype in peers and options", () => {
     for (const peer of [{ uid: 0 }, new Root(), new class extends Root {}()]) {
       assert.equal(policy.decide(peer).rule, "root");
     }
+    const facts = { label: { state: "none" } };
+    const real = { uid: 1, gid: 1, groups: [1], ambiguous: [], facts, drift: () => [] };
+    assert.equal(policy.decide(real as unknown as Peer).rule, "same");
   } finally {
     delete prototype["uid"];
   }
@@ -562,6 +620,11 @@ test("decide() throws a TypeError when the peer is not an object or the action n
   }
   for (const action of [null, 5, ["GET /"], {}, Object("GET /")]) {
     assert.throws(() => policy.decide({}, { action } as object), TypeError);
+  }
+  const wrong = { actoin: "GET /" } as object;
+  for (const ask of ["decide", "explain"] as const) {
+    const message = `${ask}() has no option "actoin"; did you mean "action"?`;
+    assert.throws(() => policy[ask]({}, wrong), { name: "TypeError", message });
   }
 });
 

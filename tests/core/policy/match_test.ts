@@ -89,6 +89,11 @@ test("compileGlob() agrees with its regular expression for many stars and long t
       ["**aa*aa**aa", "aaaaa", false],
       ["**a/b*a/b**", "a/ba/b", true],
       ["*/*/", "a//", true],
+      // A match between the segments in which the star before it can end.
+      ["**a*b**", "xa/bbb/a/b", false],
+      ["**a*b**", "a/b/ab", true],
+      ["**a*b*c", "a/b/axb/c", false],
+      ["**a*b*c", "a/b/axbxc", true],
     ] as const
   ) assert.equal(compileGlob(glob)(text), expected, `${glob} ${text}`);
 });

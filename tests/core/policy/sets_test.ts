@@ -11,6 +11,7 @@ import {
   join,
   others,
   unite,
+  writeRanges,
 } from "../../../core/policy/decide/id_ranges.ts";
 import { findText, hasText, type Texts } from "../../../core/policy/analyze/text_sets.ts";
 import { glob, globMatches } from "./policies.ts";
@@ -46,6 +47,12 @@ test("unite(), intersect(), join() and others() return the right ids as ascendin
     }),
     { numRuns: cases(500) },
   );
+});
+
+test("writeRanges() writes ids, with the names of single ones that have one", () => {
+  const set = [{ first: 0, last: 0 }, { first: 5, last: 9 }, { first: 12, last: 12 }];
+  assert.equal(writeRanges(set), "0, 5-9, 12");
+  assert.equal(writeRanges(set, (id) => id === 12 ? undefined : "root"), "0 (root), 5-9, 12");
 });
 
 const LETTERS = ["a", "b", "/", "c"];

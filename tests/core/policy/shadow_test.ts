@@ -93,6 +93,18 @@ for (const [behaviour, listener] of Object.entries(FAILING_LISTENERS)) {
   });
 }
 
+test("shadowPolicy() needs a pin if one of the policies does, and explains if the active one can", () => {
+  const pinned = compile({ name: "r", when: { unit: "x" }, allow: true });
+  const needs = [[active, pinned], [pinned, active], [active, candidate]] as const;
+  assert.deepEqual(needs.map((both) => shadowPolicy(...both).needsPin), [true, true, false]);
+  assert.throws(() => shadowPolicy(active, candidate, { onDiference() {} } as object), {
+    name: "TypeError",
+    message: /^shadowPolicy\(\) has no option "onDiference"/,
+  });
+  const { needsPin, decide, admits } = active;
+  assert.equal(shadowPolicy({ needsPin, decide, admits }, candidate).explain, undefined);
+});
+
 test("shadowPolicy() ignores the value that onDifference returns", async () => {
   for (const result of [undefined, null, 5, "x", {}, Promise.resolve(5)]) {
     const policy = shadowPolicy(active, candidate, {

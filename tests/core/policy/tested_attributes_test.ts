@@ -2,9 +2,10 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { definePolicy, type PolicyDocument } from "../../../mod.ts";
+import { definePolicy, type Policy, type PolicyDocument } from "../../../mod.ts";
 import { defineVocabulary, shadowPolicy } from "../../../policy/mod.ts";
-import { testedAttributes } from "../../../core/policy/tested_attributes.ts";
+import { ForwardingPolicy } from "../../../core/policy/forward.ts";
+import { mayTest, testedAttributes } from "../../../core/policy/tested_attributes.ts";
 
 const vocabulary = defineVocabulary({
   name: "jobs",
@@ -54,8 +55,12 @@ test("testedAttributes() returns the attributes of the rule that decided", () =>
   assert.deepEqual(logged(policy, { ...all, query: {} }), {
     ...{ privileged: false, weight: 3, owner: 5, "query.a": [], image: "x" },
   });
-  const asRoot = policy.decide({ uid: 0 }, { action: "start", attributes: { image: "x" } });
-  assert.deepEqual(testedAttributes(policy, asRoot, { image: "x" }), undefined);
+  const attributes = { privileged: false, image: "x" };
+  const asRoot = policy.decide({ uid: 0 }, { action: "start", attributes });
+  assert.equal(asRoot.rule, "root");
+  assert.deepEqual(testedAttributes(policy, asRoot, attributes), undefined);
+  // Of a policy that was replaced since the decision.
+  assert.deepEqual(testedAttributes(policy, { ...asRoot, rule: "gone" }, attributes), undefined);
 });
 
 test("testedAttributes() omits unknown attributes, and never throws", () => {
@@ -121,6 +126,17 @@ test("testedAttributes() is bounded, whatever the request contains", () => {
   assert.equal((found["mounts"] as string[]).at(-1), "… (984 more)");
   assert.equal((found["mounts"] as string[])[0], `${long.slice(0, 256)}… (10000 characters)`);
   assert.ok(JSON.stringify(found).length < 6000);
+
+  const most = "x".repeat(256);
+  const exact = { mounts: Array(7).fill(most), image: most, query: { name0: ["y"] } };
+  assert.deepEqual(logged(policy, exact), {
+    ...{ mounts: exact.mounts, image: most, "query.name0": ["… (1 characters)"] },
+    ...Object.fromEntries(names.slice(1, 30).map((name) => [`query.${name}`, []])),
+  });
+  assert.equal(logged(policy, { image: `${most}y` })!["image"], `${most}… (257 characters)`);
+  const many = (count: number) => logged(policy, { mounts: Array(count).fill("") })!["mounts"];
+  assert.deepEqual(many(16), Array(16).fill(""));
+  assert.deepEqual(many(17), [...Array(16).fill(""), "… (1 more)"]);
 });
 
 test("testedAttributes() asks the policy in force", () => {
@@ -130,4 +146,27 @@ test("testedAttributes() asks the policy in force", () => {
   const attributes = { image: "x", owner: 1 };
   const decision = policy.decide({ uid }, { action: "start", attributes });
   assert.deepEqual(testedAttributes(policy, decision, attributes), { image: "x" });
+});
+
+test("mayTest() is false only if no policy that decides has rules about the vocabulary", () => {
+  const about = policyOf([{ name: "all", allow: true }]);
+  const plain = definePolicy({ version: 1, rules: [{ name: "all", allow: true }] });
+  const custom = { needsPin: false, decide: () => about.decide({ uid }), admits: () => true };
+  class Forwarding extends ForwardingPolicy<Policy> {
+    readonly current = about;
+  }
+  const rows: readonly (readonly [Policy, boolean])[] = [
+    [about, true],
+    [plain, false],
+    [custom, true],
+    [new Forwarding(), true],
+    [shadowPolicy(plain, about), true],
+    [shadowPolicy(about, plain), true],
+    [shadowPolicy(plain, new Forwarding()), true],
+    [shadowPolicy(plain, plain), false],
+  ];
+  for (const [at, [policy, expected]] of rows.entries()) {
+    assert.equal(mayTest(policy, "jobs"), expected, `${at}`);
+    assert.equal(mayTest(policy, "http"), policy === custom, `${at}`);
+  }
 });

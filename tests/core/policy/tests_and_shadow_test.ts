@@ -190,6 +190,22 @@ test("shadowPolicy() returns the active decision when the candidate or the liste
   assert.deepEqual([policy.failed, loud.failed, loud.differing], [1, 1, 1]);
 });
 
+test("shadowPolicy() compares grants as sets", () => {
+  const grants = (...allow: string[]) => compile({ name: "r", allow });
+  const rows = [
+    [["a", "b"], ["b", "a"], 0],
+    [["a"], ["a", "a"], 0],
+    [["a", "b"], ["a"], 1],
+    [["a"], ["a", "b"], 1],
+    [["a", "b"], ["a", "c"], 1],
+  ] as const;
+  for (const [active, candidate, differing] of rows) {
+    const policy = shadowPolicy(grants(...active), grants(...candidate));
+    policy.decide({});
+    assert.equal(policy.differing, differing, `${active} ${candidate}`);
+  }
+});
+
 test("shadowPolicy() lists at most a thousand pairs of rules", () => {
   const many = Array.from({ length: 1500 }, (_, uid) => ({
     name: `r${uid}`,
@@ -199,6 +215,10 @@ test("shadowPolicy() lists at most a thousand pairs of rules", () => {
   const policy = shadowPolicy(compile(...many), compile());
   for (const uid of many.keys()) policy.decide({ uid });
   assert.deepEqual([policy.differing, policy.differences.length], [1500, 1000]);
+  for (const uid of [7, 999, 1499, 999]) policy.decide({ uid });
+  const [most, second] = policy.differences;
+  assert.deepEqual([most!.active, most!.count, most!.first.uid], ["r999", 3, 999]);
+  assert.deepEqual([second!.active, second!.count, policy.differences.length], ["r7", 2, 1000]);
 });
 
 test("policySchema() accepts every valid document, and rejects only documents that checkPolicy() rejects", () => {
