@@ -61,7 +61,7 @@ export function placeOf(path: string, others: readonly string[] = []): CgroupPla
 
 /** Splits a path into names; `undefined` if it is outside our cgroup namespace. */
 function namesOn(path: string): readonly string[] | undefined {
-  const raw = path.split("/").slice(1).filter((name) => name !== ""); // "/" alone is the root
+  const raw = path.split("/").filter((name) => name !== ""); // "/" alone is the root
   // Only the kernel writes "..", for a group above the root of our cgroup namespace. This is checked before
   // names are unescaped, since a service with Delegate= may create a group "_..".
   return raw.includes("..") ? undefined : raw.map(unescape);

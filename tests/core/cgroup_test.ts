@@ -59,6 +59,20 @@ const places: { readonly [path: string]: Partial<CgroupPlace> } = {
     userContainer: undefined,
   },
 
+  // Names that only contain that of a user's manager or of a session.
+  "/system.slice/superuser@1000.service/x": {
+    ...system,
+    unit: "superuser@1000.service",
+    container: undefined,
+  },
+  "/system.slice/user@1000.service.scope/x": {
+    ...system,
+    unit: "user@1000.service.scope",
+    container: undefined,
+  },
+  "/system.slice/my-session-2.scope": { ...system, unit: "my-session-2.scope" },
+  "/system.slice/session-2.scope.mount": { ...system, unit: "session-2.scope.mount" },
+
   // Groups that a user, a service or a container creates below its own override nothing.
   "/system.slice/web.service/_..": { ...system, unit: "web.service", container: undefined },
   "/system.slice/web.service/_../_../x": { ...system, unit: "web.service", container: undefined },
@@ -229,6 +243,13 @@ for (const path of hidden) {
   });
 }
 
+test("placeOf() accepts names of units of at most 255 characters", () => {
+  const [longest, longer] = [247, 248].map((length) => `${"a".repeat(length)}.service`);
+  assert.equal(placeOf(`/${longest}`)?.unit, longest);
+  const { unit, container } = placeOf(`/${longer}`)!;
+  assert.deepEqual([unit, container], [null, undefined]);
+});
+
 test("placeOf() returns null as the container for usual units", () => {
   for (
     const path of [
@@ -263,6 +284,7 @@ test("placeOf() returns undefined as the container when another hierarchy shows 
     assert.equal(placeOf(path, others)?.container, undefined, `${path} ${others}`);
   }
   assert.equal(placeOf(`${manager}/app.slice/a.service`, ["/x"])?.userContainer, undefined);
+  assert.equal(placeOf(`${manager}/docker-${ID}.scope`, ["/x"])?.userContainer, ID);
   // A controller that a group does not use shows a parent group.
   assert.equal(placeOf(web, ["/", "/system.slice", web])?.container, null);
 });
@@ -270,6 +292,7 @@ test("placeOf() returns undefined as the container when another hierarchy shows 
 test("placeOf() returns a container's id unless another hierarchy has a different one", () => {
   const own = `/docker/${ID}`;
   assert.equal(placeOf(own, ["/", "/system.slice/docker.service", own])?.container, ID);
+  assert.equal(placeOf(own, ["/../c1"])?.container, ID);
   assert.equal(placeOf(own, [`/docker/${OTHER}`])?.container, undefined);
   assert.equal(placeOf(own, [`/system.slice/docker-${OTHER}.scope`])?.container, undefined);
 });

@@ -31,6 +31,12 @@ test("UcredError has exactly the properties of its details", () => {
   assert.equal(error.cause, cause);
   assert.equal(String(error), "UcredError: Cannot read: getsockopt failed with EIO");
 
+  const problems = [
+    { message: "Wrong", path: ["a"], file: undefined, line: undefined, column: undefined },
+  ];
+  const wrong = new UcredError("ERR_UCRED_POLICY", "Cannot use it", { hint: "Fix it", problems });
+  assert.deepEqual({ ...wrong }, { code: "ERR_UCRED_POLICY", hint: "Fix it", problems });
+
   const bare = new UcredError("ERR_UCRED_NO_FD", "Cannot read", { hint: "Open it" });
   assert.deepEqual(Object.keys(bare), ["code", "hint"]);
   assert.ok(!("errno" in bare) && !("syscall" in bare) && !("cause" in bare));
