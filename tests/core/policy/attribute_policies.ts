@@ -31,14 +31,19 @@ export const STORE: Vocabulary = defineVocabulary({
 
 export const ACTIONS = ["read", "write", "copy", "other", undefined] as const;
 
-/** Makes a policy about a copy of {@link STORE}: policies about one vocabulary share compiled conditions. */
+/** A copy of {@link STORE}. Policies about the same vocabulary share compiled conditions. */
+export function storeCopy(): Vocabulary {
+  const { name, actions, attributes } = STORE;
+  return defineVocabulary({ name, actions, attributes });
+}
+
+/** Makes a policy about {@link STORE}. */
 export function attributePolicy(
   rules: readonly RuleDocument[],
   tests: readonly TestDocument[] = [],
+  store: Vocabulary = STORE,
 ): RulePolicy {
-  const { name, actions, attributes } = STORE;
-  const copy = defineVocabulary({ name, actions, attributes });
-  const vocabularies = [copy as Vocabulary & PolicyVocabulary];
+  const vocabularies = [store as Vocabulary & PolicyVocabulary];
   const result = checkPolicy({ version: 1, about: "store", rules, tests }, {
     ...resolve,
     vocabularies,
