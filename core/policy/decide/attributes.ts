@@ -163,7 +163,6 @@ function compileTest(test: AttributeTest): (value: unknown, subject: Subject) =>
     case "boolean":
       return (value) => value === test.value;
     case "number":
-      return (value) => hasId(test.ranges, value as number);
     case "id":
       return (value) => hasId(test.ranges, value as number);
     case "self":

@@ -88,6 +88,36 @@ test("decide() tests attributes of each type", () => {
     assert.deepEqual(outcomeOf(where, attributes), MET, JSON.stringify(where));
     assert.deepEqual(outcomeOf({ not: where }, attributes), MISSED, JSON.stringify(where));
   }
+  const missed: [AttributeCondition, Attributes][] = [
+    [{ secret: false }, { secret: true }],
+    [{ size: [1, "4-6"] }, { size: 6.5 }],
+    [{ name: ["x", "a/*"] }, { name: "a/b/c" }],
+    [{ name: "**" }, { name: null }],
+    [{ tags: { every: "a" } }, { tags: ["a", "b"] }],
+    [{ tags: { some: "a" } }, { tags: [] }],
+    [{ tags: { none: ["x", "a"] } }, { tags: ["b", "a"] }],
+    [{ tags: { empty: true } }, { tags: [""] }],
+    [{ owner: ["5-9", 12] }, { owner: 10 }],
+    [{ owner: "self" }, { owner: 2 }],
+    [{ owner: ["5-9", "self"] }, { owner: 2 }],
+    [{ labels: { env: { some: "test" } } }, { labels: { other: ["test"] } }],
+    [{ labels: { env: { none: "a" }, b: { empty: true } } }, { labels: { b: ["a"] } }],
+  ];
+  for (const [where, attributes] of missed) {
+    assert.deepEqual(outcomeOf(where, attributes), MISSED, JSON.stringify(where));
+    assert.deepEqual(outcomeOf({ not: where }, attributes), MET, JSON.stringify(where));
+  }
+  const rules = [[true, true], [false, true], [true, false], [false, false]]
+    .map(([secret, other]) => ({
+      name: `${secret} ${other}`,
+      where: { secret: secret!, tags: { empty: other! } },
+      allow: true as const,
+    }));
+  const policy = attributePolicy(rules, [], storeCopy());
+  for (const { name, where: { secret, tags } } of rules) {
+    const attributes = { secret, tags: tags.empty ? [] : ["a"] };
+    assert.equal(policy.decide({ uid: 1 }, { action: "read", attributes }).rule, name);
+  }
 });
 
 // Skipper CVE-2026-50197, CVE-2026-65838: denying rules did not match a body that was too large or

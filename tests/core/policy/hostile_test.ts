@@ -437,6 +437,14 @@ test("decide() reads each fact of a Peer at most once for any number of rules", 
       ...["process.unit", "uid"],
     ]);
   }
+  const changed = peerOf(() => [{ fact: "uid", then: 1, now: 0 }], none);
+  for (const unchanged of [true, false]) {
+    const one = compile({ name: "r", when: { unchanged }, allow: true });
+    assert.deepEqual(
+      [one.decide(changed).allowed, one.decide(peerOf(drift, none)).allowed],
+      [!unchanged, unchanged],
+    );
+  }
   // What cannot be known is asked for once as well.
   const cannot = new UcredError("ERR_UCRED_PEER_GONE", "It has gone", { hint: "" });
   const lost = () => {
@@ -578,7 +586,11 @@ test("decide() ignores fields of Object.prototype in peers and options", () => {
     new class Someone {}(),
   ];
   const prototype = Object.prototype as { [field: string]: unknown };
-  const ask = () => peers().map((peer) => [policy.decide(peer, {}), policy.admits(peer)]);
+  const ask = () =>
+    peers().map((peer) => [
+      ...[policy.decide(peer, {}), policy.admits(peer)],
+      policy.decide(peer, { action: "GET /x" }),
+    ]);
   const expected = ask();
   for (const [field, value] of Object.entries(given)) {
     prototype[field] = value;
@@ -605,9 +617,13 @@ test("decide() ignores fields of Object.prototype in peers and options", () => {
     }
     const facts = { label: { state: "none" } };
     const real = { uid: 1, gid: 1, groups: [1], ambiguous: [], facts, drift: () => [] };
+    prototype["facts"] = facts;
+    assert.equal(policy.decide(real as unknown as Peer).rule, "same");
+    delete prototype["facts"];
     assert.equal(policy.decide(real as unknown as Peer).rule, "same");
   } finally {
     delete prototype["uid"];
+    delete prototype["facts"];
   }
 });
 

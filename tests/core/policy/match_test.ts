@@ -54,6 +54,7 @@ test("idConditionsOf() unites the id conditions of an `any`, and is undefined wh
   assert.equal(kinds({ kind: "not", of: uid(1) }), undefined);
   assert.deepEqual(kinds(all(any(uid(1), label), group(2))), ["group"]);
   assert.deepEqual(kinds(all(group(2), any(uid(1), uid(4)))), ["uid", "uid"], "uids are one's own");
+  assert.deepEqual(kinds(all(any(uid(1), uid(4)), group(2))), ["uid", "uid"]);
 });
 
 test("compileGlob() agrees with its regular expression", () => {

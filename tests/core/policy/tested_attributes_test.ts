@@ -155,14 +155,18 @@ test("mayTest() is false only if no policy that decides has rules about the voca
   class Forwarding extends ForwardingPolicy<Policy> {
     readonly current = about;
   }
+  const forwarding = new Forwarding();
+  const request = { action: "start" };
+  assert.deepEqual(forwarding.decide({ uid }, request), about.decide({ uid }, request));
+  assert.deepEqual([forwarding.admits({ uid }), forwarding.needsPin], [true, false]);
   const rows: readonly (readonly [Policy, boolean])[] = [
     [about, true],
     [plain, false],
     [custom, true],
-    [new Forwarding(), true],
+    [forwarding, true],
     [shadowPolicy(plain, about), true],
     [shadowPolicy(about, plain), true],
-    [shadowPolicy(plain, new Forwarding()), true],
+    [shadowPolicy(plain, forwarding), true],
     [shadowPolicy(plain, plain), false],
   ];
   for (const [at, [policy, expected]] of rows.entries()) {
