@@ -1,16 +1,16 @@
 /*
  * A crowd of clients of several users that behave well and badly:
  *
- *   crowd PATH REQUEST SERVED DENIED SEED COUNT CONCURRENT ONLY_WELL UID:EXPECT...
+ *   crowd PATH REQUEST SERVED DENIED SEED COUNT CONCURRENT ONLY_WELL WAIT UID:EXPECT...
  *
  * REQUEST is hexadecimal. SERVED is a text that only a served client receives; "%u" in it stands
  * for the uid. DENIED, if not empty, is a text after which a client that was not served hangs up.
  * EXPECT is "yes", "no" or "any": whether the user must be served. With ONLY_WELL 1, all
- * clients behave well.
+ * clients behave well. A client waits for WAIT seconds.
  *
  * Prints one line of JSON: for each behaviour how many clients were "served", "refused" or "failed"
  * to connect; how many clients that behave well and must be served were not ("starved"); how many
- * clients still waited after 30 seconds ("stuck"); and how many received the answer of another user,
+ * clients still waited after WAIT seconds ("stuck"); and how many received the answer of another user,
  * or an answer although they are denied ("wrong").
  */
 #define _GNU_SOURCE
@@ -138,7 +138,7 @@ static enum outcome behave(enum behaviour behaviour, int fd, uid_t uid, const ch
 static void client(enum behaviour behaviour, char *user, char **argv)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct timeval limit = { .tv_sec = 30 };
+	struct timeval limit = { .tv_sec = atoi(argv[9]) };
 	char *expect = strchr(user, ':') + 1;
 	uid_t uid = strtoul(user, NULL, 10);
 	strcpy(address.sun_path, argv[1]);
@@ -154,19 +154,19 @@ static void client(enum behaviour behaviour, char *user, char **argv)
 
 int main(int argc, char **argv)
 {
-	if (argc < 10)
-		errx(2, "usage: crowd PATH REQUEST SERVED DENIED SEED COUNT CONCURRENT ONLY_WELL UID:EXPECT...");
+	if (argc < 11)
+		errx(2, "usage: crowd PATH REQUEST SERVED DENIED SEED COUNT CONCURRENT ONLY_WELL WAIT UID:EXPECT...");
 	for (unsigned byte; sscanf(argv[2] + 2 * request_length, "%2x", &byte) == 1;)
 		request[request_length++] = byte;
 	srand(atoi(argv[5]));
-	int count = atoi(argv[6]), concurrent = atoi(argv[7]), only_well = atoi(argv[8]), users = argc - 9;
+	int count = atoi(argv[6]), concurrent = atoi(argv[7]), only_well = atoi(argv[8]), users = argc - 10;
 	static struct { pid_t pid; int behaviour, must; } running[1024];
 	long counts[BEHAVIOURS][OUTCOMES] = { 0 }, starved = 0, stuck = 0, wrong = 0;
 	int open = 0;
 	for (int started = 0; started < count || open > 0;) {
 		if (started < count && open < concurrent) {
 			int behaviour = only_well ? WELL : rand() % BEHAVIOURS;
-			char *user = argv[9 + rand() % users];
+			char *user = argv[10 + rand() % users];
 			int must = behaviour == WELL && !strcmp(strchr(user, ':'), ":yes");
 			pid_t pid = fork();
 			if (pid < 0)

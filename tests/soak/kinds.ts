@@ -5,6 +5,7 @@ import { chmodSync, rmSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { encodeFrame, FRAME } from "../../interop/sudoers/helper/frames.ts";
 import { identify } from "../../mod.ts";
 import { startDaemon } from "../interop/dbus/daemon.ts";
@@ -25,6 +26,10 @@ export interface Kind {
   readonly staysOpen?: boolean;
   /** The runtimes that do not support it. */
   readonly omits?: readonly string[];
+  /** The program that its upstream needs. */
+  readonly program?: string;
+  /** Whether it hangs up on a client that stops in the middle of its request, after ten seconds or a little more. */
+  readonly hasTimeout?: boolean;
   /** Added to the policy and to each of its rules. */
   readonly about?: string;
   readonly rule?: string;
@@ -85,10 +90,35 @@ const HTTP2 = Buffer.concat([
   frameOf(1, 0x5, 1, FIELDS),
 ]).toString("latin1");
 
+/** A message of JSON-RPC on a line, as the stdio transport of MCP has it. */
+const call = (id: number, tool: string) =>
+  `${JSON.stringify({ jsonrpc: "2.0", id, method: "tools/call", params: { name: tool } })}\n`;
+
+/** Answers a line. Only calls of the tool "read" may arrive: no client has the uid of the other answers. */
+function answerOf(line: string, uid: number): { id?: unknown; text: string } {
+  try {
+    const { id, params } = JSON.parse(line);
+    return { id, text: params.name === "read" ? `uid ${uid}` : "uid -1" };
+  } catch {
+    return { text: "uid -1" };
+  }
+}
+
+function answerCalls(socket: Socket): void {
+  const { uid } = identify(socket);
+  const lines = createInterface({ input: socket }).on("error", () => {});
+  lines.on("line", (line) => {
+    const { id, text } = answerOf(line, uid);
+    socket.write(`${JSON.stringify({ jsonrpc: "2.0", id, result: { text } })}\n`);
+  });
+  lines.on("close", () => socket.end());
+}
+
 /** All kinds. */
 export const KINDS: readonly Kind[] = [
   { name: "net", request: "hello\n", served: "uid %u\n" },
-  { name: "http", request: REQUEST, served: "uid %u\n" },
+  { name: "http", hasTimeout: true, request: REQUEST, served: "uid %u\n" },
+  { name: "native", omits: ["node"], request: "hello\n", served: "uid %u\n" }, // Deno.listen, Bun.listen
   {
     name: "helper",
     about: "about: sudo",
@@ -114,6 +144,7 @@ export const KINDS: readonly Kind[] = [
   {
     name: "guard-http",
     guard: ["--mode", "http"],
+    hasTimeout: true,
     request: REQUEST,
     served: "uid %u",
     upstream: web,
@@ -137,16 +168,35 @@ export const KINDS: readonly Kind[] = [
     name: "docker",
     guard: ["--mode", "docker"],
     about: "about: docker",
+    hasTimeout: true,
     request: "GET /v1.48/containers/json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     served: "HTTP/1.1 200",
-    async upstream() {
-      const { path } = await FakeEngine.start();
-      return { path, close: () => {} };
+    async upstream(folder) {
+      const engine = await FakeEngine.start();
+      return await listening(
+        createServer((client) => {
+          const server = connect(engine.path).on("error", () => client.destroy());
+          client.on("close", () => server.destroy());
+          client.pipe(server).pipe(client);
+        }),
+        folder,
+      );
     },
+  },
+  {
+    name: "mcp",
+    guard: ["--mode", "mcp", "--as-peer"],
+    about: "about: mcp",
+    rule: "actions: tools/call read,",
+    request: call(1, "delete") + call(2, "read"),
+    served: "uid %u",
+    denied: '"id":2,"error"',
+    upstream: (folder) => listening(createServer(answerCalls), folder),
   },
   {
     name: "dbus",
     guard: ["--mode", "dbus"],
+    program: "dbus-daemon",
     about: "about: dbus",
     rule: 'actions: "**",',
     request: `\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n${
