@@ -143,9 +143,13 @@ export class Patient {
   }
 }
 
+/** Descriptors that a program may open. */
+export const MAX_FILES = 4096;
+
 /** Starts sockets.c, which ends when its standard input does. */
 export async function startSockets(args: readonly string[]): Promise<ChildProcess> {
-  const child = spawn(program("sockets"), args, { stdio: ["pipe", "pipe", "inherit"] });
+  const command = [`--nofile=${MAX_FILES}:`, program("sockets"), ...args];
+  const child = spawn("prlimit", command, { stdio: ["pipe", "pipe", "inherit"] });
   await Promise.race([
     once(child.stdout!, "data"),
     once(child, "exit").then(() => {

@@ -156,6 +156,7 @@ export const KINDS: readonly Kind[] = [
     omits: ["deno"], // its HTTP/2 can end the process
     request: HTTP2,
     served: "uid %u",
+    denied: '"title":',
     upstream: async (folder) => {
       const { createServer: createHttp2Server } = await import("node:http2");
       const server = createHttp2Server((request, response) => {

@@ -31,6 +31,7 @@ import {
   DENIED,
   endSockets,
   FLOODING,
+  MAX_FILES,
   MAX_WAIT_MS,
   Patient,
   program,
@@ -95,6 +96,9 @@ const MAX_PATIENT_MS = 5000;
 /** Seconds by which the clock is ahead: hours, days, beyond January 2038, before the server was started. */
 const JUMPS = [3600, 86_400, 20 * 31_557_600, -3600, -86_400, -10 * 31_557_600, 0] as const;
 
+/** Events that not all servers have. A short run has them on those that do. */
+const SCARCE: readonly Event[] = ["few descriptors", "upstream restart"];
+
 /** What each event does. */
 type Events = { [event in Event]?: () => Promise<void> };
 
@@ -103,9 +107,6 @@ const SIGNALS = ["SIGSTOP", "SIGCHLD", "SIGPIPE", "SIGURG", "SIGWINCH"] as const
 
 /** The least number of events of each server. */
 const MIN_EVENTS = 2;
-
-/** Descriptors that a server may open. */
-const MAX_FILES = 4096;
 
 /** Writes a file until the disk is full. */
 function fillDisk(file: string): void {
@@ -246,7 +247,8 @@ export class Subject {
     const all = Object.keys(events) as Event[];
     const least = Math.min(...all.map(often));
     const rarest = all.filter((name) => often(name) === least);
-    const name = rarest[this.#random(rarest.length)]!;
+    const name = rarest.find((event) => SCARCE.includes(event)) ??
+      rarest[this.#random(rarest.length)]!;
     this.#done.set(name, (this.#done.get(name) ?? 0) + 1);
     add(`event: ${this.#runtimeName}, ${name}`, 1);
     return name;
@@ -304,7 +306,7 @@ export class Subject {
       },
       "clock": () => this.#jumps(),
       "flood": async () => {
-        const args = ["flood", this.#path, `${FLOODING}`, "600"];
+        const args = ["flood", this.#path, `${FLOODING}`, "2000"];
         const flood = await startSockets(args);
         await this.#crowd("a flood of another user", {});
         await this.#crowd("a flood of another user", { isCalm: true });
