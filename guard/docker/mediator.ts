@@ -350,7 +350,8 @@ class Handling implements Exchange {
 
   /** @throws {Ended} If the policy denies the request for every target. */
   #permitSome(attributes: Attributes): void {
-    const decision = this.#sight.decide(this.#read.action, attributes);
+    const { name: _, ...known } = attributes; // the request may name the object by its id
+    const decision = this.#sight.decide(this.#read.action, known);
     if (decision.allowed || dependsOnAttributes(decision)) return;
     this.#permit(attributes);
   }

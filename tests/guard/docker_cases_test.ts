@@ -161,6 +161,32 @@ rules:
   assert.equal(await exec("weak"), "201");
 }, needs.oneRuntime);
 
+testDocker("guard decides volumes and networks by their name, driver and labels", async () => {
+  const guard = await DockerGuard.start(`
+version: 1
+about: docker
+rules:
+  - name: some
+    when: { uid: ${ALICE} }
+    actions: ["volume.inspect", "network.inspect"]
+    where: { name: a*, driver: local, labels: { team: { some: x } } }
+    allow: true
+`);
+  const { engine } = guard;
+  const alice = await guard.as(ALICE);
+  for (const [name, team] of [["a", "x"], ["ab", "y"], ["b", "x"]] as const) {
+    engine.volumes.set(name, { id: name, name, labels: { team } });
+    const id = name.padStart(64, "0");
+    engine.networks.set(id, { id, name, labels: { team } });
+    for (const kind of ["volumes", "networks"]) {
+      const status = await alice.status(`GET /v1.46/${kind}/${name}`);
+      assert.match(status, name === "a" ? /^200$/ : /^404 /, `${kind} ${name}`);
+    }
+    const byId = await alice.status(`GET /v1.46/networks/${id}`);
+    assert.match(byId, name === "a" ? /^200$/ : /^404 /, name);
+  }
+}, needs.oneRuntime);
+
 testDocker("guard creates a volume for a container only if the policy allows it", async () => {
   const guard = await DockerGuard.start(`
 version: 1
