@@ -137,6 +137,11 @@ testDocker("guard acts on a container by the id that it has decided", async () =
   assert.equal(await root.status(`POST /v1.48/containers/${id.slice(0, 12)}/start`), "204");
   assert.equal(engine.heard(/stop/)[0]!.line, `POST /v1.48/containers/${id}/stop?t=5`);
   assert.equal(engine.heard(/start/)[0]!.line, `POST /v1.48/containers/${id}/start`);
+  const [created] = engine.heard(/create/);
+  assert.equal(created!.message.header("content-type"), "application/json");
+  // The engine receives no body that was not judged.
+  assert.equal(await root.status("POST /v1.48/containers/web/stop", { t: 1 }), "204");
+  assert.equal(engine.heard(/stop/)[1]!.body, "");
 
   // A legacy link gives a container another name, with a slash.
   const victim = engine.add("victim");
@@ -383,6 +388,20 @@ testDocker("guard checks the objects that a new container names", async () => {
     await alice.status("POST /v1.48/containers/create", roots),
     /^403 ucred: volume.use/,
   );
+  // Networks of others, and containers with the names of networks that every engine has.
+  assert.equal(await alice.status("POST /v1.48/networks/create", { Name: "hersnet" }), "201");
+  await alice.create("none");
+  for (
+    const body of [
+      { Image: "a", HostConfig: { NetworkMode: "hersnet" } },
+      { Image: "a", NetworkingConfig: { EndpointsConfig: { hersnet: {} } } },
+      { Image: "a", HostConfig: { PidMode: "container:none" } },
+      { Image: "a", HostConfig: { Links: ["none"] } },
+    ]
+  ) {
+    assert.match(await bob.status("POST /v1.48/containers/create", body), /^404 /);
+    assert.equal(await alice.status("POST /v1.48/containers/create", body), "201");
+  }
 }, needs.oneRuntime);
 
 testDocker("guard lists, prunes and reports events of a user's own containers only", async () => {
@@ -428,8 +447,24 @@ testDocker("guard lists, prunes and reports events of a user's own containers on
   assert.equal((await prune({ until: ["1h"] })).status, 403);
   assert.deepEqual(JSON.parse((await prune({ label: ["none"] })).body).ContainersDeleted, []);
   assert.equal(engine.containers.size, 2);
+  // A container that runs again, for example.
+  const refusal = "HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\n{}";
+  engine.answers.set("DELETE /containers/", refusal);
+  assert.deepEqual(JSON.parse((await prune({})).body).ContainersDeleted, []);
+  engine.answers.clear();
   await alice.ask("POST /v1.48/containers/prune");
   assert.deepEqual([...engine.containers.values()].map(({ name }) => name), ["victim"]);
+  // Of volumes and networks, the engine removes those with the label.
+  for (const kind of ["volumes", "networks"]) {
+    assert.equal(await alice.status(`POST /v1.48/${kind}/prune`), "200");
+    assert.equal(
+      decodeURIComponent(engine.received.at(-1)!.line),
+      `POST /v1.48/${kind}/prune?filters={"label":["${OWNER}=${ALICE}"]}`,
+    );
+  }
+  const root = await guard.as(0);
+  assert.equal(await root.status("POST /v1.48/containers/prune"), "200");
+  assert.equal(engine.received.at(-1)!.line, "POST /v1.48/containers/prune");
 });
 
 testDocker("guard hides containers from a user who sees all networks and volumes", async () => {
@@ -540,6 +575,18 @@ testDocker("guard hides containers of others in networks, disk usage and errors"
     }
   }
   assert.ok(!taken.body.includes([...engine.containers.keys()][0]!), taken.body);
+  const hidden = "409 the engine refuses it: the name is taken, or the object is in use";
+  assert.equal(await alice.status("POST /v1.48/containers/mine/rename?name=victim"), hidden);
+  assert.equal(await alice.status("POST /v1.48/containers/create?name=victim", {}), hidden);
+  const body = '{"message":"mine is paused"}';
+  engine.answers.set(
+    `POST /v1.48/containers/${id}/stop`,
+    `HTTP/1.1 409 Conflict\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+  );
+  assert.match((await alice.ask("POST /v1.48/containers/mine/stop")).body, /mine is paused/);
+  const root = await guard.as(0);
+  const whole = await root.ask("POST /v1.48/containers/create?name=victim", { Image: "a" });
+  assert.ok(whole.body.includes([...engine.containers.keys()][0]!), whole.body);
 }, needs.oneRuntime);
 
 testDocker("guard never acts on another user's container while names change", async () => {
@@ -758,9 +805,15 @@ testDocker(
       Image: "a",
       HostConfig: { Privileged: true },
     });
+    guard.engine.volumes.set("roots", { id: "roots", name: "roots", labels: {} });
+    await alice.ask("POST /v1.48/containers/create", {
+      ...{ Image: "a", HostConfig: { Binds: ["roots:/d"] } },
+    });
     const decided = records.flatMap((event) => event.type === "decided" ? [event] : []);
-    const [, started, denied] = decided;
-    assert.equal(decided.length, 3);
+    const [, started, denied, used] = decided;
+    assert.equal(decided.length, 4);
+    assert.deepEqual(decided.map(({ decision }) => decision.allowed), [true, true, false, false]);
+    assert.match(used!.decision.reason, /^volume\.use is not allowed/);
     const image = "docker.io/library/busybox:latest";
     assert.deepEqual(started!.attributes, { id, name: "mine", image, owner: ALICE, dangers: [] });
     assert.deepEqual(denied!.attributes!["dangers"], ["HostConfig.Privileged"]);

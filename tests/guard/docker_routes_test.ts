@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { isRefusal, readRequest, writeRequest } from "../../interop/docker/mod.ts";
 import { ROUTES } from "../../interop/docker/routes.ts";
 import { exampleOf, QUERY, SPELLINGS } from "../interop/docker/support.ts";
-import { type DockerClient, DockerGuard, testDocker } from "../support/docker_users.ts";
+import { ALICE, type DockerClient, DockerGuard, testDocker } from "../support/docker_users.ts";
 import { needs, soak } from "../support/suite.ts";
 
 /** The canonical form of a request line; `undefined` if it has none. */
@@ -54,4 +54,30 @@ testDocker("guard forwards the canonical path of each route, however it is writt
     }
   }
   assert.ok(forwarded > routes.length / 2, `${forwarded}`);
+}, needs.oneRuntime);
+
+/** Bodies without which a request cannot be read. */
+const BODIES: { readonly [action: string]: object } = {
+  ...{ "container.create": { Image: "a" }, "network.create": { Name: "n" } },
+  ...{ "network.connect": { Container: "c" }, "network.disconnect": { Container: "c" } },
+};
+
+testDocker("guard forwards no request to a user who may do something else", async () => {
+  const guard = await DockerGuard.start(`
+version: 1
+about: docker
+rules: [{ name: other, when: { uid: ${ALICE} }, actions: image.search, allow: true }]
+`);
+  const { engine } = guard;
+  engine.add("the-container.1");
+  engine.volumes.set("the-volume.1", { id: "the-volume.1", name: "the-volume.1", labels: {} });
+  const alice = await guard.as(ALICE);
+  for (const { method, path, action } of ROUTES) {
+    if (action === "image.search" || action === "system.ping") continue;
+    const line = `${method} ${exampleOf(path)}${QUERY[path] ?? ""}`;
+    const { status, body } = await alice.ask(line, BODIES[action]);
+    assert.ok(status === 403 || (status === 404 && path.includes("{")), `${line}: ${body}`);
+  }
+  const heard = engine.received.map(({ line }) => line);
+  assert.deepEqual(heard.filter((line) => !/^GET .*ucredabsent/.test(line)), []);
 }, needs.oneRuntime);
