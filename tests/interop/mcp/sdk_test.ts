@@ -175,7 +175,10 @@ testWith(
       "mcp-session-id": session,
     };
     const body = JSON.stringify({ jsonrpc: "2.0", id: 7, method: "tools/list" });
-    const others = [{ uid: 0, gid: 0 }, { uid: 1001, gid: 1001 }, { uid: 1000, gid: 1001 }];
+    const others = [
+      ...[{ uid: 0, gid: 0 }, { uid: 1001, gid: 1001 }],
+      ...[{ uid: 1000, gid: 1001 }, { uid: 1001, gid: 1000 }],
+    ];
     for (const other of others) {
       const fetch = fetchAs(app, fakePeer(other));
       for (
@@ -190,6 +193,7 @@ testWith(
       const init = { method: "POST", body, headers: without };
       assert.equal((await fetch("http://localhost/mcp", init)).status, 400);
     }
+    assert.equal(app.made, 1);
     assert.equal((await own.client.listTools()).tools.length, 1); // nobody has ended it
     await own.transport.terminateSession();
     await assert.rejects(own.client.listTools());
