@@ -126,9 +126,9 @@ function untilNul(bytes: Uint8Array): number {
   return end < 0 ? bytes.length : end;
 }
 
-/** Converts `st_dev` of stat(2) to the kernel's encoding (`MKDEV`, <linux/kdev_t.h>). */
+/** Converts `st_dev` of stat(2) to the kernel's encoding (`MKDEV`, <linux/kdev_t.h>): 12 and 20 bits. */
 export function kernelDevice(device: bigint): number {
-  const major = (device >> 8n & 0xfffn) | (device >> 32n & ~0xfffn);
+  const major = device >> 8n & 0xfffn;
   const minor = (device & 0xffn) | (device >> 12n & ~0xffn);
   return Number(major << 20n | minor);
 }

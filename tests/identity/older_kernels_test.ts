@@ -250,7 +250,7 @@ testWith(here, "peerOfPid() closes the pidfd when the ids or groups cannot be re
   for (const calls of [{ OPEN: EMFILE }, { GET_INFO: 0, OPEN: ENOENT }, { PIDFD_OPEN: ENOENT }]) {
     assert.throws(() => peerOfPid(process.pid, deny(calls)), { name: "UcredError" });
   }
-  assert.equal(pidfds(), before);
+  assert.ok(pidfds() <= before);
 });
 
 testWith(here, "readCredentials() works without a free descriptor", async () => {
