@@ -117,7 +117,10 @@ for (
     `readCredentials() returns no pid on darwin when the last accessor's token has ${name}`,
     () => {
       const system = fake.open("darwin", "arm64");
-      const answers = [peercred({ bytes: xucred("darwin") }), ...connection];
+      // These answers leave a token of pid 43 in the memory, for a call that writes nothing.
+      const name = new Uint8Array([16, AF_UNIX, 0, 0, ...words(501, 20)]);
+      const bytes = xucred("darwin", { groups: [20, 12, 43] });
+      const answers = [peercred({ bytes }), { ...family(AF_UNIX), bytes: name }, accepting(0)];
       fake.answer(token(501, 20, 42), ...answers);
       assert.equal(readCredentials(system, FD).pid, 42); // which must not be returned again
       fake.answer(answer, ...answers);

@@ -2,11 +2,23 @@
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { chmodSync, existsSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Memory } from "../../adapters/libc.ts";
 import { openedSystem } from "../../adapters/select.ts";
+import { NO_ID } from "../../core/credentials.ts";
+import { CONTROL_SIZE } from "../../ffi/message.ts";
+import { receiveOn } from "../../identity/datagram.ts";
 import { notifyAt } from "../../system/sd_notify.ts";
 import {
   type Datagram,
@@ -262,7 +274,65 @@ testWith(here, "receive() throws when the path is in use", () => {
   });
   assert.ok(openDescriptors() <= before);
   assert.ok(existsSync(receiver.path), "the other file stays");
+  const file = freshPath();
+  writeFileSync(file, "another's");
+  const message = /: the existing file is not a socket$/;
+  assert.throws(() => receive(file), { code: "ERR_UCRED_LISTEN", message });
+  assert.equal(readFileSync(file, "utf8"), "another's");
 });
+
+testWith(
+  here,
+  "read() of a receiver returns no pin when the kernel passed none, and drops messages without a sender",
+  () => {
+    const system = openedSystem();
+    const linux = system.libc.linux!;
+    const memories: Memory[] = [];
+    let change: (control: Uint32Array) => void = () => {};
+    const calls: Partial<typeof linux> = {
+      address(memory) {
+        memories.push(memory);
+        return linux.address(memory);
+      },
+      recvmsg(fd, message, flags) {
+        const result = linux.recvmsg(fd, message, flags);
+        if (result >= 0) change(memories.find(({ bytes }) => bytes.length === CONTROL_SIZE)!.words);
+        return result;
+      },
+    };
+    const libc = { ...system.libc, linux: { ...linux, ...calls } };
+    using receiver = receiveOn({ ...system, libc }, freshPath());
+    const before = openDescriptors();
+    const receive = (next: typeof change): Datagram | undefined => {
+      change = next;
+      notifyAt(system, receiver.path, "x");
+      return receiver.read();
+    };
+    // A cmsghdr has 4 words: its length in two, the level, and the type.
+    const at = (words: Uint32Array, type: number) => {
+      for (let word = 0; word + 4 < words.length; word += 2) {
+        if (words[word + 2] === 1 && words[word + 3] === type) return word;
+      }
+      return assert.fail(`there is a message of type ${type}`);
+    };
+    const CREDENTIALS = 2, PIDFD = 4;
+    for (const [errno, code] of [[3, "ERR_UCRED_PEER_GONE"], [24, "ERR_UCRED_SYSCALL"]] as const) {
+      const { sender, forged } = receive((control) => {
+        const word = at(control, PIDFD) + 4;
+        linux.close(control[word]!);
+        control[word] = -errno >>> 0;
+      })!;
+      const { pinned } = sender.facts;
+      assert.equal(pinned.state === "unknown" && pinned.reason.code, code);
+      assert.deepEqual([sender.pid, sender.pinned, forged], [process.pid, undefined, undefined]);
+      assert.equal(sender.alive, code === "ERR_UCRED_PEER_GONE" ? false : undefined);
+    }
+    assert.equal(receive((control) => control[at(control, CREDENTIALS) + 3] = 99), undefined);
+    assert.equal(receive((control) => control[at(control, CREDENTIALS) + 5] = NO_ID), undefined);
+    assert.equal(receiver.dropped, 2);
+    assert.ok(openDescriptors() <= before, "the pidfds are closed");
+  },
+);
 
 testWith([], "receive() throws when the path is not valid for a socket", () => {
   for (const path of ["", "x".repeat(108), `\0${"x".repeat(108)}`, "a\0b", "ü".repeat(54)]) {
