@@ -271,12 +271,12 @@ class CompiledVocabulary implements Vocabulary, PolicyVocabulary {
       return Array.isArray(list) ? list : [];
     };
     for (const [at, rule] of listIn("rules").entries()) {
-      if (!isObject(rule) || rule["where"] === undefined || rule["actions"] === undefined) continue;
+      if (!isObject(rule)) continue;
       const actions = this.#actionsOf([rule["actions"]].flat());
       this.#checkNames(rule["where"], ["rules", at, "where"], actions, report);
     }
     for (const [at, test] of listIn("tests").entries()) {
-      if (!isObject(test) || typeof test["action"] !== "string") continue;
+      if (!isObject(test)) continue;
       const actions = this.#actionsOf([test["action"]]);
       this.#checkNames(test["attributes"], ["tests", at, "attributes"], actions, report);
     }

@@ -380,7 +380,7 @@ test("shadowPolicy() passes attributes to both policies, and reports them", () =
   assert.deepEqual(differences.map(({ attributes }) => attributes), [{ secret: true }]);
 });
 
-const problemsOf = (document: object, vocabularies: readonly unknown[] = [STORE]) => {
+const problemsOf = (document: object, vocabularies: readonly unknown[] = [storeCopy()]) => {
   const options = { ...resolve, vocabularies: vocabularies as readonly PolicyVocabulary[] };
   const result = checkPolicy({ version: 1, ...document }, options);
   return "problems" in result
@@ -443,6 +443,17 @@ test("checkPolicy() reports each mistake about a vocabulary, with its path and a
     [
       rule({ where: { any: [{ not: { nmae: "x" } }] } }),
       'rules.0.where.any.0.not.nmae: no field "nmae" here; did you mean "name"?',
+    ],
+    [rule({ actions: "" }), 'rules.0.actions: actions is a text or a list of them, not ""'],
+    [
+      rule({ actions: [5], where: { secret: true } }),
+      "rules.0.actions.0: actions is a text or a list of them, not 5",
+    ],
+    [{ about: "store", rules: [5] }, "rules.0: a rule is an object, not 5"],
+    [{ about: "store", rules: [], tests: [5] }, "tests.0: a test is an object, not 5"],
+    [
+      { about: "store", rules: [], tests: [{ peer: {}, action: 5, expect: { deny: true } }] },
+      "tests.0.action: action is a text, not 5",
     ],
     [rule({ actions: "raed" }), 'rules.0.actions: no action "raed"; did you mean "read"?'],
     [rule({ actions: ["read", "x*"] }), 'rules.0.actions.1: no action "x*"'],
@@ -538,7 +549,7 @@ test("defineVocabulary() reports each mistake, and copies the document", () => {
   const wrong: [unknown, RegExp][] = [
     [undefined, /: vocabulary: a vocabulary is an object, not nothing$/],
     [new (class {})(), /: vocabulary: an object of a class, which is no plain data$/],
-    ...["X", "", "1x", "x_", "x".repeat(65), 5].map((name): [unknown, RegExp] => [
+    ...["X", "", "1x", "x_", "x".repeat(65), 5, null, undefined].map((name): [unknown, RegExp] => [
       { ...right, name },
       /: name: name is a word in lower case, not [^\n]+$/,
     ]),

@@ -47,6 +47,8 @@ test("decide() uses the first rule that matches, and denies without a match", ()
   assert.deepEqual([contractor.allowed, contractor.rule], [false, "contractors never"]);
   assert.equal(contractor.reason, 'Rule "contractors never" denies it: Use the bastion');
   assert.deepEqual(policy.decide({ uid: 5, gid: 6, groups: [] }).grants, ["read", "write"]);
+  const { message, reason } = compile({ name: "no", deny: true }).decide({});
+  assert.deepEqual([message, reason], [undefined, 'Rule "no" denies it']);
   const stranger = policy.decide({ uid: 6, gid: 6, groups: [] });
   assert.deepEqual([stranger.allowed, stranger.rule, stranger.grants], [false, undefined, []]);
   assert.equal(stranger.reason, "No rule matches");
@@ -80,6 +82,16 @@ test("decide() matches texts by anchored globs, and no glob when the fact is non
   assert.ok(!allows({ unit: "**" }, { process }));
   assert.ok(allows({ not: { unit: "**" } }, { process }), "no unit is not any unit");
   assert.ok(!allows({ not: { unit: "**" } }, { process: {} }), "an unknown unit may be any");
+});
+
+test("decide() gives only labels a mode and children", () => {
+  for (const field of ["exe", "unit", "cgroup", "container"] as const) {
+    const when = { [field]: "/a" };
+    for (const value of ["/a (deleted)", "/a (enforce)", "/a//b", "b//&/a"]) {
+      assert.ok(!allows(when, { process: { [field]: value } }), `${field} ${value}`);
+      assert.ok(allows({ not: when }, { process: { [field]: value } }), `${field} ${value}`);
+    }
+  }
 });
 
 test("decide() denies when a fact of an allowing or denying rule is unknown", () => {
@@ -339,6 +351,10 @@ test("decide() matches a label without a mode in any mode, and denies stacks and
     }
   }
   const enforced = { label: "snap.evil.app (enforce)" };
+  assert.ok(decide(enforced, deny, "snap.evil.app//child (enforce)"));
+  assert.ok(!decide(enforced, deny, "snap.evil.app//child (complain)"));
+  assert.ok(decide({ label: "a (b)c" }, allow, "a (b)c"));
+  assert.ok(!decide({ label: "a (b)c" }, allow, "a (b)"));
   assert.ok(decide(enforced, allow, "snap.evil.app (enforce)"));
   assert.ok(!decide(enforced, allow, "snap.evil.app (complain)"));
   assert.ok(!decide(enforced, allow, "snap.evil.app"));

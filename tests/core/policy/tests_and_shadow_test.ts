@@ -53,6 +53,49 @@ test("runTests() runs a policy's tests, and lists the rules that decide none", (
   );
 });
 
+test("checkPolicy() resolves each name of rules and tests once", () => {
+  const lookups: string[] = [];
+  const found = (id: number | undefined, name: string) => (lookups.push(name), id);
+  const accounts = {
+    ...resolve,
+    uid: (name: string) => found(resolve.uid(name), name),
+    gid: (name: string) => found(resolve.gid(name), name),
+  };
+  const expect = { deny: true } as const;
+  const result = checkPolicy({
+    version: 1,
+    rules: [{ name: "a", when: { user: ["ada", "ben"], group: "docker" }, allow: true }],
+    tests: [
+      { peer: { user: "ada", group: "docker", groups: [7, "users", "docker"] }, expect },
+      { peer: { uid: 4, gid: 8, label: "x" }, expect },
+      { peer: {}, expect: { allow: ["x"], rule: null } },
+    ],
+  }, accounts);
+  assert.ok("checked" in result);
+  const { tests, named } = result.checked;
+  assert.deepEqual(lookups, ["ada", "ben", "docker", "users"]);
+  assert.deepEqual(tests.map(({ peer }) => peer), [
+    { uid: 1, gid: 3, groups: [7, 6, 3] },
+    { uid: 4, gid: 8, label: "x" },
+    {},
+  ]);
+  assert.deepEqual(tests.map(({ grants, rule, path }) => [grants, rule, ...path]), [
+    [undefined, undefined, "tests", 0],
+    [undefined, undefined, "tests", 1],
+    [["x"], null, "tests", 2],
+  ]);
+  assert.deepEqual(named[0], {
+    kind: "user",
+    name: "ada",
+    id: 1,
+    path: ["rules", 0, "when", "user", 0],
+  });
+  assert.deepEqual(named.map(({ kind, name, id }) => `${kind} ${name} ${id}`), [
+    ...["user ada 1", "user ben 5", "group docker 3", "user ada 1", "group docker 3"],
+    ...["group users 6", "group docker 3"],
+  ]);
+});
+
 test("runTests() reports each kind of failure", () => {
   const root = { uid: 0, gid: 0, groups: [] };
   const cases: readonly [TestDocument["expect"], string?][] = [
