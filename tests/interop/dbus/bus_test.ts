@@ -28,7 +28,7 @@ test("isUniqueName() and isWellKnownName() accept names of the specification alo
   for (const name of [":1.42", ":1.-", ":a_b.9.c", `:1.${"9".repeat(252)}`]) {
     assert.deepEqual([isUniqueName(name), isWellKnownName(name)], [true, false], name);
   }
-  for (const name of ["a.b", "_a.-b9", `abc.a${long}`]) {
+  for (const name of ["a.b", "a.b.c", "_a.-b9", `abc.a${long}`]) {
     assert.deepEqual([isUniqueName(name), isWellKnownName(name)], [false, true], name);
   }
   const none = [
@@ -96,6 +96,11 @@ test("callBus() accepts a reply only of the called name", async () => {
     assert.match(error.message, /: timeout$/);
     return error.cause === timeout && busErrorName(error) === "a.Timeout";
   });
+  const hiding = new FakeBus(() => {});
+  hiding.invoke = (_message, _options, callback) => callback(null);
+  await assert.rejects(callBus(hiding, { member: "Get" }), {
+    message: /the library hides the reply$/,
+  });
   const closed = new FakeBus(() => assert.fail("it is called"));
   closed.connection.state = "disconnected";
   await assert.rejects(callBus(closed, { member: "Get" }), (error: UcredError) => {
@@ -113,6 +118,10 @@ test("ownerOf() returns unique names and the bus itself, and rejects other answe
   const owner = (...body: readonly unknown[]) =>
     ownerOf(new FakeBus((_, deliver) => deliver(replyOf("s", ...body))), "a.b");
   assert.equal(await owner(":1.5"), ":1.5");
+  const asked = new FakeBus((_, deliver) => deliver(replyOf("s", ":1.5")));
+  await ownerOf(asked, "a.b");
+  const [{ member, signature, body }] = asked.calls as [SentCall];
+  assert.deepEqual([member, signature, body], ["GetNameOwner", "s", ["a.b"]]);
   assert.equal(await owner("org.freedesktop.DBus"), "org.freedesktop.DBus");
   for (const answer of [[], ["a.b"], [5], [[":1.5"]]]) {
     await assert.rejects(owner(...answer), {
@@ -162,7 +171,11 @@ testWith(
   async () => {
     const bus = new FakeBus(answers());
     const peer = await peerOfSender(bus, ":1.7");
+    const sent = bus.calls.map(({ member, signature, body }) => [member, signature, body?.length]);
+    assert.deepEqual(sent.toSorted(), [["AddMatch", "s", 1], ["GetConnectionCredentials", "s", 1]]);
     const [addMatch] = bus.calls.filter(({ member }) => member === "AddMatch");
+    const [query] = bus.calls.filter(({ member }) => member === "GetConnectionCredentials");
+    assert.deepEqual(query!.body, [":1.7"]);
     assert.deepEqual(addMatch!.body, [
       "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus'," +
       "member='NameOwnerChanged',arg2=''",
@@ -180,6 +193,24 @@ testWith(
     assert.equal(callersOf(bus).size, 0);
     assert.notEqual(await peerOfSender(bus, ":1.7"), peer);
     assert.equal(countOf(bus, "AddMatch"), 1);
+  },
+);
+
+testWith(
+  here,
+  "peerOfSender() takes the owner of a well-known name, and no other text",
+  async () => {
+    const bus = new FakeBus((call, deliver) =>
+      call.member === "GetNameOwner" ? deliver(replyOf("s", ":1.7")) : answers()(call, deliver)
+    );
+    assert.equal(await peerOfSender(bus, "a.b"), await peerOfSender(bus, ":1.7"));
+    const { length } = bus.calls;
+    for (const name of ["", "a", ":1", "a.b\n", ":1.7\0"]) {
+      await assert.rejects(peerOfSender(bus, name), TypeError);
+    }
+    bus.name = null;
+    await assert.rejects(peerOfSender(bus, ":1.7"), { code: "ERR_UCRED_NO_PEER" });
+    assert.equal(bus.calls.length, length);
   },
 );
 
@@ -270,7 +301,7 @@ testWith(here, "requireCaller() passes an allowed call and all other messages on
   for (const message of others) bus.connection.emit("message", message);
   bus.connection.emit("other", call, 1);
   assert.deepEqual(received.splice(0), [...others, [call, 1]]);
-  bus.connection.emit("message", call);
+  assert.equal(bus.connection.emit("message", call), true);
   assert.deepEqual(received, [], "it is not decided yet");
   await until(() => received.length === 1);
   assert.equal(received[0], call);
@@ -378,4 +409,10 @@ testWith(here, "requireCaller() reports an exception of onDenied as one of a han
   await until(() => errors.length === 1);
   assert.equal(errors[0]!.message, "a mistake");
   assert.deepEqual(bus.errors.map(([, text]) => text), ["no"]);
+  const silent = new FakeBus(answers());
+  requireCaller(silent, definePolicy({ version: 1, rules }));
+  silent.connection.on("handlerError", (error) => errors.push(error));
+  silent.connection.emit("message", CALL);
+  await until(() => silent.errors.length === 1);
+  assert.equal(errors.length, 1);
 });

@@ -20,7 +20,7 @@ import { callBus } from "../../../interop/dbus/bus.ts";
 import { serve } from "../../../servers/http.ts";
 import { tool } from "../../support/guard.ts";
 import { isIdentityMap, keepsEveryUid } from "../../../system/overflow_ids.ts";
-import { fakePeer } from "../../../testing/mod.ts";
+import { failCalls, fakePeer } from "../../../testing/mod.ts";
 import { actorProgram, freshPath, meet, startActor, withIds } from "../../support/peers.ts";
 import { needs, testWith, until } from "../../support/suite.ts";
 import { as, connectTo, ONE, run, startDaemon, TWO } from "../dbus/daemon.ts";
@@ -306,6 +306,16 @@ test("checkAuthorization() explains why polkitd does not answer", async () => {
     hint: /org\.freedesktop\.policykit\.owner$/,
   });
   await assert.rejects(rejected("a.Other"), { message: /: the error a\.Other$/ });
+  const slow = fakePolkit(({ member, options }, deliver) => {
+    if (member !== "CheckAuthorization") return;
+    const late = () => deliver(undefined, errorOf("a.Aborted", ":1.5"));
+    options.signal!.addEventListener("abort", late);
+  });
+  await assert.rejects(checkAuthorization(SENDER, "a.b", { bus: slow, timeoutMs: 1 }), {
+    code: "ERR_UCRED_BUS",
+    message: /: the error a\.Aborted$/,
+  });
+  assert.equal(slow.calls.at(-1)!.member, "CancelCheckAuthorization");
   const direct = fakePolkit(() => assert.fail("polkitd is queried"));
   direct.name = null;
   await assert.rejects(checkAuthorization(SENDER, "a.b", { bus: direct }), {
@@ -331,6 +341,7 @@ test("checkAuthorization() starts polkitd if no connection owns its name", async
     deliver(undefined, errorOf("org.freedesktop.DBus.Error.NameHasNoOwner"));
   });
   assert.equal(await outcomeOf(SENDER, "a.b", { bus }), "authorized");
+  assert.ok(bus.calls.every(({ options: { signal } }) => signal instanceof AbortSignal));
   const [, start] = bus.calls;
   const { member, signature, body } = start!;
   assert.deepEqual([member, signature, body], [
@@ -343,7 +354,7 @@ test("checkAuthorization() starts polkitd if no connection owns its name", async
 const initial = { name: "the initial user namespace", met: keepsEveryUid() };
 
 testWith(
-  [needs.linux, initial],
+  [needs.linux, needs.native, initial],
   "checkAuthorization() names a process by pid, start time and uid",
   async () => {
     const authorized = { sender: ":1.5", signature: "(bba{ss})", body: [[true, false, {}]] };
