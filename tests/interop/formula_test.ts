@@ -85,7 +85,7 @@ test("all(), any() and not() return formulas that hold for the same requests", (
       assert.equal(holds(formula, request), expected(tree, request), JSON.stringify(formula));
     }
   });
-  fc.assert(property, { numRuns: cases(1000) });
+  fc.assert(property, { numRuns: cases(500) });
 });
 
 test("all(), any() and not() remove constants, duplicates and nesting", () => {
@@ -100,4 +100,16 @@ test("all(), any() and not() remove constants, duplicates and nesting", () => {
     any: [{ user: ["a", "b"] }, { command: ["c", "d", "e"] }],
   });
   assert.equal(any(a, c, not(c)), true);
+  assert.deepEqual([all(true), all(a, b, true)], [true, { all: [a, b] }]);
+  // Only values of one field alone become a list.
+  for (
+    const formulas of [
+      [{ user: "a", command: "c" }, b],
+      [b, { user: "a", command: "c" }],
+      [all(a, b), all(b, { user: "d" })],
+      [not(a), not(b)],
+      [{ groups: { some: "a" } }, { groups: { some: "b" } }],
+      [{ flag: true }, { flag: false }],
+    ]
+  ) assert.deepEqual(any(...formulas), { any: formulas });
 });

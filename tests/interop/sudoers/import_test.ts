@@ -518,6 +518,10 @@ test("importSudoers() makes no rule of an entry that matches no request", () => 
   assert.deepEqual(rulesOf(entry({ ...runas([ALL], groups), users: [ALL] })), [{
     ...{ name: "1.1.1 ALL: /x/a", actions: "run", where: { command: "/x/a" }, allow: true },
   }]);
+  const everything = { ...runas([ALL], groups), users: [ALL], commands: [{ command: "ALL" }] };
+  assert.deepEqual(rulesOf(entry(everything)), [{
+    ...{ name: "1.1.1 ALL: ALL", actions: ["run", "edit"], allow: true },
+  }]);
 });
 
 /** The problems of an import, and the message. */
@@ -571,8 +575,13 @@ test("importSudoers() rejects aliases that multiply", () => {
 });
 
 test("importSudoers() names a gid by the account of its group", () => {
-  const data = entry({ users: [{ usergid: 0 }] });
-  assert.deepEqual(documentOf(data).rules.at(-1)!.when, { group: accountName("group", 0) });
+  // On most systems, other names than those of the users with these uids.
+  for (let gid = 0; gid < 10; gid++) {
+    const group = accountName("group", gid);
+    if (group === undefined) continue;
+    const { rules } = documentOf(entry({ users: [{ usergid: gid }] }));
+    assert.deepEqual(rules.at(-1)!.when, { group });
+  }
 });
 
 /** Runs a function with another PATH. */
