@@ -407,6 +407,13 @@ testWith(
     for (const [wrong, code, message] of rows) {
       await assert.rejects(checkAuthorization(wrong, "a.b", { bus }), { code, message });
     }
+    // A map that cannot be read may be that of another user namespace.
+    using _ = failCalls({ open: "EACCES" });
+    await assert.rejects(checkAuthorization(fakePeer(facts), "a.b", { bus }), {
+      code: "ERR_UCRED_NO_PEER",
+      message: /our user namespace may number users otherwise than polkitd$/,
+      hint: "Run the server in the initial user namespace",
+    });
     assert.equal(bus.calls.length, queries, "polkitd is not queried");
   },
 );
