@@ -33,6 +33,10 @@ test("IMPORTERS convert all files, or reject", async () => {
     message: /^Cannot read .*missing: ENOENT/,
     hint: "Check the path, and that this user may read the file",
   });
+  await assert.rejects(IMPORTERS["sudoers"]!([missing]), {
+    code: "ERR_UCRED_POLICY",
+    message: /^Cannot import the sudoers file .*missing: /,
+  });
   await assert.rejects(IMPORTERS["sudoers"]!(["/x", "/y", "/z"]), {
     code: "ERR_UCRED_POLICY",
     message: "Cannot import 3 files: one of them must include the others",

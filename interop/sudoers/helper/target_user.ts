@@ -39,26 +39,35 @@ export async function findTargetUser(name: string): Promise<TargetUser | undefin
       run("/usr/bin/getent", ["passwd", name], LOOKUP),
       run("/usr/bin/id", ["-G", "--", name], LOOKUP),
     ]);
-    const [found, , uidText, gidText, , home = "", ...rest] = entry.stdout.trimEnd().split(":");
-    const numbers = [uidText ?? "", gidText ?? "", ...ids.stdout.trim().split(" ")];
-    if (found !== name || rest.length !== 1 || !numbers.every((text) => /^\d+$/.test(text))) {
-      return undefined;
-    }
-    const [uid, gid, ...gids] = numbers.map(Number) as [number, number, ...number[]];
-    if (![uid, gid, ...gids].every(isId) || !gids.includes(gid)) return undefined;
-    const groups = gids.map((id) => accountName("group", id));
-    const isNamed = groups.every((group) => group !== undefined);
-    return {
-      name,
-      uid,
-      gid,
-      gids,
-      groups: isNamed ? groups as readonly string[] : undefined,
-      home: home.startsWith("/") ? home : "/",
-    };
+    return targetUserIn(name, entry.stdout, ids.stdout);
   } catch {
     return undefined;
   }
+}
+
+/**
+ * Reads the answers of getent(1) and id(1).
+ *
+ * @returns `undefined` if they are not about this account, or not complete.
+ */
+export function targetUserIn(name: string, entry: string, ids: string): TargetUser | undefined {
+  const [found, , uidText, gidText, , home = "", ...rest] = entry.trimEnd().split(":");
+  const numbers = [uidText ?? "", gidText ?? "", ...ids.trim().split(" ")];
+  if (found !== name || rest.length !== 1 || !numbers.every((text) => /^\d+$/.test(text))) {
+    return undefined;
+  }
+  const [uid, gid, ...gids] = numbers.map(Number) as [number, number, ...number[]];
+  if (![uid, gid, ...gids].every(isId) || !gids.includes(gid)) return undefined;
+  const groups = gids.map((id) => accountName("group", id));
+  const isNamed = groups.every((group) => group !== undefined);
+  return {
+    name,
+    uid,
+    gid,
+    gids,
+    groups: isNamed ? groups as readonly string[] : undefined,
+    home: home.startsWith("/") ? home : "/",
+  };
 }
 
 /**
@@ -70,10 +79,15 @@ export async function findTargetGroup(name: string): Promise<number | undefined>
   if (!NAME.test(name)) return undefined;
   try {
     const { stdout } = await run("/usr/bin/getent", ["group", name], LOOKUP);
-    const [found, , gid = "", ...rest] = stdout.trimEnd().split(":");
-    if (found !== name || rest.length !== 1 || !/^\d+$/.test(gid)) return undefined;
-    return isId(Number(gid)) ? Number(gid) : undefined;
+    return targetGroupIn(name, stdout);
   } catch {
     return undefined;
   }
+}
+
+/** Reads the answer of getent(1). Returns `undefined` if it is not about this group. */
+export function targetGroupIn(name: string, entry: string): number | undefined {
+  const [found, , gid = "", ...rest] = entry.trimEnd().split(":");
+  if (found !== name || rest.length !== 1 || !/^\d+$/.test(gid)) return undefined;
+  return isId(Number(gid)) ? Number(gid) : undefined;
 }

@@ -76,7 +76,7 @@ test("readJson() keeps numbers as text, and keys that are special to JavaScript"
 
 test("readJson() reads white space and escapes everywhere where JSON has them", () => {
   const texts = [
-    ' { "a" : [ 1 , true , [ ] , null ] , "b" : { } , "" : [\n-2.5e+3\t,\r"x" ] } ',
+    ' { "a" : [ 1 , true , false , [ ] , null ] , "b" : { } , "" : [\n-2.5e+3\t,\r"x" ] } ',
     '"\\n\\t\\"\\\\\\/\\b\\f\\r\\u00e9n"',
     "[{},[],{}]",
   ];
