@@ -158,6 +158,7 @@ test("mergeRules() unites lists that differ in one way", () => {
     [list(undefined, ["x", "y"]), list(undefined, ["x"]), list(undefined, ["x"])],
     [list(["a"], ["x"]), list(["a"], ["y", "x"]), list(["a"], ["x"])],
     [list(undefined, ["x"]), list(undefined, ["y", "z"]), undefined],
+    [list(undefined, ["x", "y"]), list(undefined, ["x", "z"]), undefined],
     [list(undefined, ["x"]), list(), undefined],
     [list(), list(undefined, ["x"]), undefined],
     [list(), list(), list()],
@@ -197,4 +198,6 @@ test("mergeRules() merges by one attribute or by the actions, and attributes in 
     rule(["b"]),
   ];
   assert.deepEqual(mergeRules(apart), apart);
+  const twice = [rule(["a"]), rule(["a"]), rule(["b"], ["x", value("1")])];
+  assert.deepEqual(mergeRules(twice), [{ ...twice[0]!, count: 2 }, twice[2]]);
 });

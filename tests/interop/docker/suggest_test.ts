@@ -8,6 +8,8 @@ import type { LearnedRequest, RecordedCaller, RecordedEntry } from "../../../int
 import { entryIn, headerOf, readRecording } from "../../../interop/recording.ts";
 import { type CallersBy, documentOf, suggest, type Suggestion } from "../../../interop/suggest.ts";
 import { VOCABULARIES } from "../../../interop/vocabularies.ts";
+import { DYNAMIC_IDS } from "../../../core/policy/analyze/lint_conditions.ts";
+import { MAX_GLOB_CHARACTERS } from "../../../core/policy/document/schema.ts";
 import { runTests } from "../../../core/policy/analyze/run_tests.ts";
 import { definePolicy } from "../../../policy/define.ts";
 import { cases } from "../../support/suite.ts";
@@ -198,6 +200,18 @@ test("suggest() writes rules by uid, group, unit or container, and none wider", 
     { uid: BOB, container },
     { uid: 61200 },
   ]);
+  const whenOf = (by: CallersBy, caller: RecordedCaller) =>
+    suggested([acted("system.version", {}, caller)], by).suggestion.rules[0]!.rule.when;
+  assert.deepEqual(whenOf("group", { uid: 5, gid: 970 }), { group: "developers" });
+  const { first, last } = DYNAMIC_IDS;
+  for (const uid of [first, last]) {
+    assert.deepEqual(whenOf("unit", { uid, unit }), { unit });
+    assert.deepEqual(whenOf("unit", { uid }), { uid });
+    assert.deepEqual(whenOf("container", { uid, container }), { uid, container });
+  }
+  for (const uid of [first - 1, last + 1]) {
+    assert.deepEqual(whenOf("unit", { uid, unit }), { uid, unit });
+  }
   const { missing } = suggested(entries, "group").suggestion;
   assert.deepEqual(missing.map(({ why }) => why), ["its caller has no group with a name"]);
   const star = acted("system.info", {}, { ...one, unit: "a*b.service" });
@@ -326,8 +340,8 @@ test("suggest() makes tests of containers and objects that were not recorded", (
 });
 
 test("suggest() names rules by their callers, and leaves out texts that no rule can have", () => {
-  const long = "x".repeat(300);
-  const texts = [`GET /${long}`, "GET /a\u202e", ""];
+  const long = "x".repeat(MAX_GLOB_CHARACTERS - "GET /".length);
+  const texts = [`GET /${long}`, `GET /${long}x`, "GET /a\u202e", ""];
   const options = { by: "unit", includeDenied: false, groupName: () => undefined } as const;
   const { rules, missing } = suggest({
     ...{ mode: "http", bytes: 0 },
@@ -344,8 +358,15 @@ test("suggest() names rules by their callers, and leaves out texts that no rule 
   ]);
   assert.deepEqual(missing.map(({ why }) => why), [
     "the unit of its caller: one of its texts is empty",
+    "one of its texts is too long for a rule",
     "one of its texts contains invisible characters",
     "one of its texts is empty",
+  ]);
+  const starred = judged(CREATE, { Image: "a", HostConfig: { Binds: ["/srv/*:/d"] } });
+  const { suggestion } = suggested([acted("container.create", starred.attributes)]);
+  assert.deepEqual([suggestion.rules, suggestion.missing.map(({ why }) => why)], [
+    [],
+    ["one of its texts contains a star, which a rule cannot express"],
   ]);
 });
 
