@@ -408,6 +408,7 @@ const REFUSED_RULES: readonly (readonly [rule: string, message: RegExp])[] = [
   ['<allow send_member="M"/>', /send_member requires send_interface or send_path/],
   ['<allow receive_member="M"/>', /receive_member requires receive_interface or receive_path/],
   ['<allow send_error="org.a.E" send_interface="org.a.I"/>', /send_error excludes/],
+  ['<allow send_error="org.a.E" send_member="M" send_path="/a"/>', /send_error excludes/],
   ['<allow send_destination="org.a.B" receive_sender="org.a.B"/>', /a rule cannot combine/],
   ['<allow own="org.a.B" send_destination="org.a.B"/>', /a rule cannot combine/],
   ['<allow own="org.a.B" own_prefix="org.a"/>', /a rule cannot combine own, own_prefix/],
