@@ -8,7 +8,6 @@ import {
   closeSync,
   fstatSync,
   mkdtempSync,
-  readdirSync,
   readFileSync,
   realpathSync,
   statSync,
@@ -36,8 +35,10 @@ import {
   targetGroupIn,
   targetUserIn,
 } from "../../../interop/sudoers/helper/target_user.ts";
+import { accountName } from "../../../system/accounts.ts";
 import { commandFolder, removeAfterTest, script } from "../../support/privileged_helper.ts";
 import fc from "../../support/properties.ts";
+import { descriptorLinks } from "../../support/servers.ts";
 import { cases, needs, STRANGER, testWith } from "../../support/suite.ts";
 
 test("allowedVariables() drops values that name files or formats, and names of other variables", () => {
@@ -185,45 +186,54 @@ testWith([needs.linux], "findTargetUser() returns an account with its groups", a
   }
 });
 
-test("targetUserIn() and targetGroupIn() read complete answers about the account alone", () => {
-  const entry = "anna:x:4294967294:20:Anna:/home/anna:/bin/sh\n";
-  const found = targetUserIn("anna", entry, "20 4294967290\n");
-  const anna = {
-    name: "anna",
-    uid: 4294967294,
-    gid: 20,
-    gids: [20, 4294967290],
-    groups: undefined,
-  };
-  assert.deepEqual(found, { ...anna, home: "/home/anna" });
-  const homeless = targetUserIn("anna", entry.replace("/home/anna", ""), "20 4294967290");
-  assert.equal(homeless!.home, "/");
-  const wrong: readonly (readonly [entry: string, ids: string])[] = [
-    ["", "20"],
-    ["root:x:0:0:root:/root:/bin/sh", "0"],
-    ["anna:x:5:20:Anna:/home/anna", "20"],
-    ["anna:x:5:20:Anna:/home/anna:/bin/sh:x", "20"],
-    ["anna:x::20:Anna:/home/anna:/bin/sh", "20"],
-    ["anna:x:5x:20:Anna:/home/anna:/bin/sh", "20"],
-    ["anna:x:-5:20:Anna:/home/anna:/bin/sh", "20"],
-    ["anna:x:5:+20:Anna:/home/anna:/bin/sh", "20"],
-    ["anna:x:4294967295:20:Anna:/home/anna:/bin/sh", "20"],
-    ["anna:x:5:4294967295:Anna:/home/anna:/bin/sh", "4294967295"],
-    ["anna:x:5:20:Anna:/home/anna:/bin/sh", ""],
-    ["anna:x:5:20:Anna:/home/anna:/bin/sh", "21"],
-    ["anna:x:5:20:Anna:/home/anna:/bin/sh", "20 wheel"],
-    ["anna:x:5:20:Anna:/home/anna:/bin/sh", "20 4294967295"],
-  ];
-  for (const [entry, ids] of wrong) {
-    assert.equal(targetUserIn("anna", entry, ids), undefined, entry);
-  }
-  assert.equal(targetGroupIn("adm", "adm:x:4294967294:a,b\n"), 4294967294);
-  const groups = [
-    ...["", "wheel:x:4:", "adm:x:4", "adm:x:4:a:b", "adm:x::", "adm:x:4x:", "adm:x:-4:"],
-    "adm:x:4294967295:",
-  ];
-  for (const entry of groups) assert.equal(targetGroupIn("adm", entry), undefined, entry);
-});
+testWith(
+  [needs.linux],
+  "targetUserIn() and targetGroupIn() read complete answers about the account alone",
+  () => {
+    const entry = "anna:x:4294967294:20:Anna:/home/anna:/bin/sh\n";
+    const found = targetUserIn("anna", entry, "20 4294967290\n");
+    const anna = {
+      name: "anna",
+      uid: 4294967294,
+      gid: 20,
+      gids: [20, 4294967290],
+      groups: undefined,
+    };
+    assert.deepEqual(found, { ...anna, home: "/home/anna" });
+    const homeless = targetUserIn("anna", entry.replace("/home/anna", ""), "20 4294967290");
+    assert.equal(homeless!.home, "/");
+    for (let gid = 0; gid < 10; gid++) {
+      const group = accountName("group", gid);
+      const named = targetUserIn("anna", `anna:x:5:${gid}:Anna:/home/anna:/bin/sh`, `${gid}`);
+      assert.deepEqual(named!.groups, group === undefined ? undefined : [group]);
+    }
+    const wrong: readonly (readonly [entry: string, ids: string])[] = [
+      ["", "20"],
+      ["root:x:0:0:root:/root:/bin/sh", "0"],
+      ["anna:x:5:20:Anna:/home/anna", "20"],
+      ["anna:x:5:20:Anna:/home/anna:/bin/sh:x", "20"],
+      ["anna:x::20:Anna:/home/anna:/bin/sh", "20"],
+      ["anna:x:5x:20:Anna:/home/anna:/bin/sh", "20"],
+      ["anna:x:-5:20:Anna:/home/anna:/bin/sh", "20"],
+      ["anna:x:5:+20:Anna:/home/anna:/bin/sh", "20"],
+      ["anna:x:4294967295:20:Anna:/home/anna:/bin/sh", "20"],
+      ["anna:x:5:4294967295:Anna:/home/anna:/bin/sh", "4294967295"],
+      ["anna:x:5:20:Anna:/home/anna:/bin/sh", ""],
+      ["anna:x:5:20:Anna:/home/anna:/bin/sh", "21"],
+      ["anna:x:5:20:Anna:/home/anna:/bin/sh", "20 wheel"],
+      ["anna:x:5:20:Anna:/home/anna:/bin/sh", "20 4294967295"],
+    ];
+    for (const [entry, ids] of wrong) {
+      assert.equal(targetUserIn("anna", entry, ids), undefined, entry);
+    }
+    assert.equal(targetGroupIn("adm", "adm:x:4294967294:a,b\n"), 4294967294);
+    const groups = [
+      ...["", "wheel:x:4:", "adm:x:4", "adm:x:4:a:b", "adm:x::", "adm:x:4x:", "adm:x:-4:"],
+      "adm:x:4294967295:",
+    ];
+    for (const entry of groups) assert.equal(targetGroupIn("adm", entry), undefined, entry);
+  },
+);
 
 test("pathProblem() accepts absolute paths without empty names and dots alone", () => {
   for (const path of ["/bin/id", "/a/.b/..c/d."]) assert.equal(pathProblem(path), undefined, path);
@@ -268,9 +278,7 @@ testWith(root, "openExecutable() refuses files that others than root can choose 
   reason(join(folder, "missing"));
   reason(`${good}/x`);
   assert.match(reason("good"), /not absolute/);
-  const { length } = readdirSync("/proc/self/fd");
-  for (let count = 0; count < 10; count++) reason(join(folder, "plain"));
-  assert.equal(readdirSync("/proc/self/fd").length, length, "no descriptor stays open");
+  assert.deepEqual(descriptorLinks().filter(([, link]) => link.startsWith(folder)), []);
 });
 
 testWith(
