@@ -119,7 +119,7 @@ function quoted(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** One function for each command. `_arguments` shifts the words, so that each function sees its own. */
+/** Generates one function for each command. `_arguments` shifts the words, so that each function sees its own. */
 function zshCompletion(program: Command): string {
   return `#compdef ucred
 # zsh completion of ucred. In ~/.zshrc, after compinit:  source <(ucred completions zsh)
@@ -150,7 +150,7 @@ function zshFunction(command: Command): string {
   const names = below.map((each) =>
     quoted(`${each.name()}:${each.description().replaceAll(":", "\\:")}`)
   );
-  // After "help", the words of a command follow again.
+  // After "help", the names of the same subcommands are offered again.
   const cases = below.map((each) =>
     `        ${each.name()}) ${each.name() === "help" ? zshName(command) : zshName(each)} ;;`
   );
@@ -199,7 +199,7 @@ function zshValues(of: Argument | Option, name: string): string {
   }[values];
 }
 
-/** One line for each word, with the command after which it is offered. */
+/** Generates one line for each word, with the command after which it is offered. */
 function fishCompletion(program: Command): string {
   const commands = everyCommand(program);
   const cases = commands.filter(hasSubcommands).map((command) => {

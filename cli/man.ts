@@ -7,6 +7,10 @@ const EXIT_CODES = [
   ["0", "Success."],
   ["1", "Findings, or a negative result: a denied peer, a failed test."],
   ["2", "The command failed: a wrong option, an unreadable file, no permission."],
+  [
+    "others",
+    "Of run alone: the exit status of the command, or 128 plus the number of the signal that ended it.",
+  ],
 ] as const;
 
 const ENVIRONMENT = [

@@ -24,7 +24,7 @@ export interface FollowedPolicy {
   failures: number;
 }
 
-/** What the metrics and the checks are about. */
+/** The guard and the policies that `/metrics`, `/healthz` and `/readyz` report on. */
 export interface Observed {
   readonly guard: GuardServer;
   /** Role → policy: "active", "candidate" and "metrics", if there are such policies. */

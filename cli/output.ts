@@ -47,10 +47,10 @@ export function printText(text: string): void {
   print(text.split("\n").map(printable).join("\n"));
 }
 
-/** What a function prints instead of writing it. */
+/** The output of the function that {@link captured} runs; `undefined` if none runs. */
 let kept: string[] | undefined;
 
-/** Runs a function, and returns what it prints on stdout and stderr instead of writing it. */
+/** Runs a function, and returns its output on stdout and stderr, which is not written. */
 export async function captured(run: () => Promise<void>): Promise<string> {
   const texts: string[] = kept = [];
   try {

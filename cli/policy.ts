@@ -542,7 +542,7 @@ function peerFrom(text: string): PlainPeer {
   return peer;
 }
 
-/** Reads attributes, and checks them as those of tests in policies. */
+/** Reads attributes, and checks them by the rules for attributes in the tests of a policy. */
 function attributesFrom(text: string, policy: RulePolicy): Attributes {
   const { vocabulary } = sourceOf(policy, "explain()").checked;
   if (vocabulary === undefined) {

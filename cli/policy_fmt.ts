@@ -75,7 +75,7 @@ function replace(file: string, text: string): void {
   const fd = openSync(temporary, "wx", 0o600);
   try {
     try {
-      writeFileSync(fd, text); // unlike writeSync(), all of it
+      writeFileSync(fd, text); // writeSync() may write only a part
       const created = statSync(temporary);
       if (created.uid !== uid || created.gid !== gid) chownSync(temporary, uid, gid);
       fchmodSync(fd, mode & 0o7777);

@@ -18,7 +18,7 @@ export interface RequestToExplain {
   readonly peer: PlainPeer | undefined;
   readonly action: string;
   readonly attributes: Attributes | undefined;
-  /** What the reader should know about it, one sentence each. */
+  /** Notes to print with the request: one sentence each. */
   readonly notes: readonly string[];
 }
 
@@ -102,7 +102,7 @@ function ofAudit(
   const notes = [`The record: ${allowed === true ? "allowed" : "denied"}. ${String(reason ?? "")}`];
   notes.push("An audit log has no groups and no process: set them with --user, --group or --peer");
   if (about !== undefined) {
-    notes.push("An audit log has only those attributes that its policy tested");
+    notes.push("An audit log may lack attributes that its policy did not test");
     if (missing.length > 0) notes.push(`It has no value of ${missing.join(", ")}`);
   }
   return {

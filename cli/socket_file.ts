@@ -49,7 +49,7 @@ export function socketFile(path: string, file: BigIntStats): SocketFile {
 }
 
 /**
- * Finds what is wrong with the file of a socket.
+ * Returns the problems of the file of a socket, of its folders and of its links.
  *
  * @param socket `undefined` for an abstract socket.
  * @param user The uid of the server.
@@ -93,7 +93,7 @@ export function fileFindings(socket: SocketFile | undefined, user: number): read
   return findings;
 }
 
-/** Finds whether neither root nor a server owns the file. Without a known server, nothing is found. */
+/** Returns a problem if neither root nor a server owns the file. Without a known server, it returns none. */
 export function ownerFindings({ uid }: FileReport, servers: readonly number[]): readonly Remark[] {
   const [server] = servers;
   if (server === undefined || uid === 0 || servers.includes(uid)) return [];

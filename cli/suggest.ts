@@ -90,8 +90,8 @@ function textOf(
   for (const rule of rules) add(rule, "");
   if (unlimited.length > 0) {
     lines.push(
-      "# Each of these rules gives access to the host beyond what was seen: the recording does not have the",
-      "# value of a field. To use one, remove its first two characters of each line.",
+      "# Each of these rules gives access to the host beyond the recorded requests, because the recording lacks",
+      "# the value of a field. To use one, remove the first two characters of each of its lines.",
     );
     for (const rule of unlimited) add(rule, "# ");
   }
