@@ -14,7 +14,7 @@ import { supplementaryGroups } from "../identity/groups.ts";
 import { syscallError } from "../system/syscall_error.ts";
 import { type EffectiveIds, ThreadIds } from "../system/thread_ids.ts";
 
-/** `SOCK_STREAM`: connect(2) fails with EAGAIN, instead of waiting, while the backlog is full. */
+/** A stream socket that does not block: while the backlog is full, connect(2) fails with EAGAIN at once. */
 const STREAM_SOCKET = SOCK.STREAM | SOCK.CLOEXEC | SOCK.NONBLOCK;
 
 /** Connects to one upstream as its clients. */

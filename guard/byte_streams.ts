@@ -110,7 +110,7 @@ export class MessageWriter {
     if (isFull) await this.#until(() => !this.#socket.writableNeedDrain);
   }
 
-  /** Writes a message of the guard, after the current one. Waits only while many bytes wait. */
+  /** Writes a message of the guard after the current one. Blocks only while many bytes are unwritten. */
   async insert(message: Buffer): Promise<void> {
     if (this.#missing > 0) {
       this.#waiting.push(message);

@@ -1,4 +1,4 @@
-/** What a guard has beyond a server: its own counters, and the probe of the upstream. */
+/** The handle of a running guard: that of a server, with its own counters and the probe of the upstream. */
 
 import {
   DEFAULT_CONNECTIONS,

@@ -1,4 +1,4 @@
-/** Connections that the other side has closed: what it has sent before can still be read. */
+/** Reads what the other side sent before it closed a connection, although writes to it fail. */
 
 import type { Socket } from "node:net";
 import { isHungUp } from "../identity/hangup.ts";

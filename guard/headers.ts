@@ -56,7 +56,7 @@ export function isForgeable(name: string): boolean {
   return FORGEABLE.test(name.toLowerCase().replaceAll(/[^a-z0-9]/g, "-"));
 }
 
-/** What becomes of a header field. The other names are those of fields that the guard reads itself. */
+/** How a field is treated: forwarded, dropped, or its message refused. Other kinds: fields that the guard reads. */
 export type FieldKind =
   | "forward"
   | "drop"

@@ -2,7 +2,7 @@
  * Metrics in Prometheus' text format 0.0.4. No label has a value that a client can choose, so the number of time
  * series is fixed.
  *
- * This is not prom-client, which counts by itself, in one registry for each process: a guard counts already.
+ * The library prom-client would count everything again, in one registry for each process: a guard counts already.
  */
 
 import type { RequestOutcome } from "../servers/http/request_report.ts";
@@ -128,7 +128,7 @@ function metricsOf(stats: GuardStats): readonly Metric[] {
     {
       name: "ucred_guard_upstream_waiting",
       type: "gauge",
-      help: "Clients that wait because the upstream's backlog is full",
+      help: "Clients that wait while connecting to the upstream is tried again",
       values: upstream.waiting,
     },
     {

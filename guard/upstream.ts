@@ -38,7 +38,7 @@ const NOT_ACCEPTED = "it does not accept the connection";
 
 /** The client that a connection to the upstream is for. */
 export interface Client {
-  /** The client's connection. The attempt is given up when it closes. */
+  /** The client's connection. The attempt to connect ends when it closes. */
   readonly socket: Duplex;
   /** Its identity. Users take turns while the upstream's backlog is full. */
   readonly peer: Peer;
@@ -209,7 +209,7 @@ export class Upstream {
     });
   }
 
-  /** The number of clients that wait because the upstream's backlog is full. */
+  /** The number of clients that wait because connect(2) has failed and is repeated; see {@link RETRY_MS}. */
   get waiting(): number {
     let count = this.#retries;
     for (const queue of this.#waiting.values()) count += queue.size;

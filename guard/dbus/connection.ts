@@ -84,7 +84,7 @@ type Verdict =
   }
   | { readonly forward: false; readonly decision: Decision; readonly reply?: Buffer | undefined };
 
-/** The client's side of a connection, and the upstream's. */
+/** A client's connection to the guard, with the guard's own connection to the upstream. */
 export class DbusConnection {
   readonly #shared: Shared;
   readonly #admitted: Admitted;
@@ -101,7 +101,7 @@ export class DbusConnection {
   #name: string | undefined;
   /** All names of the client, as the bus reports them by signals. The destination of a message is one of them. */
   readonly #ownNames = new Set<string>();
-  /** Called with the reply to Hello. */
+  /** Called when the reply to Hello has arrived, or the connection ends. */
   #onGreeted: () => void = () => {};
   /** Calls of the client, by serial. */
   readonly #calls = new OpenCalls<OpenCall>();
@@ -148,7 +148,7 @@ export class DbusConnection {
     this.#onGreeted();
   }
 
-  /** Ends both connections because of the upstream. */
+  /** Ends both connections after the upstream has failed or hung up. */
   #endServer(error: unknown): void {
     const isExpected = error instanceof Ended || this.#client.destroyed;
     this.#destroy();
@@ -229,12 +229,12 @@ export class DbusConnection {
       const greeted = call.kind === "hello"
         ? new Promise<void>((resolve) => this.#onGreeted = resolve)
         : undefined;
-      // The recipient must not believe a sender that the client chose. Without a bus, servers do not check
-      // the destination, so that the policy does not know it either.
+      // The client could forge the sender. Without a bus, servers ignore the destination, and the policy
+      // does not test it.
       const destination = this.#isBus ? header.destination : undefined;
       const head = encodeHeader({ ...header, destination, sender: undefined });
       await forward(head, body, bodyLength, this.#fromClient, this.#toServer);
-      // Replies of the guard have the unique name as their destination.
+      // The next replies of the guard need the client's unique name as their destination.
       if (greeted === undefined) continue;
       await greeted;
       if (!this.#isBus) continue;
@@ -332,7 +332,7 @@ export class DbusConnection {
     return this.#judgeDriverCall(header, body, decision);
   }
 
-  /** Decides a call of the bus by its arguments. The policy allows the method already. */
+  /** Decides a call to the bus by its arguments. The policy allows the method already. */
   #judgeDriverCall(header: Header, body: Buffer | undefined, decision: Decision): Verdict {
     const action = `call ${header.interface}.${header.member}`;
     if (needsArguments(header) && body === undefined) {
@@ -347,7 +347,7 @@ export class DbusConnection {
     }
     if (call.kind === "list") {
       if (expectsReply(header)) return { forward: true, decision, kind: "list" };
-      // dbus-daemon sends the list nevertheless, and the serial of another call could lead it past the filter.
+      // dbus-daemon replies nevertheless, and with the serial of another open call, the list would not be filtered.
       return this.#denyCall(header, this.#refuse(action, "A list of names needs a reply"));
     }
     if (call.kind === "own") {
@@ -362,7 +362,7 @@ export class DbusConnection {
     return this.#denyInvisible(header, call.name);
   }
 
-  /** Answers a call about a name that the client may not see as if the name had no owner. */
+  /** Hides a name from the client: a call about it gets the same answer as one about a name without an owner. */
   #denyInvisible(header: Header, name: string): Verdict {
     const decision = this.#refuse(`see ${name}`, "The client may not see the name");
     if (!expectsReply(header)) return { forward: false, decision };

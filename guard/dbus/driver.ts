@@ -33,7 +33,7 @@ function argumentsAboutName(member: string): string | undefined {
 
 const LISTS = ["ListNames", "ListActivatableNames"];
 
-/** The meaning of the arguments of a call of the bus. */
+/** The meaning of the arguments of a call to the bus. */
 export type DriverCall =
   | { readonly kind: "own" | "see"; readonly name: string }
   | { readonly kind: "match"; readonly rule: string }
@@ -55,7 +55,7 @@ export function isGreeting(header: Header): boolean {
   return isHello(header) && destination === BUS_NAME && signature === "" && expectsReply(header);
 }
 
-/** Returns whether the arguments of a call of the bus decide about it. */
+/** Returns whether the arguments of a call to the bus decide about it. */
 export function needsArguments({ member = "" }: Header): boolean {
   return member === "RequestName" || member === "AddMatch" ||
     argumentsAboutName(member) !== undefined;

@@ -60,7 +60,7 @@ export class BusNames {
     return session;
   }
 
-  /** Ends one use. */
+  /** Ends the use that a call of {@link acquire} has begun. */
   release(): void {
     if (--this.#users > 0) return;
     this.#session?.close();
@@ -68,7 +68,7 @@ export class BusNames {
   }
 
   /**
-   * Returns all names of the client that has a name, the unique one first; only the name itself if it has no
+   * Returns all names of the client that owns a name, the unique one first; only the name itself if it has no
    * owner. `undefined` if the names are unknown. Names for which a client waits in the queue are missing.
    */
   namesOf(name: string): readonly string[] | undefined {

@@ -78,7 +78,7 @@ export class OpenCalls<T extends { readonly header: Header }> {
   readonly #calls = new Map<number, T>();
   #pathBytes = 0;
 
-  /** Whether too many calls wait to add another one. */
+  /** Whether so many calls wait for a reply that no other one may be added. */
   get isFull(): boolean {
     return this.#calls.size >= MAX_OPEN_CALLS || this.#pathBytes >= MAX_OPEN_PATH_BYTES;
   }
@@ -112,8 +112,8 @@ export class OpenCalls<T extends { readonly header: Header }> {
 const pathBytesOf = ({ header: { path = "" } }: { readonly header: Header }) => path.length;
 
 /**
- * Calls to a client that wait for its reply. Beyond the limit the oldest gets no reply, because a client may
- * never answer some calls.
+ * Calls to a client that wait for its reply. A client may never answer some of them: beyond the limit, the
+ * oldest is forgotten, and a reply to it is not forwarded.
  */
 export class CallsToClient {
   readonly #keys = new Set<string>();

@@ -24,7 +24,7 @@ export async function readHeader(reader: ByteReader): Promise<Header | undefined
 
 /**
  * Reads the next header of the upstream. Drops messages that this parser rejects: buses forward some of them,
- * and each client of the bus could end the connections of others by them.
+ * and if they ended the connection, a client of the bus could end those of all others.
  *
  * @param onDropped Called with the reason.
  * @throws {MalformedMessage} If the length of a message is not known.
@@ -39,7 +39,7 @@ export async function readUpstreamHeader(
     const { header, body } = messageLengths(fixed);
     let left = header - FIXED_BYTES;
     try {
-      headerLength(fixed); // it may be longer than this parser reads
+      headerLength(fixed); // throws if the header is longer than the parser allows
       const rest = await reader.exactly(left);
       if (rest === undefined) throw new Ended("the connection ended within a header");
       left = 0;

@@ -34,7 +34,7 @@ export function dockerAnswer(
 const IDS = /\b[0-9a-f]{12,64}\b/g;
 
 /**
- * Returns an error response of the engine without the names and ids of others.
+ * Returns an error response of the engine without the names and ids of other users' objects.
  *
  * @param own The ids of the client's own objects in the request.
  * @param mayNameOthers Whether messages with this status may have names of other objects.

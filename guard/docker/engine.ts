@@ -34,7 +34,7 @@ export class Engine {
   /**
    * Sends a request, and returns the response.
    *
-   * @param client The client that the request is for. The request is given up when it hangs up.
+   * @param client The client that the request is for. The request is cancelled when the client hangs up.
    * @param body A JSON text.
    * @throws If the engine cannot be reached, or its response is malformed or too long.
    */

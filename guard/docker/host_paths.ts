@@ -1,16 +1,16 @@
-/** Paths of the host that a container may mount: which ones the engine cannot be tricked about. */
+/** Paths of the host that a container may mount: only those that no user but root can redirect. */
 
 import { lstat } from "node:fs/promises";
 import type { Attributes } from "../../core/policy/decide/decision.ts";
 import type { Peer } from "../../core/peer.ts";
 
-/** Paths that no container may mount, because they are equal to root. */
+/** Paths that no container may mount, because access to them is equal to root. */
 export interface HostPathRules {
   /** The paths: sockets, folders of engines, the policy. */
   readonly never: readonly string[];
 }
 
-/** Sockets and folders of engines: who can write there is root. */
+/** Sockets and folders of engines, and kernel interfaces: write access to them is equal to root. */
 export const ENGINE_PATHS: readonly string[] = [
   ...["/run/docker.sock", "/var/run/docker.sock", "/run/docker", "/var/run/docker"],
   ...["/run/containerd", "/var/run/containerd", "/run/podman", "/var/run/podman"],

@@ -127,7 +127,7 @@ export class Ledger {
     const folder = dirname(this.#path);
     try {
       for (const { path, file } of pathSteps(folder)) {
-        if (!file.isDirectory()) continue; // the owners of checked folders have made the link
+        if (!file.isDirectory()) continue; // a link is only as safe as its folder, which is checked
         const entry = ownershipOf(file);
         const why = unsafeFileReason(entry, isTrusted, () => hasOwnGroupOnly(path, entry));
         if (why !== undefined) throw this.#error(`its folder ${path} ${why}`);
@@ -166,13 +166,13 @@ export class Ledger {
     } catch {
       throw this.#error("it is not in UTF-8");
     }
-    // The whole header of an empty file may be missing after a crash.
     for (const [index, line] of text.split("\n").slice(0, -1).entries()) {
       if (index === 0 && `${line}\n` === HEADER) continue;
       if (index === 0) throw this.#error("it is not a state of a guard", 1);
       const problem = this.#take(line);
       if (problem !== undefined) throw this.#error(problem, index + 1);
     }
+    // A file is renamed only after its header was written, so the guard has not written an empty one.
     if (end === 0) throw this.#error("it is empty", 1);
   }
 

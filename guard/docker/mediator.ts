@@ -45,7 +45,7 @@ import type { Ledger } from "./ledger.ts";
 import { type Exec, OWNER_LABEL, Owners, RESERVED_PREFIX } from "./owners.ts";
 import { dependsOnAttributes, Visibility, withoutContainer } from "./visibility.ts";
 
-/** What a request ends with before it is forwarded. */
+/** Thrown to end a request with an answer of the guard, before it is forwarded. */
 class Ended extends Error {
   readonly answer: Answer;
 
@@ -79,7 +79,7 @@ function recordOf(attributes: Attributes): LoggedAttributes {
   return record;
 }
 
-/** Filters of lists that name other objects, and report whether these exist. */
+/** Filters of lists that name another object: their result reveals whether it exists. */
 const FILTERS_BY_OBJECT = ["before", "since", "volume", "network"];
 
 /** Options of a mediator. */
@@ -383,13 +383,13 @@ class Handling implements Exchange {
   #protectHost(container: Attributes, request: Attributes): void {
     const { peer } = this.#client.admitted;
     const problem = checkAction(this.#read.action, container, request, peer);
-    // Few actions have a problem, so that the policy is rarely asked.
+    // Tested last, because it needs a decision of the policy: few actions have a problem.
     if (problem !== undefined && !this.#isUnlimited) this.#deny(problem);
   }
 
   // Requests without a target.
 
-  /** Every client that may do anything may ping: each client of Docker begins with it. */
+  /** Forwards a ping unless a rule denies it: each client of Docker begins with one. */
   #ping(judged: JudgedRequest): Forward {
     const decision = this.#sight.decide("system.ping", {});
     if (decision.rule !== undefined) this.#permit({});
@@ -441,7 +441,7 @@ class Handling implements Exchange {
     return { label: [`${OWNER_LABEL}=${this.#uid}`] };
   }
 
-  /** The filters of the request, which has them in one form. */
+  /** The filters of the request. Its reader has written them in one of their two forms. */
   get #filters(): { readonly [name: string]: readonly string[] } {
     return JSON.parse(this.#read.query.get("filters")?.[0] || "{}");
   }
@@ -456,7 +456,8 @@ class Handling implements Exchange {
     const scope = this.#scope(judged);
     if (scope === "all") return this.#forward(judged);
     if (scope === "some") this.#deny("this needs the right to remove all objects, or own ones");
-    // An image can have the label of an owner. A network or volume has it from the guard only.
+    // A container inherits the labels of its image, so its label may be forged. Networks and volumes have only
+    // the guard's.
     if (kind !== "container") return this.#forward(judged, { filters: this.#ownFilter() });
     const { label: labels = [], ...others } = this.#filters;
     if (Object.keys(others).length > 0) {
@@ -505,7 +506,7 @@ class Handling implements Exchange {
 
   async #createContainer(judged: JudgedRequest): Promise<Forward> {
     const uid = this.#uid;
-    // Without `owner`: a rule about a user's own containers must not allow every new one.
+    // The attributes lack `owner`: a rule about a user's own containers must not allow every new one.
     this.#permit(judged.attributes);
     const joined: string[] = [];
     const references = await this.#references(judged, joined);
@@ -688,7 +689,7 @@ class Handling implements Exchange {
         const denial = `${action} is not allowed: ${path}`;
         this.#verdict = "denied";
         const isSeen = this.#sight.sees(kind, found.attributes);
-        // A volume that exists cannot look as one that does not: the engine would create it.
+        // A volume cannot be hidden by "no such volume": the engine would create a missing volume instead.
         if (!isSeen && kind !== "volume") {
           this.#settle(false, denial);
           return await this.#hide(kind, name);

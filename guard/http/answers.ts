@@ -46,7 +46,7 @@ export function outcomeOf(status: number): RequestOutcome {
   if (status < 400) return "allowed"; // an answer of a mediator
   switch (status) {
     case 403:
-    case 404: // a mediator answers so for what the client may not see
+    case 404: // the answer of a mediator about an object that the client may not see
       return "denied";
     case 408:
       return "timeout";

@@ -87,7 +87,7 @@ const IDLE_TIMEOUT_MS = 6000;
 
 /**
  * How long a request's body is discarded before its connection is closed. Closing at once would reset a
- * client that is still sending: Docker's then reports a broken pipe instead of the response.
+ * client that is still sending: Docker's client then reports a broken pipe instead of the response.
  */
 const DISCARD_TIMEOUT_MS = 2000;
 
@@ -111,7 +111,7 @@ export class ClientConnection implements Connection, Receiver {
   #waitingBytes = 0;
   /** The request whose body is arriving. It is the last one. */
   #receiving: Request | undefined;
-  /** Whether no request follows: the bytes after an upgrade are none, whatever they look like. */
+  /** Whether no request follows. Bytes after an upgrade are no request, whatever they look like. */
   #hasLast = false;
   /** Whether bytes after the last request are discarded. Those after an upgrade are kept for the 101. */
   #discards = false;
@@ -152,7 +152,7 @@ export class ClientConnection implements Connection, Receiver {
   #deadline: number;
   /** The deadline that a check has found to be over. */
   #missed: number | undefined;
-  /** Whether the deadline is that of a head, of which something has arrived. */
+  /** Whether the deadline is that of a head whose first bytes have arrived. */
   #awaitsHead = false;
   /** Whether bytes have arrived since the last check. */
   #hasArrived = false;
@@ -673,9 +673,9 @@ export class ClientConnection implements Connection, Receiver {
   #headOf(request: Request, response: Response): string {
     const { status, reason, lines, framing, length, hasDate } = response;
     const { isHttp10, upgrade } = request;
-    // A connection that was hijacked without a 101 is a stream of bytes.
-    const isStream = framing === "close" && upgrade === undefined;
-    this.#isChunked = (framing === "chunked" || isStream) && !isHttp10;
+    // The response to an upgrade may be a hijacked connection without a 101: raw bytes, which are never chunked.
+    const needsChunks = framing === "close" && upgrade === undefined;
+    this.#isChunked = (framing === "chunked" || needsChunks) && !isHttp10;
     const endsByClose = (framing === "chunked" || framing === "close") && !this.#isChunked;
     const isOver = this.#shared.isClosing() && this.#waiting.length === 0;
     this.#isLast = request.isLast || endsByClose || isOver;

@@ -38,7 +38,7 @@ export class FilteredResponse {
     this.#response = response;
     this.#filter = filter;
     this.#target = target;
-    // The lines end when the upstream ends them.
+    // How many lines the upstream will send is unknown, so the response is chunked.
     if (filter.kind === "lines") target.send(withoutLength(response), [], false);
   }
 

@@ -1,4 +1,4 @@
-/** How a mode of the guard reads and changes whole requests and responses, beyond the decision by path. */
+/** How a mode of the guard decides on whole requests, not only on their paths, and changes requests and responses. */
 
 import type { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
@@ -34,11 +34,11 @@ export interface Forward {
   readonly body?: Buffer | undefined;
   /** The protocols of an upgrade. Without them, a 101 is an error. */
   readonly upgrade?: string | undefined;
-  /** Chooses what becomes of the response. Without it, the response is streamed unchanged. */
+  /** Returns how the body is changed. Without it, or with `undefined`, the response is streamed unchanged. */
   readonly filter?: ((response: Response) => ResponseFilter | undefined) | undefined;
 }
 
-/** What becomes of the body of a response. An error of `run` is answered with 502, or ends the response. */
+/** Changes a response's body. An error of `run` is answered with 502, or ends a response that has begun. */
 export type ResponseFilter = {
   readonly kind: "whole";
   /** Receives the whole body, and returns what the client receives. */
@@ -73,7 +73,7 @@ export const MAX_LINE_BYTES: number = 1 << 20;
 
 /** Reads requests and responses for a mode of the guard. */
 export interface Mediator {
-  /** Starts with a request of which the head has arrived. */
+  /** Starts with a request whose head has arrived. */
   open(request: Request, client: MediatedClient): Exchange;
   /** Returns a response of the guard in the form that the mode's clients expect. */
   answer(status: number, title: string, detail: string): Answer;

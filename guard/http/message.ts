@@ -1,4 +1,4 @@
-/** Requests and responses: what is required of their heads beyond llhttp, and how they are written anew. */
+/** Requests and responses: checks of their heads beyond those of llhttp, and how they are written anew. */
 
 import { Buffer } from "node:buffer";
 import { BAD_CODING, BAD_HOST, type Problem } from "../../servers/http/problem.ts";
@@ -23,7 +23,7 @@ export interface Request {
   /** The value of `Expect` in lower case. */
   readonly expect: string | undefined;
   readonly isHttp10: boolean;
-  /** Whether the client closes the connection after the response. */
+  /** Whether the connection closes after the response: HTTP/1.0, `Connection: close` or an upgrade. */
   isLast: boolean;
   /** The body that has arrived and was not forwarded. */
   parts: Buffer[];
@@ -305,7 +305,7 @@ const CRLF_CRLF = Buffer.from("\r\n\r\n");
  * Finds the end of a head.
  *
  * @param from Where to search; an earlier search has found nothing before.
- * @returns The index of the empty line; −1 if the head is incomplete.
+ * @returns The length of the head without the end of its last line; −1 if the head is incomplete.
  */
 export function endOfHead(bytes: Buffer, from: number): number {
   return bytes.indexOf(CRLF_CRLF, Math.max(0, from - CRLF_CRLF.length + 1));

@@ -43,7 +43,7 @@ const MAX_TRAILER_BYTES = 16384;
 
 /**
  * Bytes of a chunked body that are neither data nor trailers: this many, and 16 for each byte of data.
- * Otherwise chunk extensions would be an endless message of no length.
+ * Without this limit, chunk extensions could make a message without data endless.
  */
 const MAX_CHUNK_OVERHEAD_BYTES = 16384;
 
@@ -189,7 +189,7 @@ export abstract class Parser {
       const part = rest <= INPUT_BYTES && done === 0
         ? bytes
         : bytes.subarray(done, done + INPUT_BYTES);
-      // The view of a memory that has grown is empty.
+      // When the memory of WebAssembly grows, views of it are detached: their length is 0.
       if (input.length === 0) {
         input = new Uint8Array(this.#llhttp.memory.buffer, inputAt, INPUT_BYTES);
       }

@@ -27,7 +27,7 @@ export interface HttpShared extends RequestObserver {
 /**
  * Counts a request that has ended, and reports it.
  *
- * @param detailsOf Called if somebody wants reports.
+ * @param detailsOf Called only if `onRequest` is set.
  */
 export function requestEnded(
   { requests, onRequest, admission, report }: RequestObserver,

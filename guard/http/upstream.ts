@@ -1,4 +1,4 @@
-/** One connection to the upstream, for one client: it sends requests one by one and parses the responses. */
+/** One connection to the upstream. It sends requests one by one, and parses the responses. */
 
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
@@ -32,7 +32,7 @@ export class UpstreamConnection {
   readonly #socket: Socket;
   readonly #receiver: Receiver;
   readonly #parser = new ResponseParser();
-  /** The start of a head. */
+  /** The start of a head whose rest has not arrived. */
   #pending: Buffer | undefined;
   /** Whether a response is expected. */
   #isBusy = false;

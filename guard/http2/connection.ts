@@ -27,7 +27,7 @@ const SETTINGS_TIMEOUT_MS = 10_000;
 /** Connections to the upstream: one for new streams, and one whose last streams end after GOAWAY. */
 const MAX_UPSTREAM_SESSIONS = 2;
 
-/** Without it, repeated fields with a single value would be an error of this process. */
+/** By default, `node:http2` throws in this process if a field that allows a single value is repeated. */
 const COMMON = { strictSingleValueFields: false };
 
 /** A client's connection. Its streams are decided one by one. */

@@ -103,7 +103,7 @@ export class Exchange {
         (_: unknown, _flags: number, raw: string[]) =>
           owner.attempt(() => this.#onRequestTrailers(raw)),
       )
-      .once("end", () => { // without data it ends before it is read
+      .once("end", () => { // without a body, "end" comes although nothing is read
         this.#isRequestWhole = isWhole(this.#client);
         if (this.#isRequestWhole) this.#server?.end();
       });

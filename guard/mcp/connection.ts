@@ -50,8 +50,8 @@ interface OpenRequest {
 type Call = Extract<Message, { kind: "request" | "notification" }>;
 
 /**
- * What a message of the client leads to. Only these bytes wait while a socket is full: the parsed message takes
- * up to a hundred times the memory.
+ * What the guard sends because of a message of the client. While a socket is full, only its bytes are kept: the
+ * parsed message takes up to a hundred times the memory.
  */
 type Outgoing =
   /** An error for the client. */
@@ -190,7 +190,7 @@ export class McpConnection {
   async #forward(outgoing: Exclude<Outgoing, { kind: "answer" }>): Promise<void> {
     const { kind, bytes } = outgoing;
     if (this.#server === undefined) {
-      // A response has a request of the upstream before it.
+      // Only a request or a notification connects: a response answers a request of a connected upstream.
       await this.#connect(kind === "request" ? outgoing.id : undefined);
     }
     if (kind === "request") this.#open.set(outgoing.id, outgoing.call);
@@ -229,6 +229,7 @@ export class McpConnection {
         return admission.policy.decide(this.#admitted.peer, { action, attributes });
       } catch (error) {
         admission.failed(this.#admitted, error);
+        // The judge ignores some denials without a rule. This one must count.
         return { ...this.#refuse(action, "The policy has failed"), rule: "" };
       }
     },
@@ -317,7 +318,7 @@ export class McpConnection {
     return filtered === result ? text : JSON.stringify({ ...value as object, result: filtered });
   }
 
-  /** A result of a cancelled request is dropped. */
+  /** Forgets a request that the client has cancelled: its result is dropped. */
   #forget(id: unknown): void {
     const call = this.#open.get(id as RequestId);
     if (call === undefined) return;
@@ -349,6 +350,6 @@ const errorLine = (id: RequestId | null, error: RpcError): Buffer =>
 /** Copies a text: V8 keeps the whole line as long as a part of it is kept. */
 const copyOf = (text: string): string => Buffer.from(text).toString();
 
-/** Whether a line has only space, which some programs send to keep a connection alive. */
+/** Whether a line has only white space. Some programs send such lines to keep a connection alive. */
 const isBlank = (line: Uint8Array): boolean =>
   line.length < 1024 && line.every((byte) => byte === 32 || byte === 9 || byte === 13);

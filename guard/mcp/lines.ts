@@ -7,7 +7,7 @@ const NEWLINE = 10;
 
 const PART_BYTES = 65_536;
 
-/** The buffer of a line doubles, but grows at most by this. */
+/** The buffer of a long line doubles, but grows by at most this many bytes at once. */
 const MAX_GROWTH_BYTES = 4 << 20;
 
 const NOTHING = Buffer.alloc(0);
@@ -67,7 +67,7 @@ export class LineReader {
 
   /**
    * Returns the next line without its end; `undefined` at the end of the connection. The last line needs no
-   * line end. The bytes of the line before are no longer counted.
+   * line end. The memory that the previous line has reserved is released.
    *
    * @throws {LineTooLong}
    */
@@ -100,7 +100,7 @@ export class LineReader {
     }
   }
 
-  /** Counts the last line no longer. */
+  /** Releases the memory that the last line has reserved. */
   release(): void {
     this.#resize(this.#held, 0);
     this.#held = 0;
@@ -115,7 +115,7 @@ export class LineReader {
   }
 }
 
-/** Characters that end a line for some programs. In JSON they occur only within strings. */
+/** Some programs end a line at these characters, or drop them. In JSON they occur only within strings. */
 const LINE_ENDS = /[\u007f-\u009f\u2028\u2029\ufeff]/g;
 
 /** Returns a JSON text as a line. */
