@@ -8,7 +8,7 @@ export interface Fields {
   readonly [field: string]: unknown;
 }
 
-/** Holds if all formulas do. */
+/** Returns a formula that holds if all the given ones do. */
 export function all(...formulas: readonly Formula[]): Formula {
   const flat = formulas.flatMap((each) => inner("all", each));
   if (flat.includes(false)) return false;
@@ -20,7 +20,7 @@ export function all(...formulas: readonly Formula[]): Formula {
   return { all: rest };
 }
 
-/** Holds if any of the formulas does. */
+/** Returns a formula that holds if any of the given ones does. */
 export function any(...formulas: readonly Formula[]): Formula {
   const flat = formulas.flatMap((each) => inner("any", each));
   if (flat.includes(true)) return true;
@@ -37,20 +37,20 @@ export function any(...formulas: readonly Formula[]): Formula {
   return rest.length === 1 ? rest[0]! : { any: rest };
 }
 
-/** Holds if the formula does not. */
+/** Returns a formula that holds if the given one does not. */
 export function not(formula: Formula): Formula {
   if (typeof formula === "boolean") return !formula;
   const [name, ...others] = Object.keys(formula);
   return name === "not" && others.length === 0 ? formula["not"] as Fields : { not: formula };
 }
 
-/** The formulas of an `any` in an `any`, or of an `all` in an `all`. */
+/** Returns the formulas of an `any` or `all`, to place them into an outer one of the same name. */
 function inner(name: "any" | "all", formula: Formula): readonly Formula[] {
   const isOnly = typeof formula === "object" && Object.keys(formula).join() === name;
   return isOnly ? formula[name] as readonly Formula[] : [formula];
 }
 
-/** The name of the only field, if any of several values suffices for it. */
+/** Returns the name of the only field of a formula, if that field may have a list, of which any value suffices. */
 function valueField(formula: Fields): string | undefined {
   const [name, ...others] = Object.keys(formula);
   if (others.length > 0 || name === undefined || ["any", "all", "not"].includes(name)) {

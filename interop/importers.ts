@@ -7,7 +7,7 @@ import type { PolicyDocument } from "../core/policy/document/types.ts";
 /** Converts files. Rejects with an `UcredError` if a policy cannot express a part. */
 export type Importer = (files: readonly string[]) => Promise<PolicyDocument>;
 
-/** Kind → importer. The parsers are loaded on use: each other command would start later. */
+/** Kind → importer. The parsers are loaded on use, because all other commands would start later otherwise. */
 export const IMPORTERS: { readonly [kind: string]: Importer } = {
   "dbus": async (files) => {
     const { importBusPolicy } = await import("./dbus/import.ts");
@@ -23,7 +23,7 @@ export const IMPORTERS: { readonly [kind: string]: Importer } = {
   },
 };
 
-/** For systems with one main file, which includes the others. */
+/** Returns the only file. The kinds that call this have one main file, which includes the others. */
 function mainFile([file = "", ...others]: readonly string[]): string {
   if (others.length === 0) return file;
   const message = `Cannot import ${others.length + 1} files: one of them must include the others`;

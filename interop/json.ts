@@ -190,7 +190,7 @@ class Reader {
         text += character;
       }
     }
-    // Go replaces them by U+FFFD, and programs in C end a string at U+0000.
+    // Go replaces half of a surrogate pair by U+FFFD, and programs in C end a string at U+0000.
     if (/\p{Cs}/u.test(text)) throw new Rejected("The JSON text has half of a surrogate pair");
     if (text.includes("\0")) throw new Rejected("The JSON text has the character U+0000");
     return text;

@@ -127,8 +127,8 @@ export function suggest(recording: Recording, options: SuggestOptions): Suggesti
   for (const callers of groups) {
     for (const test of denialsOf(callers, mode)) {
       const { peer, action, attributes } = test;
-      const isSeen = policy.decide(peer as PlainPeer, { action, attributes }).allowed;
-      if (!isSeen) tests.push(test);
+      const isAllowed = policy.decide(peer as PlainPeer, { action, attributes }).allowed;
+      if (!isAllowed) tests.push(test);
     }
   }
   const denied = recording.entries.filter(({ allowed }) => !allowed).length;

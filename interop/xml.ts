@@ -20,12 +20,12 @@ export interface XmlElement {
   readonly column: number;
 }
 
-/** Far more than the configuration files of any system have. */
+/** Maximum length of a file: far more than the configuration files of any system have. */
 const MAX_CHARACTERS = 4_000_000;
 
 const MAX_DEPTH = 100;
 
-// deno-lint-ignore no-control-regex -- xmldom takes some of them for spaces
+// deno-lint-ignore no-control-regex -- xmldom treats some of them as spaces
 const CONTROL = /[\0-\x08\x0b\x0c\x0e-\x1f]/;
 
 /**

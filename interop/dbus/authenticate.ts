@@ -79,9 +79,9 @@ export async function authenticate(
   requireOptions("authenticate()", options, OPTIONS);
   const { unixFd = false, pin = false, timeoutMs = AUTHENTICATION_TIMEOUT_MS } = options;
   const { guid = ownGuid ??= crypto.randomUUID().replaceAll("-", "") } = options;
-  if (!/^[0-9a-f]{32}$/i.test(guid)) throw new TypeError("guid has 32 hexadecimal digits");
+  if (!/^[0-9a-f]{32}$/i.test(guid)) throw new TypeError("guid must have 32 hexadecimal digits");
   if (!(timeoutMs > 0 && timeoutMs <= MAX_TIMER_MS)) {
-    throw new RangeError(`timeoutMs is a number above 0, and at most ${MAX_TIMER_MS}`);
+    throw new RangeError(`timeoutMs must be a number above 0 and at most ${MAX_TIMER_MS}`);
   }
   const peer = identify(socket, { pin });
   const uid = peer.ambiguous.includes("uid") ? undefined : peer.uid;

@@ -111,7 +111,7 @@ export class Callers {
   }
 
   async #identify(name: string, epoch: number): Promise<Peer> {
-    // The bus handles calls in order: it watches the name before it is asked for it.
+    // The bus handles calls in order: the watch of names begins before this reply is sent.
     this.#watch ??= this.#watchNames();
     const call = { member: "GetConnectionCredentials", signature: "s", body: [name] };
     const [reply, watch] = await Promise.allSettled([callBus(this.#bus, call), this.#watch]);

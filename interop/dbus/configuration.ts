@@ -31,7 +31,7 @@ export type Subject =
   | { readonly kind: "group"; readonly id: number; readonly name: string }
   | { readonly kind: "console"; readonly atConsole: boolean };
 
-/** The subject of a rule: connections, names, sent or received messages. */
+/** What a rule decides about: connections, the ownership of names, messages sent or received. */
 export type BusRuleKind = "connect" | "own" | "send" | "receive";
 
 /** An element `<allow>` or `<deny>` without mistakes. */

@@ -85,8 +85,8 @@ function inOrder(rules: readonly BusRule[]): readonly BusRule[] {
 }
 
 /**
- * Whether dbus-daemon drops all earlier rules of this kind that a client has. It considers neither broadcasts,
- * replies, eavesdropping nor file descriptors here, although they restrict the rule.
+ * Whether dbus-daemon drops all earlier rules of this kind for a client that this rule applies to. It ignores
+ * here whether the rule is restricted to broadcasts, replies, eavesdropping or file descriptors.
  */
 function replacesEarlier({ kind, attributes, account }: BusRule): boolean {
   if (kind === "connect") return account === undefined;
@@ -95,7 +95,7 @@ function replacesEarlier({ kind, attributes, account }: BusRule): boolean {
     .concat("sender").some((name) => attributes.has(`${kind}_${name}`));
 }
 
-/** Without the rules that no client has. */
+/** Returns the rules without those that are dropped for every client. */
 function withoutReplaced(reversed: readonly BusRule[]): readonly BusRule[] {
   const replaced = new Set<BusRuleKind>();
   return reversed.filter((rule) => {
@@ -127,7 +127,7 @@ function rulesOf(rule: BusRule): readonly RuleDocument[] {
   const ofRequest = base(actions, all(ofSubject, where));
   const isReplacing = replacesEarlier(rule) && where !== true;
   const deny = { ...base(ACTIONS[kind], ofSubject), deny: true } as const;
-  // What such a rule does not match is denied, because no earlier rule is left.
+  // A replacing rule leaves no earlier rule, so what it does not match is denied.
   if (!allow) return [{ name: title, ...(isReplacing ? deny : { ...ofRequest, deny: true }) }];
   const grant = attributes.get("log") === "true" ? "log" : true;
   const rules: RuleDocument[] = [{ name: title, ...ofRequest, allow: grant }];
@@ -227,7 +227,7 @@ function actionOf(kind: "send" | "receive", type: string): string {
   }
 }
 
-/** Unless a rule about connections matches, dbus-daemon accepts its own user alone. */
+/** Returns the default of dbus-daemon, if no rule about connections matches: it accepts only its own user. */
 function ownerOfTheBus(user: Account | undefined): RuleDocument {
   const when = user === undefined ? { sameUser: true } : userIs(user);
   return {
@@ -253,7 +253,7 @@ function withUniqueNames(rules: readonly RuleDocument[]): readonly RuleDocument[
   });
 }
 
-/** More tests than people read. */
+/** The maximum number of generated tests: people do not read more. */
 const MAX_TESTS = 50;
 
 /** A uid and gid that no account has. */

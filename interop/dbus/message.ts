@@ -19,7 +19,7 @@ const KNOWN_FLAGS = 0b111;
 
 const VERSION = 1;
 
-/** Length of the part of a header with a fixed layout, with the length of the field array. */
+/** Length of the fixed part of a header, up to and including the length of the array of fields. */
 export const FIXED_BYTES = 16;
 
 /** Maximum length of a message: 128 MiB. */
@@ -108,7 +108,7 @@ const FIELDS: readonly (Field | undefined)[] = [
   { key: "descriptors", type: "u", isValid: () => true },
 ];
 
-/** The fields that each type of message must have, and those that it may have beside the common ones. */
+/** The fields that each type of message must have. */
 const FIELDS_OF: { readonly [type: number]: readonly (keyof Header)[] } = {
   [TYPE.call]: ["path", "member"],
   [TYPE.return]: ["replySerial"],

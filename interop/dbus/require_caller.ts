@@ -97,7 +97,7 @@ export function requireCaller(
   connection.emit = (event, ...values) => gate.emit(event, values);
 }
 
-/** Message types that are certainly no calls: return, error and signal. The library calls all others. */
+/** The library treats every message as a call unless its type is return, error or signal. */
 const isCall = ({ type }: BusMessage) => type !== 2 && type !== 3 && type !== MESSAGE_TYPE.signal;
 
 const decided = new WeakMap<object, Caller>();

@@ -139,7 +139,7 @@ export function testsOf(
       if (!DESCRIBES.has(name) || name === "privileged") names.add(name);
     }
   } else if (/\.(list|prune)$/.test(action)) {
-    // With the condition on dangers, the rule is the one for acts on own objects.
+    // The condition on dangers makes it equal to the rule for actions on own objects, so both become one rule.
     if (owner !== undefined) names.add("owner").add("dangers");
   } else if (action.startsWith("image.")) names.add("image");
   else if (!action.endsWith(".create")) names.add("name");

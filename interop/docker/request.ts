@@ -93,7 +93,10 @@ export const quoted = (text: string): string => JSON.stringify(text.slice(0, 200
 
 const JSON_TYPE = /^application\/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?$/i;
 
-/** Go's ParseForm() reads forms, and their fields precede the query. gRPC goes to BuildKit on any path. */
+/**
+ * Whether the engine reads such a body by its type alone, whatever the route is: Go prefers the fields of forms
+ * to the query, and gRPC goes to BuildKit on any path.
+ */
 const isForeign = (type: string): boolean =>
   /^\s*(?:multipart\/|application\/(?:x-www-form-urlencoded|grpc))/i.test(type) ||
   type.includes(",");
@@ -262,7 +265,7 @@ export function filtersIn(value: JsonValue): ReadonlyMap<string, readonly string
   return filters;
 }
 
-/** The action, body and stream, where parameters change those of the route. */
+/** Returns the action, body and stream of a request: its parameters may change those of the route. */
 function variantOf(
   route: Route,
   query: Query,
@@ -297,7 +300,7 @@ function variantOf(
   return { action, body, stream };
 }
 
-/** Reads of podman's own API have one action. Everything else in this API has none. */
+/** Requests to read in podman's own API share one action. All other requests of that API are refused. */
 function readLibpod(
   method: string,
   { version, text, encodedSlashes }: Path,

@@ -36,7 +36,7 @@ export interface Target {
   readonly name: string;
 }
 
-/** What the body of a request is. "none": the engine receives no body, and a JSON body is discarded. */
+/** The kind of the body of a request. "none": the engine receives no body, and a JSON body is discarded. */
 export type BodyKind = "none" | "json" | "tar" | "raw";
 
 /**
@@ -70,8 +70,8 @@ export interface DockerRequest {
 }
 
 /**
- * An object that a field of the request names. A container also reaches the host by the network with the
- * driver host, which `dangers` has only under its name.
+ * An object that a field of the request names. A network with the driver `host` gives a container the network
+ * of the host, too. `dangers` tells so only if the request names it `host`, so check the attribute `driver`.
  */
 export interface Reference {
   /** Its kind. */

@@ -1,4 +1,4 @@
-/** Writes a judged request anew: what is forwarded was judged. */
+/** Writes a judged request anew, so that nothing is forwarded that was not judged. */
 
 import { isJsonObject, type JsonObject, type JsonValue, readJson, writeJson } from "../json.ts";
 import { buildLabels, ReferenceAt, type Step } from "./judge.ts";
@@ -73,7 +73,7 @@ export function writeRequest(
 const encodedName = (name: string): string =>
   encodeURIComponent(name).replaceAll("%2F", "/").replaceAll("%3A", ":").replaceAll("%40", "@");
 
-/** Copies a value with another one at a path. Missing objects on the path are added. */
+/** Returns a copy of a value that is changed at one path. Missing objects on the path are added. */
 function replaced(
   value: JsonValue | undefined,
   [step, ...rest]: readonly Step[],

@@ -52,7 +52,8 @@ export function argumentTexts(value: unknown): object | undefined {
   for (const [name, { list }] of found) {
     lists[name] = names.get(folded(name)) === undefined ? undefined : list;
   }
-  // A name that is missing has an empty list. One that is spelled differently is not missing for each program.
+  // A missing name has an empty list. A name that is there in another spelling must not count as missing: some
+  // programs ignore case.
   return new Proxy(lists, {
     getOwnPropertyDescriptor: (target, name) => {
       const own = Object.getOwnPropertyDescriptor(target, name);
@@ -62,7 +63,7 @@ export function argumentTexts(value: unknown): object | undefined {
   });
 }
 
-/** Where a value is: the name of its argument, and the lengths of the keys, which may contain dots. */
+/** Where a value is: its name with dots, and a path with the lengths of its keys, because keys may contain dots. */
 interface Place {
   readonly name: string;
   readonly path: string;

@@ -44,6 +44,9 @@ const MAX_OPEN = 64;
 /** The pause before the stream of the server's own messages is opened again. */
 const RETRY_MS = 1000;
 
+/** How long the request that ends the session may take. */
+const END_TIMEOUT_MS = 1000;
+
 /** The server does not know the session, for example because it has ended. */
 export class SessionLost extends Error {}
 
@@ -195,7 +198,7 @@ class HttpBridge {
     const isKnown = this.#headers.has("mcp-session-id") && this.#failure === undefined;
     try {
       if (isKnown) {
-        const signal = AbortSignal.timeout(RETRY_MS);
+        const signal = AbortSignal.timeout(END_TIMEOUT_MS);
         const response = await client.fetch(this.#url, {
           method: "DELETE",
           headers: this.#headers,

@@ -158,7 +158,7 @@ class Sessions<Transport extends McpHttpTransport> {
     }
     const session = await this.#open(peer);
     const response = await this.#handle(session.transport, request, peer, body.value);
-    if (!response.ok) await this.#end(session); // the client does not know it
+    if (!response.ok) await this.#end(session); // the client has not learned the session's id
     return response;
   }
 

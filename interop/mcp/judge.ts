@@ -123,7 +123,7 @@ export interface Step {
   /** The action, which a policy decides. */
   readonly action: string;
   readonly attributes: Attributes;
-  /** Whether only a rule that denies the action counts: it is another spelling of one that is decided. */
+  /** Whether the action is another spelling of one that is decided: only a rule that denies it counts. */
   readonly isSpelling?: boolean;
   /** Whether the decision is recorded only if it denies. */
   readonly isQuiet?: boolean;
@@ -391,7 +391,7 @@ export function filterResult(by: Pick<Judge, "peek">, result: unknown): unknown 
   return filtered ?? result;
 }
 
-/** Whether a client may use a tool or resource, with some arguments at least. */
+/** Whether a client may use a tool or resource, at least with some arguments: only then a list shows it. */
 function maySee(by: Pick<Judge, "peek">, method: string, name: unknown): boolean {
   if (!isName(name)) return false;
   const attributes = method === "resources/read" ? { uri: name } : { name };
@@ -399,7 +399,7 @@ function maySee(by: Pick<Judge, "peek">, method: string, name: unknown): boolean
   return allowed || unknown.some((fact) => fact.startsWith("attributes.arguments."));
 }
 
-/** Whether a client receives a notification of the server. One about a resource names it. */
+/** Whether a client receives a notification of the server: one about a resource only if it may read that. */
 export function mayNotify(by: Pick<Judge, "peek">, method: string, params: unknown): boolean {
   if (method !== "notifications/resources/updated") return true;
   const uri = ownField(params, "uri");

@@ -75,7 +75,7 @@ export interface OpaClient {
 
 const DEFAULT_TIMEOUT_MS = 1000;
 
-/** An answer with a boolean, metrics and provenance is much shorter. */
+/** Maximum length of an answer. One with a boolean, metrics and provenance is much shorter. */
 const MAX_ANSWER_BYTES = 64 << 10;
 
 /**

@@ -1,4 +1,4 @@
-/** The words of polkit's actions, apart from the files, whose parser takes long to load. */
+/** The ids and implicit authorizations of polkit's actions. The parser of their files is apart, because it takes long to load. */
 
 /** What polkit does without a rule, polkit(8). */
 export type ImplicitAuthorization =

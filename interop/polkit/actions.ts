@@ -22,11 +22,11 @@ export interface ActionDefaults {
 export interface PolkitAction {
   /** "org.example.restart" */
   readonly id: string;
-  /** What the action is, for administrators. */
+  /** A description of the action for administrators. */
   readonly description: string;
-  /** What the password dialog says. */
+  /** The message of the password dialog. */
   readonly message: string;
-  /** Who supplies it; missing if the file has no vendor. */
+  /** The vendor of the action; missing if the file has none. */
   readonly vendor?: string;
   /** What polkit does without a rule. */
   readonly defaults: ActionDefaults;
@@ -38,7 +38,7 @@ export interface PolkitAction {
   readonly line: number;
 }
 
-/** The folders in which polkitd looks for actions, polkit(8). Older versions know the last alone. */
+/** The folders in which polkitd looks for actions, polkit(8). Older versions know only the last. */
 export const ACTION_FOLDERS: readonly string[] = [
   "/etc/polkit-1/actions",
   "/run/polkit-1/actions",
@@ -225,7 +225,7 @@ export type NewAction =
  * Returns the `.policy` file of one action, to install as `/usr/share/polkit-1/actions/ID.policy`.
  *
  * @param action Without `defaults`, an administrator has to authenticate.
- * @throws {TypeError} If the id or a default is none.
+ * @throws {TypeError} If the id or a default is not one of polkit's.
  */
 export function formatAction(action: NewAction): string {
   const { id, description, message, vendor, annotations = {} } = action;

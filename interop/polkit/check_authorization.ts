@@ -75,7 +75,7 @@ const AUTHORITY = {
 /** The flag of CheckAuthorization that lets an agent ask the user. */
 const ALLOW_USER_INTERACTION = 1;
 
-/** What libdbus waits for a reply. */
+/** The time limit of a call without a dialog: that of libdbus. */
 const TIMEOUT_MS = 25_000;
 
 /** How long a user may take to enter a password. */
@@ -162,7 +162,7 @@ export async function checkAuthorization(
   };
   let reply: BusMessage;
   try {
-    // The deadline comes first, and closes the dialog.
+    // `cancel` comes before this time limit, and closes the dialog.
     reply = await callBus(bus, call, { timeoutMs: timeoutMs + SPARE_MS, signal: cancel });
   } catch (error) {
     if (cancel.aborted) {
@@ -171,7 +171,7 @@ export async function checkAuthorization(
     }
     throw explained(error, what);
   }
-  // Only now is it certain that the pid belonged to this process while polkitd read it.
+  // If the process still runs, the pid was its own while polkitd read it.
   if (!("sender" in peer)) requireAlive(peer, what);
   return authorizationIn(reply, what);
 }
@@ -240,7 +240,7 @@ function processSubject(peer: Peer, what: string): Subject {
   if (pid.state === "none") {
     throw noPeer(what, "its process has no pid in our pid namespace", "Share the pid namespace");
   }
-  // polkitd believes the uid that we name, and numbers users as the initial user namespace does.
+  // polkitd trusts the uid that we send, and takes it as one of the initial user namespace.
   if (!keepsEveryUid()) {
     const why = "our user namespace may number users otherwise than polkitd";
     throw noPeer(what, why, "Run the server in the initial user namespace");
@@ -333,7 +333,7 @@ function odd(what: string): UcredError {
   return busError(what, "polkitd returned another type than its interface has", null);
 }
 
-/** Adds what polkitd's errors mean. */
+/** Returns the error with an explanation if polkitd has refused to answer. */
 function explained(error: unknown, what: string): unknown {
   if (busErrorName(error) !== `${SERVICE}.Error.NotAuthorized`) return error;
   const why = "polkitd answers this question only for root and the owner of the action";

@@ -28,7 +28,7 @@ type Formula = readonly (readonly Literal[])[];
 const ALWAYS: Formula = [[]];
 const NEVER: Formula = [];
 
-/** More alternatives of one `if` than people write. */
+/** Maximum alternatives of one `if`: people write fewer. */
 const MAX_ALTERNATIVES = 256;
 
 type Result = "yes" | "no" | "next";
@@ -97,7 +97,7 @@ class Reader {
   constructor({ file, text }: RulesFile) {
     this.#file = file;
     try {
-      // The language of polkitd's engine: a file with newer syntax is no file of rules to it.
+      // The language of polkitd's engine: it rejects a file with newer syntax.
       this.#program = parse(text, { ecmaVersion: 5, sourceType: "script", locations: true });
     } catch (error) {
       const { message, loc } = error as Error & { loc?: { line: number; column: number } };
@@ -174,7 +174,7 @@ class Reader {
           break;
         }
         default:
-          this.#fail(statement, "a policy can express `if` and `return` alone");
+          this.#fail(statement, "a policy can express only `if` and `return`");
       }
     }
     return rest;

@@ -29,7 +29,7 @@ export function matchCommand(
   const path = space < 0 ? command : command.slice(0, space);
   const given = space < 0 ? undefined : command.slice(space + 1);
   if (path.startsWith("^")) return "a regular expression";
-  if (path !== "sudoedit" && !path.startsWith("/")) return "not a path, nor sudoedit";
+  if (path !== "sudoedit" && !path.startsWith("/")) return "neither a path nor sudoedit";
   const where = matchArguments(given, path === "sudoedit");
   if (typeof where === "string") return where;
   if (path === "sudoedit") return { actions: ["edit"], where };

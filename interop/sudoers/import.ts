@@ -120,10 +120,10 @@ const DIGEST_BYTES: { readonly [name: string]: number | undefined } = {
 /** A list of digests before a command. */
 const DIGEST_LIST = /(?:sha(?:224|256|384|512)\s*:\s*[A-Za-z0-9+/=]+[\s,]*)+/g;
 
-/** A deeper nesting of aliases is a cycle, or hostile. */
+/** Maximum depth of aliases within aliases. Deeper ones are a cycle, or hostile. */
 const MAX_ALIAS_DEPTH = 32;
 
-/** More members than any sudoers file has: aliases of aliases multiply. */
+/** Maximum members of all lists after aliases are expanded: aliases of aliases multiply them. */
 const MAX_MEMBERS = 100_000;
 
 const GROUP_REQUESTED: Formula = { runasGroup: "**" };
@@ -471,7 +471,7 @@ const FILE: Place = { path: [], title: "" };
 /** Requests without a target that has an account: `sudo -u #-1` ran commands as root once. */
 const WITHOUT_TARGET = [{ not: { runasUid: "0-4294967294" } }, { not: { runasUser: "**" } }];
 
-/** Deny requests that the other rules could take for another command or user. An unknown attribute denies. */
+/** Rules that deny requests which the others could take for another command or user. An unknown attribute denies. */
 const GUARDS: readonly RuleDocument[] = [
   {
     name: "sudo 1.9: commands without a canonical path or a target, and sudoedit",

@@ -155,7 +155,7 @@ async function* chunksOf(socket: Socket): AsyncGenerator<Buffer> {
 
 function exitOf(json: string): CommandExit {
   const { code, signal } = JSON.parse(json);
-  // No status is success but 0 itself: an exit that cannot be read must not look like one.
+  // Callers compare the status with 0: an exit that cannot be read must not look like a success.
   if (Number.isInteger(code) && signal === null) return { code, signal };
   if (code === null && typeof signal === "string") return { code, signal };
   throw refused("the helper sent no exit status");

@@ -139,7 +139,7 @@ const LIMITS: OptionNames<CommandLimits> = {
 /** The longest delay of setTimeout(), in seconds. */
 const MAX_TIME_LIMIT_SECONDS = Math.floor(MAX_TIMER_MS / 1000);
 
-/** A client that sends no request is disconnected. */
+/** How long a client may take to send its request, and then, if it is refused, to read the reason. */
 const REQUEST_TIMEOUT_MS = 60_000;
 
 /** Maximum length of a reason for the client. */
@@ -240,7 +240,7 @@ class Run {
     this.#settings = settings;
     this.#timer = setTimeout(() => this.#end("no request was sent"), REQUEST_TIMEOUT_MS);
     socket.on("error", () => {}); // "close" follows
-    // Clients end stdin by a frame. A client that shuts down its side of the socket is gone.
+    // The end of stdin is a frame, so a client that shuts down its side of the socket is gone.
     socket.once("end", () => this.#disconnect("the client disconnected"));
     socket.once("close", () => this.#disconnect("the client disconnected"));
     socket.on("data", (chunk: Buffer) => this.#read(chunk));

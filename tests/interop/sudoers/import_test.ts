@@ -92,7 +92,7 @@ const REJECTED: readonly (readonly [what: string, data: object, message: RegExp]
   ["a denied folder", commandsOf("ALL", "!/x/"), /negated folder/],
   ["a denied wildcard", commandsOf("ALL", "!/x/*"), /negated path/],
   ["a denied wildcard before a name", commandsOf("ALL", "!/x/*a"), /negated path/],
-  ["a pseudo-command", commandsOf("list"), /not a path/],
+  ["a pseudo-command", commandsOf("list"), /neither a path/],
   ["a netgroup", {
     User_Specs: [{ ...specification([{ command: "ALL" }]), User_List: [{ netgroup: "ng" }] }],
   }, /netgroup ng/],
