@@ -14,7 +14,8 @@
  * - `ERR_UCRED_PEER_GONE`: the process at the other end has ended.
  * - `ERR_UCRED_NOT_PINNED`: the fact requires a pinned peer, and `identify()` was called without `pin`.
  * - `ERR_UCRED_REFUSED`: the process at the other end is not the one that the program expects.
- * - `ERR_UCRED_POLICY`: a policy document has mistakes, or a policy failed to decide.
+ * - `ERR_UCRED_POLICY`: a policy document has mistakes, or a policy failed to decide. Also: a file that policies
+ *   are made from, for example a recording or sudoers, or a state file of the guard, has mistakes.
  * - `ERR_UCRED_LISTEN`: a server cannot listen at this address, or not safely.
  * - `ERR_UCRED_BUS`: a call on a D-Bus message bus failed, or got no reply.
  */

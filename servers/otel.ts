@@ -100,7 +100,7 @@ export function measureServers(meter: Meter = metrics.getMeter("ucred")): () => 
   return () => names.forEach((name) => unsubscribe(name, record));
 }
 
-/** A guard, as far as its metrics need it: `createGuard()` of `ucred/guard` returns one. */
+/** The part of a guard that its metrics need. `createGuard()` of `ucred/guard` returns a guard. */
 export interface MeasurableGuard {
   /** Returns the guard's counters. */
   stats(): {
@@ -154,7 +154,7 @@ export function measureGuard(
     unit: "{failure}",
   });
   const waiting = meter.createObservableUpDownCounter("ucred.guard.upstream.waiting", {
-    description: "Clients that wait because the upstream's backlog is full",
+    description: "Clients that wait while connecting to the upstream is tried again",
     unit: "{client}",
   });
   const dropped = meter.createObservableCounter("ucred.guard.audit.dropped", {

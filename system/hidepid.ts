@@ -22,7 +22,8 @@ export interface ProcVisibility {
 
 /**
  * Reads whether /proc hides other users' processes, and whether it hides them from us. CAP_SYS_PTRACE
- * makes all processes visible, and so does membership in the group of the `gid=` mount option.
+ * makes all processes visible, and so does membership in the group of the `gid=` mount option, except with
+ * `hidepid=ptraceable`.
  *
  * @returns `undefined` if that cannot be determined.
  */

@@ -61,7 +61,7 @@ export interface RulePolicy extends Policy {
   explain(peer: Peer | PlainPeer, options?: DecideOptions): Explanation;
 }
 
-/** What the analyses need to know beside the checked rules. */
+/** What the analyses of a policy need beside its checked rules. */
 export interface PolicyContext {
   /** Resolves names, to find accounts that share an id. */
   readonly resolve?: Pick<Resolve, "uid" | "gid" | "names"> | undefined;

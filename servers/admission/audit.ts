@@ -78,7 +78,7 @@ export function auditLog(options: AuditOptions = {}): AuditLog {
 interface Sink {
   file: KeptFile;
   lines: Line[];
-  /** Whether the last write failed, so that the file may end in a partial line. */
+  /** Whether the file may end in a partial line: the last write failed, or the file did so when it was opened. */
   isTorn: boolean;
   /** Maximum bytes of one write. */
   readonly maxWriteBytes: number;

@@ -59,7 +59,7 @@ export function denoHttpHook(): ServeOnConnection | undefined {
   return Deno?.internal && Deno[Deno.internal]?.serveHttpOnConnection;
 }
 
-/** Defaults of `http.Server`: the time until the first request, and between two requests. */
+/** Defaults of `createServer()` of `ucred/http`: the time until the first request, and between two requests. */
 const HEADERS_TIMEOUT_MS = 10_000;
 const KEEP_ALIVE_TIMEOUT_MS = 5000;
 

@@ -1,4 +1,4 @@
-/** How an HTTP request or D-Bus call of a guard ended, for metrics and traces. */
+/** How an HTTP request, a D-Bus call or an MCP message of a guard ended, for metrics and traces. */
 
 import type { Peer } from "../../core/peer.ts";
 import type { Decision } from "../../core/policy/decide/decision.ts";
@@ -40,12 +40,13 @@ export interface RequestReport {
   /** The peer that sent it. */
   readonly peer: Peer;
   /**
-   * The method, in D-Bus mode with its interface; `undefined` if the head is malformed or incomplete. The client
-   * chose this text.
+   * The method of HTTP or MCP, or that of D-Bus with its interface; `undefined` if the head or message is malformed
+   * or incomplete. The client chose this text.
    */
   readonly method: string | undefined;
   /**
-   * The request target, as sent, or the object path. It may contain secrets. The client chose this text.
+   * The request target, as sent, or the object path; `undefined` in MCP mode. It may contain secrets. The client
+   * chose this text.
    */
   readonly target: string | undefined;
   /** The policy's decision; `undefined` if there is none. */

@@ -66,7 +66,7 @@ export function equivalent(before: Policy, after: Policy): Counterexample | unde
  * @throws {TypeError} If a policy is not one of `definePolicy()`, `parsePolicy()` or `loadPolicy()`: of a
  * watched or shadowed policy, pass `current`.
  *
- * @example Reject an edit that gives somebody more
+ * @example Reject an edit that allows a peer more
  * ```ts
  * import { definePolicy } from "ucred";
  * import { narrower } from "ucred/policy";
@@ -135,7 +135,7 @@ export function widening(
   });
 }
 
-/** What decides in one policy; `undefined` if no rule matches. */
+/** The rule of one policy that decides a case; `undefined` if no rule matches. */
 type Decider = CheckedRule | undefined;
 
 /** Returns a case whose two deciding rules differ by `differ`. Rules with the same outcome never differ. */

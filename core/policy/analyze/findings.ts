@@ -19,7 +19,7 @@ import type { PolicyCase } from "./region.ts";
  * - `container`: the rule may confuse a process in a container with one of the host.
  * - `overflow`: the rule tests the id 65534.
  * - `same-id`: two accounts have the same id.
- * - `untested`: the rule allows by attributes of the request, without the one that has all dangers.
+ * - `untested`: the rule allows by attributes of the request, but tests no essential one, for example `dangers`.
  * - `unsettled`: the analysis of the rule exceeded its budget.
  */
 export type FindingKind =

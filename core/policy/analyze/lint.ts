@@ -73,7 +73,7 @@ export function lint(policy: Policy, options: LintOptions = {}): readonly Findin
   });
 }
 
-/** What {@link lintRules} needs to know beside the rules. */
+/** What {@link lintRules} needs beside the rules. */
 export interface LintContext extends LintOptions {
   /** The names that were resolved. */
   readonly named: readonly Named[];

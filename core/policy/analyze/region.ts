@@ -749,7 +749,7 @@ export function uidsIn(region: Region): readonly IdRange[] {
   return uids;
 }
 
-/** An id of a set that is the uid, or is not, as a condition with `self` requires. */
+/** Returns an id of a set. If a condition with `self` is known, the id is the peer's uid, or another one. */
 function idBeside(
   ids: Ids,
   self: Truths | undefined,

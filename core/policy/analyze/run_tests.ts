@@ -34,7 +34,7 @@ export interface TestReport {
 }
 
 /**
- * Runs the tests in a policy's document, and lists the rules that no test reaches.
+ * Runs the tests in a policy's document, and lists the rules that decide no test.
  *
  * @throws {TypeError} If the policy is not one of `definePolicy()`, `parsePolicy()` or `loadPolicy()`.
  *

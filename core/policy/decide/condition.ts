@@ -189,7 +189,7 @@ export function needsPin(condition: CheckedCondition | undefined): boolean {
 /** Conditions of this cost or more read facts of the process. */
 const PROCESS_COST = 3;
 
-/** Relative cost: ids are in memory, a label is read at connect, `/proc` has the rest, a hash reads a file. */
+/** Relative cost: ids are in memory, a label costs a system call at most, `/proc` has the rest, a hash reads a file. */
 function costOf(condition: CheckedCondition): number {
   switch (condition.kind) {
     case "uid":

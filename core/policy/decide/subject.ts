@@ -160,7 +160,7 @@ export class Subject {
     return fact?.state === "unknown" ? fact.reason.message : undefined;
   }
 
-  /** Avoids `peer.facts`: a decision by ids alone does not need to create it. */
+  /** Reads an id without `peer.facts`, which a decision by ids alone need not create. */
   #id(name: "uid" | "gid", id: number | undefined): number | undefined {
     return isId(id) && !this.#ambiguous?.includes(name) ? id : undefined;
   }
@@ -238,7 +238,7 @@ export function fieldOf<T extends object, K extends keyof T>(of: T, name: K): T[
   return name in Object.prototype && !has(of, name) ? undefined : of[name];
 }
 
-/** What every object inherits. */
+/** The object from which every object inherits. */
 const INHERITED = Object.prototype as PlainPeer;
 
 /** Whether fields of plain peers were added to `Object.prototype`. Written out: each decision calls it. */

@@ -70,7 +70,7 @@ export interface Resolve extends Accounts {
   readonly vocabularies?: readonly PolicyVocabulary[] | undefined;
 }
 
-/** What a policy needs of a vocabulary. The code is part of the vocabulary: most programs use none. */
+/** The parts of a vocabulary that a policy needs. Its code comes with it, because most programs use none. */
 export interface PolicyVocabulary {
   readonly name: string;
   readonly actions: { readonly [action: string]: string };
