@@ -57,8 +57,8 @@ export interface DecidedEvent {
   readonly action: string;
   /**
    * The attributes of the request that the deciding rule tested, or those that any rule tests if no rule
-   * matched. In Docker mode, `id`, `name`, `image`, `owner` and `dangers` are always among them. Shortened;
-   * without the values of secret attributes. `undefined` if there are none.
+   * matched. The guard for Docker adds `id`, `name`, `image`, `owner` and `dangers`. Shortened; without the
+   * values of secret attributes. `undefined` if there are none.
    */
   readonly attributes?: LoggedAttributes | undefined;
   /** The policy's decision. */
