@@ -173,7 +173,7 @@ function clientOf(server: NetServer, peer: FakePeer): FakeClient {
   };
 }
 
-/** What the server knows about a connection without a descriptor. */
+/** The handle of a connection without a descriptor, as the server expects it. */
 class Handle {
   readonly #socket: Duplex;
 
@@ -249,7 +249,7 @@ function connectionTo(app: FetchApp | FetchHandler, peer: FakePeer): FakeConnect
   };
 }
 
-/** Connections of fake peers have no socket. It would be closed only by a limit on connections. */
+/** A stand-in for the socket that fake peers lack. Only a limit on connections would close it, and there is none. */
 const NO_SOCKET = {} as UnixSocket;
 
 /** Without an audit log, each refused connection would emit a process warning. */

@@ -46,7 +46,7 @@ export function sbomOf(root: string, metafile: Metafile): string {
     metadata: { component: componentOf("application", read(".")) },
     components: [
       ...packageFoldersOf(metafile).map((folder) => componentOf("library", read(folder))),
-      // The build of it that undici ships is part of the source.
+      // The source of ucred contains llhttp, in the build that undici ships.
       {
         ...componentOf("library", { name: "llhttp", version: LLHTTP_VERSION, license: "MIT" }),
         purl: `pkg:github/nodejs/llhttp@v${LLHTTP_VERSION}`,

@@ -1,4 +1,4 @@
-/** Evaluates the fields of the playground with the code of `core/` and `policy/`. Uses no document. */
+/** Evaluates the fields of the playground with the code of `core/` and `policy/`. Does not use the DOM. */
 
 import { isId } from "../../../core/credentials.ts";
 import { UcredError } from "../../../core/errors.ts";
