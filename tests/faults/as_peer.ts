@@ -57,7 +57,7 @@ const groups = /^Groups:(.*)$/m.exec(readFileSync("/proc/thread-self/status", "l
 const memory = openedSystem().libc.memory(4 * Math.max(groups.length, 1));
 memory.words.set(groups);
 
-/** Restores the ids of root, as the end of the process would have made unnecessary. */
+/** Restores the ids of root after exit_group(2) has thrown instead of ending the process. */
 function restore(): void {
   const calls = THREAD_CALLS[process.arch]!;
   linux!.syscall(calls.setresuid, KEEP, 0, KEEP);

@@ -231,7 +231,7 @@ const STEP = soak(11, 3);
 
 const RIGHT = CLIENTS.map(({ isAllowed }) => isAllowed);
 
-/** In an order in which `sample()` selects those that differ between the runtimes. */
+/** The order makes `sample()` select those that differ between the runtimes. */
 const ORDER = [
   ...["withPeers()", "createServer() of ucred/http", "listen() of ucred/bun"],
   ...["createServer() of ucred/net", "serve() by deno of ucred/http", "the guard in mode stream"],

@@ -33,7 +33,7 @@ test("each folder of the corpus belongs to a reader", () => {
 });
 
 const FAULTY = new URL("faulty_targets.ts", import.meta.url);
-/** The search ends with the first finding. */
+/** A limit that is not reached: the search ends with the first finding. */
 const SOON = () => Date.now() + 600_000;
 
 testWith(

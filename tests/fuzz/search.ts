@@ -11,7 +11,7 @@ export interface Found {
   readonly error?: string;
 }
 
-/** A case takes about a millisecond. */
+/** After this time, a case is taken as endless. It takes about a millisecond. */
 const MAX_CASE_MS = 30_000;
 
 /** Runs a target from a module until a time. */

@@ -30,7 +30,7 @@ export interface Kind {
   readonly program?: string;
   /** Whether it hangs up on a client that stops in the middle of its request, after ten seconds or a little more. */
   readonly hasTimeout?: boolean;
-  /** Added to the policy and to each of its rules. */
+  /** Fields that are added to the policy (`about`), and to its rule that allows (`rule`). */
   readonly about?: string;
   readonly rule?: string;
   /** The value of `allow`. */

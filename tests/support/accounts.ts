@@ -12,7 +12,7 @@ export const mountNamespaces: Need = {
   met: succeeds("unshare", "-m", "true"),
 };
 
-/** Two users: ann (4321) and bob (4322), each with a group of the same id. */
+/** The users root, toor (also uid 0), ann (4321) and bob (4322). The last two have groups with the same ids. */
 export const FILES: AccountFiles = {
   passwd: "root:x:0:0:root:/root:/bin/sh\nann:x:4321:4321::/home/ann:/bin/sh\n" +
     "toor:x:0:0::/root:/bin/sh\nbob:x:4322:4322::/home/bob:/bin/sh\n",

@@ -62,7 +62,7 @@ export async function seenAs(
   return JSON.parse(json);
 }
 
-/** Runs the guard as an unprivileged user with two capabilities. */
+/** The words that start a program as an unprivileged user with two capabilities. */
 export const UNPRIVILEGED = [
   ...["setpriv", "--reuid=4900", "--regid=4901", "--clear-groups", "--no-new-privs"],
   ...["--inh-caps=-all,+setuid,+setgid", "--ambient-caps=-all,+setuid,+setgid"],

@@ -15,7 +15,7 @@ import { endAfterEach, type Need, needs, testWith } from "./suite.ts";
 /** Users of the tests. */
 export const ALICE = 4101, BOB = 4102, CAROL = 4103, WATCHER = 4104;
 
-/** Root may do everything, users what concerns their own containers, and one user may look at all. */
+/** Root may do everything, users may create contained objects and use their own, and one user may look at all. */
 export const POLICY = `
 version: 1
 about: docker

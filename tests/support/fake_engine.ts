@@ -69,7 +69,7 @@ export class FakeEngine {
   readonly execs = new Map<string, { container: string; config: Record<string, unknown> }>();
   /** Image id → its labels. */
   readonly images = new Map<string, Record<string, string>>([[IMAGE, {}]]);
-  /** Names of containers that a legacy link has given: the alias → the container's id. */
+  /** Alias that a legacy link has given a container → the container's id. */
   readonly aliases = new Map<string, string>();
   /** Connections that wait for events. */
   readonly listeners = new Set<End>();

@@ -25,7 +25,7 @@ export function testGuard(
   testWith([...here, ...more], name, run);
 }
 
-/** A command in PATH. */
+/** The need for a command in PATH. */
 export function tool(name: string): Need {
   const folders = (process.env["PATH"] ?? "").split(":");
   return { name, met: folders.some((folder) => existsSync(`${folder}/${name}`)) };

@@ -191,7 +191,10 @@ export function testServe(name: string, run: (kind: Kind) => Promise<void>): voi
   }
 }
 
-/** Root may do everything, 1001 may read, 1002 may only get `/open`, and all others are refused. */
+/**
+ * Root may do everything; 1001 may read all but `/secret`, and post to `/in`; 1002 may only get `/open`. All others
+ * are refused.
+ */
 export const policy: Policy = definePolicy({
   version: 1,
   rules: [

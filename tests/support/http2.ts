@@ -91,7 +91,7 @@ export class FrameClient {
     open.add(socket);
   }
 
-  /** Connects, and sends the preface and empty SETTINGS. */
+  /** Connects, and sends the preface and SETTINGS, which are empty by default. */
   static async open(path: string, settings: Uint8Array = Buffer.alloc(0)): Promise<FrameClient> {
     const socket = connect({ path, allowHalfOpen: true });
     await once(socket, "connect");

@@ -93,7 +93,7 @@ export function withIds({ uid, gid, groups }: Ids): string[] {
   return ["setpriv", `--reuid=${uid}`, `--regid=${gid}`, list];
 }
 
-/** Runs a script of this folder on the runtime under test. `prefix` are words such as `unshare …`. */
+/** Runs a script of tests/ on the runtime under test. `prefix` are words such as `unshare …`. */
 export function startScript(prefix: readonly string[], script: string, ...args: string[]): Child {
   const file = fileURLToPath(new URL(`../${script}`, import.meta.url));
   const [command, ...rest] = [...prefix, ...runtimeCommand(), file, ...args] as [string];

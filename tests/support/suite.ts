@@ -46,7 +46,8 @@ export function soak(short: number, full: number): number {
 
 /**
  * Returns how many random cases to try. Pure code behaves alike on each runtime: `npm test` tries all cases
- * on Node and a tenth on Deno and Bun, and `npm run test:soak` tries all of them on Deno and Bun.
+ * on Node and a tenth on Deno and Bun, `npm run test:soak` tries all of them everywhere, and `npm run mutation` a
+ * tenth.
  */
 export function cases(count: number): number {
   return soaking || (runtime === "node" && !mutating) ? count : Math.ceil(count / 10);

@@ -4,8 +4,9 @@
  *   visitors PATH HEX END UID:GID[:GROUP]...
  *
  * All clients connect, in this order. The program then creates the file PATH.all, and each client
- * sends the bytes of HEX and reads until it has received END, unless that is empty, or the server closes the connection. Prints an array of JSON strings:
- * the received bytes, in the order of the clients. A client that cannot connect receives nothing.
+ * sends the bytes of HEX, and reads until the server closes the connection or, unless END is empty,
+ * it has received END. Prints an array of JSON strings: the received bytes, in the order of the
+ * clients. A client that cannot connect receives nothing.
  */
 #define _GNU_SOURCE
 #include <err.h>
