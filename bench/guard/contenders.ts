@@ -34,7 +34,7 @@ rules:
   - { name: everybody, allow: full }
 `;
 
-/** The same for Docker: the third rule allows what is measured. */
+/** The same for Docker: the third rule allows the creation of a container, and the last one everything else. */
 const DOCKER_POLICY = `version: 1
 about: docker
 rules:

@@ -39,7 +39,7 @@ export interface Result extends Setting {
   readonly targets: readonly Target[];
 }
 
-/** The contenders of ucred. The first has plain objects as peers; all others are compared with it. */
+/** The contenders of ucred without attributes. All contenders are compared with the first one. */
 export const OURS = ["ucred", "ucred, peers"] as const;
 
 /** The contender of ucred with attributes. */

@@ -79,7 +79,7 @@ interface Entry extends Omit<Samples, "samples"> {
   readonly measure: () => Promise<number>;
 }
 
-/** What a runtime needs. */
+/** The parts that {@link PREPARE} needs on one runtime. */
 interface Bench {
   readonly runtime: Runtime;
   readonly folder: string;
@@ -347,7 +347,7 @@ async function end(child: ChildProcess): Promise<void> {
   await closed;
 }
 
-/** Starts an engine with containers, of which the first half is the client's. */
+/** Starts an engine with containers. Every second one, from the first on, is the client's. */
 async function startEngine(path: string, count: number): Promise<() => void> {
   const list = Array.from({ length: count }, (_, at) => ({
     Id: at.toString(16).padStart(64, "0"),

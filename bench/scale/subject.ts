@@ -17,7 +17,7 @@ import { workload } from "../policy/workload.ts";
 
 /** A line of input. */
 export type Task =
-  /** Load a policy of this many rules and check its answers. The answer is the CPU time of the text in ms. */
+  /** Load a policy of this many rules and check its answers. The answer is the CPU time of parsing its text, in ms. */
   | { readonly load: number }
   /** Make `times` decisions with the policy of so many rules. The answer is ns per decision. */
   | { readonly decide: number; readonly times: number }
