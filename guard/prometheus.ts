@@ -128,7 +128,7 @@ function metricsOf(stats: GuardStats): readonly Metric[] {
     {
       name: "ucred_guard_upstream_waiting",
       type: "gauge",
-      help: "Clients that wait while connecting to the upstream is tried again",
+      help: "Clients that wait for another attempt to connect to the upstream",
       values: upstream.waiting,
     },
     {

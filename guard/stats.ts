@@ -17,7 +17,7 @@ export interface GuardStats extends ServerStats {
   readonly upstream: {
     /** How often it could not be used, or answered wrongly. */
     readonly failures: number;
-    /** Clients that wait because connecting failed and is tried again; mostly, because its backlog is full. */
+    /** Clients that wait for another attempt to connect to it, mostly because its backlog is full. */
     readonly waiting: number;
   };
   /** The limits on connections in force; Infinity: none. */

@@ -209,7 +209,7 @@ export class Upstream {
     });
   }
 
-  /** The number of clients that wait because connect(2) has failed and is repeated; see {@link RETRY_MS}. */
+  /** The number of clients that wait for another attempt to connect; see {@link RETRY_MS}. */
   get waiting(): number {
     let count = this.#retries;
     for (const queue of this.#waiting.values()) count += queue.size;

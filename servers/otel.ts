@@ -154,7 +154,7 @@ export function measureGuard(
     unit: "{failure}",
   });
   const waiting = meter.createObservableUpDownCounter("ucred.guard.upstream.waiting", {
-    description: "Clients that wait while connecting to the upstream is tried again",
+    description: "Clients that wait for another attempt to connect to the upstream",
     unit: "{client}",
   });
   const dropped = meter.createObservableCounter("ucred.guard.audit.dropped", {
