@@ -498,7 +498,7 @@ function addPolkit(
     .requiredOption("--description <text>", "describe the action, for administrators")
     .requiredOption("--message <text>", "ask for the password with this text")
     .option("--vendor <text>", "name the supplier")
-    .option("--owner <user>", "let services of this user, too, query polkitd about others")
+    .option("--owner <user>", "let this user's services query polkitd about other processes, too")
     .addOption(result("active", "decide about active local sessions", "auth_admin_keep"))
     .addOption(result("inactive", "decide about inactive local sessions", "auth_admin"))
     .addOption(result("others", "decide about all other processes", "auth_admin"))
