@@ -152,7 +152,7 @@ class Refused implements Exchange {
   }
 }
 
-/** What the requests of a guard share. */
+/** The parts of a guard that all requests share. */
 interface Parts {
   readonly admission: Admission;
   readonly upstream: Upstream;
@@ -170,7 +170,7 @@ function answerTo({ status, message }: Refusal): Answer {
     : dockerAnswer(status, message);
 }
 
-/** A filter of responses with status 200 or 201, and its kind. */
+/** The filter of responses with status 200 or 201; `undefined` if they are forwarded unchanged. */
 type Filter = ResponseFilter | undefined;
 
 /** An action that the policy must allow for a request. */

@@ -41,7 +41,7 @@ export interface Exec {
   readonly attributes?: JsonObject | undefined;
 }
 
-/** The ledger is pruned when it has more than twice its size after the last pruning, plus this number. */
+/** The ledger may grow to twice its size after the last pruning, plus this number of entries. Then it is pruned. */
 const PRUNED_AFTER = 1000;
 
 /**
@@ -57,7 +57,7 @@ export class Owners {
   readonly #execs = new BoundedMap<Exec>();
   /** Image id → the value of its label; `null`: it has none. */
   readonly #images = new BoundedMap<string | null>();
-  /** The size of the ledger above which it is pruned; Infinity while it is. */
+  /** The size of the ledger above which it is pruned; Infinity during a pruning. */
   #pruneAbove = 0;
 
   constructor(engine: Engine, ledger: Ledger | undefined) {

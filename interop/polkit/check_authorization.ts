@@ -110,7 +110,7 @@ const MS_PER_TICK = 10;
  * @throws {TypeError} If an argument has another type, or an option is unknown.
  * @see {@link https://polkit.pages.freedesktop.org/polkit/eggdbus-interface-org.freedesktop.PolicyKit1.Authority.html org.freedesktop.PolicyKit1.Authority}
  *
- * @example Restart a service for whoever polkit allows it
+ * @example Restart a service for users whom polkit allows it
  * ```js
  * import dbus from "dbus-native";
  * import { createServer } from "ucred/net";

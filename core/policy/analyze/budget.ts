@@ -23,9 +23,9 @@ const MAX_GLOB_CELLS = 4 << 20;
 /**
  * A limit on steps and memory cells.
  *
- * Steps alone would have to cost 50 for each cell to bound memory as well, since they are never released:
- * a region of 50 cells, which takes about 100 steps to make, would cost 2,500. Policies of thousands of rules,
- * which are analysed now within a tenth of the steps, would then exceed the limit.
+ * A limit on steps alone could bound memory only if each cell cost 50 steps, because steps are never given back.
+ * A region of 50 cells, which takes about 100 steps to make, would then cost 2,500, and policies of thousands of
+ * rules, which now need a tenth of the steps, would exceed the limit.
  */
 export class Budget {
   /** Steps and cells that are left. */
