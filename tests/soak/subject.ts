@@ -108,6 +108,9 @@ const SIGNALS = ["SIGSTOP", "SIGCHLD", "SIGPIPE", "SIGURG", "SIGWINCH"] as const
 /** The least number of events of each server. */
 const MIN_EVENTS = 2;
 
+/** Characters of a server's log that are shown with a problem. */
+const MAX_SHOWN_CHARACTERS = 1500;
+
 /** Writes a file until the disk is full. */
 function fillDisk(file: string): void {
   const fd = openSync(file, "w");
@@ -260,7 +263,7 @@ export class Subject {
 
   #complain(what: string): void {
     problems.push(`${this.label}: ${what}`);
-    console.error(`${this.label}: ${what}\n${this.#log.slice(-1500)}`);
+    console.error(`${this.label}: ${what}\n${this.#log.slice(-MAX_SHOWN_CHARACTERS)}`);
   }
 
   #hasEnded(): boolean {
@@ -447,6 +450,7 @@ rules:
   }
 
   async #reload(message: string): Promise<void> {
+    this.#log = this.#log.slice(-MAX_SHOWN_CHARACTERS); // so that `from` stays right
     const from = this.#log.length;
     this.#child.kill("SIGHUP");
     await this.#waitFor(() => this.#log.includes(message, from), `no "${message}"`);
