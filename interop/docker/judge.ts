@@ -761,7 +761,7 @@ export function fullImage(name: string): string {
   const [first = "", ...rest] = name.split("/");
   // Docker's rule. The names of repositories have no upper case.
   const hasDomain = rest.length > 0 && (/[.:A-Z]/.test(first) || first === "localhost");
-  const path = hasDomain ? name : `docker.io/${rest.length > 0 ? name : `library/${name}`}`;
+  const path = hasDomain ? name : `docker.io/${name}`;
   const known = path.replace(/^index\.docker\.io\//, "docker.io/")
     .replace(/^docker\.io\/(?=[^/]+$)/, "docker.io/library/");
   const last = known.slice(known.lastIndexOf("/") + 1);
