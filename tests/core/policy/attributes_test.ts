@@ -275,6 +275,24 @@ test("decide() treats attributes that cannot be read as unknown", () => {
   assert.equal(elements, 1);
 });
 
+test("decide() reads no fact of the process once an unknown attribute has settled the rule", () => {
+  const reads = ([{ allow: true }, { deny: true }] as const).map((effect) => {
+    let reads = 0;
+    const peer = {
+      uid: 1,
+      get process() {
+        reads++;
+        return { unit: "v" };
+      },
+    };
+    const policy = compile({ name: "r", when: { unit: "u" }, where: { secret: true }, ...effect });
+    assert.equal(policy.decide(peer, { action: "read" }).rule, undefined);
+    return reads;
+  });
+  // The unit can still show that the denying rule does not match.
+  assert.deepEqual(reads, [0, 1]);
+});
+
 test("decide() treats a list of too many texts as unknown", () => {
   const where = { tags: { every: "a" } };
   const most = Array(MAX_LIST_TEXTS).fill("a");
@@ -449,8 +467,8 @@ test("checkPolicy() reports each mistake about a vocabulary, with its path and a
       rule({ actions: [5], where: { secret: true } }),
       "rules.0.actions.0: actions is a text or a list of them, not 5",
     ],
-    [{ about: "store", rules: [5] }, "rules.0: a rule is an object, not 5"],
-    [{ about: "store", rules: [], tests: [5] }, "tests.0: a test is an object, not 5"],
+    [{ about: "store", rules: [null] }, "rules.0: a rule is an object, not null"],
+    [{ about: "store", rules: [], tests: [null] }, "tests.0: a test is an object, not null"],
     [
       { about: "store", rules: [], tests: [{ peer: {}, action: 5, expect: { deny: true } }] },
       "tests.0.action: action is a text, not 5",

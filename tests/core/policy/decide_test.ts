@@ -214,6 +214,13 @@ test("admits() is false only if no action could be allowed", () => {
   );
   assert.deepEqual([0, 1, 3].map((uid) => policy.admits({ uid })), [false, true, false]);
   assert.equal(compile({ name: "all", actions: "**", deny: true }).admits({ uid: 0 }), false);
+  const except = compile(
+    { name: "no", when: { label: "z" }, deny: true },
+    { name: "all", allow: true },
+  );
+  assert.deepEqual([{ label: "x" }, { label: "z" }, {}].map((peer) => except.admits(peer)), [
+    ...[true, false, false],
+  ]);
   const labelled = compile(
     { name: "no", when: { label: "z" }, deny: true },
     { name: "yes", when: { label: ["x", "z"] }, actions: "GET /", allow: true },

@@ -200,6 +200,9 @@ test("shadowPolicy() admits peers by the active policy, and counts those that th
   for (const uid of [1, 5, 6]) assert.equal(policy.admits({ uid }), active.admits({ uid }));
   const { decisions, differing, wouldAdmit, wouldRefuse, failed } = policy;
   assert.deepEqual([decisions, differing, wouldAdmit, wouldRefuse, failed], [0, 0, 2, 1, 0]);
+  const same = shadowPolicy(active, active);
+  assert.deepEqual([1, 5].map((uid) => same.admits({ uid })), [true, false]);
+  assert.deepEqual([same.wouldAdmit, same.wouldRefuse], [0, 0]);
   const broken = shadowPolicy(active, { admits: () => assert.fail("broken") } as unknown as Policy);
   assert.deepEqual([broken.admits({ uid: 1 }), broken.admits({}), broken.failed], [true, false, 2]);
 });
