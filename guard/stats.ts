@@ -47,7 +47,7 @@ export class RequestCounters {
   responded(milliseconds: number): void {
     let at = 0;
     while (at < BOUNDS.length && milliseconds > BOUNDS[at]! * 1000) at++;
-    this.#buckets[at]!++;
+    this.#buckets[at]! += 1;
     this.#milliseconds += milliseconds;
   }
 
