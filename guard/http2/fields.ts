@@ -142,7 +142,6 @@ export function requestHead(
         break;
       case "forward":
       case "cookie":
-      case "date":
         add(fields, name, value);
         break;
       case "content-length":

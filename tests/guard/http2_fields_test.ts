@@ -55,6 +55,7 @@ const MALFORMED: { [what: string]: readonly Field[] } = {
   "an empty path": except(":path", ""),
   "a path without a slash": except(":path", "a/b"),
   "* with another method": except(":path", "*"),
+  "a path without a slash for OPTIONS": [[":method", "OPTIONS"], ...except(":path", "b").slice(1)],
   "an unknown pseudo-header": [...PSEUDO, [":other", "x"]],
   "a pseudo-header of responses": [...PSEUDO, [":status", "200"]],
   "a pseudo-header twice": [...PSEUDO, [":path", "/a"]],
@@ -205,13 +206,20 @@ test("responseHead() and trailersOf() refuse malformed sections", () => {
     ...{ ":status": "204", a: ["1", "2"], "content-length": "0" },
   }]);
   assert.equal(response([":status", "599"])!.status, 599);
+  assert.equal(
+    response([":status", "200"], ["content-length", "12"])!.fields["content-length"],
+    "12",
+  );
   const ok: Field = [":status", "200"];
   const badResponses: readonly (readonly Field[])[] = [
     ...["100", "199", "600", "99", "2000", "20x", "x200", ""].map((
       value,
     ): Field[] => [[":status", value]]),
     ...[[], [ok, [":path", "/"]], [["a", "b"], ok], [ok, ok], [[":path", "/"]]] as Field[][],
-    ...[[ok, ["content_length", "1"]], [ok, ["content-length", "x"]]] as Field[][],
+    ...[[ok, ["content_length", "1"]], [ok, ["content-length", "x1"]], [ok, [
+      "content-length",
+      "1x",
+    ]]] as Field[][],
     ...[[ok, ["content-length", "1"], ["content-length", "1"]], [ok, [
       "upgrade",
       "x",

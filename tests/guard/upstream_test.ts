@@ -292,6 +292,8 @@ test("UpstreamConnection closes when it cannot know where the next response begi
     // Nothing of the old connection reaches the receiver.
     link.receive(`${SIZED}no`);
     for (const event of ["end", "close", "drain"]) link.socket.emit(event);
+    link.connection.destroy(); // a connection that was switched belongs to the receiver
+    assert.equal(link.socket.destroyed, what !== "a switch", what);
     assert.deepEqual(link.result, ["closed"], what);
     assert.equal(link.socket.listenerCount("data"), 0, what);
   }
