@@ -218,6 +218,50 @@ testGuard(
   },
 );
 
+testGuard(
+  "guard ends at once what cannot become a request, and counts refused requests",
+  async () => {
+    const behind = await Behind.start();
+    const { path, guard } = await guardHere({ mode: "http", upstream: behind.path });
+    for (const start of ["\x16\x03\x01", "GET\t/", "get / HTTP/1.1\r\nHost:"]) {
+      const client = await End.open(path);
+      assert.match(await client.send(start).rest(), /^HTTP\/1\.1 400 /, start);
+    }
+    assert.equal(await (await End.open(path)).send("GET / HT").end().rest(), "");
+    assert.equal(guard.stats().denied, 0);
+    for (const line of ["Transfer-Encoding: x", "Host: y"]) {
+      const client = await End.open(path);
+      const head = `GET / HTTP/1.1\r\nHost: x\r\n${line}\r\n\r\n`;
+      assert.match(await client.send(head).rest(), /^HTTP\/1\.1 (501|400) /);
+    }
+    assert.equal(guard.stats().denied, 2);
+    assert.equal(behind.count, 0);
+  },
+);
+
+testGuard("guard stops reading a client whose requests wait", async () => {
+  const { promise: released, resolve: release } = Promise.withResolvers<void>();
+  const behind = await Behind.start(async (end) => {
+    await released;
+    await answerAll(end, ({ first }) => answerOf(first));
+  });
+  const path = await guardOf(behind);
+  const client = await End.open(path);
+  const filler = "x".repeat(14_000);
+  const [count, most] = [60, (128 + 256) << 10]; // those that wait, and the buffers of the kernel
+  for (let at = 0; at < count; at++) {
+    client.send(`GET /${at} HTTP/1.1\r\nHost: x\r\nX: ${filler}\r\n\r\n`);
+  }
+  for (let turn = 0; turn < 20; turn++) {
+    assert.match(await (await End.open(path)).send("x\0").rest(), /^HTTP\/1\.1 400 /);
+  }
+  assert.ok(client.socket.writableLength > count * filler.length - most);
+  release();
+  for (let at = 0; at < count; at++) {
+    assert.equal((await client.message()).body, `GET /${at} HTTP/1.1`);
+  }
+});
+
 testGuard("limitsWithinFiles() lowers the limits to the files that the process may open", () => {
   const text = readFileSync("/proc/self/limits", "latin1");
   const files = Number(/^Max open files +([0-9]+)/m.exec(text)![1]);
