@@ -54,7 +54,7 @@ const AREAS: { readonly [name: string]: Area } = {
   http: {
     code: "guard/{http/!(llhttp_wasm),headers}.ts",
     tests:
-      "tests/guard/{http,framing,attack,fuzz,parser,upgrade,upstream,headers,limits,filtered_response}_test.ts",
+      "tests/guard/{http,framing,attack,fuzz,parser,upgrade,upstream,headers,limits,filtered_response,docker_mode}_test.ts",
   },
   http2: { code: "guard/http2/*.ts", tests: "tests/guard/http2{,_fields,_fuzz}_test.ts" },
   // as_peer.ts changes the ids of a thread: a mutant might not change them back.
