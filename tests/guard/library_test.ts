@@ -105,6 +105,11 @@ const WRONG: readonly (readonly [what: string, options: object, message: RegExp]
     /^bodyTimeout has no effect/,
   ],
   [
+    "a string as asPeer",
+    { mode: "stream", upstream: "x", asPeer: "no" },
+    /^asPeer must be a boolean/,
+  ],
+  [
     "asPeer in docker mode",
     { mode: "docker", upstream: "x", asPeer: true },
     /^asPeer has no effect in mode "docker"$/,
@@ -116,6 +121,13 @@ for (const [what, options, message] of WRONG) {
     assert.throws(() => createGuard(options as never), { name: "TypeError", message });
   });
 }
+
+testWith(here, "createGuard() throws a RangeError for a bodyTimeout that is no time", () => {
+  for (const bodyTimeout of [-1, NaN, "1", null]) {
+    const options = { mode: "http", upstream: "x", bodyTimeout } as never;
+    assert.throws(() => createGuard(options), { name: "RangeError", message: /^bodyTimeout must/ });
+  }
+});
 
 testWith(here, "createGuard() throws a TypeError without options", () => {
   assert.throws(() => createGuard(undefined as never), {
