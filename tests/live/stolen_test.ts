@@ -160,6 +160,26 @@ for (const [name, denied] of kernels) {
 
 testWith(
   here,
+  "signal aborts when only the watch can notice that the pidfd is stolen",
+  async () => {
+    const [[peer, fd], actor] = await startActor([], (socket) => {
+      return opening(PIDFD, () => identifyFd(openedSystem(), fdOf(socket), { pin: true }));
+    });
+    const signal = peer.signal!;
+    const by = strangersPidfd();
+    replace(fd, by);
+    await until(() => signal.aborted);
+    assert.equal(signal.reason.code, "ERR_UCRED_NO_FD");
+    assert.equal(descriptors().get(fd), descriptors().get(by), "the number is still open");
+    calls().close(fd);
+    calls().close(by);
+    killStrangers();
+    actor.hangUp();
+  },
+);
+
+testWith(
+  here,
   "identify() pins the next peer when it gets the number of a stolen pidfd",
   async () => {
     const [[first, second], actor] = await startActor([], (socket) => {
