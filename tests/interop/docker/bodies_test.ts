@@ -151,6 +151,8 @@ test("readBody() rejects values of another type, which Go rejects or converts", 
       "x",
     ]
   ) rejected(CREATE, { Image: "a", HostConfig });
+  rejected(CREATE, { ExposedPorts: { "80/tcp": { a: 1 } } });
+  rejected("POST /volumes/create", { ClusterVolumeSpec: { a: 1, A: 2 } });
   for (const text of ['{"HostConfig":{"Memory":1e3}}', "[]", "null", "1", '"x"', ""]) {
     rejected(CREATE, text);
   }
@@ -375,6 +377,10 @@ test("readBody() rejects names of containers, volumes and networks that the engi
 test("readBody() reads only bodies of JSON", () => {
   const tar = judged("PUT /containers/a/archive?path=/", "no JSON");
   assert.deepEqual([tar.body, written(tar)], [undefined, undefined]);
+  for (const line of ["PUT /containers/a/archive?path=/", "POST /images/create?fromSrc=-"]) {
+    const result = writeRequest(judged(line, ""));
+    assert.equal(!isRefusal(result) && result.contentType, "application/x-tar");
+  }
   assert.equal(judged("POST /containers/a/stop", "no JSON").body, undefined);
 });
 
@@ -516,6 +522,9 @@ test("readBody() judges execs, volumes, networks, updates, builds and checkpoint
   assert.deepEqual(named("POST /build?networkmode=container:a", ""), [
     "?networkmode a container.join",
   ]);
+  const build = judged("POST /build?networkmode=container:a", "");
+  const joined = writeRequest(build, { references: new Map([[build.references[0]!, "id"]]) });
+  assert.equal(!isRefusal(joined) && joined.target, "/build?networkmode=container%3Aid");
   assert.deepEqual(named("POST /networks/create", { Name: "n", ConfigFrom: { Network: "m" } }), [
     "ConfigFrom.Network m network.connect",
   ]);
@@ -541,6 +550,8 @@ test("withContainer() adds the attributes of the container, and both privileges 
   assert.deepEqual([isKnown, command], [undefined, ["id"]]);
   assert.equal(withContainer(known, inspection(false))["privileged"], true);
   assert.equal(withContainer({}, { Name: "a/b" })["name"], "a/b");
+  const unfolded = { HostConfig: { "\u017f": 1, Privileged: true } };
+  assert.equal(withContainer({}, unfolded)["privileged"], true);
   const of = (attributes: { readonly [name: string]: unknown }, privileged = false) =>
     withContainer(attributes, inspection(privileged));
   const { name, id, image, user, group, binds, privileged, labels, restartPolicy } = of(exec());
