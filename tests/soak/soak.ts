@@ -16,7 +16,7 @@ const HELP = `Usage: npm run soak -- [options]
 Starts the servers below, most of them guards, on Node, Deno and Bun, one after the other. Crowds of
 clients of many users connect, behave well and badly, and die, while the policy is replaced by good and
 bad ones, descriptors run out, the disk of the audit log is full, signals arrive, the wall clock of the
-server jumps, one user opens hundreds of connections, and the upstream and the server restart, also by
+server jumps, one user opens 2,000 connections, and the upstream and the server restart, also by
 socket activation. Needs root, a C compiler and prlimit; the mode dbus needs dbus-daemon.
 
   --minutes N   run for about N minutes, divided among the servers (default: 10); each server runs

@@ -456,10 +456,13 @@ rules:
     await this.#waitFor(() => this.#log.includes(message, from), `no "${message}"`);
   }
 
-  async #waitFor(condition: () => unknown, problem: string): Promise<void> {
+  async #waitFor(condition: () => unknown, problem: string | (() => string)): Promise<void> {
     const deadline = performance.now() + MAX_WAIT_MS;
     while (!await condition()) {
-      if (performance.now() > deadline) throw new Error(`after ${MAX_WAIT_MS} ms: ${problem}`);
+      if (performance.now() > deadline) {
+        const what = typeof problem === "string" ? problem : problem();
+        throw new Error(`after ${MAX_WAIT_MS} ms: ${what}`);
+      }
       await sleep(10);
     }
   }
@@ -524,7 +527,7 @@ rules:
     const most = this.#descriptors + MAX_MORE_DESCRIPTORS;
     await this.#waitFor(
       () => descriptors() <= most,
-      `${descriptors()} descriptors instead of ${this.#descriptors}`,
+      () => `${descriptors()} descriptors instead of ${this.#descriptors}`,
     );
     await this.#requireMemory();
   }
