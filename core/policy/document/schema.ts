@@ -79,7 +79,8 @@ const prose = (expected: string) => textAs(expected, Infinity, undefined, true);
 
 /** PATH_MAX of Linux. Matching takes at most one step per star and character of the text. */
 export const MAX_GLOB_CHARACTERS = 4096;
-export const globs: Shape = anyOf(textAs("a text or a list of them", MAX_GLOB_CHARACTERS));
+export const glob: Shape = textAs("a text or a list of them", MAX_GLOB_CHARACTERS);
+export const globs: Shape = anyOf(glob);
 export const flag: Shape = value("true or false", (value) => typeof value === "boolean", {
   type: "boolean",
 });

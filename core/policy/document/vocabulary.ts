@@ -9,7 +9,7 @@ import { compileGlob } from "../decide/glob.ts";
 import type { PolicyVocabulary } from "./check.ts";
 import { plain } from "./plain_copy.ts";
 import { type DocumentPath, pathText, Problems } from "./problems.ts";
-import { field, globs, policyWith, required, text } from "./schema.ts";
+import { field, glob, policyWith, required, text } from "./schema.ts";
 import {
   anyOf,
   isObject,
@@ -245,7 +245,7 @@ class CompiledVocabulary implements Vocabulary, PolicyVocabulary {
 
   /** An action, or a glob that matches at least one action. */
   #actionShape(isGlob: boolean): Shape {
-    const shape = isGlob ? GLOB : text;
+    const shape = isGlob ? glob : text;
     return {
       schema: shape.schema,
       check: (value, path, report) => {
@@ -314,11 +314,6 @@ class CompiledVocabulary implements Vocabulary, PolicyVocabulary {
     }
   }
 }
-
-const GLOB: Shape = {
-  schema: (globs.schema as { anyOf: JsonSchema[] }).anyOf[0]!,
-  check: globs.check,
-};
 
 /** Whether a glob and an action of the vocabulary, which may be a glob, have a text in common. */
 function mayMeet(glob: string, action: string): boolean {

@@ -476,6 +476,10 @@ test("checkPolicy() reports each mistake about a vocabulary, with its path and a
     [rule({ actions: "raed" }), 'rules.0.actions: no action "raed"; did you mean "read"?'],
     [rule({ actions: ["read", "x*"] }), 'rules.0.actions.1: no action "x*"'],
     [
+      rule({ actions: [["read"]] }),
+      "rules.0.actions.0: actions is a text or a list of them, not a list",
+    ],
+    [
       rule({ actions: ["read", "wr*"], where: { all: [{ target: "x" }] } }),
       'rules.0.where.all.0.target: "read" has no attribute "target": "copy" has it',
     ],
