@@ -93,12 +93,15 @@ async function unstable(path: string, uid: number): Promise<string | undefined> 
 function checkIdentity(attributes: Attributes, peer: Peer): string | undefined {
   const { user, group, privileged, capAdd, capDrop, securityOpt, groupAdd } = attributes;
   const hasAll = listOf(capDrop)?.includes("ALL") === true && listOf(capAdd)?.length === 0;
-  const isContained = listOf(securityOpt)?.includes("no-new-privileges=true");
+  // If an option has several values, the engine takes the last one.
+  const values = listOf(securityOpt)?.filter((option) => option.startsWith("no-new-privileges"));
+  const isContained = values?.every((option) => option === "no-new-privileges=true") === true &&
+    values.length > 0;
   const own = [peer.gid, ...peer.groups ?? []].map(String);
   const groups = listOf(groupAdd);
   const isOwn = user === peer.uid && group === peer.gid && peer.ambiguous.length === 0 &&
     groups?.every((each) => own.includes(each)) === true;
-  if (isOwn && hasAll && isContained === true && privileged === false) return undefined;
+  if (isOwn && hasAll && isContained && privileged === false) return undefined;
   return "a writable mount of the host needs --user with your uid and gid, --cap-drop ALL and " +
     "--security-opt no-new-privileges, and no --group-add of other groups";
 }

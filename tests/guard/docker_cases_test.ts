@@ -343,7 +343,13 @@ test("checkHostPaths() denies a writable path to a container that can become ano
   const peer = fakePeer({ uid: ALICE, gid: ALICE, groups: [7] });
   const isDenied = async (changed: object, by = peer, joined = ["/srv"]) =>
     await checkHostPaths({ never: [] }, { ...CONTAINED, ...changed }, joined, by) !== undefined;
-  for (const changed of [{}, { groupAdd: ["7", String(ALICE)] }, { capDrop: ["CHOWN", "ALL"] }]) {
+  const others = ["no-new-privileges=true", "seccomp=x", "no-new-privileges=true"];
+  for (
+    const changed of [
+      ...[{}, { groupAdd: ["7", String(ALICE)] }, { capDrop: ["CHOWN", "ALL"] }],
+      { securityOpt: others },
+    ]
+  ) {
     assert.equal(await isDenied(changed), false, JSON.stringify(changed));
   }
   assert.equal(await isDenied({}, fakePeer({ uid: ALICE, gid: ALICE })), false); // unknown groups
@@ -356,6 +362,9 @@ test("checkHostPaths() denies a writable path to a container that can become ano
       { securityOpt: ["no-new-privileges=false"] },
       { securityOpt: ["x-no-new-privileges=true"] },
       { securityOpt: ["no-new-privileges=truely"] },
+      ...["false", "0", "F"].map((last) => ({
+        securityOpt: ["no-new-privileges=true", "seccomp=x", `no-new-privileges=${last}`],
+      })),
       ...[{ groupAdd: ["0"] }, { groupAdd: ["7", "0"] }, { groupAdd: ["docker"] }],
     ]
   ) {
