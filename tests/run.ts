@@ -367,7 +367,8 @@ function outcome(step: Step, code: number): Count {
     ? countReport(step.report)
     : { passed: 0, failed: 0, skipped: new Map() };
   // A runner that crashed or found no test has failed, whatever its report contains.
-  if (count.failed === 0 && (code !== 0 || count.passed === 0)) count.failed = 1;
+  const hasTests = count.passed > 0 || count.skipped.size > 0;
+  if (count.failed === 0 && (code !== 0 || !hasTests)) count.failed = 1;
   return count;
 }
 

@@ -1,7 +1,7 @@
 /** Calls on a bus, and the cache of its clients, with answers that no real bus gives. */
 
 import assert from "node:assert/strict";
-import { closeSync, fstatSync, openSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { test } from "node:test";
 import type { UcredError } from "../../../core/errors.ts";
 import {
@@ -20,6 +20,8 @@ import {
   requireCaller,
 } from "../../../interop/dbus/mod.ts";
 import { definePolicy } from "../../../policy/define.ts";
+import { freshPath } from "../../support/peers.ts";
+import { descriptorLinks } from "../../support/servers.ts";
 import { needs, testWith, until } from "../../support/suite.ts";
 import { type Deliver, errorOf, FakeBus, replyOf, type SentCall } from "./fake_bus.ts";
 
@@ -273,18 +275,13 @@ testWith(
     const bus = new FakeBus((call, deliver) => pending.push(() => answers()(call, deliver)));
     requireCaller(bus, ANYONE, { onDenied: () => assert.fail("it is denied") });
     bus.connection.on("message", () => assert.fail("a listener receives it"));
-    const fd = openSync("/dev/null", "r");
+    // The number of a closed descriptor is used again. This file has no other descriptor.
+    const file = freshPath();
+    const fd = openSync(file, "w");
     bus.connection.emit("message", { ...CALL, fds: [fd] });
     bus.connection.emit("close");
     for (const answer of pending) answer();
-    await until(() => {
-      try {
-        fstatSync(fd);
-        return false;
-      } catch {
-        return true;
-      }
-    });
+    await until(() => descriptorLinks().every(([, link]) => link !== file));
     assert.deepEqual(bus.errors, [], "the name may belong to another client");
   },
 );

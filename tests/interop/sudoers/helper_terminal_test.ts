@@ -210,7 +210,7 @@ testWith(
 );
 
 testWith(
-  [needs.linux],
+  [needs.linux, needs.root],
   "new PseudoTerminal() throws and closes its descriptors, if a call fails",
   () => {
     const system = openedSystem();
