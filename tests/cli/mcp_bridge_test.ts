@@ -93,7 +93,7 @@ const policy = definePolicy({
   version: 1,
   about: "mcp",
   rules: [
-    { name: "root", when: { uid: 0 }, allow: true },
+    { name: "this user", when: { uid: process.getuid!() }, allow: true },
     {
       name: "people",
       when: { uid: 4001 },
