@@ -1,23 +1,19 @@
 /** The credentials that a bus reports, in each shape and with descriptors. */
 
 import assert from "node:assert/strict";
-import { EventEmitter } from "node:events";
 import { fstatSync, openSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
 import { openedSystem } from "../../../adapters/select.ts";
 import { SYS_PIDFD_OPEN } from "../../../ffi/pidfd.ts";
 import type { Peer } from "../../../core/peer.ts";
+import { BUS_NAME } from "../../../interop/dbus/bus.ts";
 import { credentialsIn } from "../../../interop/dbus/credentials.ts";
-import {
-  type Bus,
-  type BusMessage,
-  connectionCredentials,
-  peerOfSender,
-} from "../../../interop/dbus/mod.ts";
+import { type BusMessage, connectionCredentials, peerOfSender } from "../../../interop/dbus/mod.ts";
 import { fakePeer } from "../../../testing/mod.ts";
 import { Child } from "../../support/peers.ts";
 import { needs, testWith } from "../../support/suite.ts";
+import { FakeBus } from "./fake_bus.ts";
 
 const reply = (dictionary: unknown, signature = "a{sv}"): BusMessage => ({
   sender: "org.freedesktop.DBus",
@@ -111,30 +107,13 @@ test("connectionCredentials() leaves out what is unknown, ambiguous or certainly
 });
 
 /** A bus that passes descriptors, as dbus 1.16 does on a transport that can receive them. */
-function busWith(dictionary: object, fds: readonly number[]): Bus & { leave(): void } {
-  const connection = new EventEmitter();
-  const sender = "org.freedesktop.DBus";
-  return {
-    name: ":1.1",
-    connection,
-    sendError: () => assert.fail("no error is sent"),
-    invoke: (message, _, callback) => {
-      const { member } = message as BusMessage;
-      const isQuery = member === "GetConnectionCredentials";
-      const answer = isQuery ? { ...reply(dictionary), fds } : { sender, body: [] };
-      callback.call({ message: answer }, null);
-    },
-    leave: () => {
-      const body = [":1.7", ":1.7", ""];
-      connection.emit("message", {
-        type: 4,
-        sender,
-        interface: sender,
-        member: "NameOwnerChanged",
-        body,
-      });
-    },
-  };
+function busWith(dictionary: object, fds: readonly number[]): FakeBus {
+  const bus = new FakeBus(({ member }, deliver) => {
+    const isQuery = member === "GetConnectionCredentials";
+    deliver(isQuery ? { ...reply(dictionary), fds } : { sender: BUS_NAME, body: [] });
+  });
+  bus.sendError = () => assert.fail("no error is sent");
+  return bus;
 }
 
 const isOpen = (fd: number): boolean => {
@@ -164,7 +143,7 @@ testWith(
     assert.deepEqual([peer.pinned, peer.alive], ["connect", true]);
     assert.match(peer.process.exe!, /sleep|coreutils/);
     assert.throws(() => peer.drift(), { code: "ERR_UCRED_UNSUPPORTED" }, "the gid is not known");
-    bus.leave();
+    bus.ownerChanged();
     await new Promise((resolve) => setImmediate(resolve));
     assert.deepEqual([peer.alive, isOpen(pidfd)], [undefined, false]);
   },
