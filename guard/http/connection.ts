@@ -152,7 +152,7 @@ export class ClientConnection implements Connection, Receiver {
   #deadline: number;
   /** The deadline that a check has found to be over. */
   #missed: number | undefined;
-  /** Whether the deadline is that of a head whose first bytes have arrived. */
+  /** Whether a part of the next head has arrived, and the deadline is for its end. */
   #awaitsHead = false;
   /** Whether bytes have arrived since the last check. */
   #hasArrived = false;

@@ -73,7 +73,7 @@ export const MAX_LINE_BYTES: number = 1 << 20;
 
 /** Reads requests and responses for a mode of the guard. */
 export interface Mediator {
-  /** Starts with a request whose head has arrived. */
+  /** Begins the handling of a request. The head has arrived, and the body may follow. */
   open(request: Request, client: MediatedClient): Exchange;
   /** Returns a response of the guard in the form that the mode's clients expect. */
   answer(status: number, title: string, detail: string): Answer;

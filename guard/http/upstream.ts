@@ -32,7 +32,7 @@ export class UpstreamConnection {
   readonly #socket: Socket;
   readonly #receiver: Receiver;
   readonly #parser = new ResponseParser();
-  /** The start of a head whose rest has not arrived. */
+  /** The first part of a head that is still incomplete. */
   #pending: Buffer | undefined;
   /** Whether a response is expected. */
   #isBusy = false;

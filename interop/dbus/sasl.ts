@@ -120,7 +120,7 @@ export class SaslServer {
   /** Checks the identity that the client claims, in hexadecimal. Without one it is that of the kernel. */
   #external(response: string): string {
     const { uid, guid } = this.#parameters;
-    // In AUTH, an empty response cannot be told from a missing one, after which the server must send DATA.
+    // An AUTH command has the same text with an empty and without an initial response. The server sends DATA.
     if (response === "" && this.#state === "auth") {
       this.#state = "data";
       return "DATA";

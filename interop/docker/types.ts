@@ -71,7 +71,7 @@ export interface DockerRequest {
 
 /**
  * An object that a field of the request names. A network with the driver `host` gives a container the network
- * of the host, too. `dangers` tells so only if the request names it `host`, so check the attribute `driver`.
+ * of the host, too. `dangers` contains this only if the request names the network `host`, so check the attribute `driver`.
  */
 export interface Reference {
   /** Its kind. */

@@ -1,4 +1,4 @@
-/** XML documents as trees, and the places of what is not well-formed. */
+/** XML documents as trees, and the places of their syntax errors. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -16,7 +16,7 @@ interface Area {
   readonly code: string;
   /** The test files that must notice. */
   readonly tests: string;
-  /** The folder whose packages the tests import, if it is not the root. */
+  /** The folder with a `package.json` of its own, if the tests import packages of that folder. */
   readonly packages?: string;
 }
 
@@ -71,7 +71,7 @@ Changes the code in one place at a time, and runs the tests that reach this plac
 that no test notices, and for each area the share of changes that some test notices. Results are kept in
 .mutation/, and used again for code and tests that are the same; a second run continues the first one.
 
-Run it on a machine that nobody needs: a change can make tests remove files or signal processes.
+Run it on a disposable machine: a change can make tests remove files or signal processes.
 
   --sample N       change only one of N pieces of ten lines; the same ones in each run (default: 1)
   --file GLOB      change only these files of the area

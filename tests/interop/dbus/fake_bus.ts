@@ -1,4 +1,4 @@
-/** A bus whose answers a test chooses, also those that no real bus gives. */
+/** A bus that gives the answers that a test chooses, including ones that no real bus gives. */
 
 import { EventEmitter } from "node:events";
 import { type Bus, BUS_NAME, type BusMessage } from "../../../interop/dbus/bus.ts";
